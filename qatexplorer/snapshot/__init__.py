@@ -1,0 +1,1 @@
+"""Immutable snapshots of a model, how they are taken, and how two are compared."""

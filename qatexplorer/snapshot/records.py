@@ -1,0 +1,252 @@
+"""The immutable picture of a model after a stage.
+
+Nothing in here holds a tensor, a module or a hook of the model: every field is text, a number,
+or a tuple of those, so a snapshot can outlive the model, be compared, pickled and sent to a
+browser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Literal
+
+SiteKind = Literal["weight", "input", "output"]
+"""What a fake quant quantizes: a parameter, the model's (or island's) input, a module's output."""
+
+Mechanism = Literal["forward", "hook", "node", "unused"]
+"""How a fake quant runs: called in its owner's ``forward``, by a forward hook on its owner, as a
+node of an FX graph, or not at all."""
+
+NodeOp = Literal[
+    "placeholder", "call_module", "call_function", "call_method", "get_attr", "output"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A parameter or buffer, described. ``name`` is relative to the module that holds it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    device: str
+    requires_grad: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class QConfigRecord:
+    """The two factories of a ``QConfig``, spelled out for a reader (``repr`` is unreadable)."""
+
+    activation: str
+    weight: str
+
+
+@dataclass(frozen=True, slots=True)
+class HookRecord:
+    """One hook registered on a module, in call order within its kind.
+
+    ``kind`` is ``"forward_pre"``, ``"forward"`` or ``"backward"``; ``name`` the qualified name of
+    the function; ``observer`` is True for torch's own ``_observer_forward_hook`` and pre-hook.
+    """
+
+    kind: str
+    name: str
+    observer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleRecord:
+    """One module of the model at one stage.
+
+    Attributes:
+        path: dotted path, ``""`` for the root.
+        type_name: class name, e.g. ``"Conv2d"``.
+        qualified_type: module and class, e.g. ``"torch.ao.nn.qat.modules.conv.Conv2d"``.
+        origin: path of the same place in the float stage (differs from ``path`` only under a
+            ``QuantWrapper``); ``""`` and ``path != ""`` for a module that the float stage lacks.
+        parent: path of the parent, None for the root.
+        children: paths of the direct children, in order.
+        tensors: the module's own parameters and buffers (not those of children).
+        param_count: number of parameter elements in this module and below, shared ones once.
+        qconfig: what ``module.qconfig`` says, None where there is none or it is None.
+        training: the training flag.
+        hooks: forward, pre-forward and backward hooks.
+        extra_repr: torch's own one-line description of the settings.
+        calls: how often it ran in one forward of the example input, None if not measured.
+        identity: number shared by all paths that name the very same module object.
+    """
+
+    path: str
+    type_name: str
+    qualified_type: str
+    origin: str
+    parent: str | None
+    children: tuple[str, ...] = ()
+    tensors: tuple[TensorInfo, ...] = ()
+    param_count: int = 0
+    qconfig: QConfigRecord | None = None
+    training: bool = True
+    hooks: tuple[HookRecord, ...] = ()
+    extra_repr: str = ""
+    calls: int | None = None
+    identity: int = 0
+
+    @property
+    def name(self) -> str:
+        """Last part of the path (``""`` for the root)."""
+        return self.path.rpartition(".")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class FakeQuantSite:
+    """One fake quant (or bare observer) in the model, with what it quantizes and who made it.
+
+    Attributes:
+        path: path of the fake quant module itself, e.g. ``"conv1.weight_fake_quant"``.
+        kind: ``"weight"``, ``"input"`` (output of a ``QuantStub``) or ``"output"``.
+        owner: path of the module that holds it; ``owner_type`` its class name.
+        stage: stage in which it first appeared; ``call`` the torch call that made it.
+        mechanism: how it runs, see :data:`Mechanism`.
+        fake_quant_class: class name, e.g. ``"FusedMovingAvgObsFakeQuantize"``.
+        observer_class: class name of the observer inside (``""`` if none).
+        observer_path: path of that inner observer (``""`` if none).
+        observer_runs: ``"module"`` if the inner observer's own ``forward`` is called,
+            ``"fused kernel"`` if the fused C++ op updates its buffers, ``"never"``.
+        dtype: quantized dtype, e.g. ``"torch.quint8"``; ``quant_min``/``quant_max`` the codes used.
+        qscheme: e.g. ``"torch.per_channel_symmetric"``; ``ch_axis`` None if per tensor.
+        scale, zero_point: as stored in the module's buffers, one entry per channel or one.
+        min_val, max_val: the observer's range, empty before it has seen data.
+        observer_enabled, fake_quant_enabled: the flags (True where a bare observer has none).
+        calls_per_forward: how often it ran in one forward of the example input, None if unknown.
+        aliases: other paths that name the very same object.
+        state_dict_keys: keys this site contributes to ``model.state_dict()``.
+        tensor_shape: shape of the tensor it quantizes, None if it never ran.
+    """
+
+    path: str
+    kind: SiteKind
+    owner: str
+    owner_type: str
+    stage: str
+    call: str
+    mechanism: Mechanism
+    fake_quant_class: str
+    observer_class: str
+    observer_path: str
+    observer_runs: str
+    dtype: str
+    quant_min: int
+    quant_max: int
+    qscheme: str
+    ch_axis: int | None
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    min_val: tuple[float, ...]
+    max_val: tuple[float, ...]
+    observer_enabled: bool
+    fake_quant_enabled: bool
+    calls_per_forward: int | None
+    aliases: tuple[str, ...] = ()
+    state_dict_keys: tuple[str, ...] = ()
+    tensor_shape: tuple[int, ...] | None = None
+
+    @property
+    def per_channel(self) -> bool:
+        return self.ch_axis is not None
+
+
+@dataclass(frozen=True, slots=True)
+class GraphNode:
+    """One operation of the dataflow graph.
+
+    Attributes:
+        id: unique within the graph.
+        op: the FX opcode.
+        target: module path (``call_module``), qualified function or method name, or input name.
+        label: short name to draw.
+        path: module path for ``call_module`` and for methods of a ``FloatFunctional``, else ``""``.
+        scope: path of the module whose ``forward`` makes this call (``""`` is the root).
+        shape, dtype: of the output (first tensor of it), None if unknown.
+        source: ``"file.py:12"`` in the user's code, ``""`` if unknown.
+    """
+
+    id: str
+    op: NodeOp
+    target: str
+    label: str
+    path: str = ""
+    scope: str = ""
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphEdge:
+    """A tensor flowing from node ``source`` to node ``target`` (ids)."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Dataflow of one forward, nodes in execution order.
+
+    ``origin`` is ``"torch.fx"`` or ``"recorded forward"``; ``note`` says why FX was not used.
+    """
+
+    nodes: tuple[GraphNode, ...]
+    edges: tuple[GraphEdge, ...]
+    origin: str = "torch.fx"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the model is after ``stage`` of ``flow``.
+
+    ``warnings`` are torch's own words during the stage, deduplicated; ``notes`` ours.
+    """
+
+    flow: str
+    stage: str
+    modules: tuple[ModuleRecord, ...]
+    sites: tuple[FakeQuantSite, ...]
+    graph: Graph | None
+    training: bool = True
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    extras: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    @cached_property
+    def by_path(self) -> Mapping[str, ModuleRecord]:
+        """Module records by path."""
+        return MappingProxyType({m.path: m for m in self.modules})
+
+    @cached_property
+    def site_by_path(self) -> Mapping[str, FakeQuantSite]:
+        """Fake quant sites by the path of the fake quant, aliases included."""
+        table = {s.path: s for s in self.sites}
+        for site in self.sites:
+            for alias in site.aliases:
+                table.setdefault(alias, site)
+        return MappingProxyType(table)
+
+    def module(self, path: str) -> ModuleRecord:
+        """The record at ``path``. Raises KeyError with the nearest paths if there is none."""
+        try:
+            return self.by_path[path]
+        except KeyError:
+            import difflib
+
+            near = difflib.get_close_matches(path, list(self.by_path), n=3, cutoff=0.4)
+            hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+            raise KeyError(f"no module {path!r} at stage {self.stage!r}{hint}") from None
+
+    def sites_of(self, owner: str) -> tuple[FakeQuantSite, ...]:
+        """The fake quants that module ``owner`` holds."""
+        return tuple(s for s in self.sites if s.owner == owner)
