@@ -1,0 +1,101 @@
+"""What the explorer accepts as data, models' inputs and outputs, brought to one form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+
+from qatexplorer.errors import InputError
+
+Batch = tuple[Any, Any]
+"""(input, target); input is a tensor, a tuple of positional or a dict of keyword arguments."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Train and eval iterables of (input, target), re-iterable (a DataLoader, a list of batches).
+
+    ``class_names`` is optional, for confusion tables and axis labels.
+    """
+
+    train: Iterable[Batch]
+    eval: Iterable[Batch]
+    name: str = "data"
+    class_names: tuple[str, ...] = ()
+
+
+def as_data(data: Any) -> Data | None:
+    """Bring ``data`` to :class:`Data`.
+
+    Accepts None, an object with ``train`` and ``eval`` attributes, a dict with those keys, or a
+    pair (train, eval). Raises InputError for anything else, and for iterators, which one epoch
+    would use up.
+    """
+    if data is None:
+        return None
+    if isinstance(data, Mapping) and {"train", "eval"} <= set(data):
+        train, evaluation = data["train"], data["eval"]
+    elif hasattr(data, "train") and hasattr(data, "eval"):
+        train, evaluation = data.train, data.eval
+    elif isinstance(data, Sequence) and len(data) == 2:
+        train, evaluation = data
+    else:
+        raise InputError(
+            f"data is a {type(data).__name__}, which has no train and eval part.",
+            why="The explorer trains on one iterable of (input, target) and evaluates on another.",
+            remedy="Pass data={'train': loader, 'eval': loader}, a pair, or an object with .train "
+            "and .eval.",
+        )
+    for name, part in (("train", train), ("eval", evaluation)):
+        if not isinstance(part, Iterable) or iter(part) is part:
+            raise InputError(
+                f"data.{name} is a {type(part).__name__}, which cannot be iterated again.",
+                why="Every epoch goes through the data once more; an iterator is empty after one.",
+                remedy="Pass a DataLoader or a list of (input, target) batches.",
+            )
+    names = getattr(data, "class_names", ())
+    return Data(
+        cast(Iterable[Batch], train),
+        cast(Iterable[Batch], evaluation),
+        getattr(data, "name", "data"),
+        tuple(names),
+    )
+
+
+def as_args(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Example inputs or a batch's input as (args, kwargs): tensor, tuple/list, or dict."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    if isinstance(inputs, (tuple, list)):
+        return tuple(inputs), {}
+    return (inputs,), {}
+
+
+def call_model(model: torch.nn.Module, inputs: Any) -> Any:
+    """``model(*args, **kwargs)`` for any accepted form of ``inputs``."""
+    args, kwargs = as_args(inputs)
+    return model(*args, **kwargs)
+
+
+def main_output(output: Any) -> torch.Tensor:
+    """The tensor that losses and metrics are taken of: itself, ``.logits``, or the first tensor.
+
+    Raises InputError if there is none.
+    """
+    if isinstance(output, torch.Tensor):
+        return output
+    logits = getattr(output, "logits", None)
+    if isinstance(logits, torch.Tensor):
+        return logits
+    values = output.values() if isinstance(output, Mapping) else output
+    if isinstance(values, Iterable):
+        for value in values:
+            if isinstance(value, torch.Tensor):
+                return value
+    raise InputError(
+        f"the model returns a {type(output).__name__} without a tensor in it.",
+        remedy="Pass loss= and metric= functions that take what your model returns.",
+    )

@@ -1,0 +1,152 @@
+"""Errors for the reader: what happened, where in their model, why, and what to do.
+
+Every error of this package derives from :class:`QatExplorerError`. Widgets show ``message``,
+``where``, ``why`` and ``remedy``; scripts catch the type.
+"""
+
+from __future__ import annotations
+
+
+class QatExplorerError(Exception):
+    """Base of all errors raised on purpose.
+
+    Args:
+        message: what happened, one sentence.
+        where: module path in the reader's model (``""`` is the root, None is nowhere).
+        why: the reason, as far as it is known.
+        remedy: what to do about it.
+    """
+
+    def __init__(
+        self, message: str, *, where: str | None = None, why: str = "", remedy: str = ""
+    ) -> None:
+        self.message = message
+        self.where = where
+        self.why = why
+        self.remedy = remedy
+        super().__init__(self.full_text())
+
+    def full_text(self) -> str:
+        """All parts as plain text, one per line."""
+        parts = [self.message]
+        if self.where is not None:
+            parts.append(f"Where: {self.where or 'the model itself (root)'}")
+        if self.why:
+            parts.append(f"Why: {self.why}")
+        if self.remedy:
+            parts.append(f"What to do: {self.remedy}")
+        return "\n".join(parts)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        state = (type(self), self.message, self.where, self.why, self.remedy)
+        return (_rebuild, state)
+
+
+def _rebuild(
+    cls: type[QatExplorerError], message: str, where: str | None, why: str, remedy: str
+) -> QatExplorerError:
+    return cls(message, where=where, why=why, remedy=remedy)
+
+
+class InputError(QatExplorerError):
+    """What was handed in cannot be used."""
+
+
+class NotAModuleError(InputError, TypeError):
+    """The model is not a ``torch.nn.Module``."""
+
+
+class ExampleInputError(InputError):
+    """The example inputs do not fit the model, or its forward raises on them."""
+
+
+class EvalModeError(InputError):
+    """The model is in eval mode; quantization-aware training needs train mode."""
+
+
+class DeviceError(InputError):
+    """Parameters are on a device that cannot be used (no GPU, meta, two devices)."""
+
+
+class DtypeError(InputError):
+    """Parameters have a dtype that torch's fake quants cannot handle."""
+
+
+class AlreadyPreparedError(InputError):
+    """The model already holds fake quants, observers or int8 modules."""
+
+
+class NotCopyableError(InputError):
+    """``copy.deepcopy`` fails on the model; ``where`` names the module and attribute."""
+
+
+class UnknownEngineError(InputError, ValueError):
+    """No such quantized engine on this machine."""
+
+
+class QConfigError(InputError, ValueError):
+    """The qconfig cannot be understood, or names a module or type the model lacks."""
+
+
+class FusionError(InputError, ValueError):
+    """A list of modules cannot be fused."""
+
+
+class UnknownExampleError(InputError, KeyError):
+    """No such embedded example."""
+
+    __str__ = Exception.__str__
+
+
+class FactoryError(InputError):
+    """``package.module:factory`` cannot be imported or does not return a model and inputs."""
+
+
+class StageError(QatExplorerError):
+    """A stage failed; the session stays at the last good one."""
+
+
+class UnknownStageError(StageError, ValueError):
+    """The flow has no stage of that name."""
+
+
+class ConvertError(StageError):
+    """torch's ``convert`` raised."""
+
+
+class Int8RunError(StageError):
+    """The converted model raises when it runs; ``op`` is the operation, ``source`` its line."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        why: str = "",
+        remedy: str = "",
+        op: str = "",
+        source: str = "",
+    ) -> None:
+        super().__init__(message, where=where, why=why, remedy=remedy)
+        self.op = op
+        self.source = source
+
+
+class TrainingError(QatExplorerError):
+    """Training could not start or go on; the last good state is kept."""
+
+
+class NoDataError(TrainingError):
+    """Training or evaluation was asked for and no data was given."""
+
+
+class DivergedError(TrainingError):
+    """The loss is NaN or infinite; ``where`` is the first module whose output is not finite."""
+
+
+class BusyError(QatExplorerError):
+    """The session cannot change while a training run is going on."""
+
+
+class UnsupportedTorchError(QatExplorerError):
+    """An internal of torch that is watched has moved in this release."""
