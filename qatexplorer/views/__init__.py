@@ -1,0 +1,1 @@
+"""Pure functions from snapshots and telemetry to rows, HTML and plotly figures."""

@@ -1,0 +1,1 @@
+"""Widgets that show views and hand clicks on. They compute nothing."""
