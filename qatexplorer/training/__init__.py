@@ -1,0 +1,1 @@
+"""The QAT loop and what it records."""

@@ -1,0 +1,237 @@
+"""What a training run is told and what it records. No torch tensor is kept in any record."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from qatexplorer.errors import InputError
+
+if TYPE_CHECKING:
+    from torch.nn import Parameter
+    from torch.optim import Optimizer
+
+    from qatexplorer.histograms import GridHistogram
+
+RunState = Literal["ready", "running", "paused", "stopped", "finished", "failed"]
+"""``stopped``, ``finished`` and ``failed`` are final."""
+
+MarkerKind = Literal[
+    "observers frozen", "batch-norm statistics frozen", "paused", "resumed", "stopped"
+]
+
+MAX_CHANNELS = 4096
+MAX_STEPS = 20_000
+MAX_SITE_SAMPLES = 200
+MAX_SITE_HISTOGRAMS = 16
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of a run.
+
+    Attributes:
+        epochs: passes over the training data.
+        lr: learning rate of the default optimizer (ignored when ``optimizer`` is given).
+        optimizer: called with the model's parameters, returns the optimizer. The default is Adam:
+            fake-quantized channels can differ in range by orders of magnitude, and Adam's step
+            does not depend on the size of a parameter's gradient, so one ``lr`` fits all of them.
+        freeze_observer_epoch: 0-based epoch from whose start on the observers stand still (ranges
+            are fixed, weights still train). None is never.
+        freeze_bn_epoch: the same for batch-norm running statistics.
+        seed: of the run's own torch, Python and NumPy random state.
+        telemetry_every: fake quants are sampled on every so many steps; 0 is never.
+        max_samples: elements of a tensor that a histogram looks at, at most (strided sample).
+        telemetry_paths: fake quants to sample, by path; None is all of them.
+
+    Raises InputError for values that cannot work.
+    """
+
+    epochs: int = 3
+    lr: float = 1e-3
+    optimizer: Callable[[Iterable[Parameter]], Optimizer] | None = None
+    freeze_observer_epoch: int | None = None
+    freeze_bn_epoch: int | None = None
+    seed: int = 0
+    telemetry_every: int = 10
+    max_samples: int = 65_536
+    telemetry_paths: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _whole("epochs", self.epochs, 1)
+        _whole("telemetry_every", self.telemetry_every, 0)
+        _whole("max_samples", self.max_samples, 1)
+        _whole("seed", self.seed, 0)
+        for name in ("freeze_observer_epoch", "freeze_bn_epoch"):
+            if getattr(self, name) is not None:
+                _whole(name, getattr(self, name), 0)
+        if not (isinstance(self.lr, (int, float)) and math.isfinite(self.lr) and self.lr > 0):
+            raise InputError(
+                f"lr is {self.lr!r}; it must be a positive number.",
+                remedy="For fine-tuning with fake quants 1e-4 to 1e-3 is usual.",
+            )
+
+
+def _whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} is {value!r}; it must be a whole number of at least {least}.")
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One optimizer step. ``step`` counts from 0 over the whole run, ``seconds`` is its time
+    without telemetry, ``samples`` the batch size."""
+
+    step: int
+    epoch: int
+    loss: float
+    seconds: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One pass over the training data and the evaluation after it.
+
+    ``train_loss`` is the mean over samples, ``metric`` None if the evaluation did not finish,
+    ``seconds`` training and evaluation together, pauses left out.
+    """
+
+    epoch: int
+    train_loss: float
+    metric: float | None
+    seconds: float
+    observers_frozen: bool
+    bn_frozen: bool
+    lr: float
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSample:
+    """One look at one fake quant, taken in step ``step`` after its forward.
+
+    Attributes:
+        path: of the fake quant module.
+        scale, zero_point, min_val, max_val: one entry per channel, or one; empty above 4,096
+            channels and (the last two) before the observer has seen data.
+        scale_summary: (min, median, max) of scale over the channels.
+        observer_enabled, fake_quant_enabled: the flags.
+        histogram: of the tensor before quantization; kept for the first and the newest samples of
+            a site only.
+    """
+
+    step: int
+    path: str
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    min_val: tuple[float, ...]
+    max_val: tuple[float, ...]
+    observer_enabled: bool
+    fake_quant_enabled: bool
+    histogram: GridHistogram | None = None
+    scale_summary: tuple[float, float, float] = (math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Something that happened before step ``step`` of epoch ``epoch``."""
+
+    step: int
+    epoch: int
+    kind: MarkerKind
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run is. ``step`` is the number of steps done; ``total_steps`` is an estimate until
+    the first epoch is over if the data has no length (0 is unknown). Times in seconds, pauses left
+    out; ``eta_s`` None while unknown. ``loss`` of the newest step."""
+
+    state: RunState
+    step: int
+    total_steps: int
+    epoch: int
+    epochs: int
+    elapsed_s: float
+    eta_s: float | None
+    loss: float | None
+
+
+class History:
+    """What a run has recorded so far. Reads give immutable copies and may come from any thread.
+
+    Bounded: beyond 20,000 steps, and beyond 200 samples of one fake quant, every second one of the
+    older half is dropped; first and newest always stay.
+    """
+
+    def __init__(self, metric_name: str = "accuracy") -> None:
+        self.metric_name = metric_name
+        self._lock = threading.Lock()
+        self._steps: list[StepRecord] = []
+        self._epochs: list[EpochRecord] = []
+        self._markers: list[Marker] = []
+        self._sites: dict[str, list[SiteSample]] = {}
+
+    @property
+    def steps(self) -> tuple[StepRecord, ...]:
+        with self._lock:
+            return tuple(self._steps)
+
+    @property
+    def epochs(self) -> tuple[EpochRecord, ...]:
+        with self._lock:
+            return tuple(self._epochs)
+
+    @property
+    def markers(self) -> tuple[Marker, ...]:
+        with self._lock:
+            return tuple(self._markers)
+
+    @property
+    def sites(self) -> Mapping[str, tuple[SiteSample, ...]]:
+        """Samples by the path of the fake quant, oldest first."""
+        with self._lock:
+            return MappingProxyType({path: tuple(s) for path, s in self._sites.items()})
+
+    def samples(self, path: str) -> tuple[SiteSample, ...]:
+        """Samples of one fake quant, cheaper than ``sites[path]``; empty if there are none."""
+        with self._lock:
+            return tuple(self._sites.get(path, ()))
+
+    def add_step(self, record: StepRecord) -> None:
+        with self._lock:
+            self._steps.append(record)
+            if len(self._steps) > MAX_STEPS:
+                self._steps = thinned(self._steps)
+
+    def add_epoch(self, record: EpochRecord) -> None:
+        with self._lock:
+            self._epochs.append(record)
+
+    def add_marker(self, record: Marker) -> None:
+        with self._lock:
+            self._markers.append(record)
+
+    def add_samples(self, records: Iterable[SiteSample]) -> None:
+        with self._lock:
+            for record in records:
+                kept = self._sites.setdefault(record.path, [])
+                kept.append(record)
+                # Histograms are most of a sample's memory; the first shows where it started.
+                old = len(kept) - 1 - MAX_SITE_HISTOGRAMS
+                if old > 0 and kept[old].histogram is not None:
+                    kept[old] = replace(kept[old], histogram=None)
+                if len(kept) > MAX_SITE_SAMPLES:
+                    self._sites[record.path] = thinned(kept)
+
+
+def thinned(records: Sequence[R]) -> list[R]:
+    """The records without every second one of the older half; first and newest half stay."""
+    half = len(records) // 2
+    return [*records[:half:2], *records[half:]]
