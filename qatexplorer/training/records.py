@@ -167,11 +167,13 @@ class History:
     """What a run has recorded so far. Reads give immutable copies and may come from any thread.
 
     Bounded: beyond 20,000 steps, and beyond 200 samples of one fake quant, every second one of the
-    older half is dropped; first and newest always stay.
+    older half is dropped; first and newest always stay. ``baseline`` is the metric of the float
+    model, None if it was not measured.
     """
 
-    def __init__(self, metric_name: str = "accuracy") -> None:
+    def __init__(self, metric_name: str = "accuracy", baseline: float | None = None) -> None:
         self.metric_name = metric_name
+        self.baseline = baseline
         self._lock = threading.Lock()
         self._steps: list[StepRecord] = []
         self._epochs: list[EpochRecord] = []

@@ -1,0 +1,153 @@
+"""A metric over an iterable of batches, without leaving a trace in the model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.ao.quantization import FakeQuantizeBase
+from torch.ao.quantization.observer import ObserverBase
+
+from qatexplorer.data import Batch, call_model, main_output
+from qatexplorer.errors import InputError, NoDataError
+
+Metric = Callable[[Any, Any], Any]
+"""``(output, target) -> float or 0-dim Tensor``: mean over the batch; ``name`` is optional."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricValue:
+    """Mean of a metric over ``samples`` samples. ``complete`` is False if it was interrupted."""
+
+    name: str
+    value: float
+    samples: int
+    seconds: float
+    complete: bool = True
+
+
+def accuracy(output: Any, target: Any) -> torch.Tensor:
+    """Share of samples whose highest score is that of the target class (top-1), 0 to 1.
+
+    Args:
+        output: what the model returns; its main tensor has shape (N, classes, …).
+        target: class indices, shape (N, …).
+
+    Raises InputError if the two shapes do not fit each other.
+    """
+    scores = main_output(output)
+    if scores.dim() < 2 or scores[:, 0].shape != torch.as_tensor(target).shape:
+        raise InputError(
+            f"accuracy cannot compare scores of shape {tuple(scores.shape)} with a target of "
+            f"shape {tuple(torch.as_tensor(target).shape)}.",
+            why="It takes scores of shape (N, classes) and class indices of shape (N,).",
+            remedy="Pass metric=function(output, target) that fits your task.",
+        )
+    return (scores.argmax(dim=1) == target).float().mean()
+
+
+def metric_name(metric: Metric | None) -> str:
+    """``metric.name``, else its function or class name; ``"accuracy"`` for None."""
+    if metric is None:
+        return "accuracy"
+    name = getattr(metric, "name", None) or getattr(metric, "__name__", None)
+    return str(name or type(metric).__name__)
+
+
+def batch_size(batch: Batch) -> int:
+    """Length of the first dimension of the target, or of the first tensor of the input."""
+    parts: list[Any] = [batch[1]]
+    inputs = batch[0]
+    parts.extend(inputs.values() if isinstance(inputs, dict) else [])
+    parts.extend(inputs if isinstance(inputs, (tuple, list)) else [inputs])
+    for part in parts:
+        if isinstance(part, torch.Tensor) and part.dim() > 0:
+            return int(part.shape[0])
+    return 1
+
+
+@contextmanager
+def observers_paused(model: torch.nn.Module) -> Iterator[None]:
+    """No observer of ``model`` learns from what runs inside; flags and ranges are put back.
+
+    ``eval()`` does not do that: a fake quant's observer goes on averaging in eval mode.
+    """
+    flags: list[tuple[torch.Tensor, torch.Tensor]] = []
+    bare: list[tuple[ObserverBase, dict[str, torch.Tensor | None]]] = []
+    inside: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, FakeQuantizeBase):
+            inside.update(id(m) for m in module.modules())
+            flags.append((module.observer_enabled, module.observer_enabled.clone()))
+        elif isinstance(module, ObserverBase) and id(module) not in inside:
+            # A bare observer has no switch: what it learns is taken back afterwards.
+            buffers = {k: None if b is None else b.clone() for k, b in module._buffers.items()}
+            bare.append((module, buffers))
+    try:
+        for flag, _ in flags:
+            flag.zero_()
+        yield
+    finally:
+        for flag, before in flags:
+            flag.copy_(before)
+        for observer, buffers in bare:
+            observer._buffers.update(buffers)
+
+
+@contextmanager
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Eval mode, no gradient, observers standing still; every training flag is put back."""
+    training = [(module, module.training) for module in model.modules()]
+    try:
+        with torch.no_grad(), observers_paused(model):
+            model.eval()
+            yield
+    finally:
+        for module, flag in training:
+            module.training = flag
+
+
+def evaluate(
+    model: torch.nn.Module,
+    batches: Iterable[Batch],
+    metric: Metric | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    on_batch: Callable[[int], Any] | None = None,
+) -> MetricValue:
+    """Mean of ``metric`` over ``batches``, weighted by batch size.
+
+    Args:
+        model: any module: float, prepared (its observers do not learn from this) or int8.
+        batches: (input, target) pairs.
+        metric: ``(output, target) -> float``; the default is top-1 :func:`accuracy`.
+        should_stop: asked before every batch; True ends the evaluation (``complete=False``).
+        on_batch: called with the number of batches done.
+
+    Raises NoDataError if there is no batch, and whatever model and metric raise.
+    """
+    measure = accuracy if metric is None else metric
+    started = time.perf_counter()
+    total, samples, count, complete = 0.0, 0, 0, True
+    with evaluation_mode(model):
+        for batch in batches:
+            if should_stop is not None and should_stop():
+                complete = False
+                break
+            size = batch_size(batch)
+            total += float(measure(call_model(model, batch[0]), batch[1])) * size
+            samples += size
+            count += 1
+            if on_batch is not None:
+                on_batch(count)
+    if samples == 0 and complete:
+        raise NoDataError(
+            "There is no batch to evaluate on.",
+            why="The eval iterable is empty.",
+            remedy="Pass data whose eval part yields (input, target) batches.",
+        )
+    value = total / samples if samples else float("nan")
+    return MetricValue(metric_name(metric), value, samples, time.perf_counter() - started, complete)
