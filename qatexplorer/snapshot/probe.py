@@ -1,0 +1,90 @@
+"""One forward of the example input, watched: what ran, how often, and who called it.
+
+Whether a fake quant runs by forward or by hook is measured here, not inferred from names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from qatexplorer.data import call_model
+from qatexplorer.snapshot.leaves import is_quantizer
+from qatexplorer.snapshot.preserve import preserved_state
+from qatexplorer.snapshot.records import Mechanism
+from qatexplorer.snapshot.trace import first_tensor_info
+
+
+@dataclass
+class Probe:
+    """What one forward did, keyed by ``id`` of the module; meaningless once the model is gone.
+
+    ``calls`` counts every module; ``mechanisms`` has an entry for each fake quant or observer
+    that ran; ``shapes`` the shape of the tensor each of them saw.
+    """
+
+    calls: dict[int, int] = field(default_factory=dict)
+    mechanisms: dict[int, Mechanism] = field(default_factory=dict)
+    shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
+
+
+class _Watcher:
+    """Follows which module is running, and whether it is in its forward or in its hooks."""
+
+    def __init__(self) -> None:
+        self.result = Probe()
+        self._stack: list[tuple[nn.Module, str]] = []
+
+    def first_pre_hook(self, module: nn.Module, args: Any) -> None:
+        calls = self.result.calls
+        calls[id(module)] = calls.get(id(module), 0) + 1
+        if is_quantizer(module):
+            phase = self._stack[-1][1] if self._stack else "forward"
+            self.result.mechanisms[id(module)] = "forward" if phase == "forward" else "hook"
+            info = first_tensor_info(args)
+            if info is not None:
+                self.result.shapes[id(module)] = info[0]
+        self._stack.append((module, "pre-hooks"))
+
+    def last_pre_hook(self, module: nn.Module, _args: Any) -> None:
+        self._stack[-1] = (module, "forward")
+
+    def first_hook(self, module: nn.Module, _args: Any, _out: Any) -> None:
+        self._stack[-1] = (module, "hooks")
+
+    def last_hook(self, _module: nn.Module, _args: Any, _out: Any) -> None:
+        self._stack.pop()
+
+
+@contextmanager
+def _watching(model: nn.Module, watcher: _Watcher) -> Iterator[None]:
+    handles: list[Any] = []
+    try:
+        for module in model.modules():
+            handles += [
+                module.register_forward_pre_hook(watcher.first_pre_hook, prepend=True),
+                module.register_forward_pre_hook(watcher.last_pre_hook),
+                module.register_forward_hook(watcher.first_hook, prepend=True),
+                module.register_forward_hook(watcher.last_hook),
+            ]
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def probe(model: nn.Module, inputs: Any) -> Probe:
+    """Run ``model(inputs)`` once under ``no_grad``, and put every state back as it was.
+
+    Observers are left on, so that what is counted is what happens in training; their buffers, the
+    batch-norm statistics, the RNG and all flags are restored. Raises whatever the forward raises.
+    """
+    watcher = _Watcher()
+    with preserved_state(model), torch.no_grad(), _watching(model, watcher):
+        call_model(model, inputs)
+    return watcher.result
