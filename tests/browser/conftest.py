@@ -1,0 +1,143 @@
+"""Fixtures of the browser tests: one JupyterLab per session, guarded pages, pictures on failure."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Error, Page, sync_playwright
+
+from .guard import Guard
+from .notebook import HEIGHT, WIDTHS, Shots, screenshot, shut_down_kernels
+from .servers import CHROMIUM_ARGS, CHROMIUM_NAMES, Server, find_chromium, start_lab, start_voila
+
+GUARDS = pytest.StashKey[list[Guard]]()
+_SERVERS = pytest.StashKey[list[Server]]()
+
+
+def _folder(tmp: Path) -> Path:
+    named = os.environ.get("QATEXPLORER_SCREENSHOTS")
+    return Path(named) if named else tmp
+
+
+# Package scope, not session: while Playwright's sync API is started the main thread has a running
+# event loop, in which asyncio.run() and nbclient of other tests would refuse to work.
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium of the machine; the test is skipped where there is none."""
+    path = find_chromium()
+    if path is None:
+        names = ", ".join(CHROMIUM_NAMES)
+        pytest.skip(f"no Chromium: none of {names} on PATH and QATEXPLORER_CHROMIUM not usable")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM_ARGS))
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """The session's JupyterLab; write notebooks below ``lab.root``."""
+    server = start_lab(tmp_path_factory.mktemp("lab"))
+    request.session.stash.setdefault(_SERVERS, []).append(server)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def voila(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Callable[[Path], Server]]:
+    """``voila(notebook)`` gives the Voila that serves it, started once per notebook."""
+    servers: dict[Path, Server] = {}
+
+    def serve(notebook: Path) -> Server:
+        key = notebook.resolve()
+        if key not in servers:
+            servers[key] = start_voila(key, tmp_path_factory.mktemp("voila"))
+            request.session.stash.setdefault(_SERVERS, []).append(servers[key])
+        return servers[key]
+
+    yield serve
+    for server in servers.values():
+        server.stop()
+
+
+@pytest.fixture
+def new_context(
+    browser: Browser, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., BrowserContext]]:
+    """Make guarded browser contexts; each guard is checked when the test's body has ended."""
+    contexts: list[BrowserContext] = []
+
+    def make(width: int = WIDTHS[0], height: int = HEIGHT, **options: Any) -> BrowserContext:
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, service_workers="block", **options
+        )
+        contexts.append(context)
+        request.node.stash.setdefault(GUARDS, []).append(Guard(context))
+        return context
+
+    yield make
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def page(new_context: Callable[..., BrowserContext], request: pytest.FixtureRequest) -> Page:
+    """A guarded page, 1280 px wide unless ``@pytest.mark.parametrize("page", [1920], indirect=True)``."""
+    return new_context(width=getattr(request, "param", WIDTHS[0])).new_page()
+
+
+@pytest.fixture
+def guard(page: Page, request: pytest.FixtureRequest) -> Guard:
+    """The guard of ``page``: to allow something with its reason, or to check in the middle."""
+    found: Guard = next(g for g in request.node.stash[GUARDS] if g.context == page.context)
+    return found
+
+
+@pytest.fixture
+def clean_kernels(lab: Server) -> Iterator[None]:
+    """Shut down JupyterLab's kernels after the test, so that memory does not pile up."""
+    yield
+    shut_down_kernels(lab)
+
+
+@pytest.fixture
+def shots(tmp_path: Path) -> Shots:
+    """``shots(page, "name")`` saves 1280 and 1920 px pictures in QATEXPLORER_SCREENSHOTS or tmp."""
+    return Shots(_folder(tmp_path))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Check every guard as part of the test itself, so that a dirty page is a failure, not an error."""
+    try:
+        yield
+        for guard in item.stash.get(GUARDS, []):
+            guard.check()
+    except pytest.skip.Exception:
+        raise
+    except BaseException:
+        _add_evidence(item)
+        raise
+
+
+def _add_evidence(item: pytest.Item) -> None:
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", item.name)
+    folder = _folder(item.config.rootpath / ".pytest_cache" / "browser")
+    for index, guard in enumerate(item.stash.get(GUARDS, [])):
+        try:
+            seen = "\n".join(str(finding) for finding in guard.unexcused()) or "nothing"
+            item.add_report_section("call", f"guard {index}", seen)
+            for page in guard.context.pages:
+                path = screenshot(page, f"failed-{name}-{index}", folder)
+                item.add_report_section("call", "picture", str(path))
+        except Error as error:
+            item.add_report_section("call", f"guard {index}", f"page lost: {error}")
+    for server in item.session.stash.get(_SERVERS, []):
+        item.add_report_section("call", f"log of {server.name}", server.log_tail())

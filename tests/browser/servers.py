@@ -1,0 +1,250 @@
+"""Real JupyterLab and Voila servers for the browser tests, isolated from the user's own Jupyter."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+REPO_ROOT = Path(__file__).resolve().parents[2]
+START_TIMEOUT_S = 90.0
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+# The last two keep the browser itself from looking anything up: a request that slips past the
+# guard's routes (a worker, a preconnect) then fails by name instead of leaving the machine.
+CHROMIUM_ARGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-proxy-server",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost",
+)
+# An environment's proxy must not stand between the tests and a server on this machine.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def find_chromium() -> str | None:
+    """Path of the Chromium to drive: ``QATEXPLORER_CHROMIUM``, else the first known name on PATH."""
+    named = os.environ.get("QATEXPLORER_CHROMIUM")
+    if named:
+        return shutil.which(named)
+    return next((found for name in CHROMIUM_NAMES if (found := shutil.which(name))), None)
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class Server:
+    """A running server with its whole process group.
+
+    Attributes:
+        name: what it is, for messages ("JupyterLab", "Voila").
+        url: address without a trailing slash.
+        root: directory it serves notebooks from.
+        log_path: file that takes its stdout and stderr.
+        process: the server process, leader of its own process group.
+    """
+
+    name: str
+    url: str
+    root: Path
+    log_path: Path
+    process: subprocess.Popen[bytes]
+    startup_s: float = field(default=0.0)
+
+    def api(self, path: str, method: str = "GET", timeout: float = 20.0) -> Any:
+        """Call the server's REST API, e.g. ``api("/api/kernels")``; the parsed JSON or ``None``."""
+        request = urllib.request.Request(self.url + path, method=method)
+        with _OPENER.open(request, timeout=timeout) as reply:
+            body = reply.read()
+        return json.loads(body) if body else None
+
+    def log_tail(self, lines: int = 60) -> str:
+        """The last lines of the server's log."""
+        if not self.log_path.exists():
+            return ""
+        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+
+    def wait_until_up(self, path: str, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Poll ``path`` until it answers.
+
+        Raises:
+            RuntimeError: the process ended or the time ran out; the message holds the log's tail.
+        """
+        begin = time.monotonic()
+        while time.monotonic() - begin < timeout_s:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"{self.name} ended at its start:\n{self.log_tail()}")
+            try:
+                with _OPENER.open(self.url + path, timeout=5):
+                    self.startup_s = time.monotonic() - begin
+                    return
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.1)
+        raise RuntimeError(f"{self.name} did not answer in {timeout_s:.0f} s:\n{self.log_tail()}")
+
+    def kernel_processes(self) -> dict[str, psutil.Process]:
+        """The kernels this server started: kernel id (or connection file stem) → process."""
+        found = {}
+        for child in _children(self.process.pid):
+            try:
+                arguments = child.cmdline()
+            except psutil.Error:
+                continue
+            for argument in arguments:
+                stem = Path(argument).stem
+                if argument.endswith(".json") and stem.startswith("kernel-"):
+                    found[stem[len("kernel-") :]] = child
+        return found
+
+    def stop(self) -> None:
+        """Stop the server, its process group and the kernels it left behind."""
+        # Kernels live in sessions of their own, so the group's signal does not reach them.
+        descendants = _children(self.process.pid)
+        for how, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
+            try:
+                os.killpg(self.process.pid, how)
+            except ProcessLookupError:
+                break
+            try:
+                self.process.wait(patience)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        for child in descendants:
+            try:
+                child.kill()
+            except psutil.NoSuchProcess:
+                continue
+        psutil.wait_procs(descendants, timeout=5)
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    try:
+        return list(psutil.Process(pid).children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+def isolated_env(home: Path) -> dict[str, str]:
+    """Environment in which Jupyter reads and writes only below ``home``.
+
+    The kernelspec ``python3`` there runs this very interpreter, and ``PYTHONPATH`` holds the
+    repository's root when qatexplorer is not installed.
+    """
+    env = {key: value for key, value in os.environ.items() if not key.startswith("JUPYTER")}
+    for variable, folder in {
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_DATA_DIR": "data",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        "IPYTHONDIR": "ipython",
+    }.items():
+        (home / folder).mkdir(parents=True, exist_ok=True)
+        env[variable] = str(home / folder)
+    spec = home / "data" / "kernels" / "python3"
+    spec.mkdir(parents=True, exist_ok=True)
+    launch = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (spec / "kernel.json").write_text(
+        json.dumps({"argv": launch, "display_name": "Python 3", "language": "python"})
+    )
+    env["PYTHONUNBUFFERED"] = "1"
+    try:
+        importlib.metadata.distribution("qatexplorer")
+    except importlib.metadata.PackageNotFoundError:
+        paths = [str(REPO_ROOT), env.get("PYTHONPATH", "")]
+        env["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    return env
+
+
+def _app_settings(home: Path) -> Path:
+    """Copy JupyterLab's settings folder and put our overrides in it."""
+    from jupyterlab.commands import get_app_dir
+
+    target = home / "app_settings"
+    source = Path(get_app_dir()) / "settings"
+    if source.is_dir():
+        shutil.copytree(source, target)
+    target.mkdir(exist_ok=True)
+    quiet = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
+    overrides = {"@jupyterlab/apputils-extension:notification": quiet}
+    (target / "overrides.json").write_text(json.dumps(overrides))
+    return target
+
+
+def start_lab(home: Path) -> Server:
+    """Start JupyterLab over the empty folder ``home / "notebooks"``; stop it with ``.stop()``."""
+    arguments = [
+        "--LabApp.extension_manager=readonly",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--LabApp.news_url=",
+        # Only to read state (kernel busy, prompts) and to switch themes: clicks stay clicks.
+        "--LabApp.expose_app_in_browser=True",
+        f"--LabApp.app_settings_dir={_app_settings(home)}",
+        "--ServerApp.disable_check_xsrf=True",
+        "--ServerApp.root_dir=" + str(home / "notebooks"),
+        "--ServerApp.allow_remote_access=False",
+        "--ServerApp.allow_root=True",
+        "--LanguageServerManager.autodetect=False",
+        "--IdentityProvider.token=",
+        "--ServerApp.ip=127.0.0.1",
+    ]
+    return _start("JupyterLab", "jupyterlab", home, arguments, "ServerApp", "/api/status")
+
+
+def start_voila(notebook: Path, home: Path) -> Server:
+    """Serve one notebook with Voila; stop it with ``.stop()``. ``/`` of its url is the notebook."""
+    arguments = [str(notebook), "--Voila.ip=127.0.0.1", "--show_tracebacks=True"]
+    # Any page would run the notebook, so the poll asks for a file that costs nothing.
+    return _start("Voila", "voila", home, arguments, "Voila", "/voila/static/voila.js")
+
+
+def _start(
+    name: str, module: str, home: Path, arguments: list[str], app: str, probe: str
+) -> Server:
+    (home / "notebooks").mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    command = [sys.executable, "-m", module, "--no-browser", *arguments]
+    command += [f"--{app}.port={port}", f"--{app}.port_retries=0"]
+    log_path = home / f"{module}.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=home,
+            env=isolated_env(home),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}"
+    server = Server(name, url, home / "notebooks", log_path, process)
+    try:
+        server.wait_until_up(probe)
+    except BaseException:
+        server.stop()
+        raise
+    return server

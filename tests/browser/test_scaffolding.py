@@ -1,0 +1,314 @@
+"""The scaffolding itself: each guard catches what it must, and widgets really draw and answer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from .guard import Guard, GuardError, is_local
+from .notebook import (
+    Shots,
+    kernel_alive,
+    kernel_of,
+    kill_kernel,
+    open_notebook,
+    run_all_cells,
+    set_theme,
+    shut_down_kernels,
+    voila_page,
+    wait_idle,
+    wait_until,
+    write_notebook,
+)
+from .servers import REPO_ROOT, Server
+
+pytestmark = pytest.mark.browser
+
+WIDGETS = '''
+import asyncio, threading, time
+import anywidget, ipywidgets, traitlets
+import plotly.graph_objects as go
+from IPython.display import display
+
+class Tiny(anywidget.AnyWidget):
+    _esm = """
+    function render({ model, el }) {
+      const button = document.createElement("button");
+      button.className = "tiny";
+      const show = () => { button.textContent = `tiny ${model.get("count")}`; };
+      button.addEventListener("click", () => {
+        model.set("count", model.get("count") + 1);
+        model.save_changes();
+      });
+      model.on("change:count", show);
+      show();
+      el.append(button);
+    }
+    export default { render };
+    """
+    count = traitlets.Int(0).tag(sync=True)
+
+tiny = Tiny()
+button = ipywidgets.Button(description="press me")
+label = ipywidgets.Label("not pressed")
+echo = ipywidgets.Label("tiny says 0")
+direct = ipywidgets.Label("direct 0")
+marshalled = ipywidgets.Label("marshalled 0")
+figure = go.FigureWidget(go.Bar(x=["a", "b", "c"], y=[1, 2, 3]), layout={"height": 250})
+button.on_click(lambda _: setattr(label, "value", "pressed"))
+tiny.observe(lambda change: setattr(echo, "value", f"tiny says {change['new']}"), "count")
+
+loop = asyncio.get_event_loop()
+assert loop.is_running()
+
+def work():
+    time.sleep(1.0)  # the cell is long done when the first update comes
+    for number in range(1, 6):
+        time.sleep(0.1)
+        direct.value = f"direct {number}"
+        loop.call_soon_threadsafe(setattr, marshalled, "value", f"marshalled {number}")
+        loop.call_soon_threadsafe(figure.data[0].update, {"y": [number, 2, 3]})
+
+display(ipywidgets.VBox([button, label, tiny, echo, direct, marshalled, figure]))
+threading.Thread(target=work, daemon=True).start()
+'''
+
+
+@pytest.fixture(scope="module")
+def widget_notebook(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_notebook(tmp_path_factory.mktemp("books") / "widgets.ipynb", [WIDGETS])
+
+
+def use_widgets(page: Page) -> None:
+    page.get_by_role("button", name="press me").click()
+    expect(page.get_by_text("pressed", exact=True)).to_be_visible()
+    page.locator("button.tiny").click()
+    expect(page.get_by_text("tiny says 1", exact=True)).to_be_visible()
+    expect(page.get_by_text("marshalled 5", exact=True)).to_be_visible(timeout=10_000)
+    expect(page.get_by_text("direct 5", exact=True)).to_be_visible(timeout=10_000)
+    expect(page.locator(".js-plotly-plot .bars .point")).to_have_count(3)
+    # The figure itself followed the thread, not only the labels.
+    wait_until(page, "() => document.querySelector('.js-plotly-plot')?.data[0].y[0] === 5")
+
+
+class TestGuard:
+    def test_a_clean_page_passes(self, page: Page, guard: Guard) -> None:
+        page.set_content("<p>fine</p><img src='data:image/gif;base64,R0lGODlhAQABAAAAACw='>")
+        page.evaluate("() => { console.log('talk'); console.warn('a warning is no error'); }")
+        guard.check()
+
+    @pytest.mark.parametrize(
+        ("script", "kind", "text"),
+        [
+            ("() => console.error('it broke')", "console", "it broke"),
+            ("() => console.assert(false, 'not so')", "console", "not so"),
+            ("() => setTimeout(() => { throw new Error('thrown late') }, 0)", "page", "thrown late"),
+            ("() => { Promise.reject(new Error('unhandled')) }", "page", "unhandled"),
+            ("() => fetch('http://example.com/a').catch(() => 0)", "foreign", "example.com/a"),
+            ("() => { new WebSocket('wss://example.com/live') }", "foreign", "example.com/live"),
+            ("() => fetch('http://127.0.0.1:1/gone').catch(() => 0)", "failed", "127.0.0.1:1/gone"),
+        ],
+    )
+    def test_what_goes_wrong_is_found(
+        self, page: Page, guard: Guard, script: str, kind: str, text: str
+    ) -> None:
+        page.evaluate(script)
+        page.wait_for_timeout(200)
+        with pytest.raises(GuardError, match=text) as caught:
+            guard.check()
+        assert f"[{kind}]" in str(caught.value)
+        guard.findings.clear()
+
+    def test_a_foreign_request_is_aborted_also_from_a_worker(
+        self, page: Page, guard: Guard
+    ) -> None:
+        outcome = page.evaluate(
+            """async () => {
+                const body = `fetch('https://example.com/worker')
+                    .then(() => postMessage('arrived'), () => postMessage('aborted'))`;
+                const url = URL.createObjectURL(new Blob([body]));
+                const worker = new Worker(url);
+                const fromWorker = new Promise((done) => { worker.onmessage = (e) => done(e.data); });
+                const fromPage = fetch('https://1.1.1.1/page').then(() => 'arrived', () => 'aborted');
+                return [await fromPage, await fromWorker];
+            }"""
+        )
+        assert outcome == ["aborted", "aborted"]
+        found = {finding.text for finding in guard.findings if finding.kind == "foreign"}
+        assert any("1.1.1.1/page" in text for text in found)
+        assert any("example.com/worker" in text for text in found)
+        guard.findings.clear()
+
+    @pytest.mark.parametrize(
+        "html",
+        [
+            "<div class='jp-RenderedText' data-mime-type='application/vnd.jupyter.stderr'>"
+            "Traceback (most recent call last): boom</div>",
+            "<div class='jp-RenderedText' data-mime-type='application/vnd.jupyter.error'>boom</div>",
+        ],
+    )
+    def test_error_outputs_are_found(self, page: Page, guard: Guard, html: str) -> None:
+        page.set_content(html)
+        with pytest.raises(GuardError, match="boom"):
+            guard.check()
+        page.set_content("")
+
+    def test_stderr_without_a_traceback_is_no_error(self, page: Page) -> None:
+        page.set_content(
+            "<div class='jp-RenderedText' data-mime-type='application/vnd.jupyter.stderr'>"
+            "UserWarning: only a warning</div>"
+        )
+
+    def test_an_exception_needs_its_reason_and_excuses_only_its_kind(
+        self, page: Page, guard: Guard
+    ) -> None:
+        with pytest.raises(ValueError, match="reason"):
+            guard.allow("console", "known", "")
+        guard.allow("console", "known", "seen on purpose in this test")
+        page.evaluate("() => console.error('a known noise')")
+        guard.check()
+        page.evaluate("() => setTimeout(() => { throw new Error('a known noise') }, 0)")
+        page.wait_for_timeout(100)
+        with pytest.raises(GuardError, match=r"\[page\]"):
+            guard.check()
+        guard.findings.clear()
+
+    @pytest.mark.parametrize(
+        ("url", "local"),
+        [
+            ("http://127.0.0.1:8888/lab", True),
+            ("ws://localhost:1/api", True),
+            ("data:text/plain,x", True),
+            ("blob:http://127.0.0.1/x", True),
+            ("http://127.0.0.1.example.com/", False),
+            ("http://localhost@example.com/", False),
+            ("https://cdn.jsdelivr.net/npm/x", False),
+        ],
+    )
+    def test_what_counts_as_this_machine(self, url: str, local: bool) -> None:
+        assert is_local(url) is local
+
+
+def test_a_dirty_page_makes_its_test_fail(tmp_path: Path) -> None:
+    """A test whose own asserts all hold still fails, in its call phase, when the page is dirty."""
+    (tmp_path / "test_dirty.py").write_text(
+        "def test_dirty(page):\n"
+        "    page.evaluate(\"() => console.error('left behind')\")\n"
+        "def test_clean(page):\n"
+        "    page.set_content('<p>fine</p>')\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(tmp_path)]
+    command += ["-p", "tests.browser.conftest", "-p", "no:cacheprovider", str(tmp_path)]
+    env = {**os.environ, "QATEXPLORER_SCREENSHOTS": str(tmp_path / "pictures")}
+    ran = subprocess.run(command, cwd=REPO_ROOT, env=env, capture_output=True, text=True)
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    assert "1 failed, 1 passed" in ran.stdout
+    assert "[console] left behind" in ran.stdout
+    assert list((tmp_path / "pictures").glob("failed-test_dirty-*.png"))
+
+
+@pytest.mark.usefixtures("clean_kernels")
+class TestJupyterLab:
+    def test_widgets_draw_and_answer(
+        self, page: Page, lab: Server, shots: Shots, widget_notebook: Path
+    ) -> None:
+        write_notebook(lab.root / "widgets.ipynb", [widget_notebook_source(widget_notebook)])
+        open_notebook(page, lab, "widgets.ipynb")
+        run_all_cells(page)
+        use_widgets(page)
+        for theme in ("light", "dark"):
+            set_theme(page, theme)
+            pictures = shots(page, f"scaffolding-lab-{theme}")
+            assert [path.stat().st_size > 10_000 for path in pictures] == [True, True]
+        assert page.viewport_size == {"width": 1280, "height": 900}
+
+    def test_a_failed_cell_is_found(self, page: Page, lab: Server, guard: Guard) -> None:
+        write_notebook(lab.root / "failing.ipynb", ["1 / 0"])
+        open_notebook(page, lab, "failing.ipynb")
+        guard.check()
+        run_all_cells(page)
+        with pytest.raises(GuardError, match="ZeroDivisionError"):
+            guard.check()
+        shut_down_kernels(lab)
+        page.goto("about:blank")
+        guard.findings.clear()
+
+    def test_idle_means_that_every_cell_has_run(self, page: Page, lab: Server) -> None:
+        cells = ["import time; time.sleep(1.5)", "print('second', 'done')"]
+        write_notebook(lab.root / "slow.ipynb", cells)
+        open_notebook(page, lab, "slow.ipynb")
+        run_all_cells(page)
+        assert page.get_by_text("second done", exact=True).is_visible()
+
+    def test_kernel_runs_this_interpreter_and_finds_qatexplorer(
+        self, page: Page, lab: Server
+    ) -> None:
+        write_notebook(
+            lab.root / "env.ipynb", ["import sys, qatexplorer.errors; print('runs', sys.executable)"]
+        )
+        open_notebook(page, lab, "env.ipynb")
+        run_all_cells(page)
+        expect(page.get_by_text(f"runs {sys.executable}", exact=True)).to_be_visible()
+
+    def test_killed_kernel_is_seen_and_comes_back(
+        self, page: Page, lab: Server, guard: Guard
+    ) -> None:
+        write_notebook(lab.root / "killed.ipynb", ["print('alive')"])
+        open_notebook(page, lab, "killed.ipynb")
+        kernel = kernel_of(lab, "killed.ipynb")
+        assert kernel_alive(lab, kernel)
+        before = lab.kernel_processes()[kernel].pid
+        kill_kernel(lab, kernel)
+        assert not kernel_alive(lab, kernel)
+        expect(page.get_by_text("Kernel Restarting")).to_be_visible(timeout=20_000)
+        page.get_by_role("button", name="Ok").click()
+        wait_idle(page)
+        assert kernel_alive(lab, kernel)
+        assert lab.kernel_processes()[kernel].pid != before
+        shut_down_kernels(lab)
+        assert not kernel_alive(lab, kernel)
+
+
+class TestVoila:
+    def test_widgets_draw_and_answer(
+        self,
+        page: Page,
+        voila: Callable[[Path], Server],
+        shots: Shots,
+        widget_notebook: Path,
+    ) -> None:
+        server = voila(widget_notebook)
+        voila_page(page, server)
+        use_widgets(page)
+        shots(page, "scaffolding-voila-light")
+        voila_page(page, server, theme="dark")
+        use_widgets(page)
+        shots(page, "scaffolding-voila-dark")
+
+    def test_a_failed_cell_is_found(
+        self, page: Page, voila: Callable[[Path], Server], guard: Guard, tmp_path: Path
+    ) -> None:
+        book = write_notebook(tmp_path / "failing.ipynb", ["print('before')", "1 / 0"])
+        voila_page(page, voila(book))
+        with pytest.raises(GuardError, match="ZeroDivisionError"):
+            guard.check()
+        page.goto("about:blank")
+        guard.findings.clear()
+
+
+def test_pages_have_separate_guards(new_context: Callable[..., BrowserContext]) -> None:
+    wide = new_context(width=1920).new_page()
+    assert wide.evaluate("() => window.innerWidth") == 1920
+
+
+def widget_notebook_source(path: Path) -> str:
+    import nbformat
+
+    source: str = nbformat.read(path, as_version=4).cells[0].source
+    return source
