@@ -96,9 +96,7 @@ def _remember_module(module: Module) -> Callable[[], None]:
 
 
 def _restore_table(table: Any, entries: dict[Any, Any]) -> None:
-    same = len(table) == len(entries) and all(
-        key is other or key == other for key, other in zip(table, entries)
-    )
+    same = list(table) == list(entries)
     if not same or any(table[key] is not value for key, value in entries.items()):
         table.clear()
         table.update(entries)
