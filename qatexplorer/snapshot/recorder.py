@@ -50,15 +50,15 @@ class _Recorder(TorchFunctionMode):
         self._inside_leaf = 0
 
     def add(self, op: NodeOp, target: str, label: str, path: str, inputs: Any, result: Any) -> None:
+        producers = [self._producer(tensor) for tensor in _tensors(inputs)]
         node_id = f"n{len(self.nodes)}"
-        for tensor in _tensors(inputs):
-            source = self._producer(tensor)
-            if source is not None:
-                self.edges.setdefault((source, node_id), GraphEdge(source, node_id))
+        for producer in producers:
+            if producer is not None:
+                self.edges.setdefault((producer, node_id), GraphEdge(producer, node_id))
         shape, dtype = first_tensor_info(result) or (None, None)
-        scope = self._scopes[-1]
+        source = "" if op in ("placeholder", "output") else user_source()
         self.nodes.append(
-            GraphNode(node_id, op, target, label, path, scope, shape, dtype, user_source())
+            GraphNode(node_id, op, target, label, path, self._scopes[-1], shape, dtype, source)
         )
         for tensor in _tensors(result):
             self._producers[id(tensor)] = (weakref.ref(tensor), node_id)

@@ -35,9 +35,7 @@ def user_source(limit: int = 60) -> str:
 
 
 @contextmanager
-def functional_calls_as_nodes(
-    model: nn.Module, call: Callable[..., Any]
-) -> Iterator[None]:
+def functional_calls_as_nodes(model: nn.Module, call: Callable[..., Any]) -> Iterator[None]:
     """While open, methods of ``FloatFunctional``-likes go to ``call(path, op, method, *args)``.
 
     They are methods, not ``forward``, so neither a tracer nor a module hook sees them otherwise.
@@ -139,29 +137,38 @@ def fx_graph(model: nn.Module, inputs: Any) -> Graph:
     The caller preserves the model's state. Raises whatever tracing or running raises.
     """
     args, kwargs = as_args(inputs)
-    bound = inspect.signature(model.forward).bind(*args, **kwargs)
+    signature = inspect.signature(model.forward)
+    bound = signature.bind(*args, **kwargs)
+    given = set(bound.arguments)
     bound.apply_defaults()
-    given = {*inspect.signature(model.forward).bind(*args, **kwargs).arguments}
-    constants = {k: v for k, v in bound.arguments.items() if k not in given and v is not None}
-    constants |= {k: None for k, v in bound.arguments.items() if k not in given and v is None}
+    constants = {k: v for k, v in bound.arguments.items() if k not in given and v != ()}
     tracer = _Tracer()
     with functional_calls_as_nodes(model, tracer.functional_call):
         traced = tracer.trace(model, concrete_args=constants or None)
-    values = [
-        bound.arguments.get(str(n.target), constants.get(str(n.target)))
-        for n in traced.nodes
-        if n.op == "placeholder"
-    ]
+    placeholders = [n for n in traced.nodes if n.op == "placeholder"]
+    values = [bound.arguments[name] for name in list(signature.parameters)[: len(placeholders)]]
     with torch.no_grad():
         _ShapeRun(model, traced).run(*values)
     return _to_records(traced)
 
 
+def _only_guards(traced: fx.Graph) -> set[fx.Node]:
+    """Nodes that only check an argument FX has fixed to its default: no part of the dataflow."""
+    guards: set[fx.Node] = set()
+    for node in reversed(traced.nodes):
+        is_assert = "_assert" in getattr(node.target, "__name__", "")
+        unused = node.op != "output" and all(user in guards for user in node.users)
+        if is_assert or (unused and (node.users or node.op == "placeholder")):
+            guards.add(node)
+    return guards
+
+
 def _to_records(traced: fx.Graph) -> Graph:
     nodes = []
     edges: dict[tuple[str, str], GraphEdge] = {}
+    guards = _only_guards(traced)
     for node in traced.nodes:
-        if node.op == "placeholder" and not node.users:
+        if node in guards:
             continue
         nodes.append(_node_record(node))
         for source in node.all_input_nodes:
@@ -196,7 +203,7 @@ def _node_record(node: fx.Node) -> GraphNode:
         scope=scope,
         shape=shape,
         dtype=dtype,
-        source=node.meta.get("qx_source", ""),
+        source=node.meta["qx_source"] if op not in ("placeholder", "output") else "",
     )
 
 

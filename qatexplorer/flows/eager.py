@@ -1,0 +1,114 @@
+"""Eager mode: ``fuse_modules_qat`` and ``prepare_qat``, whose three inner calls are run one by one.
+
+``prepare_qat`` is ``propagate_qconfig_``, ``convert`` with the QAT mapping, and ``prepare``. Run
+after one another they leave the model in the same state, bit for bit (the tests hold this).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import nn
+from torch.ao.quantization import convert, fuse_modules_qat, prepare, propagate_qconfig_
+from torch.ao.quantization.quantization_mappings import get_default_qat_module_mappings
+
+from qatexplorer.flows.base import Flow, FlowOptions, Stage, StageResult
+from qatexplorer.flows.stubs import add_stubs
+
+_STAGES = (
+    Stage(
+        "float",
+        "Float",
+        "",
+        "Your model as you gave it: a copy, in train mode; yours stays as it is.",
+    ),
+    Stage(
+        "fuse",
+        "Fuse",
+        "fuse_modules_qat(model, modules_to_fuse)",
+        "Int8 kernels compute conv, batch norm and ReLU as one operation, so they must be trained "
+        "as one: the first module of a run becomes the fused one, the others become Identity.",
+    ),
+    Stage(
+        "propagate",
+        "Propagate qconfig",
+        "propagate_qconfig_(model)",
+        "The qconfig set on the root is handed down to every module: it says which fake quant "
+        "will watch its weight and its output. Nothing computes differently yet.",
+    ),
+    Stage(
+        "swap",
+        "Swap modules",
+        "convert(model, mapping=get_default_qat_module_mappings(), remove_qconfig=False)",
+        "Layers with weights become their torch.ao.nn.qat versions, which fake-quantize the weight "
+        "in forward. This convert only makes the weight side; the final one makes int8.",
+    ),
+    Stage(
+        "insert",
+        "Insert observers",
+        "prepare(model, observer_non_leaf_module_list=set(mapping.values()))",
+        "A forward hook with a fake quant of its own is put on every module whose output will be "
+        "int8. The input is covered by the output of QuantStub.",
+    ),
+    Stage(
+        "train",
+        "Train",
+        "your training loop on the prepared model",
+        "The weights learn to live with the rounding that the fake quants simulate, while the "
+        "observers follow the ranges.",
+    ),
+    Stage(
+        "convert",
+        "Convert",
+        "convert(model.eval())",
+        "The final convert: every fake-quantized module is replaced by one that stores int8 "
+        "weights and runs int8 kernels; the fake quants' scales become its settings.",
+    ),
+)
+
+
+class EagerFlow(Flow):
+    """``torch.ao.quantization`` in eager mode."""
+
+    name: ClassVar[str] = "eager"
+    title: ClassVar[str] = "Eager mode (prepare_qat)"
+    stages: ClassVar[tuple[Stage, ...]] = _STAGES
+
+    def snapshot_needs_probe(self, stage: str) -> bool:
+        return stage in ("swap", "insert")
+
+    def apply(self, stage: str, model: nn.Module, options: FlowOptions) -> StageResult:
+        step: Any = getattr(self, f"_{stage}")
+        result: StageResult = step(model, options)
+        return result
+
+    def _fuse(self, model: nn.Module, options: FlowOptions) -> StageResult:
+        if options.fusion:
+            model = fuse_modules_qat(model, [list(run) for run in options.fusion], inplace=True)
+            return StageResult(model)
+        return StageResult(model, notes=("Nothing to fuse was found or chosen.",))
+
+    def _propagate(self, model: nn.Module, options: FlowOptions) -> StageResult:
+        # As attributes, not as torch's qconfig_dict: that is how a user calls prepare_qat.
+        options.qconfig.assign(model)
+        propagate_qconfig_(model)
+        return add_stubs(model, options.stubs, self._mapping(options))
+
+    def _swap(self, model: nn.Module, options: FlowOptions) -> StageResult:
+        convert(model, mapping=self._mapping(options), inplace=True, remove_qconfig=False)
+        return StageResult(model)
+
+    def _insert(self, model: nn.Module, options: FlowOptions) -> StageResult:
+        mapping = self._mapping(options)
+        prepare(model, observer_non_leaf_module_list=set(mapping.values()), inplace=True)
+        return StageResult(model)
+
+    def _train(self, model: nn.Module, options: FlowOptions) -> StageResult:
+        return StageResult(model)
+
+    def _convert(self, model: nn.Module, options: FlowOptions) -> StageResult:
+        return StageResult(convert(model.eval(), inplace=True))
+
+    def _mapping(self, options: FlowOptions) -> dict[Any, Any]:
+        mapping = options.qat_mapping
+        return dict(get_default_qat_module_mappings() if mapping is None else mapping)

@@ -1,0 +1,173 @@
+"""From what a user writes as ``qconfig`` to what torch takes."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.ao.nn.intrinsic import _FusedModule
+from torch.ao.quantization import FakeQuantizeBase, QConfig, QConfigMapping
+from torch.ao.quantization import get_default_qat_qconfig as torch_qat_qconfig
+
+from qatexplorer.deploy.engine import available_engines, default_backend
+from qatexplorer.errors import QConfigError, UnknownEngineError
+
+
+@dataclass(frozen=True)
+class QConfigPlan:
+    """Qconfigs resolved: one for the whole model and exceptions.
+
+    Attributes:
+        default: for every module without an exception; None leaves it in float.
+        by_type, by_path, by_regex: exceptions, the later kind winning, as in ``QConfigMapping``.
+        backend: quantized engine that the int8 model will run on.
+        name: what to show; reason: why this backend, if we chose it.
+    """
+
+    default: QConfig | None
+    by_type: tuple[tuple[type, QConfig | None], ...]
+    by_regex: tuple[tuple[str, QConfig | None], ...]
+    by_path: tuple[tuple[str, QConfig | None], ...]
+    backend: str
+    name: str
+    reason: str = ""
+
+    def assign(self, model: nn.Module) -> None:
+        """Set ``.qconfig`` on the modules concerned; ``propagate_qconfig_`` does the rest.
+
+        A qconfig that the user has already set on a module stays. Raises QConfigError for a path
+        or type that the model does not have: torch would ignore it silently.
+        """
+        chosen: dict[str, QConfig | None] = {}
+        paths = dict(model.named_modules())
+        for kind, qconfig in self.by_type:
+            hits = [p for p, m in paths.items() if _is_of_type(m, kind)]
+            _require(hits, f"type {kind.__name__}", sorted({type(m).__name__ for m in paths.values()}))
+            chosen |= dict.fromkeys(hits, qconfig)
+        for pattern, qconfig in self.by_regex:
+            hits = [p for p in paths if re.match(pattern, p)]
+            _require(hits, f"path matching {pattern!r}", list(paths))
+            chosen |= dict.fromkeys(hits, qconfig)
+        for path, qconfig in self.by_path:
+            _require([path] if path in paths else [], f"path {path!r}", list(paths))
+            chosen[path] = qconfig
+        chosen.setdefault("", self.default)
+        for path, qconfig in chosen.items():
+            if not hasattr(paths[path], "qconfig"):
+                paths[path].qconfig = qconfig  # type: ignore[assignment]
+
+
+def _is_of_type(module: nn.Module, kind: type) -> bool:
+    # A fused module stands where its first layer stood, and is what the user means by that type.
+    return type(module) is kind or (isinstance(module, _FusedModule) and type(module[0]) is kind)
+
+
+def _require(hits: list[str], what: str, known: list[str]) -> None:
+    if hits:
+        return
+    wanted = what.split(" ", 1)[1].strip("'")
+    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4)
+    raise QConfigError(
+        f"the qconfig names the {what}, which the model does not have.",
+        why="torch would ignore it without a word, and the part would get the default qconfig.",
+        remedy=f"Nearest: {', '.join(near)}." if near else "Check the spelling.",
+    )
+
+
+def resolve_qconfig(spec: Any, engine: str | None = None) -> QConfigPlan:
+    """Understand ``spec``: None, a backend name, a ``QConfig``, a dict or a ``QConfigMapping``.
+
+    A dict maps ``""`` (the whole model), module paths or module types to any of the first three;
+    None leaves that part in float. ``engine`` overrides the engine that runs int8.
+
+    Raises UnknownEngineError, QConfigError.
+    """
+    backend, reason = default_backend()
+    if isinstance(spec, str):
+        backend, reason = check_engine(spec), ""
+    elif isinstance(spec, Mapping) and isinstance(spec.get("", None), str):
+        backend, reason = check_engine(spec[""]), ""
+    if engine is not None:
+        backend, reason = check_engine(engine), ""
+    name = spec if isinstance(spec, str) else "custom"
+    by_type: list[tuple[type, QConfig | None]] = []
+    by_path: list[tuple[str, QConfig | None]] = []
+    by_regex: list[tuple[str, QConfig | None]] = []
+    default: QConfig | None
+    if spec is None:
+        default, name = qat_qconfig(backend), backend
+    elif isinstance(spec, QConfigMapping):
+        default = _one(spec.global_qconfig)
+        by_type = [(k, _one(v)) for k, v in spec.object_type_qconfigs.items() if isinstance(k, type)]
+        by_regex = [(k, _one(v)) for k, v in spec.module_name_regex_qconfigs.items()]
+        by_path = [(k, _one(v)) for k, v in spec.module_name_qconfigs.items()]
+    elif isinstance(spec, Mapping):
+        default = _one(spec.get("", backend))
+        for key, value in spec.items():
+            if isinstance(key, type) and issubclass(key, nn.Module):
+                by_type.append((key, _one(value)))
+            elif isinstance(key, str):
+                by_path += [(key, _one(value))] if key else []
+            else:
+                raise QConfigError(
+                    f"{key!r} is neither a module path nor a module type.",
+                    remedy="Keys of a qconfig dict are '', paths like 'layer1.0' or nn.Linear.",
+                )
+    else:
+        default = _one(spec)
+    plan = (tuple(by_type), tuple(by_regex), tuple(by_path))
+    return QConfigPlan(default, *plan, backend=backend, name=name, reason=reason)
+
+
+def check_engine(name: str) -> str:
+    """``name`` if it is a quantized engine of this machine; raises UnknownEngineError."""
+    engines = available_engines()
+    if name in engines:
+        return name
+    near = difflib.get_close_matches(name, engines, n=1)
+    raise UnknownEngineError(
+        f"there is no quantized engine {name!r} on this machine.",
+        why=f"torch {torch.__version__} has: {', '.join(engines)}.",
+        remedy=f"Did you mean {near[0]!r}?" if near else f"Use {default_backend()[0]!r}.",
+    )
+
+
+def qat_qconfig(backend: str) -> QConfig:
+    """Torch's default QAT qconfig for ``backend``."""
+    qconfig: QConfig = torch_qat_qconfig(backend)
+    return qconfig
+
+
+def _one(spec: Any) -> QConfig | None:
+    if spec is None:
+        return None
+    if isinstance(spec, str):
+        return qat_qconfig(check_engine(spec))
+    if not isinstance(spec, QConfig):
+        raise QConfigError(
+            f"{spec!r} is no qconfig.",
+            remedy="Pass a backend name, a torch.ao.quantization.QConfig, a dict of these, or None.",
+        )
+    try:
+        weight = spec.weight()
+        spec.activation()
+    except Exception as error:
+        raise QConfigError(
+            "a factory of the qconfig cannot be called.",
+            why=f"{type(error).__name__}: {error}",
+            remedy="Build it with .with_args(…); torch calls it without arguments.",
+        ) from error
+    if not isinstance(weight, (FakeQuantizeBase, nn.Identity)):
+        raise QConfigError(
+            f"the qconfig makes a {type(weight).__name__} for weights: it is one for post-training "
+            "quantization.",
+            why="prepare_qat would put an observer where the weight's fake quant belongs, and the "
+            "weights would be trained in float.",
+            remedy="Use get_default_qat_qconfig(backend), or FakeQuantize.with_args(observer=…).",
+        )
+    return spec

@@ -1,0 +1,101 @@
+"""Ways to get int8 tensors into a model that has no ``QuantStub``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import nn
+from torch.ao.quantization import (
+    QuantStub,
+    QuantWrapper,
+    add_quant_dequant,
+    propagate_qconfig_,
+)
+
+from qatexplorer.flows.base import StageResult, StubMode
+
+
+def has_stubs(model: nn.Module) -> bool:
+    """Whether any module is a ``QuantStub`` (``QuantWrapper`` holds one)."""
+    return any(isinstance(m, QuantStub) for m in model.modules())
+
+
+def add_stubs(model: nn.Module, mode: StubMode, mapping: Mapping[Any, Any]) -> StageResult:
+    """Wrap ``model`` after its qconfig is propagated (``QuantWrapper`` hands the qconfig on)."""
+    if mode == "model":
+        wrapped = QuantWrapper(model)
+        propagate_qconfig_(wrapped)
+        return StageResult(wrapped, origin=_inside_module, moved=True)
+    if mode == "layers":
+        paths = _wrap_layers(model, frozenset(mapping))
+        if "" in paths:
+            return add_stubs(model, "model", mapping)
+        propagate_qconfig_(model)
+        return StageResult(
+            model,
+            origin=lambda path: _inside_wrapped(path, paths),
+            moved=True,
+            notes=(f"{len(paths)} layers wrapped, each with its own QuantStub and DeQuantStub.",),
+        )
+    notes: tuple[str, ...] = ()
+    if not has_stubs(model):
+        notes = (
+            "The model has no QuantStub: its float input will reach int8 layers and the int8 "
+            "model will not run. Choose stubs='model' (QuantWrapper around the whole) or "
+            "stubs='layers' (add_quant_dequant around each layer).",
+        )
+    return StageResult(model, notes=notes)
+
+
+def _wrap_layers(model: nn.Module, types: Collection[Any]) -> frozenset[str]:
+    """Wrap each module of one of ``types`` that has a qconfig; returns their paths.
+
+    Not one ``add_quant_dequant(model)``: that descends into fused modules and wraps the conv
+    inside, which torch can then no longer swap. A module under two names gets one wrapper.
+    """
+    if type(model) in types:
+        return frozenset({""})
+    wrappers: dict[int, nn.Module] = {}
+    paths = set()
+
+    def visit(parent: nn.Module, prefix: str) -> None:
+        for name, child in list(parent._modules.items()):
+            if child is None or isinstance(child, QuantWrapper):
+                continue
+            if type(child) in types and getattr(child, "qconfig", None) is not None:
+                if id(child) not in wrappers:
+                    wrappers[id(child)] = _wrap_one(child)
+                parent._modules[name] = wrappers[id(child)]
+                paths.add(prefix + name)
+            else:
+                visit(child, f"{prefix}{name}.")
+
+    visit(model, "")
+    return frozenset(paths)
+
+
+def _wrap_one(layer: nn.Module) -> nn.Module:
+    wrapped: nn.Module = add_quant_dequant(layer)
+    return wrapped if isinstance(wrapped, QuantWrapper) else QuantWrapper(layer)
+
+
+def _inside_module(path: str) -> str:
+    """Origin of a path under one ``QuantWrapper`` around the whole model."""
+    if path == "" or path == "module":
+        return ""
+    return path.removeprefix("module.") if path.startswith("module.") else path
+
+
+def _inside_wrapped(path: str, wrapped: frozenset[str]) -> str:
+    """Origin of a path where the layers at ``wrapped`` have been wrapped one by one."""
+    parts = path.split(".")
+    for end in range(len(parts), 0, -1):
+        head = ".".join(parts[:end])
+        if head in wrapped:
+            rest = parts[end:]
+            if rest[:1] == ["module"]:
+                return ".".join([head, *rest[1:]])
+            # The wrapper itself and its stubs have no place in the float model.
+            return f"{path} (wrapper)" if not rest else path
+    return path
