@@ -1,0 +1,178 @@
+"""Why a step failed, in words of the reader's model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.ao.quantization import FakeQuantizeBase
+from torch.ao.quantization.observer import ObserverBase
+from torch.nn import Module
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from qatexplorer.data import call_model
+from qatexplorer.deploy.blame import place_of
+from qatexplorer.deploy.translations import translate
+from qatexplorer.errors import DivergedError, QatExplorerError, TrainingError
+
+LOWER_LR = "Use a lower lr, or clip gradients in an optimizer of your own (optimizer=)."
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """All tensors in a nest of tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (tuple, list)):
+        return [tensor for item in value for tensor in tensors_in(item)]
+    return []
+
+
+def finite(value: Any) -> bool:
+    """True if no floating-point tensor in ``value`` holds NaN or Inf."""
+    return all(
+        bool(torch.isfinite(t.detach()).all())
+        for t in tensors_in(value)
+        if t.is_floating_point() or t.is_complex()
+    )
+
+
+def first_nonfinite(model: Module, inputs: Any) -> tuple[str, Module] | None:
+    """The first module, in order of execution, whose output holds NaN or Inf, with its path.
+
+    Runs one forward without gradients; the caller puts buffers back. Fake quants are passed over:
+    theirs is the value of the module that they belong to, which reports next.
+    """
+    found: list[tuple[str, Module]] = []
+    handles = []
+    for path, module in model.named_modules():
+        if isinstance(module, (FakeQuantizeBase, ObserverBase)):
+            continue
+
+        def hook(m: Module, args: Any, output: Any, path: str = path) -> None:
+            if not found and not finite(output):
+                found.append((path, m))
+
+        handles.append(module.register_forward_hook(hook))
+    try:
+        with torch.no_grad():
+            call_model(model, inputs)
+    except Exception:
+        # Some kernels refuse NaN scales; what was found until then is the answer.
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else None
+
+
+def zero_gamma(module: Module) -> bool:
+    """True if a batch norm in ``module`` has a gamma (its ``weight``) of exactly zero."""
+    return any(
+        isinstance(m, _BatchNorm) and m.weight is not None and bool((m.weight == 0).any())
+        for m in module.modules()
+    )
+
+
+def diverged(
+    *, what: str, epoch: int, batch: int, batch_finite: bool, guilty: tuple[str, Module] | None
+) -> DivergedError:
+    """The error for a loss or gradient (``what``) that is not finite."""
+    message = f"Training diverged: {what} in epoch {epoch}, batch {batch}."
+    where = guilty[0] if guilty else None
+    if not batch_finite:
+        return DivergedError(
+            message,
+            where=where,
+            why="The batch itself holds NaN or infinite values. One such batch would have spoiled "
+            "the observers for good; they were put back to before it.",
+            remedy="Look for missing values or a division by zero in the data or its transforms.",
+        )
+    if guilty and zero_gamma(guilty[1]):
+        return DivergedError(
+            message,
+            where=where,
+            why="A batch norm here has a gamma (weight) of exactly zero, and torch's fused conv-bn "
+            "for QAT divides by gamma: 0/0 is NaN. Residual networks are often initialized so "
+            "(zero_init_last, zero_init_residual).",
+            remedy="Train the float model first, build it with zero_init_last=False, or set "
+            "module._enable_slow_path_for_better_numerical_stability = True on the fused modules.",
+        )
+    if guilty:
+        why = "The batch is finite; this is the first module that makes NaN or Inf of it."
+        return DivergedError(message, where=where, why=why, remedy=LOWER_LR)
+    return DivergedError(
+        message,
+        why="All modules give finite outputs, so it happens in the loss or in its gradient.",
+        remedy="Check the loss for log(0), a division by zero or overflow; or use a lower lr.",
+    )
+
+
+def shapes(value: Any) -> str:
+    """Shapes and dtypes of the tensors in ``value``, for a message."""
+    found = tensors_in(value)
+    if not found and isinstance(getattr(value, "logits", None), Tensor):
+        found = [value.logits]
+    text = ", ".join(f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in found)
+    return text or type(value).__name__
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """True for every way in which torch and Python say that memory is used up."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in text or "not enough memory" in text
+    )
+
+
+def failure(
+    error: Exception, model: Module, *, phase: str, epoch: int, batch: int, detail: str = ""
+) -> TrainingError:
+    """The typed error for ``error``, raised in ``phase`` of batch ``batch`` of ``epoch``."""
+    if isinstance(error, TrainingError):
+        return error
+    place = place_of(error, model)
+    at = f"epoch {epoch}, batch {batch}"
+    text = f"{type(error).__name__}: {_first_line(error)}"
+    if out_of_memory(error):
+        return TrainingError(
+            f"Out of memory in the {phase} of {at}.",
+            where=place.path,
+            why=text,
+            remedy="Use a smaller batch. A fake quant keeps one more copy of each activation.",
+        )
+    if phase == "data":
+        return TrainingError(
+            f"The data could not give batch {batch} of epoch {epoch}.",
+            why=text + (f" (at {place.source})" if place.source else ""),
+            remedy="Iterate over your data alone to see it; the model is kept as it was.",
+        )
+    if phase == "loss":
+        return TrainingError(
+            f"The loss cannot be computed in {at}.",
+            why=f"{text} ({detail})",
+            remedy="Make the target fit the model's output, or pass loss=function(output, target).",
+        )
+    if isinstance(error, QatExplorerError):
+        return TrainingError(
+            f"The {phase} of {at} failed: {error.message}",
+            where=error.where if error.where is not None else place.path,
+            why=error.why,
+            remedy=error.remedy,
+        )
+    told = translate(error, place)
+    return TrainingError(
+        f"The {phase} of {at} failed: {text}",
+        where=place.path,
+        why=told.why + (f" (at {place.source})" if place.source else ""),
+        remedy=told.remedy,
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else "(no message)"

@@ -1,0 +1,129 @@
+"""Modes of a model in training, and keeping its last good state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.ao.nn.intrinsic import qat as nniqat
+from torch.ao.quantization import FakeQuantizeBase, disable_observer
+from torch.nn import Module
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def train_mode(model: Module, bn_frozen: bool) -> None:
+    """``model.train()``; with ``bn_frozen`` the running statistics of batch norms stand still.
+
+    torch's ``freeze_bn_stats`` knows the fused conv-bn modules only; a batch norm on its own is
+    frozen by eval mode.
+    """
+    model.train()
+    if bn_frozen:
+        model.apply(nniqat.freeze_bn_stats)
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+
+
+def freeze_observers(model: Module) -> None:
+    """Ranges stay as they are from now on (torch's ``disable_observer``)."""
+    model.apply(disable_observer)
+
+
+@contextmanager
+def restored_modes(model: Module) -> Iterator[None]:
+    """Training flags and ``freeze_bn`` of every module are put back at exit."""
+    before = [(m, m.training, getattr(m, "freeze_bn", None)) for m in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training, freeze_bn in before:
+            module.training = training
+            if freeze_bn is not None:
+                module.freeze_bn = freeze_bn  # type: ignore[assignment]
+
+
+def fake_quants(model: Module) -> dict[str, FakeQuantizeBase]:
+    """Every fake quant once, by its first path. Observers inside fake quants are not listed."""
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, FakeQuantizeBase)
+    }
+
+
+def all_finite(tensors: list[Tensor]) -> bool:
+    """True if no floating-point tensor holds NaN or Inf; one synchronisation for all of them."""
+    floating = [t for t in tensors if t.is_floating_point() and t.numel()]
+    if not floating:
+        return True
+    peaks = torch._foreach_norm(floating, ord=float("inf"))
+    device = peaks[0].device
+    return bool(torch.isfinite(torch.stack([p.to(device, torch.float64) for p in peaks])).all())
+
+
+class BufferBackup:
+    """The buffers of a model before a step: one NaN batch spoils an observer for good.
+
+    Storage is allocated once and filled by one fused copy, which is what makes a backup before
+    every single step affordable.
+    """
+
+    def __init__(self, model: Module) -> None:
+        self._owners = [
+            (module, name)
+            for module in model.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
+        self._saved: list[Tensor] = []
+        self._shapes: list[torch.Size] = []
+        self.save()
+
+    def _tensors(self) -> list[Tensor]:
+        return [module._buffers[name] for module, name in self._owners]  # type: ignore[misc]
+
+    @torch.no_grad()
+    def save(self) -> None:
+        """Remember the buffers as they are now."""
+        tensors = self._tensors()
+        shapes = [tensor.shape for tensor in tensors]
+        if shapes != self._shapes:
+            # Observers grow their buffers at the first batch.
+            self._saved = [tensor.detach().clone() for tensor in tensors]
+            self._shapes = shapes
+        elif tensors:
+            torch._foreach_copy_(self._saved, tensors)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the remembered values back, in place."""
+        for tensor, saved in zip(self._tensors(), self._saved, strict=True):
+            if tensor.shape != saved.shape:
+                tensor.resize_(saved.shape)
+            tensor.copy_(saved)
+
+
+class ModelBackup:
+    """Parameters and buffers at the start of an epoch: one copy of the model's tensors."""
+
+    def __init__(self, model: Module) -> None:
+        self._parameters = list(model.parameters())
+        self._saved = [p.detach().clone() for p in self._parameters]
+        self._buffers = BufferBackup(model)
+
+    @torch.no_grad()
+    def save(self) -> None:
+        """Remember the present values, unless a parameter is not finite."""
+        if self._parameters and all_finite([p.detach() for p in self._parameters]):
+            torch._foreach_copy_(self._saved, self._parameters)
+            self._buffers.save()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the remembered values back, in place."""
+        for parameter, saved in zip(self._parameters, self._saved, strict=True):
+            parameter.copy_(saved)
+        self._buffers.restore()

@@ -1,0 +1,223 @@
+"""A training run that can be watched, paused and stopped, in the background or in front."""
+
+from __future__ import annotations
+
+import logging
+import signal as signals
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn import Module
+
+from qatexplorer.data import as_data
+from qatexplorer.deploy.evaluate import Metric, MetricValue, metric_name
+from qatexplorer.errors import NoDataError, NotAModuleError, TrainingError
+from qatexplorer.signals import Signal
+from qatexplorer.training.control import FINAL, Control
+from qatexplorer.training.loop import Loop, Loss
+from qatexplorer.training.modes import restored_modes
+from qatexplorer.training.records import History, Progress, RunState, TrainingConfig
+
+log = logging.getLogger(__name__)
+
+EMIT_EVERY_S = 0.2
+REACT_S = 1.0
+
+
+class TrainingRun:
+    """Quantization-aware training of ``model``, **in place**: hand over a copy of your own.
+
+    The same seed gives the same weights bit for bit, in the background as in front, with
+    telemetry or without, whatever the user's random state; that state is left alone, and so are
+    torch's number of threads and the training flags (put back at the end). Observers that a run
+    has frozen stay frozen, since ``convert`` would otherwise move the ranges once more.
+
+    Args:
+        model: a prepared model (any module trains).
+        data: anything :func:`~qatexplorer.data.as_data` takes.
+        config: settings; the default is :class:`TrainingConfig()`.
+        loss: ``(output, target) -> 0-dim Tensor``; the default is cross entropy.
+        metric: ``(output, target) -> float``; the default is top-1 accuracy.
+        baseline: metric of the float model, for the curves.
+
+    ``signal`` emits :class:`Progress` on the run's thread, at every change of state and about five
+    times a second; a subscriber that raises is logged and does not harm the run. ``error`` is None
+    or the typed error that ended the run; nothing is raised by :meth:`run` and :meth:`wait`.
+
+    Raises NotAModuleError, NoDataError, InputError and TrainingError for what cannot be trained.
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        data: Any,
+        config: TrainingConfig | None = None,
+        *,
+        loss: Loss | None = None,
+        metric: Metric | None = None,
+        baseline: MetricValue | float | None = None,
+    ) -> None:
+        if not isinstance(model, Module):
+            raise NotAModuleError(f"model is a {type(model).__name__}, not a torch.nn.Module.")
+        brought = as_data(data)
+        if brought is None:
+            raise NoDataError(
+                "Training needs data and none was given.",
+                remedy="Pass data={'train': loader, 'eval': loader}.",
+            )
+        self.model, self.data, self.config = model, brought, config or TrainingConfig()
+        value = baseline.value if isinstance(baseline, MetricValue) else baseline
+        self.baseline = baseline
+        self.history = History(metric_name(metric), value)
+        self.signal: Signal[Progress] = Signal()
+        self.error: TrainingError | None = None
+        self._control = Control(lambda state: self._emit())
+        self._loop = Loop(
+            model,
+            brought,
+            self.config,
+            loss,
+            metric,
+            self.history,
+            should_stop=lambda: self._control.should_stop(self._mark_pause),
+            report=self._report,
+        )
+        self._thread: threading.Thread | None = None
+        self._done = threading.Event()
+        self._emitted = 0.0
+        self._complained = False
+
+    @property
+    def state(self) -> RunState:
+        """``ready``, ``running``, ``paused``, ``stopped``, ``finished`` or ``failed``."""
+        return self._control.state
+
+    @property
+    def progress(self) -> Progress:
+        """Where the run is now."""
+        loop, config = self._loop, self.config
+        left = 0.0 if self.state in FINAL else loop.eta_s()
+        return Progress(
+            state=self.state,
+            step=loop.step,
+            total_steps=loop.steps_per_epoch * config.epochs,
+            epoch=loop.epoch,
+            epochs=config.epochs,
+            elapsed_s=self._control.elapsed_s,
+            eta_s=left,
+            loss=loop.last_loss,
+        )
+
+    def start(self) -> TrainingRun:
+        """Train on a thread of its own. Raises TrainingError if the run was started before."""
+        self._claim()
+        self._thread = threading.Thread(target=self._run, name="qatexplorer-training", daemon=True)
+        self._thread.start()
+        return self
+
+    def run(self) -> TrainingRun:
+        """Train here and now; Ctrl-C ends it after the step in hand (twice: at once).
+
+        Raises TrainingError if the run was started before; see ``error`` for what ended it.
+        """
+        self._claim()
+        with self._stop_on_interrupt():
+            self._run()
+        return self
+
+    def pause(self, timeout: float = REACT_S) -> None:
+        """Stand still after the step in hand; returns when it does, or after ``timeout`` s."""
+        self._control.ask("pause", timeout)
+
+    def resume(self, timeout: float = REACT_S) -> None:
+        """Go on after :meth:`pause`."""
+        self._control.ask("run", timeout)
+
+    def stop(self, timeout: float = REACT_S) -> None:
+        """End after the step in hand, with the weights of that step; returns when it has ended,
+        or after ``timeout`` s. A run that was stopped before it began never begins."""
+        self._control.ask("stop", timeout)
+
+    def wait(self, timeout: float | None = None) -> TrainingRun:
+        """Wait until the run has ended, ``timeout`` seconds at most. Ctrl-C stops the run."""
+        if self.state == "ready" and self._thread is None:
+            return self
+        try:
+            self._done.wait(timeout)
+        except KeyboardInterrupt:
+            self.stop()
+            self._done.wait(timeout)
+        return self
+
+    def _claim(self) -> None:
+        if not self._control.begin():
+            raise TrainingError(
+                f"This run was started before and is {self.state}.",
+                remedy="Make a new TrainingRun; it goes on from the weights that the model has.",
+            )
+
+    def _run(self) -> None:
+        final: RunState = "failed"
+        try:
+            # A caller may be in no_grad or inference_mode; those hold per thread.
+            with torch.inference_mode(False), torch.enable_grad(), restored_modes(self.model):
+                self._control.running()
+                final = "stopped" if self._loop.run() else "finished"
+        except TrainingError as error:
+            self.error = error
+        except KeyboardInterrupt:
+            final = "stopped"
+        except BaseException as error:
+            self.error = TrainingError(
+                "Training ended unexpectedly.", why=f"{type(error).__name__}: {error}"
+            )
+            self.error.__cause__ = error
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            if final == "stopped":
+                self._loop.mark("stopped")
+            self._control.become(final)
+            self._done.set()
+
+    @contextmanager
+    def _stop_on_interrupt(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signals.getsignal(signals.SIGINT)
+        if before is None:  # installed from C; it could not be put back
+            yield
+            return
+
+        def interrupted(number: int, frame: Any) -> None:
+            # An exception in the middle of an optimizer step would leave half a step behind. A
+            # second Ctrl-C is for a step that hangs.
+            signals.signal(signals.SIGINT, signals.default_int_handler)
+            self._control.ask("stop")
+
+        signals.signal(signals.SIGINT, interrupted)
+        try:
+            yield
+        finally:
+            signals.signal(signals.SIGINT, before)
+
+    def _mark_pause(self, begins: bool) -> None:
+        self._loop.mark("paused" if begins else "resumed")
+
+    def _report(self) -> None:
+        if time.perf_counter() - self._emitted >= EMIT_EVERY_S:
+            self._emit()
+
+    def _emit(self) -> None:
+        self._emitted = time.perf_counter()
+        try:
+            self.signal.emit(self.progress)
+        except Exception:
+            if not self._complained:
+                self._complained = True
+                log.exception("a subscriber of a training run raised; the run goes on")
