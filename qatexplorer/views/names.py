@@ -1,0 +1,122 @@
+"""Short names for types, settings and numbers, the same in every view."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qatexplorer.snapshot.records import ModuleRecord, QConfigRecord, SiteKind
+
+STAGES = ("float", "fuse", "propagate", "swap", "insert", "train", "convert")
+INSERTED_STAGES = frozenset({"insert", "train", "convert"})
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a kind of fake quant is written and drawn."""
+
+    letter: str
+    mark: str
+    word: str
+    colour: str
+
+
+KINDS: dict[SiteKind, Kind] = {
+    "weight": Kind("W", "■", "weight", "#D55E00"),
+    "input": Kind("I", "▲", "input", "#009E73"),
+    "output": Kind("A", "●", "output", "#0072B2"),
+}
+
+_TYPE_PREFIXES = (
+    ("torch.ao.nn.intrinsic.qat.", "qat."),
+    ("torch.ao.nn.intrinsic.quantized.", "quantized."),
+    ("torch.ao.nn.qat.", "qat."),
+    ("torch.ao.nn.quantized.reference.", "reference."),
+    ("torch.ao.nn.quantized.", "quantized."),
+    ("torch.ao.nn.quantizable.", "quantizable."),
+)
+_INT8_PREFIXES = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
+FUNCTIONALS = ("FloatFunctional", "FXFloatFunctional")
+"""Torch keeps them beside the int8 modules, but they compute in float."""
+_ACTIVATION_ONLY = frozenset({"Quantize", "DeQuantize"})
+
+
+def short_type(record: ModuleRecord) -> str:
+    """``"qat.Conv2d"`` for ``torch.ao.nn.qat.modules.conv.Conv2d``, else the class name."""
+    for start, short in _TYPE_PREFIXES:
+        if record.type_name not in FUNCTIONALS and record.qualified_type.startswith(start):
+            return short + record.type_name
+    return record.type_name
+
+
+def is_int8(record: ModuleRecord) -> bool:
+    """Whether the module is one of torch's quantized modules (not a reference module)."""
+    name = record.qualified_type
+    if record.type_name in FUNCTIONALS or name.startswith("torch.ao.nn.quantized.reference."):
+        return False
+    return name.startswith(_INT8_PREFIXES)
+
+
+def is_boundary(record: ModuleRecord) -> bool:
+    """Whether it only turns float into int8 or back (``Quantize``, ``DeQuantize``)."""
+    return record.type_name in _ACTIVATION_ONLY
+
+
+def qconfig_badge(qconfig: QConfigRecord | None) -> str:
+    """``"int8 pc"``: bits of the weight, per channel or per tensor; ``""`` without a qconfig."""
+    if qconfig is None:
+        return ""
+    text = qconfig.weight
+    bits = _bits(text)
+    lowered = text.lower()
+    scheme = "pc" if "per_channel" in lowered or "perchannel" in lowered else "pt"
+    return f"{bits} {scheme}" if bits else "custom"
+
+
+def _bits(text: str) -> str:
+    low, high = (re.search(rf"{name}=(-?\d+)", text) for name in ("quant_min", "quant_max"))
+    if low and high:
+        levels = int(high[1]) - int(low[1]) + 1
+        return f"int{max(1, math.ceil(math.log2(max(levels, 2))))}"
+    dtype = re.search(r"q(u?int\d+)|float16|bfloat16", text)
+    if dtype:
+        return (dtype[1] or dtype[0]).lstrip("u")
+    return "int8" if "weight" in text.lower() else ""
+
+
+def number(value: float, digits: int = 4) -> str:
+    """A number for a reader: at most ``digits`` significant digits, words for NaN and infinity."""
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if value == int(value) and abs(value) < 1e6:
+        return f"{int(value):,}".replace("-", "−")
+    return f"{value:.{digits}g}".replace("-", "−")
+
+
+def count(value: int, noun: str) -> str:
+    """``"1 module"``, ``"2 modules"``, ``"1,000 modules"``."""
+    return f"{value:,} {noun}{'' if value == 1 else 's'}"
+
+
+def share(value: float) -> str:
+    """A share from 0 to 1 in percent; never "0 %" for something that is there."""
+    percent = value * 100
+    if 0 < percent < 0.01:
+        return "< 0.01 %"
+    return f"{percent:.3g} %" if percent < 99.95 or percent == 100 else f"{percent:.2f} %"
+
+
+def shape_text(shape: Sequence[int] | None) -> str:
+    """``"2 × 16 × 8 × 8"``; ``"scalar"`` for (), ``"unknown"`` for None."""
+    if shape is None:
+        return "unknown"
+    return " × ".join(str(n) for n in shape) or "scalar"
+
+
+def plain_dtype(dtype: str | None) -> str:
+    """``"quint8"`` for ``"torch.quint8"``."""
+    return (dtype or "unknown").removeprefix("torch.")
