@@ -40,14 +40,15 @@ def accuracy(output: Any, target: Any) -> torch.Tensor:
     Raises InputError if the two shapes do not fit each other.
     """
     scores = main_output(output)
-    if scores.dim() < 2 or scores[:, 0].shape != torch.as_tensor(target).shape:
+    classes = torch.as_tensor(target)
+    if scores.dim() < 2 or scores[:, 0].shape != classes.shape:
         raise InputError(
             f"accuracy cannot compare scores of shape {tuple(scores.shape)} with a target of "
-            f"shape {tuple(torch.as_tensor(target).shape)}.",
+            f"shape {tuple(classes.shape)}.",
             why="It takes scores of shape (N, classes) and class indices of shape (N,).",
             remedy="Pass metric=function(output, target) that fits your task.",
         )
-    return (scores.argmax(dim=1) == target).float().mean()
+    return scores.argmax(dim=1).eq(classes).float().mean()
 
 
 def metric_name(metric: Metric | None) -> str:

@@ -90,10 +90,14 @@ class Loop:
         self._optimizer = self._make_optimizer()
         self._buffers, self._epoch_start = BufferBackup(self.model), ModelBackup(self.model)
         try:
-            for self.epoch in range(self.config.epochs):
+            for epoch in range(self.config.epochs):
+                self.epoch = epoch
                 if self._run_epoch():
                     return True
             return False
+        except KeyboardInterrupt:
+            self._undo_half_a_step()
+            raise
         except Exception as error:
             failed = self._failure(error)
             release_frames(error)
@@ -214,7 +218,7 @@ class Loop:
         if not math.isfinite(value):
             raise self._diverged(f"the loss is {value}", inputs, target)
         self.phase = "backward"
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if not all_finite([p.grad for p in self._parameters if p.grad is not None]):
             raise self._diverged("a gradient is NaN or infinite", inputs, target)
         self.phase = "optimizer step"
@@ -272,14 +276,17 @@ class Loop:
         self._evaluating_since = None
         return value
 
-    def _failure(self, error: Exception) -> TrainingError:
-        if isinstance(error, TrainingError):
-            return error
+    def _undo_half_a_step(self) -> None:
         if self.phase in ("forward", "loss", "backward"):
             # Some observers have seen the batch and some have not.
             self._buffers.restore()
         elif not all_finite([p.detach() for p in self._parameters]):
             self._epoch_start.restore()
+
+    def _failure(self, error: Exception) -> TrainingError:
+        if isinstance(error, TrainingError):
+            return error
+        self._undo_half_a_step()
         detail = getattr(self, "_detail", "")
         return diagnose.failure(
             error,

@@ -42,7 +42,7 @@ def restored_modes(model: Module) -> Iterator[None]:
         for module, training, freeze_bn in before:
             module.training = training
             if freeze_bn is not None:
-                module.freeze_bn = freeze_bn  # type: ignore[assignment]
+                module.freeze_bn = freeze_bn
 
 
 def fake_quants(model: Module) -> dict[str, FakeQuantizeBase]:
@@ -110,7 +110,7 @@ class ModelBackup:
     """Parameters and buffers at the start of an epoch: one copy of the model's tensors."""
 
     def __init__(self, model: Module) -> None:
-        self._parameters = list(model.parameters())
+        self._parameters: list[Tensor] = list(model.parameters())
         self._saved = [p.detach().clone() for p in self._parameters]
         self._buffers = BufferBackup(model)
 
