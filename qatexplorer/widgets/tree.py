@@ -27,7 +27,7 @@ class TreeWidget(anywidget.AnyWidget):
         dark: True or False to force a theme, None to follow the page.
     """
 
-    _esm = read_static("tree.js")
+    _esm = read_static("tree_rows.js") + read_static("tree.js")
     _css = css("tree.css")
 
     rows: Any = traitlets.List().tag(sync=True)
