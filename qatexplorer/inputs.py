@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from qatexplorer.data import Data, call_model
+from qatexplorer.data import Data
 from qatexplorer.deploy.blame import place_of
 from qatexplorer.errors import (
     AlreadyPreparedError,
@@ -20,8 +20,10 @@ from qatexplorer.errors import (
     NotAModuleError,
     NotCopyableError,
 )
+from qatexplorer.snapshot.capture import take_graph
 from qatexplorer.snapshot.leaves import is_quantizer
-from qatexplorer.snapshot.preserve import preserved_rng, preserved_state
+from qatexplorer.snapshot.preserve import preserved_rng
+from qatexplorer.snapshot.records import Graph
 
 _CONVERTED = (
     "torch.ao.nn.quantized",
@@ -176,11 +178,13 @@ def example_inputs_from(example_inputs: Any, data: Data | None) -> Any:
     return inputs
 
 
-def check_forward(model: nn.Module, example_inputs: Any) -> None:
-    """Run the copy once on the example inputs. Raises ExampleInputError with place and line."""
+def graph_of(model: nn.Module, example_inputs: Any) -> Graph:
+    """Run the copy on the example inputs and return its dataflow graph.
+
+    Raises ExampleInputError, with module and line, if the model's own forward raises.
+    """
     try:
-        with preserved_state(model), torch.no_grad():
-            call_model(model, example_inputs)
+        return take_graph(model, example_inputs)
     except Exception as error:
         place = place_of(error, model)
         line = f" ({place.source})" if place.source else ""

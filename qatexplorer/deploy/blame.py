@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
-import torch
+from torch.ao.quantization import FakeQuantizeBase
+from torch.ao.quantization.observer import ObserverBase
 from torch.nn import Module
 
-_TORCH = str(Path(torch.__file__).parent)
-_PACKAGE = Path(__file__).parent.parent
-_OURS = tuple(
-    str(_PACKAGE / part)
-    for part in ("deploy", "training", "flows", "snapshot", "data.py", "session.py")
-)
+from qatexplorer.usercode import is_user_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +30,12 @@ class Place:
 
 def place_of(error: BaseException, model: Module) -> Place:
     """Read the place from the traceback of ``error``, so that nothing needs to be hooked."""
-    paths = {id(module): path for path, module in reversed(list(model.named_modules()))}
+    # A fake quant is part of the layer it belongs to, whose frames lie further out.
+    paths = {
+        id(module): path
+        for path, module in model.named_modules()
+        if not isinstance(module, (FakeQuantizeBase, ObserverBase))
+    }
     path: str | None = None
     source = type_name = function = ""
     step: TracebackType | None = error.__traceback__
@@ -46,7 +46,7 @@ def place_of(error: BaseException, model: Module) -> Place:
             path, type_name = paths[id(owner)], type(owner).__name__
         name = frame.f_code.co_filename
         function = frame.f_code.co_name
-        if not name.startswith(("<", _TORCH, *_OURS)):
+        if is_user_file(name):
             source = f"{name}:{step.tb_lineno}"
         step = step.tb_next
     return Place(path, source, type_name, function)

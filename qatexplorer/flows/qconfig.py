@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
-from torch.ao.nn.intrinsic import _FusedModule
+from torch.ao.nn.intrinsic.modules.fused import _FusedModule
 from torch.ao.quantization import FakeQuantizeBase, QConfig, QConfigMapping
 from torch.ao.quantization import get_default_qat_qconfig as torch_qat_qconfig
 
-from qatexplorer.deploy.engine import available_engines, default_backend
-from qatexplorer.errors import QConfigError, UnknownEngineError
+from qatexplorer.deploy.engine import check_engine, default_backend
+from qatexplorer.errors import QConfigError
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,9 @@ class QConfigPlan:
         paths = dict(model.named_modules())
         for kind, qconfig in self.by_type:
             hits = [p for p, m in paths.items() if _is_of_type(m, kind)]
-            _require(hits, f"type {kind.__name__}", sorted({type(m).__name__ for m in paths.values()}))
+            _require(
+                hits, f"type {kind.__name__}", sorted({type(m).__name__ for m in paths.values()})
+            )
             chosen |= dict.fromkeys(hits, qconfig)
         for pattern, qconfig in self.by_regex:
             hits = [p for p in paths if re.match(pattern, p)]
@@ -59,7 +60,7 @@ class QConfigPlan:
         chosen.setdefault("", self.default)
         for path, qconfig in chosen.items():
             if not hasattr(paths[path], "qconfig"):
-                paths[path].qconfig = qconfig  # type: ignore[assignment]
+                paths[path].qconfig = qconfig
 
 
 def _is_of_type(module: nn.Module, kind: type) -> bool:
@@ -87,7 +88,8 @@ def resolve_qconfig(spec: Any, engine: str | None = None) -> QConfigPlan:
 
     Raises UnknownEngineError, QConfigError.
     """
-    backend, reason = default_backend()
+    best = default_backend()
+    backend, reason = best.name, best.reason
     if isinstance(spec, str):
         backend, reason = check_engine(spec), ""
     elif isinstance(spec, Mapping) and isinstance(spec.get("", None), str):
@@ -103,7 +105,9 @@ def resolve_qconfig(spec: Any, engine: str | None = None) -> QConfigPlan:
         default, name = qat_qconfig(backend), backend
     elif isinstance(spec, QConfigMapping):
         default = _one(spec.global_qconfig)
-        by_type = [(k, _one(v)) for k, v in spec.object_type_qconfigs.items() if isinstance(k, type)]
+        by_type = [
+            (k, _one(v)) for k, v in spec.object_type_qconfigs.items() if isinstance(k, type)
+        ]
         by_regex = [(k, _one(v)) for k, v in spec.module_name_regex_qconfigs.items()]
         by_path = [(k, _one(v)) for k, v in spec.module_name_qconfigs.items()]
     elif isinstance(spec, Mapping):
@@ -124,19 +128,6 @@ def resolve_qconfig(spec: Any, engine: str | None = None) -> QConfigPlan:
     return QConfigPlan(default, *plan, backend=backend, name=name, reason=reason)
 
 
-def check_engine(name: str) -> str:
-    """``name`` if it is a quantized engine of this machine; raises UnknownEngineError."""
-    engines = available_engines()
-    if name in engines:
-        return name
-    near = difflib.get_close_matches(name, engines, n=1)
-    raise UnknownEngineError(
-        f"there is no quantized engine {name!r} on this machine.",
-        why=f"torch {torch.__version__} has: {', '.join(engines)}.",
-        remedy=f"Did you mean {near[0]!r}?" if near else f"Use {default_backend()[0]!r}.",
-    )
-
-
 def qat_qconfig(backend: str) -> QConfig:
     """Torch's default QAT qconfig for ``backend``."""
     qconfig: QConfig = torch_qat_qconfig(backend)
@@ -151,7 +142,7 @@ def _one(spec: Any) -> QConfig | None:
     if not isinstance(spec, QConfig):
         raise QConfigError(
             f"{spec!r} is no qconfig.",
-            remedy="Pass a backend name, a torch.ao.quantization.QConfig, a dict of these, or None.",
+            remedy="Pass a backend name, a torch.ao.quantization.QConfig, a dict, or None.",
         )
     try:
         weight = spec.weight()

@@ -15,6 +15,12 @@ from torch.ao.quantization import (
 
 from qatexplorer.flows.base import StageResult, StubMode
 
+NO_STUBS = (
+    "The model has no QuantStub: its float input will reach int8 layers and the int8 model will "
+    "not run. Choose stubs='model' (QuantWrapper around the whole) or stubs='layers' "
+    "(add_quant_dequant around each layer)."
+)
+
 
 def has_stubs(model: nn.Module) -> bool:
     """Whether any module is a ``QuantStub`` (``QuantWrapper`` holds one)."""
@@ -31,21 +37,16 @@ def add_stubs(model: nn.Module, mode: StubMode, mapping: Mapping[Any, Any]) -> S
         paths = _wrap_layers(model, frozenset(mapping))
         if "" in paths:
             return add_stubs(model, "model", mapping)
+        _leave_the_rest_float(model)
         propagate_qconfig_(model)
+        note = (
+            f"{len(paths)} layers wrapped, each with its own QuantStub and DeQuantStub; all other "
+            "modules get qconfig None, because the tensors between the wrappers are float."
+        )
         return StageResult(
-            model,
-            origin=lambda path: _inside_wrapped(path, paths),
-            moved=True,
-            notes=(f"{len(paths)} layers wrapped, each with its own QuantStub and DeQuantStub.",),
+            model, origin=lambda path: _inside_wrapped(path, paths), moved=True, notes=(note,)
         )
-    notes: tuple[str, ...] = ()
-    if not has_stubs(model):
-        notes = (
-            "The model has no QuantStub: its float input will reach int8 layers and the int8 "
-            "model will not run. Choose stubs='model' (QuantWrapper around the whole) or "
-            "stubs='layers' (add_quant_dequant around each layer).",
-        )
-    return StageResult(model, notes=notes)
+    return StageResult(model, notes=() if has_stubs(model) else (NO_STUBS,))
 
 
 def _wrap_layers(model: nn.Module, types: Collection[Any]) -> frozenset[str]:
@@ -76,8 +77,19 @@ def _wrap_layers(model: nn.Module, types: Collection[Any]) -> frozenset[str]:
 
 
 def _wrap_one(layer: nn.Module) -> nn.Module:
+    if any(True for _ in layer.children()):
+        return QuantWrapper(layer)  # add_quant_dequant would descend into a fused module
     wrapped: nn.Module = add_quant_dequant(layer)
-    return wrapped if isinstance(wrapped, QuantWrapper) else QuantWrapper(layer)
+    return wrapped
+
+
+def _leave_the_rest_float(model: nn.Module) -> None:
+    """Outside of wrappers all tensors are float, so nothing there may be converted."""
+    if isinstance(model, QuantWrapper):
+        return
+    model.qconfig = None  # type: ignore[assignment]
+    for child in model.children():
+        _leave_the_rest_float(child)
 
 
 def _inside_module(path: str) -> str:

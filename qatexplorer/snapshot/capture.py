@@ -145,11 +145,11 @@ def _param_counts(model: nn.Module) -> dict[int, int]:
 
 
 def _tensors(module: nn.Module) -> tuple[TensorInfo, ...]:
-    own = [(n, t) for n, t in module._parameters.items() if t is not None]
-    own += [(n, t) for n, t in module._buffers.items() if t is not None]
+    own: dict[str, torch.Tensor | None] = {**module._parameters, **module._buffers}
     return tuple(
         TensorInfo(name, tuple(t.shape), str(t.dtype), str(t.device), t.requires_grad)
-        for name, t in own
+        for name, t in own.items()
+        if t is not None
     )
 
 

@@ -47,7 +47,7 @@ class Diff:
 
     @cached_property
     def paths(self) -> frozenset[str]:
-        """Paths, in the later snapshot, of everything that changed: modules, fake quants, owners."""
+        """Paths, in the later snapshot, of all that changed: modules, fake quants, owners."""
         found = {c.after.path for c in self.changed} | {m.path for m in self.added}
         for site in (*self.sites_added, *self.sites_changed):
             found |= {site.path, site.owner}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.ao.nn.intrinsic import _FusedModule
+from torch.ao.nn.intrinsic.modules.fused import _FusedModule
 from torch.ao.nn.quantized import FloatFunctional, FXFloatFunctional, QFunctional
 from torch.ao.quantization import FakeQuantizeBase, ObserverBase, QuantWrapper
 

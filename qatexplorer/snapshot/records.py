@@ -20,9 +20,7 @@ Mechanism = Literal["forward", "hook", "node", "unused"]
 """How a fake quant runs: called in its owner's ``forward``, by a forward hook on its owner, as a
 node of an FX graph, or not at all."""
 
-NodeOp = Literal[
-    "placeholder", "call_module", "call_function", "call_method", "get_attr", "output"
-]
+NodeOp = Literal["placeholder", "call_module", "call_function", "call_method", "get_attr", "output"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ def observer_of(quantizer: nn.Module) -> nn.Module | None:
 
 
 def find_quantizers(model: nn.Module) -> dict[str, nn.Module]:
-    """Fake quants and bare observers by path, aliases included, observers inside a fake quant not."""
+    """Fake quants and bare observers by path, aliases too; not observers in a fake quant."""
     found: dict[str, nn.Module] = {}
     inner: set[int] = set()
     for path, module in model.named_modules(remove_duplicate=False):
@@ -90,7 +90,11 @@ def _observer_runs(quantizer: nn.Module, observer: nn.Module | None, probed: Pro
 
 
 def _describe(
-    path: str, quantizer: nn.Module, owner: str, owner_module: nn.Module | None, probed: Probe | None
+    path: str,
+    quantizer: nn.Module,
+    owner: str,
+    owner_module: nn.Module | None,
+    probed: Probe | None,
 ) -> FakeQuantSite:
     is_fake_quant = isinstance(quantizer, FakeQuantizeBase)
     observer = observer_of(quantizer) if is_fake_quant else quantizer
@@ -105,8 +109,9 @@ def _describe(
     mechanism: Mechanism = "unused"
     if probed is not None:
         mechanism = probed.mechanisms.get(id(quantizer), "unused")
-    min_val, max_val = _numbers(getattr(source, "min_val", None)), _numbers(
-        getattr(source, "max_val", None)
+    min_val, max_val = (
+        _numbers(getattr(source, "min_val", None)),
+        _numbers(getattr(source, "max_val", None)),
     )
     if min_val and min_val[0] > max_val[0]:
         min_val = max_val = ()
@@ -145,5 +150,3 @@ def _first(quantizer: nn.Module, observer: Any, name: str) -> int:
         if value is not None:
             return int(value)
     return 0
-
-

@@ -17,8 +17,7 @@ from torch import fx, nn
 from qatexplorer.data import as_args
 from qatexplorer.snapshot.leaves import FUNCTIONAL_CLASSES, FUNCTIONAL_METHODS, is_leaf_call
 from qatexplorer.snapshot.records import Graph, GraphEdge, GraphNode
-
-_NOT_USER_CODE = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
+from qatexplorer.usercode import is_user_file
 
 
 def user_source(limit: int = 60) -> str:
@@ -26,7 +25,7 @@ def user_source(limit: int = 60) -> str:
     frame = sys._getframe(1)
     for _ in range(limit):
         name = frame.f_code.co_filename
-        if not name.startswith(_NOT_USER_CODE) and not name.startswith("<"):
+        if is_user_file(name):
             return f"{os.path.basename(name)}:{frame.f_lineno}"
         if frame.f_back is None:
             break
@@ -62,7 +61,7 @@ class _Tracer(fx.Tracer):
     """
 
     def __init__(self) -> None:
-        super().__init__(autowrap_modules=())
+        super().__init__()
         self._thread = threading.get_ident()
         self._scopes: list[str] = [""]
 

@@ -1,0 +1,175 @@
+"""The one state object: model, flow, stage in view, selection and run.
+
+Everything a view shows comes from here, everything a click does goes here. No widget library is
+imported, so scripts and CI use the very same object.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from qatexplorer.data import Data
+from qatexplorer.deploy.evaluation import Evaluation
+from qatexplorer.errors import InputError, NoDataError, StageError
+from qatexplorer.histograms import GridHistogram
+from qatexplorer.sampling import histogram_of
+from qatexplorer.snapshot.records import Snapshot
+from qatexplorer.training.control import FINAL
+from qatexplorer.training.records import Progress, TrainingConfig
+from qatexplorer.training.run import TrainingRun
+from qatexplorer.walk import SessionEvent, StageWalk
+
+__all__ = ["Session", "SessionEvent"]
+
+
+class Session(StageWalk):
+    """Walk a copy of a model through a quantization flow, train it and run it in int8.
+
+    Args:
+        model: a float ``torch.nn.Module``; it is copied, never changed and not kept.
+        example_inputs: tensor, tuple of arguments or dict of keyword arguments for one forward;
+            None takes the first training batch of ``data``.
+        flow: name of the quantization system, ``"eager"``.
+        qconfig: backend name, ``QConfig``, dict by module path or type, ``QConfigMapping``, or
+            None for torch's default of the best backend (:func:`flows.qconfig.resolve_qconfig`).
+        data: train and eval iterables of (input, target), see :func:`qatexplorer.data.as_data`.
+        loss: ``(output, target) -> scalar``, default cross entropy.
+        metric: ``(output, target) -> float``, default top-1 accuracy.
+        stubs: ``"none"``, ``"model"`` or ``"layers"``, see :data:`flows.base.StubMode`.
+        fusion: runs of module paths to fuse; None finds them.
+        qat_mapping: replaces torch's default QAT module mapping.
+        engine: quantized engine for int8, default the backend of ``qconfig``.
+
+    Raises the :class:`~qatexplorer.errors.InputError` types for what cannot be used. ``signal``
+    emits a :class:`SessionEvent` at every change, on the thread that made it.
+    """
+
+    # -- selection ------------------------------------------------------------------------------
+
+    @property
+    def selection(self) -> str:
+        """What is selected: "module:…", "site:…", "node:…", "edge:…" or ""."""
+        return self._selection
+
+    def select(self, selection: str) -> None:
+        """Select a module, fake quant, graph node or edge; observers are told."""
+        if selection != self._selection:
+            self._selection = selection
+            self._emit("selection", selection)
+
+    def histogram(self, site: str) -> GridHistogram:
+        """Histogram, on the quantization grid, of what fake quant ``site`` sees in one forward of
+        the example input. Before it has seen data, the range of that forward is used.
+
+        Raises StageError if the stage in view has no such fake quant.
+        """
+        if self.running and self._run is not None:
+            samples = [s for s in self._run.history.samples(site) if s.histogram is not None]
+            if samples:
+                return cast(GridHistogram, samples[-1].histogram)
+        if site not in self.snapshot.site_by_path:
+            raise StageError(f"stage {self._stage!r} has no fake quant {site!r}.", where=site)
+        model = self._bench.view(self._stage, trained=self._trained, own=False)
+        with self._lock:
+            return histogram_of(model, self.options.example_inputs, site)
+
+    # -- training -------------------------------------------------------------------------------
+
+    @property
+    def run(self) -> TrainingRun | None:
+        """The newest training run, None before the first."""
+        return self._run
+
+    def start_training(self, epochs: int = 3, **settings: Any) -> TrainingRun:
+        """Train in the background, going to the train stage first if need be.
+
+        Args:
+            epochs: passes over the training data.
+            settings: fields of :class:`~qatexplorer.training.records.TrainingConfig`.
+
+        Raises NoDataError, BusyError, InputError, and what :meth:`goto` raises.
+        """
+        return self._new_run(epochs, settings).start()
+
+    def train(self, epochs: int = 3, **settings: Any) -> TrainingRun:
+        """The same in the foreground, for scripts. Raises the run's error if it fails."""
+        run = self._new_run(epochs, settings).run()
+        if run.error is not None:
+            raise run.error
+        return run
+
+    def _new_run(self, epochs: int, settings: dict[str, Any]) -> TrainingRun:
+        data = self._require_data("training")
+        try:
+            config = TrainingConfig(epochs=epochs, **settings)
+        except TypeError as error:
+            raise InputError(
+                str(error).replace("TrainingConfig.__init__()", "start_training()"),
+                remedy="Settings are the fields of qatexplorer.TrainingConfig.",
+            ) from error
+        with self._lock:
+            self._require_idle("start another run")
+            self.goto(self.flow.train_stage)
+            self._bench.int8 = None
+            self._snapshots.pop(self.flow.int8_stage, None)
+            baseline = self._assessor.float_metric()
+            run = TrainingRun(
+                self._bench.own_work(),
+                data,
+                config,
+                loss=self.loss,
+                metric=self.metric,
+                baseline=baseline,
+            )
+            self._run, self._trained = run, True
+            run.signal.subscribe(self._on_progress)
+        self._emit("run", run)
+        return run
+
+    def _on_progress(self, progress: Progress) -> None:
+        if progress.state in FINAL:
+            self._refresh_train_snapshot()
+            self._emit("trained", progress)
+        self._emit("progress", progress)
+
+    def _refresh_train_snapshot(self) -> None:
+        stage = self.flow.train_stage
+        graph = self._snapshots[stage].graph
+        self._assessor.forget_trained()
+        self._snapshots[stage] = self._snapshot_of(self._bench.work, stage, graph, self._probe)
+
+    def calibrate(self, batches: int = 8) -> Snapshot:
+        """Let the observers see ``batches`` training batches, weights and batch norms unchanged.
+
+        This is post-training calibration on the prepared model. Raises NoDataError, BusyError.
+        """
+        self._require_data("calibration")
+        with self._lock:
+            self._require_idle("calibrate")
+            self.goto(self.flow.train_stage)
+            self._bench.int8 = None
+            self._snapshots.pop(self.flow.int8_stage, None)
+            self._assessor.calibrate(self._bench.work, batches)
+            self._refresh_train_snapshot()
+        self._emit("stage", self._stage)
+        return self.snapshot
+
+    def evaluate(self, *, latency: bool = True, should_stop: Any = None) -> Evaluation:
+        """Metric, size and latency of float, PTQ int8, fake-quant and int8, side by side.
+
+        Rows that do not exist yet say why. Raises NoDataError, BusyError.
+        """
+        self._require_data("evaluation")
+        self._require_idle("evaluate")
+        prepared = self.flow.prepared_stage in self._snapshots
+        return self._assessor.evaluate(
+            prepared=prepared, observed=self.observed, latency=latency, should_stop=should_stop
+        )
+
+    def _require_data(self, purpose: str) -> Data:
+        if self.data is None:
+            raise NoDataError(
+                f"{purpose} needs data, and the session has none.",
+                remedy="Pass data={'train': loader, 'eval': loader} of (input, target) batches.",
+            )
+        return self.data

@@ -1,0 +1,189 @@
+"""The session's own models: which exist, what they share, and how a stage is rebuilt.
+
+At most one extra copy of the user's parameters is held until training starts: every stage up to
+the last prepared one shares them with the pristine copy, because torch's stages never write to a
+parameter. Training, and handing a model out, gives that model parameters of its own.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from qatexplorer.deploy.blame import place_of
+from qatexplorer.deploy.engine import quantized_engine
+from qatexplorer.deploy.int8 import convert_error, run_int8
+from qatexplorer.deploy.translations import translate
+from qatexplorer.errors import QatExplorerError, StageError
+from qatexplorer.flows.base import (
+    Flow,
+    FlowOptions,
+    StageResult,
+    copy_sharing_parameters,
+    own_parameters,
+)
+from qatexplorer.snapshot.preserve import preserved_rng
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model at a stage, with what torch said on the way (``warnings``)."""
+
+    result: StageResult
+    warnings: tuple[str, ...] = ()
+
+
+class Workbench:
+    """Holds the pristine copy, the model being worked on, and the int8 model."""
+
+    def __init__(self, base: nn.Module, flow: Flow, options: FlowOptions) -> None:
+        self.base = base
+        self.flow = flow
+        self.options = options
+        self.work: nn.Module = base
+        self.work_stage = flow.stage_names[0]
+        self.int8: nn.Module | None = None
+        self._viewed: tuple[str, nn.Module] | None = None
+        self._restart()
+
+    def _restart(self) -> None:
+        self.work = copy_sharing_parameters(self.base)
+        self.work_stage = self.flow.stage_names[0]
+        self._owns_parameters = False
+        self.int8 = None
+        self._viewed = None
+
+    def reset(self, options: FlowOptions | None = None) -> None:
+        """Start again from the pristine copy, with other options if given."""
+        self.options = options or self.options
+        self._restart()
+
+    def set_training(self, mode: bool) -> None:
+        """Put the pristine copy and what is made of it into train or eval mode."""
+        self.base.train(mode)
+        self._restart()
+
+    def advance(self, stage: str) -> Built:
+        """Take the working model to ``stage``, the next one.
+
+        On an error the working model is as it was before. Raises StageError (ConvertError,
+        Int8RunError) with the place in the user's model.
+        """
+        if stage == self.flow.int8_stage:
+            return self._convert()
+        # A stage that fails half way leaves its model half changed. A model that was handed out
+        # may have been changed by its reader, so only an untouched one can be rebuilt.
+        backup = copy_sharing_parameters(self.work) if self._owns_parameters else None
+        with _quietly() as said, preserved_rng():
+            try:
+                result = self.flow.apply(stage, self.work, self.options)
+            except Exception as error:
+                told = self._stage_error(stage, error)
+                self.work = backup if backup is not None else self.rebuild(self.work_stage)
+                raise told from error
+        self.work, self.work_stage = result.model, stage
+        return Built(result, tuple(said))
+
+    def _convert(self) -> Built:
+        candidate = copy_sharing_parameters(self.work)
+        built = self.convert_copy(candidate)
+        self.int8 = built.result.model
+        return built
+
+    def convert_copy(self, candidate: nn.Module) -> Built:
+        """Convert ``candidate`` (given up by the caller) to int8 and run it once.
+
+        Raises ConvertError if torch's convert raises, Int8RunError if the result does not run.
+        """
+        engine = self.options.qconfig.backend
+        with _quietly() as said, preserved_rng():
+            with quantized_engine(engine):
+                try:
+                    result = self.flow.apply(self.flow.int8_stage, candidate, self.options)
+                except QatExplorerError:
+                    raise
+                except Exception as error:
+                    raise convert_error(error, candidate) from error
+            run_int8(result.model, self.options.example_inputs, engine)
+        return Built(result, tuple(said))
+
+    def _stage_error(self, stage: str, error: Exception) -> QatExplorerError:
+        translated = self.translated(error, self.work)
+        call = self.flow.stage(stage).call
+        message = f"stage {stage!r} failed in {call}: {translated.message}"
+        return type(translated)(
+            message, where=translated.where, why=translated.why, remedy=translated.remedy
+        )
+
+    def translated(self, error: Exception, model: nn.Module) -> QatExplorerError:
+        """``error`` as one of ours, with place and remedy."""
+        if isinstance(error, QatExplorerError):
+            return error
+        place = place_of(error, model)
+        told = translate(error, place)
+        first = (str(error).strip().splitlines() or [""])[0]
+        message = f"{type(error).__name__}: {first[:300]}"
+        return StageError(message, where=place.path, why=told.why, remedy=told.remedy)
+
+    def engine(self) -> AbstractContextManager[Any]:
+        """The quantized engine that the int8 model runs on; the user's is put back."""
+        return quantized_engine(self.options.qconfig.backend)
+
+    def own_work(self) -> nn.Module:
+        """The working model, with parameters that nothing else shares: safe to train."""
+        if not self._owns_parameters:
+            own_parameters(self.work)
+            self._owns_parameters = True
+        return self.work
+
+    def rebuild(self, stage: str, *, own: bool = False, options: FlowOptions | None = None) -> Any:
+        """A model at ``stage`` made anew from the pristine copy; int8 is never made this way."""
+        chosen = options or self.options
+        names = self.flow.stage_names
+        model = copy_sharing_parameters(self.base)
+        with _quietly(), preserved_rng():
+            for name in names[1 : names.index(stage) + 1]:
+                model = self.flow.apply(name, model, chosen).model
+        if own:
+            own_parameters(model)
+        return model
+
+    def view(self, stage: str, *, trained: bool, own: bool) -> nn.Module:
+        """The model to show for ``stage``: the working one, the int8 one, or a rebuilt one."""
+        if stage == self.flow.int8_stage and self.int8 is not None:
+            return self.int8
+        # Up to training, the prepared model is the same at "insert" and at "train".
+        waiting = stage == self.flow.prepared_stage and self.work_stage == self.flow.train_stage
+        if stage == self.work_stage or (waiting and not trained):
+            return self.own_work() if own else self.work
+        if self._viewed is None or self._viewed[0] != stage or own:
+            self._viewed = (stage, self.rebuild(stage, own=own))
+        return self._viewed[1]
+
+    def with_options(self, **changes: Any) -> FlowOptions:
+        """The options with some fields replaced."""
+        return replace(self.options, **changes)
+
+
+@contextmanager
+def _quietly() -> Iterator[list[str]]:
+    """Collect torch's warnings instead of printing them; the known noise is dropped."""
+    said: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield said
+    said += dict.fromkeys(
+        str(w.message).strip() for w in caught if not any(n in str(w.message) for n in _NOISE)
+    )
+
+
+_NOISE = (
+    "torch.ao.quantization is deprecated",
+    "reduce_range will be deprecated",
+    "will be removed in a future PyTorch release",
+)
