@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -50,7 +50,8 @@ def as_data(data: Any) -> Data | None:
             "and .eval.",
         )
     for name, part in (("train", train), ("eval", evaluation)):
-        if not isinstance(part, Iterable) or iter(part) is part:
+        # Not iter(part): a DataLoader would start its workers and draw from the user's generator.
+        if not isinstance(part, Iterable) or isinstance(part, Iterator):
             raise InputError(
                 f"data.{name} is a {type(part).__name__}, which cannot be iterated again.",
                 why="Every epoch goes through the data once more; an iterator is empty after one.",
