@@ -105,9 +105,11 @@ def shape_text(shape: tuple[int, ...] | None) -> str:
 
 
 def _relative(path: str, parent: str) -> str:
-    if parent and path.startswith(parent + "."):
-        return path[len(parent) + 1 :]
-    return path
+    """The path as seen from inside ``parent``; with one more part if that is only a number."""
+    if not parent or not path.startswith(parent + "."):
+        return path
+    rest = path[len(parent) + 1 :]
+    return f"{parent.rpartition('.')[2]}.{rest}" if rest.isdigit() else rest
 
 
 def _node(

@@ -247,6 +247,7 @@ function render({ model, el }) {
   const sized = new ResizeObserver(() => {
     if (stage.clientWidth && !view.seen) {
       view.seen = true;
+      if (stage.clientWidth < 760) legendButton.click();
       view.fitReadable();
     }
   });

@@ -198,6 +198,7 @@ function drawOpen(index, box, isRoot, prefix) {
         d: `M0 ${HEADER} V8 Q0 0 8 0 H${box.w - 8} Q${box.w} 0 ${box.w} 8 V${HEADER} Z`,
         class: "qxg-title",
       }),
+      frame(0, "qxg-outline"),
       !isRoot && chevron(16, HEADER / 2, true),
       svgText(isRoot ? 12 : 30, 19.5, "qxg-label qxg-left", box.label),
       box.sub && svgText((isRoot ? 20 : 38) + labelWidth, 19.5, "qxg-sub qxg-left", box.sub),

@@ -102,7 +102,7 @@ async function composePicture(index, layouter, root, opened, lr, family) {
     const { edges, ins, outs } = index.inner.get(id);
     const order = new Map(item.children.map((c, i) => [c, i]));
     const spec = {
-      gap: lr ? 16 : 24, rankGap: lr ? 44 : 36, nodes: sized,
+      gap: lr ? 16 : 24, rankGap: lr ? 44 : 30, nodes: sized,
       edges: [...edges.keys()].map((key) => {
         const [a, b] = key.split("\n");
         return [key, a, b, order.get(a) >= order.get(b)];

@@ -63,7 +63,6 @@ function layoutOne(dagre, spec) {
     if (first - points[0][1] > 1) points.push([points[0][0], first]);
     const way = g.edge(v, w, name).points.slice(1, -1);
     for (const p of way) {
-      size.w = Math.max(size.w, p.x);
       const r = ranks.get(rankOf(p.y));
       if (r) points.push([p.x, r.top], [p.x, r.bottom]);
     }
@@ -73,16 +72,23 @@ function layoutOne(dagre, spec) {
     points.push(end);
     return points;
   };
-  const out = { w: size.w, h: size.h, pos: {}, edges: {}, ins: {}, outs: {}, in: null, out: null };
-  for (const id of ids) out.pos[id] = [g.node(id).x, g.node(id).y];
+  const out = { pos: {}, edges: {}, ins: {}, outs: {}, in: null, out: null };
   for (const [key, a, b, back] of spec.edges) {
     if (a === b) continue;
     out.edges[key] = back ? route(b, a, key).reverse() : route(a, b, key);
   }
   for (const id of spec.ins) out.ins[id] = route("@in", id, `@in${id}`);
   for (const id of spec.outs) out.outs[id] = route(id, "@out", `@out${id}`);
-  if (spec.ins.length) out.in = g.node("@in").x;
-  if (spec.outs.length) out.out = g.node("@out").x;
+  // Long edges may run outside of all boxes, on either side.
+  const routes = [out.edges, out.ins, out.outs].flatMap((table) => Object.values(table)).flat();
+  const left = routes.reduce((least, [x]) => Math.min(least, x), 0);
+  const right = routes.reduce((most, [x]) => Math.max(most, x), size.w);
+  for (const point of new Set(routes)) point[0] -= left;
+  for (const id of ids) out.pos[id] = [g.node(id).x - left, g.node(id).y];
+  if (spec.ins.length) out.in = g.node("@in").x - left;
+  if (spec.outs.length) out.out = g.node("@out").x - left;
+  out.w = right - left;
+  out.h = size.h;
   return out;
 }
 

@@ -1,7 +1,7 @@
 // One shown graph: what is open, where the reader looks, what is selected.
 
 const MAX_MARKS = 300;
-const READABLE = 0.62;
+const READABLE = 0.85;
 let viewSerial = 0;
 
 class GraphView {
