@@ -14,7 +14,6 @@ from qatexplorer.views.inspector_words import (
     why_node,
 )
 from qatexplorer.views.names import (
-    count,
     is_int8,
     plain_dtype,
     qconfig_badge,
@@ -148,7 +147,7 @@ class _View:
                 ("type", code(module.qualified_type)),
                 ("settings", code(module.extra_repr) if module.extra_repr else None),
                 ("inside", parent),
-                ("qconfig", qconfig or "none: this part stays float"),
+                ("qconfig", qconfig or _no_qconfig(snapshot)),
                 ("parameters", f"{module.param_count:,}" if module.param_count else "none"),
                 ("runs", _runs(module)),
                 ("mode", "training" if module.training else "eval"),
@@ -244,7 +243,7 @@ class _View:
             return None
         sites = self._sites_on(source)
         why = (
-            f"This tensor is fake-quantized {count(len(sites), 'time')} before it is used."
+            f"This tensor is fake-quantized {_times(len(sites))} before it is used."
             if sites
             else "No fake quant is on this tensor at this stage."
         )
@@ -280,12 +279,24 @@ def _torchs(observer: bool) -> str:
     return ", torch's own: it runs the fake quant on the output" if observer else ""
 
 
+def _no_qconfig(snapshot: Snapshot) -> str:
+    if snapshot.stage == "convert":
+        return "none (convert removes it once it has acted on it)"
+    if snapshot.stage in ("float", "fuse"):
+        return "none yet"
+    return "none: this part stays float"
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
+
+
 def _runs(module: ModuleRecord) -> str:
     if module.calls is None:
         return "not measured at this stage"
     if module.calls == 0:
         return "not in the forward of the example input"
-    return "once per forward" if module.calls == 1 else f"{module.calls} times per forward"
+    return f"{_times(module.calls)} per forward"
 
 
 def _node(graph: Graph | None, node_id: str) -> GraphNode | None:

@@ -1,0 +1,137 @@
+"""Colours and the plotly template, light and dark; Okabe-Ito hues, safe for colour-blind eyes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from typing import Any, Literal
+
+import plotly.graph_objects as go
+
+from qatexplorer.snapshot.records import SiteKind
+
+ThemeName = Literal["light", "dark"]
+
+FONT = 'system-ui, -apple-system, "Segoe UI", sans-serif'
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a figure; ``kinds`` by kind of fake quant, ``series`` for lines in order."""
+
+    name: ThemeName
+    fg: str
+    muted: str
+    grid: str
+    faint: str
+    paper: str
+    clipped: str
+    border: str
+    kinds: dict[SiteKind, str]
+    series: tuple[str, ...]
+
+
+_SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#B8A200")
+
+LIGHT = Theme(
+    name="light",
+    fg="#1f2328",
+    muted="#59636e",
+    grid="#e4e8ec",
+    faint="rgba(31,35,40,0.10)",
+    paper="#ffffff",
+    clipped="#b0457a",
+    border="#1f2328",
+    kinds={"weight": "#D55E00", "input": "#009E73", "output": "#0072B2"},
+    series=_SERIES,
+)
+DARK = Theme(
+    name="dark",
+    fg="#e6edf3",
+    muted="#9aa5b1",
+    grid="#2b323b",
+    faint="rgba(230,237,243,0.12)",
+    paper="#111418",
+    clipped="#e795bf",
+    border="#e6edf3",
+    kinds={"weight": "#EE7A22", "input": "#12B886", "output": "#3391CF"},
+    series=("#3391CF", "#EE7A22", "#12B886", "#E795BF", "#E69F00", "#8FD0F5", "#A6A6A6", "#F0E442"),
+)
+
+
+def theme_of(theme: ThemeName | bool | Theme) -> Theme:
+    """``"light"``, ``"dark"``, or True for dark."""
+    if isinstance(theme, Theme):
+        return theme
+    return DARK if theme in (True, "dark") else LIGHT
+
+
+def layout(
+    theme: Theme, title: str, subtitle: str = "", height: int = 280, **more: Any
+) -> go.Layout:
+    """The layout that all figures share; ``title`` and ``subtitle`` are escaped.
+
+    Transparent, so that it sits on any page; it takes the width of its container.
+    """
+    axis = {
+        "gridcolor": theme.grid,
+        "zeroline": False,
+        "linecolor": theme.grid,
+        "showline": True,
+        "tickfont": {"size": 11, "color": theme.muted},
+        "title": {"font": {"size": 12, "color": theme.muted}, "standoff": 6},
+        "automargin": True,
+    }
+    heading = f"<b>{escape(short(title, 64))}</b>"
+    if subtitle:
+        colour = f'<span style="font-size:12px;color:{theme.muted}">'
+        heading += f"<br>{colour}{escape(subtitle)}</span>"
+    return go.Layout(
+        template={"layout": {"xaxis": axis, "yaxis": axis, "colorway": list(theme.series)}},
+        title={
+            "text": heading,
+            "font": {"size": 14, "color": theme.fg},
+            "x": 0,
+            "xref": "container",
+            "xanchor": "left",
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+            "pad": {"l": 8, "t": 8},
+        },
+        font={"family": FONT, "size": 12, "color": theme.fg},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        autosize=True,
+        height=height,
+        margin={"l": 56, "r": 18, "t": 76, "b": 44},
+        hoverlabel={
+            "bgcolor": theme.paper,
+            "bordercolor": theme.muted,
+            "font": {"color": theme.fg, "family": FONT, "size": 12},
+        },
+        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.0, "yanchor": "bottom"},
+        hovermode="closest",
+        dragmode="zoom",
+        **more,
+    )
+
+
+def label(theme: Theme, text: str, **more: Any) -> dict[str, Any]:
+    """A small annotation without an arrow, readable on top of bars; ``text`` is escaped."""
+    background = "rgba(255,255,255,0.8)" if theme.name == "light" else "rgba(17,20,24,0.8)"
+    return {
+        "text": escape(text),
+        "showarrow": False,
+        "font": {"size": 11, "color": theme.fg},
+        "bgcolor": background,
+        **more,
+    }
+
+
+def short(text: str, length: int) -> str:
+    """``text`` with its middle left out when it is longer than ``length``."""
+    if len(text) <= length:
+        return text
+    half = (length - 1) // 2
+    return f"{text[:half]}…{text[-half:]}"
