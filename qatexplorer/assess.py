@@ -67,6 +67,7 @@ class Assessor:
         self._float: MetricValue | None = None
         self._ptq: tuple[nn.Module, MetricValue] | QatExplorerError | None = None
         self._trained: dict[str, MetricValue] = {}
+        self._should_stop: Callable[[], bool] | None = None
 
     def forget_trained(self) -> None:
         """The working model has changed: its metrics are no longer true."""
@@ -111,7 +112,7 @@ class Assessor:
 
     def float_metric(self) -> MetricValue:
         """Metric of the float model, evaluated once."""
-        if self._float is None:
+        if self._float is None or not self._float.complete:
             self._float = self._evaluate(self._bench.base)
         return self._float
 
@@ -145,8 +146,16 @@ class Assessor:
         observed: bool,
         latency: bool,
         should_stop: Callable[[], bool] | None = None,
+        progress: Callable[[str, float], Any] | None = None,
     ) -> Evaluation:
-        """Rows float, ptq, fake_quant, int8; a row that cannot be had says why in its note."""
+        """Rows float, ptq, fake_quant, int8; a row that cannot be had says why in its note.
+
+        ``should_stop`` is asked between batches: what is measured by then is returned.
+        ``progress`` gets what is being done and the share of the work before it, 0 to 1.
+        """
+        self._should_stop = should_stop
+        tell = progress or (lambda _what, _share: None)
+        tell("float model", 0.0)
         results: dict[str, ModelResult] = {}
         models: dict[str, nn.Module] = {"float": self._bench.base}
         results["float"] = self._row("float", self._bench.base, self.float_metric())
@@ -155,8 +164,10 @@ class Assessor:
             for name in ("ptq", "fake_quant", "int8"):
                 results[name] = ModelResult(name, None, None, None, note)
             return self._with_latency(results, models, latency, should_stop)
+        tell("int8 after calibration only", 0.15)
         results["ptq"] = self._ptq_row(models)
         if observed:
+            tell("fake-quant and int8 model", 0.4)
             work = self._bench.work
             results["fake_quant"] = self._row(
                 "fake_quant", work, self._metric_of("fake_quant", work)
@@ -167,6 +178,7 @@ class Assessor:
             note = "The observers have seen no data yet: train or calibrate first."
             for name in ("fake_quant", "int8"):
                 results[name] = ModelResult(name, None, None, None, note)
+        tell("latency", 0.7)
         return self._with_latency(results, models, latency, should_stop)
 
     def _ptq_row(self, models: dict[str, nn.Module]) -> ModelResult:
@@ -198,7 +210,7 @@ class Assessor:
         return self._row("int8", int8, self._metric_of("int8", int8), note)
 
     def _metric_of(self, name: str, model: nn.Module) -> MetricValue:
-        if name not in self._trained:
+        if name not in self._trained or not self._trained[name].complete:
             self._trained[name] = self._evaluate(model)
         return self._trained[name]
 
@@ -207,7 +219,8 @@ class Assessor:
 
     def _evaluate(self, model: nn.Module) -> MetricValue:
         with preserved_rng(), self._bench.engine():
-            return evaluate(model, self._require_data().eval, self._metric)
+            stop = self._should_stop
+            return evaluate(model, self._require_data().eval, self._metric, should_stop=stop)
 
     def _with_latency(
         self,

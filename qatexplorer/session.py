@@ -154,16 +154,23 @@ class Session(StageWalk):
         self._emit("stage", self._stage)
         return self.snapshot
 
-    def evaluate(self, *, latency: bool = True, should_stop: Any = None) -> Evaluation:
+    def evaluate(
+        self, *, latency: bool = True, should_stop: Any = None, progress: Any = None
+    ) -> Evaluation:
         """Metric, size and latency of float, PTQ int8, fake-quant and int8, side by side.
 
-        Rows that do not exist yet say why. Raises NoDataError, BusyError.
+        Rows that do not exist yet say why. ``should_stop()`` is asked between batches;
+        ``progress(what, share)`` is told how far it is. Raises NoDataError, BusyError.
         """
         self._require_data("evaluation")
         self._require_idle("evaluate")
         prepared = self.flow.prepared_stage in self._snapshots
         return self._assessor.evaluate(
-            prepared=prepared, observed=self.observed, latency=latency, should_stop=should_stop
+            prepared=prepared,
+            observed=self.observed,
+            latency=latency,
+            should_stop=should_stop,
+            progress=progress,
         )
 
     def _require_data(self, purpose: str) -> Data:

@@ -37,7 +37,9 @@ from qatexplorer.training.control import FINAL
 from qatexplorer.training.run import TrainingRun
 from qatexplorer.workbench import Built, Workbench
 
-EventKind = Literal["stage", "selection", "config", "run", "progress", "trained", "error"]
+EventKind = Literal[
+    "stepping", "stage", "selection", "config", "run", "progress", "trained", "error"
+]
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,15 @@ class StageWalk:
         return diff(self._snapshots[self.stages[index - 1]], self.snapshot)
 
     @property
+    def summaries(self) -> dict[str, str]:
+        """One line a stage reached, on what it changed."""
+        found = {}
+        for earlier, later in zip(self.stages, self.stages[1:]):
+            if later in self._snapshots:
+                found[later] = diff(self._snapshots[earlier], self._snapshots[later]).summary()
+        return found
+
+    @property
     def options(self) -> FlowOptions:
         """Qconfig plan, fusion runs, stub mode and example inputs in force."""
         return self._bench.options
@@ -173,11 +184,17 @@ class StageWalk:
                 f"there is no stage {stage!r}.", remedy=f"Stages: {', '.join(self.stages)}."
             )
         with self._lock:
-            for name in self.stages[1 : self.stages.index(stage) + 1]:
-                if name not in self._snapshots:
-                    self._require_idle(f"go to stage {name!r}")
-                    self._advance(name)
-            self._show(stage)
+            before = self.snapshot
+            try:
+                for name in self.stages[1 : self.stages.index(stage) + 1]:
+                    if name not in self._snapshots:
+                        self._require_idle(f"go to stage {name!r}")
+                        self._emit("stepping", name)
+                        self._advance(name)
+                    self._stage = name
+                self._stage = stage
+            finally:
+                self._show(before)
             return self.snapshot
 
     def reset(self) -> Snapshot:
@@ -185,14 +202,15 @@ class StageWalk:
         :attr:`run`. Raises BusyError while a run is going on."""
         with self._lock:
             self._require_idle("reset")
+            before = self.snapshot
             self._bench.reset()
             self._start_over()
-        self._emit("stage", self._stage)
+        self._show(before)
         return self.snapshot
 
-    def _show(self, stage: str) -> None:
-        self._stage = stage
-        self._emit("stage", stage)
+    def _show(self, before: Snapshot) -> None:
+        self._selection = moved_selection(self._selection, before, self.snapshot)
+        self._emit("stage", self._stage)
 
     def _advance(self, stage: str) -> None:
         if not self._bench.base.training:
@@ -288,9 +306,10 @@ class StageWalk:
         """Put the session's copy into train mode (for a model given in eval mode)."""
         with self._lock:
             self._require_idle("change the mode")
+            before = self.snapshot
             self._bench.set_training(True)
             self._start_over()
-        self._emit("stage", self._stage)
+        self._show(before)
         return self.snapshot
 
     # -- configuration --------------------------------------------------------------------------
@@ -320,10 +339,11 @@ class StageWalk:
                 auto = isinstance(fusion, str) and fusion == "auto"
                 runs = find_fusable(base, self.options.graph) if auto else fusion
                 changes["fusion"] = check_fusion(base, runs)
+            before = self.snapshot
             self._bench.reset(self._bench.with_options(**changes))
             self._start_over()
         self._emit("config")
-        self._emit("stage", self._stage)
+        self._show(before)
         return self.snapshot
 
     @property
@@ -355,6 +375,24 @@ class StageWalk:
 
     def _emit(self, kind: EventKind, detail: Any = None) -> None:
         self.signal.emit(SessionEvent(kind, detail))
+
+
+def moved_selection(selection: str, old: Snapshot, new: Snapshot) -> str:
+    """The same thing in another stage: a wrapper may have changed a module's path."""
+    kind, _, path = selection.partition(":")
+    if kind == "module" and path in old.by_path:
+        origin = old.by_path[path].origin
+        if path in new.by_path and new.by_path[path].origin == origin:
+            return selection
+        there = [m.path for m in new.modules if m.origin == origin and (origin or m.path == "")]
+        return f"module:{there[0]}" if there else ""
+    if kind == "site" and path not in new.site_by_path:
+        owner = path.rpartition(".")[0]
+        return moved_selection(f"module:{owner}", old, new)
+    if kind in ("node", "edge") and new.graph is not None:
+        known = {n.id for n in new.graph.nodes}
+        return selection if set(path.split(":")) <= known else ""
+    return selection
 
 
 _EVAL_NOTE = (

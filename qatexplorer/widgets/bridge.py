@@ -1,0 +1,130 @@
+"""From worker threads to the page: all widget traits are set on the kernel's own loop.
+
+Training and other long jobs run on threads of their own. What they report is handed to the event
+loop of the thread that built the widget; reports under one key replace each other, so a page that
+is slower than the training shows the newest state and queues nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+class Bridge:
+    """Runs callbacks on the loop of the thread that made it, or at once if there is no loop."""
+
+    def __init__(self) -> None:
+        try:
+            self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            self._loop = None
+        self._thread = threading.get_ident()
+        self._lock = threading.RLock()
+        self._waiting: dict[str, Callable[[], Any]] = {}
+        self._last: dict[str, float] = {}
+
+    def post(self, key: str, callback: Callable[[], Any], *, every_s: float = 0.0) -> None:
+        """Run ``callback`` soon, from any thread; a newer one under ``key`` replaces it.
+
+        ``every_s`` is the least time between two runs under this key; the last one always runs.
+        """
+        with self._lock:
+            scheduled = key in self._waiting
+            self._waiting[key] = callback
+            wait = self._last.get(key, -1e9) + every_s - time.monotonic()
+        if scheduled:
+            return
+        if self._loop is None:
+            self._run(key)
+        elif threading.get_ident() == self._thread and wait <= 0:
+            self._loop.call_soon(self._run, key)
+        else:
+            self._loop.call_soon_threadsafe(self._schedule, key, max(wait, 0.0))
+
+    def _schedule(self, key: str, wait: float) -> None:
+        assert self._loop is not None
+        self._loop.call_later(wait, self._run, key)
+
+    def _run(self, key: str) -> None:
+        with self._lock:
+            callback = self._waiting.pop(key, None)
+            self._last[key] = time.monotonic()
+        if callback is None:
+            return
+        try:
+            callback()
+        except Exception:
+            log.exception("a view failed to update (%s)", key)
+
+
+class Job:
+    """One long call on a worker thread; ``stop`` is a wish that the call looks at."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.started = time.monotonic()
+        self._stop = threading.Event()
+        self.thread: threading.Thread | None = None
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def should_stop(self) -> bool:
+        return self._stop.is_set()
+
+
+class Jobs:
+    """At most one long job at a time, off the loop, so that the page goes on answering.
+
+    ``on_change`` is called on the loop when a job starts or ends.
+    """
+
+    def __init__(self, bridge: Bridge, on_change: Callable[[], Any]) -> None:
+        self._bridge, self._on_change = bridge, on_change
+        self.current: Job | None = None
+
+    def start(
+        self,
+        name: str,
+        work: Callable[[Job], Any],
+        done: Callable[[Any], Any],
+        failed: Callable[[Exception], Any],
+    ) -> bool:
+        """Run ``work`` on a thread and ``done`` or ``failed`` on the loop; False if one is busy."""
+        if self.current is not None:
+            return False
+        job = self.current = Job(name)
+        self._on_change()
+
+        def finish(callback: Callable[[Any], Any], value: Any) -> None:
+            self.current = None
+            try:
+                callback(value)
+            finally:
+                self._on_change()
+
+        def body() -> None:
+            try:
+                result = work(job)
+            except Exception as error:
+                told = error  # the name of an except clause is gone when the loop runs this
+                self._bridge.post(f"job:{name}", lambda: finish(failed, told))
+            else:
+                self._bridge.post(f"job:{name}", lambda: finish(done, result))
+
+        job.thread = threading.Thread(target=body, name=f"qatexplorer-{name}", daemon=True)
+        job.thread.start()
+        return True
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for the current job's work to end (tests and scripts)."""
+        job = self.current
+        if job is not None and job.thread is not None:
+            job.thread.join(timeout)

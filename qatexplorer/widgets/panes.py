@@ -1,0 +1,107 @@
+"""Tree, graph and inspector side by side, following the session's stage and selection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets as widgets
+
+from qatexplorer.errors import QatExplorerError
+from qatexplorer.session import Session
+from qatexplorer.snapshot.records import FakeQuantSite
+from qatexplorer.views.figures import channel_figure, histogram_figure
+from qatexplorer.views.figures_training import scale_trace_figure
+from qatexplorer.views.inspector import inspect_html
+from qatexplorer.views.scene import build_scene
+from qatexplorer.views.tree import build_tree
+from qatexplorer.widgets.bridge import Bridge
+from qatexplorer.widgets.graph import GraphWidget
+from qatexplorer.widgets.inspector import InspectorWidget
+from qatexplorer.widgets.tree import TreeWidget
+
+_LIVE_S = 0.7
+
+
+class Panes(widgets.Box):
+    """The three views of a snapshot. ``select`` is called with what a click has selected."""
+
+    def __init__(self, bridge: Bridge, select: Callable[[str], Any]) -> None:
+        self._bridge = bridge
+        self._session: Session | None = None
+        self.tree = TreeWidget()
+        self.graph = GraphWidget()
+        self.inspector = InspectorWidget()
+        for widget in (self.tree, self.graph, self.inspector):
+            widget.observe(lambda change: select(change["new"]), "selected")
+        self.graph.observe(lambda _change: self._draw_figures(), "dark")
+        super().__init__([self.tree, self.graph, self.inspector])
+        self.add_class("qx-panes")
+
+    def use(self, session: Session) -> None:
+        """Show another session."""
+        self._session = session
+        self.graph.opened = []
+
+    def show_stage(self) -> None:
+        """Draw the stage in view."""
+        session = self._session
+        if session is None:
+            return
+        names = session.stages
+        index = names.index(session.stage)
+        before = session.snapshots[names[index - 1]] if index else None
+        change = session.diff
+        paths = change.paths if change is not None else frozenset()
+        self.tree.rows = build_tree(session.snapshot, before)
+        self.graph.scene = build_scene(session.snapshot, paths)
+        self.show_selection()
+
+    def show_selection(self) -> None:
+        """Mark the selection in tree and graph, and inspect it."""
+        session = self._session
+        if session is None:
+            return
+        selection = session.selection
+        for widget in (self.tree, self.graph, self.inspector):
+            if widget.selected != selection:
+                widget.selected = selection
+        self.inspector.panel.html = inspect_html(session.snapshots, session.stage, selection)
+        self._draw_figures()
+
+    def on_training(self) -> None:
+        """A run has moved on: the selected fake quant's figures move with it."""
+        self._bridge.post("live", self._draw_figures, every_s=_LIVE_S)
+
+    @property
+    def site(self) -> FakeQuantSite | None:
+        """The fake quant that is selected, or the output (else weight) one of the module."""
+        session = self._session
+        if session is None:
+            return None
+        kind, _, path = session.selection.partition(":")
+        if kind == "site":
+            return session.snapshot.site_by_path.get(path)
+        if kind == "module":
+            sites = sorted(session.snapshot.sites_of(path), key=lambda s: s.kind == "weight")
+            return sites[0] if sites else None
+        return None
+
+    def _draw_figures(self) -> None:
+        session, site = self._session, self.site
+        if session is None or site is None:
+            self.inspector.show_figures({})
+            return
+        dark = self.graph.dark
+        figures: dict[str, Any] = {}
+        try:
+            histogram = session.histogram(site.path)
+            figures["histogram"] = histogram_figure(histogram, site, dark)
+        except QatExplorerError:
+            pass  # a fake quant that does not run has no histogram; the page says so
+        if site.per_channel and len(site.scale) > 1:
+            figures["channels"] = channel_figure(site, dark)
+        samples = session.run.history.samples(site.path) if session.run is not None else ()
+        if len(samples) > 1:
+            figures["trace"] = scale_trace_figure({site.path: samples}, {site.path: site.kind}, dark)
+        self.inspector.show_figures(figures)

@@ -1,0 +1,127 @@
+"""The panel of settings: qconfig, how the input is quantized, what is fused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import ipywidgets as widgets
+
+from qatexplorer.assess import Preflight, StubOption
+from qatexplorer.deploy.engine import available_engines
+from qatexplorer.flows.base import StubMode
+from qatexplorer.session import Session
+from qatexplorer.views.options import preflight_html, qconfig_words, stub_options_html
+from qatexplorer.widgets.controls import Html, button, labelled, row
+
+_STUBS = (
+    ("the model's own stubs", "none"),
+    ("QuantWrapper around the whole model", "model"),
+    ("add_quant_dequant around each layer", "layers"),
+)
+_KEEP = "as given"
+
+
+class SettingsPanel(widgets.VBox):
+    """Change what the next walk does; Apply starts again from the float stage."""
+
+    def __init__(self, start_job: Callable[..., Any]) -> None:
+        self._start_job = start_job
+        self._session: Session | None = None
+        self.qconfig = labelled(
+            widgets.Dropdown(options=[_KEEP, *available_engines()]),
+            "QConfig",
+            "torch's default QAT qconfig of a backend, or the one that was given",
+            width="230px",
+        )
+        self.stubs = labelled(
+            widgets.Dropdown(options=_STUBS), "Input is quantized by", width="430px"
+        )
+        self.fusion = widgets.Textarea(
+            description="Fuse",
+            placeholder="one run a line: conv1, bn1, relu1",
+            tooltip="Runs of modules to fuse, one a line, separated by commas",
+        )
+        self.fusion.layout.width, self.fusion.layout.height = "min(640px, 100%)", "120px"
+        self.fusion.style.description_width = "60px"
+        self.apply = button("Apply and start again", "Back to the float stage", primary=True)
+        self.auto = button("Find runs again", "What the dataflow graph allows to fuse")
+        self.compare = button("What does each way cost?", "Try each on a copy, up to int8")
+        self.check = button("Will it run in int8?", "Convert a copy and run it once")
+        self.words = Html(kind="qx-muted")
+        self.outcome = Html()
+        self.apply.on_click(lambda _: self._apply())
+        self.auto.on_click(lambda _: self._find_again())
+        self.compare.on_click(lambda _: self._compare())
+        self.check.on_click(lambda _: self._check())
+        super().__init__(
+            [
+                self.words,
+                row(self.qconfig, self.stubs),
+                self.fusion,
+                row(self.apply, self.auto, self.compare, self.check),
+                self.outcome,
+            ]
+        )
+        self.add_class("qx-panel")
+
+    def use(self, session: Session | None) -> None:
+        """Show the settings of ``session``."""
+        self._session = session
+        self.outcome.html = ""
+        self.qconfig.value = _KEEP
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Fill the fields from the session."""
+        if self._session is None:
+            return
+        options = self._session.options
+        self.words.html = f"In force: {qconfig_words(options)}"
+        self.stubs.value = options.stubs
+        self.fusion.value = "\n".join(", ".join(run) for run in options.fusion)
+
+    def _lines(self) -> list[list[str]]:
+        lines = (line.strip() for line in self.fusion.value.splitlines())
+        return [[part.strip() for part in line.split(",")] for line in lines if line]
+
+    def _apply(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        changes: dict[str, Any] = {
+            "stubs": cast(StubMode, self.stubs.value),
+            "fusion": self._lines(),
+        }
+        if self.qconfig.value != _KEEP:
+            changes["qconfig"] = self.qconfig.value
+        self._start_job("starting again", lambda _job: session.configure(**changes))
+
+    def _find_again(self) -> None:
+        session = self._session
+        if session is not None:
+            self._start_job("finding runs", lambda _job: session.configure(fusion="auto"))
+
+    def _compare(self) -> None:
+        session = self._session
+        if session is None:
+            return
+
+        def show(options: tuple[StubOption, ...]) -> None:
+            self.outcome.html = stub_options_html(options, session.options.stubs)
+
+        self._start_job("trying each way", lambda _job: session.stub_options(), show)
+
+    def _check(self) -> None:
+        session = self._session
+        if session is None:
+            return
+
+        def show(flight: Preflight) -> None:
+            self.outcome.html = f"<p>Runs in int8: {preflight_html(flight)}</p>"
+
+        self._start_job("trying int8", lambda _job: session.preflight(), show)
+
+    def set_enabled(self, enabled: bool) -> None:
+        for control in (self.apply, self.auto, self.compare, self.check):
+            control.disabled = not enabled or self._session is None
