@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -58,5 +58,12 @@ def release_frames(error: BaseException) -> None:
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
-        traceback.clear_frames(current.__traceback__)
+        step = current.__traceback__
+        while step is not None:
+            with suppress(RuntimeError):  # a frame that is still running
+                step.tb_frame.clear()
+                # Before Python 3.13 a frame keeps the dict that reading f_locals made; reading
+                # again drops from it what was cleared.
+                _ = step.tb_frame.f_locals
+            step = step.tb_next
         current = current.__cause__ or current.__context__

@@ -193,7 +193,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "qint8-activation",
-        r"Expected input data type QUInt8 but got QInt8|QUInt8.*QInt8",
+        r"Expected input data type QUInt8 but got QInt8|data type of input should be QUint8",
         "Activations are quantized to qint8; torch's eager int8 layers take quint8 only.",
         "Use quint8 for activations (0..255) in the qconfig; weights stay qint8.",
     ),
@@ -214,15 +214,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "view",
         r"view size is not compatible with input tensor's size and stride",
-        "{here} calls view on a tensor that lies in memory in another order (int8 convolutions "
-        "give channels-last tensors).",
-        "Use reshape, flatten or contiguous() instead of view.",
-    ),
-    Rule(
-        "no-engine",
-        r"NoQEngine|Didn't find engine for operation",
-        "No quantized engine is set, so no int8 kernel can be chosen.",
-        "Set torch.backends.quantized.engine to one of torch.backends.quantized.supported_engines.",
+        "{here} calls view, or a function that does (group_norm), on a tensor that lies in memory "
+        "in another order; int8 convolutions give channels-last tensors.",
+        "Use reshape, flatten or contiguous() instead of view; keep a group norm in float.",
     ),
 )
 

@@ -42,13 +42,15 @@ def finite(value: Any) -> bool:
 def first_nonfinite(model: Module, inputs: Any) -> tuple[str, Module] | None:
     """The first module, in order of execution, whose output holds NaN or Inf, with its path.
 
-    Runs one forward without gradients; the caller puts buffers back. Fake quants are passed over:
-    theirs is the value of the module that they belong to, which reports next.
+    Runs one forward without gradients; the caller puts buffers back. Fake quants, and the batch
+    norm inside a fused conv-bn, are passed over: theirs is a value of the module that they belong
+    to, which reports next.
     """
     found: list[tuple[str, Module]] = []
     handles = []
+    inner = {id(c) for m in model.modules() if _fused(m) for c in m.children()}
     for path, module in model.named_modules():
-        if isinstance(module, (FakeQuantizeBase, ObserverBase)):
+        if id(module) in inner or isinstance(module, (FakeQuantizeBase, ObserverBase)):
             continue
 
         def hook(m: Module, args: Any, output: Any, path: str = path) -> None:
@@ -59,13 +61,19 @@ def first_nonfinite(model: Module, inputs: Any) -> tuple[str, Module] | None:
     try:
         with torch.no_grad():
             call_model(model, inputs)
-    except Exception:
-        # Some kernels refuse NaN scales; what was found until then is the answer.
-        pass
+    except Exception as error:
+        # Some kernels refuse a NaN scale or zero point before any output could be looked at.
+        path_or_none = place_of(error, model).path
+        if not found and path_or_none is not None:
+            found.append((path_or_none, model.get_submodule(path_or_none)))
     finally:
         for handle in handles:
             handle.remove()
     return found[0] if found else None
+
+
+def _fused(module: Module) -> bool:
+    return type(module).__module__.startswith("torch.ao.nn.intrinsic.qat")
 
 
 def zero_gamma(module: Module) -> bool:
@@ -117,6 +125,11 @@ def shapes(value: Any) -> str:
         found = [value.logits]
     text = ", ".join(f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in found)
     return text or type(value).__name__
+
+
+def spoiled_range(error: Exception) -> bool:
+    """True if torch refuses to fake-quantize because a range is NaN or has overflowed."""
+    return translate(error).rule == "nan-range"
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -71,6 +71,8 @@ class Loop:
         self.step = self.epoch = self.batch = 0
         self.last_loss: float | None = None
         self.phase = "start"
+        self._detail = ""
+        self._in_hand: tuple[Any, Any] = (None, None)
         self.steps_per_epoch = _length(data.train)
         self._step_times: deque[float] = deque(maxlen=50)
         self._eval_s = 0.0
@@ -106,6 +108,7 @@ class Loop:
             raise failed from error
         finally:
             self._random.leave()
+            self._in_hand = (None, None)
             self._optimizer.zero_grad(set_to_none=True)
 
     def eta_s(self) -> float | None:
@@ -203,7 +206,7 @@ class Loop:
             batch = next(batches)
         except StopIteration:
             return None
-        inputs, target = _pair(batch)
+        inputs, target = self._in_hand = _pair(batch)
         every = self.config.telemetry_every
         watched = bool(every) and self.step % every == 0
         self._buffers.save()
@@ -286,15 +289,16 @@ class Loop:
     def _failure(self, error: Exception) -> TrainingError:
         if isinstance(error, TrainingError):
             return error
+        if self.phase == "forward" and diagnose.spoiled_range(error):
+            return self._diverged("a range is NaN or infinite", *self._in_hand)
         self._undo_half_a_step()
-        detail = getattr(self, "_detail", "")
         return diagnose.failure(
             error,
             self.model,
             phase=self.phase,
             epoch=self.epoch,
             batch=self.batch,
-            detail=detail,
+            detail=self._detail,
         )
 
 
