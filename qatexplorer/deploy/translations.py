@@ -179,8 +179,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "prelu",
         r"^IndexError: Dimension out of range .*expected to be in range of \[-1, 0\], but got 1",
-        "The weight of nn.PReLU has one dimension, and a weight observer per channel looks for two "
-        "more than it has.",
+        "The weight of nn.PReLU has one dimension; torch's convert asks for the scale of a second "
+        "one when the weight observer is per channel.",
         "Set the qconfig of the PReLU to None (between a DeQuantStub and a QuantStub), or use ReLU "
         "or LeakyReLU.",
     ),
