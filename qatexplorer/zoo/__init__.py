@@ -1,0 +1,43 @@
+"""Embedded examples: trained models with real data, for a first walk without a model of one's own.
+
+Adding one is a file with a function ``example() -> Example`` and a line in ``_EXAMPLES``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import cast
+
+from qatexplorer.errors import UnknownExampleError
+from qatexplorer.zoo.base import Example
+
+__all__ = ["Example", "load", "names"]
+
+_EXAMPLES = {
+    "digits_cnn": "qatexplorer.zoo.digits_cnn",
+    "digits_depthwise": "qatexplorer.zoo.digits_depthwise",
+    "digits_mlp": "qatexplorer.zoo.digits_mlp",
+}
+
+
+def names() -> tuple[str, ...]:
+    """Names that :func:`load` takes, the one to start with first."""
+    return tuple(_EXAMPLES)
+
+
+def load(name: str) -> Example:
+    """Example ``name``, with a new model and new data loaders every time.
+
+    Raises UnknownExampleError if there is none of that name.
+    """
+    module_name = _EXAMPLES.get(name) if isinstance(name, str) else None
+    if module_name is None:
+        near = difflib.get_close_matches(str(name), _EXAMPLES, n=3, cutoff=0.4)
+        hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+        raise UnknownExampleError(
+            f"there is no embedded example {name!r}.",
+            remedy=f"{hint}The examples are: {', '.join(_EXAMPLES)}.",
+        )
+    module = importlib.import_module(module_name)
+    return cast(Example, module.example())

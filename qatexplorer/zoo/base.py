@@ -1,0 +1,61 @@
+"""What an embedded example is, and how its shipped weights are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from safetensors.torch import load
+from torch import nn
+
+from qatexplorer.data import Data
+
+
+@dataclass(frozen=True)
+class Example:
+    """A model with its data and the settings that make its story work.
+
+    Attributes:
+        name: what :func:`qatexplorer.zoo.load` takes.
+        title: one line for a menu.
+        description: what to look for, a few sentences of plain text.
+        model: the trained float model, in train mode, new with every load.
+        example_inputs: positional arguments of one forward; images are float32, shape (8, 1, 8, 8).
+        data: training and evaluation batches.
+        factory: ``package.module:factory`` that returns the same example, for the command line.
+        suggested: keyword arguments: ``qconfig`` for a session (absent: its default) and the rest
+            for ``start_training``.
+    """
+
+    name: str
+    title: str
+    description: str
+    model: nn.Module
+    example_inputs: tuple[torch.Tensor, ...]
+    data: Data
+    factory: str
+    suggested: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The part of ``suggested`` that goes to ``start_training``."""
+        return {key: value for key, value in self.suggested.items() if key != "qconfig"}
+
+
+def read_weights(name: str) -> dict[str, torch.Tensor]:
+    """The shipped state dict of example ``name``; safetensors only, so reading runs no code."""
+    file = resources.files("qatexplorer.zoo").joinpath("weights", f"{name}.safetensors")
+    return load(file.read_bytes())
+
+
+def with_weights(model: nn.Module, name: str) -> nn.Module:
+    """``model`` with its shipped weights, in train mode, as quantization-aware training wants it.
+
+    Raises RuntimeError (torch's own) if the file does not fit the model.
+    """
+    model.load_state_dict(read_weights(name), strict=True)
+    return model.train()
