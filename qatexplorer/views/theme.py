@@ -82,22 +82,19 @@ def layout(
         "title": {"font": {"size": 12, "color": theme.muted}, "standoff": 6},
         "automargin": True,
     }
-    heading = f"<b>{escape(short(title, 64))}</b>"
-    if subtitle:
-        colour = f'<span style="font-size:12px;color:{theme.muted}">'
-        heading += f"<br>{colour}{escape(subtitle)}</span>"
     return go.Layout(
         template={"layout": {"xaxis": axis, "yaxis": axis, "colorway": list(theme.series)}},
         title={
-            "text": heading,
+            "text": f"<b>{escape(short(title, 64))}</b>",
             "font": {"size": 14, "color": theme.fg},
+            "subtitle": {"text": escape(subtitle), "font": {"size": 12, "color": theme.muted}},
             "x": 0,
             "xref": "container",
             "xanchor": "left",
-            "y": 1,
+            "y": 1 - 22 / height,
             "yref": "container",
-            "yanchor": "top",
-            "pad": {"l": 8, "t": 8},
+            "yanchor": "bottom",
+            "pad": {"l": 8},
         },
         font={"family": FONT, "size": 12, "color": theme.fg},
         paper_bgcolor="rgba(0,0,0,0)",
