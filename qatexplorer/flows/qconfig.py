@@ -54,9 +54,11 @@ class QConfigPlan:
             hits = [p for p in paths if re.match(pattern, p)]
             _require(hits, f"path matching {pattern!r}", list(paths))
             chosen |= dict.fromkeys(hits, qconfig)
-        for path, qconfig in self.by_path:
+        for path, _ in self.by_path:
             _require([path] if path in paths else [], f"path {path!r}", list(paths))
-            chosen[path] = qconfig
+            # What is said of a place holds for all below it, as in QConfigMapping.
+            chosen = {p: q for p, q in chosen.items() if not f"{p}.".startswith(f"{path}.")}
+        chosen |= dict(self.by_path)
         chosen.setdefault("", self.default)
         for path, qconfig in chosen.items():
             if not hasattr(paths[path], "qconfig"):
