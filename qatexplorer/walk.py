@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
@@ -13,6 +14,7 @@ from torch.ao.quantization import FakeQuantizeBase
 
 from qatexplorer.assess import Assessor, Preflight, StubOption
 from qatexplorer.data import Data, as_data
+from qatexplorer.deploy.engine import check_engine
 from qatexplorer.deploy.evaluate import Metric
 from qatexplorer.errors import (
     BusyError,
@@ -145,7 +147,7 @@ class StageWalk:
     def summaries(self) -> dict[str, str]:
         """One line a stage reached, on what it changed."""
         found = {}
-        for earlier, later in zip(self.stages, self.stages[1:]):
+        for earlier, later in pairwise(self.stages):
             if later in self._snapshots:
                 found[later] = diff(self._snapshots[earlier], self._snapshots[later]).summary()
         return found
@@ -293,11 +295,12 @@ class StageWalk:
 
     @property
     def observed(self) -> bool:
-        """Whether every activation fake quant that runs has seen data (trained or calibrated)."""
-        prepared = [m for m in self._bench.work.modules() if isinstance(m, FakeQuantizeBase)]
-        if not prepared:
-            return False
-        ranges = [getattr(m.activation_post_process, "min_val", None) for m in prepared]
+        """Whether the model has been trained or calibrated: any fake quant has seen data."""
+        ranges = (
+            getattr(getattr(m, "activation_post_process", None), "min_val", None)
+            for m in self._bench.work.modules()
+            if isinstance(m, FakeQuantizeBase)
+        )
         return any(
             r is not None and r.numel() > 0 and bool((r < float("inf")).any()) for r in ranges
         )
@@ -332,6 +335,9 @@ class StageWalk:
             changes: dict[str, Any] = {}
             if qconfig is not ...:
                 changes["qconfig"] = resolve_qconfig(qconfig, engine)
+            elif engine is not None:
+                plan = self.options.qconfig
+                changes["qconfig"] = replace(plan, backend=check_engine(engine), reason="")
             if stubs is not None:
                 changes["stubs"] = _check_stubs(stubs)
             if fusion is not None:

@@ -7,11 +7,13 @@ parameter. Training, and handing a model out, gives that model parameters of its
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 from torch import nn
 
@@ -49,6 +51,7 @@ class Workbench:
         self.work_stage = flow.stage_names[0]
         self.int8: nn.Module | None = None
         self._viewed: tuple[str, nn.Module] | None = None
+        self._handed_out: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
         self._restart()
 
     def _restart(self) -> None:
@@ -57,6 +60,7 @@ class Workbench:
         self._owns_parameters = False
         self.int8 = None
         self._viewed = None
+        self._handed_out.clear()
 
     def reset(self, options: FlowOptions | None = None) -> None:
         """Start again from the pristine copy, with other options if given."""
@@ -76,15 +80,17 @@ class Workbench:
         """
         if stage == self.flow.int8_stage:
             return self._convert()
-        # A stage that fails half way leaves its model half changed. A model that was handed out
-        # may have been changed by its reader, so only an untouched one can be rebuilt.
-        backup = copy_sharing_parameters(self.work) if self._owns_parameters else None
+        # A model that was handed out stays what its reader took it for, and what the reader has
+        # done to it goes on with the walk. Training is what it was handed out for.
+        in_readers_hands = self._owns_parameters and stage != self.flow.train_stage
+        model = copy.deepcopy(self.work) if in_readers_hands else self.work
         with _quietly() as said, preserved_rng():
             try:
-                result = self.flow.apply(stage, self.work, self.options)
+                result = self.flow.apply(stage, model, self.options)
             except Exception as error:
-                told = self._stage_error(stage, error)
-                self.work = backup if backup is not None else self.rebuild(self.work_stage)
+                told = self._stage_error(stage, error, model)
+                if model is self.work:  # a stage that fails half way leaves it half changed
+                    self.work = self.rebuild(self.work_stage)
                 raise told from error
         self.work, self.work_stage = result.model, stage
         return Built(result, tuple(said))
@@ -112,8 +118,8 @@ class Workbench:
             run_int8(result.model, self.options.example_inputs, engine)
         return Built(result, tuple(said))
 
-    def _stage_error(self, stage: str, error: Exception) -> QatExplorerError:
-        translated = self.translated(error, self.work)
+    def _stage_error(self, stage: str, error: Exception, model: nn.Module) -> QatExplorerError:
+        translated = self.translated(error, model)
         call = self.flow.stage(stage).call
         message = f"stage {stage!r} failed in {call}: {translated.message}"
         return type(translated)(
@@ -141,7 +147,9 @@ class Workbench:
             self._owns_parameters = True
         return self.work
 
-    def rebuild(self, stage: str, *, own: bool = False, options: FlowOptions | None = None) -> Any:
+    def rebuild(
+        self, stage: str, *, own: bool = False, options: FlowOptions | None = None
+    ) -> nn.Module:
         """A model at ``stage`` made anew from the pristine copy; int8 is never made this way."""
         chosen = options or self.options
         names = self.flow.stage_names
@@ -161,8 +169,14 @@ class Workbench:
         waiting = stage == self.flow.prepared_stage and self.work_stage == self.flow.train_stage
         if stage == self.work_stage or (waiting and not trained):
             return self.own_work() if own else self.work
-        if self._viewed is None or self._viewed[0] != stage or own:
-            self._viewed = (stage, self.rebuild(stage, own=own))
+        if own:
+            # Held by the reader alone: going back must not keep another copy of the weights.
+            model = self._handed_out.get(stage)
+            if model is None:
+                self._handed_out[stage] = model = self.rebuild(stage, own=True)
+            return model
+        if self._viewed is None or self._viewed[0] != stage:
+            self._viewed = (stage, self.rebuild(stage))
         return self._viewed[1]
 
     def with_options(self, **changes: Any) -> FlowOptions:
