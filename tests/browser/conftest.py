@@ -24,23 +24,31 @@ def _folder(tmp: Path) -> Path:
     return Path(named) if named else tmp
 
 
-# Package scope, not session: while Playwright's sync API is started the main thread has a running
-# event loop, in which asyncio.run() and nbclient of other tests would refuse to work.
-@pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
-    """Headless Chromium of the machine; the test is skipped where there is none."""
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of the machine's Chromium; what needs it is skipped where there is none."""
     path = find_chromium()
     if path is None:
         names = ", ".join(CHROMIUM_NAMES)
         pytest.skip(f"no Chromium: none of {names} on PATH and QATEXPLORER_CHROMIUM not usable")
+    return path
+
+
+# Package scope, not session: while Playwright's sync API is started the main thread has a running
+# event loop, in which asyncio.run() and nbclient of other tests would refuse to work.
+@pytest.fixture(scope="package")
+def browser(chromium: str) -> Iterator[Browser]:
+    """Headless Chromium of the machine, one for all tests of this folder."""
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM_ARGS))
+        started = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_ARGS))
         yield started
         started.close()
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Server]:
+def lab(
+    chromium: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Server]:
     """The session's JupyterLab; write notebooks below ``lab.root``."""
     server = start_lab(tmp_path_factory.mktemp("lab"))
     request.session.stash.setdefault(_SERVERS, []).append(server)
@@ -50,15 +58,16 @@ def lab(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 
 @pytest.fixture(scope="session")
 def voila(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Callable[[Path], Server]]:
-    """``voila(notebook)`` gives the Voila that serves it, started once per notebook."""
-    servers: dict[Path, Server] = {}
+    chromium: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Server]]:
+    """``voila(notebook)`` gives the Voila of it, started once per notebook and template."""
+    servers: dict[tuple[Path, str | None], Server] = {}
 
-    def serve(notebook: Path) -> Server:
-        key = notebook.resolve()
+    def serve(notebook: Path, template: str | None = "offline") -> Server:
+        key = (notebook.resolve(), template)
         if key not in servers:
-            servers[key] = start_voila(key, tmp_path_factory.mktemp("voila"))
+            home = tmp_path_factory.mktemp("voila")
+            servers[key] = start_voila(key[0], home, template=template)
             request.session.stash.setdefault(_SERVERS, []).append(servers[key])
         return servers[key]
 
@@ -89,7 +98,7 @@ def new_context(
 
 @pytest.fixture
 def page(new_context: Callable[..., BrowserContext], request: pytest.FixtureRequest) -> Page:
-    """A guarded page, 1280 px wide unless ``@pytest.mark.parametrize("page", [1920], indirect=True)``."""
+    """A guarded page of 1280 px; ``@pytest.mark.parametrize("page", [1920], indirect=True)``."""
     return new_context(width=getattr(request, "param", WIDTHS[0])).new_page()
 
 
@@ -115,7 +124,7 @@ def shots(tmp_path: Path) -> Shots:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Check every guard as part of the test itself, so that a dirty page is a failure, not an error."""
+    """Check every guard as part of the test: a dirty page is a failure, not an error."""
     try:
         yield
         for guard in item.stash.get(GUARDS, []):

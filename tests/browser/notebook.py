@@ -15,6 +15,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 import nbformat
+import psutil
 from playwright.sync_api import Page
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
@@ -39,8 +40,12 @@ _KERNEL_STATE = """() => {
 }"""
 
 
-def write_notebook(path: Path, cells: Sequence[str]) -> Path:
-    """Write a notebook; a cell that starts with ``%%markdown`` becomes a markdown cell."""
+def write_notebook(path: Path, cells: Sequence[str], *, hide_source: bool = False) -> Path:
+    """Write a notebook; a cell that starts with ``%%markdown`` becomes a markdown cell.
+
+    Args:
+        hide_source: fold the code cells away, so that a picture shows their outputs.
+    """
     book = nbformat.v4.new_notebook()
     book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     for source in cells:
@@ -48,6 +53,8 @@ def write_notebook(path: Path, cells: Sequence[str]) -> Path:
         text = source.split("\n", 1)[1] if marked else source
         make = nbformat.v4.new_markdown_cell if marked else nbformat.v4.new_code_cell
         book.cells.append(make(text))
+        if hide_source and not marked:
+            book.cells[-1].metadata["jupyter"] = {"source_hidden": True}
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(book, path)
     return path
@@ -112,7 +119,7 @@ def set_theme(page: Page, theme: Theme) -> None:
         _THEMES[theme],
     )
     light = "true" if theme == "light" else "false"
-    page.locator(f"body[data-jp-theme-light='{light}']").wait_for()
+    page.locator(f"body[data-jp-theme-light='{light}']").wait_for(state="attached")
     wait_until(
         page,
         "(light) => {"
@@ -190,12 +197,23 @@ def kernel_of(lab: Server, name: str) -> str:
     raise LookupError(f"no kernel runs for {name}")
 
 
+def kernel_pid(lab: Server, kernel_id: str) -> int | None:
+    """Process id of the kernel, ``None`` when it has no living process. A restart changes it."""
+    process = lab.kernel_processes().get(kernel_id)
+    try:
+        if process is None or process.status() == psutil.STATUS_ZOMBIE:
+            return None
+    except psutil.NoSuchProcess:
+        return None
+    pid: int = process.pid
+    return pid
+
+
 def kernel_alive(lab: Server, kernel_id: str) -> bool:
     """True while the server lists the kernel and its process lives."""
     if kernel_id not in kernel_ids(lab):
         return False
-    process = lab.kernel_processes().get(kernel_id)
-    return process is not None and process.is_running()
+    return kernel_pid(lab, kernel_id) is not None
 
 
 def shut_down_kernels(lab: Server) -> None:
@@ -204,8 +222,11 @@ def shut_down_kernels(lab: Server) -> None:
         lab.api(f"/api/kernels/{kernel_id}", method="DELETE")
 
 
-def kill_kernel(lab: Server, kernel_id: str) -> None:
-    """Kill the kernel's process as the kernel's out-of-memory killer would; Jupyter restarts it.
+def kill_kernel(lab: Server, kernel_id: str) -> int:
+    """Kill the kernel's process as the system's out-of-memory killer would; Jupyter restarts it.
+
+    Returns:
+        The process id that was killed.
 
     Raises:
         LookupError: the server has no such kernel process.
@@ -215,6 +236,8 @@ def kill_kernel(lab: Server, kernel_id: str) -> None:
         raise LookupError(f"no process runs for kernel {kernel_id}")
     os.kill(process.pid, signal.SIGKILL)
     process.wait(10)
+    pid: int = process.pid
+    return pid
 
 
 @contextmanager

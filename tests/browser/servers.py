@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,18 @@ CHROMIUM_ARGS = (
     "--no-proxy-server",
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost",
 )
+# A block cannot be overridden in part, so the links are taken out of what the parent renders.
+OFFLINE_TEMPLATE = """{%- extends 'voila/templates/lab/index.html.j2' -%}
+{%- block notebook_css -%}
+{{ super() | replace('<link rel="stylesheet" href="https://', '<meta name="cut" content="') }}
+{%- endblock notebook_css -%}
+"""
 # An environment's proxy must not stand between the tests and a server on this machine.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def find_chromium() -> str | None:
-    """Path of the Chromium to drive: ``QATEXPLORER_CHROMIUM``, else the first known name on PATH."""
+    """Path of the Chromium: ``QATEXPLORER_CHROMIUM``, else the first known name on PATH."""
     named = os.environ.get("QATEXPLORER_CHROMIUM")
     if named:
         return shutil.which(named)
@@ -197,7 +204,11 @@ def _app_settings(home: Path) -> Path:
 
 def start_lab(home: Path) -> Server:
     """Start JupyterLab over the empty folder ``home / "notebooks"``; stop it with ``.stop()``."""
+    port = free_port()
     arguments = [
+        *("-m", "jupyterlab", "--no-browser"),
+        f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",
         "--LabApp.extension_manager=readonly",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         "--LabApp.news_url=",
@@ -212,27 +223,69 @@ def start_lab(home: Path) -> Server:
         "--IdentityProvider.token=",
         "--ServerApp.ip=127.0.0.1",
     ]
-    return _start("JupyterLab", "jupyterlab", home, arguments, "ServerApp", "/api/status")
+    return start_command("JupyterLab", arguments, home, port=port, probe="/api/status")
 
 
-def start_voila(notebook: Path, home: Path) -> Server:
-    """Serve one notebook with Voila; stop it with ``.stop()``. ``/`` of its url is the notebook."""
-    arguments = [str(notebook), "--Voila.ip=127.0.0.1", "--show_tracebacks=True"]
-    # Any page would run the notebook, so the poll asks for a file that costs nothing.
-    return _start("Voila", "voila", home, arguments, "Voila", "/voila/static/voila.js")
+def _offline_template(home: Path) -> str:
+    """Write a Voila template ``offline`` for this server and return its name.
+
+    Voila's own ``lab`` template links two style sheets of a public CDN. Nothing else in it leaves
+    the machine, and the icon font is in Voila's bundle too.
+    """
+    folder = home / "data" / "voila" / "templates" / "offline"
+    folder.mkdir(parents=True)
+    (folder / "conf.json").write_text(json.dumps({"base_template": "lab"}))
+    (folder / "index.html.j2").write_text(OFFLINE_TEMPLATE)
+    return folder.name
 
 
-def _start(
-    name: str, module: str, home: Path, arguments: list[str], app: str, probe: str
-) -> Server:
-    (home / "notebooks").mkdir(parents=True, exist_ok=True)
+def start_voila(notebook: Path, home: Path, *, template: str | None = "offline") -> Server:
+    """Serve one notebook with Voila; stop it with ``.stop()``. ``/`` of its url is the notebook.
+
+    Args:
+        template: Voila template; ``"offline"`` is the stock one without its CDN links, ``None``
+            the stock one itself.
+    """
     port = free_port()
-    command = [sys.executable, "-m", module, "--no-browser", *arguments]
-    command += [f"--{app}.port={port}", f"--{app}.port_retries=0"]
-    log_path = home / f"{module}.log"
+    arguments = [
+        *("-m", "voila", str(notebook), "--no-browser"),
+        f"--Voila.port={port}",
+        "--Voila.port_retries=0",
+        "--Voila.ip=127.0.0.1",
+        "--show_tracebacks=True",
+        # Its page sends no _xsrf with the "I am closed" beacon, so the check answers 403 and the
+        # kernel of every closed page would live on.
+        "--Voila.tornado_settings=disable_check_xsrf=True",
+    ]
+    if template == "offline":
+        template = _offline_template(home)
+    if template:
+        arguments.append(f"--template={template}")
+    # Any page would run the notebook, so the poll asks for a file that costs nothing.
+    return start_command("Voila", arguments, home, port=port, probe="/voila/static/voila.js")
+
+
+def start_command(
+    name: str, arguments: Sequence[str], home: Path, *, port: int, probe: str
+) -> Server:
+    """Start ``python <arguments>`` in an isolated Jupyter environment and wait until it answers.
+
+    For servers that the package itself starts, for example ``["-m", "qatexplorer.cli",
+    "dashboard", "--no-browser", "--port", str(port)]``.
+
+    Args:
+        home: an empty folder for its settings, notebooks and log.
+        port: the loopback port it will listen on, see :func:`free_port`.
+        probe: path that is polled; one whose answer costs nothing.
+
+    Raises:
+        RuntimeError: it ended or did not answer in time; the message holds its log.
+    """
+    (home / "notebooks").mkdir(parents=True, exist_ok=True)
+    log_path = home / f"{name.lower()}.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            command,
+            [sys.executable, *arguments],
             cwd=home,
             env=isolated_env(home),
             stdin=subprocess.DEVNULL,
@@ -240,8 +293,7 @@ def _start(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    url = f"http://127.0.0.1:{port}"
-    server = Server(name, url, home / "notebooks", log_path, process)
+    server = Server(name, f"http://127.0.0.1:{port}", home / "notebooks", log_path, process)
     try:
         server.wait_until_up(probe)
     except BaseException:
