@@ -16,7 +16,7 @@ from qatexplorer.snapshot.records import FakeQuantSite
 from qatexplorer.views.figures_channels import channel_figure
 from qatexplorer.views.figures_training import curves_figure, scale_trace_figure
 from qatexplorer.views.names import KINDS, number, share
-from qatexplorer.views.theme import Theme, ThemeName, label, layout, theme_of
+from qatexplorer.views.theme import Theme, ThemeName, label, make_figure, theme_of
 
 __all__ = ["channel_figure", "curves_figure", "histogram_figure", "scale_trace_figure"]
 
@@ -39,28 +39,28 @@ def histogram_figure(
     """
     look = theme_of(theme)
     bars = _Bars(hist)
-    figure = go.Figure(layout=layout(look, site.path, _subtitle(hist, site), height=290))
-    for inside in (True, False):
-        figure.add_trace(_bar_trace(bars, inside, site, look))
+    data = [_bar_trace(bars, inside, site, look) for inside in (True, False)]
     # The axis of codes on top needs a trace of its own to be drawn.
-    figure.add_trace(go.Scatter(x=bars.view, y=[None, None], xaxis="x2", hoverinfo="skip"))
-    figure.update_layout(
-        xaxis=_bottom_axis(hist, bars),
-        xaxis2=_code_axis(hist, bars, look),
-        yaxis={
+    data.append(
+        {"type": "scatter", "x": bars.view, "y": [None, None], "xaxis": "x2", "hoverinfo": "skip"}
+    )
+    layout = {
+        "xaxis": _bottom_axis(hist, bars),
+        "xaxis2": _code_axis(hist, bars, look),
+        "yaxis": {
             "title": "values",
             "type": "log" if log else "linear",
             "range": _count_range(bars, log),
             "visible": bool(hist.edges),
         },
-        bargap=0,
-        barmode="overlay",
-        showlegend=False,
-        shapes=_border_lines(hist, bars, look),
-        annotations=_border_labels(hist, bars, look),
-    )
-    figure.layout.margin.t = 96 if bars.real else 64
-    return figure
+        "bargap": 0,
+        "barmode": "overlay",
+        "showlegend": False,
+        "shapes": _border_lines(hist, bars, look),
+        "annotations": _border_labels(hist, bars, look),
+        "margin": {"l": 56, "r": 18, "t": 96 if bars.real else 64, "b": 44},
+    }
+    return make_figure(look, site.path, _subtitle(hist, site), 290, data, layout)
 
 
 class _Bars:
@@ -128,24 +128,24 @@ def _grouped(hist: GridHistogram) -> tuple[list[float], list[int]]:
     return [edges[0], *inner, edges[-1]], list(groups.values())
 
 
-def _bar_trace(bars: _Bars, inside: bool, site: FakeQuantSite, look: Theme) -> go.Bar:
+def _bar_trace(bars: _Bars, inside: bool, site: FakeQuantSite, look: Theme) -> dict[str, Any]:
     picked = [i for i, n in enumerate(bars.counts) if n and bars.is_inside(i) == inside]
     edges = [bars.to_axis(edge) for edge in bars.edges]
-    colour = look.kinds[site.kind] if inside else look.clipped
-    return go.Bar(
-        x=[(edges[i] + edges[i + 1]) / 2 for i in picked],
-        width=[edges[i + 1] - edges[i] for i in picked],
-        y=[bars.counts[i] for i in picked],
-        text=[bars.hover(i) + ("" if inside else "<br>clipped") for i in picked],
-        textposition="none",
-        hovertemplate="%{text}<extra></extra>",
-        name="on the grid" if inside else "clipped",
-        marker={
-            "color": colour,
+    return {
+        "type": "bar",
+        "x": [(edges[i] + edges[i + 1]) / 2 for i in picked],
+        "width": [edges[i + 1] - edges[i] for i in picked],
+        "y": [bars.counts[i] for i in picked],
+        "text": [bars.hover(i) + ("" if inside else "<br>clipped") for i in picked],
+        "textposition": "none",
+        "hovertemplate": "%{text}<extra></extra>",
+        "name": "on the grid" if inside else "clipped",
+        "marker": {
+            "color": look.kinds[site.kind] if inside else look.clipped,
             "line": {"width": 1 if _few(bars) else 0, "color": look.paper},
             "pattern": {"shape": "" if inside else "/", "size": 5, "solidity": 0.45},
         },
-    )
+    }
 
 
 def _subtitle(hist: GridHistogram, site: FakeQuantSite) -> str:
@@ -202,7 +202,7 @@ def _code_axis(hist: GridHistogram, bars: _Bars, look: Theme) -> dict[str, Any]:
         "gridwidth": 1,
         "visible": bool(hist.edges) and (bars.real or few),
         "showticklabels": bars.real,
-        "title": {"text": "code" if bars.real else "", "standoff": 4},
+        "title": "code" if bars.real else "",
         "tickmode": "linear",
         "tick0": 0,
         "dtick": _tick_step(bars.codes[1] - bars.codes[0]),

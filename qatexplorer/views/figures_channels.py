@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from qatexplorer.snapshot.records import FakeQuantSite
 from qatexplorer.views.names import number
-from qatexplorer.views.theme import Theme, ThemeName, label, layout, theme_of
+from qatexplorer.views.theme import Theme, ThemeName, label, make_figure, theme_of
 
 MAX_CHANNEL_POINTS = 1024
 
@@ -26,27 +26,24 @@ def channel_figure(site: FakeQuantSite, theme: ThemeName | bool = "light") -> go
     step = -(-n // MAX_CHANNEL_POINTS) or 1
     index = list(range(0, n, step))
     by_scale = sorted(index, key=lambda i: site.scale[i])
-    subtitle = _channel_subtitle(site, step)
-    figure = go.Figure(layout=layout(look, f"{site.path}: channels", subtitle, height=330))
-    for trace in _channel_traces(site, index, look):
-        figure.add_trace(trace)
     wide = n > 0 and min(site.scale) > 0 and max(site.scale) > 20 * min(site.scale)
-    figure.update_layout(
-        showlegend=False,
-        xaxis={"title": f"channel (axis {site.ch_axis})", "anchor": "y2", "showgrid": False},
-        yaxis={
+    middle = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper"}
+    layout = {
+        "showlegend": False,
+        "xaxis": {"title": f"channel (axis {site.ch_axis})", "anchor": "y2", "showgrid": False},
+        "yaxis": {
             "domain": [0.6, 1.0],
             "title": "scale" + (" (log)" if wide else ""),
             "type": "log" if wide else "linear",
             "rangemode": "normal" if wide else "tozero",
         },
-        yaxis2={
+        "yaxis2": {
             "domain": [0.0, 0.48],
             "title": "range",
             "zeroline": True,
             "zerolinecolor": look.muted,
         },
-        yaxis3={
+        "yaxis3": {
             "overlaying": "y",
             "side": "right",
             "title": "zero_point",
@@ -56,12 +53,11 @@ def channel_figure(site: FakeQuantSite, theme: ThemeName | bool = "light") -> go
             "tickformat": "d",
             "visible": len(set(site.zero_point)) > 1,
         },
-        updatemenus=[_order_switch(site, index, by_scale, look)],
-    )
-    if n < 2:
-        middle = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper"}
-        figure.add_annotation(label(look, "One scale for the whole tensor.", **middle))
-    return figure
+        "updatemenus": [_order_switch(site, index, by_scale, look)],
+        "annotations": [label(look, "One scale for the whole tensor.", **middle)] if n < 2 else [],
+    }
+    title, subtitle = f"{site.path}: channels", _channel_subtitle(site, step)
+    return make_figure(look, title, subtitle, 330, _channel_traces(site, index, look), layout)
 
 
 def _channel_subtitle(site: FakeQuantSite, step: int) -> str:
@@ -74,7 +70,7 @@ def _channel_subtitle(site: FakeQuantSite, step: int) -> str:
 
 
 def _columns(site: FakeQuantSite, order: Sequence[int]) -> list[list[float | None]]:
-    """The y of each trace, with the channels in ``order``."""
+    """The y of the four traces, with the channels in ``order``."""
     known = len(site.min_val) == len(site.scale)
     lows: list[float | None] = [site.min_val[i] if known else None for i in order]
     highs: list[float | None] = [site.max_val[i] if known else None for i in order]
@@ -84,29 +80,30 @@ def _columns(site: FakeQuantSite, order: Sequence[int]) -> list[list[float | Non
     return [scales, lows, highs, zeros]
 
 
-def _channel_traces(site: FakeQuantSite, order: list[int], look: Theme) -> list[go.Scatter]:
+def _channel_traces(site: FakeQuantSite, order: list[int], look: Theme) -> list[dict[str, Any]]:
     colour = look.kinds[site.kind]
     x = list(range(len(order)))
     axes = ("y", "y2", "y2", "y3")
     names = ("scale", "smallest value", "largest value", "zero_point")
-    traces = []
+    traces: list[dict[str, Any]] = []
     for name, axis, y in zip(names, axes, _columns(site, order), strict=True):
-        line = {"color": colour, "width": 1.5, "shape": "hvh"}
+        line: dict[str, Any] = {"color": colour, "width": 1.5, "shape": "hvh"}
         if axis == "y3":
             line = {"color": look.muted, "width": 1, "dash": "dot", "shape": "hvh"}
         traces.append(
-            go.Scatter(
-                x=x,
-                y=y,
-                yaxis=axis,
-                mode="lines",
-                line=line,
-                name=name,
-                text=[str(i) for i in order],
-                fill="tonexty" if name == "largest value" else None,
-                fillcolor=f"rgba{(*_rgb(colour), 0.25)}",
-                hovertemplate=f"channel %{{text}}<br>{name} %{{y:.5g}}<extra></extra>",
-            )
+            {
+                "type": "scatter",
+                "x": x,
+                "y": y,
+                "yaxis": axis,
+                "mode": "lines",
+                "line": line,
+                "name": name,
+                "text": [str(i) for i in order],
+                "fill": "tonexty" if name == "largest value" else "none",
+                "fillcolor": f"rgba{(*_rgb(colour), 0.25)}",
+                "hovertemplate": f"channel %{{text}}<br>{name} %{{y:.5g}}<extra></extra>",
+            }
         )
     return traces
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from statistics import fmean, median
 from typing import Any
 
@@ -11,7 +12,7 @@ import plotly.graph_objects as go
 from qatexplorer.snapshot.records import SiteKind
 from qatexplorer.training.records import EpochRecord, History, SiteSample, StepRecord
 from qatexplorer.views.names import KINDS, number
-from qatexplorer.views.theme import Theme, ThemeName, label, layout, short, theme_of
+from qatexplorer.views.theme import Theme, ThemeName, label, make_figure, short, theme_of
 
 MAX_POINTS = 600
 _SYMBOLS: dict[SiteKind, str] = {"weight": "square", "input": "triangle-up", "output": "circle"}
@@ -32,47 +33,55 @@ def curves_figure(history: History, theme: ThemeName | bool = "light") -> go.Fig
     look = theme_of(theme)
     steps, epochs = history.steps, history.epochs
     ends = epoch_ends(steps, epochs)
-    figure = go.Figure(
-        layout=layout(look, "Training", _curves_subtitle(history, epochs), height=360)
-    )
     x, y = thin([s.step + 1 for s in steps], [s.loss for s in steps])
-    line = {"color": look.series[0], "width": 1}
-    figure.add_scatter(
-        x=x, y=y, name="loss per step", mode="lines", line=line, opacity=0.55,
-        hovertemplate="step %{x:.0f}<br>loss %{y:.4g}<extra></extra>",
-    )  # fmt: skip
-    mark = {"size": 7, "symbol": "circle"}
-    figure.add_scatter(
-        x=ends, y=[e.train_loss for e in epochs], name="mean loss of epoch",
-        mode="lines+markers", marker=mark, line={"color": look.series[0], "width": 2},
-        hovertemplate="epoch %{customdata}<br>mean loss %{y:.4g}<extra></extra>",
-        customdata=[e.epoch + 1 for e in epochs],
-    )  # fmt: skip
-    name = history.metric_name
-    figure.add_scatter(
-        x=ends, y=[e.metric for e in epochs], name=f"{name} (fake-quant)", yaxis="y2",
-        mode="lines+markers", marker={"size": 8, "symbol": "diamond"},
-        line={"color": look.series[1], "width": 2},
-        hovertemplate=f"epoch %{{customdata}}<br>{name} %{{y:.4f}}<extra></extra>",
-        customdata=[e.epoch + 1 for e in epochs],
-    )  # fmt: skip
     last = max([*ends, *(x[-1:]), 1])
-    figure.add_scatter(
-        x=[0, last], y=[history.baseline] * 2, name=f"{name} of the float model", yaxis="y2",
-        mode="lines", line={"color": look.muted, "width": 1.5, "dash": "dash"},
-        hovertemplate="float model %{y:.4f}<extra></extra>",
-    )  # fmt: skip
+    name = history.metric_name
+    numbers = [e.epoch + 1 for e in epochs]
+    data = [
+        _line(x, y, "loss per step", look.series[0], width=1, opacity=0.55,
+              hovertemplate="step %{x:.0f}<br>loss %{y:.4g}<extra></extra>"),
+        _line(ends, [e.train_loss for e in epochs], "mean loss of epoch", look.series[0],
+              mode="lines+markers", marker={"size": 7}, customdata=numbers,
+              hovertemplate="epoch %{customdata}<br>mean loss %{y:.4g}<extra></extra>"),
+        _line(ends, [e.metric for e in epochs], f"{name} (fake-quant)", look.series[1],
+              mode="lines+markers", marker={"size": 8, "symbol": "diamond"}, yaxis="y2",
+              customdata=numbers,
+              hovertemplate="epoch %{customdata}<br>%{y:.4f}<extra></extra>"),
+        _line([0, last], [history.baseline] * 2, f"{name} of the float model", look.muted,
+              width=1.5, dash="dash", yaxis="y2",
+              hovertemplate="float model %{y:.4f}<extra></extra>"),
+    ]  # fmt: skip
     shapes, labels = _markers(history, look)
-    figure.update_layout(
-        xaxis={"title": "step", "range": [0, last * 1.02], "anchor": "y2", "showgrid": False},
-        yaxis={"title": "loss", "domain": [0.54, 1.0], "rangemode": "tozero"},
-        yaxis2={"title": name, "domain": [0.0, 0.42], "anchor": "x", "tickformat": ".3~g"},
-        shapes=shapes,
-        annotations=labels,
-        legend={"y": 1.02},
-        margin={"t": 84},
-    )
-    return figure
+    layout = {
+        "xaxis": {"title": "step", "range": [0, last * 1.02], "anchor": "y2", "showgrid": False},
+        "yaxis": {"title": "loss", "domain": [0.54, 1.0], "rangemode": "tozero"},
+        "yaxis2": {
+            "title": escape(name),
+            "domain": [0.0, 0.42],
+            "anchor": "x",
+            "tickformat": ".3~g",
+        },
+        "shapes": shapes,
+        "annotations": labels,
+        "margin": {"l": 56, "r": 18, "t": 88, "b": 44},
+    }
+    return make_figure(look, "Training", _curves_subtitle(history, epochs), 360, data, layout)
+
+
+def _line(
+    x: Sequence[float],
+    y: Sequence[float | None],
+    name: str,
+    colour: str,
+    *,
+    width: float = 2,
+    dash: str = "solid",
+    mode: str = "lines",
+    **more: Any,
+) -> dict[str, Any]:
+    line = {"color": colour, "width": width, "dash": dash}
+    known = {"x": list(x), "y": list(y), "name": escape(name), "mode": mode, "line": line}
+    return {"type": "scatter", **known, **more}
 
 
 def _curves_subtitle(history: History, epochs: Sequence[EpochRecord]) -> str:
@@ -151,44 +160,54 @@ def scale_trace_figure(
     """
     look = theme_of(theme)
     one = len(samples) == 1
-    figure = go.Figure(layout=layout(look, _trace_title(samples), _trace_subtitle(samples)))
+    data = []
     for i, (path, taken) in enumerate(samples.items()):
         kind = (kinds or {}).get(path)
         colour = look.kinds[kind] if one and kind else look.series[i % len(look.series)]
-        line = {"color": colour, "width": 2, "dash": _DASHES[i // len(look.series) % 4]}
-        symbol = _SYMBOLS[kind] if kind else "circle"
-        figure.add_scatter(
-            x=[s.step for s in taken], y=[_middle(s.scale) for s in taken], line=line,
-            mode="lines+markers" if len(taken) <= 60 else "lines",
-            marker={"symbol": symbol, "size": 6},
-            name=f"{KINDS[kind].mark if kind else ''} {short(path, 40)}".strip(),
-            hovertemplate="step %{x}<br>scale %{y:.5g}<extra></extra>",
-        )  # fmt: skip
+        name = f"{KINDS[kind].mark if kind else ''} {short(path, 40)}".strip()
+        data.append(
+            _line(
+                [s.step for s in taken],
+                [_middle(s.scale) for s in taken],
+                name,
+                colour,
+                dash=_DASHES[i // len(look.series) % len(_DASHES)],
+                mode="lines+markers" if len(taken) <= 60 else "lines",
+                marker={"symbol": _SYMBOLS[kind] if kind else "circle", "size": 6},
+                hovertemplate="step %{x}<br>scale %{y:.5g}<extra></extra>",
+            )
+        )
+    layout: dict[str, Any] = {
+        "xaxis": {"title": "step", "showgrid": False, "anchor": "y2" if one else "y"},
+        "yaxis": {"title": "scale", "domain": [0.56, 1.0] if one else [0.0, 1.0]},
+        "showlegend": not one,
+    }
     if one:
-        _add_range(figure, next(iter(samples.values())), look)
-    figure.update_layout(
-        xaxis={"title": "step", "showgrid": False, "anchor": "y2" if one else "y"},
-        yaxis={"title": "scale", "domain": [0.56, 1.0] if one else [0.0, 1.0]},
-        showlegend=not one,
-        height=300,
-    )
-    if one:
-        figure.update_layout(yaxis2={"title": "range", "domain": [0.0, 0.44]})
-    return figure
+        data += _range_lines(next(iter(samples.values())), look)
+        layout["yaxis2"] = {"title": "range", "domain": [0.0, 0.44]}
+    return make_figure(look, _trace_title(samples), _trace_subtitle(samples), 300, data, layout)
 
 
-def _add_range(figure: go.Figure, taken: Sequence[SiteSample], look: Theme) -> None:
+def _range_lines(taken: Sequence[SiteSample], look: Theme) -> list[dict[str, Any]]:
     seen = [s for s in taken if s.min_val]
-    for name, values in (
-        ("smallest value", [min(s.min_val) for s in seen]),
-        ("largest value", [max(s.max_val) for s in seen]),
-    ):
-        figure.add_scatter(
-            x=[s.step for s in seen], y=values, yaxis="y2", mode="lines", name=name,
-            line={"color": look.muted, "width": 1.5},
-            fill="tonexty" if name == "largest value" else None, fillcolor=look.faint,
+    steps = [s.step for s in seen]
+    return [
+        _line(
+            steps,
+            values,
+            name,
+            look.muted,
+            width=1.5,
+            yaxis="y2",
+            fill=fill,
+            fillcolor=look.faint,
             hovertemplate=f"step %{{x}}<br>{name} %{{y:.5g}}<extra></extra>",
-        )  # fmt: skip
+        )
+        for name, fill, values in (
+            ("smallest value", "none", [min(s.min_val) for s in seen]),
+            ("largest value", "tonexty", [max(s.max_val) for s in seen]),
+        )
+    ]
 
 
 def _middle(scale: Sequence[float]) -> float | None:
