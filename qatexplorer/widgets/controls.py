@@ -44,9 +44,9 @@ class Message(Html):
         self.html = ""
 
 
-def button(text: str, tip: str, *, primary: bool = False, icon: str = "") -> widgets.Button:
-    """A push button with a tooltip."""
-    made = widgets.Button(description=text, tooltip=tip, icon=icon)
+def button(text: str, tip: str, *, primary: bool = False) -> widgets.Button:
+    """A push button with a tooltip. No icon: those come from a font that Voila fetches."""
+    made = widgets.Button(description=text, tooltip=tip)
     made.layout.width = "auto"
     made.button_style = "primary" if primary else ""
     return made

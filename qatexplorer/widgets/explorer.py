@@ -16,6 +16,7 @@ from qatexplorer.inputs import describe_inputs
 from qatexplorer.session import Session, SessionEvent
 from qatexplorer.views.names import count
 from qatexplorer.views.options import header_html
+from qatexplorer.views.story import stage_entries, story_html
 from qatexplorer.widgets.bridge import Bridge, Job, Jobs
 from qatexplorer.widgets.controls import Html, Message, button, labelled, row
 from qatexplorer.widgets.panes import Panes
@@ -23,7 +24,6 @@ from qatexplorer.widgets.results import ResultsPanel
 from qatexplorer.widgets.settings import SettingsPanel
 from qatexplorer.widgets.stagebar import StageBar
 from qatexplorer.widgets.training import TrainingPanel
-from qatexplorer.views.story import stage_entries, story_html
 
 _PROGRESS_S = 0.25
 
@@ -169,9 +169,7 @@ class Explorer(widgets.VBox):
         if session is None:
             return
         diffs = session.summaries
-        self.bar.stages = stage_entries(
-            session.flow.stages, session.stage, session.reached, diffs
-        )
+        self.bar.stages = stage_entries(session.flow.stages, session.stage, session.reached, diffs)
         stage = session.flow.stage(session.stage)
         self.story.html = story_html(stage, session.snapshot, session.diff)
         needs_mode = not session.snapshots[session.stages[0]].training

@@ -21,6 +21,8 @@ from qatexplorer.widgets.inspector import InspectorWidget
 from qatexplorer.widgets.tree import TreeWidget
 
 _LIVE_S = 0.7
+_HEIGHT = 600
+_GRAPH_BARS = 72  # its tool bar and status line
 
 
 class Panes(widgets.Box):
@@ -29,9 +31,10 @@ class Panes(widgets.Box):
     def __init__(self, bridge: Bridge, select: Callable[[str], Any]) -> None:
         self._bridge = bridge
         self._session: Session | None = None
-        self.tree = TreeWidget()
-        self.graph = GraphWidget()
+        self.tree = TreeWidget(height=_HEIGHT)
+        self.graph = GraphWidget(height=_HEIGHT - _GRAPH_BARS)
         self.inspector = InspectorWidget()
+        self.inspector.add_class("qx-inspector-pane")
         for widget in (self.tree, self.graph, self.inspector):
             widget.observe(lambda change: select(change["new"]), "selected")
         self.graph.observe(lambda _change: self._draw_figures(), "dark")
@@ -103,5 +106,7 @@ class Panes(widgets.Box):
             figures["channels"] = channel_figure(site, dark)
         samples = session.run.history.samples(site.path) if session.run is not None else ()
         if len(samples) > 1:
-            figures["trace"] = scale_trace_figure({site.path: samples}, {site.path: site.kind}, dark)
+            figures["trace"] = scale_trace_figure(
+                {site.path: samples}, {site.path: site.kind}, dark
+            )
         self.inspector.show_figures(figures)

@@ -52,7 +52,7 @@ class SettingsPanel(widgets.VBox):
         self.outcome = Html()
         self.apply.on_click(lambda _: self._apply())
         self.auto.on_click(lambda _: self._find_again())
-        self.compare.on_click(lambda _: self._compare())
+        self.compare.on_click(lambda _: self._try_each_way())
         self.check.on_click(lambda _: self._check())
         super().__init__(
             [
@@ -102,7 +102,7 @@ class SettingsPanel(widgets.VBox):
         if session is not None:
             self._start_job("finding runs", lambda _job: session.configure(fusion="auto"))
 
-    def _compare(self) -> None:
+    def _try_each_way(self) -> None:
         session = self._session
         if session is None:
             return

@@ -34,7 +34,9 @@ class TrainingPanel(widgets.VBox):
         self._bridge, self._act, self._start_job = bridge, act, start_job
         self._session: Session | None = None
         self.dark = False
-        self.epochs = labelled(widgets.BoundedIntText(3, min=1, max=10_000), "Epochs", width="120px")
+        self.epochs = labelled(
+            widgets.BoundedIntText(3, min=1, max=10_000), "Epochs", width="120px"
+        )
         self.lr = labelled(widgets.FloatText(1e-3, step=1e-4), "Learning rate", width="170px")
         self.freeze_observers = labelled(
             widgets.Text("", placeholder="never"),
@@ -48,12 +50,12 @@ class TrainingPanel(widgets.VBox):
             "0-based epoch from which on batch-norm running statistics stand still",
             width="255px",
         )
-        self.train = button("Train", "Real QAT epochs in the background", primary=True, icon="play")
-        self.pause = button("Pause", "Stand still after the step in hand", icon="pause")
-        self.resume = button("Resume", "Go on", icon="play")
-        self.stop = button("Stop", "End after the step in hand; the model is kept", icon="stop")
+        self.train = button("Train", "Real QAT epochs in the background", primary=True)
+        self.pause = button("Pause", "Stand still after the step in hand")
+        self.resume = button("Resume", "Go on")
+        self.stop = button("Stop", "End after the step in hand; the model is kept")
         self.calibrate = button(
-            "Calibrate only", "Observers see 8 training batches; no weight changes", icon="crosshairs"
+            "Calibrate only", "Observers see 8 training batches; no weight changes"
         )
         self.bar = widgets.FloatProgress(0.0, min=0.0, max=1.0)
         self.bar.layout.width = "220px"
@@ -68,8 +70,13 @@ class TrainingPanel(widgets.VBox):
             [
                 row(self.epochs, self.lr, self.freeze_observers, self.freeze_bn),
                 row(
-                    self.train, self.pause, self.resume, self.stop, self.calibrate,
-                    self.bar, self.words,
+                    self.train,
+                    self.pause,
+                    self.resume,
+                    self.stop,
+                    self.calibrate,
+                    self.bar,
+                    self.words,
                 ),
                 self.curves,
             ]

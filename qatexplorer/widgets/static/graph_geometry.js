@@ -40,8 +40,15 @@ function opsText(item) {
   return [item.sub, ops, item.int8 ? `${item.int8} int8` : ""].filter(Boolean).join(" · ");
 }
 
-/** Box of a node or a closed group: its own size, and what its marks add around it. */
+/** Box of a node or a closed group, measured once per scene. */
 function measureItem(index, item, lr, family) {
+  const key = `${item.id}|${lr}|${family}`;
+  if (!index.measured.has(key)) index.measured.set(key, measureBox(item, lr, family));
+  return index.measured.get(key);
+}
+
+/** Its own size, and what its marks add around it. */
+function measureBox(item, lr, family) {
   const isGroup = Boolean(item.children);
   const label = fitText(item.label, 190, FONT.label, family);
   const sub = fitText(isGroup ? opsText(item) : item.sub, 200, FONT.sub, family);
