@@ -14,6 +14,8 @@ from tests.unit.graph_models import call, flat_net, function, residual_net, site
 
 from .graph_page import graph_server, item_selector, open_graph, set_trait, trait
 
+pytestmark = pytest.mark.browser
+
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
@@ -243,18 +245,21 @@ def test_deep_nesting_steps_inside_instead_of_drawing_too_much(page: Page, addre
 def test_keyboard(page: Page, address: str, small: dict[str, Any]) -> None:
     open_graph(page, address, small)
     focus(page)
-    for key, item in [
-        ("ArrowDown", "n:quant"),
-        ("ArrowDown", "n:conv1"),
-        ("ArrowDown", "n:left"),
-        ("ArrowRight", "n:right"),
-        ("ArrowLeft", "n:left"),
-        ("ArrowDown", "n:add"),
-        ("ArrowUp", "n:left"),
-        ("ArrowUp", "n:conv1"),
+    pair = ["n:left", "n:right"]
+    pair.sort(key=lambda item: shown(page, item).bounding_box()["x"])
+    page.keyboard.press("ArrowDown")
+    for key, expected in [
+        ("ArrowDown", ["n:conv1"]),
+        ("ArrowDown", pair),
+        ("ArrowRight", pair[1:]),
+        ("ArrowLeft", pair[:1]),
+        ("ArrowRight", pair[1:]),
+        ("ArrowDown", ["n:add"]),
+        ("ArrowUp", pair),
+        ("ArrowUp", ["n:conv1"]),
     ]:
         page.keyboard.press(key)
-        assert cursor(page) == item, key
+        assert cursor(page) in expected, key
     active = page.locator(".qxg-svg").get_attribute("aria-activedescendant")
     assert page.evaluate("(id) => document.getElementById(id).dataset.item", active) == "n:conv1"
     page.keyboard.press("Enter")

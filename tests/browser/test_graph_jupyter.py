@@ -1,0 +1,66 @@
+"""The graph widget for real: a kernel behind it, in JupyterLab and in Voila."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from .notebook import open_notebook, run_all_cells, set_theme, voila_page, write_notebook
+from .servers import Server
+
+pytestmark = pytest.mark.browser
+
+CELL = """
+import ipywidgets
+from IPython.display import display
+from qatexplorer import zoo
+from qatexplorer.session import Session
+from qatexplorer.snapshot.diff import diff
+from qatexplorer.views.scene import build_scene
+from qatexplorer.widgets.graph import GraphWidget
+
+example = zoo.load("digits_cnn")
+session = Session(example.model, example.example_inputs, data=example.data)
+session.goto("insert")
+scene = build_scene(session.snapshot, diff(session.snapshots["swap"], session.snapshot).paths)
+graph = GraphWidget(scene, selected="module:conv1", height=460)
+heard = ipywidgets.HTML("")
+button = ipywidgets.Button(description="pick from Python")
+graph.observe(lambda c: setattr(heard, "value", f"heard {c.new} dark={graph.dark}"), "selected")
+button.on_click(lambda _: setattr(graph, "selected", "site:conv2.weight_fake_quant"))
+svg = ipywidgets.Button(description="svg")
+svg.on_click(lambda _: graph.request_svg(lambda t: setattr(heard, "value", f"svg of {len(t)}")))
+display(graph, ipywidgets.HBox([button, svg, heard]))
+"""
+
+
+def check_two_way(page: Page, dark: str) -> None:
+    expect(page.locator("[data-item='n:conv1'].qxg-selected")).to_be_visible(timeout=60_000)
+    page.locator(".qxg-world [data-site='conv1.activation_post_process']").click()
+    text = f"heard site:conv1.activation_post_process dark={dark}"
+    expect(page.get_by_text(text)).to_be_visible()
+    page.get_by_role("button", name="pick from Python").click()
+    expect(
+        page.locator(".qxg-mark.qxg-selected[data-site='conv2.weight_fake_quant']")
+    ).to_be_visible()
+    page.get_by_role("button", name="svg", exact=True).click()
+    expect(page.get_by_text("svg of")).to_be_visible()
+    size = int(str(page.get_by_text("svg of").first.text_content()).split()[-1])
+    assert size > 5000
+
+
+def test_in_jupyterlab_dark(page: Page, lab: Server, clean_kernels: None) -> None:
+    write_notebook(lab.root / "graph.ipynb", [CELL])
+    open_notebook(page, lab, "graph.ipynb")
+    set_theme(page, "dark")
+    run_all_cells(page)
+    check_two_way(page, "True")
+
+
+def test_in_voila(page: Page, voila: Callable[..., Server], tmp_path: Path) -> None:
+    server = voila(write_notebook(tmp_path / "graph.ipynb", [CELL]))
+    voila_page(page, server)
+    check_two_way(page, "False")
