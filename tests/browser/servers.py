@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import json
 import os
@@ -155,6 +156,13 @@ def _children(pid: int) -> list[psutil.Process]:
         return []
 
 
+def _die_with_parent() -> None:
+    """Ask Linux to end this new process when its parent is killed before it could clean up."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+
+
 def isolated_env(home: Path) -> dict[str, str]:
     """Environment in which Jupyter reads and writes only below ``home``.
 
@@ -292,6 +300,7 @@ def start_command(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_die_with_parent,
         )
     server = Server(name, f"http://127.0.0.1:{port}", home / "notebooks", log_path, process)
     try:

@@ -202,6 +202,7 @@ class TestGuard:
         assert is_local(url) is local
 
 
+@pytest.mark.usefixtures("chromium")
 def test_a_dirty_page_makes_its_test_fail(tmp_path: Path) -> None:
     """A test whose own asserts all hold still fails, in its call phase, when the page is dirty."""
     (tmp_path / "test_dirty.py").write_text(
