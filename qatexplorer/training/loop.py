@@ -7,7 +7,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -72,6 +72,7 @@ class Loop:
         self.last_loss: float | None = None
         self.phase = "start"
         self._detail = ""
+        self._paused_s = self._paused_since = 0.0
         self._in_hand: tuple[Any, Any] = (None, None)
         self.steps_per_epoch = _length(data.train)
         self._step_times: deque[float] = deque(maxlen=50)
@@ -92,10 +93,11 @@ class Loop:
         self._optimizer = self._make_optimizer()
         self._buffers, self._epoch_start = BufferBackup(self.model), ModelBackup(self.model)
         try:
-            for epoch in range(self.config.epochs):
-                self.epoch = epoch
-                if self._run_epoch():
-                    return True
+            with self._random.inside():
+                for epoch in range(self.config.epochs):
+                    self.epoch = epoch
+                    if self._run_epoch():
+                        return True
             return False
         except KeyboardInterrupt:
             self._undo_half_a_step()
@@ -107,7 +109,6 @@ class Loop:
                 raise
             raise failed from error
         finally:
-            self._random.leave()
             self._in_hand = (None, None)
             self._optimizer.zero_grad(set_to_none=True)
 
@@ -146,15 +147,11 @@ class Loop:
         train_mode(self.model, frozen[1])
         self._epoch_start.save()
         self.batch, total, samples = 0, 0.0, 0
-        paused = self._paused_s = 0.0
+        self._paused_s = 0.0
         self.phase = "data"
-        with self._random.inside():
-            batches = iter(self.data.train)
-        while True:
-            if self._stop_asked():
-                return True
-            with self._random.inside():
-                record = self._next_step(batches)
+        batches = iter(self.data.train)
+        while not self._should_stop():
+            record = self._next_step(batches)
             if record is None:
                 break
             self.history.add_step(record)
@@ -163,15 +160,16 @@ class Loop:
             self.step += 1
             self.batch += 1
             self._report()
+        else:
+            return True
         self._check_length()
         value = self._evaluate()
-        paused = self._paused_s
         self.history.add_epoch(
             EpochRecord(
                 epoch=self.epoch,
                 train_loss=total / max(samples, 1),
                 metric=value.value if value.complete else None,
-                seconds=time.perf_counter() - started - paused,
+                seconds=time.perf_counter() - started - self._paused_s,
                 observers_frozen=frozen[0],
                 bn_frozen=frozen[1],
                 lr=float(self._optimizer.param_groups[0]["lr"]),
@@ -179,13 +177,19 @@ class Loop:
         )
         return not value.complete
 
-    def _stop_asked(self) -> bool:
-        since = time.perf_counter()
-        # A pause can be long; the user's random numbers are theirs meanwhile.
-        with self._random.outside():
-            stop = self._should_stop()
-        self._paused_s += time.perf_counter() - since
-        return stop
+    def outside(self) -> AbstractContextManager[None]:
+        """For what is not training (a pause, subscribers): random numbers are the user's."""
+        return self._random.outside()
+
+    def pausing(self, begins: bool) -> None:
+        """A pause begins or ends; its time counts for no epoch."""
+        self.mark("paused" if begins else "resumed")
+        if begins:
+            self._paused_since = time.perf_counter()
+            self._random.leave()
+        else:
+            self._paused_s += time.perf_counter() - self._paused_since
+            self._random.enter()
 
     def _freeze(self) -> tuple[bool, bool]:
         observers, batch_norm = self.config.freeze_observer_epoch, self.config.freeze_bn_epoch
@@ -266,14 +270,13 @@ class Loop:
         self.phase = "evaluation"
         self._evaluating_since = time.perf_counter()
         paused = self._paused_s
-        with self._random.inside():
-            value = evaluate(
-                self.model,
-                self.data.eval,
-                self.metric,
-                should_stop=self._stop_asked,
-                on_batch=lambda count: self._report(),
-            )
+        value = evaluate(
+            self.model,
+            self.data.eval,
+            self.metric,
+            should_stop=self._should_stop,
+            on_batch=lambda count: self._report(),
+        )
         if value.complete:
             self._eval_s = value.seconds - (self._paused_s - paused)
         self._evaluating_since = None

@@ -18,7 +18,7 @@ class OwnRandomState:
     order of the batches would depend on how often the user has iterated before.
 
     torch's default generator belongs to the process, not to a thread: random numbers that another
-    thread draws while a step of a background run is inside come out of the run's stream.
+    thread draws while a background run is inside come out of the run's stream.
     """
 
     def __init__(self, seed: int, sources: Iterable[Any] = ()) -> None:

@@ -83,7 +83,7 @@ class TrainingRun:
             loss,
             metric,
             self.history,
-            should_stop=lambda: self._control.should_stop(self._mark_pause),
+            should_stop=lambda: self._control.should_stop(self._loop.pausing),
             report=self._report,
         )
         self._thread: threading.Thread | None = None
@@ -206,9 +206,6 @@ class TrainingRun:
         finally:
             signals.signal(signals.SIGINT, before)
 
-    def _mark_pause(self, begins: bool) -> None:
-        self._loop.mark("paused" if begins else "resumed")
-
     def _report(self) -> None:
         if time.perf_counter() - self._emitted >= EMIT_EVERY_S:
             self._emit()
@@ -216,7 +213,8 @@ class TrainingRun:
     def _emit(self) -> None:
         self._emitted = time.perf_counter()
         try:
-            self.signal.emit(self.progress)
+            with self._loop.outside():
+                self.signal.emit(self.progress)
         except Exception:
             if not self._complained:
                 self._complained = True
