@@ -10,7 +10,7 @@ from torch import nn
 from qatexplorer.data import call_model
 from qatexplorer.errors import StageError
 from qatexplorer.histograms import GridHistogram, capture_histograms
-from qatexplorer.snapshot.preserve import preserved_state
+from qatexplorer.snapshot.preserve import preserved_rng, preserved_state
 
 
 def histogram_of(model: nn.Module, inputs: Any, site: str) -> GridHistogram:
@@ -23,8 +23,7 @@ def histogram_of(model: nn.Module, inputs: Any, site: str) -> GridHistogram:
     """
     with preserved_state(model):
         if not _has_range(model.get_submodule(site)):
-            with torch.no_grad():
-                call_model(model, inputs)
+            _show_once(model, inputs)
         found = capture_histograms(model, inputs, [site])
     if site not in found:
         raise StageError(
@@ -34,6 +33,16 @@ def histogram_of(model: nn.Module, inputs: Any, site: str) -> GridHistogram:
             remedy="If its layer runs only sometimes, choose example inputs that reach it.",
         )
     return found[site]
+
+
+def _show_once(model: nn.Module, inputs: Any) -> None:
+    """Let the observers see one forward, and nothing else: the next forward must be the same."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+    statistics = [(b, b.clone()) for m in norms for b in m._buffers.values() if b is not None]
+    with preserved_rng(), torch.no_grad():
+        call_model(model, inputs)
+        for buffer, before in statistics:
+            buffer.copy_(before)
 
 
 def _has_range(quantizer: nn.Module) -> bool:

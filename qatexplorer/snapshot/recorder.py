@@ -19,23 +19,15 @@ from qatexplorer.snapshot.records import Graph, GraphEdge, GraphNode, NodeOp
 from qatexplorer.snapshot.trace import (
     first_tensor_info,
     functional_calls_as_nodes,
+    tensors_in,
     user_source,
 )
 
 # Reading a shape or a flag is no operation on data.
 _NOT_OPERATIONS = frozenset(
     {"size", "dim", "stride", "numel", "is_floating_point", "is_contiguous", "storage_offset"}
+    | {"__get__", "__set__"}
 )
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, dict):
-        return [t for v in value.values() for t in _tensors(v)]
-    if isinstance(value, (tuple, list)):
-        return [t for v in value for t in _tensors(v)]
-    return []
 
 
 class _Recorder(TorchFunctionMode):
@@ -50,7 +42,7 @@ class _Recorder(TorchFunctionMode):
         self._inside_leaf = 0
 
     def add(self, op: NodeOp, target: str, label: str, path: str, inputs: Any, result: Any) -> None:
-        producers = [self._producer(tensor) for tensor in _tensors(inputs)]
+        producers = [self._producer(tensor) for tensor in tensors_in(inputs)]
         node_id = f"n{len(self.nodes)}"
         for producer in producers:
             if producer is not None:
@@ -60,7 +52,7 @@ class _Recorder(TorchFunctionMode):
         self.nodes.append(
             GraphNode(node_id, op, target, label, path, self._scopes[-1], shape, dtype, source)
         )
-        for tensor in _tensors(result):
+        for tensor in tensors_in(result):
             self._producers[id(tensor)] = (weakref.ref(tensor), node_id)
 
     def _producer(self, tensor: torch.Tensor) -> str | None:
@@ -85,7 +77,11 @@ class _Recorder(TorchFunctionMode):
         finally:
             self._inside_leaf -= 1
         name = getattr(func, "__name__", str(func))
-        if not _tensors(result) or name in _NOT_OPERATIONS or name in ("__get__", "__set__"):
+        if (
+            first_tensor_info(result) is None
+            or name in _NOT_OPERATIONS
+            or name in ("__get__", "__set__")
+        ):
             return result
         target = resolve_name(func) or name
         is_method = target.startswith("torch.Tensor.")
@@ -150,7 +146,7 @@ def recorded_graph(model: nn.Module, inputs: Any, note: str = "") -> Graph:
         handles.append(module.register_forward_pre_hook(before, prepend=True))
         handles.append(module.register_forward_hook(after, with_kwargs=True))
     try:
-        for index, tensor in enumerate(_tensors((args, kwargs))):
+        for index, tensor in enumerate(tensors_in((args, kwargs))):
             name = f"input{index + 1}" if index else "input"
             recorder.add("placeholder", name, name, "", (), tensor)
         with torch.no_grad(), functional_calls_as_nodes(model, recorder.functional_call), recorder:

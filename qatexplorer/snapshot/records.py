@@ -8,10 +8,10 @@ browser.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 SiteKind = Literal["weight", "input", "output"]
 """What a fake quant quantizes: a parameter, the model's (or island's) input, a module's output."""
@@ -219,6 +219,14 @@ class Snapshot:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     extras: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __getstate__(self) -> dict[str, object]:
+        # A mapping proxy cannot be pickled, and the tables below are made again when asked for.
+        state: dict[str, object] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**state, "extras": dict(self.extras)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, extras=MappingProxyType(state["extras"]))
 
     @cached_property
     def by_path(self) -> Mapping[str, ModuleRecord]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import os
@@ -116,18 +117,24 @@ class _ShapeRun(fx.Interpreter):
 
 def first_tensor_info(value: Any) -> tuple[tuple[int, ...], str] | None:
     """(shape, dtype) of the first tensor in ``value``, None if there is none."""
-    if isinstance(value, torch.Tensor):
-        return tuple(value.shape), str(value.dtype)
-    items: Any = ()
-    if isinstance(value, dict):
-        items = value.values()
-    elif isinstance(value, (tuple, list)):
-        items = value
-    for item in items:
-        found = first_tensor_info(item)
-        if found is not None:
-            return found
+    for tensor in tensors_in(value):
+        return tuple(tensor.shape), str(tensor.dtype)
     return None
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """All tensors in nested tuples, lists, dicts and dataclasses, in order."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors_in(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from tensors_in(getattr(value, field.name, None))
 
 
 def fx_graph(model: nn.Module, inputs: Any) -> Graph:
@@ -148,7 +155,7 @@ def fx_graph(model: nn.Module, inputs: Any) -> Graph:
     values = [bound.arguments[name] for name in list(signature.parameters)[: len(placeholders)]]
     with torch.no_grad():
         _ShapeRun(model, traced).run(*values)
-    return _to_records(traced)
+    return _to_records(traced, model)
 
 
 def _only_guards(traced: fx.Graph) -> set[fx.Node]:
@@ -162,17 +169,33 @@ def _only_guards(traced: fx.Graph) -> set[fx.Node]:
     return guards
 
 
-def _to_records(traced: fx.Graph) -> Graph:
+def _to_records(traced: fx.Graph, model: nn.Module) -> Graph:
     nodes = []
     edges: dict[tuple[str, str], GraphEdge] = {}
     guards = _only_guards(traced)
+    # FX gives an in-place operation a value of its own; who reads the old one gets the new.
+    written: dict[fx.Node, fx.Node] = {}
     for node in traced.nodes:
         if node in guards:
             continue
         nodes.append(_node_record(node))
         for source in node.all_input_nodes:
-            edges.setdefault((source.name, node.name), GraphEdge(source.name, node.name))
+            start = written.get(source, source).name
+            edges.setdefault((start, node.name), GraphEdge(start, node.name))
+        if node.args and isinstance(node.args[0], fx.Node) and _writes_in_place(node, model):
+            newest = written.get(node.args[0], node.args[0])
+            written |= {old: node for old, new in written.items() if new is newest}
+            written |= {node.args[0]: node, newest: node}
     return Graph(tuple(nodes), tuple(edges.values()), origin="torch.fx")
+
+
+def _writes_in_place(node: fx.Node, model: nn.Module) -> bool:
+    if node.op == "call_module":
+        return getattr(model.get_submodule(str(node.target)), "inplace", False) is True
+    if node.op not in ("call_method", "call_function"):
+        return False
+    name = str(getattr(node.target, "__name__", node.target))
+    return node.kwargs.get("inplace") is True or (name.endswith("_") and name[-2:] != "__")
 
 
 def _node_record(node: fx.Node) -> GraphNode:
