@@ -139,7 +139,8 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 def _add_evidence(item: pytest.Item) -> None:
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", item.name)
     folder = _folder(item.config.rootpath / ".pytest_cache" / "browser")
-    for index, guard in enumerate(item.stash.get(GUARDS, [])):
+    guards: list[Guard] = item.stash.get(GUARDS, [])
+    for index, guard in enumerate(guards):
         try:
             seen = "\n".join(str(finding) for finding in guard.unexcused()) or "nothing"
             item.add_report_section("call", f"guard {index}", seen)
