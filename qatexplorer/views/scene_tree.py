@@ -178,8 +178,8 @@ def _split_large(tree: SceneTree, max_children: int) -> None:
 
 def _chunks(count: int, most: int) -> int:
     """How many parts to make of ``count`` children: the same number at every level of nesting."""
-    levels = 1
-    while most**levels < count:
-        levels += 1
-    parts = max(2, math.ceil(count ** (1 / levels) - 1e-9))
+    levels, room = 1, most
+    while room < count:
+        levels, room = levels + 1, room * most
+    parts = max(2, math.ceil(math.pow(count, 1 / levels) - 1e-9))
     return min(most, parts)

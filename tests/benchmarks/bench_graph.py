@@ -58,7 +58,7 @@ def first_picture(browser: Browser, address: str, scene: dict[str, Any]) -> tupl
 
 def opening_times(page: Page, scene: dict[str, Any], most: int) -> list[float]:
     """Opens up to ``most`` groups, those around each of them before it."""
-    groups = [g for g in scene["groups"][1:]]
+    groups = list(scene["groups"][1:])
     step = max(1, len(groups) // most)
     parents = {g["id"]: g["parent"] for g in groups}
     times: list[float] = []
@@ -82,9 +82,7 @@ def main() -> None:
     head = ("graph", "nodes", "sites", "scene ms", "kB", "first ms", "open median", "max", "opened")
     print(" | ".join(f"{h:>12}" for h in head))
     with sync_playwright() as play, graph_server() as address:
-        browser = play.chromium.launch(
-            executable_path=find_chromium(), args=list(CHROMIUM_ARGS)
-        )
+        browser = play.chromium.launch(executable_path=find_chromium(), args=list(CHROMIUM_ARGS))
         for name, snap in shapes().items():
             built = []
             for _ in range(options.rounds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 from qatexplorer.snapshot.records import (
@@ -82,7 +83,7 @@ def snapshot(
 
 
 def chain_edges(nodes: Sequence[GraphNode]) -> list[tuple[str, str]]:
-    return [(a.id, b.id) for a, b in zip(nodes, nodes[1:])]  # noqa: B905 - one shorter
+    return [(a.id, b.id) for a, b in itertools.pairwise(nodes)]
 
 
 def residual_net(stages: int, blocks: int, layers: int) -> Snapshot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -118,7 +119,7 @@ def has_cycle_between_children(scene: dict) -> bool:
 
     for s, t, _ in scene["edges"]:
         a, b = chain(scene["nodes"][s]["id"]), chain(scene["nodes"][t]["id"])
-        for (above, x), (_, y) in zip(zip(a, a[1:]), zip(b, b[1:])):  # noqa: B905
+        for (above, x), (_, y) in zip(itertools.pairwise(a), itertools.pairwise(b)):  # noqa: B905
             if x != y:
                 order = groups[above]["children"]
                 if order.index(x) > order.index(y):
@@ -214,8 +215,10 @@ def test_changes_are_marked_and_reach_the_groups_around() -> None:
     snap = snapshot(nodes, chain_edges(nodes), sites)
     scene = build_scene(snap, frozenset({"one.conv.weight_fake_quant"}))
     groups, drawn = table(scene, "groups"), table(scene, "nodes")
-    assert drawn["n:a"]["changed"] and not drawn["n:b"]["changed"]
-    assert groups["g:one"]["inside"] and not groups["g:one"]["changed"]
+    assert drawn["n:a"]["changed"]
+    assert not drawn["n:b"]["changed"]
+    assert groups["g:one"]["inside"]
+    assert not groups["g:one"]["changed"]
     assert not groups["g:two"]["inside"]
     assert scene["sites"]["one.conv.weight_fake_quant"]["changed"]
     assert not scene["sites"]["two.conv.weight_fake_quant"]["changed"]
@@ -246,8 +249,10 @@ def test_a_cycle_is_said_to_close() -> None:
 def test_without_a_graph_the_reason_is_given() -> None:
     empty = Snapshot("eager", "convert", (module(""),), (), None, notes=("It does not run.",))
     scene = build_scene(empty)
-    assert not scene["nodes"] and not scene["groups"]
-    assert "'convert'" in scene["reason"] and "It does not run." in scene["reason"]
+    assert not scene["nodes"]
+    assert not scene["groups"]
+    assert "'convert'" in scene["reason"]
+    assert "It does not run." in scene["reason"]
     nothing = Snapshot("eager", "float", (module(""),), (), Graph((), ()))
     assert "without operations" in build_scene(nothing)["reason"]
 
@@ -260,7 +265,8 @@ def test_the_tooltip_of_a_fake_quant_tells_its_qparams() -> None:
         assert part in text
     unseen = site("c", "output", min_val=(), max_val=(), calls_per_forward=0)
     entry = build_scene(snapshot([call("c", "c", "")], [], [unseen]))["sites"][unseen.path]
-    assert entry["off"] and "has seen no data yet" in entry["tip"]
+    assert entry["off"]
+    assert "has seen no data yet" in entry["tip"]
 
 
 def test_a_large_nested_net_is_built_quickly_and_whole() -> None:

@@ -125,7 +125,8 @@ function download(text, name) {
 }
 
 function render({ model, el }) {
-  const root = html("div", { class: "qxg" });
+  // JupyterLab's own shortcuts would act on the cell: "m" makes it Markdown, "0 0" restarts.
+  const root = html("div", { class: "qxg", "data-lm-suppress-shortcuts": "true" });
   const bar = html("div", { class: "qxg-bar", role: "toolbar", "aria-label": "Graph tools" });
   const stage = html("div", { class: "qxg-stage" });
   const status = html("div", { class: "qxg-status", role: "status", "aria-live": "polite" });
@@ -228,9 +229,10 @@ function render({ model, el }) {
   system.addEventListener("change", paintTheme);
   const paintHeight = () => stage.style.setProperty("height", `${model.get("height")}px`);
   const onScene = async () => {
+    const first = !view.picture;
     await view.setScene(model.get("scene") || {}, model.get("opened") || []);
     paintCrumbs();
-    if (model.get("selected")) await view.select(model.get("selected"), true);
+    if (model.get("selected")) await view.select(model.get("selected"), first);
   };
   const onSelected = () => {
     if (model.get("selected") !== view.selection) view.select(model.get("selected"), true);
@@ -248,7 +250,10 @@ function render({ model, el }) {
     if (stage.clientWidth && !view.seen) {
       view.seen = true;
       if (stage.clientWidth < 760) legendButton.click();
-      view.fitReadable();
+      view.remeasure().then(() => {
+        view.fitReadable();
+        if (view.selection) view.select(view.selection, true);
+      });
     }
   });
   sized.observe(stage);

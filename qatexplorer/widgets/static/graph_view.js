@@ -56,6 +56,16 @@ class GraphView {
     await this.apply(opened, this.root, { what: "scene", began, anchor: this.centreItem() });
   }
 
+  /** Text was measured before the widget was in the page, in another font: measures again. */
+  remeasure() {
+    const family = getComputedStyle(this.svg).fontFamily || "sans-serif";
+    if (family === this.family) return Promise.resolve(false);
+    this.family = family;
+    this.layouter.forget();
+    if (!this.index.nodes.length) return Promise.resolve(false);
+    return this.apply(this.target, this.root, { what: "scene" });
+  }
+
   /** Lays out and draws the state wanted; the state before stays until that is done. */
   async apply(opened, root, { what, began = performance.now(), anchor = null, keep = null, say = "" }) {
     const fitted = this.withinBudget(opened, root, keep);
