@@ -110,8 +110,7 @@ class Session(StageWalk):
         with self._lock:
             self._require_idle("start another run")
             self.goto(self.flow.train_stage)
-            self._bench.int8 = None
-            self._snapshots.pop(self.flow.int8_stage, None)
+            self._forget_converted()
             baseline = self._assessor.float_metric()
             run = TrainingRun(
                 self._bench.own_work(),
@@ -147,8 +146,7 @@ class Session(StageWalk):
         with self._lock:
             self._require_idle("calibrate")
             self.goto(self.flow.train_stage)
-            self._bench.int8 = None
-            self._snapshots.pop(self.flow.int8_stage, None)
+            self._forget_converted()
             self._assessor.calibrate(self._bench.work, batches)
             self._refresh_train_snapshot()
         self._emit("stage", self._stage)

@@ -14,6 +14,7 @@ from torch.ao.quantization import FakeQuantizeBase
 
 from qatexplorer.assess import Assessor, Preflight, StubOption
 from qatexplorer.data import Data, as_data
+from qatexplorer.deploy.blame import release_frames
 from qatexplorer.deploy.engine import check_engine
 from qatexplorer.deploy.evaluate import Metric
 from qatexplorer.errors import (
@@ -34,7 +35,7 @@ from qatexplorer.signals import Signal
 from qatexplorer.snapshot.capture import take_graph, take_snapshot
 from qatexplorer.snapshot.diff import Diff, diff
 from qatexplorer.snapshot.probe import Probe, probe
-from qatexplorer.snapshot.records import Snapshot
+from qatexplorer.snapshot.records import Placement, Snapshot
 from qatexplorer.training.control import FINAL
 from qatexplorer.training.run import TrainingRun
 from qatexplorer.workbench import Built, Workbench
@@ -69,6 +70,10 @@ class StageWalk:
         fusion: Any = None,
         qat_mapping: Mapping[Any, Any] | None = None,
         engine: str | None = None,
+        non_traceable: Any = None,
+        prepare_custom_config: Any = None,
+        convert_custom_config: Any = None,
+        backend_config: Any = None,
     ) -> None:
         self.signal: Signal[SessionEvent] = Signal()
         self.flow = get_flow(flow)
@@ -79,12 +84,16 @@ class StageWalk:
         inputs = example_inputs_from(example_inputs, self.data)
         graph = graph_of(base, inputs)
         self.has_stubs = has_stubs(base)
-        options = FlowOptions(
-            plan, inputs, (), _check_stubs(stubs), qat_mapping=qat_mapping, graph=graph
-        )
-        self._bench = Workbench(base, self.flow, options)
-        runs = find_fusable(base, graph) if fusion is None else check_fusion(base, fusion)
-        self._bench.options = self._bench.with_options(fusion=runs)
+        options = FlowOptions(plan, inputs, qat_mapping=qat_mapping, graph=graph)
+        settings = {
+            "stubs": stubs,
+            "fusion": "auto" if fusion is None else fusion,
+            "non_traceable": non_traceable,
+            "prepare_custom_config": prepare_custom_config,
+            "convert_custom_config": convert_custom_config,
+            "backend_config": backend_config,
+        }
+        self._bench = Workbench(base, self.flow, changed_options(base, options, settings))
         self._lock = threading.RLock()
         self._run: TrainingRun | None = None
         self._selection = ""
@@ -93,6 +102,10 @@ class StageWalk:
     def _start_over(self) -> None:
         first = self.flow.stage_names[0]
         self._snapshots: dict[str, Snapshot] = {}
+        # One call of torch can make several stages: those not asked for yet wait here, and so does
+        # the error that ended the call at a later one.
+        self._ahead: dict[str, Snapshot] = {}
+        self._failed: dict[str, QatExplorerError] = {}
         self._stage = first
         self._probe: Probe | None = None
         self._origin: Any = None
@@ -192,7 +205,7 @@ class StageWalk:
                     if name not in self._snapshots:
                         self._require_idle(f"go to stage {name!r}")
                         self._emit("stepping", name)
-                        self._advance(name)
+                        self._reach(name)
                     self._stage = name
                 self._stage = stage
             finally:
@@ -223,28 +236,58 @@ class StageWalk:
                 "model.train() before you hand the model over.",
             )
         try:
-            built = self._bench.advance(stage)
+            built = self._bench.advance(stage, self._record)
         except QatExplorerError as error:
-            self._emit("error", error)
-            raise
-        self._record(stage, built)
+            if not self._ahead:
+                self._emit("error", error)
+                raise
+            release_frames(error)
+            failed = next(name for name in self.flow.call_of(stage) if name not in self._ahead)
+            self._failed[failed] = error
+            return
+        self._record(self.flow.call_of(stage)[-1], built)
+
+    def _reach(self, stage: str) -> None:
+        """Show ``stage``, running the torch call that makes it if that has not run yet."""
+        if stage in self._failed:
+            self._emit("error", self._failed[stage])
+            raise self._failed[stage]
+        if stage not in self._ahead:
+            self._advance(stage)
+        self._snapshots[stage] = self._ahead.pop(stage)
+
+    def _before(self, stage: str) -> Snapshot:
+        earlier = self.stages[self.stages.index(stage) - 1]
+        return self._ahead[earlier] if earlier in self._ahead else self._snapshots[earlier]
 
     def _record(self, stage: str, built: Built) -> None:
-        before = self._snapshots[self.stages[self.stages.index(stage) - 1]]
+        before = self._before(stage)
         model, result = built.result.model, built.result
-        graph = before.graph
+        graph = before.graph if result.graph is None else result.graph
         if result.moved:
             self._origin = result.origin
             graph = take_graph(model, self.options.example_inputs)
         if self.flow.snapshot_needs_probe(stage):
             self._probe = probe(model, self.options.example_inputs)
-        is_int8 = stage == self.flow.int8_stage
+        converted = stage in self.flow.converted_stages
         notes = result.notes
-        if is_int8 and not self.observed:
+        if converted and not self.observed:
             notes = (*notes, _NEVER_OBSERVED)
-        self._snapshots[stage] = self._snapshot_of(
-            model, stage, graph, None if is_int8 else self._probe, built.warnings, notes
+        self._ahead[stage] = self._snapshot_of(
+            model,
+            stage,
+            graph,
+            None if converted else self._probe,
+            built.warnings,
+            notes,
+            result.placed,
         )
+
+    def _forget_converted(self) -> None:
+        """The prepared model is about to change: what was converted from it is no longer true."""
+        self._bench.converted.clear()
+        for stage in self.flow.converted_stages:
+            self._snapshots.pop(stage, None)
 
     def _snapshot_of(
         self,
@@ -254,9 +297,9 @@ class StageWalk:
         probed: Probe | None,
         warnings: tuple[str, ...] = (),
         notes: tuple[str, ...] = (),
+        placed: Mapping[str, Placement] | None = None,
     ) -> Snapshot:
-        index = self.stages.index(stage)
-        earlier = self._snapshots[self.stages[index - 1]].site_by_path
+        earlier = self._before(stage).site_by_path
         extra = {} if self._origin is None else {"origin": self._origin}
         return take_snapshot(
             model,
@@ -267,6 +310,7 @@ class StageWalk:
             float_paths=frozenset(self._snapshots[self.stages[0]].by_path),
             earlier=earlier,
             probed=probed,
+            placed=placed,
             warnings=warnings,
             notes=notes,
             **extra,
@@ -324,29 +368,24 @@ class StageWalk:
         stubs: StubMode | None = None,
         fusion: Any = None,
         engine: str | None = None,
+        flow: str | None = None,
+        **custom: Any,
     ) -> Snapshot:
         """Change settings and start again from the float stage; what is not given stays.
 
-        ``fusion`` is a list of runs of module paths, or ``"auto"``. Raises the InputError types
-        (then nothing changes) and BusyError.
+        ``fusion`` is a list of runs of module paths, or ``"auto"``. ``custom`` may be
+        non_traceable, prepare_custom_config, convert_custom_config and backend_config, as at the
+        start. Raises the InputError types (then nothing changes) and BusyError.
         """
         with self._lock:
             self._require_idle("change the settings")
-            changes: dict[str, Any] = {}
-            if qconfig is not ...:
-                changes["qconfig"] = resolve_qconfig(qconfig, engine)
-            elif engine is not None:
-                plan = self.options.qconfig
-                changes["qconfig"] = replace(plan, backend=check_engine(engine), reason="")
-            if stubs is not None:
-                changes["stubs"] = _check_stubs(stubs)
-            if fusion is not None:
-                base = self._bench.base
-                auto = isinstance(fusion, str) and fusion == "auto"
-                runs = find_fusable(base, self.options.graph) if auto else fusion
-                changes["fusion"] = check_fusion(base, runs)
+            flow_now = self.flow if flow is None else get_flow(flow)
+            given = {"qconfig": qconfig, "engine": engine, "stubs": stubs, "fusion": fusion, **custom}
+            given = {k: v for k, v in given.items() if v is not (... if k == "qconfig" else None)}
+            options = changed_options(self._bench.base, self.options, given)
             before = self.snapshot
-            self._bench.reset(self._bench.with_options(**changes))
+            self.flow = flow_now
+            self._bench.reset(options, flow_now)
             self._start_over()
         self._emit("config")
         self._show(before)
@@ -383,24 +422,6 @@ class StageWalk:
         self.signal.emit(SessionEvent(kind, detail))
 
 
-def moved_selection(selection: str, old: Snapshot, new: Snapshot) -> str:
-    """The same thing in another stage: a wrapper may have changed a module's path."""
-    kind, _, path = selection.partition(":")
-    if kind == "module" and path in old.by_path:
-        origin = old.by_path[path].origin
-        if path in new.by_path and new.by_path[path].origin == origin:
-            return selection
-        there = [m.path for m in new.modules if m.origin == origin and (origin or m.path == "")]
-        return f"module:{there[0]}" if there else ""
-    if kind == "site" and path not in new.site_by_path:
-        owner = path.rpartition(".")[0]
-        return moved_selection(f"module:{owner}", old, new)
-    if kind in ("node", "edge") and new.graph is not None:
-        known = {n.id for n in new.graph.nodes}
-        return selection if set(path.split(":")) <= known else ""
-    return selection
-
-
 _EVAL_NOTE = (
     "The model is in eval mode; quantization-aware training needs train mode. "
     "session.use_train_mode() puts the session's copy into train mode."
@@ -409,11 +430,3 @@ _NEVER_OBSERVED = (
     "No observer has seen data, so every activation scale is 1.0 and the int8 model's outputs "
     "mean nothing. Train, or calibrate, first."
 )
-
-
-def _check_stubs(mode: Any) -> StubMode:
-    if mode not in ("none", "model", "layers"):
-        raise InputError(
-            f"stubs is {mode!r}.", remedy="Use 'none', 'model' (QuantWrapper) or 'layers'."
-        )
-    return cast(StubMode, mode)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,6 +40,10 @@ class Built:
     warnings: tuple[str, ...] = ()
 
 
+Passing = Callable[[str, Built], None]
+"""Told of each stage that torch's call is passing through, with the model as it is then."""
+
+
 class Workbench:
     """Holds the pristine copy, the model being worked on, and the int8 model."""
 
@@ -49,7 +53,7 @@ class Workbench:
         self.options = options
         self.work: nn.Module = base
         self.work_stage = flow.stage_names[0]
-        self.int8: nn.Module | None = None
+        self.converted: dict[str, nn.Module] = {}
         self._viewed: tuple[str, nn.Module] | None = None
         self._handed_out: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
         self._restart()
@@ -58,13 +62,14 @@ class Workbench:
         self.work = copy_sharing_parameters(self.base)
         self.work_stage = self.flow.stage_names[0]
         self._owns_parameters = False
-        self.int8 = None
+        self.converted.clear()
         self._viewed = None
         self._handed_out.clear()
 
-    def reset(self, options: FlowOptions | None = None) -> None:
-        """Start again from the pristine copy, with other options if given."""
+    def reset(self, options: FlowOptions | None = None, flow: Flow | None = None) -> None:
+        """Start again from the pristine copy, with other options or another flow if given."""
         self.options = options or self.options
+        self.flow = flow or self.flow
         self._restart()
 
     def set_training(self, mode: bool) -> None:
@@ -72,45 +77,60 @@ class Workbench:
         self.base.train(mode)
         self._restart()
 
-    def advance(self, stage: str) -> Built:
-        """Take the working model to ``stage``, the next one.
+    @property
+    def int8(self) -> nn.Module | None:
+        """The int8 model, None before there is one."""
+        return self.converted.get(self.flow.int8_stage)
 
-        On an error the working model is as it was before. Raises StageError (ConvertError,
-        Int8RunError) with the place in the user's model.
+    def advance(self, stage: str, passing: Passing) -> Built:
+        """Run the torch call that begins with ``stage``, the next one, to its last stage.
+
+        ``passing`` is told of the stages before the last. On an error the working model is as it
+        was before. Raises StageError (ConvertError, Int8RunError) with the place in the user's
+        model.
         """
-        if stage == self.flow.int8_stage:
-            return self._convert()
+        if stage in self.flow.converted_stages:
+            return self._convert(stage)
         # A model that was handed out stays what its reader took it for, and what the reader has
         # done to it goes on with the walk. Training is what it was handed out for.
         in_readers_hands = self._owns_parameters and stage != self.flow.train_stage
         model = copy.deepcopy(self.work) if in_readers_hands else self.work
+        made = list(self.flow.call_of(stage))
+
+        def seen(name: str, result: StageResult) -> None:
+            passing(name, Built(result))
+            made.remove(name)
+
         with _quietly() as said, preserved_rng():
             try:
-                result = self.flow.apply(stage, model, self.options)
+                result = self.flow.apply(made[-1], model, self.options, seen)
             except Exception as error:
-                told = self._stage_error(stage, error, model)
+                told = self._stage_error(made[0], error, model)
                 if model is self.work:  # a stage that fails half way leaves it half changed
                     self.work = self.rebuild(self.work_stage)
                 raise told from error
-        self.work, self.work_stage = result.model, stage
+        self.work, self.work_stage = result.model, made[-1]
         return Built(result, tuple(said))
 
-    def _convert(self) -> Built:
+    def _convert(self, stage: str) -> Built:
         candidate = copy_sharing_parameters(self.work)
-        built = self.convert_copy(candidate)
-        self.int8 = built.result.model
+        built = self.convert_copy(candidate, stage)
+        self.converted[stage] = built.result.model
         return built
 
-    def convert_copy(self, candidate: nn.Module) -> Built:
-        """Convert ``candidate`` (given up by the caller) to int8 and run it once.
+    def convert_copy(self, candidate: nn.Module, stage: str = "") -> Built:
+        """Convert ``candidate`` (given up by the caller) and run the result once.
+
+        ``stage`` is one of the flow's converted stages, the int8 stage by default.
 
         Raises ConvertError if torch's convert raises, Int8RunError if the result does not run.
         """
+        stage = stage or self.flow.int8_stage
         engine = self.options.qconfig.backend
         with _quietly() as said, preserved_rng():
             with quantized_engine(engine):
                 try:
-                    result = self.flow.apply(self.flow.int8_stage, candidate, self.options)
+                    result = self.flow.apply(stage, candidate, self.options, _nothing_seen)
                 except QatExplorerError:
                     raise
                 except Exception as error:
@@ -152,10 +172,9 @@ class Workbench:
     ) -> nn.Module:
         """A model at ``stage`` made anew from the pristine copy; int8 is never made this way."""
         chosen = options or self.options
-        names = self.flow.stage_names
         model = copy_sharing_parameters(self.base)
         with _quietly(), preserved_rng():
-            for name in names[1 : names.index(stage) + 1]:
+            for name in self.flow.calls_to(stage):
                 model = self.flow.apply(name, model, chosen).model
         if own:
             own_parameters(model)
@@ -163,8 +182,11 @@ class Workbench:
 
     def view(self, stage: str, *, trained: bool, own: bool) -> nn.Module:
         """The model to show for ``stage``: the working one, the int8 one, or a rebuilt one."""
-        if stage == self.flow.int8_stage and self.int8 is not None:
-            return self.int8
+        if stage in self.converted:
+            converted = self.converted[stage]
+            if own:
+                own_parameters(converted)
+            return converted
         # Up to training, the prepared model is the same at "insert" and at "train".
         waiting = stage == self.flow.prepared_stage and self.work_stage == self.flow.train_stage
         if stage == self.work_stage or (waiting and not trained):
@@ -182,6 +204,10 @@ class Workbench:
     def with_options(self, **changes: Any) -> FlowOptions:
         """The options with some fields replaced."""
         return replace(self.options, **changes)
+
+
+def _nothing_seen(_stage: str, _result: StageResult) -> None:
+    """Converting makes one stage a call."""
 
 
 @contextmanager
