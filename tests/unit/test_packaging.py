@@ -112,7 +112,7 @@ def test_ci_installs_what_the_readme_says() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     assert f"install --quiet --disable-pip-version-check '{extras[1]}'" in script
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
-    assert script.rstrip().splitlines()[-1].endswith('-m pytest -q "$@"')
+    assert script.rstrip().splitlines()[-1].endswith('-m pytest "$@"')
 
 
 def test_readme_names_commands_that_exist() -> None:
