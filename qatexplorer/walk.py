@@ -223,19 +223,18 @@ class StageWalk:
                 "model.train() before you hand the model over.",
             )
         try:
-            built = self._bench.advance(stage)
+            self._bench.advance(stage, lambda built: self._record(stage, built))
         except QatExplorerError as error:
             self._emit("error", error)
             raise
-        self._record(stage, built)
 
     def _record(self, stage: str, built: Built) -> None:
         before = self._snapshots[self.stages[self.stages.index(stage) - 1]]
         model, result = built.result.model, built.result
         graph = before.graph
         if result.moved:
-            self._origin = result.origin
             graph = take_graph(model, self.options.example_inputs)
+            self._origin = result.origin
         if self.flow.snapshot_needs_probe(stage):
             self._probe = probe(model, self.options.example_inputs)
         is_int8 = stage == self.flow.int8_stage
