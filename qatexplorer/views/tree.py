@@ -263,7 +263,8 @@ class _Builder:
         what = []
         if record.qualified_type != old.qualified_type:
             what.append("type")
-        if record.qconfig != old.qconfig:
+        # convert takes the qconfig off everywhere once it has served: nothing to look at.
+        if record.qconfig != old.qconfig and record.qconfig is not None:
             what.append("qconfig")
         own, earlier = self.sites.get(record.path, []), self.old_sites.get(old.path, [])
         if sorted(s.kind for s in own) != sorted(s.kind for s in earlier):
