@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from torch import nn
 from torch.ao.quantization import FakeQuantizeBase
 
-from qatexplorer.assess import Assessor, Preflight, StubOption
+from qatexplorer.assess import Assessor
 from qatexplorer.data import Data, as_data
 from qatexplorer.deploy.blame import release_frames
-from qatexplorer.deploy.engine import check_engine
 from qatexplorer.deploy.evaluate import Metric
 from qatexplorer.errors import (
     BusyError,
     EvalModeError,
-    InputError,
     QatExplorerError,
     StageError,
     UnknownStageError,
 )
 from qatexplorer.flows import get_flow
 from qatexplorer.flows.base import FlowOptions, StubMode
-from qatexplorer.flows.fusion import FusionRuns, check_fusion, find_fusable
 from qatexplorer.flows.qconfig import resolve_qconfig
+from qatexplorer.flows.settings import changed_options
 from qatexplorer.flows.stubs import has_stubs
 from qatexplorer.inputs import check_model, copy_model, example_inputs_from, graph_of
+from qatexplorer.selection import moved_selection
 from qatexplorer.signals import Signal
 from qatexplorer.snapshot.capture import take_graph, take_snapshot
 from qatexplorer.snapshot.diff import Diff, diff
@@ -236,7 +235,7 @@ class StageWalk:
                 "model.train() before you hand the model over.",
             )
         try:
-            built = self._bench.advance(stage, self._record)
+            self._bench.advance(stage, self._record)
         except QatExplorerError as error:
             if not self._ahead:
                 self._emit("error", error)
@@ -244,16 +243,14 @@ class StageWalk:
             release_frames(error)
             failed = next(name for name in self.flow.call_of(stage) if name not in self._ahead)
             self._failed[failed] = error
-            return
-        self._record(self.flow.call_of(stage)[-1], built)
 
     def _reach(self, stage: str) -> None:
         """Show ``stage``, running the torch call that makes it if that has not run yet."""
+        if stage not in self._ahead and stage not in self._failed:
+            self._advance(stage)
         if stage in self._failed:
             self._emit("error", self._failed[stage])
             raise self._failed[stage]
-        if stage not in self._ahead:
-            self._advance(stage)
         self._snapshots[stage] = self._ahead.pop(stage)
 
     def _before(self, stage: str) -> Snapshot:
@@ -265,8 +262,8 @@ class StageWalk:
         model, result = built.result.model, built.result
         graph = before.graph if result.graph is None else result.graph
         if result.moved:
-            self._origin = result.origin
             graph = take_graph(model, self.options.example_inputs)
+            self._origin = result.origin
         if self.flow.snapshot_needs_probe(stage):
             self._probe = probe(model, self.options.example_inputs)
         converted = stage in self.flow.converted_stages
@@ -348,61 +345,6 @@ class StageWalk:
         return any(
             r is not None and r.numel() > 0 and bool((r < float("inf")).any()) for r in ranges
         )
-
-    def use_train_mode(self) -> Snapshot:
-        """Put the session's copy into train mode (for a model given in eval mode)."""
-        with self._lock:
-            self._require_idle("change the mode")
-            before = self.snapshot
-            self._bench.set_training(True)
-            self._start_over()
-        self._show(before)
-        return self.snapshot
-
-    # -- configuration --------------------------------------------------------------------------
-
-    def configure(
-        self,
-        *,
-        qconfig: Any = ...,
-        stubs: StubMode | None = None,
-        fusion: Any = None,
-        engine: str | None = None,
-        flow: str | None = None,
-        **custom: Any,
-    ) -> Snapshot:
-        """Change settings and start again from the float stage; what is not given stays.
-
-        ``fusion`` is a list of runs of module paths, or ``"auto"``. ``custom`` may be
-        non_traceable, prepare_custom_config, convert_custom_config and backend_config, as at the
-        start. Raises the InputError types (then nothing changes) and BusyError.
-        """
-        with self._lock:
-            self._require_idle("change the settings")
-            flow_now = self.flow if flow is None else get_flow(flow)
-            given = {"qconfig": qconfig, "engine": engine, "stubs": stubs, "fusion": fusion, **custom}
-            given = {k: v for k, v in given.items() if v is not (... if k == "qconfig" else None)}
-            options = changed_options(self._bench.base, self.options, given)
-            before = self.snapshot
-            self.flow = flow_now
-            self._bench.reset(options, flow_now)
-            self._start_over()
-        self._emit("config")
-        self._show(before)
-        return self.snapshot
-
-    @property
-    def fusion(self) -> FusionRuns:
-        """Runs of module paths that the fuse stage fuses."""
-        return self.options.fusion
-
-    def stub_options(self) -> tuple[StubOption, ...]:
-        """Each way of getting int8 tensors into the model, tried on a copy, with its cost."""
-        return self._assessor.stub_options()
-
-    def preflight(self) -> Preflight:
-        """Convert a copy and run it once in int8: will this model get there after training?"""
-        return self._assessor.preflight()
 
     # -- helpers --------------------------------------------------------------------------------
 

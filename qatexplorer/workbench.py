@@ -17,9 +17,8 @@ from weakref import WeakValueDictionary
 
 from torch import nn
 
-from qatexplorer.deploy.blame import place_of
 from qatexplorer.deploy.engine import quantized_engine
-from qatexplorer.deploy.int8 import convert_error, run_int8
+from qatexplorer.deploy.int8 import convert_error, place_in_walk, run_int8
 from qatexplorer.deploy.translations import translate
 from qatexplorer.errors import QatExplorerError, StageError
 from qatexplorer.flows.base import (
@@ -40,8 +39,8 @@ class Built:
     warnings: tuple[str, ...] = ()
 
 
-Passing = Callable[[str, Built], None]
-"""Told of each stage that torch's call is passing through, with the model as it is then."""
+Look = Callable[[str, Built], object]
+"""Sees a stage that a torch call makes, with the model as it is then."""
 
 
 class Workbench:
@@ -82,41 +81,43 @@ class Workbench:
         """The int8 model, None before there is one."""
         return self.converted.get(self.flow.int8_stage)
 
-    def advance(self, stage: str, passing: Passing) -> Built:
+    def advance(self, stage: str, look: Look) -> None:
         """Run the torch call that begins with ``stage``, the next one, to its last stage.
 
-        ``passing`` is told of the stages before the last. On an error the working model is as it
-        was before. Raises StageError (ConvertError, Int8RunError) with the place in the user's
-        model.
+        ``look`` sees each stage that the call makes, with the model as it is then. If torch's call
+        or ``look`` (which may run the model) raises, the working model is as it was before. Raises
+        StageError (ConvertError, Int8RunError) with the place in the user's model.
         """
         if stage in self.flow.converted_stages:
-            return self._convert(stage)
+            built = self.convert_copy(copy_sharing_parameters(self.work), stage)
+            look(stage, built)
+            self.converted[stage] = built.result.model
+            return
         # A model that was handed out stays what its reader took it for, and what the reader has
         # done to it goes on with the walk. Training is what it was handed out for.
         in_readers_hands = self._owns_parameters and stage != self.flow.train_stage
         model = copy.deepcopy(self.work) if in_readers_hands else self.work
-        made = list(self.flow.call_of(stage))
+        at, last = stage, self.flow.call_of(stage)[-1]
+        result: StageResult | None = None
 
-        def seen(name: str, result: StageResult) -> None:
-            passing(name, Built(result))
-            made.remove(name)
+        def passing(name: str, now: StageResult) -> None:
+            nonlocal at, result
+            at, result = name, now
+            look(name, Built(now))
+            following = self.flow.stage_names[self.flow.stage_names.index(name) + 1]
+            at, result = following, None
 
-        with _quietly() as said, preserved_rng():
-            try:
-                result = self.flow.apply(made[-1], model, self.options, seen)
-            except Exception as error:
-                told = self._stage_error(made[0], error, model)
-                if model is self.work:  # a stage that fails half way leaves it half changed
-                    self.work = self.rebuild(self.work_stage)
-                raise told from error
-        self.work, self.work_stage = result.model, made[-1]
-        return Built(result, tuple(said))
-
-    def _convert(self, stage: str) -> Built:
-        candidate = copy_sharing_parameters(self.work)
-        built = self.convert_copy(candidate, stage)
-        self.converted[stage] = built.result.model
-        return built
+        try:
+            with _quietly() as said, preserved_rng():
+                done = self.flow.apply(last, model, self.options, passing)
+            at, result = last, done
+            look(last, Built(done, tuple(said)))
+        except Exception as error:
+            told = self._stage_error(at, error, model, result)
+            if model is self.work:  # a stage that fails half way leaves it half changed
+                self.work = self.rebuild(self.work_stage)
+            raise told from error
+        self.work, self.work_stage = done.model, last
 
     def convert_copy(self, candidate: nn.Module, stage: str = "") -> Built:
         """Convert ``candidate`` (given up by the caller) and run the result once.
@@ -138,10 +139,19 @@ class Workbench:
             run_int8(result.model, self.options.example_inputs, engine)
         return Built(result, tuple(said))
 
-    def _stage_error(self, stage: str, error: Exception, model: nn.Module) -> QatExplorerError:
-        translated = self.translated(error, model)
+    def _stage_error(
+        self, stage: str, error: Exception, model: nn.Module, result: StageResult | None
+    ) -> QatExplorerError:
         call = self.flow.stage(stage).call
-        message = f"stage {stage!r} failed in {call}: {translated.message}"
+        if result is None:
+            translated = self.translated(error, model)
+            message = f"stage {stage!r} failed in {call}: {translated.message}"
+        else:
+            translated = self.translated(error, result.model)
+            message = f"after stage {stage!r} the model does not run: {translated.message}"
+            home = result.origin(translated.where or "")
+            if translated.where and home in dict(self.base.named_modules()):
+                translated.where = home
         return type(translated)(
             message, where=translated.where, why=translated.why, remedy=translated.remedy
         )
@@ -150,7 +160,7 @@ class Workbench:
         """``error`` as one of ours, with place and remedy."""
         if isinstance(error, QatExplorerError):
             return error
-        place = place_of(error, model)
+        place = place_in_walk(error, model)
         told = translate(error, place)
         first = (str(error).strip().splitlines() or [""])[0]
         message = f"{type(error).__name__}: {first[:300]}"

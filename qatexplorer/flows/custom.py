@@ -141,7 +141,7 @@ def find_backend_config(spec: Any) -> BackendConfig | None:
 def custom_swaps(
     before: Mapping[str, nn.Module], model: nn.Module, mapping: Mapping[Any, Any], entry: str
 ) -> tuple[str, ...]:
-    """One sentence for each module of ``before`` (by path) that the entry of ``mapping`` swapped."""
+    """One sentence for each module of ``before`` (by path) that ``mapping`` has swapped."""
     now = dict(model.named_modules(remove_duplicate=False))
     notes = []
     for path, module in before.items():

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 from torch.ao.quantization import convert, fuse_modules_qat, prepare, propagate_qconfig_
-from torch.ao.quantization.quantize import get_default_custom_config_dict
 from torch.ao.quantization.quantization_mappings import get_default_qat_module_mappings
+from torch.ao.quantization.quantize import get_default_custom_config_dict
 
 from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
 from qatexplorer.flows.custom import OBSERVED, QUANTIZED, custom_swaps

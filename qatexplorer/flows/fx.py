@@ -156,11 +156,9 @@ class FxFlow(Flow):
             return StageResult(prepared)
         return _described("insert", prepared, options, watch.log, paths)
 
-    def _reference(
-        self, model: nn.Module, options: FlowOptions, seen: Seen | None
-    ) -> StageResult:
+    def _reference(self, model: nn.Module, options: FlowOptions, seen: Seen | None) -> StageResult:
         reference = convert_to_reference_fx(
-            model.eval(),
+            _graph_module(model).eval(),
             convert_custom_config=options.custom.for_fx_convert(),
             backend_config=options.backend_config,
         )
@@ -173,7 +171,7 @@ class FxFlow(Flow):
         watch = ConvertWatch()
         with watch.open():
             int8 = convert_fx(
-                model.eval(),
+                _graph_module(model).eval(),
                 convert_custom_config=options.custom.for_fx_convert(),
                 backend_config=options.backend_config,
             )
@@ -181,6 +179,11 @@ class FxFlow(Flow):
             return StageResult(int8)
         graph, _ = graph_of_module(int8, options.example_inputs, {}, must_run=False)
         return StageResult(int8, graph=graph, notes=lowering_notes(watch.passes))
+
+
+def _graph_module(model: nn.Module) -> fx.GraphModule:
+    assert isinstance(model, fx.GraphModule)  # prepare_qat_fx made it
+    return model
 
 
 def _mapping_or_error(
@@ -227,4 +230,3 @@ def _trace_failed(error: Exception, model: nn.Module) -> TraceFailedError:
         "and Python functions that depend on what is in a tensor.",
         remedy=remedy,
     )
-

@@ -46,8 +46,8 @@ def prepare_notes(
             nodes = ", ".join(node for node, _ in log.shared[:_SHOWN])
             more = " …" if len(log.shared) > _SHOWN else ""
             notes.append(
-                f"{len(log.shared)} operations share one fake quant with their input, because they "
-                f"pass values on or must have one scale: {nodes}{more}."
+                "One fake quant for input and output, because the operation passes values on or "
+                f"needs one scale ({len(log.shared)} times): {nodes}{more}."
             )
         return tuple(notes)
     return ()
@@ -71,14 +71,14 @@ def _trace_notes(
     gone = [path for path in paths if path not in here]
     if gone:
         shown = ", ".join(gone[:_SHOWN]) + (" …" if len(gone) > _SHOWN else "")
-        notes.append(f"{len(gone)} modules are not in the graph, no call of them was seen: {shown}")
+        notes.append(f"Not in the graph, since no call of them was seen ({len(gone)} modules): {shown}.")
     return tuple(dict.fromkeys(notes))
 
 
 def lowering_notes(passes: Sequence[LoweringPass]) -> tuple[str, ...]:
     """One sentence for each lowering pass that changed the graph."""
     return tuple(
-        f"{done.name}: {len(done.changed)} nodes made or changed, {done.removed} removed."
+        f"{done.name}: nodes made or changed {len(done.changed)}, removed {done.removed}."
         for done in passes
         if done.changed or done.removed
     )

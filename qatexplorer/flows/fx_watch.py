@@ -166,7 +166,9 @@ def _other_threads_untraced(thread: int) -> Iterator[None]:
             return attr_val
         return read(self, attr, attr_val, parameter_proxy_cache)
 
-    own = {name: tracer.__dict__[name] for name in ("call_module", "getattr") if name in vars(tracer)}
+    own = {
+        name: tracer.__dict__[name] for name in ("call_module", "getattr") if name in vars(tracer)
+    }
     tracer.call_module, tracer.getattr = call, get
     try:
         yield

@@ -31,7 +31,7 @@ class QConfigPlan:
         by_type, by_path, by_regex: exceptions, the later kind winning, as in ``QConfigMapping``.
         backend: quantized engine that the int8 model will run on.
         name: what to show; reason: why this backend, if we chose it.
-        default_backend: the backend whose default ``default`` is, ``""`` if it was given.
+        default_of: the backend whose default ``default`` is, ``""`` if it was given.
         given: the ``QConfigMapping`` as the user gave it, None if the plan was made otherwise.
     """
 
@@ -42,7 +42,7 @@ class QConfigPlan:
     backend: str
     name: str
     reason: str = ""
-    default_backend: str = ""
+    default_of: str = ""
     given: QConfigMapping | None = None
 
     def as_mapping(self, model: nn.Module) -> QConfigMapping:
@@ -55,15 +55,17 @@ class QConfigPlan:
         paths = dict(model.named_modules())
         for pattern, _ in self.by_regex:
             _require(
-                [p for p in paths if re.match(pattern, p)], f"path matching {pattern!r}", list(paths)
+                [p for p in paths if re.match(pattern, p)],
+                f"path matching {pattern!r}",
+                list(paths),
             )
         for path, _ in self.by_path:
             _require([path] if path in paths else [], f"path {path!r}", list(paths))
         if self.given is not None:
             return self.given
         types = {type(m) for m in paths.values()}
-        if self.default_backend:
-            mapping = get_default_qat_qconfig_mapping(self.default_backend)
+        if self.default_of:
+            mapping = get_default_qat_qconfig_mapping(self.default_of)
         else:
             mapping = QConfigMapping().set_global(self.default)
         for kind, qconfig in self.by_type:
@@ -137,13 +139,13 @@ def resolve_qconfig(spec: Any, engine: str | None = None) -> QConfigPlan:
     if engine is not None:
         backend, reason = check_engine(engine), ""
     name = spec if isinstance(spec, str) else "custom"
-    default_backend = ""
+    default_of = ""
     by_type: list[tuple[type, QConfig | None]] = []
     by_path: list[tuple[str, QConfig | None]] = []
     by_regex: list[tuple[str, QConfig | None]] = []
     default: QConfig | None
     if spec is None:
-        default, name, default_backend = qat_qconfig(backend), backend, backend
+        default, name, default_of = qat_qconfig(backend), backend, backend
     elif isinstance(spec, QConfigMapping):
         default = _one(spec.global_qconfig)
         by_type = [
@@ -154,7 +156,7 @@ def resolve_qconfig(spec: Any, engine: str | None = None) -> QConfigPlan:
     elif isinstance(spec, Mapping):
         whole = spec.get("", backend)
         default = _one(whole)
-        default_backend = whole if isinstance(whole, str) else ""
+        default_of = whole if isinstance(whole, str) else ""
         for key, value in spec.items():
             if isinstance(key, type) and issubclass(key, nn.Module):
                 by_type.append((key, _one(value)))
@@ -167,7 +169,7 @@ def resolve_qconfig(spec: Any, engine: str | None = None) -> QConfigPlan:
                 )
     else:
         default = _one(spec)
-        default_backend = spec if isinstance(spec, str) else ""
+        default_of = spec if isinstance(spec, str) else ""
     return QConfigPlan(
         default,
         tuple(by_type),
@@ -176,7 +178,7 @@ def resolve_qconfig(spec: Any, engine: str | None = None) -> QConfigPlan:
         backend=backend,
         name=name,
         reason=reason,
-        default_backend=default_backend,
+        default_of=default_of,
         given=spec if isinstance(spec, QConfigMapping) else None,
     )
 

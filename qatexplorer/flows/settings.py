@@ -18,9 +18,7 @@ from qatexplorer.flows.qconfig import resolve_qconfig
 CUSTOM = ("prepare_custom_config", "convert_custom_config", "non_traceable")
 
 
-def changed_options(
-    base: nn.Module, options: FlowOptions, given: Mapping[str, Any]
-) -> FlowOptions:
+def changed_options(base: nn.Module, options: FlowOptions, given: Mapping[str, Any]) -> FlowOptions:
     """``options`` with what is ``given`` changed; keys and values as the session takes them.
 
     Raises the InputError types.

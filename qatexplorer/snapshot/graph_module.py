@@ -171,7 +171,7 @@ class _Reader:
         return GraphNode(node.name, op, target, label, path, scope, shape, dtype, source)
 
     def _scope(self, node: fx.Node) -> str:
-        """The module in whose forward the operation is; torch's own nodes stand with their input."""
+        """The module in whose forward it is; what torch put in stands with its input."""
         own = str(node.target) if node.op == "call_module" else None
         stack = node.meta.get("nn_module_stack")
         if stack:

@@ -230,7 +230,9 @@ def _node_record(node: fx.Node) -> GraphNode:
 
 
 def qualified_function(function: Any) -> str:
-    """Dotted name of a function, e.g. ``"torch.nn.functional.relu"``."""
+    """Dotted name of a function, e.g. ``"torch.nn.functional.relu"``, ``"quantized.add"``."""
+    if isinstance(function, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+        return str(function)
     namespace = getattr(function, "__module__", "") or ""
     name = getattr(function, "__qualname__", getattr(function, "__name__", str(function)))
     return f"{namespace}.{name}" if namespace else str(name)
