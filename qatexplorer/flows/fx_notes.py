@@ -71,7 +71,9 @@ def _trace_notes(
     gone = [path for path in paths if path not in here]
     if gone:
         shown = ", ".join(gone[:_SHOWN]) + (" …" if len(gone) > _SHOWN else "")
-        notes.append(f"Not in the graph, since no call of them was seen ({len(gone)} modules): {shown}.")
+        notes.append(
+            f"Not in the graph, since no call of them was seen ({len(gone)} modules): {shown}."
+        )
     return tuple(dict.fromkeys(notes))
 
 

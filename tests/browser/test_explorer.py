@@ -57,9 +57,7 @@ explorer
 
 
 def selected_in_graph(page: Page) -> str:
-    return page.evaluate(
-        "() => document.querySelector('svg .qxg-selected')?.dataset.sel ?? ''"
-    )
+    return page.evaluate("() => document.querySelector('svg .qxg-selected')?.dataset.sel ?? ''")
 
 
 def walk_and_train(page: Page, shots: Shots, name: str) -> None:
@@ -127,9 +125,7 @@ def test_whole_walk_in_jupyterlab(
     shots(page, "lab-dark")
 
 
-def test_whole_walk_in_voila(
-    voila: Callable[..., Server], page: Page, shots: Shots
-) -> None:
+def test_whole_walk_in_voila(voila: Callable[..., Server], page: Page, shots: Shots) -> None:
     server = voila(REPO_ROOT / "notebooks" / "dashboard.ipynb")
     voila_page(page, server)
     walk_and_train(page, shots, "voila")
