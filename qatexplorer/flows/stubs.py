@@ -38,7 +38,6 @@ def add_stubs(model: nn.Module, mode: StubMode, mapping: Mapping[Any, Any]) -> S
         if "" in paths:
             return add_stubs(model, "model", mapping)
         _leave_the_rest_float(model)
-        propagate_qconfig_(model)
         note = (
             f"{len(paths)} layers wrapped, each with its own QuantStub and DeQuantStub; all other "
             "modules get qconfig None, because the tensors between the wrappers are float."
@@ -84,10 +83,13 @@ def _wrap_one(layer: nn.Module) -> nn.Module:
 
 
 def _leave_the_rest_float(model: nn.Module) -> None:
-    """Outside of wrappers all tensors are float, so nothing there may be converted."""
+    """Outside of wrappers all tensors are float, so nothing there may be converted.
+
+    A wrapper hands its layer's qconfig to its stubs; it has none of its own.
+    """
+    model.qconfig = None  # type: ignore[assignment]
     if isinstance(model, QuantWrapper):
         return
-    model.qconfig = None  # type: ignore[assignment]
     for child in model.children():
         _leave_the_rest_float(child)
 

@@ -34,6 +34,14 @@ explorer = qx.explore(
 )
 explorer
 """
+BROKEN_FACTORY = """
+import os
+
+os.environ["QATEXPLORER_MODEL"] = "no.such.module:factory"
+from qatexplorer.widgets.dashboard import dashboard
+
+dashboard()
+"""
 OWN_MODEL = """
 import torch
 import qatexplorer as qx
@@ -57,9 +65,7 @@ explorer
 
 
 def selected_in_graph(page: Page) -> str:
-    return page.evaluate(
-        "() => document.querySelector('svg .qxg-selected')?.dataset.sel ?? ''"
-    )
+    return page.evaluate("() => document.querySelector('svg .qxg-selected')?.dataset.sel ?? ''")
 
 
 def walk_and_train(page: Page, shots: Shots, name: str) -> None:
@@ -127,9 +133,7 @@ def test_whole_walk_in_jupyterlab(
     shots(page, "lab-dark")
 
 
-def test_whole_walk_in_voila(
-    voila: Callable[..., Server], page: Page, shots: Shots
-) -> None:
+def test_whole_walk_in_voila(voila: Callable[..., Server], page: Page, shots: Shots) -> None:
     server = voila(REPO_ROOT / "notebooks" / "dashboard.ipynb")
     voila_page(page, server)
     walk_and_train(page, shots, "voila")
@@ -193,10 +197,7 @@ def test_a_factory_that_fails_is_told_in_the_page(
 ) -> None:
     book = write_notebook(
         tmp_path / "broken.ipynb",
-        [
-            "import os\nos.environ['QATEXPLORER_MODEL'] = 'no.such.module:factory'\n"
-            "from qatexplorer.widgets.dashboard import dashboard\ndashboard()"
-        ],
+        [BROKEN_FACTORY],
     )
     voila_page(page, voila(book))
     wait_for_explorer(page)
