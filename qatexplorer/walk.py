@@ -232,6 +232,9 @@ class StageWalk:
     def _record(self, stage: str, built: Built) -> None:
         before = self._snapshots[self.stages[self.stages.index(stage) - 1]]
         model, result = built.result.model, built.result
+        if stage == self.flow.train_stage and self._bench.untouched and not built.warnings:
+            self._snapshots[stage] = replace(before, stage=stage, notes=result.notes)
+            return
         graph = before.graph
         if result.moved:
             graph = take_graph(model, self.options.example_inputs)
