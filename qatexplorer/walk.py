@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from torch import nn
 from torch.ao.quantization import FakeQuantizeBase
@@ -19,7 +19,6 @@ from qatexplorer.deploy.evaluate import Metric
 from qatexplorer.errors import (
     BusyError,
     EvalModeError,
-    InputError,
     QatExplorerError,
     StageError,
     UnknownStageError,
@@ -28,7 +27,7 @@ from qatexplorer.flows import get_flow
 from qatexplorer.flows.base import FlowOptions, StubMode
 from qatexplorer.flows.fusion import FusionRuns, check_fusion, find_fusable
 from qatexplorer.flows.qconfig import resolve_qconfig
-from qatexplorer.flows.stubs import has_stubs
+from qatexplorer.flows.stubs import check_stub_mode, has_stubs
 from qatexplorer.inputs import check_model, copy_model, example_inputs_from, graph_of
 from qatexplorer.signals import Signal
 from qatexplorer.snapshot.capture import take_graph, take_snapshot
@@ -81,7 +80,7 @@ class StageWalk:
         graph = graph_of(base, inputs)
         self.has_stubs = has_stubs(base)
         options = FlowOptions(
-            plan, inputs, (), _check_stubs(stubs), qat_mapping=qat_mapping, graph=graph
+            plan, inputs, (), check_stub_mode(stubs), qat_mapping=qat_mapping, graph=graph
         )
         self._bench = Workbench(base, self.flow, options)
         runs = find_fusable(base, graph) if fusion is None else check_fusion(base, fusion)
@@ -342,7 +341,7 @@ class StageWalk:
                 plan = self.options.qconfig
                 changes["qconfig"] = replace(plan, backend=check_engine(engine), reason="")
             if stubs is not None:
-                changes["stubs"] = _check_stubs(stubs)
+                changes["stubs"] = check_stub_mode(stubs)
             if fusion is not None:
                 base = self._bench.base
                 auto = isinstance(fusion, str) and fusion == "auto"
@@ -394,11 +393,3 @@ _NEVER_OBSERVED = (
     "No observer has seen data, so every activation scale is 1.0 and the int8 model's outputs "
     "mean nothing. Train, or calibrate, first."
 )
-
-
-def _check_stubs(mode: Any) -> StubMode:
-    if mode not in ("none", "model", "layers"):
-        raise InputError(
-            f"stubs is {mode!r}.", remedy="Use 'none', 'model' (QuantWrapper) or 'layers'."
-        )
-    return cast(StubMode, mode)

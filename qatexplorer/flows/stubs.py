@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from torch.ao.quantization import (
@@ -13,6 +13,7 @@ from torch.ao.quantization import (
     propagate_qconfig_,
 )
 
+from qatexplorer.errors import InputError
 from qatexplorer.flows.base import StageResult, StubMode
 
 NO_STUBS = (
@@ -20,6 +21,15 @@ NO_STUBS = (
     "not run. Choose stubs='model' (QuantWrapper around the whole) or stubs='layers' "
     "(add_quant_dequant around each layer)."
 )
+
+
+def check_stub_mode(mode: Any) -> StubMode:
+    """``mode`` itself. Raises InputError if it is none of :data:`StubMode`."""
+    if mode not in ("none", "model", "layers"):
+        raise InputError(
+            f"stubs is {mode!r}.", remedy="Use 'none', 'model' (QuantWrapper) or 'layers'."
+        )
+    return cast(StubMode, mode)
 
 
 def has_stubs(model: nn.Module) -> bool:

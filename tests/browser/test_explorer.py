@@ -201,4 +201,4 @@ def test_a_factory_that_fails_is_told_in_the_page(
     )
     voila_page(page, voila(book))
     wait_for_explorer(page)
-    expect(page.locator(".qx-message-error")).to_contain_text("no.such.module")
+    expect(page.locator(".qx-message-error")).to_contain_text("no module 'no' to import")
