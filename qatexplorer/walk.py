@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Literal
@@ -29,10 +29,10 @@ from qatexplorer.flows.qconfig import resolve_qconfig
 from qatexplorer.flows.settings import changed_options
 from qatexplorer.flows.stubs import has_stubs
 from qatexplorer.inputs import check_model, copy_model, example_inputs_from, graph_of
-from qatexplorer.selection import moved_selection
 from qatexplorer.signals import Signal
 from qatexplorer.snapshot.capture import take_graph, take_snapshot
 from qatexplorer.snapshot.diff import Diff, diff
+from qatexplorer.snapshot.follow import moved_selection
 from qatexplorer.snapshot.probe import Probe, probe
 from qatexplorer.snapshot.records import Placement, Snapshot
 from qatexplorer.training.control import FINAL
@@ -260,6 +260,9 @@ class StageWalk:
     def _record(self, stage: str, built: Built) -> None:
         before = self._before(stage)
         model, result = built.result.model, built.result
+        if stage == self.flow.train_stage and self._bench.untouched and not built.warnings:
+            self._ahead[stage] = replace(before, stage=stage, notes=result.notes)
+            return
         graph = before.graph if result.graph is None else result.graph
         if result.moved:
             graph = take_graph(model, self.options.example_inputs)

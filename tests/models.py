@@ -16,7 +16,7 @@ _KEPT: list[Any] = []
 
 
 def declare_torchvision_operators() -> None:
-    """Let torchvision be imported beside a CPU build of torch (timm and transformers ask for it)."""
+    """timm and transformers ask for torchvision, which a CPU build of torch cannot load whole."""
     if not hasattr(torch.ops.torchvision, "nms") and not _KEPT:
         library = torch.library.Library("torchvision", "FRAGMENT")
         library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
 from qatexplorer.deploy.engine import check_engine
-from qatexplorer.errors import InputError
-from qatexplorer.flows.base import FlowOptions, StubMode
+from qatexplorer.flows.base import FlowOptions
 from qatexplorer.flows.custom import CustomConfig, custom_config, find_backend_config
 from qatexplorer.flows.fusion import check_fusion, find_fusable
 from qatexplorer.flows.qconfig import resolve_qconfig
+from qatexplorer.flows.stubs import check_stub_mode
 
 CUSTOM = ("prepare_custom_config", "convert_custom_config", "non_traceable")
 
@@ -30,7 +30,7 @@ def changed_options(base: nn.Module, options: FlowOptions, given: Mapping[str, A
     elif engine is not None:
         changes["qconfig"] = replace(options.qconfig, backend=check_engine(engine), reason="")
     if given.get("stubs") is not None:
-        changes["stubs"] = _check_stubs(given["stubs"])
+        changes["stubs"] = check_stub_mode(given["stubs"])
     if given.get("fusion") is not None:
         runs = given["fusion"]
         auto = isinstance(runs, str) and runs == "auto"
@@ -50,11 +50,3 @@ def _custom(base: nn.Module, now: CustomConfig, given: Mapping[str, Any]) -> Cus
     )
     custom.check(base)
     return custom
-
-
-def _check_stubs(mode: Any) -> StubMode:
-    if mode not in ("none", "model", "layers"):
-        raise InputError(
-            f"stubs is {mode!r}.", remedy="Use 'none', 'model' (QuantWrapper) or 'layers'."
-        )
-    return cast(StubMode, mode)

@@ -34,6 +34,14 @@ explorer = qx.explore(
 )
 explorer
 """
+BROKEN_FACTORY = """
+import os
+
+os.environ["QATEXPLORER_MODEL"] = "no.such.module:factory"
+from qatexplorer.widgets.dashboard import dashboard
+
+dashboard()
+"""
 OWN_MODEL = """
 import torch
 import qatexplorer as qx
@@ -189,11 +197,8 @@ def test_a_factory_that_fails_is_told_in_the_page(
 ) -> None:
     book = write_notebook(
         tmp_path / "broken.ipynb",
-        [
-            "import os\nos.environ['QATEXPLORER_MODEL'] = 'no.such.module:factory'\n"
-            "from qatexplorer.widgets.dashboard import dashboard\ndashboard()"
-        ],
+        [BROKEN_FACTORY],
     )
     voila_page(page, voila(book))
     wait_for_explorer(page)
-    expect(page.locator(".qx-message-error")).to_contain_text("no.such.module")
+    expect(page.locator(".qx-message-error")).to_contain_text("no module 'no' to import")

@@ -120,4 +120,5 @@ def test_in_voila(page: Page, voila: Callable[..., Server], tmp_path: Path, shot
     voila_page(page, server)
     check(page)
     click(page, "quant.activation_post_process")
+    expect(page.locator(".js-plotly-plot:visible")).to_have_count(1)
     shots(page, "tree-inspector-voila")
