@@ -6,6 +6,7 @@ unchanged; :mod:`~qatexplorer.flows.fx_watch` tells when it passes from one to t
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 from torch import fx, nn
@@ -17,7 +18,8 @@ from qatexplorer.errors import QConfigError, TraceFailedError
 from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
 from qatexplorer.flows.fx_notes import log_placements, lowering_notes, prepare_notes
 from qatexplorer.flows.fx_watch import ConvertWatch, PrepareLog, PrepareWatch
-from qatexplorer.snapshot.graph_module import graph_of_module, positional_inputs
+from qatexplorer.snapshot.graph_module import graph_of_module, positional_inputs, shapes_of
+from qatexplorer.snapshot.records import Graph
 
 _STAGES = (
     Stage(
@@ -164,7 +166,7 @@ class FxFlow(Flow):
         )
         if seen is None:
             return StageResult(reference)
-        graph, _ = graph_of_module(reference, options.example_inputs, {}, must_run=False)
+        graph = _converted_graph(reference, options)
         return StageResult(reference, graph=graph)
 
     def _lower(self, model: nn.Module, options: FlowOptions, seen: Seen | None) -> StageResult:
@@ -177,8 +179,18 @@ class FxFlow(Flow):
             )
         if seen is None:
             return StageResult(int8)
-        graph, _ = graph_of_module(int8, options.example_inputs, {}, must_run=False)
+        graph = _converted_graph(int8, options)
         return StageResult(int8, graph=graph, notes=lowering_notes(watch.passes))
+
+
+def _converted_graph(module: fx.GraphModule, options: FlowOptions) -> Graph:
+    """Its graph, without shapes if it does not run: the caller runs it once more and says so."""
+    try:
+        return graph_of_module(module, shapes_of(module, options.example_inputs), {})[0]
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        note = f"The graph does not run here: {type(error).__name__}: {first}"
+        return graph_of_module(module, {}, {}, note)[0]
 
 
 def _graph_module(model: nn.Module) -> fx.GraphModule:
@@ -202,7 +214,9 @@ def _described(
     log: PrepareLog,
     paths: dict[str, str],
 ) -> StageResult:
-    graph, placed = graph_of_module(module, options.example_inputs, log.scopes)
+    if stage == "trace":  # ids, shapes and dtypes stay the same up to convert
+        log.shapes.update(shapes_of(module, options.example_inputs))
+    graph, placed = graph_of_module(module, log.shapes, log.scopes)
     notes = prepare_notes(stage, module, paths, options, log)
     return StageResult(module, graph=graph, placed=log_placements(placed, log), notes=notes)
 
@@ -211,7 +225,8 @@ def _trace_failed(error: Exception, model: nn.Module) -> TraceFailedError:
     place = place_of(error, model)
     path = place.path or ""
     kind = place.type_name or type(model).__name__
-    line = f" at {place.source}" if place.source else ""
+    file, _, number = place.source.rpartition(":")
+    line = f" at {Path(file).name}:{number}" if place.source else ""
     first = (str(error).strip().splitlines() or [""])[0]
     if path:
         remedy = (

@@ -201,7 +201,8 @@ class PrepareLog:
 
     ``shared`` has (node, the fake quants that torch made one object for it); ``customs`` has
     (path, class before, class after) of modules swapped as custom ones; ``scopes`` the module
-    path in whose forward each node was traced; ``reached`` the boundaries passed.
+    path in whose forward each node was traced; ``reached`` the boundaries passed. ``shapes`` is
+    for who draws the graph: shape and dtype by node id.
     """
 
     insertions: list[Insertion] = field(default_factory=list)
@@ -209,6 +210,7 @@ class PrepareLog:
     customs: list[tuple[str, str, str]] = field(default_factory=list)
     scopes: dict[str, str] = field(default_factory=dict)
     reached: list[str] = field(default_factory=list)
+    shapes: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
 
 
 class PrepareWatch:

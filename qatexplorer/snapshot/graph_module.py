@@ -65,27 +65,29 @@ class _ShapeRun(fx.Interpreter):
         return result
 
 
+def shapes_of(module: fx.GraphModule, inputs: Any) -> dict[str, Info]:
+    """Shape and dtype of the first tensor of each node's result, by node id.
+
+    Runs ``module`` once on ``inputs`` under ``no_grad``; state and RNG are put back. Raises what
+    running raises.
+    """
+    run = _ShapeRun(module)
+    with preserved_state(module), torch.no_grad():
+        run.run(*positional_inputs(module, inputs))
+    return run.found
+
+
 def graph_of_module(
-    module: fx.GraphModule, inputs: Any, scopes: Mapping[str, str], *, must_run: bool = True
+    module: fx.GraphModule, shapes: Mapping[str, Info], scopes: Mapping[str, str], note: str = ""
 ) -> tuple[Graph, dict[str, Placement]]:
     """Graph of ``module`` and the placements of its fake quants by path.
 
-    Runs it once on ``inputs`` under ``no_grad`` for the shapes; state and RNG are put back.
-
     Args:
-        scopes: path of the module in whose forward each node was traced, by node id.
-        must_run: raise what running raises; else the graph has no shapes and a note says why.
+        shapes: from :func:`shapes_of`. scopes: path of the module in whose forward each node was
+            traced. Both by node id; what they lack is left out or found from the inputs.
+        note: what to say of the graph.
     """
-    run, note = _ShapeRun(module), ""
-    try:
-        with preserved_state(module), torch.no_grad():
-            run.run(*positional_inputs(module, inputs))
-    except Exception as error:
-        if must_run:
-            raise
-        first = (str(error).strip().splitlines() or [""])[0]
-        note = f"The graph does not run here: {type(error).__name__}: {first}"
-    reader = _Reader(module, run.found, scopes)
+    reader = _Reader(module, shapes, scopes)
     return reader.graph(note), reader.placements()
 
 
