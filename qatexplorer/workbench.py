@@ -20,7 +20,12 @@ from torch import nn
 from qatexplorer.deploy.engine import quantized_engine
 from qatexplorer.deploy.int8 import convert_error, place_in_walk, run_int8
 from qatexplorer.deploy.translations import translate
-from qatexplorer.errors import QatExplorerError, StageError
+from qatexplorer.errors import (
+    QatExplorerError,
+    StageError,
+    TraceFailedError,
+    UnsupportedTorchError,
+)
 from qatexplorer.flows.base import (
     Flow,
     FlowOptions,
@@ -116,6 +121,8 @@ class Workbench:
             told = self._stage_error(at, error, model, result)
             if model is self.work:  # a stage that fails half way leaves it half changed
                 self.work = self.rebuild(self.work_stage)
+            if told is error:
+                raise
             raise told from error
         self.work, self.work_stage = done.model, last
 
@@ -142,6 +149,8 @@ class Workbench:
     def _stage_error(
         self, stage: str, error: Exception, model: nn.Module, result: StageResult | None
     ) -> QatExplorerError:
+        if isinstance(error, (TraceFailedError, UnsupportedTorchError)):
+            return error
         call = self.flow.stage(stage).call
         if result is None:
             translated = self.translated(error, model)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.ao.nn.quantized import FloatFunctional
 from torch.ao.quantization import DeQuantStub, QuantStub
 
-from .models import SMALL, Case, declare_torchvision_operators, image, load_timm
+from .models import SMALL, Case, declare_torchvision_operators, load_timm
 
 
 class BasicBlock(nn.Module):
@@ -379,5 +379,3 @@ TRANSFORMERS = tuple(
     for kind in ("bert", "gpt2", "vit", "resnet")
 )
 ALL_FX = (*SMALL, *WRITTEN, *TIMM_FX, *TRANSFORMERS)
-
-__all__ = ["ALL_FX", "TIMM_FX", "TRANSFORMERS", "WRITTEN", "image"]
