@@ -67,7 +67,7 @@ class StageWalk:
         metric: Metric | None = None,
         stubs: StubMode = "none",
         fusion: Any = None,
-        qat_mapping: Mapping[Any, Any] | None = None,
+        qat_mapping: Mapping[Any, Any] | str | None = None,
         engine: str | None = None,
         non_traceable: Any = None,
         prepare_custom_config: Any = None,
@@ -83,8 +83,9 @@ class StageWalk:
         inputs = example_inputs_from(example_inputs, self.data)
         graph = graph_of(base, inputs)
         self.has_stubs = has_stubs(base)
-        options = FlowOptions(plan, inputs, qat_mapping=qat_mapping, graph=graph)
+        options = FlowOptions(plan, inputs, graph=graph)
         settings = {
+            "qat_mapping": qat_mapping,
             "stubs": stubs,
             "fusion": "auto" if fusion is None else fusion,
             "non_traceable": non_traceable,

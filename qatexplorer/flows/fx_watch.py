@@ -292,7 +292,8 @@ class PrepareWatch:
 
     def _on_swap_custom_module_to_observed(self, call: Call) -> None:
         path = str(call.arguments["node"].target)
-        now = type(_module_at(call.arguments["named_modules"], path)).__name__
+        kind = type(_module_at(call.arguments["named_modules"], path))
+        now = f"{kind.__module__}.{kind.__qualname__}"
         if call.phase == "before":
             self._custom_before = now
         else:
