@@ -153,14 +153,13 @@ RULES: tuple[Rule, ...] = (
         r"Expected LSTM custom module inputs to be",
         "FX converts an LSTM as a custom module only where it is called with its state, and {here} "
         "is called with the input alone.",
-        "Write self.lstm(x, (h0, c0)) with zeros for the state; or use flow='eager', which takes it "
-        "as it is.",
+        "Write self.lstm(x, (h0, c0)) with zeros for the state; or use flow='eager'.",
     ),
     Rule(
         "fusion-for-eval-only",
         r"Cannot fuse (?:train|eval) modules",
         "The backend config (or the list of modules) asks for a fusion that torch has for models "
-        "in eval mode only; onednn's and x86's backend configs fuse conv and add in this way.",
+        "in eval mode only; onednn's backend config fuses conv and add in this way.",
         "Leave backend_config=None or take 'native' or 'fbgemm'; int8 runs on the same engine.",
     ),
     Rule(

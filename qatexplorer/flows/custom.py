@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import difflib
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from torch.ao.quantization import backend_config as torch_configs
 from torch.ao.quantization import get_default_qat_module_mappings
 from torch.ao.quantization.backend_config import BackendConfig
 from torch.ao.quantization.fx.custom_config import ConvertCustomConfig, PrepareCustomConfig
@@ -151,7 +151,9 @@ def find_backend_config(spec: Any) -> BackendConfig | None:
     if spec is None or isinstance(spec, BackendConfig):
         return spec
     if spec in BACKEND_CONFIGS:
-        config: BackendConfig = getattr(torch_configs, f"get_{spec}_backend_config")()
+        # Not all of them stand in the package itself.
+        module = importlib.import_module(f"torch.ao.quantization.backend_config.{spec}")
+        config: BackendConfig = getattr(module, f"get_{spec}_backend_config")()
         return config
     raise CustomConfigError(
         f"there is no backend config {spec!r}.",
