@@ -14,7 +14,7 @@ from torch.ao.quantization import QConfigMapping
 from torch.ao.quantization.quantize_fx import convert_fx, convert_to_reference_fx, prepare_qat_fx
 
 from qatexplorer.deploy.blame import place_of
-from qatexplorer.errors import QConfigError, TraceFailedError
+from qatexplorer.errors import QatExplorerError, QConfigError, TraceFailedError
 from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
 from qatexplorer.flows.fx_notes import log_placements, lowering_notes, prepare_notes
 from qatexplorer.flows.fx_watch import ConvertWatch, PrepareLog, PrepareWatch
@@ -157,7 +157,7 @@ class FxFlow(Flow):
         except _Reached as reached:
             return reached.result
         except Exception as error:
-            if watch.log.reached:
+            if watch.log.reached or isinstance(error, QatExplorerError):
                 raise
             raise _trace_failed(error, model) from error
         if seen is None:
