@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -67,6 +68,12 @@ def _trace_notes(
             notes.append(f"{path} ({kind.__name__}) is left as one call: non_traceable names it.")
         elif kind in custom.non_traceable_module_classes:
             notes.append(f"{path} is left as one call: non_traceable names {kind.__name__}.")
+    frozen = [node.name for node in module.graph.nodes if _in_train_mode_for_good(node)]
+    if frozen:
+        notes.append(
+            "Tracing has written down training=True, so these stay in train mode after eval() and "
+            f"in int8: {_listed(frozen)}. Modules (nn.Dropout, nn.BatchNorm2d) would follow eval()."
+        )
     here = {path for path, _ in module.named_modules()}
     gone = {path: kind for path, kind in paths.items() if path not in here}
     stubs = [path for path, kind in gone.items() if issubclass(kind, (QuantStub, DeQuantStub))]
@@ -78,6 +85,20 @@ def _trace_notes(
     if unused:
         notes.append(f"No call of these was seen, so they are not in the graph: {_listed(unused)}.")
     return tuple(dict.fromkeys(notes))
+
+
+def _in_train_mode_for_good(node: fx.Node) -> bool:
+    """Whether it calls a function that behaves differently in training, with training=True."""
+    if node.op != "call_function" or not callable(node.target):
+        return False
+    try:
+        parameters = inspect.signature(node.target).parameters
+    except (TypeError, ValueError):  # a built-in function
+        return False
+    if "training" not in parameters:
+        return False
+    given = dict(zip(parameters, node.args)) | dict(node.kwargs)  # noqa: B905 - args may be fewer
+    return given.get("training", parameters["training"].default) is True
 
 
 def _is_layer(kind: type[nn.Module]) -> bool:
