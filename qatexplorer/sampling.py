@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from qatexplorer.data import call_model
+from qatexplorer.data import call_model, cloned
 from qatexplorer.errors import StageError
 from qatexplorer.histograms import GridHistogram, capture_histograms
 from qatexplorer.snapshot.preserve import preserved_rng, preserved_state
@@ -24,7 +24,7 @@ def histogram_of(model: nn.Module, inputs: Any, site: str) -> GridHistogram:
     with preserved_state(model):
         if not _has_range(model.get_submodule(site)):
             _show_once(model, inputs)
-        found = capture_histograms(model, inputs, [site])
+        found = capture_histograms(model, cloned(inputs), [site])
     if site not in found:
         raise StageError(
             "this fake quant does not run in a forward of the example input.",
@@ -40,7 +40,7 @@ def _show_once(model: nn.Module, inputs: Any) -> None:
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
     statistics = [(b, b.clone()) for m in norms for b in m._buffers.values() if b is not None]
     with preserved_rng(), torch.no_grad():
-        call_model(model, inputs)
+        call_model(model, cloned(inputs))
         for buffer, before in statistics:
             buffer.copy_(before)
 
