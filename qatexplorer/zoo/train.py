@@ -30,6 +30,8 @@ WEIGHTS = Path(__file__).resolve().parent / "weights"
 
 @dataclass(frozen=True)
 class Recipe:
+    """How one example is trained."""
+
     build: Callable[[], nn.Module]
     epochs: int
     lr: float
