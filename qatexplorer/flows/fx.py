@@ -116,7 +116,7 @@ class FxFlow(Flow):
     offers_fusion: ClassVar[bool] = False
 
     def snapshot_needs_probe(self, stage: str) -> bool:
-        return stage in ("swap", "insert")
+        return stage == "insert"
 
     def apply(
         self, stage: str, model: nn.Module, options: FlowOptions, seen: Seen | None = None
