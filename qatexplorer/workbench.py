@@ -227,8 +227,9 @@ class Workbench:
         """The model to show for ``stage``: the working one, the int8 one, or a rebuilt one."""
         if stage in self.converted:
             converted = self.converted[stage]
-            if own:
+            if own and self._handed_out.get(stage) is not converted:
                 own_parameters(converted)
+                self._handed_out[stage] = converted
             return converted
         # Up to training, the prepared model is the same at "insert" and at "train".
         waiting = stage == self.flow.prepared_stage and self.work_stage == self.flow.train_stage
