@@ -330,7 +330,6 @@ _FAMILIES: tuple[tuple[str, int, dict[str, Any]], ...] = (
     ("hardcorenas_a", 32, {}),
     ("resnet26d", 32, {"zero_init_last": False}),
     ("vit_tiny_patch16_224", 32, {"img_size": 32, "depth": 2}),
-    ("mixer_s32_224", 32, {"img_size": 32, "num_blocks": 2}),
     ("mobilevitv2_050", 64, {}),
 )
 
