@@ -23,7 +23,7 @@ def histogram_of(model: nn.Module, inputs: Any, site: str) -> GridHistogram:
     """
     with preserved_state(model):
         if not _has_range(model.get_submodule(site)):
-            _show_once(model, inputs)
+            show_once(model, inputs)
         found = capture_histograms(model, inputs, [site])
     if site not in found:
         raise StageError(
@@ -35,7 +35,7 @@ def histogram_of(model: nn.Module, inputs: Any, site: str) -> GridHistogram:
     return found[site]
 
 
-def _show_once(model: nn.Module, inputs: Any) -> None:
+def show_once(model: nn.Module, inputs: Any) -> None:
     """Let the observers see one forward, and nothing else: the next forward must be the same."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
     statistics = [(b, b.clone()) for m in norms for b in m._buffers.values() if b is not None]

@@ -23,7 +23,7 @@ class MacCounter(TorchDispatchMode):
     """``total`` grows by the multiply-accumulates of every operation inside."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     def __torch_dispatch__(
@@ -36,7 +36,7 @@ class MacCounter(TorchDispatchMode):
         if formula is not None:
             self.total += int(formula(*args, **kwargs, out_val=out)) // 2
         elif getattr(packet, "__name__", "") in _MORE:
-            self.total += _more(packet.__name__, args)
+            self.total += _more(str(getattr(packet, "__name__", "")), args)
         return out
 
 

@@ -32,7 +32,7 @@ def place_of_call(call: Call, recording: Recording) -> TensorPlace:
     where = f" in {producer.scope}" if producer.scope else ""
     source = f" ({producer.source})" if producer.source and not producer.scope else ""
     return TensorPlace(
-        f"op:{producer.name}:{producer.ordinal}",
+        f"op:{producer.scope + '.' if producer.inner else ''}{producer.name}:{producer.ordinal}",
         f"result of {producer.name}{where}{source}",
         producer.scope,
         0,

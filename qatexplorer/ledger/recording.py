@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from qatexplorer.data import as_args
 from qatexplorer.ledger.macs import MacCounter
-from qatexplorer.snapshot.leaves import is_leaf_call, is_quantizer
+from qatexplorer.snapshot.leaves import FUNCTIONAL_CLASSES, is_leaf_call, is_quantizer
 from qatexplorer.snapshot.preserve import preserved_state
 from qatexplorer.snapshot.records import Mechanism
 from qatexplorer.snapshot.sites import observer_of
@@ -46,7 +46,9 @@ class Call:
         scope: path of the module that was running.
         mechanism: how a fake quant was called, ``""`` for the rest.
         inputs: indices of the calls that made its tensors.
-        ordinal: how many calls of this kind and name came before.
+        inner: it happened inside of one of torch's own modules.
+        ordinal: how many calls of this kind and name came before; of operations, the inner ones
+            are counted for each module, the others over the whole model.
         output_of: (path, port) of the module whose raw output the quantized tensor is, else None.
         macs: multiply-accumulates.
     """
@@ -58,6 +60,7 @@ class Call:
     mechanism: str = ""
     inputs: tuple[int, ...] = ()
     ordinal: int = 0
+    inner: bool = False
     output_of: tuple[str, int] | None = None
     shape: tuple[int, ...] | None = None
     dtype: str = ""
@@ -113,7 +116,7 @@ class _Watcher(TorchFunctionMode):
         self._stack: list[tuple[nn.Module, str]] = [(model, "forward")]
         self._made: dict[int, tuple[weakref.ref[torch.Tensor], int]] = {}
         self._raw: dict[int, tuple[weakref.ref[torch.Tensor], str, int]] = {}
-        self._ordinals: dict[tuple[str, str], int] = {}
+        self._ordinals: dict[tuple[str, str, str], int] = {}
         self._names = {id(p): n for n, p in model.named_parameters()}
         self._names |= {id(b): n for n, b in model.named_buffers()}
         self._quant_started: list[tuple[int, list[tuple[torch.Tensor, torch.Tensor]]]] = []
@@ -127,11 +130,22 @@ class _Watcher(TorchFunctionMode):
         info = first_tensor_info(result if kind != "quant" else inputs)
         shape, dtype = info or (None, "")
         more.setdefault("scope", self.path(self._stack[-1][0]))
-        ordinal = self._ordinals.get((kind, name), 0)
-        self._ordinals[kind, name] = ordinal + 1
+        inner = kind == "op" and any(_closed(m) for m, _ in self._stack[2:])
+        key = (kind, name, more["scope"] if inner else "")
+        ordinal = self._ordinals.get(key, 0)
+        self._ordinals[key] = ordinal + 1
         index = len(self.found.calls)
-        call = Call(index, kind, name, inputs=producers, ordinal=ordinal, shape=shape, dtype=dtype,
-                    **more)
+        call = Call(
+            index,
+            kind,
+            name,
+            inputs=producers,
+            ordinal=ordinal,
+            inner=inner,
+            shape=shape,
+            dtype=dtype,
+            **more,
+        )
         self.found.calls.append(call)
         for tensor in tensors_in(result):
             self._made[id(tensor)] = (weakref.ref(tensor), index)
@@ -246,15 +260,21 @@ class _Watcher(TorchFunctionMode):
                 handle.remove()
 
 
+def _closed(module: nn.Module) -> bool:
+    """Whether what happens in its forward is torch's own business."""
+    return is_leaf_call(module) and not isinstance(module, FUNCTIONAL_CLASSES)
+
+
 def _poke(quantizer: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Widen the observer's range by a hair and return what it was set to.
 
     The fused kernel writes through raw pointers and leaves no version behind; a moving average
     that runs changes these values, one that does not leaves them. The caller puts them back.
     """
-    observer: Any = observer_of(quantizer) or quantizer
+    observer: Any = observer_of(quantizer)
     low, high = getattr(observer, "min_val", None), getattr(observer, "max_val", None)
-    if not isinstance(low, torch.Tensor) or not isinstance(high, torch.Tensor):
+    moving = hasattr(observer, "averaging_constant")
+    if not moving or not isinstance(low, torch.Tensor) or not isinstance(high, torch.Tensor):
         return []
     if low.numel() and low.shape == high.shape:
         width = torch.where(torch.isfinite(high - low), (high - low) * 1e-2 + 1e-6, 0.0)

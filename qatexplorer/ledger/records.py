@@ -192,16 +192,26 @@ class RedundancyNumbers:
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """Median seconds of forward and backward with the second fake quant and without, by turns."""
+    """Forward and backward with the second fake quant and without, measured by turns, in seconds.
+
+    ``with_s`` is the median of whole steps, ``taken_s`` the median of the differences of the pairs
+    and ``spread_s`` half of their interquartile range: a difference below it is noise.
+    """
 
     with_s: float
-    without_s: float
+    taken_s: float
+    spread_s: float
     rounds: int
 
     @property
     def share(self) -> float:
         """Part of the step's time that the second one takes."""
-        return (self.with_s - self.without_s) / self.with_s if self.with_s else 0.0
+        return self.taken_s / self.with_s if self.with_s else 0.0
+
+    @property
+    def measurable(self) -> bool:
+        """Whether the difference stands out of the noise."""
+        return self.taken_s > self.spread_s
 
 
 @dataclass(frozen=True, slots=True)

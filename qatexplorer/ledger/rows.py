@@ -46,8 +46,8 @@ def make_rows(
         calls = ran.get(path, [])
         scales = account(module, fresh.get(path))
         row = _site_row(path, module, modules, calls, recording, live, scales, origins)
-        places = {place.label for place in row.tensors}
-        others = tuple(sorted(places - {row.tensor.label})) if len(places) > 1 else ()
+        places = {p.label for p in row.tensors if not p.key.startswith("quant:")}
+        others = tuple(sorted(places - {row.tensor.label}))
         rows.append(replace(row, shared_with=(*aliases[path], *others)))
         if observer_of(module) is not None:
             rows.append(_inner_row(rows[-1], module, recording))
@@ -165,7 +165,11 @@ def _guess_origin(path: str, root: nn.Module) -> tuple[str, str]:
 
 def _ghost(parent: str, calls: Sequence[Call], recording: Recording, live: set[int]) -> str:
     if not calls:
-        if parent and not recording.module_calls.get(parent) and not _runs_inside(parent, recording):
+        if (
+            parent
+            and not recording.module_calls.get(parent)
+            and not _runs_inside(parent, recording)
+        ):
             return f"{parent} did not run in the forward of the example input."
         return "Nothing calls it in the forward of the example input."
     if not any(call.index in live for call in calls):

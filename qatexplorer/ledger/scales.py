@@ -85,7 +85,9 @@ def recomputed_scale(quantizer: nn.Module) -> Tensor | None:
                     tensor.set_(content)
 
 
-def fresh_scales(model: nn.Module, inputs: Any, sites: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+def fresh_scales(
+    model: nn.Module, inputs: Any, sites: Mapping[str, nn.Module]
+) -> dict[str, Tensor]:
     """What each observer would compute from the tensor of this one forward alone.
 
     A copy of the observer, emptied, is shown the tensor. Sites that do not run, and observers that
@@ -118,17 +120,22 @@ def fresh_scales(model: nn.Module, inputs: Any, sites: Mapping[str, nn.Module]) 
 def account(quantizer: nn.Module, fresh: Tensor | None = None) -> ScaleAccount:
     """Compare the scales of ``quantizer``; ``fresh`` from :func:`fresh_scales`."""
     module: Any = quantizer
-    stored = module.scale.detach().flatten() if isinstance(
-        getattr(module, "scale", None), Tensor) else None
+    stored = (
+        module.scale.detach().flatten()
+        if isinstance(getattr(module, "scale", None), Tensor)
+        else None
+    )
     again = recomputed_scale(quantizer)
     stored_numbers = () if stored is None else tuple(stored.tolist())
     if isinstance(observer_of(quantizer) or quantizer, FixedQParamsObserver):
         numbers = () if again is None else tuple(again.tolist())
-        return ScaleAccount(stored_numbers, numbers, _largest(again, stored), "fixed",
-                            _TEXTS["fixed"])
+        return ScaleAccount(
+            stored_numbers, numbers, _largest(again, stored), "fixed", _TEXTS["fixed"]
+        )
     if not has_observed(quantizer):
-        return ScaleAccount(stored_numbers, cause="never_observed",
-                            cause_text=_TEXTS["never_observed"])
+        return ScaleAccount(
+            stored_numbers, cause="never_observed", cause_text=_TEXTS["never_observed"]
+        )
     if again is None:
         return ScaleAccount(stored_numbers)
     difference = _largest(again, stored)
