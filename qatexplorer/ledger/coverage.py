@@ -169,9 +169,7 @@ def macs_in_int8(recording: Recording, outcome: Outcome, model: nn.Module) -> in
             total += call.macs
         elif not scope or isinstance(model, fx.GraphModule):
             # A functional call in an FX graph: weight and input on a grid, and output watched.
-            weights = [
-                recording.calls[i] for i in call.inputs if recording.calls[i].kind == "quant"
-            ]
+            feeding = [recording.calls[i].kind for i in call.inputs]
             watched = any(c.kind == "quant" for c in consumers.get(call.index, []))
             fused = any(c.name == "relu" for c in consumers.get(call.index, []))
             if (

@@ -64,8 +64,8 @@ TEXTS: dict[Reason, tuple[str, str]] = {
     "dtype_not_in_backend_config": (
         "The backend config knows {type}, but not with the dtypes of this qconfig ({dtypes}).",
         (
-            "Choose a qconfig with dtypes that the backend supports, such as quint8 activations and "
-            "qint8 weights."
+            "Choose a qconfig with dtypes that the backend supports, such as quint8 activations "
+            "and qint8 weights."
         ),
     ),
     "below_non_traceable": (
@@ -75,15 +75,15 @@ TEXTS: dict[Reason, tuple[str, str]] = {
     "never_executed": (
         "{name} does not run in a forward of the example input, so no fake quant sees data.",
         (
-            "Choose example inputs that reach it; if its parent reads its weight directly, call the "
-            "module instead."
+            "Choose example inputs that reach it; if its parent reads its weight directly, call "
+            "the module instead."
         ),
     ),
     "custom_without_entry": (
         "{type} is a class of your own with parameters, and no custom module entry names it.",
         (
-            "Build it from torch's layers, or add it to prepare_custom_config (float_to_observed and "
-            "observed_to_quantized)."
+            "Build it from torch's layers, or add it to prepare_custom_config (float_to_observed "
+            "and observed_to_quantized)."
         ),
     ),
     "root_module": (
