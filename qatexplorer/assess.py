@@ -251,7 +251,14 @@ class Assessor:
 def count_int8(model: nn.Module) -> int:
     """Number of modules that hold int8 weights or compute on int8 tensors with qparams."""
     names = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
-    skipped = ("Quantize", "DeQuantize", "Dropout")
+    # The packed parameters are a module inside of each Linear and Embedding.
+    skipped = (
+        "Quantize",
+        "DeQuantize",
+        "Dropout",
+        "LinearPackedParams",
+        "EmbeddingPackedParams",
+    )
     return sum(
         type(m).__module__.startswith(names) and type(m).__name__ not in skipped
         for m in model.modules()

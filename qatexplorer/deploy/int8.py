@@ -84,15 +84,17 @@ def convert_error(error: Exception, model: Module) -> ConvertError:
 
     ``where`` is the module in hand: the innermost one that a frame of torch's walk holds.
     """
-    place = _converting(error, model)
+    place = place_in_walk(error, model)
     told = translate(error, place)
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     message = f"torch's convert failed: {type(error).__name__}: {first[:200]}"
     return ConvertError(message, where=place.path, why=told.why, remedy=told.remedy)
 
 
-def _converting(error: Exception, model: Module) -> Place:
-    """Converting works on a copy, so identity says nothing: the names of the walk are followed.
+def place_in_walk(error: Exception, model: Module) -> Place:
+    """The module in hand when torch's ``convert`` or ``prepare`` raised, else where it ran.
+
+    Converting works on a copy, so identity says nothing: the names of the walk are followed.
 
     ``torch.ao.quantization.quantize._convert`` loops over ``named_children`` with the variables
     ``name`` and ``mod`` in each level of its recursion.
