@@ -13,6 +13,8 @@ from qatexplorer.data import Data
 from qatexplorer.deploy.evaluation import Evaluation
 from qatexplorer.errors import InputError, NoDataError, StageError
 from qatexplorer.histograms import GridHistogram
+from qatexplorer.ledger.of_session import session_ledger
+from qatexplorer.ledger.records import Ledger
 from qatexplorer.sampling import histogram_of
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.training.control import FINAL
@@ -77,6 +79,20 @@ class Session(StageWalk):
         model = self._bench.view(self._stage, trained=self._trained, own=False)
         with self._lock:
             return histogram_of(model, self.options.example_inputs, site)
+
+    def ledger(self, stage: str | None = None, *, timing: int = 0) -> Ledger:
+        """Who put each fake quant there, what stays float and why, and what is one too many.
+
+        Args:
+            stage: a stage with fake quants; None is the one in view (for the converted stages, the
+                prepared model that they are made from).
+            timing: rounds in which the time of each redundant fake quant is measured, 0 for none.
+
+        The model is run a few times on the example input and put back; nothing is trained. The
+        result is kept until the model changes. Raises StageError where there are no fake quants,
+        BusyError for the train stage while a run is going on.
+        """
+        return session_ledger(self, stage, timing)
 
     # -- training -------------------------------------------------------------------------------
 
