@@ -41,7 +41,8 @@ def why_three_calls(session: Session, ledger: Ledger) -> Answer:
         "Each makes another part. propagate hands the qconfig down and makes no fake quant. "
         f"convert swapped {_many(swapped, 'module')} here and made {made}, for weights only: they "
         f"are called inside the swapped forwards. prepare made the other {len(others)}, for the "
-        f"input and for outputs ({_ways(others)}). After convert alone, {kept} would pass unrounded."
+        f"input and for outputs ({_ways(others)}). After convert alone, {kept} would "
+        "pass unrounded."
     )
     if ledger.flow == "fx":
         text += " In FX the same parts are steps inside the one call prepare_qat_fx."
@@ -76,7 +77,8 @@ def two_observers(session: Session, ledger: Ledger) -> Answer:
     text = (
         f"{weight.parent} ({weight.parent_type}): {_many(len(rows), 'module')} match a search by "
         f"name, {len(running)} of them run in a forward. There are "
-        f"{_many(len(sites), 'fake quant')} for {different} ({tensors}), each with an observer inside"
+        f"{_many(len(sites), 'fake quant')} for {different} ({tensors}), each with an "
+        "observer inside"
     )
     text += (
         f"; {fused} of {len(inner)} inner observers are never called as modules: the fused kernel "

@@ -163,7 +163,13 @@ def _warnings(
             f"Weights are only observed, not fake-quantized ({_some(observers)}): the qconfig is "
             "one for post-training quantization, and training will not feel the rounding."
         )
-    unsimulated = _unsimulated(outcome, model, recording)
+    unsimulated, second_names = _unsimulated(outcome, model, recording)
+    if second_names:
+        said.append(
+            f"Second names of a module that training simulates under its first: "
+            f"{_some(second_names)}. torch swaps the first name only, so calls of these train "
+            "with float weights and then run in int8. Give each place a module of its own."
+        )
     if unsimulated:
         said.append(
             f"These become int8 although training never rounded their weights: "
@@ -176,10 +182,14 @@ def _warnings(
     return tuple(said)
 
 
-def _unsimulated(outcome: Outcome, model: nn.Module, recording: Recording) -> list[str]:
+def _unsimulated(
+    outcome: Outcome, model: nn.Module, recording: Recording
+) -> tuple[list[str], list[str]]:
+    """Layers that become int8 and have no weight fake quant, and those that are second names."""
     modules = dict(model.named_modules())
     ran = recording.module_calls
-    return [
+    simulated = {id(m.weight) for m in modules.values() if hasattr(m, "weight_fake_quant")}
+    found = [
         path
         for path in sorted(outcome.int8_paths or ())
         if path in modules
@@ -189,6 +199,8 @@ def _unsimulated(outcome: Outcome, model: nn.Module, recording: Recording) -> li
         and not isinstance(modules[path], nn.Embedding)
         and not hasattr(modules[path], "weight_fake_quant")
     ]
+    second = [path for path in found if id(modules[path].weight) in simulated]
+    return [path for path in found if path not in second], second
 
 
 def _some(paths: Sequence[str], most: int = 4) -> str:

@@ -11,7 +11,9 @@ import torch
 from torch import fx, nn
 
 from qatexplorer.data import call_model
+from qatexplorer.deploy.blame import place_of
 from qatexplorer.deploy.engine import quantized_engine
+from qatexplorer.deploy.translations import translate
 from qatexplorer.flows.base import copy_sharing_parameters
 from qatexplorer.ledger.recording import Call, Recording, record_forward
 from qatexplorer.ledger.records import Coverage
@@ -111,22 +113,29 @@ def outcome_of(
     backend = engine or torch.backends.quantized.engine
     with warnings.catch_warnings(), preserved_rng(), torch.no_grad(), quantized_engine(backend):
         warnings.simplefilter("ignore")
+        copy = model
         try:
             copy = copy_sharing_parameters(model).eval()
             call_model(copy, inputs)
             int8 = convert(copy)
         except Exception as error:
-            return Outcome(None, None, _first_line(error), followers(recording, model))
+            return Outcome(None, None, _told(error, copy), followers(recording, model))
         paths = frozenset(p for p, m in int8.named_modules() if p and is_int8_module(m))
         try:
             ran = record_forward(int8, inputs)
         except Exception as error:
-            return Outcome(paths, None, _first_line(error), followers(recording, model))
+            return Outcome(paths, None, _told(error, int8), followers(recording, model))
     return Outcome(paths, ran, "", followers(recording, model))
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
+def _told(error: Exception, model: nn.Module) -> str:
+    """What went wrong, where in the model, and what to do."""
+    place = place_of(error, model)
+    told = translate(error, place)
+    first = (str(error).strip().splitlines() or [""])[0]
+    short = first if len(first) <= 120 else f"{first[:119]}…"
+    where = f" in {place.path}" if place.path else ""
+    return f"{type(error).__name__}{where}: {short} {told.why} {told.remedy}".strip()
 
 
 def followers(recording: Recording, model: nn.Module) -> frozenset[int]:

@@ -130,7 +130,7 @@ class _Watcher(TorchFunctionMode):
         info = first_tensor_info(result if kind != "quant" else inputs)
         shape, dtype = info or (None, "")
         more.setdefault("scope", self.path(self._stack[-1][0]))
-        inner = kind == "op" and any(_closed(m) for m, _ in self._stack[2:])
+        inner = kind == "op" and any(_closed(m) for m, _ in self._stack[1:])
         key = (kind, name, more["scope"] if inner else "")
         ordinal = self._ordinals.get(key, 0)
         self._ordinals[key] = ordinal + 1

@@ -283,11 +283,13 @@ def _shared(model: nn.Module, recording: Recording, twice: dict[str, list[Call]]
                 "FX gave these tensors one fake quant on purpose: the operations between them "
                 "(cat, pooling, view …) run in int8 with one scale for inputs and output."
             )
+            cost = "Nothing: they keep the scale, so quantizing again on it changes nothing."
         else:
             why = (
                 f"its module runs {len(calls)} times in one forward, so one range has to serve "
                 "every use. If the uses differ much, give each a module of its own."
             )
+            cost = "Resolution, where the uses have unlike ranges: the widest sets the step."
         record = Redundancy(
             kind="shared",
             fault=False,
@@ -297,6 +299,7 @@ def _shared(model: nn.Module, recording: Recording, twice: dict[str, list[Call]]
             through=(),
             evidence=f"{path} serves {len(calls)} uses: {why}",
             remedy="Nothing to remove: sharing is no double quantization.",
+            cost=cost,
         )
         found.append(Finding(record, end=calls[-1], start=calls[0]))
     return found

@@ -100,7 +100,12 @@ def fresh_scales(
             if path in found or not args or not isinstance(args[0], Tensor):
                 return
             empty = copy.deepcopy(observer)
-            empty.reset_min_max_vals()
+            empty._forward_pre_hooks.clear()  # this very hook, on a bare observer
+            empty._forward_hooks.clear()
+            try:
+                empty.reset_min_max_vals()
+            except NotImplementedError:
+                return  # a histogram observer
             empty(args[0].detach())
             scale = recomputed_scale(empty)
             if scale is not None:
