@@ -1,4 +1,4 @@
-"""Models for the ledger's tests: old-style QAT modules, double quantization, and what stays float."""
+"""Models for the ledger: old-style QAT modules, double quantization, and what stays float."""
 
 from __future__ import annotations
 
@@ -88,15 +88,16 @@ WAYS = {"method": "flatten", "module": nn.Flatten, "dropout": nn.Dropout, "index
 def old_style_fx(x: Tensor, forwards: int = 20) -> nn.Module:
     """A model prepared by FX whose linear layers are :class:`OldLinear`."""
     config = get_native_backend_config()
-    known = next(c for c in config.configs if c.pattern is nn.Linear)
-    config.set_backend_pattern_config(
-        BackendPatternConfig(nn.Linear)
-        .set_observation_type(known.observation_type)
-        .set_dtype_configs(known.dtype_configs)
-        .set_root_module(nn.Linear)
-        .set_qat_module(OldLinear)
-        .set_reference_quantized_module(known.reference_quantized_module)
-    )
+    known = {c.pattern: c for c in config.configs if isinstance(c.pattern, type)}
+    for pattern, like in ((nn.Linear, nn.Linear), (OldLinear, nnqat.Linear)):
+        config.set_backend_pattern_config(
+            BackendPatternConfig(pattern)
+            .set_observation_type(known[like].observation_type)
+            .set_dtype_configs(known[like].dtype_configs)
+            .set_root_module(nn.Linear)
+            .set_qat_module(OldLinear)
+            .set_reference_quantized_module(known[nn.Linear].reference_quantized_module)
+        )
     torch.manual_seed(0)
     model = prepare_qat_fx(
         TwoLinear(stubs=False).train(),

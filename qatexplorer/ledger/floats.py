@@ -34,6 +34,12 @@ class Situation:
         self.nodes = _node_table(self.model)
         self.from_input = _from_input(self.recording)
         self.int8_ops = _op_dtypes(self.outcome.recording)
+        # A subclass of a layer is one thing that stays float, not the function in its forward.
+        self.closed = {
+            path
+            for path, module in self.modules.items()
+            if not self.known.in_fx and self.known.base_of(module) is not None
+        }
         self.ops_of: dict[str, list[Call]] = {}
         self.macs_at: dict[str, int] = {}
         for call in self.recording.calls:
@@ -81,7 +87,9 @@ def _candidates(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Mo
 def _module_row(s: Situation, path: str, module: nn.Module) -> FloatRow | None:
     if path and s.outcome.is_int8(path):
         return None
-    leaf = is_leaf_call(module)
+    if s.known.in_fx and path not in s.nodes and s.known.holder(path) is None:
+        return None  # FX has traced through it: its operations have rows
+    leaf = is_leaf_call(module) or path in s.closed
     if isinstance(module, fx.GraphModule) or (path == "" and not leaf):
         return None  # its own parameters feed operations, which have rows
     if _computes_on_int8(s, path, module):
@@ -164,7 +172,7 @@ def _dtypes(qconfig: Any) -> str:
 def _op_row(s: Situation, call: Call) -> FloatRow | None:
     if call.index not in s.from_input or not call.dtype.startswith("torch.float"):
         return None
-    if call.inner or call.index in s.outcome.followers:
+    if call.inner or call.scope in s.closed or call.index in s.outcome.followers:
         return None
     if _was_int8(s, call):
         return None

@@ -217,7 +217,7 @@ class _Watcher(TorchFunctionMode):
     def running(self, module: nn.Module, _args: Any) -> None:
         self._stack[-1] = (module, "forward")
 
-    def returned(self, module: nn.Module, _args: Any, out: Any) -> None:
+    def returned(self, module: nn.Module, args: Any, out: Any) -> None:
         self._stack[-1] = (module, "hooks")
         info = first_tensor_info(out)
         path = self.path(module)
@@ -233,6 +233,9 @@ class _Watcher(TorchFunctionMode):
                     self._made[id(tensor)] = (weakref.ref(tensor), index)
                     self._raw.pop(id(tensor), None)
         elif not self._busy and not any(is_leaf_call(m) for m, _ in self._stack[2:-1]):
+            if isinstance(module, nn.Identity):
+                # It hands on the very same tensor, and yet it is a step of its own.
+                self.add("op", "identity", args, out, scope=path)
             for port, tensor in enumerate(tensors_in(out)):
                 entry = self._raw.get(id(tensor))
                 known = entry is not None and entry[0]() is tensor

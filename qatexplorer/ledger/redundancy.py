@@ -56,6 +56,7 @@ _MOVING = frozenset(
         "channel_shuffle",
         "gather",
         "take",
+        "identity",
         "alias",
         "to",
         "float",
@@ -160,10 +161,10 @@ def _ops_text(between: Sequence[Call]) -> tuple[str, ...]:
 
 def _double(first: Call, second: Call, between: Sequence[Call], recording: Recording) -> Finding:
     through = _ops_text(between)
-    path = ", ".join(through) or "nothing"
+    way = f"through {', '.join(through)}, as they are" if through else "with nothing between"
     evidence = (
-        f"The values that {first.name} returns reach {second.name} through {path}, which keeps "
-        "them as they are; the two are different modules, each with a scale of its own."
+        f"The values that {first.name} returns reach {second.name} {way}; the two are different "
+        "modules, each with a scale of its own."
     )
     if any(call.name in _DROPPING for call in between):
         evidence += " (Dropout keeps them in eval and in int8; in training it rescales.)"

@@ -25,9 +25,7 @@ def cost_text(found: Redundancy) -> str:
     parts = []
     numbers = found.numbers
     if found.kind == "shared":
-        return (
-            "Nothing: the operations between keep the scale, so quantizing again changes nothing."
-        )
+        return found.cost
     if numbers is not None:
         if numbers.changed:
             parts.append(

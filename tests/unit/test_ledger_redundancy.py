@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import pickle
 from typing import Any
@@ -21,8 +22,8 @@ from torch.ao.quantization.backend_config import (
     ObservationType,
     get_native_backend_config,
 )
-from torch.ao.quantization.quantize_fx import prepare_qat_fx
 from torch.ao.quantization.quantization_mappings import get_default_qat_module_mappings
+from torch.ao.quantization.quantize_fx import prepare_qat_fx
 
 import qatexplorer as qx
 from qatexplorer.ledger import Redundancy, ledger_of
@@ -249,9 +250,7 @@ def test_scales_drift_over_a_run() -> None:
     x = image()
     mapping = {**get_default_qat_module_mappings(), nn.Linear: OwnName}
     data = {"train": loader(x, batches=8), "eval": loader(x, batches=1)}
-    session = qx.Session(
-        SMALL[0].make()[0].train(), x, data=data, qat_mapping=mapping, fusion=[]
-    )
+    session = qx.Session(SMALL[0].make()[0].train(), x, data=data, qat_mapping=mapping, fusion=[])
     session.train(epochs=2, telemetry_every=2)
     found = {f.first: f for f in session.ledger().redundancies}["fc.out_fake_quant"]
     assert [step for step, _ in found.drift] == [0, 2, 4, 6, 8, 10, 12, 14]
@@ -282,7 +281,7 @@ def test_edges_of_the_graph_between_the_two() -> None:
     assert found.second == "inner.fc1.2.activation_post_process"
     ids = {node.path: node.id for node in session.snapshot.graph.nodes}  # type: ignore[union-attr]
     chain = [ids[f"inner.fc1.{i}"] for i in (0, 1, 2)]
-    assert found.edges == tuple(f"edge:{a}:{b}" for a, b in zip(chain, chain[1:], strict=False))
+    assert found.edges == tuple(f"edge:{a}:{b}" for a, b in itertools.pairwise(chain))
 
 
 def test_a_ledger_outlives_its_model_and_travels() -> None:

@@ -92,7 +92,7 @@ def test_rows_and_counts_agree_with_hooks_in_fx(way: str) -> None:
 
 
 def test_the_model_is_put_back() -> None:
-    session, model, x = prepared(SMALL[1])
+    session, model, _ = prepared(SMALL[1])
     before = {key: value.clone() for key, value in model.state_dict().items()}
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
     random = torch.get_rng_state()
@@ -222,7 +222,7 @@ def test_never_observed_stale_and_lagging() -> None:
 
 
 def test_recomputing_changes_nothing() -> None:
-    session, model, _ = prepared(SMALL[0])
+    _session, model, _ = prepared(SMALL[0])
     fake_quant: Any = model.fc.weight_fake_quant
     before = {key: value.clone() for key, value in fake_quant.state_dict().items()}
     assert recomputed_scale(fake_quant) is not None
