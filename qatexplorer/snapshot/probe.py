@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.ao.quantization import FusedMovingAvgObsFakeQuantize
 
-from qatexplorer.data import call_model
+from qatexplorer.data import call_model, cloned
 from qatexplorer.snapshot.leaves import is_quantizer
 from qatexplorer.snapshot.preserve import preserved_state
 from qatexplorer.snapshot.records import Mechanism
@@ -99,5 +99,5 @@ def probe(model: nn.Module, inputs: Any) -> Probe:
     watcher = _Watcher()
     with preserved_state(model), torch.no_grad(), _watching(model, watcher):
         _skip_fused_kernels(model)
-        call_model(model, inputs)
+        call_model(model, cloned(inputs))
     return watcher.result
