@@ -92,6 +92,10 @@ class FusionError(InputError, ValueError):
     """A list of modules cannot be fused."""
 
 
+class CustomConfigError(InputError, ValueError):
+    """A custom config, a backend config or a non-traceable module cannot be understood."""
+
+
 class UnknownExampleError(InputError, KeyError):
     """No such embedded example."""
 
@@ -108,6 +112,10 @@ class StageError(QatExplorerError):
 
 class UnknownStageError(StageError, ValueError):
     """The flow has no stage of that name."""
+
+
+class TraceFailedError(StageError):
+    """torch.fx cannot trace the model; ``where`` is the module whose forward it cannot follow."""
 
 
 class ConvertError(StageError):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, cast
 
+from qatexplorer.configured import Configured
 from qatexplorer.data import Data
 from qatexplorer.deploy.evaluation import Evaluation
 from qatexplorer.errors import InputError, NoDataError, StageError
@@ -21,30 +22,35 @@ from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.training.control import FINAL
 from qatexplorer.training.records import Progress, TrainingConfig
 from qatexplorer.training.run import TrainingRun
-from qatexplorer.walk import SessionEvent, StageWalk
+from qatexplorer.walk import SessionEvent
 
 __all__ = ["Session", "SessionEvent"]
 
 _LOOK_EVERY_S = 1.0
 
 
-class Session(StageWalk):
+class Session(Configured):
     """Walk a copy of a model through a quantization flow, train it and run it in int8.
 
     Args:
         model: a float ``torch.nn.Module``; it is copied, never changed and not kept.
         example_inputs: tensor, tuple of arguments or dict of keyword arguments for one forward;
             None takes the first training batch of ``data``.
-        flow: name of the quantization system, ``"eager"``.
+        flow: name of the quantization system, ``"eager"`` or ``"fx"``.
         qconfig: backend name, ``QConfig``, dict by module path or type, ``QConfigMapping``, or
             None for torch's default of the best backend (:func:`flows.qconfig.resolve_qconfig`).
         data: train and eval iterables of (input, target), see :func:`qatexplorer.data.as_data`.
         loss: ``(output, target) -> scalar``, default cross entropy.
         metric: ``(output, target) -> float``, default top-1 accuracy.
-        stubs: ``"none"``, ``"model"`` or ``"layers"``, see :data:`flows.base.StubMode`.
-        fusion: runs of module paths to fuse; None finds them.
-        qat_mapping: replaces torch's default QAT module mapping.
+        stubs: ``"none"``, ``"model"`` or ``"layers"``, see :data:`flows.base.StubMode`; eager only.
+        fusion: runs of module paths to fuse; None finds them; eager only.
+        qat_mapping: replaces torch's default QAT module mapping; eager only.
         engine: quantized engine for int8, default the backend of ``qconfig``.
+        non_traceable: paths or types of modules that FX leaves as one float call.
+        prepare_custom_config, convert_custom_config: torch's ``PrepareCustomConfig`` and
+            ``ConvertCustomConfig``, or the dicts that they are made from (eager takes dicts too).
+        backend_config: what FX knows of the backend's operators: a ``BackendConfig`` or a name of
+            :data:`flows.custom.BACKEND_CONFIGS`; None is torch's default.
 
     Raises the :class:`~qatexplorer.errors.InputError` types for what cannot be used. ``signal``
     emits a :class:`SessionEvent` at every change, on the thread that made it.
@@ -158,8 +164,7 @@ class Session(StageWalk):
         with self._lock:
             self._require_idle("start another run")
             self.goto(self.flow.train_stage)
-            self._bench.int8 = None
-            self._snapshots.pop(self.flow.int8_stage, None)
+            self._forget_converted()
             baseline = self._assessor.float_metric()
             run = TrainingRun(
                 self._bench.own_work(),
@@ -203,8 +208,7 @@ class Session(StageWalk):
         with self._lock:
             self._require_idle("calibrate")
             self.goto(self.flow.train_stage)
-            self._bench.int8 = None
-            self._snapshots.pop(self.flow.int8_stage, None)
+            self._forget_converted()
             self._assessor.calibrate(self._bench.work, batches)
             self._refresh_train_snapshot()
         self._emit("stage", self._stage)

@@ -12,9 +12,9 @@ from typing import Any, Literal
 from torch import nn
 from torch.ao.quantization import FakeQuantizeBase
 
-from qatexplorer.assess import Assessor, Preflight, StubOption
+from qatexplorer.assess import Assessor
 from qatexplorer.data import Data, as_data
-from qatexplorer.deploy.engine import check_engine
+from qatexplorer.deploy.blame import release_frames
 from qatexplorer.deploy.evaluate import Metric
 from qatexplorer.errors import (
     BusyError,
@@ -25,16 +25,16 @@ from qatexplorer.errors import (
 )
 from qatexplorer.flows import get_flow
 from qatexplorer.flows.base import FlowOptions, StubMode
-from qatexplorer.flows.fusion import FusionRuns, check_fusion, find_fusable
 from qatexplorer.flows.qconfig import resolve_qconfig
-from qatexplorer.flows.stubs import check_stub_mode, has_stubs
+from qatexplorer.flows.settings import changed_options
+from qatexplorer.flows.stubs import has_stubs
 from qatexplorer.inputs import check_model, copy_model, example_inputs_from, graph_of
 from qatexplorer.signals import Signal
 from qatexplorer.snapshot.capture import take_graph, take_snapshot
 from qatexplorer.snapshot.diff import Diff, diff
 from qatexplorer.snapshot.follow import moved_selection
 from qatexplorer.snapshot.probe import Probe, probe
-from qatexplorer.snapshot.records import Snapshot
+from qatexplorer.snapshot.records import Placement, Snapshot
 from qatexplorer.training.control import FINAL
 from qatexplorer.training.run import TrainingRun
 from qatexplorer.workbench import Built, Workbench
@@ -69,6 +69,10 @@ class StageWalk:
         fusion: Any = None,
         qat_mapping: Mapping[Any, Any] | None = None,
         engine: str | None = None,
+        non_traceable: Any = None,
+        prepare_custom_config: Any = None,
+        convert_custom_config: Any = None,
+        backend_config: Any = None,
     ) -> None:
         self.signal: Signal[SessionEvent] = Signal()
         self.flow = get_flow(flow)
@@ -79,12 +83,16 @@ class StageWalk:
         inputs = example_inputs_from(example_inputs, self.data)
         graph = graph_of(base, inputs)
         self.has_stubs = has_stubs(base)
-        options = FlowOptions(
-            plan, inputs, (), check_stub_mode(stubs), qat_mapping=qat_mapping, graph=graph
-        )
-        self._bench = Workbench(base, self.flow, options)
-        runs = find_fusable(base, graph) if fusion is None else check_fusion(base, fusion)
-        self._bench.options = self._bench.with_options(fusion=runs)
+        options = FlowOptions(plan, inputs, qat_mapping=qat_mapping, graph=graph)
+        settings = {
+            "stubs": stubs,
+            "fusion": "auto" if fusion is None else fusion,
+            "non_traceable": non_traceable,
+            "prepare_custom_config": prepare_custom_config,
+            "convert_custom_config": convert_custom_config,
+            "backend_config": backend_config,
+        }
+        self._bench = Workbench(base, self.flow, changed_options(base, options, settings))
         self._lock = threading.RLock()
         self._run: TrainingRun | None = None
         self._selection = ""
@@ -93,6 +101,10 @@ class StageWalk:
     def _start_over(self) -> None:
         first = self.flow.stage_names[0]
         self._snapshots: dict[str, Snapshot] = {}
+        # One call of torch can make several stages: those not asked for yet wait here, and so does
+        # the error that ended the call at a later one.
+        self._ahead: dict[str, Snapshot] = {}
+        self._failed: dict[str, QatExplorerError] = {}
         self._stage = first
         self._probe: Probe | None = None
         self._origin: Any = None
@@ -192,7 +204,7 @@ class StageWalk:
                     if name not in self._snapshots:
                         self._require_idle(f"go to stage {name!r}")
                         self._emit("stepping", name)
-                        self._advance(name)
+                        self._reach(name)
                     self._stage = name
                 self._stage = stage
             finally:
@@ -223,30 +235,59 @@ class StageWalk:
                 "model.train() before you hand the model over.",
             )
         try:
-            self._bench.advance(stage, lambda built: self._record(stage, built))
+            self._bench.advance(stage, self._record)
         except QatExplorerError as error:
-            self._emit("error", error)
-            raise
+            if not self._ahead:
+                self._emit("error", error)
+                raise
+            release_frames(error)
+            failed = next(name for name in self.flow.call_of(stage) if name not in self._ahead)
+            self._failed[failed] = error
+
+    def _reach(self, stage: str) -> None:
+        """Show ``stage``, running the torch call that makes it if that has not run yet."""
+        if stage not in self._ahead and stage not in self._failed:
+            self._advance(stage)
+        if stage in self._failed:
+            self._emit("error", self._failed[stage])
+            raise self._failed[stage]
+        self._snapshots[stage] = self._ahead.pop(stage)
+
+    def _before(self, stage: str) -> Snapshot:
+        earlier = self.stages[self.stages.index(stage) - 1]
+        return self._ahead[earlier] if earlier in self._ahead else self._snapshots[earlier]
 
     def _record(self, stage: str, built: Built) -> None:
-        before = self._snapshots[self.stages[self.stages.index(stage) - 1]]
+        before = self._before(stage)
         model, result = built.result.model, built.result
         if stage == self.flow.train_stage and self._bench.untouched and not built.warnings:
-            self._snapshots[stage] = replace(before, stage=stage, notes=result.notes)
+            self._ahead[stage] = replace(before, stage=stage, notes=result.notes)
             return
-        graph = before.graph
+        graph = before.graph if result.graph is None else result.graph
         if result.moved:
             graph = take_graph(model, self.options.example_inputs)
             self._origin = result.origin
         if self.flow.snapshot_needs_probe(stage):
             self._probe = probe(model, self.options.example_inputs)
-        is_int8 = stage == self.flow.int8_stage
+        converted = stage in self.flow.converted_stages
         notes = result.notes
-        if is_int8 and not self.observed:
+        if converted and not self.observed:
             notes = (*notes, _NEVER_OBSERVED)
-        self._snapshots[stage] = self._snapshot_of(
-            model, stage, graph, None if is_int8 else self._probe, built.warnings, notes
+        self._ahead[stage] = self._snapshot_of(
+            model,
+            stage,
+            graph,
+            None if converted else self._probe,
+            built.warnings,
+            notes,
+            result.placed,
         )
+
+    def _forget_converted(self) -> None:
+        """The prepared model is about to change: what was converted from it is no longer true."""
+        self._bench.converted.clear()
+        for stage in self.flow.converted_stages:
+            self._snapshots.pop(stage, None)
 
     def _snapshot_of(
         self,
@@ -256,9 +297,9 @@ class StageWalk:
         probed: Probe | None,
         warnings: tuple[str, ...] = (),
         notes: tuple[str, ...] = (),
+        placed: Mapping[str, Placement] | None = None,
     ) -> Snapshot:
-        index = self.stages.index(stage)
-        earlier = self._snapshots[self.stages[index - 1]].site_by_path
+        earlier = self._before(stage).site_by_path
         extra = {} if self._origin is None else {"origin": self._origin}
         return take_snapshot(
             model,
@@ -269,6 +310,7 @@ class StageWalk:
             float_paths=frozenset(self._snapshots[self.stages[0]].by_path),
             earlier=earlier,
             probed=probed,
+            placed=placed,
             warnings=warnings,
             notes=notes,
             **extra,
@@ -306,66 +348,6 @@ class StageWalk:
         return any(
             r is not None and r.numel() > 0 and bool((r < float("inf")).any()) for r in ranges
         )
-
-    def use_train_mode(self) -> Snapshot:
-        """Put the session's copy into train mode (for a model given in eval mode)."""
-        with self._lock:
-            self._require_idle("change the mode")
-            before = self.snapshot
-            self._bench.set_training(True)
-            self._start_over()
-        self._show(before)
-        return self.snapshot
-
-    # -- configuration --------------------------------------------------------------------------
-
-    def configure(
-        self,
-        *,
-        qconfig: Any = ...,
-        stubs: StubMode | None = None,
-        fusion: Any = None,
-        engine: str | None = None,
-    ) -> Snapshot:
-        """Change settings and start again from the float stage; what is not given stays.
-
-        ``fusion`` is a list of runs of module paths, or ``"auto"``. Raises the InputError types
-        (then nothing changes) and BusyError.
-        """
-        with self._lock:
-            self._require_idle("change the settings")
-            changes: dict[str, Any] = {}
-            if qconfig is not ...:
-                changes["qconfig"] = resolve_qconfig(qconfig, engine)
-            elif engine is not None:
-                plan = self.options.qconfig
-                changes["qconfig"] = replace(plan, backend=check_engine(engine), reason="")
-            if stubs is not None:
-                changes["stubs"] = check_stub_mode(stubs)
-            if fusion is not None:
-                base = self._bench.base
-                auto = isinstance(fusion, str) and fusion == "auto"
-                runs = find_fusable(base, self.options.graph) if auto else fusion
-                changes["fusion"] = check_fusion(base, runs)
-            before = self.snapshot
-            self._bench.reset(self._bench.with_options(**changes))
-            self._start_over()
-        self._emit("config")
-        self._show(before)
-        return self.snapshot
-
-    @property
-    def fusion(self) -> FusionRuns:
-        """Runs of module paths that the fuse stage fuses."""
-        return self.options.fusion
-
-    def stub_options(self) -> tuple[StubOption, ...]:
-        """Each way of getting int8 tensors into the model, tried on a copy, with its cost."""
-        return self._assessor.stub_options()
-
-    def preflight(self) -> Preflight:
-        """Convert a copy and run it once in int8: will this model get there after training?"""
-        return self._assessor.preflight()
 
     # -- helpers --------------------------------------------------------------------------------
 

@@ -21,7 +21,12 @@ from torch import nn
 from qatexplorer.deploy.engine import quantized_engine
 from qatexplorer.deploy.int8 import convert_error, place_in_walk, run_int8
 from qatexplorer.deploy.translations import translate
-from qatexplorer.errors import QatExplorerError, StageError
+from qatexplorer.errors import (
+    QatExplorerError,
+    StageError,
+    TraceFailedError,
+    UnsupportedTorchError,
+)
 from qatexplorer.flows.base import (
     Flow,
     FlowOptions,
@@ -40,6 +45,10 @@ class Built:
     warnings: tuple[str, ...] = ()
 
 
+Look = Callable[[str, Built], object]
+"""Sees a stage that a torch call makes, with the model as it is then."""
+
+
 class Workbench:
     """Holds the pristine copy, the model being worked on, and the int8 model."""
 
@@ -49,7 +58,7 @@ class Workbench:
         self.options = options
         self.work: nn.Module = base
         self.work_stage = flow.stage_names[0]
-        self.int8: nn.Module | None = None
+        self.converted: dict[str, nn.Module] = {}
         self._viewed: tuple[str, nn.Module] | None = None
         self._handed_out: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
         self._restart()
@@ -58,13 +67,14 @@ class Workbench:
         self.work = copy_sharing_parameters(self.base)
         self.work_stage = self.flow.stage_names[0]
         self._owns_parameters = False
-        self.int8 = None
+        self.converted.clear()
         self._viewed = None
         self._handed_out.clear()
 
-    def reset(self, options: FlowOptions | None = None) -> None:
-        """Start again from the pristine copy, with other options if given."""
+    def reset(self, options: FlowOptions | None = None, flow: Flow | None = None) -> None:
+        """Start again from the pristine copy, with other options or another flow if given."""
         self.options = options or self.options
+        self.flow = flow or self.flow
         self._restart()
 
     def set_training(self, mode: bool) -> None:
@@ -72,48 +82,68 @@ class Workbench:
         self.base.train(mode)
         self._restart()
 
-    def advance(self, stage: str, look: Callable[[Built], object]) -> None:
-        """Take the working model to ``stage``, the next one, and let ``look`` see the result.
+    @property
+    def int8(self) -> nn.Module | None:
+        """The int8 model, None before there is one."""
+        return self.converted.get(self.flow.int8_stage)
 
-        If torch's call or ``look`` (which may run the model) raises, the working model is as it
-        was before. Raises StageError (ConvertError, Int8RunError) with the place in the user's
-        model.
+    def advance(self, stage: str, look: Look) -> None:
+        """Run the torch call that begins with ``stage``, the next one, to its last stage.
+
+        ``look`` sees each stage that the call makes, with the model as it is then. If torch's call
+        or ``look`` (which may run the model) raises, the working model is as it was before. Raises
+        StageError (ConvertError, Int8RunError) with the place in the user's model.
         """
         with _cycles_collected_later():
-            if stage == self.flow.int8_stage:
-                built = self.convert_copy(copy_sharing_parameters(self.work))
-                look(built)
-                self.int8 = built.result.model
+            if stage in self.flow.converted_stages:
+                built = self.convert_copy(copy_sharing_parameters(self.work), stage)
+                look(stage, built)
+                self.converted[stage] = built.result.model
             else:
                 self._prepare(stage, look)
 
-    def _prepare(self, stage: str, look: Callable[[Built], object]) -> None:
+    def _prepare(self, stage: str, look: Look) -> None:
         # A model that was handed out stays what its reader took it for, and what the reader has
         # done to it goes on with the walk. Training is what it was handed out for.
         in_readers_hands = self._owns_parameters and stage != self.flow.train_stage
         model = copy.deepcopy(self.work) if in_readers_hands else self.work
+        at, last = stage, self.flow.call_of(stage)[-1]
         result: StageResult | None = None
+
+        def passing(name: str, now: StageResult) -> None:
+            nonlocal at, result
+            at, result = name, now
+            look(name, Built(now))
+            following = self.flow.stage_names[self.flow.stage_names.index(name) + 1]
+            at, result = following, None
+
         try:
             with _quietly() as said, preserved_rng():
-                result = self.flow.apply(stage, model, self.options)
-            look(Built(result, tuple(said)))
+                done = self.flow.apply(last, model, self.options, passing)
+            at, result = last, done
+            look(last, Built(done, tuple(said)))
         except Exception as error:
-            told = self._stage_error(stage, error, model, result)
+            told = self._stage_error(at, error, model, result)
             if model is self.work:  # a stage that fails half way leaves it half changed
                 self.work = self.rebuild(self.work_stage)
+            if told is error:
+                raise
             raise told from error
-        self.work, self.work_stage = result.model, stage
+        self.work, self.work_stage = done.model, last
 
-    def convert_copy(self, candidate: nn.Module) -> Built:
-        """Convert ``candidate`` (given up by the caller) to int8 and run it once.
+    def convert_copy(self, candidate: nn.Module, stage: str = "") -> Built:
+        """Convert ``candidate`` (given up by the caller) and run the result once.
+
+        ``stage`` is one of the flow's converted stages, the int8 stage by default.
 
         Raises ConvertError if torch's convert raises, Int8RunError if the result does not run.
         """
+        stage = stage or self.flow.int8_stage
         engine = self.options.qconfig.backend
         with _quietly() as said, preserved_rng():
             with quantized_engine(engine):
                 try:
-                    result = self.flow.apply(self.flow.int8_stage, candidate, self.options)
+                    result = self.flow.apply(stage, candidate, self.options, _nothing_seen)
                 except QatExplorerError:
                     raise
                 except Exception as error:
@@ -124,6 +154,8 @@ class Workbench:
     def _stage_error(
         self, stage: str, error: Exception, model: nn.Module, result: StageResult | None
     ) -> QatExplorerError:
+        if isinstance(error, (TraceFailedError, UnsupportedTorchError)):
+            return error
         call = self.flow.stage(stage).call
         if result is None:
             translated = self.translated(error, model)
@@ -169,10 +201,9 @@ class Workbench:
     ) -> nn.Module:
         """A model at ``stage`` made anew from the pristine copy; int8 is never made this way."""
         chosen = options or self.options
-        names = self.flow.stage_names
         model = copy_sharing_parameters(self.base)
         with _quietly(), preserved_rng():
-            for name in names[1 : names.index(stage) + 1]:
+            for name in self.flow.calls_to(stage):
                 model = self.flow.apply(name, model, chosen).model
         if own:
             own_parameters(model)
@@ -180,8 +211,11 @@ class Workbench:
 
     def view(self, stage: str, *, trained: bool, own: bool) -> nn.Module:
         """The model to show for ``stage``: the working one, the int8 one, or a rebuilt one."""
-        if stage == self.flow.int8_stage and self.int8 is not None:
-            return self.int8
+        if stage in self.converted:
+            converted = self.converted[stage]
+            if own:
+                own_parameters(converted)
+            return converted
         # Up to training, the prepared model is the same at "insert" and at "train".
         waiting = stage == self.flow.prepared_stage and self.work_stage == self.flow.train_stage
         if stage == self.work_stage or (waiting and not trained):
@@ -199,6 +233,10 @@ class Workbench:
     def with_options(self, **changes: Any) -> FlowOptions:
         """The options with some fields replaced."""
         return replace(self.options, **changes)
+
+
+def _nothing_seen(_stage: str, _result: StageResult) -> None:
+    """Converting makes one stage a call."""
 
 
 @contextmanager

@@ -15,17 +15,22 @@ from torch.ao.quantization import DeQuantStub, QuantStub, QuantWrapper
 _KEPT: list[Any] = []
 
 
+def declare_torchvision_operators() -> None:
+    """timm and transformers ask for torchvision, which a CPU build of torch cannot load whole."""
+    if not hasattr(torch.ops.torchvision, "nms") and not _KEPT:
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _KEPT.append(library)
+
+
 def load_timm(name: str, size: int = 32, batch: int = 4, **settings: Any) -> tuple[Any, Tensor]:
     """A timm architecture in train mode with random weights, 10 classes, and an input.
 
     Skips the test if timm cannot be imported. timm asks for torchvision, whose compiled operators
     do not load beside a CPU build of torch; declaring the two it looks up is enough to import it.
     """
-    if not hasattr(torch.ops.torchvision, "nms") and not _KEPT:
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _KEPT.append(library)
+    declare_torchvision_operators()
     timm = pytest.importorskip("timm", reason="timm is not installed", exc_type=ImportError)
     torch.manual_seed(0)
     model = timm.create_model(name, pretrained=False, num_classes=10, **settings)

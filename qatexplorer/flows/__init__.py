@@ -5,8 +5,9 @@ from __future__ import annotations
 from qatexplorer.errors import InputError
 from qatexplorer.flows.base import Flow
 from qatexplorer.flows.eager import EagerFlow
+from qatexplorer.flows.fx import FxFlow
 
-FLOWS: dict[str, type[Flow]] = {"eager": EagerFlow}
+FLOWS: dict[str, type[Flow]] = {"eager": EagerFlow, "fx": FxFlow}
 
 
 def get_flow(name: str) -> Flow:

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from torch import nn
+from torch.ao.quantization.backend_config import BackendConfig
 
+from qatexplorer.flows.custom import CustomConfig
 from qatexplorer.flows.qconfig import QConfigPlan
 from qatexplorer.snapshot.capture import same_path
-from qatexplorer.snapshot.records import Graph
+from qatexplorer.snapshot.records import Graph, Placement
 
 StubMode = Literal["none", "model", "layers"]
 """Who quantizes the float input: the model's own stubs, one ``QuantWrapper`` around the whole
@@ -38,6 +40,8 @@ class FlowOptions:
         qat_mapping: replaces torch's default table float module → QAT module, None keeps it.
         example_inputs: in any form that ``data.as_args`` takes.
         graph: dataflow graph of the float model.
+        custom: non-traceable modules, preserved attributes, custom modules.
+        backend_config: what the FX flow knows of the backend's operators; None is torch's default.
     """
 
     qconfig: QConfigPlan
@@ -46,23 +50,41 @@ class FlowOptions:
     stubs: StubMode = "none"
     qat_mapping: Mapping[Any, Any] | None = None
     graph: Graph | None = None
+    custom: CustomConfig = field(default_factory=CustomConfig)
+    backend_config: BackendConfig | None = None
 
 
 @dataclass(frozen=True)
 class StageResult:
     """``model`` after the stage; ``origin`` maps its paths to the float stage's.
 
-    ``moved`` says that calls have changed their path, so that the graph must be found anew.
+    ``moved`` says that calls have changed their path, so that the graph must be found anew;
+    ``graph`` is that graph where the flow knows it itself, and ``placed`` the fake quants that are
+    nodes of it, by path.
     """
 
     model: nn.Module
     origin: Callable[[str], str] = field(default=same_path)
     moved: bool = False
     notes: tuple[str, ...] = ()
+    graph: Graph | None = None
+    placed: Mapping[str, Placement] = field(default_factory=dict)
+
+
+Seen = Callable[[str, StageResult], None]
+"""Told of a stage that torch's call is passing through, while the call is going on."""
 
 
 class Flow(ABC):
-    """One of torch's quantization systems, as stages that run torch's own calls."""
+    """One of torch's quantization systems, as stages that run torch's own calls.
+
+    Most stages are one call. Where one call of torch makes several stages, they stand together in
+    ``calls``, and are seen while that call runs once.
+
+    Attributes:
+        converted_stages: those made from a copy of the prepared model, int8_stage the last of them.
+        offers_stubs, offers_fusion: whether FlowOptions.stubs and FlowOptions.fusion mean anything.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
@@ -70,6 +92,10 @@ class Flow(ABC):
     train_stage: ClassVar[str] = "train"
     int8_stage: ClassVar[str] = "convert"
     prepared_stage: ClassVar[str] = "insert"
+    converted_stages: ClassVar[tuple[str, ...]] = ("convert",)
+    calls: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    offers_stubs: ClassVar[bool] = True
+    offers_fusion: ClassVar[bool] = True
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -78,10 +104,25 @@ class Flow(ABC):
     def stage(self, name: str) -> Stage:
         return self.stages[self.stage_names.index(name)]
 
-    @abstractmethod
-    def apply(self, stage: str, model: nn.Module, options: FlowOptions) -> StageResult:
-        """Take ``model`` from the stage before to ``stage``, in place where torch can.
+    def call_of(self, stage: str) -> tuple[str, ...]:
+        """The stages that torch makes in the same call as ``stage``, in order."""
+        return next((call for call in self.calls if stage in call), (stage,))
 
+    def calls_to(self, stage: str) -> tuple[str, ...]:
+        """What to :meth:`apply`, one after another, to get from the float model to ``stage``."""
+        names = self.stage_names[1 : self.stage_names.index(stage) + 1]
+        last = {self.call_of(name): name for name in names}
+        return tuple(last.values())
+
+    @abstractmethod
+    def apply(
+        self, stage: str, model: nn.Module, options: FlowOptions, seen: Seen | None = None
+    ) -> StageResult:
+        """Take ``model`` to ``stage``, in place where torch can.
+
+        ``model`` is at the stage before the call that makes ``stage``; for the int8 stage it is
+        the prepared model. ``seen`` is told of the stages on the way that the same call makes, and
+        that what describes the result (graph, placements) is wanted; what it raises ends the call.
         The caller hands over a copy of its own. Raises what torch raises.
         """
 

@@ -11,8 +11,10 @@ from typing import Any, ClassVar
 from torch import nn
 from torch.ao.quantization import convert, fuse_modules_qat, prepare, propagate_qconfig_
 from torch.ao.quantization.quantization_mappings import get_default_qat_module_mappings
+from torch.ao.quantization.quantize import get_default_custom_config_dict
 
-from qatexplorer.flows.base import Flow, FlowOptions, Stage, StageResult
+from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
+from qatexplorer.flows.custom import OBSERVED, QUANTIZED, custom_swaps
 from qatexplorer.flows.stubs import add_stubs
 
 _STAGES = (
@@ -77,7 +79,9 @@ class EagerFlow(Flow):
     def snapshot_needs_probe(self, stage: str) -> bool:
         return stage in ("swap", "insert")
 
-    def apply(self, stage: str, model: nn.Module, options: FlowOptions) -> StageResult:
+    def apply(
+        self, stage: str, model: nn.Module, options: FlowOptions, seen: Seen | None = None
+    ) -> StageResult:
         step: Any = getattr(self, f"_{stage}")
         result: StageResult = step(model, options)
         return result
@@ -91,23 +95,44 @@ class EagerFlow(Flow):
     def _propagate(self, model: nn.Module, options: FlowOptions) -> StageResult:
         # As attributes, not as torch's qconfig_dict: that is how a user calls prepare_qat.
         options.qconfig.assign(model)
-        propagate_qconfig_(model)
+        propagate_qconfig_(model, prepare_custom_config_dict=options.custom.for_eager())
         return add_stubs(model, options.stubs, self._mapping(options))
 
     def _swap(self, model: nn.Module, options: FlowOptions) -> StageResult:
-        convert(model, mapping=self._mapping(options), inplace=True, remove_qconfig=False)
+        convert(
+            model,
+            mapping=self._mapping(options),
+            inplace=True,
+            remove_qconfig=False,
+            convert_custom_config_dict=options.custom.for_eager_convert(),
+        )
         return StageResult(model)
 
     def _insert(self, model: nn.Module, options: FlowOptions) -> StageResult:
-        mapping = self._mapping(options)
-        prepare(model, observer_non_leaf_module_list=set(mapping.values()), inplace=True)
-        return StageResult(model)
+        mapping, custom = self._mapping(options), options.custom.for_eager()
+        before = dict(model.named_modules(remove_duplicate=False))
+        prepare(
+            model,
+            observer_non_leaf_module_list=set(mapping.values()),
+            inplace=True,
+            prepare_custom_config_dict=custom,
+        )
+        entries = (custom if custom is not None else get_default_custom_config_dict()).get(
+            OBSERVED, {}
+        )
+        return StageResult(model, notes=custom_swaps(before, model, entries, OBSERVED))
 
     def _train(self, model: nn.Module, options: FlowOptions) -> StageResult:
         return StageResult(model)
 
     def _convert(self, model: nn.Module, options: FlowOptions) -> StageResult:
-        return StageResult(convert(model.eval(), inplace=True))
+        custom = options.custom.for_eager_convert()
+        before = dict(model.named_modules(remove_duplicate=False))
+        int8 = convert(model.eval(), inplace=True, convert_custom_config_dict=custom)
+        entries = (custom if custom is not None else get_default_custom_config_dict()).get(
+            QUANTIZED, {}
+        )
+        return StageResult(int8, notes=custom_swaps(before, int8, entries, QUANTIZED))
 
     def _mapping(self, options: FlowOptions) -> dict[Any, Any]:
         mapping = options.qat_mapping

@@ -10,7 +10,12 @@ from typing import Any
 
 from torch import nn
 from torch.ao.nn.intrinsic.modules.fused import _FusedModule
-from torch.ao.quantization import FakeQuantizeBase, QConfig, QConfigMapping
+from torch.ao.quantization import (
+    FakeQuantizeBase,
+    QConfig,
+    QConfigMapping,
+    get_default_qat_qconfig_mapping,
+)
 from torch.ao.quantization import get_default_qat_qconfig as torch_qat_qconfig
 
 from qatexplorer.deploy.engine import check_engine, default_backend
@@ -26,6 +31,8 @@ class QConfigPlan:
         by_type, by_path, by_regex: exceptions, the later kind winning, as in ``QConfigMapping``.
         backend: quantized engine that the int8 model will run on.
         name: what to show; reason: why this backend, if we chose it.
+        default_of: the backend whose default ``default`` is, ``""`` if it was given.
+        given: the ``QConfigMapping`` as the user gave it, None if the plan was made otherwise.
     """
 
     default: QConfig | None
@@ -35,6 +42,39 @@ class QConfigPlan:
     backend: str
     name: str
     reason: str = ""
+    default_of: str = ""
+    given: QConfigMapping | None = None
+
+    def as_mapping(self, model: nn.Module) -> QConfigMapping:
+        """What ``prepare_qat_fx`` takes: the given mapping itself, or torch's default for the
+        backend (which knows sigmoid, layer norm …) with the exceptions set on it.
+
+        Raises QConfigError for a path or type that ``model`` does not have; a mapping given whole
+        may name types that are not there, as torch's own default does.
+        """
+        paths = dict(model.named_modules())
+        for pattern, _ in self.by_regex:
+            _require(
+                [p for p in paths if re.match(pattern, p)],
+                f"path matching {pattern!r}",
+                list(paths),
+            )
+        for path, _ in self.by_path:
+            _require([path] if path in paths else [], f"path {path!r}", list(paths))
+        if self.given is not None:
+            return self.given
+        types = {type(m) for m in paths.values()}
+        if self.default_of:
+            mapping = get_default_qat_qconfig_mapping(self.default_of)
+        else:
+            mapping = QConfigMapping().set_global(self.default)
+        for kind, qconfig in self.by_type:
+            known = sorted(t.__name__ for t in types)
+            _require([kind.__name__] if kind in types else [], f"type {kind.__name__}", known)
+            mapping.set_object_type(kind, qconfig)
+        for path, qconfig in self.by_path:
+            mapping.set_module_name(path, qconfig)
+        return mapping
 
     def assign(self, model: nn.Module) -> None:
         """Set ``.qconfig`` on the modules concerned; ``propagate_qconfig_`` does the rest.
@@ -99,12 +139,13 @@ def resolve_qconfig(spec: Any, engine: str | None = None) -> QConfigPlan:
     if engine is not None:
         backend, reason = check_engine(engine), ""
     name = spec if isinstance(spec, str) else "custom"
+    default_of = ""
     by_type: list[tuple[type, QConfig | None]] = []
     by_path: list[tuple[str, QConfig | None]] = []
     by_regex: list[tuple[str, QConfig | None]] = []
     default: QConfig | None
     if spec is None:
-        default, name = qat_qconfig(backend), backend
+        default, name, default_of = qat_qconfig(backend), backend, backend
     elif isinstance(spec, QConfigMapping):
         default = _one(spec.global_qconfig)
         by_type = [
@@ -113,7 +154,9 @@ def resolve_qconfig(spec: Any, engine: str | None = None) -> QConfigPlan:
         by_regex = [(k, _one(v)) for k, v in spec.module_name_regex_qconfigs.items()]
         by_path = [(k, _one(v)) for k, v in spec.module_name_qconfigs.items()]
     elif isinstance(spec, Mapping):
-        default = _one(spec.get("", backend))
+        whole = spec.get("", backend)
+        default = _one(whole)
+        default_of = whole if isinstance(whole, str) else ""
         for key, value in spec.items():
             if isinstance(key, type) and issubclass(key, nn.Module):
                 by_type.append((key, _one(value)))
@@ -126,8 +169,18 @@ def resolve_qconfig(spec: Any, engine: str | None = None) -> QConfigPlan:
                 )
     else:
         default = _one(spec)
-    plan = (tuple(by_type), tuple(by_regex), tuple(by_path))
-    return QConfigPlan(default, *plan, backend=backend, name=name, reason=reason)
+        default_of = spec if isinstance(spec, str) else ""
+    return QConfigPlan(
+        default,
+        tuple(by_type),
+        tuple(by_regex),
+        tuple(by_path),
+        backend=backend,
+        name=name,
+        reason=reason,
+        default_of=default_of,
+        given=spec if isinstance(spec, QConfigMapping) else None,
+    )
 
 
 def qat_qconfig(backend: str) -> QConfig:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from qatexplorer.data import call_model
+from qatexplorer.data import call_model, cloned
 from qatexplorer.errors import ExampleInputError, InputError, NotAModuleError, StageError
 from qatexplorer.ledger.coverage import Convert, Outcome, cover, outcome_of, torch_convert
 from qatexplorer.ledger.edges import edges_between
@@ -99,7 +99,7 @@ def _check(model: Any, inputs: Any) -> None:
         )
     try:
         with preserved_state(model), torch.no_grad():
-            call_model(model, inputs)
+            call_model(model, cloned(inputs))
     except InputError:
         raise
     except Exception as error:

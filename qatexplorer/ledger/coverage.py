@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from qatexplorer.data import call_model
+from qatexplorer.data import call_model, cloned
 from qatexplorer.deploy.blame import place_of
 from qatexplorer.deploy.engine import quantized_engine
 from qatexplorer.deploy.translations import translate
@@ -116,7 +116,7 @@ def outcome_of(
         copy = model
         try:
             copy = copy_sharing_parameters(model).eval()
-            call_model(copy, inputs)
+            call_model(copy, cloned(inputs))
             int8 = convert(copy)
         except Exception as error:
             return Outcome(None, None, _told(error, copy), followers(recording, model))

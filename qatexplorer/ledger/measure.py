@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qatexplorer.data import call_model
+from qatexplorer.data import call_model, cloned
 from qatexplorer.ledger.records import RedundancyNumbers, StepCost
 from qatexplorer.ledger.redundancy import Finding
 from qatexplorer.ledger.scales import has_observed
@@ -81,7 +81,7 @@ def measure_values(
         whole = seen.pop("output")
         for index, finding in wanted.items():
             with bypassed(model, finding.calls):
-                without = _flat(call_model(model, inputs))
+                without = _flat(call_model(model, cloned(inputs)))
             key = finding.first_call
             if key not in seen:
                 continue
@@ -131,7 +131,7 @@ def _watch(
 
     handles = [sites[p].register_forward_hook(look(p)) for p in dict.fromkeys(p for p, _ in wanted)]
     try:
-        seen["output"] = _flat(call_model(model, inputs))
+        seen["output"] = _flat(call_model(model, cloned(inputs)))
     finally:
         for handle in handles:
             handle.remove()
@@ -162,7 +162,7 @@ def measure_step(model: nn.Module, inputs: Any, finding: Finding, rounds: int = 
 
     def step() -> float:
         started = time.perf_counter()
-        outputs = [t for t in tensors_in(call_model(model, inputs)) if t.requires_grad]
+        outputs = [t for t in tensors_in(call_model(model, cloned(inputs))) if t.requires_grad]
         loss = sum(t.float().mean() for t in outputs)
         if outputs:
             torch.autograd.grad(loss, parameters, allow_unused=True)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.ao.quantization import FixedQParamsObserver
 
-from qatexplorer.data import call_model
+from qatexplorer.data import call_model, cloned
 from qatexplorer.histograms import quant_range
 from qatexplorer.ledger.records import Cause
 from qatexplorer.snapshot.leaves import is_quantizer
@@ -118,7 +118,7 @@ def fresh_scales(
             observer = observer_of(module) or module
             if hasattr(observer, "reset_min_max_vals") and is_quantizer(observer):
                 module.register_forward_pre_hook(look(path, observer))
-        call_model(model, inputs)
+        call_model(model, cloned(inputs))
     return found
 
 

@@ -18,6 +18,7 @@ from qatexplorer.snapshot.records import (
     Graph,
     HookRecord,
     ModuleRecord,
+    Placement,
     QConfigRecord,
     Snapshot,
     TensorInfo,
@@ -44,6 +45,7 @@ def take_snapshot(
     origin: Callable[[str], str] = same_path,
     earlier: Mapping[str, FakeQuantSite] | None = None,
     probed: Probe | None = None,
+    placed: Mapping[str, Placement] | None = None,
     warnings: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> Snapshot:
@@ -54,12 +56,16 @@ def take_snapshot(
         origin: maps a path of this stage to the float stage's path of the same place.
         earlier: sites of the stage before, by path; they keep the stage that made them.
         probed: counts of one forward on this very model, None if there was none.
+        placed: fake quants that are nodes of an FX graph, by path.
     """
+    sites = find_sites(
+        model, stage=stage, call=call, earlier=earlier or {}, probed=probed, placed=placed
+    )
     return Snapshot(
         flow=flow,
         stage=stage,
         modules=module_records(model, float_paths, origin, probed),
-        sites=find_sites(model, stage=stage, call=call, earlier=earlier or {}, probed=probed),
+        sites=sites,
         graph=graph,
         training=model.training,
         warnings=tuple(dict.fromkeys(warnings)),

@@ -15,7 +15,8 @@ def moved_selection(selection: str, old: Snapshot, new: Snapshot) -> str:
         there = [m.path for m in new.modules if m.origin == origin and (origin or m.path == "")]
         return f"module:{there[0]}" if there else ""
     if kind == "site" and path not in new.site_by_path:
-        owner = path.rpartition(".")[0]
+        site = old.site_by_path.get(path)
+        owner = path.rpartition(".")[0] if site is None else site.owner
         return moved_selection(f"module:{owner}", old, new)
     if kind in ("node", "edge") and new.graph is not None:
         known = {n.id for n in new.graph.nodes}

@@ -122,6 +122,10 @@ class FakeQuantSite:
         aliases: other paths that name the very same object.
         state_dict_keys: keys this site contributes to ``model.state_dict()``.
         tensor_shape: shape of the tensor it quantizes, None if it never ran.
+        nodes: in an FX graph, ids of the graph nodes whose output it quantizes (it is a node of
+            its own in torch's graph, and left out of :class:`Graph`). ``owner`` is then the module
+            that the first of them calls, or the one whose forward makes the operation.
+        shared_by: ids of the nodes for whose sake torch made several observers one object.
     """
 
     path: str
@@ -150,10 +154,24 @@ class FakeQuantSite:
     aliases: tuple[str, ...] = ()
     state_dict_keys: tuple[str, ...] = ()
     tensor_shape: tuple[int, ...] | None = None
+    nodes: tuple[str, ...] = ()
+    shared_by: tuple[str, ...] = ()
 
     @property
     def per_channel(self) -> bool:
         return self.ch_axis is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a fake quant stands that is a node of an FX graph; fields as in FakeQuantSite."""
+
+    kind: SiteKind
+    owner: str
+    owner_type: str
+    nodes: tuple[str, ...]
+    call: str = ""
+    shared_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +202,14 @@ class GraphNode:
 
 @dataclass(frozen=True, slots=True)
 class GraphEdge:
-    """A tensor flowing from node ``source`` to node ``target`` (ids)."""
+    """A tensor flowing from node ``source`` to node ``target`` (ids).
+
+    ``sites`` are the paths of the fake quants that are nodes on the way, in order.
+    """
 
     source: str
     target: str
+    sites: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.ao.quantization import FakeQuantizeBase, QuantStub
 
 from qatexplorer.snapshot.leaves import is_quantizer
 from qatexplorer.snapshot.probe import Probe
-from qatexplorer.snapshot.records import FakeQuantSite, Mechanism, SiteKind
+from qatexplorer.snapshot.records import FakeQuantSite, Mechanism, Placement, SiteKind
 
 
 def observer_of(quantizer: nn.Module) -> nn.Module | None:
@@ -42,8 +42,12 @@ def find_sites(
     call: str,
     earlier: Mapping[str, FakeQuantSite],
     probed: Probe | None,
+    placed: Mapping[str, Placement] | None = None,
 ) -> tuple[FakeQuantSite, ...]:
-    """Describe every fake quant of ``model``; one that ``earlier`` has keeps its stage and call."""
+    """Describe every fake quant of ``model``; one that ``earlier`` has keeps its stage and call.
+
+    ``placed`` has those that are nodes of an FX graph, by path.
+    """
     aliases: dict[int, list[str]] = {}
     quantizers = find_quantizers(model)
     for path, module in quantizers.items():
@@ -56,8 +60,30 @@ def find_sites(
         site = _describe(path, quantizers[path], owner, modules.get(owner), probed)
         known = earlier.get(path)
         made = (known.stage, known.call) if known is not None else (stage, call)
-        sites.append(replace(site, stage=made[0], call=made[1], aliases=tuple(paths[1:])))
+        site = replace(site, stage=made[0], call=made[1], aliases=tuple(paths[1:]))
+        places = [placed[p] for p in paths if p in placed] if placed else []
+        if places:
+            site = _at_nodes(site, places)
+        elif known is not None and known.nodes:
+            old = Placement(known.kind, known.owner, known.owner_type, known.nodes)
+            site = _at_nodes(site, [replace(old, call=known.call, shared_by=known.shared_by)])
+        sites.append(site)
     return tuple(sites)
+
+
+def _at_nodes(site: FakeQuantSite, places: Sequence[Placement]) -> FakeQuantSite:
+    """``site`` as a node of an FX graph; one object may stand at several places."""
+    first = places[0]
+    return replace(
+        site,
+        kind=first.kind,
+        owner=first.owner,
+        owner_type=first.owner_type,
+        call=first.call or site.call,
+        mechanism="unused" if site.calls_per_forward == 0 else "node",
+        nodes=tuple(dict.fromkeys(node for place in places for node in place.nodes)),
+        shared_by=tuple(dict.fromkeys(node for place in places for node in place.shared_by)),
+    )
 
 
 def _kind(path: str, owner: nn.Module | None) -> SiteKind:

@@ -182,14 +182,14 @@ def _to_records(traced: fx.Graph, model: nn.Module) -> Graph:
         for source in node.all_input_nodes:
             start = written.get(source, source).name
             edges.setdefault((start, node.name), GraphEdge(start, node.name))
-        if node.args and isinstance(node.args[0], fx.Node) and _writes_in_place(node, model):
+        if node.args and isinstance(node.args[0], fx.Node) and writes_in_place(node, model):
             newest = written.get(node.args[0], node.args[0])
             written |= {old: node for old, new in written.items() if new is newest}
             written |= {node.args[0]: node, newest: node}
     return Graph(tuple(nodes), tuple(edges.values()), origin="torch.fx")
 
 
-def _writes_in_place(node: fx.Node, model: nn.Module) -> bool:
+def writes_in_place(node: fx.Node, model: nn.Module) -> bool:
     if node.op == "call_module":
         return getattr(model.get_submodule(str(node.target)), "inplace", False) is True
     if node.op not in ("call_method", "call_function"):
@@ -230,7 +230,9 @@ def _node_record(node: fx.Node) -> GraphNode:
 
 
 def qualified_function(function: Any) -> str:
-    """Dotted name of a function, e.g. ``"torch.nn.functional.relu"``."""
+    """Dotted name of a function, e.g. ``"torch.nn.functional.relu"``, ``"quantized.add"``."""
+    if isinstance(function, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+        return str(function)
     namespace = getattr(function, "__module__", "") or ""
     name = getattr(function, "__qualname__", getattr(function, "__name__", str(function)))
     return f"{namespace}.{name}" if namespace else str(name)

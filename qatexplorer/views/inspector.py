@@ -33,6 +33,19 @@ CALLS = {
 }
 
 
+FX_CALLS = {
+    "float": "your own code",
+    "trace": "QuantizationTracer.trace",
+    "fuse": "_fuse_fx",
+    "propagate": "propagate_qconfig_",
+    "swap": "_qat_swap_modules",
+    "insert": "insert_observers_for_model",
+    "train": "your training loop",
+    "convert": "convert_to_reference_fx",
+    "lower": "convert_fx",
+}
+
+
 def inspect_html(
     snapshots: Mapping[str, Snapshot],
     stage: str,
@@ -46,7 +59,7 @@ def inspect_html(
         selection: ``"module:<path>"``, ``"site:<path>"``, ``"node:<id>"``,
             ``"edge:<source>:<target>"`` or ``""``. A path that this stage does not have is shown
             as it was at the nearest stage that has it.
-        calls: torch call that leads to each stage; the eager flow's by default.
+        calls: torch call that leads to each stage; the flow's own by default.
 
     Returns:
         HTML of one ``<article>``, all text escaped. Buttons with ``data-select`` name other
@@ -55,7 +68,8 @@ def inspect_html(
     kind, _, rest = selection.partition(":")
     body: Html | None = None
     if stage in snapshots:
-        view = _View(snapshots, stage, calls or CALLS)
+        own = FX_CALLS if snapshots[stage].flow == "fx" else CALLS
+        view = _View(snapshots, stage, calls or own)
         if kind in ("module", "site"):
             body = view.place(rest)
         elif kind == "node":
@@ -241,7 +255,9 @@ class _View:
         target = _node(graph, edge.target) if edge else None
         if graph is None or source is None or target is None:
             return None
-        sites = self._sites_on(source)
+        # In an FX graph the edge knows what is on it: one user may get another fake quant.
+        on_edge = [self.now.site_by_path[path] for path in edge.sites] if edge else []
+        sites = tuple(on_edge) or self._sites_on(source)
         why = (
             f"This tensor is fake-quantized {_times(len(sites))} before it is used."
             if sites
@@ -264,8 +280,9 @@ class _View:
         )
 
     def _sites_on(self, node: GraphNode) -> tuple[FakeQuantSite, ...]:
-        if not node.path:
-            return ()
+        placed = tuple(s for s in self.now.sites if node.id in s.nodes)
+        if placed or not node.path:
+            return placed
         return tuple(s for s in self.now.sites_of(node.path) if s.kind != "weight")
 
     def _ends(self, graph: Graph, node: GraphNode, end: str) -> Html | None:
@@ -280,9 +297,9 @@ def _torchs(observer: bool) -> str:
 
 
 def _no_qconfig(snapshot: Snapshot) -> str:
-    if snapshot.stage == "convert":
+    if snapshot.stage in ("convert", "lower"):
         return "none (convert removes it once it has acted on it)"
-    if snapshot.stage in ("float", "fuse"):
+    if snapshot.stage in ("float", "trace", "fuse"):
         return "none yet"
     return "none: this part stays float"
 

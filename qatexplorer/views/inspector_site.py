@@ -57,9 +57,16 @@ def _place(site: FakeQuantSite) -> Html:
                 "put there",
                 join([f"in stage “{site.stage}” by ", code(site.call or "your own code")]),
             ),
+            ("after", _after(site)),
             ("also named", join([code(alias) for alias in site.aliases], ", ") or None),
+            ("shared because of", join([go(f"node:{n}", n) for n in site.shared_by], ", ") or None),
         ]
     )
+
+
+def _after(site: FakeQuantSite) -> Html | None:
+    """The operations of the graph whose result it quantizes."""
+    return join([go(f"node:{node}", node) for node in site.nodes], ", ") or None
 
 
 def _grid(site: FakeQuantSite) -> Html:

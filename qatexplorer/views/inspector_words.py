@@ -7,7 +7,14 @@ from itertools import groupby
 
 from qatexplorer.snapshot.records import FakeQuantSite, GraphNode, ModuleRecord, Snapshot
 from qatexplorer.views.html import Html, go, join, kind_badge, tag
-from qatexplorer.views.names import FUNCTIONALS, is_boundary, is_int8, short_type
+from qatexplorer.views.names import (
+    FUNCTIONALS,
+    is_boundary,
+    is_int8,
+    is_int8_stage,
+    is_reference,
+    short_type,
+)
 from qatexplorer.views.tree import stays_float
 
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
@@ -87,8 +94,13 @@ def why_module(snapshot: Snapshot, module: ModuleRecord) -> str:
         return "Turns int8 tensors into float: here the int8 part ends."
     if is_int8(module):
         return "Stores int8 weights and runs torch's int8 kernels; its scales come from training."
+    if is_reference(module):
+        return (
+            "Keeps its weight on the int8 grid and computes in float: a description of the int8 "
+            "layer that lowering puts in its place."
+        )
     if stays_float(snapshot, module):
-        if snapshot.stage == "convert":
+        if is_int8_stage(snapshot) or snapshot.stage == "convert":
             return "Stays float: no int8 module took its place."
         reason = (
             "no qconfig reaches it" if module.qconfig is None else "torch has no QAT module for it"

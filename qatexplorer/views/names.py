@@ -7,10 +7,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qatexplorer.snapshot.records import ModuleRecord, QConfigRecord, SiteKind
+from qatexplorer.snapshot.records import ModuleRecord, QConfigRecord, SiteKind, Snapshot
 
-STAGES = ("float", "fuse", "propagate", "swap", "insert", "train", "convert")
-INSERTED_STAGES = frozenset({"insert", "train", "convert"})
+INSERTED_STAGES = frozenset({"insert", "train", "convert", "lower"})
+_INT8_STAGES = {"eager": "convert", "fx": "lower"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,16 @@ def is_int8(record: ModuleRecord) -> bool:
     if record.type_name in FUNCTIONALS or name.startswith("torch.ao.nn.quantized.reference."):
         return False
     return name.startswith(_INT8_PREFIXES)
+
+
+def is_reference(record: ModuleRecord) -> bool:
+    """Whether it is a reference module: int8 weights, dequantized to compute in float."""
+    return record.qualified_type.startswith("torch.ao.nn.quantized.reference.")
+
+
+def is_int8_stage(snapshot: Snapshot) -> bool:
+    """Whether the model of the snapshot is the flow's int8 model."""
+    return snapshot.stage == _INT8_STAGES.get(snapshot.flow)
 
 
 def is_boundary(record: ModuleRecord) -> bool:

@@ -13,6 +13,7 @@ from qatexplorer.views.scene_marks import place_marks, site_entry
 from qatexplorer.views.scene_tree import ROOT, SceneGroup, SceneTree, build_tree
 
 _INT8_PACKAGES = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
+_REFERENCE_PACKAGE = "torch.ao.nn.quantized.reference."
 _QAT_PACKAGES = ("torch.ao.nn.qat.", "torch.ao.nn.intrinsic.qat.")
 # These live in the quantized package and compute in float until convert swaps them.
 _FLOAT_IN_INT8_PACKAGE = frozenset({"FloatFunctional", "FXFloatFunctional"})
@@ -90,6 +91,8 @@ def precision_of(record: ModuleRecord | None, fake_quantized: bool) -> str:
     """``"int8"``, ``"fq"`` or ``"float"``: in which numbers a module computes at this stage."""
     if record is not None:
         name = record.qualified_type
+        if name.startswith(_REFERENCE_PACKAGE):
+            return "fq"
         if name.startswith(_INT8_PACKAGES) and record.type_name not in _FLOAT_IN_INT8_PACKAGE:
             return "int8"
         if name.startswith(_QAT_PACKAGES):
@@ -137,12 +140,17 @@ def _node(
         "path": node.path,
         "op": node.op,
         "sel": f"module:{node.path}" if node.path else f"node:{node.id}",
-        "precision": precision_of(record, bool(marks)),
+        "precision": "int8" if _is_quantized(node) else precision_of(record, bool(marks)),
         "changed": changed,
         "shape": " ".join(filter(None, (shape, (node.dtype or "").removeprefix("torch.")))),
         "tip": _node_tip(node, record),
         "marks": marks,
     }
+
+
+def _is_quantized(node: GraphNode) -> bool:
+    """In a converted graph the operations compute on quantized tensors, module or not."""
+    return (node.dtype or "").startswith(("torch.qint", "torch.quint"))
 
 
 def _op_text(node: GraphNode) -> str:

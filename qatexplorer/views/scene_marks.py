@@ -99,6 +99,8 @@ def place_marks(
     marks: dict[str, list[dict[str, str]]] = {}
     for site in sites:
         anchors, role = _anchor(site, nodes, groups)
+        if site.nodes:
+            anchors, role = [f"n:{i}" for i in site.nodes if i in tree.home] or anchors, "tail"
         for item in anchors:
             marks.setdefault(item, []).append({"site": site.path, "role": role})
     return marks

@@ -13,6 +13,8 @@ from qatexplorer.views.names import (
     KINDS,
     is_boundary,
     is_int8,
+    is_int8_stage,
+    is_reference,
     qconfig_badge,
     short_type,
 )
@@ -83,18 +85,27 @@ def stays_float(
         return False
     if not _computes(snapshot, module):
         return False
-    if snapshot.stage == "convert":
+    if is_int8_stage(snapshot):
         return not is_int8(module) and not any(map(is_int8, _above(snapshot, module)))
+    if snapshot.stage == "convert":  # FX: the reference model
+        inside = any(map(is_reference, _above(snapshot, module)))
+        return not is_reference(module) and not inside and not _holds_reference(snapshot, module)
     owned = kinds_by_owner(snapshot) if kinds is None else kinds
     if owned.get(module.path, frozenset()) & {"weight", "output"}:
         return False
     return not any("weight" in owned.get(m.path, ()) for m in _above(snapshot, module))
 
 
+def _holds_reference(snapshot: Snapshot, module: ModuleRecord) -> bool:
+    return any(is_reference(snapshot.by_path[child]) for child in module.children)
+
+
 def kinds_by_owner(snapshot: Snapshot) -> Mapping[str, frozenset[str]]:
     """Kinds of the fake quants that each module holds."""
     found: dict[str, set[str]] = {}
     for site in snapshot.sites:
+        if site.nodes and site.kind == "weight":
+            continue  # of a parameter that an operation of the graph reads, not of a module
         found.setdefault(site.owner, set()).add(site.kind)
     return {owner: frozenset(kinds) for owner, kinds in found.items()}
 

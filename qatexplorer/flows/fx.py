@@ -1,0 +1,247 @@
+"""FX graph mode: ``prepare_qat_fx`` and ``convert_fx``, run once each and watched.
+
+One call of ``prepare_qat_fx`` makes the stages trace, fuse, propagate, swap and insert. It runs
+unchanged; :mod:`~qatexplorer.flows.fx_watch` tells when it passes from one to the next.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from torch import fx, nn
+from torch.ao.quantization import QConfigMapping
+from torch.ao.quantization.quantize_fx import convert_fx, convert_to_reference_fx, prepare_qat_fx
+
+from qatexplorer.deploy.blame import place_of
+from qatexplorer.errors import QConfigError, TraceFailedError
+from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
+from qatexplorer.flows.fx_notes import log_placements, lowering_notes, prepare_notes
+from qatexplorer.flows.fx_watch import ConvertWatch, PrepareLog, PrepareWatch
+from qatexplorer.snapshot.graph_module import graph_of_module, positional_inputs, shapes_of
+from qatexplorer.snapshot.records import Graph
+
+_STAGES = (
+    Stage(
+        "float",
+        "Float",
+        "",
+        "Your model as you gave it: a copy, in train mode; yours stays as it is.",
+    ),
+    Stage(
+        "trace",
+        "Trace",
+        "GraphModule(model, QuantizationTracer(…).trace(model))",
+        "forward is run once with stand-ins for the tensors, and what it calls is written down as "
+        "a graph. From here on the graph is the program; your forward is not run again.",
+    ),
+    Stage(
+        "fuse",
+        "Fuse",
+        "_fuse_fx(graph_module, is_qat=True, …)",
+        "Patterns of the backend config (conv, batch norm, ReLU) are found in the graph and become "
+        "one module each, because int8 kernels compute them as one operation.",
+    ),
+    Stage(
+        "propagate",
+        "Propagate qconfig",
+        "propagate_qconfig_(model, flattened_qconfig_dict, …)",
+        "The QConfigMapping is laid on the modules: it says which fake quant will watch what. "
+        "Nothing computes differently yet.",
+    ),
+    Stage(
+        "swap",
+        "Swap modules",
+        "_qat_swap_modules(model, module_to_qat_module)",
+        "Layers with weights become their torch.ao.nn.qat versions, which fake-quantize the weight "
+        "in forward. It is the eager convert, with the backend config's table.",
+    ),
+    Stage(
+        "insert",
+        "Insert observers",
+        "insert_observers_for_model(model, …)",
+        "Fake quants for activations become nodes of the graph, one _insert_obs_or_fq each, also "
+        "after the inputs: no stubs are needed. Some operations share one with their input.",
+    ),
+    Stage(
+        "train",
+        "Train",
+        "your training loop on the prepared model",
+        "The weights learn to live with the rounding that the fake quants simulate, while the "
+        "observers follow the ranges.",
+    ),
+    Stage(
+        "convert",
+        "Convert (reference)",
+        "convert_to_reference_fx(model.eval())",
+        "Each fake quant becomes a quantize and a dequantize, with float operations between: a "
+        "model that says what int8 must compute, for any backend. convert_fx starts with it too.",
+    ),
+    Stage(
+        "lower",
+        "Lower to int8",
+        "convert_fx(model.eval())",
+        "Where a dequantize, an operation and a quantize match a kernel of the backend, they "
+        "become one int8 operation. What matches none stays float, between dequantize and "
+        "quantize.",
+    ),
+)
+_PREPARED = ("trace", "fuse", "propagate", "swap", "insert")
+
+
+class _Reached(BaseException):
+    """Ends ``prepare_qat_fx`` at the boundary asked for; no ``except Exception`` may hold it."""
+
+    def __init__(self, result: StageResult) -> None:
+        super().__init__()
+        self.result = result
+
+
+class FxFlow(Flow):
+    """``torch.ao.quantization`` in FX graph mode."""
+
+    name: ClassVar[str] = "fx"
+    title: ClassVar[str] = "FX graph mode (prepare_qat_fx)"
+    stages: ClassVar[tuple[Stage, ...]] = _STAGES
+    calls: ClassVar[tuple[tuple[str, ...], ...]] = (_PREPARED,)
+    int8_stage: ClassVar[str] = "lower"
+    converted_stages: ClassVar[tuple[str, ...]] = ("convert", "lower")
+    offers_stubs: ClassVar[bool] = False
+    offers_fusion: ClassVar[bool] = False
+
+    def snapshot_needs_probe(self, stage: str) -> bool:
+        return stage in ("swap", "insert")
+
+    def apply(
+        self, stage: str, model: nn.Module, options: FlowOptions, seen: Seen | None = None
+    ) -> StageResult:
+        if stage in _PREPARED:
+            return self._prepare(stage, model, options, seen)
+        if stage == "convert":
+            return self._reference(model, options, seen)
+        if stage == "lower":
+            return self._lower(model, options, seen)
+        return StageResult(model)
+
+    def _prepare(
+        self, until: str, model: nn.Module, options: FlowOptions, seen: Seen | None
+    ) -> StageResult:
+        """Run ``prepare_qat_fx`` once, to its end or up to an earlier boundary."""
+        inputs = positional_inputs(model, options.example_inputs)
+        custom = options.custom.for_fx()
+        paths = {path: type(m).__name__ for path, m in model.named_modules()}
+
+        # torch would ignore names that are not there. Said when the mapping is laid on the model.
+        mapping, wrong = _mapping_or_error(model, options)
+
+        def at(stage: str, module: fx.GraphModule) -> None:
+            if stage == until:
+                raise _Reached(StageResult(module))
+            if seen is not None:
+                seen(stage, _described(stage, module, options, watch.log, paths))
+            if stage == "fuse" and wrong is not None:
+                raise wrong
+
+        watch = PrepareWatch(at)
+        try:
+            with watch.open():
+                prepared = prepare_qat_fx(
+                    model, mapping, inputs, custom, backend_config=options.backend_config
+                )
+        except _Reached as reached:
+            return reached.result
+        except Exception as error:
+            if watch.log.reached:
+                raise
+            raise _trace_failed(error, model) from error
+        if seen is None:
+            return StageResult(prepared)
+        return _described("insert", prepared, options, watch.log, paths)
+
+    def _reference(self, model: nn.Module, options: FlowOptions, seen: Seen | None) -> StageResult:
+        reference = convert_to_reference_fx(
+            _graph_module(model).eval(),
+            convert_custom_config=options.custom.for_fx_convert(),
+            backend_config=options.backend_config,
+        )
+        if seen is None:
+            return StageResult(reference)
+        graph = _converted_graph(reference, options)
+        return StageResult(reference, graph=graph)
+
+    def _lower(self, model: nn.Module, options: FlowOptions, seen: Seen | None) -> StageResult:
+        watch = ConvertWatch()
+        with watch.open():
+            int8 = convert_fx(
+                _graph_module(model).eval(),
+                convert_custom_config=options.custom.for_fx_convert(),
+                backend_config=options.backend_config,
+            )
+        if seen is None:
+            return StageResult(int8)
+        graph = _converted_graph(int8, options)
+        return StageResult(int8, graph=graph, notes=lowering_notes(watch.passes))
+
+
+def _converted_graph(module: fx.GraphModule, options: FlowOptions) -> Graph:
+    """Its graph, without shapes if it does not run: the caller runs it once more and says so."""
+    try:
+        return graph_of_module(module, shapes_of(module, options.example_inputs), {})[0]
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        note = f"The graph does not run here: {type(error).__name__}: {first}"
+        return graph_of_module(module, {}, {}, note)[0]
+
+
+def _graph_module(model: nn.Module) -> fx.GraphModule:
+    assert isinstance(model, fx.GraphModule)  # prepare_qat_fx made it
+    return model
+
+
+def _mapping_or_error(
+    model: nn.Module, options: FlowOptions
+) -> tuple[QConfigMapping, QConfigError | None]:
+    try:
+        return options.qconfig.as_mapping(model), None
+    except QConfigError as error:
+        return QConfigMapping(), error
+
+
+def _described(
+    stage: str,
+    module: fx.GraphModule,
+    options: FlowOptions,
+    log: PrepareLog,
+    paths: dict[str, str],
+) -> StageResult:
+    if stage == "trace":  # ids, shapes and dtypes stay the same up to convert
+        log.shapes.update(shapes_of(module, options.example_inputs))
+    graph, placed = graph_of_module(module, log.shapes, log.scopes)
+    notes = prepare_notes(stage, module, paths, options, log)
+    return StageResult(module, graph=graph, placed=log_placements(placed, log), notes=notes)
+
+
+def _trace_failed(error: Exception, model: nn.Module) -> TraceFailedError:
+    place = place_of(error, model)
+    path = place.path or ""
+    kind = place.type_name or type(model).__name__
+    file, _, number = place.source.rpartition(":")
+    line = f" at {Path(file).name}:{number}" if place.source else ""
+    first = (str(error).strip().splitlines() or [""])[0]
+    if path:
+        remedy = (
+            f"Pass non_traceable=[{path!r}] (or [{kind}]) to leave this module as one call in "
+            "float; or use flow='eager'; or write that line without looking at values of tensors."
+        )
+    else:
+        remedy = (
+            "The line is in the model's own forward: move it into a submodule and name that in "
+            "non_traceable=[…], or use flow='eager'."
+        )
+    return TraceFailedError(
+        f"torch.fx cannot trace {kind}.forward{line}: {type(error).__name__}: {first[:200]}",
+        where=path,
+        why="Tracing runs forward with stand-ins that have no values, so it cannot follow if, for "
+        "and Python functions that depend on what is in a tensor.",
+        remedy=remedy,
+    )

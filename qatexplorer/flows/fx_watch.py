@@ -1,0 +1,359 @@
+"""Watching torch's own ``prepare_qat_fx`` and ``convert_fx`` while they run, unchanged.
+
+The only file that touches internals of FX quantization, and it touches them to look: while a
+watch is open, the functions named here are wrapped by ones that call them with the very same
+arguments and tell before and after. Results are torch's own, bit for bit (the tests hold this).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import fx, nn
+
+from qatexplorer.errors import UnsupportedTorchError
+from qatexplorer.snapshot.leaves import is_quantizer
+
+_API = "torch.ao.quantization.quantize_fx"
+_PREPARE = "torch.ao.quantization.fx.prepare"
+_CONVERT = "torch.ao.quantization.fx.convert"
+_LOWER = "torch.ao.quantization.fx._lower_to_native_backend"
+# One watch at a time: two that open and close in turn would put each other's wrapper back.
+_LOCK = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A function of torch, by the module that calls it, and the parameters that are read."""
+
+    module: str
+    name: str
+    parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a watched function; ``result`` is None in phase "before"."""
+
+    name: str
+    phase: Literal["before", "after"]
+    arguments: Mapping[str, Any]
+    result: Any = None
+
+
+PREPARE_CALLS = (
+    Watched(_API, "_fuse_fx", ("model",)),
+    Watched(_API, "prepare", ("model", "node_name_to_scope")),
+    Watched(_PREPARE, "propagate_qconfig_", ("module",)),
+    Watched(_PREPARE, "_qat_swap_modules", ("root",)),
+    Watched(_PREPARE, "insert_observers_for_model", ("model",)),
+    Watched(_PREPARE, "_maybe_insert_input_observers_for_node", ("node",)),
+    Watched(_PREPARE, "_maybe_insert_output_observer_for_node", ("node",)),
+    Watched(_PREPARE, "_maybe_insert_observers_before_graph_output", ("graph_output_node",)),
+    Watched(_PREPARE, "_insert_obs_or_fq", ("node", "obs_or_fq")),
+    Watched(_PREPARE, "_maybe_make_input_output_share_observers", ("node", "named_modules")),
+    Watched(_PREPARE, "_swap_custom_module_to_observed", ("node", "named_modules")),
+)
+LOWERING_PASSES = (
+    "_lower_static_weighted_ref_module",
+    "_lower_static_weighted_ref_module_with_two_inputs",
+    "_lower_dynamic_weighted_ref_module",
+    "_lower_weight_only_weighted_ref_module",
+    "_lower_static_weighted_ref_functional",
+    "_lower_dynamic_weighted_ref_functional",
+    "_lower_quantized_binary_op",
+    "_lower_getattr_tensor_metadta_op",
+    "_lower_get_tensor_info_op",
+    "special_pattern_replacement",
+    "fold_weight",
+)
+CONVERT_CALLS = (
+    Watched(_API, "convert", ("model",)),
+    Watched(_CONVERT, "lower_to_fbgemm", ("model",)),
+    *(Watched(_LOWER, name) for name in LOWERING_PASSES),
+)
+
+
+@contextmanager
+def watching(functions: Sequence[Watched], tell: Callable[[Call], None]) -> Iterator[None]:
+    """Call ``tell`` before and after each call that this thread makes of ``functions``.
+
+    Calls of other threads go through untold. What ``tell`` raises goes up through torch's call.
+    At exit every name holds what it held before, also after an error.
+
+    Raises UnsupportedTorchError, before anything is changed, for a name or parameter that this
+    release of torch does not have.
+    """
+    with _LOCK:
+        found = [_find(watched) for watched in functions]
+        thread = threading.get_ident()
+        put_back: list[tuple[Any, str, Any]] = []
+        try:
+            for watched, (module, original) in zip(functions, found, strict=True):
+                put_back.append((module, watched.name, original))
+                setattr(module, watched.name, _telling(watched.name, original, tell, thread))
+            with _other_threads_untraced(thread):
+                yield
+        finally:
+            for module, name, original in reversed(put_back):
+                setattr(module, name, original)
+
+
+def _find(watched: Watched) -> tuple[Any, Callable[..., Any]]:
+    try:
+        # Not `import … as`: fx.prepare and fx.convert are also the names of functions.
+        module = importlib.import_module(watched.module)
+        original = getattr(module, watched.name)
+        parameters = inspect.signature(original).parameters
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise _moved(f"{watched.module}.{watched.name}") from error
+    missing = [name for name in watched.parameters if name not in parameters]
+    if missing:
+        raise _moved(f"{watched.module}.{watched.name}({', '.join(missing)})")
+    return module, original
+
+
+def _moved(what: str) -> UnsupportedTorchError:
+    return UnsupportedTorchError(
+        f"torch {torch.__version__} has no {what}.",
+        why="The FX flow watches torch's own functions while they run, and this one has moved or "
+        "changed in this release.",
+        remedy="Use the release of torch that this version of qatexplorer is made for (see its "
+        "requirements), or the eager flow.",
+    )
+
+
+def _telling(
+    name: str, original: Callable[..., Any], tell: Callable[[Call], None], thread: int
+) -> Callable[..., Any]:
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != thread:
+            return original(*args, **kwargs)
+        arguments = signature.bind(*args, **kwargs).arguments
+        tell(Call(name, "before", arguments))
+        result = original(*args, **kwargs)
+        tell(Call(name, "after", arguments, result))
+        return result
+
+    return call
+
+
+@contextmanager
+def _other_threads_untraced(thread: int) -> Iterator[None]:
+    """While torch traces, it sees the module calls of the whole process; a training run of another
+    session would fail in the middle of its forward. Calls of other threads are handed through."""
+    tracer = importlib.import_module(_API).QuantizationTracer
+    call_module, read = tracer.call_module, tracer.getattr
+
+    def call(self: Any, m: Any, forward: Any, args: Any, kwargs: Any) -> Any:
+        if threading.get_ident() != thread:
+            return forward(*args, **kwargs)
+        return call_module(self, m, forward, args, kwargs)
+
+    def get(self: Any, attr: str, attr_val: Any, parameter_proxy_cache: Any) -> Any:
+        if threading.get_ident() != thread:
+            return attr_val
+        return read(self, attr, attr_val, parameter_proxy_cache)
+
+    own = {
+        name: tracer.__dict__[name] for name in ("call_module", "getattr") if name in vars(tracer)
+    }
+    tracer.call_module, tracer.getattr = call, get
+    try:
+        yield
+    finally:
+        for name in ("call_module", "getattr"):
+            delattr(tracer, name)
+            if name in own:
+                setattr(tracer, name, own[name])
+
+
+# -- prepare_qat_fx ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """One ``_insert_obs_or_fq``: fake quant ``site`` put after graph node ``node``.
+
+    ``call`` is the function that asked for it and ``reason`` the node it was asked for.
+    """
+
+    site: str
+    node: str
+    call: str
+    reason: str
+
+
+@dataclass
+class PrepareLog:
+    """What one ``prepare_qat_fx`` did, in order.
+
+    ``shared`` has (node, the fake quants that torch made one object for it); ``customs`` has
+    (path, class before, class after) of modules swapped as custom ones; ``scopes`` the module
+    path in whose forward each node was traced; ``reached`` the boundaries passed. ``shapes`` is
+    for who draws the graph: shape and dtype by node id.
+    """
+
+    insertions: list[Insertion] = field(default_factory=list)
+    shared: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    customs: list[tuple[str, str, str]] = field(default_factory=list)
+    scopes: dict[str, str] = field(default_factory=dict)
+    reached: list[str] = field(default_factory=list)
+    shapes: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
+
+
+class PrepareWatch:
+    """Turns the calls inside one ``prepare_qat_fx`` into boundaries and a :class:`PrepareLog`.
+
+    ``at(boundary, graph_module)`` is called at "trace", "fuse", "propagate" and "swap", with the
+    model as it is then. Standalone submodules, which torch prepares by the same functions on the
+    way, are not told.
+    """
+
+    def __init__(self, at: Callable[[str, fx.GraphModule], None]) -> None:
+        self.log = PrepareLog()
+        self._at = at
+        self._depth = 0
+        self._asked: tuple[str, str] = ("", "")
+        self._custom_before = ""
+
+    def open(self) -> Any:
+        """Context manager to run ``prepare_qat_fx`` in, once."""
+        return watching(PREPARE_CALLS, self._tell)
+
+    def _tell(self, call: Call) -> None:
+        if call.name == "prepare":
+            self._depth += 1 if call.phase == "before" else -1
+            if self._depth == 1 and call.phase == "before":
+                scopes = call.arguments["node_name_to_scope"]
+                self.log.scopes |= {name: scope[0] for name, scope in scopes.items()}
+            return
+        level = 0 if call.name == "_fuse_fx" else 1
+        if self._depth == level:
+            handler = getattr(self, f"_on_{call.name.strip('_')}", None)
+            if handler is not None:
+                handler(call)
+
+    def _boundary(self, name: str, module: fx.GraphModule) -> None:
+        self.log.reached.append(name)
+        self._at(name, module)
+
+    def _on_fuse_fx(self, call: Call) -> None:
+        if call.phase == "before":
+            self._boundary("trace", call.arguments["model"])
+        else:
+            self._boundary("fuse", call.result)
+
+    def _on_propagate_qconfig(self, call: Call) -> None:
+        if call.phase == "after":
+            self._boundary("propagate", call.arguments["module"])
+
+    def _on_qat_swap_modules(self, call: Call) -> None:
+        if call.phase == "after":
+            self._boundary("swap", call.arguments["root"])
+
+    def _asking(self, call: Call, node: fx.Node) -> None:
+        self._asked = (call.name, node.name) if call.phase == "before" else ("", "")
+
+    def _on_maybe_insert_input_observers_for_node(self, call: Call) -> None:
+        self._asking(call, call.arguments["node"])
+
+    def _on_maybe_insert_output_observer_for_node(self, call: Call) -> None:
+        self._asking(call, call.arguments["node"])
+
+    def _on_maybe_insert_observers_before_graph_output(self, call: Call) -> None:
+        self._asking(call, call.arguments["graph_output_node"])
+
+    def _on_insert_obs_or_fq(self, call: Call) -> None:
+        if call.phase == "after":
+            asker, reason = self._asked
+            chain = f"insert_observers_for_model → {asker}({reason}) → " if asker else ""
+            node = call.arguments["node"].name
+            text = f"{chain}_insert_obs_or_fq({node})"
+            self.log.insertions.append(Insertion(str(call.result.target), node, text, reason))
+
+    def _on_maybe_make_input_output_share_observers(self, call: Call) -> None:
+        if call.phase == "after" and call.result:
+            node, modules = call.arguments["node"], call.arguments["named_modules"]
+            around = [*node.all_input_nodes, *node.users]
+            sites = [str(n.target) for n in around if _calls_quantizer(n, modules)]
+            self.log.shared.append((node.name, tuple(dict.fromkeys(sites))))
+
+    def _on_swap_custom_module_to_observed(self, call: Call) -> None:
+        path = str(call.arguments["node"].target)
+        now = type(_module_at(call.arguments["named_modules"], path)).__name__
+        if call.phase == "before":
+            self._custom_before = now
+        else:
+            self.log.customs.append((path, self._custom_before, now))
+
+
+def _calls_quantizer(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
+    return node.op == "call_module" and is_quantizer(modules[str(node.target)])
+
+
+def _module_at(modules: Mapping[str, nn.Module], path: str) -> nn.Module:
+    parent, _, name = path.rpartition(".")
+    found: nn.Module = getattr(modules[parent], name)
+    return found
+
+
+# -- convert_fx ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LoweringPass:
+    """One pass of the lowering; ``changed`` are ids of nodes it made or whose call it changed."""
+
+    name: str
+    changed: tuple[str, ...]
+    removed: int
+
+
+class ConvertWatch:
+    """Notes what each lowering pass inside one ``convert_fx`` did to the graph."""
+
+    def __init__(self) -> None:
+        self.passes: list[LoweringPass] = []
+        self._depth = 0
+        self._before: dict[str, tuple[str, str]] = {}
+
+    def open(self) -> Any:
+        """Context manager to run ``convert_fx`` in, once."""
+        return watching(CONVERT_CALLS, self._tell)
+
+    def _tell(self, call: Call) -> None:
+        if call.name == "convert":
+            self._depth += 1 if call.phase == "before" else -1
+            return
+        if self._depth != 1 or call.name == "lower_to_fbgemm":
+            return
+        model = next(v for v in call.arguments.values() if isinstance(v, fx.GraphModule))
+        if call.phase == "before":
+            self._before = _calls_of(model)
+            return
+        now = _calls_of(call.result if isinstance(call.result, fx.GraphModule) else model)
+        changed = tuple(name for name, what in now.items() if self._before.get(name) != what)
+        gone = sum(name not in now for name in self._before)
+        self.passes.append(LoweringPass(call.name, changed, gone))
+
+
+def _calls_of(model: fx.GraphModule) -> dict[str, tuple[str, str]]:
+    """What each node calls: its target, and for a module its class."""
+    found = {}
+    for node in model.graph.nodes:
+        what = str(node.target)
+        kind = type(model.get_submodule(what)) if node.op == "call_module" else None
+        found[node.name] = (what, f"{kind.__module__}.{kind.__qualname__}" if kind else node.op)
+    return found

@@ -1,0 +1,173 @@
+"""A model through the FX flow and through torch's own calls, side by side."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.ao.quantization import QConfigMapping, get_default_qat_qconfig_mapping
+from torch.ao.quantization.quantize_fx import convert_fx, convert_to_reference_fx, prepare_qat_fx
+
+import qatexplorer as qx
+from qatexplorer.data import call_model
+from qatexplorer.errors import QatExplorerError, StageError
+
+from .reference import engine, main_tensor, train
+
+BACKEND = "onednn"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one model: ``refused`` before training, ``int8_error`` after it."""
+
+    session: qx.Session
+    sites: int = 0
+    nodes: int = 0
+    refused: QatExplorerError | None = None
+    int8_error: QatExplorerError | None = None
+
+
+def compare_fx(
+    model: nn.Module,
+    inputs: Any,
+    *,
+    mapping: QConfigMapping | None = None,
+    custom: Any = None,
+    convert_custom: Any = None,
+    backend_config: Any = None,
+    trainable: bool = True,
+    **settings: Any,
+) -> Outcome:
+    """Walk ``model`` in the FX flow and prepare, train and convert it by torch alone.
+
+    Where torch's one call raises, so must the session, with a typed error, and the other way
+    round. Everything that can be compared must be the same, bit for bit.
+    """
+    settings.setdefault("qconfig", BACKEND)
+    session = qx.Session(model, inputs, flow="fx", **settings)
+    mapping = mapping or get_default_qat_qconfig_mapping(BACKEND)
+    positional = tuple(inputs.values()) if isinstance(inputs, dict) else tuple(inputs)
+    try:
+        theirs = prepare_qat_fx(
+            copy.deepcopy(model), mapping, positional, custom, backend_config=backend_config
+        )
+        with torch.no_grad():
+            call_model(copy.deepcopy(theirs), inputs)
+    except Exception:
+        with pytest.raises(StageError) as refusal:
+            session.goto("insert")
+        assert refusal.value.where is not None
+        assert refusal.value.remedy
+        return Outcome(session, refused=refusal.value)
+    for _ in range(5):
+        session.step()
+    assert session.stage == "insert"
+    ours = session.model
+    same_program(ours, theirs)
+    sites, nodes = len(session.snapshot.sites), len(session.snapshot.graph.nodes)
+    session.step()
+    if trainable:
+        x = positional[0]
+        assert train_alike(ours, theirs, x, inputs)
+    same_program(ours, theirs)
+    int8_error = compare_converted(session, theirs, inputs, convert_custom, backend_config)
+    return Outcome(session, sites, nodes, int8_error=int8_error)
+
+
+def same_program(ours: nn.Module, theirs: nn.Module) -> None:
+    """Generated code, graph, module types, state keys and values."""
+    assert ours.code == theirs.code
+    assert str(ours.graph) == str(theirs.graph)
+    assert kinds(ours) == kinds(theirs)
+    same_state(ours, theirs)
+
+
+def same_state(ours: nn.Module, theirs: nn.Module) -> None:
+    """Reference modules keep a qscheme and dtypes beside the tensors."""
+    mine, reference = ours.state_dict(), theirs.state_dict()
+    assert list(mine) == list(reference)
+    for key, value in reference.items():
+        if isinstance(value, torch.Tensor):
+            assert mine[key].dtype == value.dtype, key
+            assert same(mine[key], value), key
+        else:
+            assert mine[key] == value, key
+
+
+def kinds(model: nn.Module) -> list[tuple[str, str]]:
+    # Every GraphModule has a class of its own.
+    return [(n, type(m).__qualname__) for n, m in model.named_modules(remove_duplicate=False)]
+
+
+def train_alike(ours: nn.Module, theirs: nn.Module, x: torch.Tensor, inputs: Any) -> bool:
+    if x.dim() in (2, 4) and isinstance(inputs, tuple):
+        outputs, losses = train(ours, x)
+        their_outputs, their_losses = train(theirs, x)
+    else:
+        outputs, losses = steps_on(ours, inputs)
+        their_outputs, their_losses = steps_on(theirs, inputs)
+    assert losses == their_losses
+    return all(torch.equal(a, b) for a, b in zip(outputs, their_outputs, strict=True))
+
+
+def steps_on(model: nn.Module, inputs: Any) -> tuple[list[torch.Tensor], list[float]]:
+    """Five steps on the very same inputs (token ids cannot be drawn like images)."""
+    torch.manual_seed(11)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    outputs, losses = [], []
+    for _ in range(5):
+        output = main_tensor_of(call_model(model, inputs))
+        loss = output.float().pow(2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        outputs.append(output.detach().clone())
+        losses.append(loss.item())
+    return outputs, losses
+
+
+def main_tensor_of(output: Any) -> torch.Tensor:
+    if isinstance(output, dict):
+        return next(iter(output.values()))
+    return main_tensor(output)
+
+
+def compare_converted(
+    session: qx.Session, theirs: nn.Module, inputs: Any, custom: Any, backend_config: Any
+) -> QatExplorerError | None:
+    """Reference and int8 model; the session's error if torch's own int8 model does not run."""
+    given = {"convert_custom_config": custom, "backend_config": backend_config}
+    with engine(session.options.qconfig.backend), torch.no_grad():
+        try:
+            reference = convert_to_reference_fx(copy.deepcopy(theirs).eval(), **given)
+            expected = main_tensor_of(call_model(reference, inputs))
+            int8 = convert_fx(copy.deepcopy(theirs).eval(), **given)
+            lowered = main_tensor_of(call_model(int8, inputs))
+        except Exception:
+            with pytest.raises(StageError) as refusal:
+                session.goto("lower")
+            assert refusal.value.remedy
+            assert session.stage in ("train", "convert")
+            return refusal.value
+        session.step()
+        assert session.stage == "convert"
+        assert session.model.code == reference.code
+        assert kinds(session.model) == kinds(reference)
+        same_state(session.model, reference)
+        assert same(main_tensor_of(call_model(session.model, inputs)), expected)
+        session.step()
+        assert session.int8.code == int8.code
+        assert kinds(session.int8) == kinds(int8)
+        assert same(main_tensor_of(call_model(session.int8, inputs)), lowered)
+    return None
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    if a.is_quantized:
+        a, b = a.dequantize(), b.dequantize()
+    return torch.equal(a, b) or bool(torch.isnan(b).any() and torch.equal(a.isnan(), b.isnan()))

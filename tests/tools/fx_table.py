@@ -1,0 +1,66 @@
+"""Write ``tests/against_torch/FX_MODELS.md``: each architecture in the FX flow against torch alone.
+
+Run from the repository: ``python -m tests.tools.fx_table [name …]``. Nothing in the table is
+typed by hand; a model that is not equal to torch's one call stops the script.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import torch
+
+from tests.against_torch.fx_reference import BACKEND, Outcome, compare_fx
+from tests.models_fx import ALL_FX
+
+OUT = Path(__file__).parents[1] / "against_torch" / "FX_MODELS.md"
+HEAD = f"""# Architectures in the FX flow
+
+Made by `python -m tests.tools.fx_table` with torch {torch.__version__}, backend {BACKEND}, random
+weights. "Equal" means: generated code, graph, module types, state keys, values, five training
+steps, and (where torch's int8 model runs) reference and int8 outputs are those of torch's own
+`prepare_qat_fx` and `convert_fx`, bit for bit. Otherwise torch's own call raises too, and the last
+column is what the explorer says.
+
+| model | prepared, trained | int8 | operations | fake quants | shared | what the reader is told |
+|---|---|---|---:|---:|---:|---|
+"""
+
+
+def row(name: str, outcome: Outcome) -> str:
+    error = outcome.refused or outcome.int8_error
+    said = ""
+    if error is not None:
+        where = f" (`{error.where}`)" if error.where else ""
+        said = " ".join(f"{error.message}{where}".split()).replace("|", "\\|")
+    if outcome.refused is not None:
+        cells = [name, "refused", "–", "–", "–", "–", said]
+    else:
+        insert = outcome.session.snapshots["insert"]
+        shared = sum(bool(site.aliases) for site in insert.sites)
+        int8 = "equal" if outcome.int8_error is None else "does not run"
+        cells = [name, "equal", int8, str(outcome.nodes), str(outcome.sites), str(shared), said]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main(names: list[str]) -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    rows = []
+    for case in ALL_FX:
+        if names and case.name not in names:
+            continue
+        started = time.perf_counter()
+        model, x = case()
+        outcome = compare_fx(model, x if isinstance(x, dict) else (x,))
+        rows.append(row(case.name, outcome))
+        print(f"{time.perf_counter() - started:6.1f} s  {rows[-1]}", flush=True)
+    if not names:
+        OUT.write_text(HEAD + "\n".join(rows) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
