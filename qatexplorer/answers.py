@@ -112,8 +112,8 @@ def fx_redundant(session: Session, ledger: Ledger) -> Answer:
             "to 1.6), so what is added around it is the only one."
         )
     text += (
-        f" {len(doubles)} times two different fake quants see the same values, {len(twice)} run "
-        f"again on their own output, {len(shared)} are shared on purpose."
+        f" Pairs of different fake quants on the same values: {len(doubles)}; run again on their "
+        f"own output: {len(twice)}; one for several tensors: {len(shared)}."
     )
     worst = max(
         (f for f in doubles if f.numbers is not None),

@@ -15,7 +15,7 @@ from qatexplorer.data import Data
 from qatexplorer.deploy.evaluation import Evaluation
 from qatexplorer.errors import InputError, NoDataError, StageError
 from qatexplorer.histograms import GridHistogram
-from qatexplorer.ledger.of_session import session_ledger
+from qatexplorer.ledger.of_session import kept_ledger, session_ledger
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.sampling import histograms_of
 from qatexplorer.snapshot.records import Snapshot
@@ -126,6 +126,15 @@ class Session(Configured):
         BusyError for the train stage while a run is going on.
         """
         return session_ledger(self, stage, timing)
+
+    @property
+    def redundant_edges(self) -> frozenset[str]:
+        """Selection strings of the graph's edges with a double quantization, as far as a ledger
+        of the stage in view has been made; asking makes none."""
+        ledger = kept_ledger(self)
+        if ledger is None:
+            return frozenset()
+        return frozenset(edge for found in ledger.faults for edge in found.edges)
 
     # -- training -------------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ def ledger_of(
     outcome = outcome_of(model, example_inputs, recording, convert or torch_convert, engine)
     findings = find_redundancies(model, recording)
     known = Known(model, mapping, backend_config)
-    floats = float_rows(Situation(model, recording, outcome, known))
+    floats = float_rows(Situation(model, recording, outcome, known, graph))
     coverage = cover(model, recording, outcome)
     redundancies = _measured(model, example_inputs, findings, samples or {}, timing)
     redundancies = tuple(

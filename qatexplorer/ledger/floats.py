@@ -14,6 +14,7 @@ from qatexplorer.ledger.reasons import Known, explain, qconfig_dtypes
 from qatexplorer.ledger.recording import Call, Recording
 from qatexplorer.ledger.records import FloatRow, Reason
 from qatexplorer.snapshot.leaves import FUNCTIONAL_CLASSES, is_leaf_call, is_quantizer
+from qatexplorer.snapshot.records import Graph
 
 _STUBS = (QuantStub, DeQuantStub, nn.Identity)
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
@@ -28,10 +29,12 @@ class Situation:
     recording: Recording
     outcome: Outcome
     known: Known
+    graph: Graph | None = None
 
     def __post_init__(self) -> None:
         self.modules = dict(self.model.named_modules())
         self.nodes = _node_table(self.model)
+        self.sources = {n.id: n.source for n in self.graph.nodes} if self.graph else {}
         self.from_input = _from_input(self.recording)
         self.int8_ops = _op_dtypes(self.outcome.recording)
         # A subclass of a layer is one thing that stays float, not the function in its forward.
@@ -177,7 +180,8 @@ def _op_row(s: Situation, call: Call) -> FloatRow | None:
     if _was_int8(s, call):
         return None
     reason, words = _op_reason(s, call)
-    source = f" ({call.source})" if call.source else ""
+    line = call.source or s.sources.get(s.nodes.get(_op_key(call), ""), "")
+    source = f" ({line})" if line else ""
     sentence, remedy = explain(
         reason, s.known.in_fx, name=call.name, type=call.name, op=call.name, source=source, **words
     )
@@ -189,7 +193,7 @@ def _op_row(s: Situation, call: Call) -> FloatRow | None:
         sentence=sentence,
         remedy=remedy,
         macs=call.macs,
-        source=call.source,
+        source=line,
         selection=f"node:{s.nodes.get(_op_key(call), '')}" if s.known.in_fx else "",
     )
 

@@ -36,6 +36,16 @@ def session_ledger(session: Session, stage: str | None, timing: int) -> Ledger:
     return ledger
 
 
+def kept_ledger(session: Session) -> Ledger | None:
+    """The ledger of the stage in view if it has been made and is still true; makes none."""
+    try:
+        stage = stage_of(session, None)
+    except StageError:
+        return None
+    known = _KEPT.get(session, {}).get(stage)
+    return known[2] if known is not None and known[0] is session.snapshots[stage] else None
+
+
 def stage_of(session: Session, stage: str | None) -> str:
     """The stage whose ledger is meant: a converted model has none, its prepared one has.
 

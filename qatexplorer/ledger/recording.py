@@ -181,7 +181,10 @@ class _Watcher(TorchFunctionMode):
             table[path] = table.get(path, 0) + spent
         if first_tensor_info(result) is not None:
             plain = name.strip("_")
-            self.add("op", plain, (args, kwargs), result, macs=spent, source=user_source())
+            # The code of a GraphModule is generated: the reader's line is not on the stack.
+            generated = isinstance(self._stack[-1][0], fx.GraphModule)
+            source = "" if generated else user_source()
+            self.add("op", plain, (args, kwargs), result, macs=spent, source=source)
         return result
 
     def functional(self, path: str, op: str, method: Any, *args: Any, **kwargs: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from qatexplorer.answers import Answer
@@ -218,8 +218,3 @@ def answers_html(answers: Iterable[Answer]) -> str:
                 class_="qx-ledger-answer")
         )  # fmt: skip
     return join(items)
-
-
-def redundant_edges(redundancies: Sequence[Redundancy]) -> frozenset[str]:
-    """Selection strings of the graph's edges with a redundancy that should go."""
-    return frozenset(edge for found in redundancies if found.fault for edge in found.edges)

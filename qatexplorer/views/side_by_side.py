@@ -57,7 +57,9 @@ def _name(row: LedgerRow | None) -> str:
 
 
 def _first(row: LedgerRow | None) -> float | None:
-    return row.scale[0] if row is not None and row.scale else None
+    if row is None or not row.scale or row.cause == "never_observed":
+        return None
+    return row.scale[0]
 
 
 def _scale(row: LedgerRow | None) -> str:
