@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qatexplorer.flows.base import StubMode
 from qatexplorer.flows.stubs import has_stubs
 from qatexplorer.ledger.compare import Match, match_sites
 
@@ -23,7 +24,7 @@ def other_flow(session: Session) -> Session:
     name = "fx" if session.flow.name == "eager" else "eager"
     options = session.options
     base = session._bench.base
-    stubs = "model" if name == "eager" and not has_stubs(base) else "none"
+    stubs: StubMode = "model" if name == "eager" and not has_stubs(base) else "none"
     other = Session(
         base, options.example_inputs, flow=name, data=session.data, stubs=stubs
     )  # copies the model

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qatexplorer.answers import Answer
 from qatexplorer.ledger.records import FloatRow, Ledger, LedgerRow, Redundancy
 from qatexplorer.ledger.words import percent
 from qatexplorer.views.html import Html, code, go, join, tag
 from qatexplorer.views.names import KINDS, count, number, share
+
+if TYPE_CHECKING:
+    from qatexplorer.answers import Answer
 
 KIND_WORDS = {"double": "two on the same values", "twice": "runs twice", "shared": "shared"}
 

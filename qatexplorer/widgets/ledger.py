@@ -9,7 +9,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from qatexplorer.answers import answers
+from qatexplorer.answers import Answer, answers
 from qatexplorer.errors import QatExplorerError
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.ledger.two_flows import compare_flows
@@ -131,7 +131,8 @@ class LedgerPanel(widgets.VBox):
 
         def work() -> None:
             ledger: Ledger | None = None
-            told, words = (), ""
+            told: tuple[Answer, ...] = ()
+            words = ""
             try:
                 ledger = session.ledger()
                 told = answers(session)
