@@ -40,6 +40,7 @@ def ledger_of(
     backend_config: Any = None,
     convert: Convert | None = None,
     engine: str | None = None,
+    prepared: bool = False,
 ) -> Ledger:
     """Who put each fake quant of ``model`` there, what stays float, and what is one too many.
 
@@ -55,12 +56,14 @@ def ledger_of(
         mapping: QAT mapping in force (eager); backend_config: the one in force (FX).
         convert: turns a copy into int8, default torch's ``convert`` or ``convert_fx``.
         engine: quantized engine for that copy, default the one in force.
+        prepared: the model is known to be prepared: no fake quant at all is then a finding, with a
+            loud warning, and no error.
 
     Raises:
         NotAModuleError, ExampleInputError: the input cannot be used.
         StageError: the model holds no fake quant and no observer.
     """
-    _check(model, example_inputs)
+    _check(model, example_inputs, prepared)
     recording = record_forward(model, example_inputs)
     rows = make_rows(model, example_inputs, recording, origins or {})
     outcome = outcome_of(model, example_inputs, recording, convert or torch_convert, engine)
@@ -86,13 +89,14 @@ def ledger_of(
     )
 
 
-def _check(model: Any, inputs: Any) -> None:
+def _check(model: Any, inputs: Any, prepared: bool) -> None:
     if not isinstance(model, nn.Module):
         raise NotAModuleError(
             f"the ledger is of a torch.nn.Module, and this is a {type(model).__name__}.",
             remedy="Pass a model that prepare_qat or prepare_qat_fx returned.",
         )
-    if not find_quantizers(model):
+    observed = "_observed_graph_module_attrs" in getattr(model, "meta", {})
+    if not (prepared or observed or find_quantizers(model)):
         raise StageError(
             "the model holds no fake quant and no observer: there is nothing to account for.",
             remedy="Prepare it first (session.goto('insert'), prepare_qat or prepare_qat_fx).",

@@ -59,7 +59,9 @@ def stage_of(session: Session, stage: str | None) -> str:
         )
     if session.stages.index(chosen) > session.stages.index(flow.train_stage):
         chosen = flow.train_stage
-    if chosen not in session.snapshots or not session.snapshots[chosen].sites:
+    prepared = chosen in (flow.prepared_stage, flow.train_stage)
+    reached = chosen in session.snapshots
+    if not reached or not (prepared or session.snapshots[chosen].sites):
         raise StageError(
             f"there are no fake quants to account for at stage {chosen!r}.",
             why="Weight fake quants come with the swap, the others when observers are inserted.",
@@ -89,4 +91,5 @@ def _make(session: Session, stage: str, snapshot: Snapshot, timing: int) -> Ledg
             backend_config=getattr(options, "backend_config", None),
             convert=convert,
             engine=options.qconfig.backend,
+            prepared=stage in (flow.prepared_stage, flow.train_stage),
         )

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 KIND_WORDS = {"double": "two on the same values", "twice": "runs twice", "shared": "shared"}
 
 SITE_COLUMNS = (
-    {"label": "Fake quant", "width": "minmax(170px, 2fr)", "mono": True},
+    {"label": "Fake quant", "width": "minmax(190px, 2fr)", "mono": True},
     {"label": "Quantizes", "width": "minmax(150px, 1.6fr)"},
-    {"label": "Kind", "width": "86px"},
-    {"label": "Stage", "width": "72px"},
+    {"label": "Kind", "width": "98px"},
+    {"label": "Stage", "width": "66px"},
     {"label": "Put there by", "width": "minmax(150px, 1.4fr)", "mono": True},
-    {"label": "Runs", "width": "112px"},
+    {"label": "Runs", "width": "104px"},
     {"label": "Times", "width": "58px", "number": True},
-    {"label": "Scale", "width": "92px", "number": True},
-    {"label": "Recomputed", "width": "100px", "number": True},
-    {"label": "Remarks", "width": "minmax(150px, 1.6fr)"},
+    {"label": "Scale", "width": "112px", "number": True},
+    {"label": "Recomputed", "width": "106px", "number": True},
+    {"label": "Remarks", "width": "minmax(240px, 2.2fr)"},
 )
 SITE_FILTERS = (
     {"flag": "weight", "label": "Weights"},
@@ -70,7 +70,7 @@ def _site_row(row: LedgerRow) -> dict[str, Any]:
         row.tensor.label or "nothing",
         f"in {row.kind}" if row.part_of else kind,
         row.stage,
-        row.call.partition("(")[0] if "(" in row.call else row.call,
+        _short_call(row.call),
         row.mechanism,
         str(row.calls_per_forward),
         "" if scale is None else f"{number(scale)}{several}",
@@ -92,6 +92,11 @@ def _site_row(row: LedgerRow) -> dict[str, Any]:
         ],
         "tips": {"4": row.call, "8": row.cause_text, "0": row.class_name},
     }
+
+
+def _short_call(call: str) -> str:
+    """``"prepare"`` for ``"prepare(model, …)"``; the inner function where the call names one."""
+    return call.rpartition(": ")[2].partition("(")[0]
 
 
 def _flags(row: LedgerRow) -> list[str]:

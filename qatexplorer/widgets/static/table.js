@@ -104,6 +104,10 @@ class TableView {
     this.viewport.setAttribute("aria-label", this.model.get("label"));
     this.viewport.setAttribute("aria-colcount", String(columns.length));
     this.root.style.setProperty("--qx-columns", columns.map((c) => c.width || "1fr").join(" "));
+    // Every row is a grid of its own: they line up because all are as wide as the least widths add
+    // up to, or as the widget.
+    const least = columns.map((c) => Number(/(\d+)px/.exec(c.width || "")?.[1] ?? 80));
+    this.root.style.setProperty("--qx-least", `${least.reduce((a, b) => a + b, 3)}px`);
     this.head.replaceChildren(
       ...columns.map((column, i) => {
         const cell = el("div", column.number ? "qx-table-th qx-is-number" : "qx-table-th");
@@ -223,7 +227,8 @@ class TableView {
       this.fill(element, row);
       delete element.dataset.stale;
     }
-    this.canvas.append(element);
+    // Moving an element that is in the page already would take the focus away from it.
+    if (!element.isConnected) this.canvas.append(element);
     element.style.transform = `translateY(${i * ROW_HEIGHT}px)`;
     element.tabIndex = row.id === this.active ? 0 : -1;
     element.setAttribute("aria-rowindex", String(i + 2));
