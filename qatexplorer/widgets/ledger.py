@@ -13,13 +13,13 @@ from qatexplorer.answers import Answer, answers
 from qatexplorer.errors import QatExplorerError
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.ledger.two_flows import compare_flows
-from qatexplorer.session import Session
+from qatexplorer.session import Session, SessionEvent
 from qatexplorer.views import ledger as views
 from qatexplorer.views import side_by_side
 from qatexplorer.views.story import message_html
 from qatexplorer.widgets.assets import css
-from qatexplorer.widgets.bridge import Bridge
-from qatexplorer.widgets.controls import Html, button, row
+from qatexplorer.widgets.bridge import Bridge, Job, Jobs
+from qatexplorer.widgets.controls import Html, Message, button, row
 from qatexplorer.widgets.inspector import HtmlPanel
 from qatexplorer.widgets.table import TableWidget
 
@@ -92,7 +92,7 @@ class LedgerPanel(widgets.VBox):
         )
         self.pages.observe(lambda _change: self._turn(), "value")
         self.time.on_click(lambda _: self._measure())
-        self.compare.on_click(lambda _: self._compare())
+        self.compare.on_click(lambda _: self._compare_flows())
         for widget in self._selecting:
             widget.observe(self._on_selected, "selected")
 
@@ -200,7 +200,7 @@ class LedgerPanel(widgets.VBox):
                 lambda ledger: self._show(ledger, ""),
             )
 
-    def _compare(self) -> None:
+    def _compare_flows(self) -> None:
         session = self._session
         if session is None:
             return
@@ -211,6 +211,40 @@ class LedgerPanel(widgets.VBox):
             self.show_selection()
 
         self._start_job("comparing the flows", lambda _job: compare_flows(session), done)
+
+
+class LedgerView(widgets.VBox):
+    """A ledger panel that stands alone: the last line of a notebook cell shows it.
+
+    Args:
+        session: at a stage with fake quants; its selection and stage are followed.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.bridge = Bridge()
+        self.message = Message()
+        self.jobs = Jobs(self.bridge, self._on_jobs)
+        self.panel = LedgerPanel(self.bridge, self._start, session.select)
+        self.panel.use(session)
+        self.panel.active = True
+        session.signal.subscribe(self._on_event)
+        super().__init__([self.message, self.panel])
+
+    def _start(
+        self, name: str, work: Callable[[Job], Any], done: Callable[[Any], Any] | None = None
+    ) -> bool:
+        self.message.clear()
+        return self.jobs.start(name, work, done or (lambda _value: None), self.message.error)
+
+    def _on_jobs(self) -> None:
+        self.panel.set_enabled(self.jobs.current is None)
+
+    def _on_event(self, event: SessionEvent) -> None:
+        if event.kind == "selection":
+            self.bridge.post("selection", self.panel.show_selection)
+        elif event.kind in ("stage", "trained"):
+            self.bridge.post("stage", self.panel.refresh)
 
 
 def _table(label: str, columns: Any, filters: Any) -> TableWidget:
