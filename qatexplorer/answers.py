@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qatexplorer.ledger.records import Ledger, LedgerRow
+from qatexplorer.ledger.scales import cause_text
 from qatexplorer.ledger.words import percent
 from qatexplorer.session import Session
 from qatexplorer.snapshot.diff import diff
@@ -153,8 +154,10 @@ def scales_twice(session: Session, ledger: Ledger) -> Answer:
         kinds = {row.kind for row in fused}
         text += (
             f"{len(fused)} differ ({' and '.join(sorted(kinds))}), by {span}: two formulas. "
-            f"{largest.cause_text}"
+            f"{cause_text('fused_formula')}"
         )
+        if largest.cause_text != cause_text("fused_formula"):
+            text += f" The largest, {largest.path}: {largest.cause_text}"
     lagging = [row for row in known if row.fresh_cause == "moving_average"]
     if lagging:
         far = max(lagging, key=lambda row: abs(row.fresh_difference or 0.0))
