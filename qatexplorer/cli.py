@@ -75,6 +75,7 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command = commands.add_parser("inspect", help="walk a model to a stage and print what it is")
     command.add_argument("model", metavar="package.module:factory|zoo:NAME")
     command.add_argument("--to", default="insert", metavar="STAGE", help="default: %(default)s")
+    command.add_argument("--flow", default="eager", help="eager or fx (default: %(default)s)")
     command.add_argument("--qconfig", metavar="BACKEND", help="x86, fbgemm, qnnpack or onednn")
     command.add_argument("--json", action="store_true", help="machine-readable, on stdout")
     command.set_defaults(run=_inspect)
@@ -111,7 +112,9 @@ def _inspect(args: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr):
         loaded = load_model(args.model)
         qconfig = args.qconfig or loaded.suggested.get("qconfig")
-        session = Session(loaded.model, loaded.example_inputs, qconfig=qconfig, data=loaded.data)
+        session = Session(
+            loaded.model, loaded.example_inputs, flow=args.flow, qconfig=qconfig, data=loaded.data
+        )
         first = session.snapshot
         session.goto(args.to)
     if args.json:

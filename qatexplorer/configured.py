@@ -68,8 +68,11 @@ class Configured(StageWalk):
         return self.options.fusion
 
     def stub_options(self) -> tuple[StubOption, ...]:
-        """Each way of getting int8 tensors into the model, tried on a copy, with its cost."""
-        return self._assessor.stub_options()
+        """Each way of getting int8 tensors into the model, tried on a copy, with its cost.
+
+        Empty in a flow that quantizes the input by itself.
+        """
+        return self._assessor.stub_options() if self.flow.offers_stubs else ()
 
     def preflight(self) -> Preflight:
         """Convert a copy and run it once in int8: will this model get there after training?"""

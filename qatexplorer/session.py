@@ -44,7 +44,8 @@ class Session(Configured):
         metric: ``(output, target) -> float``, default top-1 accuracy.
         stubs: ``"none"``, ``"model"`` or ``"layers"``, see :data:`flows.base.StubMode`; eager only.
         fusion: runs of module paths to fuse; None finds them; eager only.
-        qat_mapping: replaces torch's default QAT module mapping; eager only.
+        qat_mapping: replaces torch's default QAT module mapping, or ``"attention"`` for the default
+            without what breaks ``nn.MultiheadAttention``; eager only.
         engine: quantized engine for int8, default the backend of ``qconfig``.
         non_traceable: paths or types of modules that FX leaves as one float call.
         prepare_custom_config, convert_custom_config: torch's ``PrepareCustomConfig`` and

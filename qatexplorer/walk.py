@@ -33,7 +33,7 @@ from qatexplorer.signals import Signal
 from qatexplorer.snapshot.capture import take_graph, take_snapshot
 from qatexplorer.snapshot.diff import Diff, diff
 from qatexplorer.snapshot.follow import moved_selection
-from qatexplorer.snapshot.probe import Probe, probe
+from qatexplorer.snapshot.probe import Probe, calls_in_graph, probe
 from qatexplorer.snapshot.records import Placement, Snapshot
 from qatexplorer.training.control import FINAL
 from qatexplorer.training.run import TrainingRun
@@ -67,7 +67,7 @@ class StageWalk:
         metric: Metric | None = None,
         stubs: StubMode = "none",
         fusion: Any = None,
-        qat_mapping: Mapping[Any, Any] | None = None,
+        qat_mapping: Mapping[Any, Any] | str | None = None,
         engine: str | None = None,
         non_traceable: Any = None,
         prepare_custom_config: Any = None,
@@ -83,8 +83,9 @@ class StageWalk:
         inputs = example_inputs_from(example_inputs, self.data)
         graph = graph_of(base, inputs)
         self.has_stubs = has_stubs(base)
-        options = FlowOptions(plan, inputs, qat_mapping=qat_mapping, graph=graph)
+        options = FlowOptions(plan, inputs, graph=graph)
         settings = {
+            "qat_mapping": qat_mapping,
             "stubs": stubs,
             "fusion": "auto" if fusion is None else fusion,
             "non_traceable": non_traceable,
@@ -265,10 +266,12 @@ class StageWalk:
             return
         graph = before.graph if result.graph is None else result.graph
         if result.moved:
-            graph = take_graph(model, self.options.example_inputs)
+            graph = result.graph or take_graph(model, self.options.example_inputs)
             self._origin = result.origin
         if self.flow.snapshot_needs_probe(stage):
             self._probe = probe(model, self.options.example_inputs)
+        elif self.stages.index(stage) < self.stages.index(self.flow.prepared_stage):
+            self._probe = calls_in_graph(model, graph) if graph is not None else None
         converted = stage in self.flow.converted_stages
         notes = result.notes
         if converted and not self.observed:

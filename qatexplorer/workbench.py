@@ -34,7 +34,7 @@ from qatexplorer.flows.base import (
     copy_sharing_parameters,
     own_parameters,
 )
-from qatexplorer.snapshot.preserve import preserved_rng
+from qatexplorer.snapshot.preserve import preserved_rng, preserved_state
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,8 @@ class Workbench:
                     raise
                 except Exception as error:
                     raise convert_error(error, candidate) from error
-            run_int8(result.model, self.options.example_inputs, engine)
+            with preserved_state(result.model):  # a traced batch norm may learn in eval mode too
+                run_int8(result.model, self.options.example_inputs, engine)
         return Built(result, tuple(said))
 
     def _stage_error(

@@ -138,8 +138,8 @@ RULES: tuple[Rule, ...] = (
         r"only works for Linear, got NonDynamicallyQuantizableLinear",
         "nn.MultiheadAttention holds a special Linear that torch's QAT mapping lists and its swap "
         "then refuses (a defect of torch).",
-        "Set qconfig = None on the attention modules, or drop NonDynamicallyQuantizableLinear "
-        "from the mapping.",
+        "Pass qat_mapping='attention': torch's table without that class, with which attention "
+        "becomes torch.ao.nn.quantizable.MultiheadAttention. Or set its qconfig to None.",
     ),
     Rule(
         "never-ran",
@@ -147,6 +147,28 @@ RULES: tuple[Rule, ...] = (
         "A fake quant has never seen a tensor, so it has no range: its layer did not run in "
         "training, or its weight was used by F.linear or F.conv2d and not by calling the layer.",
         "Call the layer itself, run all branches in training, or set this layer's qconfig to None.",
+    ),
+    Rule(
+        "lstm-without-state",
+        r"Expected LSTM custom module inputs to be",
+        "FX converts an LSTM as a custom module only where it is called with its state, and {here} "
+        "is called with the input alone.",
+        "Write self.lstm(x, (h0, c0)) with zeros for the state; or use flow='eager'.",
+    ),
+    Rule(
+        "fusion-for-eval-only",
+        r"Cannot fuse (?:train|eval) modules",
+        "The backend config (or the list of modules) asks for a fusion that torch has for models "
+        "in eval mode only; onednn's backend config fuses conv and add in this way.",
+        "Leave backend_config=None or take 'native' or 'fbgemm'; int8 runs on the same engine.",
+    ),
+    Rule(
+        "functional-without-bias",
+        r"quantized::\w+_prepack\(\) is missing value for argument 'bias'",
+        "FX packs the weight of a functional convolution together with its bias, and {here} calls "
+        "it without one (a gap of torch's lowering).",
+        "Pass a bias of zeros to F.conv2d, or use nn.Conv2d, or set that function to None in the "
+        "QConfigMapping.",
     ),
     Rule(
         "embedding",

@@ -58,9 +58,9 @@ class FlowOptions:
 class StageResult:
     """``model`` after the stage; ``origin`` maps its paths to the float stage's.
 
-    ``moved`` says that calls have changed their path, so that the graph must be found anew;
-    ``graph`` is that graph where the flow knows it itself, and ``placed`` the fake quants that are
-    nodes of it, by path.
+    ``moved`` says that calls have changed their path: the graph is ``graph``, or, where that is
+    None, must be found anew. A flow that makes graphs itself gives one at each stage, and
+    ``placed``: the fake quants that are nodes of it, by path.
     """
 
     model: nn.Module

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import difflib
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from torch.ao.quantization import backend_config as torch_configs
+from torch.ao.quantization import get_default_qat_module_mappings
 from torch.ao.quantization.backend_config import BackendConfig
 from torch.ao.quantization.fx.custom_config import ConvertCustomConfig, PrepareCustomConfig
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from qatexplorer.errors import CustomConfigError
 
@@ -122,6 +124,25 @@ def custom_config(prepare: Any, convert: Any, non_traceable: Any) -> CustomConfi
     return config
 
 
+def find_qat_mapping(spec: Any) -> Mapping[Any, Any] | None:
+    """The table float module → QAT module for the eager flow: None for torch's default, a mapping,
+    or ``"attention"`` for the default without ``NonDynamicallyQuantizableLinear``.
+
+    The default lists that class, which is part of ``nn.MultiheadAttention``, and its QAT version
+    then refuses it (a defect of torch). Raises CustomConfigError.
+    """
+    if spec is None or isinstance(spec, Mapping):
+        return spec
+    if spec == "attention":
+        mapping: dict[Any, Any] = dict(get_default_qat_module_mappings())
+        mapping.pop(NonDynamicallyQuantizableLinear, None)
+        return mapping
+    raise CustomConfigError(
+        f"qat_mapping is {spec!r}.",
+        remedy="Pass a dict of float class to QAT class, 'attention', or None.",
+    )
+
+
 def find_backend_config(spec: Any) -> BackendConfig | None:
     """Torch's ``BackendConfig`` called ``spec``, ``spec`` itself if it is one, None for None.
 
@@ -130,7 +151,9 @@ def find_backend_config(spec: Any) -> BackendConfig | None:
     if spec is None or isinstance(spec, BackendConfig):
         return spec
     if spec in BACKEND_CONFIGS:
-        config: BackendConfig = getattr(torch_configs, f"get_{spec}_backend_config")()
+        # Not all of them stand in the package itself.
+        module = importlib.import_module(f"torch.ao.quantization.backend_config.{spec}")
+        config: BackendConfig = getattr(module, f"get_{spec}_backend_config")()
         return config
     raise CustomConfigError(
         f"there is no backend config {spec!r}.",

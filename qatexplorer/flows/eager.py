@@ -77,7 +77,7 @@ class EagerFlow(Flow):
     stages: ClassVar[tuple[Stage, ...]] = _STAGES
 
     def snapshot_needs_probe(self, stage: str) -> bool:
-        return stage in ("swap", "insert")
+        return stage == "insert"
 
     def apply(
         self, stage: str, model: nn.Module, options: FlowOptions, seen: Seen | None = None
@@ -96,7 +96,7 @@ class EagerFlow(Flow):
         # As attributes, not as torch's qconfig_dict: that is how a user calls prepare_qat.
         options.qconfig.assign(model)
         propagate_qconfig_(model, prepare_custom_config_dict=options.custom.for_eager())
-        return add_stubs(model, options.stubs, self._mapping(options))
+        return add_stubs(model, options.stubs, self._mapping(options), options.graph)
 
     def _swap(self, model: nn.Module, options: FlowOptions) -> StageResult:
         convert(
@@ -117,10 +117,7 @@ class EagerFlow(Flow):
             inplace=True,
             prepare_custom_config_dict=custom,
         )
-        entries = (custom if custom is not None else get_default_custom_config_dict()).get(
-            OBSERVED, {}
-        )
-        return StageResult(model, notes=custom_swaps(before, model, entries, OBSERVED))
+        return StageResult(model, notes=_swaps(before, model, custom, OBSERVED))
 
     def _train(self, model: nn.Module, options: FlowOptions) -> StageResult:
         return StageResult(model)
@@ -129,11 +126,16 @@ class EagerFlow(Flow):
         custom = options.custom.for_eager_convert()
         before = dict(model.named_modules(remove_duplicate=False))
         int8 = convert(model.eval(), inplace=True, convert_custom_config_dict=custom)
-        entries = (custom if custom is not None else get_default_custom_config_dict()).get(
-            QUANTIZED, {}
-        )
-        return StageResult(int8, notes=custom_swaps(before, int8, entries, QUANTIZED))
+        return StageResult(int8, notes=_swaps(before, int8, custom, QUANTIZED))
 
     def _mapping(self, options: FlowOptions) -> dict[Any, Any]:
         mapping = options.qat_mapping
         return dict(get_default_qat_module_mappings() if mapping is None else mapping)
+
+
+def _swaps(
+    before: dict[str, nn.Module], model: nn.Module, custom: dict[str, Any] | None, key: str
+) -> tuple[str, ...]:
+    """Custom modules swapped by the config given, or by torch's own where none was."""
+    config = get_default_custom_config_dict() if custom is None else custom
+    return custom_swaps(before, model, config.get(key, {}), key)

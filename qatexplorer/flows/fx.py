@@ -14,11 +14,17 @@ from torch.ao.quantization import QConfigMapping
 from torch.ao.quantization.quantize_fx import convert_fx, convert_to_reference_fx, prepare_qat_fx
 
 from qatexplorer.deploy.blame import place_of
-from qatexplorer.errors import QConfigError, TraceFailedError
+from qatexplorer.errors import QatExplorerError, QConfigError, TraceFailedError
 from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
 from qatexplorer.flows.fx_notes import log_placements, lowering_notes, prepare_notes
 from qatexplorer.flows.fx_watch import ConvertWatch, PrepareLog, PrepareWatch
-from qatexplorer.snapshot.graph_module import graph_of_module, positional_inputs, shapes_of
+from qatexplorer.snapshot.graph_module import (
+    Scopes,
+    graph_of_module,
+    positional_inputs,
+    scopes_of,
+    shapes_of,
+)
 from qatexplorer.snapshot.records import Graph
 
 _STAGES = (
@@ -110,7 +116,7 @@ class FxFlow(Flow):
     offers_fusion: ClassVar[bool] = False
 
     def snapshot_needs_probe(self, stage: str) -> bool:
-        return stage in ("swap", "insert")
+        return stage == "insert"
 
     def apply(
         self, stage: str, model: nn.Module, options: FlowOptions, seen: Seen | None = None
@@ -129,7 +135,7 @@ class FxFlow(Flow):
         """Run ``prepare_qat_fx`` once, to its end or up to an earlier boundary."""
         inputs = positional_inputs(model, options.example_inputs)
         custom = options.custom.for_fx()
-        paths = {path: type(m).__name__ for path, m in model.named_modules()}
+        paths = {path: type(m) for path, m in model.named_modules()}
 
         # torch would ignore names that are not there. Said when the mapping is laid on the model.
         mapping, wrong = _mapping_or_error(model, options)
@@ -151,7 +157,7 @@ class FxFlow(Flow):
         except _Reached as reached:
             return reached.result
         except Exception as error:
-            if watch.log.reached:
+            if watch.log.reached or isinstance(error, QatExplorerError):
                 raise
             raise _trace_failed(error, model) from error
         if seen is None:
@@ -159,38 +165,42 @@ class FxFlow(Flow):
         return _described("insert", prepared, options, watch.log, paths)
 
     def _reference(self, model: nn.Module, options: FlowOptions, seen: Seen | None) -> StageResult:
+        prepared = _graph_module(model).eval()
+        scopes = scopes_of(prepared)
         reference = convert_to_reference_fx(
-            _graph_module(model).eval(),
+            prepared,
             convert_custom_config=options.custom.for_fx_convert(),
             backend_config=options.backend_config,
         )
         if seen is None:
             return StageResult(reference)
-        graph = _converted_graph(reference, options)
+        graph = _converted_graph(reference, options, scopes)
         return StageResult(reference, graph=graph)
 
     def _lower(self, model: nn.Module, options: FlowOptions, seen: Seen | None) -> StageResult:
         watch = ConvertWatch()
+        prepared = _graph_module(model).eval()
+        scopes = scopes_of(prepared)
         with watch.open():
             int8 = convert_fx(
-                _graph_module(model).eval(),
+                prepared,
                 convert_custom_config=options.custom.for_fx_convert(),
                 backend_config=options.backend_config,
             )
         if seen is None:
             return StageResult(int8)
-        graph = _converted_graph(int8, options)
+        graph = _converted_graph(int8, options, scopes)
         return StageResult(int8, graph=graph, notes=lowering_notes(watch.passes))
 
 
-def _converted_graph(module: fx.GraphModule, options: FlowOptions) -> Graph:
+def _converted_graph(module: fx.GraphModule, options: FlowOptions, scopes: Scopes) -> Graph:
     """Its graph, without shapes if it does not run: the caller runs it once more and says so."""
     try:
-        return graph_of_module(module, shapes_of(module, options.example_inputs), {})[0]
+        return graph_of_module(module, shapes_of(module, options.example_inputs), scopes)[0]
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
         note = f"The graph does not run here: {type(error).__name__}: {first}"
-        return graph_of_module(module, {}, {}, note)[0]
+        return graph_of_module(module, {}, scopes, note)[0]
 
 
 def _graph_module(model: nn.Module) -> fx.GraphModule:
@@ -212,11 +222,11 @@ def _described(
     module: fx.GraphModule,
     options: FlowOptions,
     log: PrepareLog,
-    paths: dict[str, str],
+    paths: dict[str, type[nn.Module]],
 ) -> StageResult:
     if stage == "trace":  # ids, shapes and dtypes stay the same up to convert
         log.shapes.update(shapes_of(module, options.example_inputs))
-    graph, placed = graph_of_module(module, log.shapes, log.scopes)
+    graph, placed = graph_of_module(module, log.shapes, Scopes(log.scopes))
     notes = prepare_notes(stage, module, paths, options, log)
     return StageResult(module, graph=graph, placed=log_placements(placed, log), notes=notes)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from torch import fx
+from torch import fx, nn
+from torch.ao.quantization import DeQuantStub, QuantStub
 
 from qatexplorer.flows.base import FlowOptions
 from qatexplorer.flows.fx_watch import LoweringPass, PrepareLog
@@ -27,13 +29,13 @@ def log_placements(placed: Mapping[str, Placement], log: PrepareLog) -> dict[str
 def prepare_notes(
     stage: str,
     module: fx.GraphModule,
-    paths: Mapping[str, str],
+    paths: Mapping[str, type[nn.Module]],
     options: FlowOptions,
     log: PrepareLog,
 ) -> tuple[str, ...]:
     """What there is to say about one stage of ``prepare_qat_fx``.
 
-    ``paths`` are the class names of the float model's modules.
+    ``paths`` are the classes of the float model's modules.
     """
     if stage == "trace":
         return _trace_notes(module, paths, options)
@@ -43,18 +45,17 @@ def prepare_notes(
             for path, before, after in log.customs
         ]
         if log.shared:
-            nodes = ", ".join(node for node, _ in log.shared[:_SHOWN])
-            more = " …" if len(log.shared) > _SHOWN else ""
+            nodes = _listed([node for node, _ in log.shared])
             notes.append(
                 "One fake quant for input and output, because the operation passes values on or "
-                f"needs one scale ({len(log.shared)} times): {nodes}{more}."
+                f"needs one scale: {nodes}."
             )
         return tuple(notes)
     return ()
 
 
 def _trace_notes(
-    module: fx.GraphModule, paths: Mapping[str, str], options: FlowOptions
+    module: fx.GraphModule, paths: Mapping[str, type[nn.Module]], options: FlowOptions
 ) -> tuple[str, ...]:
     notes = []
     custom = options.custom.for_fx()
@@ -67,14 +68,48 @@ def _trace_notes(
             notes.append(f"{path} ({kind.__name__}) is left as one call: non_traceable names it.")
         elif kind in custom.non_traceable_module_classes:
             notes.append(f"{path} is left as one call: non_traceable names {kind.__name__}.")
-    here = {path for path, _ in module.named_modules()}
-    gone = [path for path in paths if path not in here]
-    if gone:
-        shown = ", ".join(gone[:_SHOWN]) + (" …" if len(gone) > _SHOWN else "")
+    frozen = [node.name for node in module.graph.nodes if _in_train_mode_for_good(node)]
+    if frozen:
         notes.append(
-            f"Not in the graph, since no call of them was seen ({len(gone)} modules): {shown}."
+            "Tracing has written down training=True, so these stay in train mode after eval() and "
+            f"in int8: {_listed(frozen)}. Modules (nn.Dropout, nn.BatchNorm2d) would follow eval()."
         )
+    here = {path for path, _ in module.named_modules()}
+    gone = {path: kind for path, kind in paths.items() if path not in here}
+    stubs = [path for path, kind in gone.items() if issubclass(kind, (QuantStub, DeQuantStub))]
+    if stubs:
+        notes.append(
+            f"{_listed(stubs)}: stubs do nothing in FX, which quantizes where the graph needs it."
+        )
+    unused = [path for path, kind in gone.items() if _is_layer(kind)]
+    if unused:
+        notes.append(f"No call of these was seen, so they are not in the graph: {_listed(unused)}.")
     return tuple(dict.fromkeys(notes))
+
+
+def _in_train_mode_for_good(node: fx.Node) -> bool:
+    """Whether it calls a function that behaves differently in training, with training=True."""
+    if node.op != "call_function" or not callable(node.target):
+        return False
+    try:
+        parameters = inspect.signature(node.target).parameters
+    except (TypeError, ValueError):  # a built-in function
+        return False
+    if "training" not in parameters:
+        return False
+    given = dict(zip(parameters, node.args)) | dict(node.kwargs)  # noqa: B905 - args may be fewer
+    return given.get("training", parameters["training"].default) is True
+
+
+def _is_layer(kind: type[nn.Module]) -> bool:
+    """Whether tracing makes a call of it one node (containers and the reader's own are opened)."""
+    return kind.__module__.startswith(("torch.nn", "torch.ao.nn")) and not issubclass(
+        kind, (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" … ({len(names)})" if len(names) > _SHOWN else "")
 
 
 def lowering_notes(passes: Sequence[LoweringPass]) -> tuple[str, ...]:

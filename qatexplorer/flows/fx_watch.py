@@ -100,7 +100,7 @@ def watching(functions: Sequence[Watched], tell: Callable[[Call], None]) -> Iter
             for watched, (module, original) in zip(functions, found, strict=True):
                 put_back.append((module, watched.name, original))
                 setattr(module, watched.name, _telling(watched.name, original, tell, thread))
-            with _other_threads_untraced(thread):
+            with _tracing_one_thread():
                 yield
         finally:
             for module, name, original in reversed(put_back):
@@ -150,30 +150,39 @@ def _telling(
 
 
 @contextmanager
-def _other_threads_untraced(thread: int) -> Iterator[None]:
+def _tracing_one_thread() -> Iterator[None]:
     """While torch traces, it sees the module calls of the whole process; a training run of another
-    session would fail in the middle of its forward. Calls of other threads are handed through."""
+    session would fail in the middle of its forward. A tracer is kept to the thread it traces in.
+    """
     tracer = importlib.import_module(_API).QuantizationTracer
-    call_module, read = tracer.call_module, tracer.getattr
+    threads: dict[int, int] = {}
 
-    def call(self: Any, m: Any, forward: Any, args: Any, kwargs: Any) -> Any:
-        if threading.get_ident() != thread:
+    def elsewhere(self: Any) -> bool:
+        return threads.get(id(self), threading.get_ident()) != threading.get_ident()
+
+    def trace(self: Any, *args: Any, **kwargs: Any) -> Any:
+        threads[id(self)] = threading.get_ident()
+        return inherited["trace"](self, *args, **kwargs)
+
+    def call_module(self: Any, m: Any, forward: Any, args: Any, kwargs: Any) -> Any:
+        if elsewhere(self):
             return forward(*args, **kwargs)
-        return call_module(self, m, forward, args, kwargs)
+        return inherited["call_module"](self, m, forward, args, kwargs)
 
-    def get(self: Any, attr: str, attr_val: Any, parameter_proxy_cache: Any) -> Any:
-        if threading.get_ident() != thread:
+    def read(self: Any, attr: str, attr_val: Any, parameter_proxy_cache: Any) -> Any:
+        if elsewhere(self):
             return attr_val
-        return read(self, attr, attr_val, parameter_proxy_cache)
+        return inherited["getattr"](self, attr, attr_val, parameter_proxy_cache)
 
-    own = {
-        name: tracer.__dict__[name] for name in ("call_module", "getattr") if name in vars(tracer)
-    }
-    tracer.call_module, tracer.getattr = call, get
+    ours = {"trace": trace, "call_module": call_module, "getattr": read}
+    inherited = {name: getattr(tracer, name) for name in ours}
+    own = {name: tracer.__dict__[name] for name in ours if name in tracer.__dict__}
+    for name, function in ours.items():
+        setattr(tracer, name, function)
     try:
         yield
     finally:
-        for name in ("call_module", "getattr"):
+        for name in ours:
             delattr(tracer, name)
             if name in own:
                 setattr(tracer, name, own[name])
@@ -292,7 +301,8 @@ class PrepareWatch:
 
     def _on_swap_custom_module_to_observed(self, call: Call) -> None:
         path = str(call.arguments["node"].target)
-        now = type(_module_at(call.arguments["named_modules"], path)).__name__
+        kind = type(_module_at(call.arguments["named_modules"], path))
+        now = f"{kind.__module__}.{kind.__qualname__}"
         if call.phase == "before":
             self._custom_before = now
         else:

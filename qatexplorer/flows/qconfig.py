@@ -86,9 +86,9 @@ class QConfigPlan:
         paths = dict(model.named_modules())
         for kind, qconfig in self.by_type:
             hits = [p for p, m in paths.items() if _is_of_type(m, kind)]
-            _require(
-                hits, f"type {kind.__name__}", sorted({type(m).__name__ for m in paths.values()})
-            )
+            if self.given is None:  # a mapping given whole may name what is not there
+                known = sorted({type(m).__name__ for m in paths.values()})
+                _require(hits, f"type {kind.__name__}", known)
             chosen |= dict.fromkeys(hits, qconfig)
         for pattern, qconfig in self.by_regex:
             hits = [p for p in paths if re.match(pattern, p)]
@@ -148,9 +148,8 @@ def resolve_qconfig(spec: Any, engine: str | None = None) -> QConfigPlan:
         default, name, default_of = qat_qconfig(backend), backend, backend
     elif isinstance(spec, QConfigMapping):
         default = _one(spec.global_qconfig)
-        by_type = [
-            (k, _one(v)) for k, v in spec.object_type_qconfigs.items() if isinstance(k, type)
-        ]
+        # Not checked one by one: torch's own default has entries of every kind here.
+        by_type = [(k, v) for k, v in spec.object_type_qconfigs.items() if isinstance(k, type)]
         by_regex = [(k, _one(v)) for k, v in spec.module_name_regex_qconfigs.items()]
         by_path = [(k, _one(v)) for k, v in spec.module_name_qconfigs.items()]
     elif isinstance(spec, Mapping):

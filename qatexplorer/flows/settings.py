@@ -10,7 +10,12 @@ from torch import nn
 
 from qatexplorer.deploy.engine import check_engine
 from qatexplorer.flows.base import FlowOptions
-from qatexplorer.flows.custom import CustomConfig, custom_config, find_backend_config
+from qatexplorer.flows.custom import (
+    CustomConfig,
+    custom_config,
+    find_backend_config,
+    find_qat_mapping,
+)
 from qatexplorer.flows.fusion import check_fusion, find_fusable
 from qatexplorer.flows.qconfig import resolve_qconfig
 from qatexplorer.flows.stubs import check_stub_mode
@@ -31,6 +36,8 @@ def changed_options(base: nn.Module, options: FlowOptions, given: Mapping[str, A
         changes["qconfig"] = replace(options.qconfig, backend=check_engine(engine), reason="")
     if given.get("stubs") is not None:
         changes["stubs"] = check_stub_mode(given["stubs"])
+    if given.get("qat_mapping") is not None:
+        changes["qat_mapping"] = find_qat_mapping(given["qat_mapping"])
     if given.get("fusion") is not None:
         runs = given["fusion"]
         auto = isinstance(runs, str) and runs == "auto"

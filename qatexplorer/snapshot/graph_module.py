@@ -10,7 +10,8 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -77,14 +78,40 @@ def shapes_of(module: fx.GraphModule, inputs: Any) -> dict[str, Info]:
     return run.found
 
 
+@dataclass
+class Scopes:
+    """Path of the module in whose forward each traced node is.
+
+    ``by_node`` has it by node id; ``by_lines`` by the lines of the reader's code that made the
+    node, in execution order: converting gives some operations a new id and keeps the lines.
+    """
+
+    by_node: dict[str, str] = field(default_factory=dict)
+    by_lines: dict[str, list[str]] = field(default_factory=dict)
+
+
+def scopes_of(module: fx.GraphModule) -> Scopes:
+    """Scopes of all nodes of a prepared model that tracing made."""
+    found = Scopes()
+    for node in module.graph.nodes:
+        if node.stack_trace:
+            stack = node.meta.get("nn_module_stack") or {}
+            paths = [str(path) for path, _ in stack.values()]
+            own = str(node.target) if node.op == "call_module" else None
+            scope = next((p for p in reversed(paths) if p != own), "")
+            found.by_node[node.name] = scope
+            found.by_lines.setdefault(node.stack_trace, []).append(scope)
+    return found
+
+
 def graph_of_module(
-    module: fx.GraphModule, shapes: Mapping[str, Info], scopes: Mapping[str, str], note: str = ""
+    module: fx.GraphModule, shapes: Mapping[str, Info], scopes: Scopes, note: str = ""
 ) -> tuple[Graph, dict[str, Placement]]:
     """Graph of ``module`` and the placements of its fake quants by path.
 
     Args:
-        shapes: from :func:`shapes_of`. scopes: path of the module in whose forward each node was
-            traced. Both by node id; what they lack is left out or found from the inputs.
+        shapes: from :func:`shapes_of`. scopes: what is known; torch's own nodes stand with their
+            input.
         note: what to say of the graph.
     """
     reader = _Reader(module, shapes, scopes)
@@ -94,12 +121,11 @@ def graph_of_module(
 class _Reader:
     """Reads one GraphModule into records."""
 
-    def __init__(
-        self, module: fx.GraphModule, info: Mapping[str, Info], scopes: Mapping[str, str]
-    ) -> None:
+    def __init__(self, module: fx.GraphModule, info: Mapping[str, Info], scopes: Scopes) -> None:
         self.module = module
         self.info = info
-        self.scopes = scopes
+        self.scopes = scopes.by_node
+        self.from_lines = _matched(module, scopes.by_lines)
         self.modules = dict(module.named_modules(remove_duplicate=False))
         self.nodes: dict[str, GraphNode] = {}
         for node in module.graph.nodes:
@@ -182,11 +208,26 @@ class _Reader:
         if node.name in self.scopes:
             scope = self.scopes[node.name]
             return scope if scope != own else own.rpartition(".")[0]
+        if id(node) in self.from_lines:
+            return self.from_lines[id(node)]
         if own is not None:
             return own.rpartition(".")[0]
         sources = (self._behind(given)[0].name for given in node.all_input_nodes)
-        known = [self.nodes[name].scope for name in sources if name in self.nodes]
-        return max(known, key=len, default="")
+        return next((self.nodes[name].scope for name in sources if name in self.nodes), "")
+
+
+def _matched(module: fx.GraphModule, by_lines: Mapping[str, Sequence[str]]) -> dict[int, str]:
+    """Scopes by ``id`` of the node, where a line made as many nodes then as it has now."""
+    made: dict[str, list[fx.Node]] = {}
+    for node in module.graph.nodes:
+        if node.stack_trace in by_lines:
+            made.setdefault(str(node.stack_trace), []).append(node)
+    return {
+        id(node): scope
+        for lines, nodes in made.items()
+        if len(nodes) == len(by_lines[lines])
+        for node, scope in zip(nodes, by_lines[lines], strict=True)
+    }
 
 
 def _is_qparam(node: fx.Node) -> bool:

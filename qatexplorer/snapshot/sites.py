@@ -82,7 +82,10 @@ def _at_nodes(site: FakeQuantSite, places: Sequence[Placement]) -> FakeQuantSite
         call=first.call or site.call,
         mechanism="unused" if site.calls_per_forward == 0 else "node",
         nodes=tuple(dict.fromkeys(node for place in places for node in place.nodes)),
-        shared_by=tuple(dict.fromkeys(node for place in places for node in place.shared_by)),
+        # An observer that torch shared and then replaced by another is shared no longer.
+        shared_by=tuple(dict.fromkeys(node for place in places for node in place.shared_by))
+        if site.aliases
+        else (),
     )
 
 

@@ -9,6 +9,7 @@ import ipywidgets as widgets
 
 from qatexplorer.assess import Preflight, StubOption
 from qatexplorer.deploy.engine import available_engines
+from qatexplorer.flows import FLOWS
 from qatexplorer.flows.base import StubMode
 from qatexplorer.session import Session
 from qatexplorer.views.options import preflight_html, qconfig_words, stub_options_html
@@ -20,6 +21,7 @@ _STUBS = (
     ("add_quant_dequant around each layer", "layers"),
 )
 _KEEP = "as given"
+_FLOWS = tuple((flow.title, name) for name, flow in FLOWS.items())
 
 
 class SettingsPanel(widgets.VBox):
@@ -28,6 +30,9 @@ class SettingsPanel(widgets.VBox):
     def __init__(self, start_job: Callable[..., Any]) -> None:
         self._start_job = start_job
         self._session: Session | None = None
+        self.flow = labelled(
+            widgets.Dropdown(options=_FLOWS), "Flow", "which of torch's systems", width="330px"
+        )
         self.qconfig = labelled(
             widgets.Dropdown(options=[_KEEP, *available_engines()]),
             "QConfig",
@@ -50,6 +55,7 @@ class SettingsPanel(widgets.VBox):
         self.check = button("Will it run in int8?", "Convert a copy and run it once")
         self.words = Html(kind="qx-muted")
         self.outcome = Html()
+        self.flow.observe(lambda _: self._offer(), "value")
         self.apply.on_click(lambda _: self._apply())
         self.auto.on_click(lambda _: self._find_again())
         self.compare.on_click(lambda _: self._try_each_way())
@@ -57,7 +63,7 @@ class SettingsPanel(widgets.VBox):
         super().__init__(
             [
                 self.words,
-                row(self.qconfig, self.stubs),
+                row(self.flow, self.qconfig, self.stubs),
                 self.fusion,
                 row(self.apply, self.auto, self.compare, self.check),
                 self.outcome,
@@ -78,8 +84,17 @@ class SettingsPanel(widgets.VBox):
             return
         options = self._session.options
         self.words.html = f"In force: {qconfig_words(options)}"
+        self.flow.value = self._session.flow.name
         self.stubs.value = options.stubs
         self.fusion.value = "\n".join(", ".join(run) for run in options.fusion)
+
+    def _offer(self) -> None:
+        """Show the fields that mean something in the flow chosen."""
+        flow = FLOWS[self.flow.value]
+        for control in (self.stubs, self.compare):
+            control.layout.display = "" if flow.offers_stubs else "none"
+        for control in (self.fusion, self.auto):
+            control.layout.display = "" if flow.offers_fusion else "none"
 
     def _lines(self) -> list[list[str]]:
         lines = (line.strip() for line in self.fusion.value.splitlines())
@@ -89,10 +104,12 @@ class SettingsPanel(widgets.VBox):
         session = self._session
         if session is None:
             return
-        changes: dict[str, Any] = {
-            "stubs": cast(StubMode, self.stubs.value),
-            "fusion": self._lines(),
-        }
+        flow = FLOWS[self.flow.value]
+        changes: dict[str, Any] = {"flow": flow.name}
+        if flow.offers_stubs:
+            changes["stubs"] = cast(StubMode, self.stubs.value)
+        if flow.offers_fusion:
+            changes["fusion"] = self._lines()
         if self.qconfig.value != _KEEP:
             changes["qconfig"] = self.qconfig.value
         self._start_job("starting again", lambda _job: session.configure(**changes))

@@ -18,7 +18,15 @@ def inputs_of(x: Any) -> Any:
     return x if isinstance(x, dict) else (x,)
 
 
-@pytest.mark.parametrize("case", ALL_FX, ids=lambda c: c.name)
+FAST_TIMM = ("timm_lcnet_050", "timm_resnet18_gamma_zero", "timm_mixer_s32_224")
+
+
+def _param(case: Case) -> Any:
+    slow = case.name.startswith("timm") and case.name not in FAST_TIMM
+    return pytest.param(case, id=case.name, marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize("case", [_param(case) for case in ALL_FX])
 def test_fx_walk_equals_one_call(case: Case) -> None:
     model, x = case()
     outcome = compare_fx(model, inputs_of(x))

@@ -38,6 +38,10 @@ def row(name: str, outcome: Outcome) -> str:
         said = " ".join(f"{error.message}{where}".split()).replace("|", "\\|")
     if outcome.refused is not None:
         cells = [name, "refused", "–", "–", "–", "–", said]
+    elif outcome.stopped:
+        said = f"In training both raise: {' '.join(outcome.stopped.split())}".replace("|", "\\|")
+        nodes, sites = str(outcome.nodes), str(outcome.sites)
+        cells = [name, "equal until it raises", "–", nodes, sites, "–", said]
     else:
         insert = outcome.session.snapshots["insert"]
         shared = sum(bool(site.aliases) for site in insert.sites)

@@ -142,6 +142,32 @@ def test_settings_try_each_way_and_start_again(explorer: Explorer) -> None:
     assert session.fusion == (("conv1", "bn1"),)
 
 
+def test_settings_change_the_flow(explorer: Explorer) -> None:
+    session = walk(explorer, "insert")
+    settings = explorer.settings
+    assert settings.flow.value == "eager"
+    settings.flow.value = "fx"
+    hidden = (settings.stubs, settings.compare, settings.fusion, settings.auto)
+    assert all(control.layout.display == "none" for control in hidden)
+    settings.apply.click()
+    until(lambda: explorer.jobs.current is None)
+    assert session.flow.name == "fx"
+    assert [s["name"] for s in explorer.bar.stages] == list(session.stages)
+    walk(explorer, "trace")
+    assert "GraphModule" in explorer.story.html
+    walk(explorer, "insert")
+    assert "insert_observers_for_model" in explorer.story.html
+    nodes = explorer.panes.graph.scene["nodes"]
+    assert any(mark["role"] == "tail" for node in nodes for mark in node["marks"])
+    assert not any("activation_post_process" in node["id"] for node in nodes)
+    walk(explorer, "lower")
+    settings.flow.value = "eager"
+    settings.apply.click()
+    until(lambda: explorer.jobs.current is None)
+    assert session.stages[-1] == "convert"
+    assert settings.stubs.layout.display == ""
+
+
 def test_a_bad_freeze_epoch_is_told_and_nothing_starts(explorer: Explorer) -> None:
     session = walk(explorer, "train")
     explorer.training.freeze_bn.value = "soon"

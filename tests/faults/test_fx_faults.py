@@ -1,0 +1,154 @@
+"""What cannot work in the eager flow is told in the same words in the FX flow, and FX's own."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.ao.quantization import QConfigMapping, get_default_qat_qconfig_mapping
+
+import qatexplorer as qx
+from qatexplorer import errors
+from qatexplorer.session import Session
+
+from ..models import Branching, NoStubs, PlainAdd, image
+from ..models_fx import Masked, rgb
+
+# The very tests of the eager flow: the fixture below makes their sessions FX ones.
+from .test_session_faults import (  # noqa: F401
+    VECTOR,
+    refused,
+    test_already_prepared_or_converted,
+    test_bad_settings_change_nothing_of_a_session,
+    test_busy_while_training,
+    test_deepcopy_of_its_own_that_raises,
+    test_errors_survive_copying,
+    test_eval_mode,
+    test_forward_that_raises,
+    test_inputs_of_another_form,
+    test_inputs_that_do_not_fit,
+    test_lazy_modules,
+    test_nan_loss_keeps_the_last_good_state,
+    test_no_data,
+    test_no_inputs_and_no_data,
+    test_not_a_module,
+    test_not_copyable_names_module_and_attribute,
+    test_on_a_gpu_that_is_not_there,
+    test_on_meta_or_on_two_devices,
+    test_other_dtypes,
+    test_qconfig_for_what_the_model_does_not_have,
+    test_qconfig_whose_factory_raises,
+    test_settings_that_cannot_be_used,
+    test_unknown_setting_of_a_run,
+)
+
+
+@pytest.fixture(autouse=True)
+def in_fx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qx, "Session", functools.partial(Session, flow="fx"))
+
+
+def test_the_sessions_are_fx_ones() -> None:
+    assert qx.Session(NoStubs().train(), (image(),)).flow.name == "fx"
+
+
+def test_unknown_stage_and_a_step_past_the_end() -> None:
+    session = qx.Session(NoStubs().train(), (image(),))
+    error = refused(errors.UnknownStageError, lambda: session.goto("quantize"))
+    assert "reference" not in error.remedy
+    assert "lower" in error.remedy
+    session.goto("lower")
+    refused(errors.StageError, session.step)
+    assert session.stage == "lower"
+
+
+def test_model_that_cannot_be_traced_names_line_and_module() -> None:
+    session = qx.Session(Masked().train(), (rgb(),))
+    error = refused(errors.TraceFailedError, session.step)
+    assert error.where == "inner.0"
+    assert "Masking.forward at models_fx.py:" in error.message
+    assert "non_traceable=['inner.0']" in error.remedy
+    assert "flow='eager'" in error.remedy
+    assert session.stage == session.reached == "float"
+    assert session.snapshot.graph is not None
+    assert session.snapshot.graph.origin == "recorded forward"
+    assert session.model(rgb()).shape == (4, 5)
+
+
+def test_root_that_cannot_be_traced() -> None:
+    error = refused(errors.TraceFailedError, qx.Session(Branching().train(), VECTOR).step)
+    assert error.where == ""
+    assert "models.py:" in error.message
+    assert "submodule" in error.remedy
+
+
+def test_a_call_that_fails_half_way_shows_what_came_before() -> None:
+    """One torch call makes five stages: those it reached can be looked at."""
+
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.head = nn.Embedding(9, 4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.words(x))
+
+    session = qx.Session(Words().train(), (torch.arange(5),))
+    error = refused(errors.StageError, lambda: session.goto("train"))
+    assert "float_qparams" in error.why + error.remedy + error.message
+    assert session.stage == session.reached
+    assert session.reached in ("propagate", "swap", "fuse", "trace")
+    assert session.model(torch.arange(5)).shape == (5, 3)
+    again = refused(errors.StageError, session.step)
+    assert again.message == error.message
+    session.configure(qconfig={"": "onednn", nn.Embedding: None})
+    assert session.goto("insert").sites
+
+
+def test_unknown_names_are_said_where_the_mapping_is_laid_on_the_model() -> None:
+    mapping = get_default_qat_qconfig_mapping("onednn").set_module_name("fc9", None)
+    session = qx.Session(NoStubs().train(), (image(),), qconfig=mapping)
+    error = refused(errors.QConfigError, lambda: session.goto("insert"))
+    assert "'fc9'" in error.message
+    assert "fc1" in error.remedy
+    assert session.stage == "fuse"
+    session.configure(qconfig=QConfigMapping().set_global(None))
+    assert session.goto("insert").sites == ()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"non_traceable": ["nowhere"]},
+        {"non_traceable": [""]},
+        {"non_traceable": [3]},
+        {"non_traceable": [int]},
+        {"prepare_custom_config": 3},
+        {"convert_custom_config": [1]},
+        {"prepare_custom_config": {"float_to_observed_custom_module_class": {"never": {}}}},
+        {"prepare_custom_config": {"preserved_attributes": ["nothing"]}},
+        {"backend_config": "npu"},
+        {"backend_config": 3},
+        {"qat_mapping": "everything"},
+    ],
+    ids=str,
+)
+def test_custom_settings_that_cannot_be_used(settings: dict[str, Any]) -> None:
+    make = functools.partial(qx.Session, NoStubs().train(), (image(),))
+    refused(errors.CustomConfigError, lambda: make(**settings))
+    session = make()
+    session.goto("insert")
+    if "qat_mapping" not in settings:
+        refused(errors.CustomConfigError, lambda: session.configure(**settings))
+        assert session.stage == "insert"
+
+
+def test_plus_runs_in_int8_without_being_rewritten() -> None:
+    session = qx.Session(PlainAdd().train(), VECTOR)
+    session.goto("train")
+    session.model(VECTOR[0])
+    assert session.goto("lower").stage == "lower"
+    assert session.preflight().ok
