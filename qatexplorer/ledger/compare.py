@@ -40,7 +40,8 @@ def match_sites(
     found = []
     for key in dict.fromkeys((*left, *right)):
         mine, other = left.get(key), right.get(key)
-        place = (mine or other or (TensorPlace(), None))[0]
+        # FX has no wrappers, so its label speaks of the model as the reader wrote it.
+        place = (other or mine or (TensorPlace(), None))[0]
         why = ""
         if mine is None and other is not None:
             why = _only_fx(key, other[1], eager, eager_snapshot)
@@ -92,7 +93,8 @@ def _only_fx(key: str, row: LedgerRow, eager: Ledger, snapshot: Snapshot | None)
     if reason:
         return f"Float in eager mode: {reason}"
     if kind == "module":
-        record = snapshot.by_path.get(path) if snapshot is not None else None
+        records = snapshot.modules if snapshot is not None else ()
+        record = next((m for m in records if (m.origin or m.path) == path), None)
         name = record.type_name if record is not None else "this type"
         return (
             f"prepare does not watch the output of {name}; FX's backend config has a pattern for "

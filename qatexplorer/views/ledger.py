@@ -40,7 +40,7 @@ FLOAT_COLUMNS = (
     {"label": "Reason", "width": "minmax(150px, 1fr)", "mono": True},
     {"label": "Why", "width": "minmax(220px, 2.4fr)"},
     {"label": "What to do", "width": "minmax(220px, 2.4fr)"},
-    {"label": "Parameters", "width": "90px", "number": True},
+    {"label": "Parameters", "width": "104px", "number": True},
     {"label": "MACs", "width": "90px", "number": True},
 )
 FLOAT_FILTERS = (
@@ -167,7 +167,7 @@ def summary_html(ledger: Ledger) -> str:
             "p",
             f"{count(len(ledger.sites), 'fake quant')}, {count(len(ledger.rows), 'module')} by "
             f"name, {running} of them run in one forward. "
-            f"{count(len(ledger.faults), 'redundancy').replace('redundancys', 'redundancies')}, "
+            f"{len(ledger.faults)} redundant, "
             f"{count(len(ledger.ghosts), 'ghost')}.",
         )
     )
@@ -195,7 +195,7 @@ def redundancies_html(ledger: Ledger) -> str:
 
 def _card(found: Redundancy) -> Html:
     title = KIND_WORDS[found.kind]
-    mark = "⚠ " if found.fault else "ⓘ "
+    mark = "⚠ " if found.fault else "↔ "
     places = join(tag("li", place.label) for place in found.places if place.label)
     edges = join(go(edge, "show on the graph") for edge in found.edges[:1])
     rows = [

@@ -14,8 +14,8 @@ COLUMNS = (
     {"label": "Tensor", "width": "minmax(160px, 1.4fr)"},
     {"label": "Eager", "width": "minmax(170px, 1.5fr)", "mono": True},
     {"label": "FX", "width": "minmax(170px, 1.5fr)", "mono": True},
-    {"label": "Eager scale", "width": "92px", "number": True},
-    {"label": "FX scale", "width": "92px", "number": True},
+    {"label": "Eager scale", "width": "106px", "number": True},
+    {"label": "FX scale", "width": "96px", "number": True},
     {"label": "Why only one has it", "width": "minmax(220px, 2.4fr)"},
 )
 FILTERS = (

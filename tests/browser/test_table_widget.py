@@ -176,3 +176,18 @@ def test_a_real_ledger_is_legible(page: Page, shots: Shots, dark: bool) -> None:
     )
     page.get_by_role("button", name="Redundant").click()
     shots(page, f"ledger-table-{'dark' if dark else 'light'}")
+
+
+def test_the_row_in_full_is_told_below(page: Page) -> None:
+    long = "a sentence that is far too long for its cell " * 4
+    data = row("b", 0.5)
+    data["cells"][0] = long
+    data["tips"] = {"1": "because of a formula"}
+    table(page, [data, row("c", 1.0)])
+    detail = page.get_by_label("The row in full")
+    expect(detail).to_be_hidden()
+    page.get_by_role("searchbox").press("ArrowDown")
+    expect(detail).to_contain_text(long.strip())
+    expect(detail).to_contain_text("0.5 · because of a formula")
+    page.keyboard.press("ArrowDown")
+    expect(detail).not_to_contain_text("formula")

@@ -76,7 +76,11 @@ class TableView {
     this.canvas.setAttribute("role", "rowgroup");
     this.empty = el("p", "qx-table-empty qx-muted");
     this.viewport.append(this.head, this.canvas, this.empty);
-    this.root.append(bar, this.viewport);
+    // What a row has no room for, of the row that has the focus or is selected.
+    this.detail = el("dl", "qx-terms qx-table-detail");
+    this.detail.setAttribute("aria-label", "The row in full");
+    this.detail.hidden = true;
+    this.root.append(bar, this.viewport, this.detail);
     root.append(this.root);
   }
 
@@ -95,7 +99,7 @@ class TableView {
     const dark = this.model.get("dark");
     this.root.classList.toggle("qx-dark", dark === true);
     this.root.classList.toggle("qx-light", dark === false);
-    this.viewport.style.height = `${this.model.get("height")}px`;
+    this.viewport.style.maxHeight = `${this.model.get("height")}px`;
     this.draw();
   }
 
@@ -138,6 +142,7 @@ class TableView {
     this.rows = this.model.get("rows");
     this.text = new Map(this.rows.map((row) => [row.id, row.cells.join("\n").toLowerCase()]));
     for (const element of this.elements.values()) element.dataset.stale = "1";
+    this.detail.hidden = true;
     this.refresh();
   }
 
@@ -147,8 +152,23 @@ class TableView {
     if (row) {
       this.active = row.id;
       this.reveal(this.shown.indexOf(row));
+      this.tell(row);
     }
     this.draw();
+  }
+
+  tell(row) {
+    const columns = this.model.get("columns");
+    const parts = row.cells.map((text, i) => {
+      const tip = row.tips?.[i];
+      if (!text && !tip) return null;
+      const pair = el("div");
+      const value = tip && tip !== text ? `${text}${text ? " · " : ""}${tip}` : text;
+      pair.append(el("dt", "", columns[i]?.label ?? ""), el("dd", "", value));
+      return pair;
+    });
+    this.detail.replaceChildren(...parts.filter(Boolean));
+    this.detail.hidden = false;
   }
 
   /** First click up, second down, third as Python gave them. */
@@ -189,7 +209,8 @@ class TableView {
     this.canvas.style.height = `${this.shown.length * ROW_HEIGHT}px`;
     const total = this.rows.length.toLocaleString("en");
     const count = this.shown.length.toLocaleString("en");
-    this.status.textContent = this.shown.length === this.rows.length ? `${total} rows` : `${count} of ${total} rows`;
+    this.status.textContent = this.shown.length === this.rows.length
+      ? `${total} ${this.rows.length === 1 ? "row" : "rows"}` : `${count} of ${total} rows`;
     this.empty.hidden = this.shown.length > 0;
     this.empty.textContent = this.rows.length ? "Nothing matches." : this.model.get("nothing");
     this.draw();
@@ -268,6 +289,7 @@ class TableView {
     this.reveal(at);
     this.draw();
     this.elements.get(row.id)?.focus({ preventScroll: true });
+    this.tell(row);
   }
 
   onClick(event) {
