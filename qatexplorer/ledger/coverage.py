@@ -149,16 +149,24 @@ def followers(recording: Recording, model: nn.Module) -> frozenset[int]:
             found.add(call.index)
         elif call.kind == "op" and _data_inputs(call, recording):
             inside = all(i in found for i in _data_inputs(call, recording))
-            watched = any(c.kind == "quant" for c in consumers.get(call.index, []))
-            if inside and (call.name in passing or (watched and _quantized(call, consumers))):
+            if inside and (
+                call.name in passing or _quantized(_fused_with(call, consumers), consumers)
+            ):
                 found.add(call.index)
     return frozenset(found)
 
 
+def _fused_with(call: Call, consumers: dict[int, list[Call]]) -> Call:
+    """The ReLU that int8 kernels compute together with ``call``, where it is its only taker."""
+    takers = consumers.get(call.index, [])
+    if len(takers) == 1 and takers[0].kind == "op" and takers[0].name == "relu":
+        return takers[0]
+    return call
+
+
 def _quantized(call: Call, consumers: dict[int, list[Call]]) -> bool:
-    return any(
-        c.kind == "quant" and c.mechanism in ("node", "forward") for c in consumers[call.index]
-    )
+    takers = consumers.get(call.index, [])
+    return any(c.kind == "quant" and c.mechanism in ("node", "forward") for c in takers)
 
 
 def _data_inputs(call: Call, recording: Recording) -> list[int]:

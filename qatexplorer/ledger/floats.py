@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -212,9 +213,10 @@ def _op_reason(s: Situation, call: Call) -> tuple[Reason, dict[str, Any]]:
     if name and qconfig is None:
         return "no_qconfig", {}
     target = _node_target(s.model, name)
-    if not known.has(target):
+    plain = getattr(operator, call.name, None)
+    if not (known.has(target) or known.has(plain)):
         return "type_not_in_mapping", {}
-    if not known.supports(target, qconfig):
+    if qconfig is not None and not any(known.supports(t, qconfig) for t in (target, plain)):
         return "dtype_not_in_backend_config", {"dtypes": _dtypes(qconfig)}
     return "not_matched", {}
 
@@ -266,7 +268,12 @@ def _node_table(model: nn.Module) -> dict[str, str]:
 
 def op_name(target: Any) -> str:
     """Name of a function or method as the recorder sees it (``"add"`` for ``operator.add``)."""
-    return str(getattr(target, "__name__", target)).strip("_")
+    name = str(getattr(target, "__name__", target)).strip("_")
+    # The code that FX generates for ``x += y`` is ``x + y``.
+    return name[1:] if getattr(operator, name, None) is target and name in _IN_PLACE else name
+
+
+_IN_PLACE = ("iadd", "isub", "imul", "itruediv", "imatmul")
 
 
 def _node_target(model: nn.Module, name: str) -> Any:

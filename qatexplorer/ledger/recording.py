@@ -212,7 +212,9 @@ class _Watcher(TorchFunctionMode):
             if phase == "forward" and isinstance(holder, fx.GraphModule):
                 mechanism = "node"
             call = self.add("quant", path, args, (), mechanism=mechanism, output_of=raw)
+            self._busy += 1  # nothing that is done here belongs to the model
             self._quant_started.append((call.index, _poke(module)))
+            self._busy -= 1
         if is_quantizer(module):
             self._busy += 1
         self._stack.append((module, "pre-hooks"))
@@ -227,14 +229,14 @@ class _Watcher(TorchFunctionMode):
         if info is not None:
             self.found.module_dtypes[path] = info[1]
         if is_quantizer(module):
-            self._busy -= 1
-            if not self._busy and self._quant_started:
+            if self._busy == 1 and self._quant_started:
                 index, ranges = self._quant_started.pop()
                 if any(t.shape != old.shape or not torch.equal(t, old) for t, old in ranges):
                     self.found.observer_writes.add(path)
                 for tensor in tensors_in(out):
                     self._made[id(tensor)] = (weakref.ref(tensor), index)
                     self._raw.pop(id(tensor), None)
+            self._busy -= 1
         elif not self._busy and not any(is_leaf_call(m) for m, _ in self._stack[2:-1]):
             if isinstance(module, nn.Identity):
                 # It hands on the very same tensor, and yet it is a step of its own.

@@ -44,6 +44,11 @@ def cost_text(found: Redundancy) -> str:
                 f"The scales are {numbers.scale_first:.4g} and {numbers.scale_second:.4g} "
                 f"({percent(numbers.scale_difference)})."
             )
+    if numbers is not None and numbers.observed_for_this:
+        parts.append(
+            "(No data had been seen: the observers were shown the example input for this, so they "
+            "agree more than they will after training.)"
+        )
     if found.kind == "twice":
         parts.append(
             "But its observer counts every batch once more, the last time over values that are "

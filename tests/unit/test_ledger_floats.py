@@ -274,3 +274,20 @@ def test_dynamic_qconfigs_are_not_read_wrongly() -> None:
         return  # torch inserted nothing at all
     assert ledger is not None
     assert ledger.coverage.params_total == 42 * 3 + 36
+
+
+def test_fx_add_and_relu_are_one_int8_operation() -> None:
+    class Adds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.relu = nn.Linear(6, 6), nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.fc(x)
+            y += x
+            return self.fc(self.relu(y))
+
+    model, x = prepared_fx(Adds(), get_default_qat_qconfig_mapping("onednn"))
+    assert not ledger_of(seen(model, x), x).floats
+    alone, _ = prepared_fx(Adds(), QConfigMapping().set_global(None))
+    assert {row.reason for row in ledger_of(alone, x).floats} == {"no_qconfig"}

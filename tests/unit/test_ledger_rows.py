@@ -337,3 +337,14 @@ def test_prepare_alone_makes_no_weight_rows() -> None:
     ledger = ledger_of(seen(prepare(model), x), x)
     assert not [row for row in ledger.rows if row.kind == "weight"]
     assert any("never rounded" in text for text in ledger.warnings)
+
+
+def test_the_recording_holds_the_models_operations_and_no_others() -> None:
+    from qatexplorer.ledger.recording import record_forward
+
+    _, model, x = prepared(SMALL[0])
+    calls = record_forward(model, x).calls
+    outer = [c.name for c in calls if c.kind == "op" and not c.inner]
+    assert outer == ["flatten"]
+    inner = [c.name for c in calls if c.kind == "op" and c.inner and c.scope == "fc"]
+    assert inner == ["linear"]
