@@ -326,7 +326,8 @@ class StageWalk:
         """The torch module of the stage in view, never the user's own object.
 
         At the stages "insert" and "train" it is the very model that training uses. Its parameters
-        are its own: change them as you like.
+        are its own: change them as you like. Where one call of torch makes several stages (FX),
+        the model of a stage passed on the way is made anew by that call, stopped there.
         """
         return self._bench.view(self._stage, trained=self._trained, own=True)
 

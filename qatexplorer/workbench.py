@@ -20,7 +20,7 @@ from torch import nn
 
 from qatexplorer.deploy.engine import quantized_engine
 from qatexplorer.deploy.int8 import convert_error, place_in_walk, run_int8
-from qatexplorer.deploy.translations import translate
+from qatexplorer.deploy.translations import FX_ISLAND, ISLAND, translate
 from qatexplorer.errors import (
     QatExplorerError,
     StageError,
@@ -147,10 +147,21 @@ class Workbench:
                 except QatExplorerError:
                     raise
                 except Exception as error:
-                    raise convert_error(error, candidate) from error
+                    told = convert_error(error, candidate)
+                    self._without_stubs(told)
+                    raise told from error
             with preserved_state(result.model):  # a traced batch norm may learn in eval mode too
-                run_int8(result.model, self.options.example_inputs, engine)
+                try:
+                    run_int8(result.model, self.options.example_inputs, engine)
+                except QatExplorerError as error:
+                    self._without_stubs(error)
+                    raise
         return Built(result, tuple(said))
+
+    def _without_stubs(self, error: QatExplorerError) -> None:
+        """Advice for the eager flow, where a float part needs stubs, is not for one without."""
+        if not self.flow.offers_stubs and ISLAND in error.remedy:
+            error.advise(error.remedy.replace(ISLAND, FX_ISLAND))
 
     def _stage_error(
         self, stage: str, error: Exception, model: nn.Module, result: StageResult | None
@@ -179,7 +190,9 @@ class Workbench:
         told = translate(error, place)
         first = (str(error).strip().splitlines() or [""])[0]
         message = f"{type(error).__name__}: {first[:300]}"
-        return StageError(message, where=place.path, why=told.why, remedy=told.remedy)
+        failed = StageError(message, where=place.path, why=told.why, remedy=told.remedy)
+        self._without_stubs(failed)
+        return failed
 
     def engine(self) -> AbstractContextManager[Any]:
         """The quantized engine that the int8 model runs on; the user's is put back."""
@@ -214,8 +227,9 @@ class Workbench:
         """The model to show for ``stage``: the working one, the int8 one, or a rebuilt one."""
         if stage in self.converted:
             converted = self.converted[stage]
-            if own:
+            if own and self._handed_out.get(stage) is not converted:
                 own_parameters(converted)
+                self._handed_out[stage] = converted
             return converted
         # Up to training, the prepared model is the same at "insert" and at "train".
         waiting = stage == self.flow.prepared_stage and self.work_stage == self.flow.train_stage

@@ -33,9 +33,13 @@ class Translation:
 
 
 _ON_INT8 = r"Could not run 'aten::(?P<op>{ops})(?:\.\w+)?' with arguments from the 'QuantizedCPU'"
-_ISLAND = (
+ISLAND = (
     "Keep this part in float: set its qconfig to None and put a DeQuantStub before and a QuantStub "
     "after it."
+)
+FX_ISLAND = (
+    "Keep this part in float: give its path or type the qconfig None, or name it in "
+    "non_traceable=[…]; FX puts quantize and dequantize around it."
 )
 _FLOAT_FUNCTIONAL = (
     "Make ff = torch.ao.nn.quantized.FloatFunctional() in __init__ (one for each place) and call "
@@ -78,7 +82,7 @@ RULES: tuple[Rule, ...] = (
         "A batch, layer, group or instance norm computes in float at {here} and got an int8 "
         "tensor: it was not fused into a convolution and has no int8 version.",
         "For a batch norm right after a convolution use nn.BatchNorm2d and put it in the list of "
-        "fused modules. Otherwise: " + _ISLAND,
+        "fused modules. Otherwise: " + ISLAND,
     ),
     Rule(
         "layer-left-float",
@@ -98,20 +102,20 @@ RULES: tuple[Rule, ...] = (
         "{here} mixes an int8 tensor with a float one, for example a parameter (cls_token, a "
         "positional embedding), a mask or an input that no QuantStub has seen.",
         "Quantize the other tensor with a QuantStub of its own and use FloatFunctional for the "
-        "operation. Or: " + _ISLAND,
+        "operation. Or: " + ISLAND,
     ),
     Rule(
         "no-int8-kernel",
         _ON_INT8.format(ops=r"\w+"),
         "'{op}' at {here} has no int8 kernel, and what reaches it is an int8 tensor.",
-        _ISLAND,
+        ISLAND,
     ),
     Rule(
         "scalar-arithmetic",
         r"empty_strided not supported on quantized tensors",
         "{here} computes with an int8 tensor and a number, or with broadcasting, by a plain "
         "operator (*, /, a gate like scale * x), which quantized tensors do not support.",
-        _FLOAT_FUNCTIONAL + "Or: " + _ISLAND,
+        _FLOAT_FUNCTIONAL + "Or: " + ISLAND,
     ),
     Rule(
         "per-channel-tensor",
@@ -161,6 +165,12 @@ RULES: tuple[Rule, ...] = (
         "The backend config (or the list of modules) asks for a fusion that torch has for models "
         "in eval mode only; onednn's backend config fuses conv and add in this way.",
         "Leave backend_config=None or take 'native' or 'fbgemm'; int8 runs on the same engine.",
+    ),
+    Rule(
+        "fx-output",
+        r"Unhandled type for returned node",
+        "The model returns something beside tensors (a number, text), which FX's prepare refuses.",
+        "Return tensors only (a wrapper around the model can pick them), or use flow='eager'.",
     ),
     Rule(
         "functional-without-bias",
@@ -258,7 +268,7 @@ def translate(error: BaseException, place: Place | None = None) -> Translation:
             words = {"op": found, "here": here}
             return Translation(rule.id, rule.why.format(**words), rule.remedy.format(**words))
     first = message.splitlines()[0] if message else type(error).__name__
-    return Translation("", f"torch says: {first}", f"If {here} need not be quantized: {_ISLAND}")
+    return Translation("", f"torch says: {first}", f"If {here} need not be quantized: {ISLAND}")
 
 
 def _here(place: Place | None) -> str:

@@ -19,6 +19,7 @@ from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
 from qatexplorer.flows.fx_notes import log_placements, lowering_notes, prepare_notes
 from qatexplorer.flows.fx_watch import ConvertWatch, PrepareLog, PrepareWatch
 from qatexplorer.snapshot.graph_module import (
+    GraphRunError,
     Scopes,
     graph_of_module,
     positional_inputs,
@@ -93,6 +94,10 @@ _STAGES = (
     ),
 )
 _PREPARED = ("trace", "fuse", "propagate", "swap", "insert")
+
+
+# Frames around torch's own call that are neither torch's nor the reader's.
+_PASSED_ON_THE_WAY = ("typing_extensions.py", "contextlib.py", "")
 
 
 class _Reached(BaseException):
@@ -197,9 +202,8 @@ def _converted_graph(module: fx.GraphModule, options: FlowOptions, scopes: Scope
     """Its graph, without shapes if it does not run: the caller runs it once more and says so."""
     try:
         return graph_of_module(module, shapes_of(module, options.example_inputs), scopes)[0]
-    except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0]
-        note = f"The graph does not run here: {type(error).__name__}: {first}"
+    except GraphRunError as error:
+        note = f"The graph does not run here: {error}"
         return graph_of_module(module, {}, scopes, note)[0]
 
 
@@ -225,10 +229,26 @@ def _described(
     paths: dict[str, type[nn.Module]],
 ) -> StageResult:
     if stage == "trace":  # ids, shapes and dtypes stay the same up to convert
-        log.shapes.update(shapes_of(module, options.example_inputs))
+        try:
+            log.shapes.update(shapes_of(module, options.example_inputs))
+        except GraphRunError as error:
+            raise _traced_wrongly(error) from error
     graph, placed = graph_of_module(module, log.shapes, Scopes(log.scopes))
     notes = prepare_notes(stage, module, paths, options, log)
     return StageResult(module, graph=graph, placed=log_placements(placed, log), notes=notes)
+
+
+def _traced_wrongly(error: GraphRunError) -> TraceFailedError:
+    line = f" at {error.source}" if error.source else ""
+    return TraceFailedError(
+        f"the graph that torch.fx has traced does not run on the example inputs{line}: "
+        f"{str(error)[:200]}",
+        where="",
+        why="Tracing takes every argument of forward for a tensor. What hangs on an optional one "
+        "that is not given (None), or on a value, was written down as if it were there.",
+        remedy="Wrap the model in a module whose forward takes only the arguments you use, or use "
+        "flow='eager'.",
+    )
 
 
 def _trace_failed(error: Exception, model: nn.Module) -> TraceFailedError:
@@ -236,9 +256,12 @@ def _trace_failed(error: Exception, model: nn.Module) -> TraceFailedError:
     path = place.path or ""
     kind = place.type_name or type(model).__name__
     file, _, number = place.source.rpartition(":")
-    line = f" at {Path(file).name}:{number}" if place.source else ""
+    line = f" at {Path(file).name}:{number}" if Path(file).name not in _PASSED_ON_THE_WAY else ""
     first = (str(error).strip().splitlines() or [""])[0]
-    if path:
+    wrapped = next((n for n in ("_orig_mod", "module") if _is_wrapper(model, n)), "")
+    if wrapped:
+        remedy = f"Pass the model inside: model.{wrapped}."
+    elif path:
         remedy = (
             f"Pass non_traceable=[{path!r}] (or [{kind}]) to leave this module as one call in "
             "float; or use flow='eager'; or write that line without looking at values of tensors."
@@ -255,3 +278,9 @@ def _trace_failed(error: Exception, model: nn.Module) -> TraceFailedError:
         "and Python functions that depend on what is in a tensor.",
         remedy=remedy,
     )
+
+
+def _is_wrapper(model: nn.Module, inner: str) -> bool:
+    """Whether it is what ``torch.compile`` or ``DataParallel`` makes of a model."""
+    compiled = type(model).__name__ == "OptimizedModule" and inner == "_orig_mod"
+    return compiled or (isinstance(model, nn.DataParallel) and inner == "module")

@@ -51,14 +51,24 @@ def positional_inputs(model: nn.Module, inputs: Any) -> tuple[Any, ...]:
     return bound.args
 
 
+class GraphRunError(RuntimeError):
+    """A graph does not run on the example inputs; ``source`` is the line that made the node."""
+
+    def __init__(self, message: str, source: str) -> None:
+        super().__init__(message)
+        self.source = source
+
+
 class _ShapeRun(fx.Interpreter):
     """Notes the first tensor of every result beside the graph, which stays as torch made it."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module, garbage_collect_values=True)
         self.found: dict[str, Info] = {}
+        self.at: fx.Node | None = None
 
     def run_node(self, n: fx.Node) -> Any:
+        self.at = n
         result = super().run_node(n)
         info = first_tensor_info(result)
         if info is not None:
@@ -69,12 +79,17 @@ class _ShapeRun(fx.Interpreter):
 def shapes_of(module: fx.GraphModule, inputs: Any) -> dict[str, Info]:
     """Shape and dtype of the first tensor of each node's result, by node id.
 
-    Runs ``module`` once on ``inputs`` under ``no_grad``; state and RNG are put back. Raises what
-    running raises.
+    Runs ``module`` once on ``inputs`` under ``no_grad``; state and RNG are put back. Raises
+    GraphRunError from what running raises.
     """
     run = _ShapeRun(module)
-    with preserved_state(module), torch.no_grad():
-        run.run(*positional_inputs(module, inputs))
+    try:
+        with preserved_state(module), torch.no_grad():
+            run.run(*positional_inputs(module, inputs))
+    except Exception as error:
+        source = source_of(run.at) if run.at is not None else ""
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise GraphRunError(f"{type(error).__name__}: {first}", source) from error
     return run.found
 
 
@@ -195,7 +210,7 @@ class _Reader:
             label = getattr(node.target, "__name__", str(node.target))
         shape, dtype = self.info.get(node.name, (None, None))
         scope = "" if op in ("placeholder", "output") else self._scope(node)
-        source = "" if op in ("placeholder", "output") else _source(node)
+        source = "" if op in ("placeholder", "output") else source_of(node)
         return GraphNode(node.name, op, target, label, path, scope, shape, dtype, source)
 
     def _scope(self, node: fx.Node) -> str:
@@ -240,7 +255,7 @@ def _kind(source: fx.Node) -> SiteKind:
     return "weight" if source.op == "get_attr" else "output"
 
 
-def _source(node: fx.Node) -> str:
+def source_of(node: fx.Node) -> str:
     """``"file.py:12"`` of the innermost line of the reader's that made the node."""
     for file, line in reversed(_FRAME.findall(node.stack_trace or "")):
         if is_user_file(file):

@@ -49,24 +49,28 @@ def _place(site: FakeQuantSite) -> Html:
         "output": "the output",
     }[site.kind]
     owner = go(f"module:{site.owner}", site.owner or "the model itself")
+    tensor = join([what, " of ", owner, f" ({site.owner_type})"])
+    if site.nodes:
+        what = {"weight": "the parameter ", "input": "the model's input "}.get(site.kind, "")
+        tensor = join([what, "the output of " if not what else "", _after(site)])
     return terms(
         [
-            ("tensor", join([what, " of ", owner, f" ({site.owner_type})"])),
+            ("tensor", tensor),
             ("shape", shape_text(site.tensor_shape)),
             (
                 "put there",
                 join([f"in stage “{site.stage}” by ", code(site.call or "your own code")]),
             ),
-            ("after", _after(site)),
+            ("in", owner if site.nodes else None),
             ("also named", join([code(alias) for alias in site.aliases], ", ") or None),
             ("shared because of", join([go(f"node:{n}", n) for n in site.shared_by], ", ") or None),
         ]
     )
 
 
-def _after(site: FakeQuantSite) -> Html | None:
+def _after(site: FakeQuantSite) -> Html:
     """The operations of the graph whose result it quantizes."""
-    return join([go(f"node:{node}", node) for node in site.nodes], ", ") or None
+    return join([go(f"node:{node}", node) for node in site.nodes], ", ")
 
 
 def _grid(site: FakeQuantSite) -> Html:
@@ -176,6 +180,11 @@ def why_site(site: FakeQuantSite) -> str:
             "code does not know of it."
         )
     if site.mechanism == "node":
+        if len(site.nodes) > 1:
+            return (
+                f"One fake quant at {len(site.nodes)} places of the FX graph: the operations pass "
+                "values on or need one scale, so torch made them share it on purpose."
+            )
         return "It is a node of the FX graph, called between the operations it connects."
     return f"{owner} calls it itself, on the result of its operation; no hook is needed."
 

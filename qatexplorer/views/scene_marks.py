@@ -38,12 +38,20 @@ def _how_it_runs(site: FakeQuantSite) -> str:
     return f"runs {ways[site.mechanism]}{times}"
 
 
+def _where(site: FakeQuantSite) -> str:
+    if not site.nodes:
+        return f"of {site.owner or 'the model'}"
+    more = f" and {len(site.nodes) - 3} more" if len(site.nodes) > 3 else ""
+    shared = " (one shared by all)" if len(site.nodes) > 1 else ""
+    return f"after {', '.join(site.nodes[:3])}{more}{shared}"
+
+
 def site_tip(site: FakeQuantSite) -> list[str]:
     """Lines of the tooltip of one fake quant: what it is, its qparams, its range, how it runs."""
     axis = "" if site.ch_axis is None else f", axis {site.ch_axis}"
     codes = f"{site.dtype.removeprefix('torch.')} {site.quant_min}…{site.quant_max}"
     lines = [
-        f"{site.kind} fake quant of {site.owner or 'the model'}",
+        f"{site.kind} fake quant {_where(site)}",
         f"{codes}, {site.qscheme.removeprefix('torch.')}{axis}",
         _spread("scale", site.scale),
         _spread("zero_point", site.zero_point),

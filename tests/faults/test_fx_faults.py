@@ -146,6 +146,72 @@ def test_custom_settings_that_cannot_be_used(settings: dict[str, Any]) -> None:
         assert session.stage == "insert"
 
 
+class Scaled(nn.Module):
+    """An optional argument, and (if asked for) a number in what it returns."""
+
+    def __init__(self, number: bool = False) -> None:
+        super().__init__()
+        self.fc, self.number = nn.Linear(6, 4), number
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Any:
+        y = self.fc(x)
+        if mask is not None:
+            y = y * mask
+        return {"logits": y, "length": 4} if self.number else y
+
+
+def test_optional_argument_that_is_not_given() -> None:
+    """Tracing writes down the branch with a mask; torch's own call does not notice."""
+    session = qx.Session(Scaled().train(), VECTOR)
+    error = refused(errors.TraceFailedError, session.step)
+    assert "does not run on the example inputs at test_fx_faults.py:" in error.message
+    assert "only the arguments you use" in error.remedy
+    assert session.stage == "float"
+    given = qx.Session(Scaled().train(), (VECTOR[0], torch.ones(4, 4)))
+    assert given.goto("insert").sites
+
+
+def test_number_in_the_output() -> None:
+    session = qx.Session(Scaled(number=True).train(), (VECTOR[0], torch.ones(4, 4)))
+    error = refused(errors.StageError, lambda: session.goto("insert"))
+    assert "tensors only" in error.remedy
+    assert session.stage == "swap"
+
+
+@pytest.mark.parametrize(
+    ("wrap", "inside"), [(torch.compile, "model._orig_mod"), (nn.DataParallel, "model.module")]
+)
+def test_wrapped_models_name_what_is_inside(wrap: Any, inside: str) -> None:
+    session = qx.Session(wrap(nn.Sequential(nn.Linear(6, 4))).train(), VECTOR)
+    assert inside in refused(errors.TraceFailedError, session.step).remedy
+
+
+class Own(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class ObservedOwn(Own):
+    @classmethod
+    def from_float(cls, module: nn.Module) -> nn.Module:
+        raise RuntimeError("an error that no rule knows")
+
+
+def test_advice_needs_no_stubs() -> None:
+    """Where the eager flow says DeQuantStub and QuantStub, FX has its own way."""
+    session = qx.Session(
+        nn.Sequential(nn.Linear(6, 6), Own(), nn.Linear(6, 4)).train(),
+        VECTOR,
+        non_traceable=[Own],
+        prepare_custom_config={"float_to_observed_custom_module_class": {Own: ObservedOwn}},
+    )
+    error = refused(errors.StageError, lambda: session.goto("insert"))
+    assert "no rule knows" in error.message
+    assert session.stage == "swap"
+    assert "non_traceable=[…]" in error.remedy
+    assert "DeQuantStub" not in str(error)
+
+
 def test_plus_runs_in_int8_without_being_rewritten() -> None:
     session = qx.Session(PlainAdd().train(), VECTOR)
     session.goto("train")

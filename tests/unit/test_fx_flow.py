@@ -59,6 +59,9 @@ def test_stages_and_their_models(walked: qx.Session) -> None:
         with torch.no_grad():
             assert copy.deepcopy(walked.model)(rgb(16)).shape == (4, 10)
     assert walked.model is walked.int8
+    walked.goto("convert")
+    weights = [id(p) for p in walked.model.parameters()]
+    assert weights == [id(p) for p in walked.model.parameters()]
 
 
 def test_one_call_makes_five_stages(monkeypatch: pytest.MonkeyPatch) -> None:
