@@ -19,6 +19,7 @@ from qatexplorer.errors import QatExplorerError
 if TYPE_CHECKING:
     from qatexplorer import zoo
     from qatexplorer.data import Data
+    from qatexplorer.ledger import Ledger, ledger_of
     from qatexplorer.session import Session, SessionEvent
     from qatexplorer.snapshot.diff import Diff, diff
     from qatexplorer.snapshot.records import FakeQuantSite, Graph, ModuleRecord, Snapshot
@@ -31,6 +32,7 @@ __all__ = [
     "Diff",
     "FakeQuantSite",
     "Graph",
+    "Ledger",
     "ModuleRecord",
     "QatExplorerError",
     "Session",
@@ -42,6 +44,7 @@ __all__ = [
     "diff",
     "errors",
     "explore",
+    "ledger_of",
     "zoo",
 ]
 
@@ -51,6 +54,7 @@ _LAZY = {
     "Diff": "qatexplorer.snapshot.diff",
     "FakeQuantSite": "qatexplorer.snapshot.records",
     "Graph": "qatexplorer.snapshot.records",
+    "Ledger": "qatexplorer.ledger",
     "ModuleRecord": "qatexplorer.snapshot.records",
     "Session": "qatexplorer.session",
     "SessionEvent": "qatexplorer.session",
@@ -58,6 +62,7 @@ _LAZY = {
     "TrainingConfig": "qatexplorer.training.records",
     "TrainingRun": "qatexplorer.training.run",
     "diff": "qatexplorer.snapshot.diff",
+    "ledger_of": "qatexplorer.ledger",
 }
 
 

@@ -25,11 +25,11 @@ def histograms_of(model: nn.Module, inputs: Any) -> dict[str, GridHistogram]:
     quantizers = find_quantizers(model)
     with preserved_state(model):
         if not all(_has_range(module) for module in quantizers.values()):
-            _show_once(model, inputs)
+            show_once(model, inputs)
         return capture_histograms(model, cloned(inputs), list(quantizers), max_samples=MAX_SAMPLES)
 
 
-def _show_once(model: nn.Module, inputs: Any) -> None:
+def show_once(model: nn.Module, inputs: Any) -> None:
     """Let the observers see one forward, and nothing else: the next forward must be the same."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
     statistics = [(b, b.clone()) for m in norms for b in m._buffers.values() if b is not None]

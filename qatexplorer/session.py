@@ -15,6 +15,8 @@ from qatexplorer.data import Data
 from qatexplorer.deploy.evaluation import Evaluation
 from qatexplorer.errors import InputError, NoDataError, StageError
 from qatexplorer.histograms import GridHistogram
+from qatexplorer.ledger.of_session import kept_ledger, session_ledger
+from qatexplorer.ledger.records import Ledger
 from qatexplorer.sampling import histograms_of
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.training.control import FINAL
@@ -111,6 +113,29 @@ class Session(Configured):
         """Whether :meth:`histogram` will answer without running the model."""
         kept = self._histograms
         return self.running or (kept is not None and kept[0] is self.snapshot)
+
+    def ledger(self, stage: str | None = None, *, timing: int = 0) -> Ledger:
+        """Who put each fake quant there, what stays float and why, and what is one too many.
+
+        Args:
+            stage: a stage with fake quants; None is the one in view (for the converted stages, the
+                prepared model that they are made from).
+            timing: rounds in which the time of each redundant fake quant is measured, 0 for none.
+
+        The model is run a few times on the example input and put back; nothing is trained. The
+        result is kept until the model changes. Raises StageError where there are no fake quants,
+        BusyError for the train stage while a run is going on.
+        """
+        return session_ledger(self, stage, timing)
+
+    @property
+    def redundant_edges(self) -> frozenset[str]:
+        """Selection strings of the graph's edges with a double quantization, as far as a ledger
+        of the stage in view has been made; asking makes none."""
+        ledger = kept_ledger(self)
+        if ledger is None:
+            return frozenset()
+        return frozenset(edge for found in ledger.faults for edge in found.edges)
 
     # -- training -------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ def build_scene(
     diff_paths: frozenset[str] = frozenset(),
     *,
     max_children: int = 40,
+    redundant: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
     """The nested boxes, operations, edges and fake quants of ``snapshot.graph``.
 
@@ -31,6 +32,7 @@ def build_scene(
         snapshot: what to draw.
         diff_paths: paths of modules and fake quants (or graph node ids) that the step changed.
         max_children: no group holds more; larger ones are split into ranges.
+        redundant: selection strings of edges whose tensor is fake-quantized twice.
 
     Returns:
         A JSON-able dict:
@@ -47,6 +49,7 @@ def build_scene(
           ``"int8"``), ``changed``, ``shape``, ``tip`` and ``marks``.
         - ``edges``: ``[source index, target index, back]`` into ``nodes``; ``back`` is 1 where the
           edge closes a cycle. Its selection is ``edge:<source>:<target>`` with graph node ids.
+        - ``redundant``: indices into ``edges`` of those that ``redundant`` names.
         - ``sites``: by path; ``sel``, ``kind``, ``letter``, ``changed``, ``off``, ``tip``.
 
         A mark is ``{"site", "role"}``, see :func:`~qatexplorer.views.scene_marks.place_marks`.
@@ -62,6 +65,7 @@ def build_scene(
         "groups": [],
         "nodes": [],
         "edges": [],
+        "redundant": [],
         "sites": {s.path: site_entry(s, s.path in diff_paths) for s in snapshot.sites},
     }
     graph = snapshot.graph
@@ -76,6 +80,11 @@ def build_scene(
         for node in graph.nodes
     ]
     scene["edges"] = _edges(graph)
+    scene["redundant"] = [
+        at
+        for at, (source, target, _) in enumerate(scene["edges"])
+        if f"edge:{graph.nodes[source].id}:{graph.nodes[target].id}" in redundant
+    ]
     scene["groups"] = _groups(tree, snapshot, scene, marks, diff_paths)
     return scene
 

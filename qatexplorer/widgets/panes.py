@@ -62,7 +62,7 @@ class Panes(widgets.Box):
         change = session.diff
         paths = change.paths if change is not None else frozenset()
         self.tree.rows = build_tree(session.snapshot, before)
-        self.graph.scene = build_scene(session.snapshot, paths)
+        self.graph.scene = build_scene(session.snapshot, paths, redundant=session.redundant_edges)
         self.show_selection()
         if session.snapshot.sites and not session.running:
             self._prepare_histograms()

@@ -238,10 +238,30 @@ function drawEdge(index, edge, picture, prefix) {
     d, class: "qxg-line", "marker-end": edge.arrow ? `url(#${prefix}arrow)` : null,
   });
   const names = ["qxg-edge", edge.back ? "qxg-back" : "", edge.list.length > 1 ? "qxg-many" : ""];
-  return svg("g", { class: names.filter(Boolean).join(" "), "data-edge": edge.list[0] }, [
-    svg("path", { d, class: "qxg-wide" }),
-    shape,
-  ]);
+  const twice = edge.list.find((i) => index.redundant.has(i));
+  if (twice !== undefined) names.push("qxg-twice");
+  return svg(
+    "g",
+    { class: names.filter(Boolean).join(" "), "data-edge": twice ?? edge.list[0] },
+    [
+      svg("path", { d, class: "qxg-wide" }),
+      shape,
+      twice !== undefined && edge.points && drawTwice(edge.points),
+    ],
+  );
+}
+
+/** "2×" in the middle of an edge whose tensor is fake-quantized twice. */
+function drawTwice(points) {
+  const [[x0, y0], [x1, y1]] = points.length > 2
+    ? [points[Math.floor((points.length - 1) / 2)], points[Math.ceil((points.length - 1) / 2)]]
+    : [points[0], points[points.length - 1]];
+  const at = `translate(${(x0 + x1) / 2} ${(y0 + y1) / 2})`;
+  return svg(
+    "g",
+    { class: "qxg-twice-mark", transform: at, role: "img", "aria-label": "fake-quantized twice" },
+    [svg("rect", { x: -12, y: -8, width: 24, height: 16, rx: 8 }), svgText(0, 4, "", "2×")],
+  );
 }
 
 /** Replaces what `world` shows. Returns the drawn elements by item id, and those of the edges. */

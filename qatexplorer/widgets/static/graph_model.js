@@ -40,7 +40,8 @@ function indexScene(scene) {
     }
     push(inner.get(items.get(a).parent).edges, `${a}\n${b}`, index);
   });
-  return { scene, items, groups, nodes, edges, inner, sites: scene.sites || {}, measured: new Map() };
+  const redundant = new Set(scene.redundant || []);
+  return { scene, items, groups, nodes, edges, redundant, inner, sites: scene.sites || {}, measured: new Map() };
 }
 
 /** Ids from the root down to the item's parent. */

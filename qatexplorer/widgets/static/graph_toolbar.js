@@ -123,6 +123,7 @@ function legendBox() {
     [mark("output", "A", { off: true }), "fake quant that never runs"],
     [mark("weight", "W", { changed: true }), "changed in this step"],
     [sample(deltaBadge(0, 0)), "module changed, or something inside it"],
+    [sample(drawTwice([[0, 0], [0, 0]])), "fake-quantized twice (once the ledger is made)"],
     [frame("qxg-node qxg-is-int8", true), "computes in int8"],
     [frame("qxg-closed"), "group, Enter or ▸ opens it"],
   ];
@@ -166,8 +167,10 @@ function tipOf(index, element) {
     const [s, t] = index.edges[Number(at.dataset.edge)];
     const [source, target] = [index.nodes[s], index.nodes[t]];
     const back = index.edges[Number(at.dataset.edge)][2] ? "closes a cycle" : "";
+    const twice = index.redundant.has(Number(at.dataset.edge))
+      ? "2×: fake-quantized twice on this way, see the ledger" : "";
     const name = (n) => n.path || n.label;
-    return [`${name(source)} → ${name(target)}`, [source.shape || "shape unknown", back]];
+    return [`${name(source)} → ${name(target)}`, [source.shape || "shape unknown", twice, back]];
   }
   const item = index.items.get(at.dataset.item);
   const lines = [item.children ? opsText(item) : item.sub, ...item.tip];

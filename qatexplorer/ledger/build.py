@@ -1,0 +1,220 @@
+"""The whole ledger of one prepared model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from qatexplorer.data import call_model, cloned
+from qatexplorer.errors import ExampleInputError, InputError, NotAModuleError, StageError
+from qatexplorer.ledger.coverage import Convert, Outcome, cover, outcome_of, torch_convert
+from qatexplorer.ledger.edges import edges_between
+from qatexplorer.ledger.floats import Situation, float_rows
+from qatexplorer.ledger.measure import drift_of, measure_step, measure_values
+from qatexplorer.ledger.reasons import Known
+from qatexplorer.ledger.recording import Recording, record_forward
+from qatexplorer.ledger.records import Coverage, FloatRow, Ledger, LedgerRow, Redundancy
+from qatexplorer.ledger.redundancy import Finding, find_redundancies
+from qatexplorer.ledger.rows import Origins, make_rows
+from qatexplorer.ledger.words import cost_text
+from qatexplorer.snapshot.preserve import preserved_state
+from qatexplorer.snapshot.records import Graph
+from qatexplorer.snapshot.sites import find_quantizers
+
+
+def ledger_of(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    stage: str = "insert",
+    origins: Origins | None = None,
+    graph: Graph | None = None,
+    samples: Mapping[str, Sequence[Any]] | None = None,
+    timing: int = 0,
+    mapping: Any = None,
+    backend_config: Any = None,
+    convert: Convert | None = None,
+    engine: str | None = None,
+    prepared: bool = False,
+) -> Ledger:
+    """Who put each fake quant of ``model`` there, what stays float, and what is one too many.
+
+    Works on any module that torch's eager or FX flow has prepared, also one prepared elsewhere.
+    The model is run a few times on the example inputs and put back as it was.
+
+    Args:
+        model: the prepared module. example_inputs: in any form that ``Session`` takes.
+        stage: the stage it is at. origins: stage and call of each fake quant, where known.
+        graph: the dataflow graph whose edges are to be marked.
+        samples: telemetry samples of a run by path, for the drift of scales.
+        timing: rounds of timing per redundancy; 0 measures no times.
+        mapping: QAT mapping in force (eager); backend_config: the one in force (FX).
+        convert: turns a copy into int8, default torch's ``convert`` or ``convert_fx``.
+        engine: quantized engine for that copy, default the one in force.
+        prepared: the model is known to be prepared: no fake quant at all is then a finding, with a
+            loud warning, and no error.
+
+    Raises:
+        NotAModuleError, ExampleInputError: the input cannot be used.
+        StageError: the model holds no fake quant and no observer.
+    """
+    _check(model, example_inputs, prepared)
+    recording = record_forward(model, example_inputs)
+    rows = make_rows(model, example_inputs, recording, origins or {})
+    outcome = outcome_of(model, example_inputs, recording, convert or torch_convert, engine)
+    findings = find_redundancies(model, recording)
+    known = Known(model, mapping, backend_config)
+    floats = float_rows(Situation(model, recording, outcome, known, graph))
+    coverage = cover(model, recording, outcome)
+    redundancies = _measured(model, example_inputs, findings, samples or {}, timing)
+    redundancies = tuple(
+        replace(found, edges=edges_between(graph, finding, recording))
+        for found, finding in zip(redundancies, findings, strict=True)
+    )
+    rows = _linked(rows, redundancies)
+    return Ledger(
+        flow="fx" if isinstance(model, fx.GraphModule) else "eager",
+        stage=stage,
+        rows=rows,
+        floats=floats,
+        redundancies=redundancies,
+        coverage=coverage,
+        warnings=_warnings(rows, floats, coverage, outcome, model, recording),
+        notes=_notes(outcome),
+    )
+
+
+def _check(model: Any, inputs: Any, prepared: bool) -> None:
+    if not isinstance(model, nn.Module):
+        raise NotAModuleError(
+            f"the ledger is of a torch.nn.Module, and this is a {type(model).__name__}.",
+            remedy="Pass a model that prepare_qat or prepare_qat_fx returned.",
+        )
+    observed = "_observed_graph_module_attrs" in getattr(model, "meta", {})
+    if not (prepared or observed or find_quantizers(model)):
+        raise StageError(
+            "the model holds no fake quant and no observer: there is nothing to account for.",
+            remedy="Prepare it first (session.goto('insert'), prepare_qat or prepare_qat_fx).",
+        )
+    try:
+        with preserved_state(model), torch.no_grad():
+            call_model(model, cloned(inputs))
+    except InputError:
+        raise
+    except Exception as error:
+        raise ExampleInputError(
+            "the prepared model's forward raises on the example inputs.",
+            why=f"{type(error).__name__}: {error}",
+            remedy="Pass what you would pass to model(…).",
+        ) from error
+
+
+def _measured(
+    model: nn.Module,
+    inputs: Any,
+    findings: Sequence[Finding],
+    samples: Mapping[str, Sequence[Any]],
+    timing: int,
+) -> tuple[Redundancy, ...]:
+    numbers = measure_values(model, inputs, findings)
+    done = []
+    for index, finding in enumerate(findings):
+        record = finding.record
+        record = replace(record, numbers=numbers.get(index))
+        if record.kind == "double":
+            drift = drift_of(samples.get(record.first, ()), samples.get(record.second, ()))
+            record = replace(record, drift=drift)
+        if timing and finding.calls:
+            record = replace(record, step=measure_step(model, inputs, finding, timing))
+        done.append(replace(record, cost=cost_text(record)))
+    return tuple(done)
+
+
+def _linked(rows: Sequence[LedgerRow], redundancies: Sequence[Redundancy]) -> tuple[LedgerRow, ...]:
+    with_: dict[str, list[str]] = {}
+    for found in redundancies:
+        if found.kind != "shared":
+            with_.setdefault(found.first, []).append(found.second)
+            with_.setdefault(found.second, []).append(found.first)
+    return tuple(
+        replace(row, redundant_with=tuple(dict.fromkeys(with_.get(row.path, ())))) for row in rows
+    )
+
+
+def _warnings(
+    rows: Sequence[LedgerRow],
+    floats: Sequence[FloatRow],
+    coverage: Coverage,
+    outcome: Outcome,
+    model: nn.Module,
+    recording: Recording,
+) -> tuple[str, ...]:
+    said = []
+    weights = [row for row in rows if row.kind == "weight" and not row.part_of and not row.ghost]
+    if not coverage.params_int8 and not weights:
+        why = Counter(row.reason for row in floats if row.params or row.macs).most_common(1)
+        first = next((r for r in floats if why and r.reason == why[0][0]), None)
+        reason = f" Most often because: {first.sentence} {first.remedy}" if first else ""
+        said.append(f"NOTHING IN THIS MODEL IS QUANTIZED: no weight will be int8.{reason}")
+    observers = [row.path for row in weights if row.role == "observer"]
+    if observers:
+        said.append(
+            f"Weights are only observed, not fake-quantized ({_some(observers)}): the qconfig is "
+            "one for post-training quantization, and training will not feel the rounding."
+        )
+    unsimulated, second_names = _unsimulated(outcome, model, recording)
+    if second_names:
+        said.append(
+            f"Second names of a module that training simulates under its first: "
+            f"{_some(second_names)}. torch swaps the first name only, so calls of these train "
+            "with float weights and then run in int8. Give each place a module of its own."
+        )
+    if unsimulated:
+        said.append(
+            f"These become int8 although training never rounded their weights: "
+            f"{_some(unsimulated)}. torch's int8 mapping has an entry for them, its QAT "
+            "mapping has none."
+        )
+    if outcome.error:
+        what = "does not run" if outcome.int8_paths is not None else "cannot be made"
+        said.append(f"The int8 model {what}: {outcome.error}")
+    return tuple(said)
+
+
+def _unsimulated(
+    outcome: Outcome, model: nn.Module, recording: Recording
+) -> tuple[list[str], list[str]]:
+    """Layers that become int8 and have no weight fake quant, and those that are second names."""
+    modules = dict(model.named_modules())
+    ran = recording.module_calls
+    simulated = {id(m.weight) for m in modules.values() if hasattr(m, "weight_fake_quant")}
+    found = [
+        path
+        for path in sorted(outcome.int8_paths or ())
+        if path in modules
+        and ran.get(path)
+        and isinstance(getattr(modules[path], "weight", None), nn.Parameter)
+        and modules[path].weight.dim() > 1
+        and not isinstance(modules[path], nn.Embedding)
+        and not hasattr(modules[path], "weight_fake_quant")
+    ]
+    second = [path for path in found if id(modules[path].weight) in simulated]
+    return [path for path in found if path not in second], second
+
+
+def _some(paths: Sequence[str], most: int = 4) -> str:
+    shown = ", ".join(paths[:most])
+    return shown + (f" and {len(paths) - most} more" if len(paths) > most else "")
+
+
+def _notes(outcome: Outcome) -> tuple[str, ...]:
+    if outcome.basis == "int8 run":
+        return ("What becomes int8 was read off a converted copy that ran the example input.",)
+    if outcome.basis == "converted types":
+        return ("What becomes int8 was read off a converted copy, which does not run.",)
+    return ("A copy could not be converted; what becomes int8 is judged by the fake quants.",)

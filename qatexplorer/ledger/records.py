@@ -1,0 +1,290 @@
+"""What the ledger says: who put each fake quant there, what stays float, what is one too many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Literal
+
+Role = Literal["fake quant", "observer", "inner observer"]
+RedundancyKind = Literal["double", "twice", "shared"]
+
+Reason = Literal[
+    "no_qconfig",
+    "type_not_in_mapping",
+    "subclass_not_in_mapping",
+    "functional_op",
+    "not_fused",
+    "not_matched",
+    "dtype_not_in_backend_config",
+    "below_non_traceable",
+    "never_executed",
+    "custom_without_entry",
+    "root_module",
+    "float_input",
+]
+
+Cause = Literal[
+    "none", "never_observed", "fused_formula", "moving_average", "stale", "fixed", "unexplained"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPlace:
+    """The tensor that a fake quant quantizes, named so that two flows can be compared.
+
+    Attributes:
+        key: ``"input:0"``, ``"module:<path>:<port>"``, ``"op:<name>:<n-th of that name>"``,
+            ``"param:<name>"``, or ``""`` if it was never seen.
+        label: the same for a reader.
+        module, port: path of the module whose raw output it is, and which output; ``""``, 0 else.
+        shape: of the tensor, None if it never ran.
+    """
+
+    key: str = ""
+    label: str = ""
+    module: str = ""
+    port: int = 0
+    shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One fake quant or observer module: a row for each object, inner observers too.
+
+    Attributes:
+        path: of the module; ``part_of`` the fake quant that an inner observer sits in, else "".
+        role: fake quant, bare observer, or the observer inside a fake quant.
+        kind: ``"weight"``, ``"input"`` or ``"output"``.
+        class_name: e.g. ``"FusedMovingAvgObsFakeQuantize"``.
+        stage, call: which stage and torch call made it.
+        mechanism: ``"forward"``, ``"hook"``, ``"node"``, ``"fused kernel"`` (an inner observer
+            whose buffers the fused C++ op writes) or ``"unused"``.
+        calls_per_forward: how often its ``forward`` was called in one forward of the example.
+        observer_runs: of the observer inside: ``"module"``, ``"fused kernel"`` or ``"never"``.
+        parent, parent_type: the module that holds it.
+        tensor: what it quantizes. tensors: all of them, if it runs on several.
+        shared_with: other names of this object, and the other places it serves.
+        redundant_with: paths of fake quants that quantize the same values right before or after.
+        scale: as stored, one entry per channel or one. recomputed_scale: what the module's own
+            ``calculate_qparams()`` returns now.
+        scale_difference: ``recomputed / stored - 1`` of the channel where it is largest, None if
+            either is missing. cause, cause_text: why, from the values and not from the class.
+        fresh_scale: what the module's observer would compute from nothing but the tensor of the
+            example forward; fresh_difference and fresh_cause the same way.
+        ghost: it is in the model and not on the path of the data; ghost_text says how.
+        observer_enabled, fake_quant_enabled: the flags.
+        selection: selection string of the row.
+    """
+
+    path: str
+    role: Role
+    kind: str
+    class_name: str
+    stage: str
+    call: str
+    mechanism: str
+    calls_per_forward: int
+    observer_runs: str
+    parent: str
+    parent_type: str
+    tensor: TensorPlace = TensorPlace()
+    tensors: tuple[TensorPlace, ...] = ()
+    part_of: str = ""
+    shared_with: tuple[str, ...] = ()
+    redundant_with: tuple[str, ...] = ()
+    scale: tuple[float, ...] = ()
+    recomputed_scale: tuple[float, ...] = ()
+    scale_difference: float | None = None
+    cause: Cause = "none"
+    cause_text: str = ""
+    fresh_scale: tuple[float, ...] = ()
+    fresh_difference: float | None = None
+    fresh_cause: Cause = "none"
+    ghost: bool = False
+    ghost_text: str = ""
+    observer_enabled: bool = True
+    fake_quant_enabled: bool = True
+    selection: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FloatRow:
+    """A module or an operation that stays float in the int8 model.
+
+    ``what`` is ``"module"`` or ``"op"``; ``path`` the module, or for an op the module whose
+    forward calls it; ``params`` and ``macs`` what it holds and computes in one forward of the
+    example input; ``source`` the line of an op in the reader's code.
+    """
+
+    what: Literal["module", "op"]
+    path: str
+    name: str
+    reason: Reason
+    sentence: str
+    remedy: str
+    params: int = 0
+    macs: int = 0
+    source: str = ""
+    selection: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of the model will run in int8.
+
+    MACs are multiply-accumulates of one forward of the example input, with the shapes that really
+    occurred: half of what the formulas of ``torch.utils.flop_counter`` give for convolutions and
+    matrix products. ``basis`` says how it was found out: ``"int8 run"`` (a converted copy ran),
+    ``"converted types"`` (a copy was converted and does not run) or ``"structure"``.
+    """
+
+    params_total: int
+    params_int8: int
+    macs_total: int
+    macs_int8: int
+    basis: str
+
+    @property
+    def params_share(self) -> float:
+        """0 to 1."""
+        return self.params_int8 / self.params_total if self.params_total else 0.0
+
+    @property
+    def macs_share(self) -> float:
+        """0 to 1."""
+        return self.macs_int8 / self.macs_total if self.macs_total else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RedundancyNumbers:
+    """A redundancy on the example input, in eval mode with observers off.
+
+    Attributes:
+        values, changed: elements that reach the second fake quant, and those it changes.
+        max_steps: the largest change, in steps of the second one's grid.
+        sqnr_db: signal to noise that the second one adds to the tensor, inf if it changes nothing.
+        output_sqnr_db: the same at the model's output, with the second one against without it.
+        scale_first, scale_second: stored scales (the first channel's).
+        observed_for_this: no data had been seen, so the observers were shown the example first.
+    """
+
+    values: int
+    changed: int
+    max_steps: float
+    sqnr_db: float
+    output_sqnr_db: float
+    scale_first: float
+    scale_second: float
+    observed_for_this: bool = False
+
+    @property
+    def changed_share(self) -> float:
+        return self.changed / self.values if self.values else 0.0
+
+    @property
+    def scale_difference(self) -> float:
+        """``second / first - 1``."""
+        return self.scale_second / self.scale_first - 1 if self.scale_first else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """Forward and backward with the second fake quant and without, measured by turns, in seconds.
+
+    ``with_s`` is the median of whole steps, ``taken_s`` the median of the differences of the pairs
+    and ``spread_s`` half of their interquartile range: a difference below it is noise.
+    """
+
+    with_s: float
+    taken_s: float
+    spread_s: float
+    rounds: int
+
+    @property
+    def share(self) -> float:
+        """Part of the step's time that the second one takes."""
+        return self.taken_s / self.with_s if self.with_s else 0.0
+
+    @property
+    def measurable(self) -> bool:
+        """Whether the difference stands out of the noise."""
+        return self.taken_s > self.spread_s
+
+
+@dataclass(frozen=True, slots=True)
+class Redundancy:
+    """Values that are fake-quantized more than once, or one fake quant that serves several.
+
+    Attributes:
+        kind: ``"double"`` (two modules on the same values), ``"twice"`` (one module runs again on
+            its own output) or ``"shared"`` (one module for several tensors).
+        fault: whether it costs something and should go; sharing on purpose is none.
+        first, second: paths of the fake quants (the same path if it is one module).
+        places: what the first and the second, or all the shared uses, quantize.
+        through: value-keeping operations between the two.
+        edges: selection strings of the graph's edges between the two.
+        evidence: what was seen that proves it by structure.
+        numbers: what it does to the values, None for sharing. step: what it costs in time.
+        drift: (training step, second scale / first scale - 1) from the run's telemetry.
+        cost, remedy: for a reader.
+    """
+
+    kind: RedundancyKind
+    fault: bool
+    first: str
+    second: str
+    places: tuple[TensorPlace, ...]
+    through: tuple[str, ...]
+    evidence: str
+    remedy: str
+    edges: tuple[str, ...] = ()
+    numbers: RedundancyNumbers | None = None
+    step: StepCost | None = None
+    drift: tuple[tuple[int, float], ...] = ()
+    cost: str = ""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((self.first, self.second)))
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The whole account of one prepared model. ``warnings`` are loud, ``notes`` are not."""
+
+    flow: str
+    stage: str
+    rows: tuple[LedgerRow, ...]
+    floats: tuple[FloatRow, ...]
+    redundancies: tuple[Redundancy, ...]
+    coverage: Coverage
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def by_path(self) -> Mapping[str, LedgerRow]:
+        """Rows by path."""
+        return MappingProxyType({row.path: row for row in self.rows})
+
+    def of(self, parent: str) -> tuple[LedgerRow, ...]:
+        """Rows of the fake quants that module ``parent`` holds, inner observers after theirs."""
+        mine = {row.path for row in self.rows if row.parent == parent and not row.part_of}
+        return tuple(row for row in self.rows if row.path in mine or row.part_of in mine)
+
+    @property
+    def sites(self) -> tuple[LedgerRow, ...]:
+        """Fake quants and bare observers, without the observers inside."""
+        return tuple(row for row in self.rows if not row.part_of)
+
+    @property
+    def ghosts(self) -> tuple[LedgerRow, ...]:
+        """Fake quants that are not on the path of the data."""
+        return tuple(row for row in self.sites if row.ghost)
+
+    @property
+    def faults(self) -> tuple[Redundancy, ...]:
+        """Redundancies that should go."""
+        return tuple(found for found in self.redundancies if found.fault)

@@ -1,0 +1,306 @@
+"""Values that are fake-quantized more than once: found in what one forward did.
+
+Two fake quants are in a row if nothing but value-keeping operations lie between them: those whose
+every result is one of the values they got, or a constant bound (``relu``, ``clamp``). Averages are
+none of them: an average of grid values lies between the steps, and rounding it is no repetition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from torch import fx, nn
+
+from qatexplorer.ledger.places import place_of_call
+from qatexplorer.ledger.recording import Call, Recording
+from qatexplorer.ledger.records import Redundancy, TensorPlace
+
+_MOVING = frozenset(
+    [
+        "flatten",
+        "unflatten",
+        "view",
+        "reshape",
+        "view_as",
+        "reshape_as",
+        "permute",
+        "transpose",
+        "t",
+        "movedim",
+        "swapaxes",
+        "swapdims",
+        "moveaxis",
+        "squeeze",
+        "unsqueeze",
+        "getitem",
+        "select",
+        "narrow",
+        "index_select",
+        "chunk",
+        "split",
+        "unbind",
+        "tensor_split",
+        "contiguous",
+        "detach",
+        "clone",
+        "expand",
+        "expand_as",
+        "repeat",
+        "repeat_interleave",
+        "tile",
+        "flip",
+        "roll",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "channel_shuffle",
+        "gather",
+        "take",
+        "identity",
+        "alias",
+        "to",
+        "float",
+        "type_as",
+    ]
+)
+_DROPPING = frozenset(["dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout"])
+_SELECTING = frozenset(
+    [
+        "max_pool1d",
+        "max_pool2d",
+        "max_pool3d",
+        "max_pool1d_with_indices",
+        "max_pool2d_with_indices",
+        "max_pool3d_with_indices",
+        "adaptive_max_pool1d",
+        "adaptive_max_pool2d",
+        "adaptive_max_pool3d",
+        "amax",
+    ]
+)
+_BOUNDING = frozenset(["relu", "relu6", "hardtanh", "clamp", "clip", "clamp_min", "clamp_max"])
+
+KEEPING = _MOVING | _DROPPING | _SELECTING | _BOUNDING
+"""Operations whose results are values that they were given, or a constant bound."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A redundancy with the calls that prove it, before it is measured.
+
+    ``calls`` are the (second and further) calls that repeat work: (fake quant's path, which of its
+    calls in a forward).
+    """
+
+    record: Redundancy
+    calls: tuple[tuple[str, int], ...] = ()
+    first_call: tuple[str, int] | None = None
+    end: Call | None = field(default=None, compare=False)
+    start: Call | None = field(default=None, compare=False)
+
+
+def before(call: Call, recording: Recording) -> tuple[Call | None, tuple[Call, ...]]:
+    """The fake quant that the values of ``call`` come from unchanged, and the operations between.
+
+    None if anything but value-keeping operations lies between.
+    """
+    between: list[Call] = []
+    current = call
+    while current.inputs:
+        current = recording.calls[current.inputs[0]]
+        if current.kind == "quant":
+            return current, tuple(reversed(between))
+        if current.kind != "op" or current.name not in KEEPING:
+            break
+        between.append(current)
+    return None, ()
+
+
+def find_redundancies(model: nn.Module, recording: Recording) -> tuple[Finding, ...]:
+    """Every pair of fake quants in a row, and every one that serves several tensors."""
+    doubles: dict[tuple[str, str], Finding] = {}
+    twice: dict[str, list[Call]] = {}
+    for call in recording.quants:
+        first, between = before(call, recording)
+        if first is None:
+            continue
+        if first.name != call.name:
+            found = _double(first, call, between, recording)
+            known = doubles.get((first.name, call.name))
+            if known is not None:  # the same two modules again: their layer is used twice
+                found = replace(known, calls=known.calls + found.calls)
+            doubles[first.name, call.name] = found
+        elif not between:
+            twice.setdefault(call.name, []).append(call)
+    pairs = [_with_followers(found, recording) for found in doubles.values()]
+    repeated = [_twice(model, calls, recording) for calls in twice.values()]
+    return (*pairs, *repeated, *_shared(model, recording, twice))
+
+
+def _with_followers(found: Finding, recording: Recording) -> Finding:
+    """With the later calls of the second module on the very same values: it is one quantization."""
+    calls = dict.fromkeys(found.calls)
+    for call in recording.quants:
+        earlier, _ = before(call, recording)
+        if (
+            earlier is not None
+            and earlier.name == call.name
+            and ((earlier.name, earlier.ordinal) in calls)
+        ):
+            calls[call.name, call.ordinal] = None
+    return replace(found, calls=tuple(calls), first_call=found.calls[0])
+
+
+def _ops_text(between: Sequence[Call]) -> tuple[str, ...]:
+    return tuple(
+        call.name
+        + (f" ({call.scope})" if call.scope else f" ({call.source})" if call.source else "")
+        for call in between
+    )
+
+
+def _double(first: Call, second: Call, between: Sequence[Call], recording: Recording) -> Finding:
+    through = _ops_text(between)
+    way = f"through {', '.join(through)}, as they are" if through else "with nothing between"
+    evidence = (
+        f"The values that {first.name} returns reach {second.name} {way}; the two are different "
+        "modules, each with a scale of its own."
+    )
+    if any(call.name in _DROPPING for call in between):
+        evidence += " (Dropout keeps them in eval and in int8; in training it rescales.)"
+    record = Redundancy(
+        kind="double",
+        fault=True,
+        first=first.name,
+        second=second.name,
+        places=(place_of_call(first, recording), place_of_call(second, recording)),
+        through=through,
+        evidence=evidence,
+        remedy=_double_remedy(first, second, between),
+    )
+    return Finding(record, ((second.name, second.ordinal),), end=second, start=first)
+
+
+def _double_remedy(first: Call, second: Call, between: Sequence[Call]) -> str:
+    names = [call.name for call in between]
+    if second.mechanism == "node":
+        if not between:
+            return (
+                f"The module fake-quantizes its own output in forward ({first.name}), and FX adds "
+                "a node for the same tensor. Take the call out of the module's forward: FX and "
+                "eager prepare both add the output's fake quant themselves."
+            )
+        at = between[-1]
+        if at.name == "flatten":
+            written = "nn.Flatten" if at.scope else "x.flatten(…)"
+            return (
+                f"Write torch.flatten(x, …) instead of {written}: torch's backend config knows "
+                "the function and lets it share the fake quant before it."
+            )
+        if at.name in _BOUNDING:
+            return (
+                "Write the activation as nn.ReLU or F.relu right after its layer, so that torch "
+                "fuses the two and quantizes once."
+            )
+        where = f"the type of module {at.scope!r}" if at.scope else f"{at.name}"
+        return (
+            f"Tell torch that {where} keeps its values: pass a backend_config with a "
+            "BackendPatternConfig for it whose observation type is "
+            "ObservationType.OUTPUT_SHARE_OBSERVER_WITH_INPUT. (A qconfig of None does not help: "
+            "the next layer then asks for the fake quant.)"
+        )
+    holder = second.name.rpartition(".")[0]
+    if names and names[-1] in _BOUNDING:
+        return (
+            f"Fuse the layer before with {between[-1].scope or names[-1]!r} (nn.ReLU right after "
+            f"it), or set {holder}.qconfig = None before prepare."
+        )
+    return (
+        f"One of the two is enough: set {holder}.qconfig = None before prepare, or take the call "
+        f"of {first.name} out of the module's own forward."
+    )
+
+
+def _twice(model: nn.Module, calls: Sequence[Call], recording: Recording) -> Finding:
+    path = calls[0].name
+    parent = path.rpartition(".")[0]
+    first, _ = before(calls[0], recording)
+    ways = [call.mechanism for call in (*((first,) if first else ()), *calls)]
+    hooks = observer_hooks(model, parent)
+    if hooks > 1:
+        why = f"torch's _observer_forward_hook is registered {hooks} times on {parent}"
+        remedy = (
+            "prepare (or prepare_qat) was called more than once on this model. Call it once, on a "
+            "model that is not prepared yet; or remove the extra entries of "
+            f"{parent}._forward_hooks."
+        )
+    elif "forward" in ways and "hook" in ways:
+        why = f"the forward of {parent} calls it, and the hook that prepare registered does too"
+        remedy = (
+            "Take the call of self.activation_post_process out of the module's forward (torch's "
+            "own QAT modules did so in 1.7): prepare adds the output's fake quant itself."
+        )
+    else:
+        why = f"it is called {len(ways)} times in a row ({', then '.join(ways)})"
+        remedy = "Call it once."
+    record = Redundancy(
+        kind="twice",
+        fault=True,
+        first=path,
+        second=path,
+        places=tuple(place_of_call(c, recording) for c in ((first or calls[0]), calls[-1])),
+        through=(),
+        evidence=f"{path} runs on its own output: {why}.",
+        remedy=remedy,
+    )
+    repeated = tuple((c.name, c.ordinal) for c in calls)
+    return Finding(record, repeated, repeated[-1], end=calls[-1], start=first)
+
+
+def observer_hooks(model: nn.Module, path: str) -> int:
+    """How many times torch's ``_observer_forward_hook`` is registered on the module at ``path``."""
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:
+        return 0
+    names = [getattr(hook, "__name__", "") for hook in module._forward_hooks.values()]
+    return names.count("_observer_forward_hook")
+
+
+def _shared(model: nn.Module, recording: Recording, twice: dict[str, list[Call]]) -> list[Finding]:
+    by_path: dict[str, list[Call]] = {}
+    for call in recording.quants:
+        if call.name not in twice:
+            by_path.setdefault(call.name, []).append(call)
+    found = []
+    for path, calls in by_path.items():
+        if len(calls) < 2:
+            continue
+        places: tuple[TensorPlace, ...] = tuple(
+            dict.fromkeys(place_of_call(call, recording) for call in calls)
+        )
+        if isinstance(model, fx.GraphModule) and calls[0].mechanism == "node":
+            why = (
+                "FX gave these tensors one fake quant on purpose: the operations between them "
+                "(cat, pooling, view …) run in int8 with one scale for inputs and output."
+            )
+            cost = "Nothing: they keep the scale, so quantizing again on it changes nothing."
+        else:
+            why = (
+                f"its module runs {len(calls)} times in one forward, so one range has to serve "
+                "every use. If the uses differ much, give each a module of its own."
+            )
+            cost = "Resolution, where the uses have unlike ranges: the widest sets the step."
+        record = Redundancy(
+            kind="shared",
+            fault=False,
+            first=path,
+            second=path,
+            places=places,
+            through=(),
+            evidence=f"{path} serves {len(calls)} uses: {why}",
+            remedy="Nothing to remove: sharing is no double quantization.",
+            cost=cost,
+        )
+        found.append(Finding(record, end=calls[-1], start=calls[0]))
+    return found

@@ -1,0 +1,182 @@
+"""One row for each fake quant and observer module, counted by running the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.ao.quantization import FakeQuantizeBase, QuantStub
+
+from qatexplorer.ledger.places import place_of_call
+from qatexplorer.ledger.recording import Call, Recording
+from qatexplorer.ledger.records import LedgerRow, TensorPlace
+from qatexplorer.ledger.scales import ScaleAccount, account, fresh_scales
+from qatexplorer.snapshot.sites import find_quantizers, observer_of
+
+Origins = Mapping[str, tuple[str, str]]
+"""Path of a fake quant -> (stage, torch call) that made it, where it is known."""
+
+EAGER_SWAP = "convert(model, mapping=get_default_qat_module_mappings(), remove_qconfig=False)"
+EAGER_INSERT = "prepare(model, observer_non_leaf_module_list=set(mapping.values()))"
+FX_SWAP = "prepare_qat_fx: _qat_swap_modules"
+FX_INSERT = "prepare_qat_fx: insert_observers_for_model"
+
+
+def make_rows(
+    model: nn.Module, inputs: Any, recording: Recording, origins: Origins
+) -> tuple[LedgerRow, ...]:
+    """A row for each fake quant object (all its names in one), and one for the observer in it."""
+    names: dict[int, list[str]] = {}
+    sites = find_quantizers(model)
+    for path, module in sites.items():
+        names.setdefault(id(module), []).append(path)
+    first = {paths[0]: sites[paths[0]] for paths in names.values()}
+    aliases = {paths[0]: tuple(paths[1:]) for paths in names.values()}
+    fresh = fresh_scales(model, inputs, first)
+    ran: dict[str, list[Call]] = {}
+    for call in recording.quants:
+        ran.setdefault(call.name, []).append(call)
+    live = recording.on_data_path()
+    modules = dict(model.named_modules(remove_duplicate=False))
+    rows: list[LedgerRow] = []
+    for path, module in first.items():
+        calls = ran.get(path, [])
+        scales = account(module, fresh.get(path))
+        row = _site_row(path, module, modules, calls, recording, live, scales, origins)
+        places = {p.label for p in row.tensors if not p.key.startswith("quant:")}
+        others = tuple(sorted(places - {row.tensor.label}))
+        rows.append(replace(row, shared_with=(*aliases[path], *others)))
+        if observer_of(module) is not None:
+            rows.append(_inner_row(rows[-1], module, recording))
+    return tuple(rows)
+
+
+def _site_row(
+    path: str,
+    module: nn.Module,
+    modules: Mapping[str, nn.Module],
+    calls: Sequence[Call],
+    recording: Recording,
+    live: set[int],
+    scales: ScaleAccount,
+    origins: Origins,
+) -> LedgerRow:
+    parent = path.rpartition(".")[0]
+    holder = modules.get(parent)
+    places = tuple(dict.fromkeys(place_of_call(call, recording) for call in calls))
+    tensor = places[0] if places else TensorPlace()
+    kind = _kind(path, holder, tensor)
+    mechanism = _mechanism(calls)
+    stage, made_by = origins.get(path) or _guess_origin(path, modules[""])
+    ghost_text = _ghost(parent, calls, recording, live)
+    return LedgerRow(
+        path=path,
+        role="fake quant" if isinstance(module, FakeQuantizeBase) else "observer",
+        kind=kind,
+        class_name=type(module).__name__,
+        stage=stage,
+        call=made_by,
+        mechanism=mechanism,
+        calls_per_forward=recording.module_calls.get(path, 0),
+        observer_runs=_observer_runs(path, module, recording),
+        parent=parent,
+        parent_type=type(holder).__name__ if holder is not None else "",
+        tensor=tensor,
+        tensors=places,
+        scale=scales.stored or scales.recomputed,
+        recomputed_scale=scales.recomputed,
+        scale_difference=scales.difference,
+        cause=scales.cause,
+        cause_text=scales.cause_text,
+        fresh_scale=scales.fresh,
+        fresh_difference=scales.fresh_difference,
+        fresh_cause=scales.fresh_cause,
+        ghost=bool(ghost_text),
+        ghost_text=ghost_text,
+        observer_enabled=_flag(module, "observer_enabled"),
+        fake_quant_enabled=isinstance(module, FakeQuantizeBase)
+        and _flag(module, "fake_quant_enabled"),
+        selection=f"site:{path}",
+    )
+
+
+def _inner_row(site: LedgerRow, module: nn.Module, recording: Recording) -> LedgerRow:
+    observer = observer_of(module)
+    path = f"{site.path}.activation_post_process"
+    calls = recording.module_calls.get(path, 0)
+    by_kernel = not calls and site.path in recording.observer_writes
+    return replace(
+        site,
+        path=path,
+        role="inner observer",
+        class_name=type(observer).__name__,
+        mechanism="forward" if calls else ("fused kernel" if by_kernel else "unused"),
+        calls_per_forward=calls,
+        parent=site.path,
+        parent_type=site.class_name,
+        part_of=site.path,
+        shared_with=(),
+        scale=site.recomputed_scale,
+        scale_difference=None,
+        cause="none",
+        cause_text="",
+        fake_quant_enabled=False,
+    )
+
+
+def _observer_runs(path: str, module: nn.Module, recording: Recording) -> str:
+    if observer_of(module) is None:
+        return "module" if recording.module_calls.get(path) else "never"
+    if recording.module_calls.get(f"{path}.activation_post_process"):
+        return "module"
+    return "fused kernel" if path in recording.observer_writes else "never"
+
+
+def _mechanism(calls: Sequence[Call]) -> str:
+    ways = dict.fromkeys(call.mechanism for call in calls)
+    return " + ".join(ways) if ways else "unused"
+
+
+def _kind(path: str, holder: nn.Module | None, tensor: TensorPlace) -> str:
+    if tensor.key.startswith("param:") or "weight" in path.rpartition(".")[2]:
+        return "weight"
+    if isinstance(holder, QuantStub) or tensor.key.startswith("input:"):
+        return "input"
+    return "output"
+
+
+def _flag(module: nn.Module, name: str) -> bool:
+    value = getattr(module, name, None)
+    if value is None:
+        return True
+    return bool(value[0]) if isinstance(value, torch.Tensor) and value.dim() else bool(value)
+
+
+def _guess_origin(path: str, root: nn.Module) -> tuple[str, str]:
+    """For a model that was prepared elsewhere: what torch's own flows do, by place."""
+    in_fx = isinstance(root, fx.GraphModule)
+    if "weight" in path.rpartition(".")[2]:
+        return "swap", FX_SWAP if in_fx else EAGER_SWAP
+    return "insert", FX_INSERT if in_fx else EAGER_INSERT
+
+
+def _ghost(parent: str, calls: Sequence[Call], recording: Recording, live: set[int]) -> str:
+    if not calls:
+        if (
+            parent
+            and not recording.module_calls.get(parent)
+            and not _runs_inside(parent, recording)
+        ):
+            return f"{parent} did not run in the forward of the example input."
+        return "Nothing calls it in the forward of the example input."
+    if not any(call.index in live for call in calls):
+        return "It runs, but the model's output does not depend on its result."
+    return ""
+
+
+def _runs_inside(parent: str, recording: Recording) -> bool:
+    # A FloatFunctional is never called itself: its methods are.
+    return any(call.scope == parent for call in recording.calls)
