@@ -6,6 +6,7 @@ imported, so scripts and CI use the very same object.
 
 from __future__ import annotations
 
+import time
 from typing import Any, cast
 
 from qatexplorer.data import Data
@@ -20,6 +21,8 @@ from qatexplorer.training.run import TrainingRun
 from qatexplorer.walk import SessionEvent, StageWalk
 
 __all__ = ["Session", "SessionEvent"]
+
+_LOOK_EVERY_S = 1.0
 
 
 class Session(StageWalk):
@@ -43,6 +46,8 @@ class Session(StageWalk):
     Raises the :class:`~qatexplorer.errors.InputError` types for what cannot be used. ``signal``
     emits a :class:`SessionEvent` at every change, on the thread that made it.
     """
+
+    _next_look = 0.0
 
     # -- selection ------------------------------------------------------------------------------
 
@@ -122,14 +127,22 @@ class Session(StageWalk):
                 baseline=baseline,
             )
             self._run, self._trained = run, True
+            self._next_look = 0.0
             run.signal.subscribe(self._on_progress)
         self._emit("run", run)
         return run
 
     def _on_progress(self, progress: Progress) -> None:
+        """On the run's thread, between two steps: nothing else touches the model now."""
+        now = time.perf_counter()
         if progress.state in FINAL:
             self._refresh_train_snapshot()
             self._emit("trained", progress)
+        elif now >= self._next_look:
+            self._refresh_train_snapshot()
+            # A look at a large model takes long; it may take one per cent of the time.
+            cost = time.perf_counter() - now
+            self._next_look = now + max(_LOOK_EVERY_S, 100 * cost)
         self._emit("progress", progress)
 
     def _refresh_train_snapshot(self) -> None:

@@ -147,6 +147,11 @@ class Workbench:
         """The quantized engine that the int8 model runs on; the user's is put back."""
         return quantized_engine(self.options.qconfig.backend)
 
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing but the walk has had the working model in hand."""
+        return not self._owns_parameters
+
     def own_work(self) -> nn.Module:
         """The working model, with parameters that nothing else shares: safe to train."""
         if not self._owns_parameters:

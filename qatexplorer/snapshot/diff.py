@@ -89,7 +89,10 @@ def _key(module: ModuleRecord) -> str:
     return module.origin or module.path
 
 
-def _module_changes(before: ModuleRecord, after: ModuleRecord) -> tuple[str, ...]:
+def _module_changes(
+    before: ModuleRecord, after: ModuleRecord, mode: tuple[bool, bool]
+) -> tuple[str, ...]:
+    """``mode`` is the root's training flag before and after: what follows it says nothing new."""
     what = []
     if before.qualified_type != after.qualified_type:
         what.append("type")
@@ -97,7 +100,7 @@ def _module_changes(before: ModuleRecord, after: ModuleRecord) -> tuple[str, ...
         what.append("qconfig")
     if before.hooks != after.hooks:
         what.append("hooks")
-    if before.training != after.training:
+    if before.training != after.training and (before.training, after.training) != mode:
         what.append("training")
     return tuple(what)
 
@@ -118,8 +121,9 @@ def diff(before: Snapshot, after: Snapshot) -> Diff:
     old_sites, new_sites = dict(before.site_by_path), dict(after.site_by_path)
     old = {_key(m): m for m in before.modules if m.path not in old_sites}
     new = {_key(m): m for m in after.modules if m.path not in new_sites}
+    mode = (before.training, after.training)
     changes = (
-        ModuleChange(old[key], module, _module_changes(old[key], module))
+        ModuleChange(old[key], module, _module_changes(old[key], module, mode))
         for key, module in new.items()
         if key in old
     )

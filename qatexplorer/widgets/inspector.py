@@ -41,19 +41,26 @@ class InspectorWidget(widgets.VBox):
     dark: Any = traitlets.Bool(None, allow_none=True)
 
     def __init__(self, figures: tuple[str, ...] = ("histogram", "channels", "trace")) -> None:
-        self.panel = HtmlPanel()
+        self.panel, self.details = HtmlPanel(), HtmlPanel()
         self.slots = {name: FigureSlot() for name in figures}
-        super().__init__(children=(self.panel, *self.slots.values()))
-        traitlets.link((self, "selected"), (self.panel, "selected"))
-        traitlets.link((self, "dark"), (self.panel, "dark"))
+        super().__init__(children=(self.panel, *self.slots.values(), self.details))
+        for panel in (self.panel, self.details):
+            traitlets.link((self, "selected"), (panel, "selected"))
+            traitlets.link((self, "dark"), (panel, "dark"))
 
     def show(self, html: str, figures: Mapping[str, go.Figure | None] | None = None) -> None:
         """Show a page, and in each named slot its figure; slots not named are hidden.
 
         Raises KeyError for a figure that has no slot.
         """
-        self.panel.html = html
+        self.show_page(html)
         self.show_figures(figures or {})
+
+    def show_page(self, html: str) -> None:
+        """Show a page: what it is above the figures, its sections below them."""
+        head, mark, sections = html.partition("<section")
+        self.panel.html = head
+        self.details.html = f'<article class="qx-inspect">{mark}{sections}' if mark else ""
 
     def show_figures(self, figures: Mapping[str, go.Figure | None]) -> None:
         """Change the figures only, for those that take longer than the page."""

@@ -69,12 +69,24 @@ class Panes(widgets.Box):
         for widget in (self.tree, self.graph, self.inspector):
             if widget.selected != selection:
                 widget.selected = selection
-        self.inspector.panel.html = inspect_html(session.snapshots, session.stage, selection)
+        self._draw_page()
         self._draw_figures()
+
+    def _draw_page(self) -> None:
+        session = self._session
+        if session is not None:
+            page = inspect_html(session.snapshots, session.stage, session.selection)
+            self.inspector.show_page(page)
 
     def on_training(self) -> None:
         """A run has moved on: the selected fake quant's figures move with it."""
-        self._bridge.post("live", self._draw_figures, every_s=_LIVE_S)
+        self._bridge.post("live", self._draw_live, every_s=_LIVE_S)
+
+    def _draw_live(self) -> None:
+        session = self._session
+        if session is not None and session.stage == session.flow.train_stage:
+            self._draw_page()
+            self._draw_figures()
 
     @property
     def site(self) -> FakeQuantSite | None:

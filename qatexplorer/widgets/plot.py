@@ -18,21 +18,24 @@ from plotly.offline import get_plotlyjs
 
 from qatexplorer.widgets.assets import css, read_static
 
-# The library is written for <script> and for loaders; as a module it gets neither.
-_HEAD = "const holder = {exports: {}};\n(function (module, exports, define) {\n"
-_TAIL = """
-}).call(globalThis, holder, holder.exports, undefined);
-const key = Symbol.for("qatexplorer.plotly");
-globalThis[key] ??= holder.exports;
-globalThis.dispatchEvent(new Event("qatexplorer-plotly"));
-export default { render() {} };
+
+def _source_module() -> str:
+    """An ES module that only holds plotly.js as text.
+
+    anywidget gives a model two seconds to start, and running 4.8 MB of JavaScript on a busy
+    machine takes longer: the text is run when the first figure is drawn (see plot.js).
+    """
+    return f"""const SOURCE = {json.dumps(get_plotlyjs())};
+globalThis[Symbol.for("qatexplorer.plotly.source")] ??= SOURCE;
+globalThis.dispatchEvent(new Event("qatexplorer-plotly-source"));
+export default {{ render() {{}} }};
 """
 
 
 class PlotlySource(anywidget.AnyWidget):
     """Carries plotly.js into the page, from the plotly package that is installed. Draws nothing."""
 
-    _esm = _HEAD + get_plotlyjs() + _TAIL
+    _esm = _source_module()
 
 
 _source: PlotlySource | None = None

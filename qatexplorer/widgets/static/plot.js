@@ -2,14 +2,36 @@
 // drawn. The library comes once for the whole page, from the widget PlotlySource.
 
 const LIBRARY = Symbol.for("qatexplorer.plotly");
+const LOADING = Symbol.for("qatexplorer.plotly.loading");
+const SOURCE = Symbol.for("qatexplorer.plotly.source");
 
-function library() {
-  if (globalThis[LIBRARY]) return Promise.resolve(globalThis[LIBRARY]);
+function source() {
+  if (globalThis[SOURCE]) return Promise.resolve(globalThis[SOURCE]);
   return new Promise((resolve) => {
-    globalThis.addEventListener("qatexplorer-plotly", () => resolve(globalThis[LIBRARY]), {
+    globalThis.addEventListener("qatexplorer-plotly-source", () => resolve(globalThis[SOURCE]), {
       once: true,
     });
   });
+}
+
+// The library is written for <script> and for loaders; as a module it gets neither.
+async function load() {
+  const text = await source();
+  const head = "const holder = {exports: {}};\n(function (module, exports, define) {\n";
+  const tail =
+    "\n}).call(globalThis, holder, holder.exports, undefined);\nexport default holder.exports;\n";
+  const url = URL.createObjectURL(new Blob([head, text, tail], { type: "text/javascript" }));
+  try {
+    globalThis[LIBRARY] = (await import(url)).default;
+  } finally {
+    URL.revokeObjectURL(url);
+  }
+  return globalThis[LIBRARY];
+}
+
+function library() {
+  globalThis[LOADING] ??= load();
+  return globalThis[LOADING];
 }
 
 export default {
@@ -23,12 +45,12 @@ export default {
 
     const draw = async () => {
       queued = false;
-      const plotly = await library();
-      if (gone) return;
-      const { data, layout } = model.get("figure");
-      const shown = Array.isArray(data);
+      const shown = Array.isArray(model.get("figure").data);
       el.hidden = !shown;
       if (!shown) return;
+      const plotly = await library();
+      const { data, layout } = model.get("figure");
+      if (gone || !Array.isArray(data)) return;
       box.setAttribute("role", "img");
       box.setAttribute("aria-label", model.get("label"));
       await plotly.react(box, data, { ...layout, autosize: true }, {
