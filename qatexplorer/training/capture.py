@@ -32,14 +32,9 @@ def save_model(model: Module, tensors: dict[str, Tensor]) -> dict[str, Any]:
     return {"extra": pack(extra, "extra", tensors)}
 
 
-@torch.no_grad()
-def load_model(model: Module, tree: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Put what :func:`save_model` gave into ``model``, in place.
-
-    Buffers of fake quants and observers take the saved shape: they grow with the first batch.
-    Raises CheckpointError if the model is another one; then nothing has changed.
-    """
-    saved = {k.removeprefix(_PREFIX): t for k, t in tensors.items() if k.startswith(_PREFIX)}
+def check_model(model: Module, tensors: Mapping[str, Tensor]) -> None:
+    """Raises CheckpointError if what :func:`save_model` gave does not fit ``model``."""
+    saved = _of_model(tensors)
     here = dict(_tensors(model))
     _check_names(here, saved)
     elastic = _elastic(model)
@@ -52,13 +47,27 @@ def load_model(model: Module, tree: Mapping[str, Any], tensors: Mapping[str, Ten
                 where=name.rpartition(".")[0],
                 remedy="Open the run with the model that it was made with.",
             )
-    for name, tensor in here.items():
+
+
+@torch.no_grad()
+def load_model(model: Module, tree: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Put what :func:`save_model` gave into ``model``, in place.
+
+    Buffers of fake quants and observers take the saved shape: they grow with the first batch.
+    Raises CheckpointError if the model is another one; then nothing has changed.
+    """
+    check_model(model, tensors)
+    saved = _of_model(tensors)
+    for name, tensor in _tensors(model):
         if tensor.shape != saved[name].shape:
             tensor.resize_(saved[name].shape)
         tensor.copy_(saved[name])
-    extra = unpack(tree["extra"], tensors)
-    for path, value in extra.items():
+    for path, value in unpack(tree["extra"], tensors).items():
         model.get_submodule(path).set_extra_state(value)
+
+
+def _of_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(_PREFIX): t for k, t in tensors.items() if k.startswith(_PREFIX)}
 
 
 def _check_names(here: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
@@ -72,7 +81,7 @@ def _check_names(here: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> Non
         parts.append(f"the model lacks {_some(foreign)}")
     raise CheckpointError(
         "The checkpoint does not fit the model.",
-        where=(missing or foreign)[0].rpartition(".")[0],
+        where=min(missing or foreign, key=lambda name: name.count(".")).rpartition(".")[0],
         why=" and ".join(parts).capitalize() + ".",
         remedy="Open the run with the model, qconfig, stubs and fusion that it was made with.",
     )

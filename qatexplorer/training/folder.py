@@ -62,19 +62,20 @@ class RunFolder:
         return cls(folder, lock, made)
 
     @classmethod
-    def reopen(cls, path: str | os.PathLike[str]) -> RunFolder:
-        """Take over a run that no process holds. Raises RunFolderError and BusyError."""
-        folder = Path(path).expanduser().absolute()
-        about = read_about(folder)
-        return cls(folder, _locked(folder), about)
+    def reopen(cls, path: str | os.PathLike[str], changes: Mapping[str, Any]) -> RunFolder:
+        """Take over a run that no process holds; run.json gets ``changes``.
 
-    def note(self, **changes: Any) -> None:
-        """Change what run.json says. Raises RunFolderError."""
-        self.about.update(changes)
+        Raises RunFolderError and BusyError.
+        """
+        folder = Path(path).expanduser().absolute()
+        about = {**read_about(folder), **changes}
+        lock = _locked(folder)
         try:
-            write_json(self.path / ABOUT, self.about)
-        except OSError as error:
-            raise _unusable(self.path, error) from error
+            write_json(folder / ABOUT, about)
+        except (OSError, TypeError) as error:
+            lock.release()
+            raise _unusable(folder, error) from error
+        return cls(folder, lock, about)
 
     def tell(self, status: Mapping[str, Any], *, now: bool = True) -> None:
         """Say where the run stands; with ``now`` False at most every two seconds.
@@ -97,6 +98,10 @@ class RunFolder:
 
     def close(self) -> None:
         self._lock.release()
+
+    def discard(self) -> None:
+        """The run never came to be: the folder may be used for another one."""
+        (self.path / ABOUT).unlink(missing_ok=True)
 
 
 def read_about(folder: Path) -> dict[str, Any]:

@@ -177,9 +177,10 @@ def _sample_of(row: dict[str, Any]) -> SiteSample:
     row = {key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}
     found = row.get("histogram")
     if found is not None:
-        row["histogram"] = GridHistogram(
-            **{key: tuple(v) if isinstance(v, list) else v for key, v in found.items()}
-        )
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in found.items()
+        }
+        row["histogram"] = GridHistogram(**values)
     return SiteSample(**row)
 
 

@@ -12,9 +12,8 @@ from typing import Any
 
 from torch import Tensor
 from torch.nn import Module
-from torch.nn import functional as F
 
-from qatexplorer.data import Data, call_model, main_output
+from qatexplorer.data import Data, call_model
 from qatexplorer.deploy.blame import release_frames
 from qatexplorer.deploy.evaluate import Metric, MetricValue, batch_size, evaluate
 from qatexplorer.errors import InputError, NoDataError, TrainingError
@@ -24,6 +23,7 @@ from qatexplorer.training.checkpoint import Position
 from qatexplorer.training.codec import pack, unpack
 from qatexplorer.training.keeper import Keeper, Saved
 from qatexplorer.training.modes import BufferBackup, ModelBackup, all_finite
+from qatexplorer.training.objective import Loss, default_loss
 from qatexplorer.training.pace import Pace
 from qatexplorer.training.records import (
     EpochRecord,
@@ -37,13 +37,6 @@ from qatexplorer.training.rng import OwnRandomState
 from qatexplorer.training.schedules import Switches, announce
 from qatexplorer.training.state import Parts, Sums
 from qatexplorer.training.telemetry import Sampler
-
-Loss = Callable[[Any, Any], Tensor]
-
-
-def default_loss(output: Any, target: Any, label_smoothing: float = 0.0) -> Tensor:
-    """Cross entropy of the main output, shape (N, classes, …), and class indices (N, …)."""
-    return F.cross_entropy(main_output(output), target, label_smoothing=label_smoothing)
 
 
 class Loop:
@@ -202,7 +195,8 @@ class Loop:
             self._whole = True
             sums.seconds = spent()
             self._report()
-            if self.keeper is not None and self.keeper.due(self.step):
+            # The last step of an epoch is followed by a checkpoint in any case.
+            if self.batch != self.steps_per_epoch and self._due():
                 self.save("interval")
         else:
             self.save("stopped")
@@ -223,6 +217,9 @@ class Loop:
         if self.keeper is None or self.phase == "evaluation" or self._skipping:
             return
         self._save(reason, self._random.now())
+
+    def _due(self) -> bool:
+        return self.keeper is not None and self.keeper.due(self.step)
 
     def _save(self, reason: str, random: Any) -> None:
         assert self.keeper is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,6 +45,7 @@ def fake_quants_on(model: Module) -> None:
     torch's fused fake quant leaves ``scale`` where it was while it is off, and with a frozen
     observer it would round with that stale scale from then on (pytorch/ao#2138).
     """
+    module: Any
     for module in fake_quants(model).values():
         if not bool(module.fake_quant_enabled[0]):
             low = getattr(getattr(module, "activation_post_process", None), "min_val", None)

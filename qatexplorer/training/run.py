@@ -23,8 +23,9 @@ from qatexplorer.signals import Signal
 from qatexplorer.training.control import FINAL, Control
 from qatexplorer.training.folder import RunFolder
 from qatexplorer.training.keeper import Keeper, Saved, config_as_data
-from qatexplorer.training.loop import Loop, Loss
+from qatexplorer.training.loop import Loop
 from qatexplorer.training.modes import restored_modes
+from qatexplorer.training.objective import Loss
 from qatexplorer.training.records import History, Progress, RunState, TrainingConfig
 
 log = logging.getLogger(__name__)
@@ -104,13 +105,15 @@ class TrainingRun:
         except BaseException:
             if self._keeper is not None:
                 self._keeper.close()
+                if saved is None:
+                    self._keeper.folder.discard()
             raise
-        if self._keeper is not None:
-            self._keeper.attach(self.history, saved)
         self._thread: threading.Thread | None = None
         self._done = threading.Event()
         self._emitted = 0.0
         self._complained = False
+        if self._keeper is not None:
+            self._keeper.attach(self.history, saved)
 
     def _keep(
         self, run_dir: str | os.PathLike[str], saved: Saved | None, about: dict[str, Any]
@@ -125,8 +128,7 @@ class TrainingRun:
         if saved is None:
             folder = RunFolder.create(run_dir, about)
         else:
-            folder = RunFolder.reopen(run_dir)
-            folder.note(**about)
+            folder = RunFolder.reopen(run_dir, about)
         return Keeper(folder, self.config, told=lambda trouble: self._emit())
 
     def _make_loop(self, loss: Loss | None, metric: Metric | None, saved: Saved | None) -> Loop:

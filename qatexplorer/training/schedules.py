@@ -195,7 +195,7 @@ class Average:
     """
 
     def __init__(self, decay: float | None, parameters: list[Parameter]) -> None:
-        self._decay, self._parameters, self.updates = decay, parameters, 0
+        self._decay, self._parameters, self.updates = decay, list[Tensor](parameters), 0
         self.tensors = [] if decay is None else [p.detach().clone() for p in parameters]
 
     @torch.no_grad()
@@ -236,6 +236,6 @@ class Average:
 
 
 @torch.no_grad()
-def _copy(to: Any, source: list[Tensor]) -> None:
+def _copy(to: list[Tensor], source: list[Tensor]) -> None:
     if to:
-        torch._foreach_copy_(list(to), source)
+        torch._foreach_copy_(to, source)

@@ -10,7 +10,7 @@ from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 
 from qatexplorer.errors import CheckpointError, InputError
-from qatexplorer.training.capture import load_model, save_model
+from qatexplorer.training.capture import check_model, load_model, save_model
 from qatexplorer.training.codec import pack, unpack
 from qatexplorer.training.config import TrainingConfig
 from qatexplorer.training.schedules import Average, Clip, LearningRate, make_optimizer
@@ -60,6 +60,7 @@ class Parts:
     def load(self, tree: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Back to what :meth:`save` saw. Raises CheckpointError and InputError; the model has
         then not been touched."""
+        check_model(self.model, tensors)
         _load(self.optimizer, tree["optimizer"], "optimizer", tensors)
         scheduler = self.rate.scheduler
         if (scheduler is None) != (tree["scheduler"] is None):
