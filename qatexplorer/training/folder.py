@@ -62,20 +62,19 @@ class RunFolder:
         return cls(folder, lock, made)
 
     @classmethod
-    def reopen(cls, path: str | os.PathLike[str], changes: Mapping[str, Any]) -> RunFolder:
-        """Take over a run that no process holds; run.json gets ``changes``.
-
-        Raises RunFolderError and BusyError.
-        """
+    def reopen(cls, path: str | os.PathLike[str]) -> RunFolder:
+        """Take over a run that no process holds. Raises RunFolderError and BusyError."""
         folder = Path(path).expanduser().absolute()
-        about = {**read_about(folder), **changes}
-        lock = _locked(folder)
+        about = read_about(folder)
+        return cls(folder, _locked(folder), about)
+
+    def note(self, **changes: Any) -> None:
+        """Change what run.json says. Raises RunFolderError."""
+        self.about.update(changes)
         try:
-            write_json(folder / ABOUT, about)
+            write_json(self.path / ABOUT, self.about)
         except (OSError, TypeError) as error:
-            lock.release()
-            raise _unusable(folder, error) from error
-        return cls(folder, lock, about)
+            raise _unusable(self.path, error) from error
 
     def tell(self, status: Mapping[str, Any], *, now: bool = True) -> None:
         """Say where the run stands; with ``now`` False at most every two seconds.

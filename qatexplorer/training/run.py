@@ -99,9 +99,11 @@ class TrainingRun:
         self._control = Control(lambda state: self._changed())
         self._keeper: Keeper | None = None
         if run_dir is not None:
-            self._keeper = self._keep(run_dir, saved, dict(about or {}))
+            self._keeper = self._keep(run_dir, saved, self._about(about or {}))
         try:
             self._loop = self._make_loop(loss, metric, saved)
+            if self._keeper is not None and saved is not None:
+                self._keeper.folder.note(**self._about(about or {}))
         except BaseException:
             if self._keeper is not None:
                 self._keeper.close()
@@ -115,20 +117,20 @@ class TrainingRun:
         if self._keeper is not None:
             self._keeper.attach(self.history, saved)
 
-    def _keep(
-        self, run_dir: str | os.PathLike[str], saved: Saved | None, about: dict[str, Any]
-    ) -> Keeper:
-        about |= {
+    def _about(self, more: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            **more,
             "model": type(self.model).__name__,
             "data": self.data.name,
             "metric": self.history.metric_name,
             "baseline": self.history.baseline,
             "config": config_as_data(self.config),
         }
-        if saved is None:
-            folder = RunFolder.create(run_dir, about)
-        else:
-            folder = RunFolder.reopen(run_dir, about)
+
+    def _keep(
+        self, run_dir: str | os.PathLike[str], saved: Saved | None, about: dict[str, Any]
+    ) -> Keeper:
+        folder = RunFolder.reopen(run_dir) if saved else RunFolder.create(run_dir, about)
         return Keeper(folder, self.config, told=lambda trouble: self._emit())
 
     def _make_loop(self, loss: Loss | None, metric: Metric | None, saved: Saved | None) -> Loop:
