@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from qatexplorer.session import Session, SessionEvent
     from qatexplorer.snapshot.diff import Diff, diff
     from qatexplorer.snapshot.records import FakeQuantSite, Graph, ModuleRecord, Snapshot
+    from qatexplorer.training.opened import OpenedRun, list_runs, open_run
     from qatexplorer.training.records import TrainingConfig
     from qatexplorer.training.run import TrainingRun
     from qatexplorer.widgets.explorer import Explorer
@@ -32,6 +33,7 @@ __all__ = [
     "FakeQuantSite",
     "Graph",
     "ModuleRecord",
+    "OpenedRun",
     "QatExplorerError",
     "Session",
     "SessionEvent",
@@ -42,6 +44,8 @@ __all__ = [
     "diff",
     "errors",
     "explore",
+    "list_runs",
+    "open_run",
     "zoo",
 ]
 
@@ -52,12 +56,15 @@ _LAZY = {
     "FakeQuantSite": "qatexplorer.snapshot.records",
     "Graph": "qatexplorer.snapshot.records",
     "ModuleRecord": "qatexplorer.snapshot.records",
+    "OpenedRun": "qatexplorer.training.opened",
     "Session": "qatexplorer.session",
     "SessionEvent": "qatexplorer.session",
     "Snapshot": "qatexplorer.snapshot.records",
     "TrainingConfig": "qatexplorer.training.records",
     "TrainingRun": "qatexplorer.training.run",
     "diff": "qatexplorer.snapshot.diff",
+    "list_runs": "qatexplorer.training.opened",
+    "open_run": "qatexplorer.training.opened",
 }
 
 

@@ -151,7 +151,7 @@ def _locked(folder: Path) -> Lock:
         raise _unusable(folder, error) from error
     status = read_json(folder / STATUS) or {}
     raise BusyError(
-        f"Another process is training in {folder}"
+        f"A run is going on in {folder}"
         + (f" (process {status['pid']} on {status['host']})." if "pid" in status else "."),
         remedy="Stop it there, or from here: open_run(path).ask('stop'); then resume.",
     )
