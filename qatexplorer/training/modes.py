@@ -42,8 +42,8 @@ def fake_quants_off(model: Module) -> None:
 def fake_quants_on(model: Module) -> None:
     """Fake quants round again, on the ranges that their observers have found meanwhile.
 
-    torch's fused fake quant leaves ``scale`` where it was while it is off, and with a frozen
-    observer it would round with that stale scale from then on (pytorch/ao#2138).
+    torch's fused fake quant leaves ``scale`` as it was while it is off, and sets it in its next
+    forward only: until then a look at the model, or a conversion, would see a stale scale.
     """
     module: Any
     for module in fake_quants(model).values():
