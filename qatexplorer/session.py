@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from typing import Any, cast
 
 from qatexplorer import registry
@@ -16,7 +17,7 @@ from qatexplorer.deploy.evaluation import Evaluation
 from qatexplorer.errors import InputError, NoDataError, StageError
 from qatexplorer.histograms import GridHistogram
 from qatexplorer.remembered import as_data, changes_for
-from qatexplorer.sampling import histogram_of
+from qatexplorer.sampling import histograms_of
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.training.checkpoint import CheckpointInfo
 from qatexplorer.training.control import FINAL
@@ -54,6 +55,7 @@ class Session(StageWalk):
     """
 
     _next_look = 0.0
+    _histograms: tuple[Snapshot, Mapping[str, GridHistogram]] | None = None
 
     # -- selection ------------------------------------------------------------------------------
 
@@ -72,17 +74,42 @@ class Session(StageWalk):
         """Histogram, on the quantization grid, of what fake quant ``site`` sees in one forward of
         the example input. Before it has seen data, the range of that forward is used.
 
-        Raises StageError if the stage in view has no such fake quant.
+        The first one at a stage makes those of all fake quants in the same forward; while a run is
+        going on, its newest sample is returned. Raises StageError if the stage in view has no such
+        fake quant, or if it does not run.
         """
         if self.running and self._run is not None:
             samples = [s for s in self._run.history.samples(site) if s.histogram is not None]
             if samples:
                 return cast(GridHistogram, samples[-1].histogram)
-        if site not in self.snapshot.site_by_path:
+        known = self.snapshot.site_by_path.get(site)
+        if known is None:
             raise StageError(f"stage {self._stage!r} has no fake quant {site!r}.", where=site)
-        model = self._bench.view(self._stage, trained=self._trained, own=False)
+        found = self.histograms().get(known.path)
+        if found is None:
+            raise StageError(
+                "this fake quant does not run in a forward of the example input.",
+                where=site,
+                why="It sits in the model, but no data reaches it.",
+                remedy="If its layer runs only sometimes, choose example inputs that reach it.",
+            )
+        return found
+
+    def histograms(self) -> Mapping[str, GridHistogram]:
+        """The histograms of all fake quants of the stage in view that run, by path; one or two
+        forwards the first time, then kept until the model changes."""
         with self._lock:
-            return histogram_of(model, self.options.example_inputs, site)
+            snapshot = self.snapshot
+            if self._histograms is None or self._histograms[0] is not snapshot:
+                model = self._bench.view(self._stage, trained=self._trained, own=False)
+                made = histograms_of(model, self.options.example_inputs) if snapshot.sites else {}
+                self._histograms = (snapshot, made)
+            return self._histograms[1]
+
+    def has_histogram(self, site: str) -> bool:
+        """Whether :meth:`histogram` will answer without running the model."""
+        kept = self._histograms
+        return self.running or (kept is not None and kept[0] is self.snapshot)
 
     # -- training -------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ parameter. Training, and handing a model out, gives that model parameters of its
 from __future__ import annotations
 
 import copy
+import gc
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -78,11 +79,15 @@ class Workbench:
         was before. Raises StageError (ConvertError, Int8RunError) with the place in the user's
         model.
         """
-        if stage == self.flow.int8_stage:
-            built = self.convert_copy(copy_sharing_parameters(self.work))
-            look(built)
-            self.int8 = built.result.model
-            return
+        with _cycles_collected_later():
+            if stage == self.flow.int8_stage:
+                built = self.convert_copy(copy_sharing_parameters(self.work))
+                look(built)
+                self.int8 = built.result.model
+            else:
+                self._prepare(stage, look)
+
+    def _prepare(self, stage: str, look: Callable[[Built], object]) -> None:
         # A model that was handed out stays what its reader took it for, and what the reader has
         # done to it goes on with the walk. Training is what it was handed out for.
         in_readers_hands = self._owns_parameters and stage != self.flow.train_stage
@@ -194,6 +199,19 @@ class Workbench:
     def with_options(self, **changes: Any) -> FlowOptions:
         """The options with some fields replaced."""
         return replace(self.options, **changes)
+
+
+@contextmanager
+def _cycles_collected_later() -> Iterator[None]:
+    """A stage makes thousands of small objects and hardly any garbage; each full collection that
+    they set off goes through all objects of the process, which takes longer than some stages."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 from torch.nn import Module
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from qatexplorer.data import call_model
+from qatexplorer.data import call_model, cloned
 from qatexplorer.deploy.blame import Place, place_of, release_frames
 from qatexplorer.deploy.engine import quantized_engine
 from qatexplorer.deploy.evaluate import evaluation_mode
@@ -56,7 +56,7 @@ def run_int8(model: Module, inputs: Any, engine: str | None = None) -> Any:
     with quantized_engine(engine), evaluation_mode(model):
         try:
             with calls:
-                return call_model(model, inputs)
+                return call_model(model, cloned(inputs))
         except Exception as error:
             failed = int8_error(error, model, calls.failed)
             release_frames(error)

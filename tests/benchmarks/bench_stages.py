@@ -80,6 +80,7 @@ def load(name: str, size: int) -> tuple[nn.Module, torch.Tensor]:
 
 
 def timed(work: Callable[[], Any]) -> float:
+    gc.collect()
     start = time.process_time()
     work()
     return time.process_time() - start
@@ -91,13 +92,11 @@ def run_times(name: str, size: int, repeats: int) -> None:
     runs = session.fusion
     del session
     by_torch(model, runs)
-    theirs, ours, stages = [], [], []
+    theirs, ours = [], []
+    stages: list[dict[str, float]] = []
     for _ in range(repeats):
         theirs.append(timed(lambda: by_torch(model, runs)))
-        start = time.process_time()
-        _, seconds = by_session(model, x)
-        ours.append(time.process_time() - start)
-        stages.append(seconds)
+        ours.append(timed(lambda: stages.append(by_session(model, x)[1])))
     reference, mine = statistics.median(theirs), statistics.median(ours)
     print(f"{name} at {size} px, {repeats} interleaved rounds, {torch.get_num_threads()} thread(s)")
     print(f"  torch's calls   {reference:7.3f} s   ({min(theirs):.3f} .. {max(theirs):.3f})")
@@ -143,6 +142,7 @@ def measure_memory(side: str, name: str, size: int) -> None:
     ctypes.CDLL(None).malloc_trim(0)
     with Peak() as peak:
         kept = by_torch(model, runs) if side == "torch" else by_session(model, x)
+    gc.collect()
     print(peak.peak - peak.start, resident_bytes() - peak.start)
     del kept
 

@@ -74,7 +74,7 @@ def test_a_selection_anywhere_is_seen_everywhere(explorer: Explorer) -> None:
     assert "conv1" in explorer.panes.inspector.panel.html
     explorer.panes.graph.selected = "site:conv1.weight_fake_quant"
     assert explorer.panes.tree.selected == "site:conv1.weight_fake_quant"
-    assert explorer.panes.inspector.slots["histogram"].plot.figure["data"]
+    until(lambda: explorer.panes.inspector.slots["histogram"].plot.figure.get("data"))
     assert "fake quant" in explorer.panes.inspector.details.html
     session.select("module:fc")
     assert explorer.panes.tree.selected == explorer.panes.inspector.selected == "module:fc"

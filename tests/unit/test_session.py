@@ -207,6 +207,7 @@ def world() -> list[Any]:
         torch.backends.quantized.engine,
         torch.get_num_threads(),
         torch.is_grad_enabled(),
+        gc.isenabled(),
         torch.get_default_dtype(),
     ]
 
