@@ -46,6 +46,7 @@ __all__ = [
     "explore",
     "list_runs",
     "open_run",
+    "running",
     "zoo",
 ]
 
@@ -82,11 +83,22 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+def running() -> tuple[Session, ...]:
+    """Sessions of this kernel that train now or stand in a pause.
+
+    A training goes on when its page is closed: ``qx.explore(qx.running()[0])`` shows it again.
+    """
+    from qatexplorer.registry import training
+
+    return training()
+
+
 def explore(model: Any = None, example_inputs: Any = None, **settings: Any) -> Explorer:
     """The explorer as a widget: the last line of a notebook cell shows it.
 
     Args:
-        model: your ``torch.nn.Module`` (copied, never changed); None opens an embedded example.
+        model: your ``torch.nn.Module`` (copied, never changed); None opens an embedded example; a
+            :class:`Session` that exists is shown as it is, its training too (:func:`running`).
         example_inputs: what you would pass to the model: tensor, tuple or dict.
         settings: ``data=``, ``qconfig=``, … as for :class:`Session`; ``suggested=`` fills the
             fields of the training panel, ``example=`` names the embedded example.

@@ -257,3 +257,27 @@ def test_names_of_users_are_escaped(tmp_path: Path) -> None:
     assert "<img" not in html
     about = json.loads((run_dir / "run.json").read_text())
     assert about["config"]["epochs"] == 1
+
+
+def test_the_explorer_shows_a_session_that_trains_and_its_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qatexplorer.training import checkpoint
+
+    def full(path: Path, tensors: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    session = new_session()
+    run = session.start_training(epochs=100_000, run_dir=tmp_path)
+    try:
+        until(lambda: run.history.steps)
+        assert session in qx.running()
+        explorer = qx.explore(session)
+        assert explorer.session is session
+        assert "running" in explorer.training.words.value
+        assert not explorer.training.stop.disabled
+        monkeypatch.setattr(checkpoint, "_write_tensors", full)
+        until(lambda: "disk is full" in explorer.message.html)
+    finally:
+        run.stop()
+    assert session not in qx.running()
