@@ -82,6 +82,10 @@ class Lock:
             self._file = None
             _held.discard(self._path)
 
+    def __del__(self) -> None:
+        # A run that was made and never started.
+        self.release()
+
 
 def is_held(path: Path) -> bool:
     """Whether a living process holds the lock at ``path``."""

@@ -6,7 +6,9 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -188,13 +190,22 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         return
     with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                yield row
+        while lines := list(islice(file, 500)):
+            yield from (row for row in _parsed(lines) if isinstance(row, dict))
+
+
+def _parsed(lines: list[str]) -> list[Any]:
+    try:
+        # One call for many lines takes half the time of a call for each.
+        found: list[Any] = json.loads(f"[{','.join(lines)}]")
+        return found
+    except ValueError:
+        pass
+    rows = []
+    for line in lines:
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
 
 
 def _ends_torn(path: Path) -> bool:

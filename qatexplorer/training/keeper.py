@@ -50,12 +50,14 @@ class Keeper:
         self.trouble: CheckpointError | None = None
         self._last: tuple[Position, Path] | None = None
         self._asked = time.monotonic()
+        self._history: History | None = None
 
     def attach(self, history: History, saved: Saved | None) -> None:
         """Append what ``history`` gets from now on; what came after ``saved`` is void."""
         if saved is not None:
             self._journal.went_back(saved.position.step, saved.position.epoch)
         history.sink = self._journal.record
+        self._history = history
 
     def due(self, step: int) -> bool:
         """Whether ``step`` steps are a moment for a checkpoint."""
@@ -111,6 +113,8 @@ class Keeper:
         return self.folder.wish()
 
     def close(self) -> None:
+        if self._history is not None:
+            self._history.sink = None
         self._journal.close()
         self.folder.close()
 

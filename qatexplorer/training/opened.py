@@ -11,7 +11,12 @@ from torch.nn import Module
 
 from qatexplorer.errors import InputError, RunFolderError
 from qatexplorer.training.capture import load_model
-from qatexplorer.training.checkpoint import CheckpointInfo, list_checkpoints, read_checkpoint
+from qatexplorer.training.checkpoint import (
+    CheckpointInfo,
+    Position,
+    list_checkpoints,
+    read_checkpoint,
+)
 from qatexplorer.training.config import TrainingConfig
 from qatexplorer.training.files import is_held, read_json
 from qatexplorer.training.folder import ABOUT, CHECKPOINTS, LOCK, STATUS, Wish, ask, read_about
@@ -156,17 +161,20 @@ def list_runs(root: str | os.PathLike[str]) -> tuple[RunLine, ...]:
             continue
         status = read_json(folder / STATUS) or {}
         config = about.get("config", {})
+        kept = list_checkpoints(folder / CHECKPOINTS)
+        # A killed process has not left word of its last steps.
+        last = kept[-1].position if kept else Position()
         found.append(
             RunLine(
                 folder,
                 _state(folder, status),
                 str(about.get("created", "")),
                 str(about.get("model", "")),
-                int(status.get("step", 0)),
-                int(status.get("epoch", 0)),
+                max(int(status.get("step", 0)), last.step),
+                max(int(status.get("epoch", 0)), last.epoch),
                 int(config.get("epochs", 0)),
                 status.get("loss"),
-                len(list_checkpoints(folder / CHECKPOINTS)),
+                len(kept),
             )
         )
     return tuple(sorted(found, key=lambda line: (line.created, line.path.name), reverse=True))

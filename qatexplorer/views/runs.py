@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qatexplorer.training.opened import OpenedRun, OpenState, RunLine
-from qatexplorer.views.html import Html, code, join, tag, terms
+from qatexplorer.views.html import Html, code, folded, join, tag, terms
 from qatexplorer.views.names import number
 
 _MARKS: dict[OpenState, str] = {
@@ -65,8 +65,8 @@ def run_html(run: OpenedRun) -> Html:
     ]
     if run.state in ("running", "paused") and "pid" in status:
         rows.append(("Trained by", f"process {status['pid']} on {status.get('host', '?')}"))
-    settings = terms(_set(run.about.get("config", {})))
-    return tag("div", terms(rows), _error(status.get("error")), tag("h4", "Settings"), settings)
+    settings = folded("Settings of the run", terms(_set(run.about.get("config", {}))))
+    return tag("div", terms(rows), _error(status.get("error")), settings)
 
 
 def _checkpoint(info: Any) -> str | None:

@@ -51,7 +51,7 @@ class RunsPanel(widgets.VBox):
         self.folder = widgets.Text(DEFAULT_FOLDER, continuous_update=False)
         self.folder.tooltip = "Folder of runs; each run gets a folder of its own below it"
         self.refresh = button("Refresh", "Read the folder again")
-        self.list = labelled(widgets.Select(options=[], rows=6), "Runs", width="100%")
+        self.list = labelled(widgets.Select(options=[], rows=4), "Runs", width="99%")
         self.resume = button("Resume", "Go on from the last checkpoint", primary=True)
         self.attach = button("Show its session", "The run goes on in this kernel: show it here")
         self.pause = button("Pause there", "Ask the kernel that trains it to stand still")
