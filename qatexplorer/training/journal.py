@@ -28,13 +28,13 @@ SAMPLES_EVERY_S = 1.0
 SAMPLES_BYTES = 16 << 20
 MAX_WAITING = 20_000
 
-_KINDS: dict[str, type] = {
-    "step": StepRecord,
-    "epoch": EpochRecord,
-    "marker": Marker,
-    "sample": SiteSample,
+_HISTOGRAM = ',"histogram":'
+_NAMES: dict[type, str] = {
+    StepRecord: "step",
+    EpochRecord: "epoch",
+    Marker: "marker",
+    SiteSample: "sample",
 }
-_NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
 class Appender:
@@ -143,55 +143,70 @@ class Journal:
 
 
 def to_line(record: Record) -> str:
-    """One line of JSON, without its end."""
-    name = _NAMES[type(record)]
-    if isinstance(record, SiteSample):
-        return json.dumps({"t": name, **asdict(record)}, separators=(",", ":"))
+    """One line of JSON, without its end; the histogram of a sample comes last."""
     values = {f.name: getattr(record, f.name) for f in fields(record)}
-    return json.dumps({"t": name, **values}, separators=(",", ":"))
+    histogram = values.pop("histogram", None)
+    line = _dumps({"t": _NAMES[type(record)], **values})
+    if histogram is None:
+        return line
+    return f"{line[:-1]}{_HISTOGRAM}{_dumps(asdict(histogram))}}}"
 
 
 def read_history(folder: Path, metric_name: str, baseline: float | None) -> History:
     """The history of the run in ``folder``. Lines that a crash has torn are left out."""
     history = History(metric_name, baseline)
-    for name in (CURVES, SAMPLES):
-        for row in _rows(folder / name):
-            kind = row.pop("t", None)
-            try:
-                if kind == "step":
-                    history.add_step(StepRecord(**row))
-                elif kind == "epoch":
-                    history.add_epoch(EpochRecord(**row))
-                elif kind == "marker":
-                    history.add_marker(Marker(**row))
-                elif kind == "sample":
-                    history.add_samples([_sample_of(row)])
-                elif kind == "back" and name == CURVES:
-                    history.go_back(row["step"], row["epoch"])
-                elif kind == "back":
-                    history.samples_back(row["step"])
-            except (TypeError, KeyError, ValueError):
-                continue
+    for row in _rows(folder / CURVES):
+        kind = row.pop("t", None)
+        with suppress(TypeError, KeyError):
+            if kind == "step":
+                history.add_step(StepRecord(**row))
+            elif kind == "epoch":
+                history.add_epoch(EpochRecord(**row))
+            elif kind == "marker":
+                history.add_marker(Marker(**row))
+            elif kind == "back":
+                history.go_back(row["step"], row["epoch"])
+    _read_samples(folder / SAMPLES, history)
     return history
 
 
-def _sample_of(row: dict[str, Any]) -> SiteSample:
-    row = {key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}
-    found = row.get("histogram")
-    if found is not None:
+def _read_samples(path: Path, history: History) -> None:
+    # Histograms are nearly all of the file and most are too old to be kept: they stay text until
+    # the history has chosen.
+    for line in _lines(path):
+        head, found, histogram = line.rstrip("\n").partition(_HISTOGRAM)
+        with suppress(ValueError, TypeError, KeyError):
+            row = json.loads(f"{head}}}" if found else head)
+            if row.pop("t", None) == "back":
+                history.samples_back(row["step"])
+            elif not found or histogram.endswith("}}"):
+                values = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+                kept: Any = histogram[:-1] or None
+                history.add_samples([SiteSample(**values, histogram=kept)])
+    history.open_histograms(_histogram_of)
+
+
+def _histogram_of(text: Any) -> GridHistogram | None:
+    try:
+        found = json.loads(text)
         values: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in found.items()
         }
-        row["histogram"] = GridHistogram(**values)
-    return SiteSample(**row)
+        return GridHistogram(**values)
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def _lines(path: Path) -> Iterator[str]:
+    if path.is_file():
+        with open(path, encoding="utf-8", errors="replace") as file:
+            yield from file
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.is_file():
-        return
-    with open(path, encoding="utf-8", errors="replace") as file:
-        while lines := list(islice(file, 500)):
-            yield from (row for row in _parsed(lines) if isinstance(row, dict))
+    lines = _lines(path)
+    while block := list(islice(lines, 500)):
+        yield from (row for row in _parsed(block) if isinstance(row, dict))
 
 
 def _parsed(lines: list[str]) -> list[Any]:
@@ -206,6 +221,10 @@ def _parsed(lines: list[str]) -> list[Any]:
         with suppress(ValueError):
             rows.append(json.loads(line))
     return rows
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _ends_torn(path: Path) -> bool:

@@ -227,6 +227,15 @@ class History:
             self._markers = [m for m in self._markers if m.step <= step and m.epoch <= epoch]
         self.samples_back(step)
 
+    def open_histograms(self, opened: Callable[[Any], GridHistogram | None]) -> None:
+        """Replace the histogram of every sample that has one by ``opened(histogram)``."""
+        with self._lock:
+            for path, samples in self._sites.items():
+                self._sites[path] = [
+                    s if s.histogram is None else replace(s, histogram=opened(s.histogram))
+                    for s in samples
+                ]
+
     def samples_back(self, step: int) -> None:
         """Forget the samples taken in step ``step`` and later."""
         with self._lock:
