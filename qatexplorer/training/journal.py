@@ -180,7 +180,9 @@ def _read_samples(path: Path, history: History) -> None:
             if row.pop("t", None) == "back":
                 history.samples_back(row["step"])
             elif not found or histogram.endswith("}}"):
-                values = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+                values: dict[str, Any] = {
+                    k: tuple(v) if isinstance(v, list) else v for k, v in row.items()
+                }
                 kept: Any = histogram[:-1] or None
                 history.add_samples([SiteSample(**values, histogram=kept)])
     history.open_histograms(_histogram_of)
