@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from qatexplorer.session import Session, SessionEvent
     from qatexplorer.snapshot.diff import Diff, diff
     from qatexplorer.snapshot.records import FakeQuantSite, Graph, ModuleRecord, Snapshot
+    from qatexplorer.training.opened import OpenedRun, list_runs, open_run
     from qatexplorer.training.records import TrainingConfig
     from qatexplorer.training.run import TrainingRun
     from qatexplorer.widgets.explorer import Explorer
@@ -34,6 +35,7 @@ __all__ = [
     "Graph",
     "Ledger",
     "ModuleRecord",
+    "OpenedRun",
     "QatExplorerError",
     "Session",
     "SessionEvent",
@@ -45,6 +47,9 @@ __all__ = [
     "errors",
     "explore",
     "ledger_of",
+    "list_runs",
+    "open_run",
+    "running",
     "zoo",
 ]
 
@@ -56,6 +61,7 @@ _LAZY = {
     "Graph": "qatexplorer.snapshot.records",
     "Ledger": "qatexplorer.ledger",
     "ModuleRecord": "qatexplorer.snapshot.records",
+    "OpenedRun": "qatexplorer.training.opened",
     "Session": "qatexplorer.session",
     "SessionEvent": "qatexplorer.session",
     "Snapshot": "qatexplorer.snapshot.records",
@@ -63,6 +69,8 @@ _LAZY = {
     "TrainingRun": "qatexplorer.training.run",
     "diff": "qatexplorer.snapshot.diff",
     "ledger_of": "qatexplorer.ledger",
+    "list_runs": "qatexplorer.training.opened",
+    "open_run": "qatexplorer.training.opened",
 }
 
 
@@ -80,11 +88,22 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+def running() -> tuple[Session, ...]:
+    """Sessions of this kernel that train now or stand in a pause.
+
+    A training goes on when its page is closed: ``qx.explore(qx.running()[0])`` shows it again.
+    """
+    from qatexplorer.registry import training
+
+    return training()
+
+
 def explore(model: Any = None, example_inputs: Any = None, **settings: Any) -> Explorer:
     """The explorer as a widget: the last line of a notebook cell shows it.
 
     Args:
-        model: your ``torch.nn.Module`` (copied, never changed); None opens an embedded example.
+        model: your ``torch.nn.Module`` (copied, never changed); None opens an embedded example; a
+            :class:`Session` that exists is shown as it is, its training too (:func:`running`).
         example_inputs: what you would pass to the model: tensor, tuple or dict.
         settings: ``data=``, ``qconfig=``, … as for :class:`Session`; ``suggested=`` fills the
             fields of the training panel, ``example=`` names the embedded example.

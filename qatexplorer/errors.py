@@ -157,6 +157,14 @@ class DivergedError(TrainingError):
     """The loss is NaN or infinite; ``where`` is the first module whose output is not finite."""
 
 
+class CheckpointError(TrainingError):
+    """A checkpoint cannot be written, read, or put into this model."""
+
+
+class RunFolderError(InputError):
+    """A folder holds no run, holds one already, or cannot be written."""
+
+
 class BusyError(QatExplorerError):
     """The session cannot change while a training run is going on."""
 

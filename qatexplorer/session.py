@@ -6,10 +6,12 @@ imported, so scripts and CI use the very same object.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from typing import Any, cast
 
+from qatexplorer import registry
 from qatexplorer.configured import Configured
 from qatexplorer.data import Data
 from qatexplorer.deploy.evaluation import Evaluation
@@ -17,9 +19,13 @@ from qatexplorer.errors import InputError, NoDataError, StageError
 from qatexplorer.histograms import GridHistogram
 from qatexplorer.ledger.of_session import kept_ledger, session_ledger
 from qatexplorer.ledger.records import Ledger
+from qatexplorer.remembered import as_data, changes_for
 from qatexplorer.sampling import histograms_of
 from qatexplorer.snapshot.records import Snapshot
+from qatexplorer.training.checkpoint import CheckpointInfo
 from qatexplorer.training.control import FINAL
+from qatexplorer.training.keeper import Saved
+from qatexplorer.training.opened import open_run
 from qatexplorer.training.records import Progress, TrainingConfig
 from qatexplorer.training.run import TrainingRun
 from qatexplorer.walk import SessionEvent
@@ -144,26 +150,68 @@ class Session(Configured):
         """The newest training run, None before the first."""
         return self._run
 
-    def start_training(self, epochs: int = 3, **settings: Any) -> TrainingRun:
+    def start_training(
+        self, epochs: int = 3, *, run_dir: str | os.PathLike[str] | None = None, **settings: Any
+    ) -> TrainingRun:
         """Train in the background, going to the train stage first if need be.
 
         Args:
             epochs: passes over the training data.
+            run_dir: new folder to keep curves and checkpoints in, for :meth:`resume`; None keeps
+                nothing on disk.
             settings: fields of :class:`~qatexplorer.training.records.TrainingConfig`.
 
-        Raises NoDataError, BusyError, InputError, and what :meth:`goto` raises.
+        Raises NoDataError, BusyError, InputError (RunFolderError), and what :meth:`goto` raises.
         """
-        return self._new_run(epochs, settings).start()
+        return self._new_run(epochs, run_dir, settings).start()
 
-    def train(self, epochs: int = 3, **settings: Any) -> TrainingRun:
+    def train(
+        self, epochs: int = 3, *, run_dir: str | os.PathLike[str] | None = None, **settings: Any
+    ) -> TrainingRun:
         """The same in the foreground, for scripts. Raises the run's error if it fails."""
-        run = self._new_run(epochs, settings).run()
-        if run.error is not None:
-            raise run.error
-        return run
+        return _in_front(self._new_run(epochs, run_dir, settings))
 
-    def _new_run(self, epochs: int, settings: dict[str, Any]) -> TrainingRun:
-        data = self._require_data("training")
+    def resume(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        checkpoint: CheckpointInfo | None = None,
+        background: bool = True,
+        **changes: Any,
+    ) -> TrainingRun:
+        """Go on with the run kept in folder ``path``, from its last checkpoint.
+
+        With the same model and data the losses are those of an unbroken run, bit for bit on the
+        CPU. Stubs, fusion and a qconfig by name are set to what the run had, which starts the
+        walk again if they differ.
+
+        Args:
+            path: the ``run_dir`` of the run, of this process or of one that is gone.
+            checkpoint: another one of ``open_run(path).checkpoints``.
+            background: False trains here and now, and raises the run's error if it fails.
+            changes: settings to change, such as more ``epochs``; an ``optimizer`` or ``scheduler``
+                of your own must be passed again, since no code is kept on disk.
+
+        Raises RunFolderError, CheckpointError, BusyError, InputError, NoDataError.
+        """
+        self._require_data("training")
+        opened = open_run(path)
+        config = opened.config(**changes)
+        with self._lock:
+            self._require_idle("resume a run")
+            saved = opened.read(checkpoint)
+            wanted = changes_for(self.options, opened.about.get("session", {}))
+            if wanted:
+                self.configure(**wanted)
+            run = self._make_run(config, opened.path, saved)
+            self._refresh_train_snapshot()
+        self._emit("run", run)
+        return run.start() if background else _in_front(run)
+
+    def _new_run(
+        self, epochs: int, run_dir: str | os.PathLike[str] | None, settings: dict[str, Any]
+    ) -> TrainingRun:
+        self._require_data("training")
         try:
             config = TrainingConfig(epochs=epochs, **settings)
         except TypeError as error:
@@ -173,21 +221,33 @@ class Session(Configured):
             ) from error
         with self._lock:
             self._require_idle("start another run")
-            self.goto(self.flow.train_stage)
-            self._forget_converted()
-            baseline = self._assessor.float_metric()
-            run = TrainingRun(
-                self._bench.own_work(),
-                data,
-                config,
-                loss=self.loss,
-                metric=self.metric,
-                baseline=baseline,
-            )
-            self._run, self._trained = run, True
-            self._next_look = 0.0
-            run.signal.subscribe(self._on_progress)
+            run = self._make_run(config, run_dir, None)
         self._emit("run", run)
+        return run
+
+    def _make_run(
+        self,
+        config: TrainingConfig,
+        run_dir: str | os.PathLike[str] | None,
+        saved: Saved | None,
+    ) -> TrainingRun:
+        self.goto(self.flow.train_stage)
+        self._forget_converted()
+        run = TrainingRun(
+            self._bench.own_work(),
+            self._require_data("training"),
+            config,
+            loss=self.loss,
+            metric=self.metric,
+            baseline=None if saved else self._assessor.float_metric(),
+            run_dir=run_dir,
+            saved=saved,
+            about={"session": as_data(self.options)},
+        )
+        self._run, self._trained = run, True
+        self._next_look = 0.0
+        run.signal.subscribe(self._on_progress)
+        registry.remember(self)
         return run
 
     def _on_progress(self, progress: Progress) -> None:
@@ -250,3 +310,10 @@ class Session(Configured):
                 remedy="Pass data={'train': loader, 'eval': loader} of (input, target) batches.",
             )
         return self.data
+
+
+def _in_front(run: TrainingRun) -> TrainingRun:
+    run.run()
+    if run.error is not None:
+        raise run.error
+    return run

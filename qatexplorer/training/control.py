@@ -10,6 +10,7 @@ from typing import Literal
 from qatexplorer.training.records import RunState
 
 FINAL: tuple[RunState, ...] = ("stopped", "finished", "failed")
+IDLE_S = 0.5
 
 
 class Control:
@@ -85,19 +86,28 @@ class Control:
             if timeout and self._started and threading.get_ident() != self._thread:
                 self._changed.wait_for(lambda: self._state in reached[wish], timeout)
 
-    def should_stop(self, on_pause: Callable[[bool], None]) -> bool:
+    def should_stop(
+        self,
+        on_pause: Callable[[bool], None],
+        standing: Callable[[], None],
+        idle: Callable[[], None],
+    ) -> bool:
         """Called by the loop between two steps: sleeps through a pause; True is a stop.
 
-        ``on_pause`` is called with True before the pause and with False when training goes on.
+        ``on_pause`` is called with True before the pause and with False when training goes on;
+        ``standing`` once in the pause, after it was told; ``idle`` about twice a second in it.
         """
         if self._wish == "run":
             return False
         if self._wish == "pause":
             on_pause(True)
             self.become("paused")
-            with self._changed:
-                while self._wish == "pause":
-                    self._changed.wait()
+            standing()
+            while self._wish == "pause":
+                with self._changed:
+                    if self._wish == "pause":
+                        self._changed.wait(IDLE_S)
+                idle()
             if self._wish == "run":
                 on_pause(False)
                 self.become("running")

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import Module
-from torch.nn import functional as F
-from torch.optim import Optimizer
 
-from qatexplorer.data import Data, call_model, main_output
+from qatexplorer.data import Data, call_model
 from qatexplorer.deploy.blame import release_frames
 from qatexplorer.deploy.evaluate import Metric, MetricValue, batch_size, evaluate
 from qatexplorer.errors import InputError, NoDataError, TrainingError
 from qatexplorer.training import diagnose
-from qatexplorer.training.modes import (
-    BufferBackup,
-    ModelBackup,
-    all_finite,
-    freeze_observers,
-    train_mode,
-)
+from qatexplorer.training.batches import length, pair, skip
+from qatexplorer.training.checkpoint import Position
+from qatexplorer.training.codec import pack, unpack
+from qatexplorer.training.keeper import Keeper, Saved
+from qatexplorer.training.modes import BufferBackup, ModelBackup, all_finite
+from qatexplorer.training.objective import Loss, default_loss
+from qatexplorer.training.pace import Pace
 from qatexplorer.training.records import (
     EpochRecord,
     History,
@@ -37,21 +34,17 @@ from qatexplorer.training.records import (
     TrainingConfig,
 )
 from qatexplorer.training.rng import OwnRandomState
+from qatexplorer.training.schedules import Switches, announce
+from qatexplorer.training.state import Parts, Sums
 from qatexplorer.training.telemetry import Sampler
-
-Loss = Callable[[Any, Any], Tensor]
-
-
-def default_loss(output: Any, target: Any) -> Tensor:
-    """Cross entropy of the main output, shape (N, classes, …), and class indices (N, …)."""
-    return F.cross_entropy(main_output(output), target)
 
 
 class Loop:
     """One run over ``config.epochs`` epochs, on the calling thread.
 
     ``should_stop`` is asked between any two steps and sleeps through pauses; ``report`` is called
-    after each step and evaluation batch.
+    after each step and evaluation batch. With ``saved`` the run goes on from a checkpoint, and
+    with ``keeper`` it leaves checkpoints.
     """
 
     def __init__(
@@ -64,21 +57,29 @@ class Loop:
         history: History,
         should_stop: Callable[[], bool],
         report: Callable[[], None],
+        keeper: Keeper | None = None,
+        saved: Saved | None = None,
     ) -> None:
+        if loss is not None and config.label_smoothing:
+            raise InputError(
+                "label_smoothing belongs to the default loss, and a loss was given.",
+                remedy="Smooth in your loss: torch's cross_entropy takes label_smoothing=.",
+            )
         self.model, self.data, self.config = model, data, config
-        self.loss, self.metric, self.history = loss or default_loss, metric, history
+        self.loss = loss or partial(default_loss, label_smoothing=config.label_smoothing)
+        self.metric, self.history = metric, history
+        self.keeper, self._saved = keeper, saved
         self._should_stop, self._report = should_stop, report
         self.step = self.epoch = self.batch = 0
         self.last_loss: float | None = None
         self.phase = "start"
         self._detail = ""
-        self._paused_s = self._paused_since = 0.0
         self._in_hand: tuple[Any, Any] = (None, None)
-        self.steps_per_epoch = _length(data.train)
-        self._step_times: deque[float] = deque(maxlen=50)
-        self._eval_s = 0.0
-        self._evaluating_since: float | None = None
+        self.steps_per_epoch = length(data.train)
+        self._pace, self._sums = Pace(), Sums()
+        self._trained, self._whole, self._skipping = False, True, False
         self._sampler = Sampler(model, config.telemetry_paths, config.max_samples)
+        self._switches = Switches(config, model)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         if not self._parameters:
             raise TrainingError(
@@ -87,95 +88,194 @@ class Loop:
                 remedy="Train the prepared model, before convert.",
             )
         self._random = OwnRandomState(config.seed, (data.train, data.eval))
+        self._epoch_random: Any = None
+        self._glance: Any = None
+        self._parts: Parts | None = None
+        if saved is not None:
+            self._load(saved)
 
     def run(self) -> bool:
         """Train. Returns True if it was stopped. Raises TrainingError; the model stays usable."""
-        self._optimizer = self._make_optimizer()
+        parts = self.parts
+        if self._saved is None:
+            announce(self.config, self.mark)
+        else:
+            self.mark("resumed from checkpoint")
         self._buffers, self._epoch_start = BufferBackup(self.model), ModelBackup(self.model)
         try:
             with self._random.inside():
-                for epoch in range(self.config.epochs):
-                    self.epoch = epoch
-                    if self._run_epoch():
-                        return True
-            return False
+                stopped = any(self._run_epoch(e) for e in range(self.epoch, self.config.epochs))
+            parts.average.put()
+            return stopped
         except KeyboardInterrupt:
             self._undo_half_a_step()
+            self._rescue("interrupted")
+            parts.average.put()
             raise
         except Exception as error:
             failed = self._failure(error)
             release_frames(error)
+            self._rescue("failed")
             if failed is error:
                 raise
             raise failed from error
         finally:
             self._in_hand = (None, None)
-            self._optimizer.zero_grad(set_to_none=True)
+            self._switches.end()
+            parts.optimizer.zero_grad(set_to_none=True)
+
+    @property
+    def parts(self) -> Parts:
+        if self._parts is None:
+            total = self.steps_per_epoch * self.config.epochs
+            self._parts = Parts(self.config, self.model, self._parameters, total)
+        return self._parts
 
     def eta_s(self) -> float | None:
         """Seconds left: median step time and measured evaluation time; None before any step."""
-        if not self._step_times or not self.steps_per_epoch:
+        if not self.steps_per_epoch:
             return None
-        left = max(0, self.steps_per_epoch * self.config.epochs - self.step)
-        evaluations = self.config.epochs - len(self.history.epochs)
-        spent = 0.0
-        if self._evaluating_since is not None:
-            spent = min(self._eval_s, time.perf_counter() - self._evaluating_since)
-        seconds = left * statistics.median(self._step_times) + evaluations * self._eval_s - spent
-        return max(0.0, seconds)
+        epochs = self.config.epochs
+        left = self.steps_per_epoch * epochs - self.step
+        return self._pace.eta_s(left, epochs - len(self.history.epochs))
 
-    def mark(self, kind: MarkerKind) -> None:
-        self.history.add_marker(Marker(self.step, self.epoch, kind))
+    def mark(self, kind: MarkerKind, note: str = "") -> None:
+        self.history.add_marker(Marker(self.step, self.epoch, kind, note))
 
-    def _make_optimizer(self) -> Optimizer:
-        make = self.config.optimizer
-        try:
-            if make is not None:
-                return make(self._parameters)
-            return torch.optim.Adam(self._parameters, lr=self.config.lr)
-        except Exception as error:
-            raise TrainingError(
-                "The optimizer cannot be made.",
-                why=f"{type(error).__name__}: {error}",
-                remedy="optimizer= is called with the list of parameters, for example "
-                "lambda parameters: torch.optim.SGD(parameters, lr=1e-3, momentum=0.9).",
-            ) from error
-
-    def _run_epoch(self) -> bool:
+    def _run_epoch(self, epoch: int) -> bool:
         started = time.perf_counter()
-        frozen = self._freeze()
-        train_mode(self.model, frozen[1])
+        self._pace.paused_s = 0.0
+        self.epoch = epoch
+        again, self._saved = self._saved is not None, None
+        if again:
+            frozen = self._switches.set_modes(epoch)
+        else:
+            self.batch, self._sums, self._trained = 0, Sums(), False
+            frozen = self._switches.begin_epoch(epoch, self.mark)
+            self._epoch_random = self._random.now()
         self._epoch_start.save()
-        self.batch, total, samples = 0, 0.0, 0
-        self._paused_s = 0.0
+        sums, before = self._sums, self._sums.seconds
+
+        def spent() -> float:
+            return before + time.perf_counter() - started - self._pace.paused_s
+
+        if not self._trained and self._train(self._batches(again), spent):
+            return True
+        value = self._evaluate()
+        self.history.add_epoch(
+            EpochRecord(
+                epoch=epoch,
+                train_loss=sums.mean,
+                metric=value.value if value.complete else None,
+                seconds=spent(),
+                observers_frozen=frozen[0],
+                bn_frozen=frozen[1],
+                lr=sums.lr,
+            )
+        )
+        if value.complete and self.keeper is not None:
+            self.keeper.note_metric(value.value)
+        return not value.complete
+
+    def _train(self, batches: Iterator[Any], spent: Callable[[], float]) -> bool:
+        """The steps of an epoch; True if it was stopped before their end."""
+        sums, parts = self._sums, self.parts
         self.phase = "data"
-        batches = iter(self.data.train)
         while not self._should_stop():
             record = self._next_step(batches)
             if record is None:
                 break
             self.history.add_step(record)
-            total += record.loss * record.samples
-            samples += record.samples
+            sums.loss += record.loss * record.samples
+            sums.samples += record.samples
+            sums.lr = record.lr
             self.step += 1
             self.batch += 1
+            parts.rate.after_step(self.mark)
+            self._whole = True
+            sums.seconds = spent()
             self._report()
+            # The last step of an epoch is followed by a checkpoint in any case.
+            if self.batch != self.steps_per_epoch and self._due():
+                self.save("interval")
         else:
+            self.save("stopped")
             return True
         self._check_length()
-        value = self._evaluate()
-        self.history.add_epoch(
-            EpochRecord(
-                epoch=self.epoch,
-                train_loss=total / max(samples, 1),
-                metric=value.value if value.complete else None,
-                seconds=time.perf_counter() - started - self._paused_s,
-                observers_frozen=frozen[0],
-                bn_frozen=frozen[1],
-                lr=float(self._optimizer.param_groups[0]["lr"]),
+        self._trained = True
+        parts.rate.after_epoch(self.mark, sums.mean)
+        self.save("end of epoch")
+        return False
+
+    # -- checkpoints ----------------------------------------------------------------------------
+
+    def save(self, reason: str) -> None:
+        """Leave a checkpoint of this moment between two steps, if there is a keeper.
+
+        While evaluating, and while skipping what was trained before, the last one is this moment.
+        """
+        if self.keeper is None or self.phase == "evaluation" or self._skipping:
+            return
+        self._save(reason, self._random.now())
+
+    def _due(self) -> bool:
+        return self.keeper is not None and self.keeper.due(self.step)
+
+    def _save(self, reason: str, random: Any) -> None:
+        assert self.keeper is not None
+        position = Position(self.step, self.epoch, self.batch, self._trained)
+        where = f"epoch {self.epoch}, batch {self.batch}"
+
+        def state(tensors: dict[str, Tensor]) -> dict[str, Any]:
+            return {
+                **self.parts.save(tensors),
+                "random": pack((random, self._epoch_random), "random", tensors),
+                "sums": asdict(self._sums),
+                "steps_per_epoch": self.steps_per_epoch,
+                "last_loss": self.last_loss,
+            }
+
+        if not self.keeper.save(position, reason, state, where):
+            self.mark("checkpoint failed")
+
+    def _rescue(self, reason: str) -> None:
+        """A checkpoint of the last whole step, if the model still holds it."""
+        between = self.phase not in ("evaluation", "start") and not self._skipping
+        if self.keeper is not None and self._whole and between:
+            glance = self._glance
+            self._save(reason, self._random.rewound(glance) if glance else self._random.now())
+
+    def _load(self, saved: Saved) -> None:
+        position, tree, tensors = saved.position, saved.tree, saved.tensors
+        if position.epoch >= self.config.epochs:
+            raise InputError(
+                f"The checkpoint is in epoch {position.epoch}, and epochs is {self.config.epochs}.",
+                remedy="Pass more epochs= to train on.",
             )
-        )
-        return not value.complete
+        now, self._epoch_random = unpack(tree["random"], tensors)
+        self._random.become(now)
+        self.parts.load(tree, tensors)
+        self._sums = Sums(**tree["sums"])
+        self.step, self.epoch, self.batch = position.step, position.epoch, position.batch
+        self._trained, self.last_loss = position.trained, tree["last_loss"]
+        self.steps_per_epoch = self.steps_per_epoch or tree["steps_per_epoch"]
+
+    def _batches(self, again: bool) -> Iterator[Any]:
+        """The batches of an epoch; ``again`` are those that are still to be trained on.
+
+        The loader starts with the random state that it started the epoch with, so that a sampler
+        gives the same order, and what was trained on is drawn and thrown away.
+        """
+        self.phase = "data"
+        if not again:
+            return iter(self.data.train)
+        now = self._random.now()
+        self._random.become(self._epoch_random)
+        self._skipping = True
+        batches = iter(self.data.train)
+        self._skipping = not skip(batches, self.batch, self.epoch, self._should_stop)
+        self._random.become(now)
+        return batches
 
     def outside(self) -> AbstractContextManager[None]:
         """For what is not training (a pause, subscribers): random numbers are the user's."""
@@ -184,37 +284,27 @@ class Loop:
     def pausing(self, begins: bool) -> None:
         """A pause begins or ends; its time counts for no epoch."""
         self.mark("paused" if begins else "resumed")
+        self._pace.pausing(begins)
         if begins:
-            self._paused_since = time.perf_counter()
             self._random.leave()
         else:
-            self._paused_s += time.perf_counter() - self._paused_since
             self._random.enter()
-
-    def _freeze(self) -> tuple[bool, bool]:
-        observers, batch_norm = self.config.freeze_observer_epoch, self.config.freeze_bn_epoch
-        if self.epoch == observers:
-            freeze_observers(self.model)
-            self.mark("observers frozen")
-        if self.epoch == batch_norm:
-            self.mark("batch-norm statistics frozen")
-        return (
-            observers is not None and self.epoch >= observers,
-            batch_norm is not None and self.epoch >= batch_norm,
-        )
 
     def _next_step(self, batches: Iterator[Any]) -> StepRecord | None:
         started = time.perf_counter()
         self.phase = "data"
+        if self.keeper is not None:
+            self._glance = self._random.glance()
         try:
             batch = next(batches)
         except StopIteration:
+            self._glance = None
             return None
-        inputs, target = self._in_hand = _pair(batch)
-        every = self.config.telemetry_every
+        inputs, target = self._in_hand = pair(batch)
+        parts, every = self.parts, self.config.telemetry_every
         watched = bool(every) and self.step % every == 0
         self._buffers.save()
-        self._optimizer.zero_grad(set_to_none=True)
+        parts.optimizer.zero_grad(set_to_none=True)
         self.phase = "forward"
         with self._sampler.watching(self.step) if watched else nullcontext():
             output = call_model(self.model, inputs)
@@ -228,16 +318,20 @@ class Loop:
         loss.backward()
         if not all_finite([p.grad for p in self._parameters if p.grad is not None]):
             raise self._diverged("a gradient is NaN or infinite", inputs, target)
+        parts.clip(self._parameters, self.mark)
         self.phase = "optimizer step"
-        self._optimizer.step()
-        self.phase = "data"
+        self._whole = False
+        rate = parts.rate.now
+        parts.optimizer.step()
+        parts.average.update()
+        self.phase, self._glance = "data", None
         if watched:
             self.history.add_samples(self._sampler.take())
         self.last_loss = value
         took = time.perf_counter() - started
-        self._step_times.append(took)
+        self._pace.step_took(took)
         own = took - self._sampler.spent_s if watched else took
-        return StepRecord(self.step, self.epoch, value, own, batch_size((inputs, target)))
+        return StepRecord(self.step, self.epoch, value, own, batch_size((inputs, target)), rate)
 
     def _diverged(self, what: str, inputs: Any, target: Any) -> TrainingError:
         """Back to the last good state, and the error that says where the first NaN came from."""
@@ -249,6 +343,7 @@ class Loop:
         if not weights_finite or (guilty and batch_finite):
             # The weights are what makes NaN of a good batch: this epoch has ruined them.
             self._epoch_start.restore()
+            self._whole = False
         return diagnose.diverged(
             what=what,
             epoch=self.epoch,
@@ -268,18 +363,18 @@ class Loop:
 
     def _evaluate(self) -> MetricValue:
         self.phase = "evaluation"
-        self._evaluating_since = time.perf_counter()
-        paused = self._paused_s
-        value = evaluate(
-            self.model,
-            self.data.eval,
-            self.metric,
-            should_stop=self._should_stop,
-            on_batch=lambda count: self._report(),
-        )
-        if value.complete:
-            self._eval_s = value.seconds - (self._paused_s - paused)
-        self._evaluating_since = None
+        self._pace.evaluation_begins()
+        paused = self._pace.paused_s
+        with self.parts.average.applied():
+            value = evaluate(
+                self.model,
+                self.data.eval,
+                self.metric,
+                should_stop=self._should_stop,
+                on_batch=lambda count: self._report(),
+            )
+        took = value.seconds - (self._pace.paused_s - paused)
+        self._pace.evaluation_took(took if value.complete else None)
         return value
 
     def _undo_half_a_step(self) -> None:
@@ -303,20 +398,3 @@ class Loop:
             batch=self.batch,
             detail=self._detail,
         )
-
-
-def _length(batches: Any) -> int:
-    """Batches per epoch, 0 if the data does not know."""
-    try:
-        return len(batches)
-    except (TypeError, NotImplementedError):
-        return 0
-
-
-def _pair(batch: Any) -> tuple[Any, Any]:
-    if isinstance(batch, (tuple, list)) and len(batch) == 2:
-        return batch[0], batch[1]
-    raise InputError(
-        f"the training data gives a {type(batch).__name__} that is not an (input, target) pair.",
-        remedy="Yield (input, target); the input may be a tensor, a tuple or a dict of arguments.",
-    )

@@ -1,4 +1,4 @@
-"""What a training run is told and what it records. No torch tensor is kept in any record."""
+"""What a training run records. No torch tensor is kept in any record."""
 
 from __future__ import annotations
 
@@ -9,19 +9,28 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from qatexplorer.errors import InputError
+from qatexplorer.training.config import TrainingConfig
 
 if TYPE_CHECKING:
-    from torch.nn import Parameter
-    from torch.optim import Optimizer
-
     from qatexplorer.histograms import GridHistogram
 
 RunState = Literal["ready", "running", "paused", "stopped", "finished", "failed"]
 """``stopped``, ``finished`` and ``failed`` are final."""
 
 MarkerKind = Literal[
-    "observers frozen", "batch-norm statistics frozen", "paused", "resumed", "stopped"
+    "observers frozen",
+    "batch-norm statistics frozen",
+    "fake quants off",
+    "fake quants on",
+    "learning rate",
+    "label smoothing",
+    "gradient clipping",
+    "weight averaging",
+    "paused",
+    "resumed",
+    "stopped",
+    "resumed from checkpoint",
+    "checkpoint failed",
 ]
 
 MAX_CHANNELS = 4096
@@ -29,70 +38,33 @@ MAX_STEPS = 20_000
 MAX_SITE_SAMPLES = 200
 MAX_SITE_HISTOGRAMS = 16
 
+__all__ = [
+    "EpochRecord",
+    "History",
+    "Marker",
+    "MarkerKind",
+    "Progress",
+    "Record",
+    "RunState",
+    "SiteSample",
+    "StepRecord",
+    "TrainingConfig",
+]
+
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Settings of a run.
-
-    Attributes:
-        epochs: passes over the training data.
-        lr: learning rate of the default optimizer (ignored when ``optimizer`` is given).
-        optimizer: called with the model's parameters, returns the optimizer. The default is Adam:
-            fake-quantized channels can differ in range by orders of magnitude, and Adam's step
-            does not depend on the size of a parameter's gradient, so one ``lr`` fits all of them.
-        freeze_observer_epoch: 0-based epoch from whose start on the observers stand still (ranges
-            are fixed, weights still train). None is never.
-        freeze_bn_epoch: the same for batch-norm running statistics.
-        seed: of the run's own torch, Python and NumPy random state.
-        telemetry_every: fake quants are sampled on every so many steps; 0 is never.
-        max_samples: elements of a tensor that a histogram looks at, at most (strided sample).
-        telemetry_paths: fake quants to sample, by path; None is all of them.
-
-    Raises InputError for values that cannot work.
-    """
-
-    epochs: int = 3
-    lr: float = 1e-3
-    optimizer: Callable[[Iterable[Parameter]], Optimizer] | None = None
-    freeze_observer_epoch: int | None = None
-    freeze_bn_epoch: int | None = None
-    seed: int = 0
-    telemetry_every: int = 10
-    max_samples: int = 65_536
-    telemetry_paths: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        _whole("epochs", self.epochs, 1)
-        _whole("telemetry_every", self.telemetry_every, 0)
-        _whole("max_samples", self.max_samples, 1)
-        _whole("seed", self.seed, 0)
-        for name in ("freeze_observer_epoch", "freeze_bn_epoch"):
-            if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), 0)
-        if not (isinstance(self.lr, (int, float)) and math.isfinite(self.lr) and self.lr > 0):
-            raise InputError(
-                f"lr is {self.lr!r}; it must be a positive number.",
-                remedy="For fine-tuning with fake quants 1e-4 to 1e-3 is usual.",
-            )
-
-
-def _whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name} is {value!r}; it must be a whole number of at least {least}.")
 
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
     """One optimizer step. ``step`` counts from 0 over the whole run, ``seconds`` is its time
-    without telemetry, ``samples`` the batch size."""
+    without telemetry, ``samples`` the batch size, ``lr`` that of the first parameter group."""
 
     step: int
     epoch: int
     loss: float
     seconds: float
     samples: int
+    lr: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +112,12 @@ class SiteSample:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """Something that happened before step ``step`` of epoch ``epoch``."""
+    """Something that happened before step ``step`` of epoch ``epoch``; ``note`` says how much."""
 
     step: int
     epoch: int
     kind: MarkerKind
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +136,15 @@ class Progress:
     loss: float | None
 
 
+Record = StepRecord | EpochRecord | Marker | SiteSample
+
+
 class History:
     """What a run has recorded so far. Reads give immutable copies and may come from any thread.
 
     Bounded: beyond 20,000 steps, and beyond 200 samples of one fake quant, every second one of the
     older half is dropped; first and newest always stay. ``baseline`` is the metric of the float
-    model, None if it was not measured.
+    model, None if it was not measured. ``sink`` is handed each record as it is added.
     """
 
     def __init__(self, metric_name: str = "accuracy", baseline: float | None = None) -> None:
@@ -179,6 +155,7 @@ class History:
         self._epochs: list[EpochRecord] = []
         self._markers: list[Marker] = []
         self._sites: dict[str, list[SiteSample]] = {}
+        self.sink: Callable[[Record], Any] | None = None
 
     @property
     def steps(self) -> tuple[StepRecord, ...]:
@@ -211,16 +188,20 @@ class History:
             self._steps.append(record)
             if len(self._steps) > MAX_STEPS:
                 self._steps = thinned(self._steps)
+        self._pass_on(record)
 
     def add_epoch(self, record: EpochRecord) -> None:
         with self._lock:
             self._epochs.append(record)
+        self._pass_on(record)
 
     def add_marker(self, record: Marker) -> None:
         with self._lock:
             self._markers.append(record)
+        self._pass_on(record)
 
     def add_samples(self, records: Iterable[SiteSample]) -> None:
+        records = tuple(records)
         with self._lock:
             for record in records:
                 kept = self._sites.setdefault(record.path, [])
@@ -231,6 +212,35 @@ class History:
                     kept[old] = replace(kept[old], histogram=None)
                 if len(kept) > MAX_SITE_SAMPLES:
                     self._sites[record.path] = thinned(kept)
+        for record in records:
+            self._pass_on(record)
+
+    def _pass_on(self, record: Record) -> None:
+        if self.sink is not None:
+            self.sink(record)
+
+    def go_back(self, step: int, epoch: int) -> None:
+        """Forget what came after ``step`` steps, in the middle or at the end of ``epoch``."""
+        with self._lock:
+            self._steps = [s for s in self._steps if s.step < step]
+            self._epochs = [e for e in self._epochs if e.epoch < epoch]
+            self._markers = [m for m in self._markers if m.step <= step and m.epoch <= epoch]
+        self.samples_back(step)
+
+    def open_histograms(self, opened: Callable[[Any], GridHistogram | None]) -> None:
+        """Replace the histogram of every sample that has one by ``opened(histogram)``."""
+        with self._lock:
+            for path, samples in self._sites.items():
+                self._sites[path] = [
+                    s if s.histogram is None else replace(s, histogram=opened(s.histogram))
+                    for s in samples
+                ]
+
+    def samples_back(self, step: int) -> None:
+        """Forget the samples taken in step ``step`` and later."""
+        with self._lock:
+            for path, samples in self._sites.items():
+                self._sites[path] = [s for s in samples if s.step < step]
 
 
 def thinned(records: Sequence[R]) -> list[R]:

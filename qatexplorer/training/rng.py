@@ -68,6 +68,28 @@ class OwnRandomState:
             self._write(self._theirs)
             self._inside = False
 
+    def now(self) -> tuple[Any, ...]:
+        """The state of our stream, to be given to :meth:`become` later."""
+        return self._read() if self._inside else self._ours
+
+    def become(self, state: tuple[Any, ...]) -> None:
+        """Our stream goes on from ``state``."""
+        if self._inside:
+            self._write(state)
+        else:
+            self._ours = state
+
+    def glance(self) -> tuple[Any, ...]:
+        """A cheap :meth:`now`, inside only: NumPy's state, which is slow to read, is left out."""
+        own = [generator.get_state() for generator in self._generators]
+        return torch.get_rng_state(), random.getstate(), own
+
+    def rewound(self, glance: tuple[Any, ...]) -> tuple[Any, ...]:
+        """:meth:`now`, with what :meth:`glance` saw earlier put in."""
+        cpu, python, own = glance
+        _, cuda, _, numpy, _ = self.now()
+        return cpu, cuda, python, numpy, own
+
     def _read(self) -> tuple[Any, ...]:
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
         own = [generator.get_state() for generator in self._generators]

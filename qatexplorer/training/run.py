@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import signal as signals
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,17 +18,21 @@ from torch.nn import Module
 
 from qatexplorer.data import as_data
 from qatexplorer.deploy.evaluate import Metric, MetricValue, metric_name
-from qatexplorer.errors import NoDataError, NotAModuleError, TrainingError
+from qatexplorer.errors import CheckpointError, NoDataError, NotAModuleError, TrainingError
 from qatexplorer.signals import Signal
 from qatexplorer.training.control import FINAL, Control
-from qatexplorer.training.loop import Loop, Loss
+from qatexplorer.training.folder import RunFolder
+from qatexplorer.training.keeper import Keeper, Saved, config_as_data
+from qatexplorer.training.loop import Loop
 from qatexplorer.training.modes import restored_modes
+from qatexplorer.training.objective import Loss
 from qatexplorer.training.records import History, Progress, RunState, TrainingConfig
 
 log = logging.getLogger(__name__)
 
 EMIT_EVERY_S = 0.2
 REACT_S = 1.0
+LEAVE_S = 5.0
 
 
 class TrainingRun:
@@ -43,10 +50,21 @@ class TrainingRun:
         loss: ``(output, target) -> 0-dim Tensor``; the default is cross entropy.
         metric: ``(output, target) -> float``; the default is top-1 accuracy.
         baseline: metric of the float model, for the curves.
+        run_dir: folder to keep the run in: curves as they grow, and checkpoints at the end of each
+            epoch, every ``config.checkpoint_every`` steps, at a pause, a stop and a failure. None
+            keeps nothing on disk. :func:`~qatexplorer.open_run` opens it again.
+        saved: go on from this checkpoint of the run in ``run_dir`` (``open_run(...).read()``):
+            the model is set to it, and the losses are those of an unbroken run, bit for bit on
+            the CPU, if data and settings are the same. The batches that were trained on are drawn
+            again and thrown away. A sampler or a data set that draws from torch's, Python's or
+            NumPy's global generator for every single batch, and DataLoader workers that persist
+            from epoch to epoch, can go another way.
+        about: more for run.json, any JSON.
 
     ``signal`` emits :class:`Progress` on the run's thread, at every change of state and about five
     times a second; a subscriber that raises is logged and does not harm the run. ``error`` is None
     or the typed error that ended the run; nothing is raised by :meth:`run` and :meth:`wait`.
+    ``trouble`` is None or why the run folder cannot be written now (a full disk); training goes on.
 
     Raises NotAModuleError, NoDataError, InputError and TrainingError for what cannot be trained.
     """
@@ -60,6 +78,9 @@ class TrainingRun:
         loss: Loss | None = None,
         metric: Metric | None = None,
         baseline: MetricValue | float | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
+        saved: Saved | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(model, Module):
             raise NotAModuleError(f"model is a {type(model).__name__}, not a torch.nn.Module.")
@@ -72,24 +93,71 @@ class TrainingRun:
         self.model, self.data, self.config = model, brought, config or TrainingConfig()
         value = baseline.value if isinstance(baseline, MetricValue) else baseline
         self.baseline = baseline
-        self.history = History(metric_name(metric), value)
+        self.history = saved.history if saved else History(metric_name(metric), value)
         self.signal: Signal[Progress] = Signal()
         self.error: TrainingError | None = None
-        self._control = Control(lambda state: self._emit())
-        self._loop = Loop(
-            model,
-            brought,
-            self.config,
-            loss,
-            metric,
-            self.history,
-            should_stop=lambda: self._control.should_stop(self._loop.pausing),
-            report=self._report,
-        )
+        self._control = Control(lambda state: self._changed())
+        self._keeper: Keeper | None = None
+        if run_dir is not None:
+            self._keeper = self._keep(run_dir, saved, self._about(about or {}))
+        try:
+            self._loop = self._make_loop(loss, metric, saved)
+            if self._keeper is not None and saved is not None:
+                self._keeper.folder.note(**self._about(about or {}))
+        except BaseException:
+            if self._keeper is not None:
+                self._keeper.close()
+                if saved is None:
+                    self._keeper.folder.discard()
+            raise
         self._thread: threading.Thread | None = None
         self._done = threading.Event()
         self._emitted = 0.0
         self._complained = False
+        if self._keeper is not None:
+            self._keeper.attach(self.history, saved)
+
+    def _about(self, more: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            **more,
+            "model": type(self.model).__name__,
+            "data": self.data.name,
+            "metric": self.history.metric_name,
+            "baseline": self.history.baseline,
+            "config": config_as_data(self.config),
+        }
+
+    def _keep(
+        self, run_dir: str | os.PathLike[str], saved: Saved | None, about: dict[str, Any]
+    ) -> Keeper:
+        folder = RunFolder.reopen(run_dir) if saved else RunFolder.create(run_dir, about)
+        return Keeper(folder, self.config, told=lambda trouble: self._emit())
+
+    def _make_loop(self, loss: Loss | None, metric: Metric | None, saved: Saved | None) -> Loop:
+        return Loop(
+            self.model,
+            self.data,
+            self.config,
+            loss,
+            metric,
+            self.history,
+            should_stop=lambda: self._control.should_stop(
+                self._loop.pausing, lambda: self._loop.save("paused"), self._listen
+            ),
+            report=self._report,
+            keeper=self._keeper,
+            saved=saved,
+        )
+
+    @property
+    def run_dir(self) -> Path | None:
+        """The folder that the run is kept in, None if it is not kept."""
+        return self._keeper.folder.path if self._keeper is not None else None
+
+    @property
+    def trouble(self) -> CheckpointError | None:
+        """Why the run folder cannot be written at the moment, None if all is well."""
+        return self._keeper.trouble if self._keeper is not None else None
 
     @property
     def state(self) -> RunState:
@@ -154,11 +222,17 @@ class TrainingRun:
         return self
 
     def _claim(self) -> None:
+        if self._keeper is not None:
+            atexit.register(self._leave)
         if not self._control.begin():
             raise TrainingError(
                 f"This run was started before and is {self.state}.",
                 remedy="Make a new TrainingRun; it goes on from the weights that the model has.",
             )
+
+    def _leave(self) -> None:
+        """The process ends in good order (a kernel that is restarted): leave a checkpoint."""
+        self.stop(timeout=LEAVE_S)
 
     def _run(self) -> None:
         final: RunState = "failed"
@@ -182,6 +256,9 @@ class TrainingRun:
             if final == "stopped":
                 self._loop.mark("stopped")
             self._control.become(final)
+            if self._keeper is not None:
+                self._keeper.close()
+            atexit.unregister(self._leave)
             self._done.set()
 
     @contextmanager
@@ -207,8 +284,25 @@ class TrainingRun:
             signals.signal(signals.SIGINT, before)
 
     def _report(self) -> None:
+        if self._keeper is not None:
+            self._keeper.tell(self.progress, None, now=False)
+            self._listen()
         if time.perf_counter() - self._emitted >= EMIT_EVERY_S:
             self._emit()
+        if self._thread is not None:
+            # The page's clicks are handled on the main thread: it gets the interpreter once a step.
+            time.sleep(0)
+
+    def _listen(self) -> None:
+        """Do what another process has asked for in the run folder."""
+        wish = self._keeper.wish() if self._keeper is not None else None
+        if wish is not None:
+            self._control.ask(wish)
+
+    def _changed(self) -> None:
+        if self._keeper is not None:
+            self._keeper.tell(self.progress, self.error, now=True)
+        self._emit()
 
     def _emit(self) -> None:
         self._emitted = time.perf_counter()

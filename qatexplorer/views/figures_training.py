@@ -20,8 +20,17 @@ _DASHES = ("solid", "dash", "dot", "dashdot")
 _MARKER_WORDS = {
     "observers frozen": "observers frozen",
     "batch-norm statistics frozen": "BN frozen",
+    "fake quants off": "fake quants off",
+    "fake quants on": "fake quants on",
+    "learning rate": "lr",
+    "label smoothing": "label smoothing",
+    "gradient clipping": "clipping",
+    "weight averaging": "EMA",
     "stopped": "stopped",
+    "resumed from checkpoint": "resumed",
+    "checkpoint failed": "checkpoint failed",
 }
+MAX_WORDS = 6
 
 
 def curves_figure(history: History, theme: ThemeName | bool = "light") -> go.Figure:
@@ -122,8 +131,9 @@ def _markers(history: History, look: Theme) -> tuple[list[dict[str, Any]], list[
     places: dict[int, list[str]] = {}
     for marker in history.markers:
         if marker.kind in _MARKER_WORDS:
-            places.setdefault(marker.step, []).append(_MARKER_WORDS[marker.kind])
-    for step, words in places.items():
+            word = f"{_MARKER_WORDS[marker.kind]} {marker.note}".strip()
+            places.setdefault(marker.step, []).append(word)
+    for index, (step, words) in enumerate(places.items()):
         line = {"color": look.fg, "width": 1, "dash": "dot"}
         shapes.append(
             {
@@ -136,10 +146,18 @@ def _markers(history: History, look: Theme) -> tuple[list[dict[str, Any]], list[
                 "line": line,
             }
         )
-        text = ", ".join(dict.fromkeys(words))
+        text = ", ".join(list(dict.fromkeys(words))[:MAX_WORDS])
         labels.append(
             label(
-                look, text, x=step, y=0.47, yref="paper", yanchor="middle", xanchor="left", xshift=3
+                look,
+                text,
+                x=step,
+                # Neighbours' words in turn above and below, so that they do not overlap.
+                y=(0.505, 0.455)[index % 2],
+                yref="paper",
+                yanchor="middle",
+                xanchor="left",
+                xshift=3,
             )
         )
     return shapes, labels

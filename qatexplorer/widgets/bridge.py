@@ -30,6 +30,11 @@ class Bridge:
         self._waiting: dict[str, Callable[[], Any]] = {}
         self._last: dict[str, float] = {}
 
+    @property
+    def has_loop(self) -> bool:
+        """Whether callbacks wait for a loop; if not, :meth:`post` runs them at once."""
+        return self._loop is not None
+
     def post(self, key: str, callback: Callable[[], Any], *, every_s: float = 0.0) -> None:
         """Run ``callback`` soon, from any thread; a newer one under ``key`` replaces it.
 

@@ -41,6 +41,9 @@ class Explorer(widgets.VBox):
         self._build()
         if model is None:
             self._offer_examples(settings.pop("example", zoo.names()[0]), settings)
+        elif isinstance(model, Session):
+            self.examples.layout.display = "none"
+            self.show_session(model, settings.get("suggested"))
         else:
             self.examples.layout.display = "none"
             self.show_model(model, example_inputs, **settings)
@@ -133,6 +136,12 @@ class Explorer(widgets.VBox):
         except Exception as error:
             self._told(error)
             return False
+        self.show_session(session, suggested)
+        return True
+
+    def show_session(self, session: Session, suggested: dict[str, Any] | None = None) -> None:
+        """Show a session that exists, such as one whose training goes on without a page. The one
+        that was shown goes on too, if it trains."""
         if self._unsubscribe is not None:
             self._unsubscribe()
         self.session = session
@@ -148,7 +157,6 @@ class Explorer(widgets.VBox):
         self.settings.use(session)
         self._on_jobs()
         self.refresh()
-        return True
 
     # -- events of the session ------------------------------------------------------------------
 
@@ -172,8 +180,9 @@ class Explorer(widgets.VBox):
         if self.session is not None and self.session.run is not None:
             self.training.on_progress(self.session.run.progress)
             self.panes.on_training()
-            error = self.session.run.error
-            if error is not None and self.session.run.state == "failed":
+            run = self.session.run
+            error = run.error if run.state == "failed" else run.trouble
+            if error is not None:
                 self.message.error(error)
 
     def refresh(self) -> None:

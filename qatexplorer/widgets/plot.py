@@ -8,6 +8,8 @@ trait, so that it survives a late page, a reload and a reconnect, and the librar
 from __future__ import annotations
 
 import json
+import threading
+from contextlib import suppress
 from typing import Any
 
 import anywidget
@@ -16,6 +18,8 @@ import plotly.graph_objects as go
 import traitlets
 from plotly.offline import get_plotlyjs
 
+from qatexplorer.training.records import History
+from qatexplorer.views.figures_training import curves_figure
 from qatexplorer.widgets.assets import css, read_static
 
 
@@ -47,7 +51,14 @@ def plotly_source() -> PlotlySource:
     if _source is None or _source.comm is None:
         _source = PlotlySource()
         _source.layout.display = "none"
+        # Plotly's first figure takes 0.4 s, on the loop it would hold up a click for as long.
+        threading.Thread(target=_warm_up, name="qatexplorer-warm-up", daemon=True).start()
     return _source
+
+
+def _warm_up() -> None:
+    with suppress(Exception):  # whoever draws a figure next is told what is wrong
+        curves_figure(History()).to_json()
 
 
 class Plot(anywidget.AnyWidget):

@@ -1,0 +1,107 @@
+"""A training is found again: after a reload of JupyterLab's page, and by a new Voila page."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+import qatexplorer as qx
+
+from .explorer_page import open_tab, push, run_state, wait_for_explorer
+from .notebook import Shots, open_notebook, run_all_cells, voila_page, write_notebook
+from .servers import Server
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
+
+CELL = """
+import ipywidgets
+import qatexplorer as qx
+from qatexplorer.widgets.runs import RunsPanel
+from qatexplorer.widgets.schedules import ScheduleFields
+
+example = qx.zoo.load("digits_cnn")
+explorer = qx.explore(example.model, example.example_inputs, data=example.data)
+fields = ScheduleFields()
+fields.use(explorer.session, example.training)
+runs = RunsPanel(explorer.bridge, explorer._act, explorer.start_job, explorer.show_session)
+runs.folder.value = {folder!r}
+runs.use(explorer.session)
+if not runs.list.options:
+    settings = fields.settings() | {{"checkpoint_every": 20}}
+    explorer.session.start_training(epochs=100_000, run_dir=runs.run_dir(), **settings)
+    runs.on_training()
+ipywidgets.VBox([fields, runs, explorer])
+"""
+
+
+def only_run(folder: Path) -> Path:
+    return qx.list_runs(folder)[0].path
+
+
+def steps(folder: Path) -> int:
+    return int(json.loads((only_run(folder) / "status.json").read_text())["step"])
+
+
+def test_reloaded_page_finds_its_training(
+    page: Page, lab: Server, shots: Shots, tmp_path: Path, clean_kernels: None
+) -> None:
+    write_notebook(lab.root / "runs.ipynb", [CELL.format(folder=str(tmp_path))], hide_source=True)
+    open_notebook(page, lab, "runs.ipynb")
+    run_all_cells(page)
+    wait_for_explorer(page)
+    run_state(page, "running")
+    before = steps(tmp_path)
+    page.reload()
+    page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=60_000)
+    run_all_cells(page, timeout_s=90)
+    wait_for_explorer(page)
+    # A new explorer over a new session; the training belongs to the old one and goes on.
+    push(page, "Show its session")
+    run_state(page, "running")
+    open_tab(page, "Train")
+    shots(page, "runs-reloaded")
+    push(page, "Stop")
+    run_state(page, "stopped")
+    assert steps(tmp_path) > before
+    opened = qx.open_run(only_run(tmp_path))
+    assert opened.state == "stopped"
+    assert [s.step for s in opened.history.steps][-1] + 1 == steps(tmp_path)
+
+
+def test_new_voila_page_goes_on_from_the_last_checkpoint(
+    page: Page, voila: Callable[..., Server], shots: Shots, tmp_path: Path
+) -> None:
+    folder = tmp_path / "kept"
+    server = voila(write_notebook(tmp_path / "runs.ipynb", [CELL.format(folder=str(folder))]))
+    voila_page(page, server)
+    run_state(page, "running")
+    path = only_run(folder)
+    end = time.monotonic() + 60
+    while not qx.open_run(path).checkpoints and time.monotonic() < end:
+        time.sleep(0.1)
+    # The worst that can happen to a kernel; a page that is closed in good order leaves more.
+    os.kill(int(qx.open_run(path).status["pid"]), signal.SIGKILL)
+    page.goto("about:blank")
+    opened = qx.open_run(path)
+    assert opened.state == "interrupted"
+    assert opened.last_checkpoint is not None
+    at = opened.last_checkpoint.position.step
+    voila_page(page, server)
+    wait_for_explorer(page)
+    expect(page.get_by_text("its kernel has ended in the middle of it")).to_be_visible()
+    shots(page, "runs-voila-interrupted")
+    page.get_by_role("button", name="Resume", exact=True).first.click()
+    run_state(page, "running")
+    push(page, "Stop")
+    run_state(page, "stopped")
+    again = qx.open_run(path)
+    assert again.state == "stopped"
+    assert any(m.kind == "resumed from checkpoint" and m.step == at for m in again.history.markers)
+    assert [s.step for s in again.history.steps][:at] == list(range(at))
