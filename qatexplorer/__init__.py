@@ -18,6 +18,7 @@ from qatexplorer.errors import QatExplorerError
 from qatexplorer.session import Session, SessionEvent
 from qatexplorer.snapshot.diff import Diff, diff
 from qatexplorer.snapshot.records import FakeQuantSite, Graph, ModuleRecord, Snapshot
+from qatexplorer.telemetry.watch import Watch, watch
 from qatexplorer.training.records import TrainingConfig
 from qatexplorer.training.run import TrainingRun
 
@@ -36,10 +37,12 @@ __all__ = [
     "Snapshot",
     "TrainingConfig",
     "TrainingRun",
+    "Watch",
     "__version__",
     "diff",
     "errors",
     "explore",
+    "watch",
     "zoo",
 ]
 

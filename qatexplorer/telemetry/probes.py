@@ -1,0 +1,232 @@
+"""Taking a sample of the tensor at one fake quant, inside the forward: as little as possible."""
+
+from __future__ import annotations
+
+import math
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from qatexplorer.telemetry.targets import Target, channel_axis
+
+MAX_CHANNELS = 16_384
+REDRAW_LOOKS = 4
+"""Random positions are reused for so many looks: drawing them costs as much as reading them."""
+
+# Rows of a probe's table, one column per channel.
+SCALE, ZERO_POINT, OLD_MIN, OLD_MAX, NEW_MIN, NEW_MAX = range(6)
+
+
+class Clock:
+    """Seconds that the hooks of one step took."""
+
+    __slots__ = ("spent_s",)
+
+    def __init__(self) -> None:
+        self.spent_s = 0.0
+
+
+class Draw:
+    """Random positions in tensors of one shape, and the channel of each.
+
+    Positions are independent and uniform, so that the error bound holds whatever the order of the
+    values is; all positions if there are no more than asked for. Those of a weight stay the same
+    for the whole run: its oscillation is that of the same weights.
+    """
+
+    def __init__(self, fixed: bool) -> None:
+        self._fixed = fixed
+        self._key: Any = None
+        self._uses = 0
+        self.version = 0
+        self.numel = self.channels = 0
+        self.index: Tensor | None = None
+        self.channel: Tensor | None = None
+        self.order: list[int] = []
+
+    def prepare(self, x: Tensor, axis: int | None, wanted: int, generator: Any) -> None:
+        """Draw for tensors like ``x`` unless that is done already."""
+        key = (x.shape, x.stride(), wanted)
+        if key == self._key:
+            self._uses += 1
+            if self._fixed or self.index is None or self._uses < REDRAW_LOOKS:
+                return
+        same = self._fixed and self._key is not None and self._key[:2] == key[:2]
+        self._key, self._uses = key, 0
+        self.numel = x.numel()
+        self.order = sorted(range(x.ndim), key=lambda dim: -x.stride(dim))
+        if self.numel <= wanted:
+            self.index = None
+        else:
+            kept = self.index if same else None
+            self.index = self._positions(wanted, kept, x.device, generator)
+        self._find_channels(x, axis)
+        self.version += 1
+
+    def _positions(
+        self, wanted: int, kept: Tensor | None, device: torch.device, generator: Any
+    ) -> Tensor:
+        dtype = torch.int32 if self.numel < 2**31 else torch.int64
+        have = 0 if kept is None else kept.numel()
+        if kept is not None and have >= wanted:
+            return kept[:wanted].clone()
+        new = torch.randint(
+            self.numel, (wanted - have,), generator=generator, device=device, dtype=dtype
+        )
+        return new if kept is None else torch.cat([kept, new])
+
+    def _find_channels(self, x: Tensor, axis: int | None) -> None:
+        self.channels = x.shape[axis] if axis is not None else 1
+        if axis is None:
+            self.channel = None
+            return
+        inner = math.prod(x.shape[d] for d in self.order[self.order.index(axis) + 1 :])
+        where = self.index
+        if where is None:
+            where = torch.arange(self.numel, device=x.device)
+        spread = where.div(inner, rounding_mode="floor").remainder_(self.channels)
+        self.channel = spread.to(torch.int32)
+
+    @property
+    def count(self) -> int:
+        return self.numel if self.index is None else self.index.numel()
+
+
+class Probe:
+    """Hooks of one fake quant during a step that is looked at, and what they took.
+
+    ``values`` (float32, flat) and ``table`` (float32, 6 rows × channels) are copies on the
+    device of the tensor; nothing of the model is kept alive.
+    """
+
+    def __init__(self, target: Target, clock: Clock) -> None:
+        self.target, self._clock = target, clock
+        self.draw = Draw(fixed=target.info.kind == "weight")
+        self.values = torch.empty(0)
+        self.table = torch.empty(6, 0)
+        self._rows: tuple[Tensor, ...] = ()
+        self.taken = False
+        self.failed = ""
+        self.wanted = 0
+        self._generator: torch.Generator | None = None
+        self._handles: list[RemovableHandle] = []
+        self._old: tuple[Tensor, Tensor] | None = None
+
+    def __deepcopy__(self, memo: Any) -> Probe:
+        """A copy of the model (an average of weights, say) gets hooks that do nothing."""
+        copy = Probe.__new__(Probe)
+        copy.taken = True
+        return copy
+
+    def arm(self, wanted: int) -> None:
+        """Look at the next forward, at ``wanted`` elements."""
+        self.taken, self.wanted, self._old = False, wanted, None
+        if self.failed or self.target.info.unseen:
+            return
+        if self.target.weight:
+            self._guarded(self._take_weight)
+            return
+        self._handles = [
+            self.target.module.register_forward_pre_hook(self._before),
+            self.target.module.register_forward_hook(self._after),
+        ]
+
+    def disarm(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _before(self, module: nn.Module, args: Any) -> None:
+        if self._ignores(module):
+            return
+        started = perf_counter()
+        ranges = self.target.ranges()
+        if ranges is not None and self.target.averaging_constant is not None:
+            # The moving average after this forward, less the one before, is the batch's own
+            # range: the fused kernel has looked at all the values, we need not do it again.
+            self._old = (ranges[0].detach().clone(), ranges[1].detach().clone())
+        self._clock.spent_s += perf_counter() - started
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._ignores(module) or not args or not isinstance(args[0], Tensor):
+            return
+        started = perf_counter()
+        x = args[0]
+        self._guarded(lambda: self._take(x.detach()))
+        self._clock.spent_s += perf_counter() - started
+
+    def _ignores(self, module: nn.Module) -> bool:
+        # Once per step: not again for a second micro-batch, nor when checkpointing runs the
+        # forward once more. A forward in eval mode without gradients is an evaluation.
+        if self.taken or torch.compiler.is_compiling():
+            return True
+        return not module.training and not torch.is_grad_enabled()
+
+    def _guarded(self, take: Any) -> None:
+        try:
+            with torch.no_grad():
+                take()
+        except Exception as error:  # a look must never end a training
+            self.failed = f"{type(error).__name__}: {error}".splitlines()[0]
+
+    def _take_weight(self) -> None:
+        owner: Any = self.target.owner
+        self._take(owner.weight.detach())
+        self._old = None
+
+    def _take(self, x: Tensor) -> None:
+        if x.is_quantized:
+            x = x.dequantize()
+        if not x.numel():
+            return
+        self._sample(x)
+        self.read_grid()
+        self.taken = True
+
+    def _sample(self, x: Tensor) -> None:
+        draw = self.draw
+        axis = channel_axis(self.target, x.ndim)
+        if axis is not None and self.target.info.ch_axis is None and x.shape[axis] > MAX_CHANNELS:
+            axis = None  # dead channels of so many are not worth their table
+        draw.prepare(x, axis, self.wanted, self.generator(x.device))
+        if self.values.numel() != draw.count or self.values.device != x.device:
+            self.values = torch.empty(draw.count, device=x.device)
+        # In order of memory, so that a channels-last tensor is flattened without a copy.
+        flat = x.permute(draw.order).reshape(-1)
+        if draw.index is None:
+            self.values.copy_(flat)
+        elif flat.dtype is torch.float32:
+            torch.index_select(flat, 0, draw.index, out=self.values)
+        else:
+            self.values.copy_(flat.index_select(0, draw.index))
+
+    def generator(self, device: torch.device) -> torch.Generator:
+        """Our own random numbers: the user's must not notice."""
+        if self._generator is None or self._generator.device != device:
+            self._generator = torch.Generator(device)
+            self._generator.manual_seed(0x9E37 + len(self.target.info.path))
+        return self._generator
+
+    def read_grid(self) -> None:
+        """Copy scale, zero point and range as they are now."""
+        module: Any = self.target.module
+        scale = module.scale.detach().reshape(-1)
+        channels = max(self.draw.channels, scale.numel())
+        if self.table.shape[1] != channels or self.table.device != scale.device:
+            self.table = torch.empty(6, channels, device=scale.device)
+            self._rows = self.table.unbind(0)
+        rows = self._rows
+        rows[SCALE].copy_(scale)
+        rows[ZERO_POINT].copy_(module.zero_point.detach().reshape(-1))
+        now = self.target.ranges()
+        for (first, second), pair in (((OLD_MIN, OLD_MAX), self._old), ((NEW_MIN, NEW_MAX), now)):
+            if pair is None or pair[0].numel() not in (1, channels):
+                rows[first].fill_(math.nan)
+                rows[second].fill_(math.nan)
+            else:
+                rows[first].copy_(pair[0].detach().reshape(-1))
+                rows[second].copy_(pair[1].detach().reshape(-1))
