@@ -19,9 +19,9 @@ def transformers_callback(watch: Watch) -> Any:
 
     Raises InputError if transformers is not installed.
     """
-    base = _first("TrainerCallback", "transformers")
+    base: Any = _first("TrainerCallback", "transformers")
 
-    class WatchCallback(base):  # type: ignore[misc]
+    class WatchCallback(base):
         """Steps the watch after each optimizer step."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -48,10 +48,10 @@ def lightning_callback(watch: Watch) -> Any:
     )
 
 
-def make_lightning_callback(watch: Watch, base: type) -> Any:
+def make_lightning_callback(watch: Watch, base: Any) -> Any:
     """The same on a ``base`` class with Lightning's protocol."""
 
-    class WatchCallback(base):  # type: ignore[misc]
+    class WatchCallback(base):
         """Steps the watch whenever ``trainer.global_step`` has grown."""
 
         _last = 0

@@ -205,9 +205,9 @@ class Collector:
                 b = bins[first]
                 self._groups.append((rows, b, b.quant_min, b.quant_max))
                 first = index
-        rows = torch.arange(len(bins), device=device, dtype=torch.int32).mul_(self._width)
+        firsts = torch.arange(len(bins), device=device, dtype=torch.int32).mul_(self._width)
         repeats = torch.tensor(sizes, device=device)
-        self._row = rows.repeat_interleave(repeats, output_size=self._offsets_list[-1])
+        self._row = firsts.repeat_interleave(repeats, output_size=self._offsets_list[-1])
         self._sites = len(bins)
 
     @staticmethod

@@ -38,6 +38,7 @@ class Controller:
         self._cost = 0.0
         self._step_s = 0.0
         self._times: deque[float] = deque(maxlen=15)
+        self._costs: deque[float] = deque(maxlen=5)
         self._looked: deque[int] = deque(maxlen=9)
 
     def wants(self, step: int) -> bool:
@@ -65,11 +66,10 @@ class Controller:
             return
         self.looks += 1
         self._looked.append(index)
-        if self.looks <= _WARM_LOOKS:
-            self._cost = spent_s  # buffers are made in the first look; it says little
-            return
-        self._cost = max(spent_s, 0.7 * self._cost + 0.3 * spent_s)
-        self._resize(spent_s)
+        self._costs.append(spent_s)
+        self._cost = sorted(self._costs)[len(self._costs) // 2]
+        if self.looks > _WARM_LOOKS:  # buffers are made in the first look; it says little
+            self._resize(self._cost)
 
     def extra(self, seconds: float) -> None:
         """More cost of an earlier look that is known only now (a device ran behind)."""
@@ -84,7 +84,10 @@ class Controller:
             return
         # At most halved or doubled: part of a look's cost does not depend on the elements.
         wanted = self.samples * min(2.0, max(0.5, ratio))
+        before = self.samples
         self.samples = int(max(min(LEAST_SAMPLES, self.max_samples), min(self.max_samples, wanted)))
+        if self.samples != before:
+            self._costs.clear()  # those were of another number of elements
 
     @property
     def distance(self) -> float:

@@ -194,9 +194,7 @@ def open_run(folder: str | Path) -> Telemetry:
     reader = _Details(folder, infos, {frame.step: frame for frame in frames})
     telemetry = Telemetry(infos, bins, details=reader)
     telemetry.set_frames(frames)
-    known = {f: None for f in StateChange.__dataclass_fields__}
-    states = [StateChange(**{**known, **row}) for row in _lines(folder / STATES)]
-    telemetry.set_states(states)
+    telemetry.set_states([StateChange(**row) for row in _lines(folder / STATES)])
     if (folder / COST).exists():
         cost = json.loads((folder / COST).read_text(encoding="utf-8"))
         if cost["overhead"]:

@@ -235,6 +235,7 @@ def grid_histogram_of(
     sampled = int(metrics[_M["sampled"]])
     scale, zero_point = metrics[_M["scale_median"]], metrics[_M["zero_point"]]
     one = metrics[_M["scale_min"]] == metrics[_M["scale_max"]] and math.isfinite(zero_point)
+    one = one and scale > 0
     if one and counts.first == 0 and math.isfinite(metrics[_M["batch_min"]]):
         edges[0] = min(edges[0], float(metrics[_M["batch_min"]] / scale + zero_point))
     if one and len(merged) and math.isfinite(metrics[_M["batch_max"]]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ class DeviceTimer:
     def __init__(self, device: torch.device) -> None:
         self._events: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
         if device.type == "cuda":
-            make = torch.cuda.Event
+            make: Any = torch.cuda.Event
             self._events = (make(enable_timing=True), make(enable_timing=True))
 
     def start(self) -> None:
@@ -65,4 +66,4 @@ class DeviceTimer:
         """To be asked once the copies that were started after :meth:`stop` are ready."""
         if self._events is None:
             return 0.0
-        return self._events[0].elapsed_time(self._events[1]) / 1e3
+        return float(self._events[0].elapsed_time(self._events[1])) / 1e3

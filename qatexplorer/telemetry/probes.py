@@ -20,6 +20,10 @@ REDRAW_LOOKS = 4
 SCALE, ZERO_POINT, OLD_MIN, OLD_MAX, NEW_MIN, NEW_MAX = range(6)
 
 
+# Of an observer that has seen no data.
+_NOTHING_SEEN = torch.tensor([math.inf])
+
+
 class Clock:
     """Seconds that the hooks of one step took."""
 
@@ -57,7 +61,8 @@ class Draw:
         same = self._fixed and self._key is not None and self._key[:2] == key[:2]
         self._key, self._uses = key, 0
         self.numel = x.numel()
-        self.order = sorted(range(x.ndim), key=lambda dim: -x.stride(dim))
+        strides = x.stride()
+        self.order = sorted(range(x.ndim), key=strides.__getitem__, reverse=True)
         if self.numel <= wanted:
             self.index = None
         else:
@@ -108,6 +113,7 @@ class Probe:
         self.values = torch.empty(0)
         self.table = torch.empty(6, 0)
         self._rows: tuple[Tensor, ...] = ()
+        self._averages = target.averaging_constant is not None
         self.taken = False
         self.failed = ""
         self.wanted = 0
@@ -144,11 +150,14 @@ class Probe:
         if self._ignores(module):
             return
         started = perf_counter()
-        ranges = self.target.ranges()
-        if ranges is not None and self.target.averaging_constant is not None:
+        if self._averages:
             # The moving average after this forward, less the one before, is the batch's own
             # range: the fused kernel has looked at all the values, we need not do it again.
-            self._old = (ranges[0].detach().clone(), ranges[1].detach().clone())
+            ranges = self.target.ranges()
+            if ranges is None:
+                self._old = (_NOTHING_SEEN, -_NOTHING_SEEN)
+            else:
+                self._old = (ranges[0].detach().clone(), ranges[1].detach().clone())
         self._clock.spent_s += perf_counter() - started
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:

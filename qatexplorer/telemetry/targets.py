@@ -104,7 +104,7 @@ def _compiled_paths(named: dict[str, nn.Module]) -> tuple[str, ...]:
     if wrapper is None:
         return ()
     # torch.compile(model) wraps the model, which does not know of its wrapper.
-    wrapped = {id(o._orig_mod) for o in gc.get_objects() if isinstance(o, wrapper)}
+    wrapped = {id(o._orig_mod) for o in gc.get_objects() if type(o) is wrapper}
     return tuple(
         path
         for path, module in named.items()
@@ -112,6 +112,12 @@ def _compiled_paths(named: dict[str, nn.Module]) -> tuple[str, ...]:
         or id(module) in wrapped
         or getattr(module, "_compiled_call_impl", None) is not None
     )
+
+
+def anything_compiled() -> bool:
+    """Whether torch.compile has compiled anything in this process."""
+    counters = getattr(sys.modules.get("torch._dynamo.utils"), "counters", {})
+    return bool(counters.get("frames", {}).get("total", 0))
 
 
 def _target(

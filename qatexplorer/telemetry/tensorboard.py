@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def _add_histogram(writer: Any, path: str, step: int, histogram: Any) -> None:
     edges = list(histogram.edges)
     if histogram.scale is not None:
         edges = [histogram.to_real(edge) for edge in edges]
-    middles = [(a + b) / 2 for a, b in zip(edges, edges[1:], strict=False)]
+    middles = [(a + b) / 2 for a, b in pairwise(edges)]
     total = sum(histogram.counts)
     writer.add_histogram_raw(
         f"histogram/{path}",

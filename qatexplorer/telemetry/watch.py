@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -33,7 +32,7 @@ from qatexplorer.telemetry.host import DeviceTimer, HostCopy
 from qatexplorer.telemetry.probes import Clock, Probe
 from qatexplorer.telemetry.records import METRIC_INDEX, GradientHistogram, Overhead
 from qatexplorer.telemetry.store import Telemetry
-from qatexplorer.telemetry.targets import find_targets
+from qatexplorer.telemetry.targets import anything_compiled, find_targets
 from qatexplorer.telemetry.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -240,7 +239,7 @@ class Watch:
                 self.telemetry.set_unseen(path, probe.failed)
             elif path in self._misses:
                 self._misses[path] += 1
-                if "torch._dynamo" in sys.modules:
+                if anything_compiled():
                     # Hooks that come and go would make torch.compile compile again each time.
                     probe.failed = MAYBE_COMPILED
                     self.telemetry.set_unseen(path, MAYBE_COMPILED)
@@ -328,7 +327,10 @@ class _Pending:
         self, step: int, raws: list[RawLook], gradients: list[RawGradients], timers: list[Any]
     ) -> None:
         self.step, self._raws, self._gradients, self._timers = step, raws, gradients, timers
-        self._copies = [HostCopy(raw.tensors()) for raw in (*raws, *gradients)]
+        self._copies = [
+            HostCopy(tensors)
+            for tensors in (*(r.tensors() for r in raws), *(g.tensors() for g in gradients))
+        ]
 
     @property
     def ready(self) -> bool:
@@ -336,10 +338,10 @@ class _Pending:
 
     @property
     def device_s(self) -> float:
-        return sum(timer.seconds for timer in self._timers)
+        return float(sum(timer.seconds for timer in self._timers))
 
     def frame(self, telemetry: Telemetry, observing: list[bool]) -> Frame:
-        host = [copy.wait() for copy in self._copies]
+        host: list[Any] = [copy.wait() for copy in self._copies]
         looks = len(self._raws)
         raws = [replace(r, **t) for r, t in zip(self._raws, host[:looks], strict=True)]
         infos = telemetry.infos
