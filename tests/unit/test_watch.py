@@ -103,7 +103,7 @@ def test_losses_and_weights_are_bit_equal_and_hooks_leave_no_trace() -> None:
 def test_hooks_go_when_the_training_raises() -> None:
     model = prepared()
     before = hooks_of(model)
-    with pytest.raises(ZeroDivisionError), qx.watch(model, every=1, gradients=True) as w:
+    with pytest.raises(ZeroDivisionError), qx.watch(model, every=1, gradients=True) as w:  # noqa: PT012
         model(batches(1)[0][0])
         w.step()
         assert hooks_of(model) > before
