@@ -9,20 +9,22 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from qatexplorer import errors, zoo
+from qatexplorer import errors
 from qatexplorer._version import __version__
-from qatexplorer.data import Data
 from qatexplorer.errors import QatExplorerError
-from qatexplorer.session import Session, SessionEvent
-from qatexplorer.snapshot.diff import Diff, diff
-from qatexplorer.snapshot.records import FakeQuantSite, Graph, ModuleRecord, Snapshot
-from qatexplorer.telemetry.watch import Watch, watch
-from qatexplorer.training.records import TrainingConfig
-from qatexplorer.training.run import TrainingRun
 
 if TYPE_CHECKING:
+    from qatexplorer import zoo
+    from qatexplorer.data import Data
+    from qatexplorer.session import Session, SessionEvent
+    from qatexplorer.snapshot.diff import Diff, diff
+    from qatexplorer.snapshot.records import FakeQuantSite, Graph, ModuleRecord, Snapshot
+    from qatexplorer.telemetry.watching import Watch, watch
+    from qatexplorer.training.records import TrainingConfig
+    from qatexplorer.training.run import TrainingRun
     from qatexplorer.widgets.explorer import Explorer
 
 __all__ = [
@@ -46,14 +48,46 @@ __all__ = [
     "zoo",
 ]
 
+# Loaded when first asked for: the command line starts servers, which need no torch.
+_LAZY = {
+    "Data": "qatexplorer.data",
+    "Diff": "qatexplorer.snapshot.diff",
+    "FakeQuantSite": "qatexplorer.snapshot.records",
+    "Graph": "qatexplorer.snapshot.records",
+    "ModuleRecord": "qatexplorer.snapshot.records",
+    "Session": "qatexplorer.session",
+    "SessionEvent": "qatexplorer.session",
+    "Snapshot": "qatexplorer.snapshot.records",
+    "TrainingConfig": "qatexplorer.training.records",
+    "TrainingRun": "qatexplorer.training.run",
+    "Watch": "qatexplorer.telemetry.watching",
+    "diff": "qatexplorer.snapshot.diff",
+    "watch": "qatexplorer.telemetry.watching",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "zoo":
+        return importlib.import_module("qatexplorer.zoo")
+    if name in _LAZY:
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 def explore(model: Any = None, example_inputs: Any = None, **settings: Any) -> Explorer:
     """The explorer as a widget: the last line of a notebook cell shows it.
 
     Args:
-        model: your ``torch.nn.Module`` (copied, never changed); None opens the embedded example.
+        model: your ``torch.nn.Module`` (copied, never changed); None opens an embedded example.
         example_inputs: what you would pass to the model: tensor, tuple or dict.
-        settings: ``data=``, ``qconfig=``, … as for :class:`Session`.
+        settings: ``data=``, ``qconfig=``, … as for :class:`Session`; ``suggested=`` fills the
+            fields of the training panel, ``example=`` names the embedded example.
 
     Returns the widget; ``explorer.session`` is the session behind it. Input that cannot be used
     shows its message in the widget and raises nothing.

@@ -11,7 +11,7 @@ from torch import nn
 from torch.ao.nn.quantized import DeQuantize
 from torch.ao.quantization import FakeQuantizeBase
 
-from qatexplorer.data import Data, call_model
+from qatexplorer.data import Data, call_model, cloned
 from qatexplorer.deploy.evaluate import Metric, MetricValue, evaluate
 from qatexplorer.deploy.evaluation import Evaluation, ModelResult
 from qatexplorer.deploy.measure import compare_latency, size_on_disk
@@ -84,7 +84,7 @@ class Assessor:
         inputs = self._bench.options.example_inputs
         try:
             with preserved_rng(), torch.no_grad():
-                call_model(prepared.eval(), inputs)
+                call_model(prepared.eval(), cloned(inputs))
                 int8 = self._bench.convert_copy(prepared).result.model
                 graph = recorded_graph(int8, inputs)
         except QatExplorerError as error:
@@ -251,7 +251,14 @@ class Assessor:
 def count_int8(model: nn.Module) -> int:
     """Number of modules that hold int8 weights or compute on int8 tensors with qparams."""
     names = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
-    skipped = ("Quantize", "DeQuantize", "Dropout")
+    # The packed parameters are a module inside of each Linear and Embedding.
+    skipped = (
+        "Quantize",
+        "DeQuantize",
+        "Dropout",
+        "LinearPackedParams",
+        "EmbeddingPackedParams",
+    )
     return sum(
         type(m).__module__.startswith(names) and type(m).__name__ not in skipped
         for m in model.modules()

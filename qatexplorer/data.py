@@ -75,6 +75,17 @@ def as_args(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (inputs,), {}
 
 
+def cloned(inputs: Any) -> Any:
+    """``inputs`` with each tensor copied: a forward may write to its input in place."""
+    if isinstance(inputs, torch.Tensor):
+        return inputs.clone()
+    if isinstance(inputs, Mapping):
+        return {key: cloned(value) for key, value in inputs.items()}
+    if type(inputs) in (tuple, list):
+        return type(inputs)(cloned(value) for value in inputs)
+    return inputs
+
+
 def call_model(model: torch.nn.Module, inputs: Any) -> Any:
     """``model(*args, **kwargs)`` for any accepted form of ``inputs``."""
     args, kwargs = as_args(inputs)

@@ -149,6 +149,11 @@ def _not_copyable(model: nn.Module) -> tuple[str, str]:
             except Exception:
                 shown = key if not key.startswith("_") or key == "_lock" else f"its {key}"
                 return path, f"attribute {shown!r} ({type(value).__name__}) refuses"
+    for path, module in reversed(list(model.named_modules())):  # innermost first
+        try:
+            copy.deepcopy(module)
+        except Exception:
+            return path, f"its type {type(module).__name__} refuses"
     return "", "copy.deepcopy refuses"
 
 

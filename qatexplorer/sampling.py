@@ -7,32 +7,26 @@ from typing import Any
 import torch
 from torch import nn
 
-from qatexplorer.data import call_model
-from qatexplorer.errors import StageError
+from qatexplorer.data import call_model, cloned
 from qatexplorer.histograms import GridHistogram, capture_histograms
 from qatexplorer.snapshot.preserve import preserved_rng, preserved_state
+from qatexplorer.snapshot.sites import find_quantizers
+
+MAX_SAMPLES = 65_536
 
 
-def histogram_of(model: nn.Module, inputs: Any, site: str) -> GridHistogram:
-    """What fake quant ``site`` sees in one forward of ``inputs``, on its own grid.
+def histograms_of(model: nn.Module, inputs: Any) -> dict[str, GridHistogram]:
+    """What every fake quant that runs sees in one forward of ``inputs``, on its own grid, by path.
 
-    A fake quant that has seen no data yet has scale 1, which is no grid to look at: its observer
-    is then shown these very inputs first. Everything is put back.
-
-    Raises StageError if the fake quant does not run in a forward.
+    A fake quant that has seen no data yet has scale 1, which is no grid to look at: the observers
+    are then shown these very inputs first. Everything is put back. One forward serves all of
+    them, since it costs far more than their histograms (strided samples of 65,536 values).
     """
+    quantizers = find_quantizers(model)
     with preserved_state(model):
-        if not _has_range(model.get_submodule(site)):
+        if not all(_has_range(module) for module in quantizers.values()):
             _show_once(model, inputs)
-        found = capture_histograms(model, inputs, [site])
-    if site not in found:
-        raise StageError(
-            "this fake quant does not run in a forward of the example input.",
-            where=site,
-            why="It sits in the model, but no data reaches it.",
-            remedy="If its layer runs only sometimes, choose example inputs that reach it.",
-        )
-    return found[site]
+        return capture_histograms(model, cloned(inputs), list(quantizers), max_samples=MAX_SAMPLES)
 
 
 def _show_once(model: nn.Module, inputs: Any) -> None:
@@ -40,7 +34,7 @@ def _show_once(model: nn.Module, inputs: Any) -> None:
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
     statistics = [(b, b.clone()) for m in norms for b in m._buffers.values() if b is not None]
     with preserved_rng(), torch.no_grad():
-        call_model(model, inputs)
+        call_model(model, cloned(inputs))
         for buffer, before in statistics:
             buffer.copy_(before)
 

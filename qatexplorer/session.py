@@ -6,13 +6,15 @@ imported, so scripts and CI use the very same object.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from typing import Any, cast
 
 from qatexplorer.data import Data
 from qatexplorer.deploy.evaluation import Evaluation
 from qatexplorer.errors import InputError, NoDataError, StageError
 from qatexplorer.histograms import GridHistogram
-from qatexplorer.sampling import histogram_of
+from qatexplorer.sampling import histograms_of
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.training.control import FINAL
 from qatexplorer.training.records import Progress, TrainingConfig
@@ -20,6 +22,8 @@ from qatexplorer.training.run import TrainingRun
 from qatexplorer.walk import SessionEvent, StageWalk
 
 __all__ = ["Session", "SessionEvent"]
+
+_LOOK_EVERY_S = 1.0
 
 
 class Session(StageWalk):
@@ -44,6 +48,9 @@ class Session(StageWalk):
     emits a :class:`SessionEvent` at every change, on the thread that made it.
     """
 
+    _next_look = 0.0
+    _histograms: tuple[Snapshot, Mapping[str, GridHistogram]] | None = None
+
     # -- selection ------------------------------------------------------------------------------
 
     @property
@@ -61,17 +68,42 @@ class Session(StageWalk):
         """Histogram, on the quantization grid, of what fake quant ``site`` sees in one forward of
         the example input. Before it has seen data, the range of that forward is used.
 
-        Raises StageError if the stage in view has no such fake quant.
+        The first one at a stage makes those of all fake quants in the same forward; while a run is
+        going on, its newest sample is returned. Raises StageError if the stage in view has no such
+        fake quant, or if it does not run.
         """
         if self.running and self._run is not None:
             samples = [s for s in self._run.history.samples(site) if s.histogram is not None]
             if samples:
                 return cast(GridHistogram, samples[-1].histogram)
-        if site not in self.snapshot.site_by_path:
+        known = self.snapshot.site_by_path.get(site)
+        if known is None:
             raise StageError(f"stage {self._stage!r} has no fake quant {site!r}.", where=site)
-        model = self._bench.view(self._stage, trained=self._trained, own=False)
+        found = self.histograms().get(known.path)
+        if found is None:
+            raise StageError(
+                "this fake quant does not run in a forward of the example input.",
+                where=site,
+                why="It sits in the model, but no data reaches it.",
+                remedy="If its layer runs only sometimes, choose example inputs that reach it.",
+            )
+        return found
+
+    def histograms(self) -> Mapping[str, GridHistogram]:
+        """The histograms of all fake quants of the stage in view that run, by path; one or two
+        forwards the first time, then kept until the model changes."""
         with self._lock:
-            return histogram_of(model, self.options.example_inputs, site)
+            snapshot = self.snapshot
+            if self._histograms is None or self._histograms[0] is not snapshot:
+                model = self._bench.view(self._stage, trained=self._trained, own=False)
+                made = histograms_of(model, self.options.example_inputs) if snapshot.sites else {}
+                self._histograms = (snapshot, made)
+            return self._histograms[1]
+
+    def has_histogram(self, site: str) -> bool:
+        """Whether :meth:`histogram` will answer without running the model."""
+        kept = self._histograms
+        return self.running or (kept is not None and kept[0] is self.snapshot)
 
     # -- training -------------------------------------------------------------------------------
 
@@ -122,14 +154,22 @@ class Session(StageWalk):
                 baseline=baseline,
             )
             self._run, self._trained = run, True
+            self._next_look = 0.0
             run.signal.subscribe(self._on_progress)
         self._emit("run", run)
         return run
 
     def _on_progress(self, progress: Progress) -> None:
+        """On the run's thread, between two steps: nothing else touches the model now."""
+        now = time.perf_counter()
         if progress.state in FINAL:
             self._refresh_train_snapshot()
             self._emit("trained", progress)
+        elif now >= self._next_look:
+            self._refresh_train_snapshot()
+            # A look at a large model takes long; it may take one per cent of the time.
+            cost = time.perf_counter() - now
+            self._next_look = now + max(_LOOK_EVERY_S, 100 * cost)
         self._emit("progress", progress)
 
     def _refresh_train_snapshot(self) -> None:

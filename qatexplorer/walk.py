@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from torch import nn
 from torch.ao.quantization import FakeQuantizeBase
@@ -19,7 +19,6 @@ from qatexplorer.deploy.evaluate import Metric
 from qatexplorer.errors import (
     BusyError,
     EvalModeError,
-    InputError,
     QatExplorerError,
     StageError,
     UnknownStageError,
@@ -28,11 +27,12 @@ from qatexplorer.flows import get_flow
 from qatexplorer.flows.base import FlowOptions, StubMode
 from qatexplorer.flows.fusion import FusionRuns, check_fusion, find_fusable
 from qatexplorer.flows.qconfig import resolve_qconfig
-from qatexplorer.flows.stubs import has_stubs
+from qatexplorer.flows.stubs import check_stub_mode, has_stubs
 from qatexplorer.inputs import check_model, copy_model, example_inputs_from, graph_of
 from qatexplorer.signals import Signal
 from qatexplorer.snapshot.capture import take_graph, take_snapshot
 from qatexplorer.snapshot.diff import Diff, diff
+from qatexplorer.snapshot.follow import moved_selection
 from qatexplorer.snapshot.probe import Probe, probe
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.training.control import FINAL
@@ -80,7 +80,7 @@ class StageWalk:
         graph = graph_of(base, inputs)
         self.has_stubs = has_stubs(base)
         options = FlowOptions(
-            plan, inputs, (), _check_stubs(stubs), qat_mapping=qat_mapping, graph=graph
+            plan, inputs, (), check_stub_mode(stubs), qat_mapping=qat_mapping, graph=graph
         )
         self._bench = Workbench(base, self.flow, options)
         runs = find_fusable(base, graph) if fusion is None else check_fusion(base, fusion)
@@ -223,19 +223,21 @@ class StageWalk:
                 "model.train() before you hand the model over.",
             )
         try:
-            built = self._bench.advance(stage)
+            self._bench.advance(stage, lambda built: self._record(stage, built))
         except QatExplorerError as error:
             self._emit("error", error)
             raise
-        self._record(stage, built)
 
     def _record(self, stage: str, built: Built) -> None:
         before = self._snapshots[self.stages[self.stages.index(stage) - 1]]
         model, result = built.result.model, built.result
+        if stage == self.flow.train_stage and self._bench.untouched and not built.warnings:
+            self._snapshots[stage] = replace(before, stage=stage, notes=result.notes)
+            return
         graph = before.graph
         if result.moved:
-            self._origin = result.origin
             graph = take_graph(model, self.options.example_inputs)
+            self._origin = result.origin
         if self.flow.snapshot_needs_probe(stage):
             self._probe = probe(model, self.options.example_inputs)
         is_int8 = stage == self.flow.int8_stage
@@ -339,7 +341,7 @@ class StageWalk:
                 plan = self.options.qconfig
                 changes["qconfig"] = replace(plan, backend=check_engine(engine), reason="")
             if stubs is not None:
-                changes["stubs"] = _check_stubs(stubs)
+                changes["stubs"] = check_stub_mode(stubs)
             if fusion is not None:
                 base = self._bench.base
                 auto = isinstance(fusion, str) and fusion == "auto"
@@ -383,24 +385,6 @@ class StageWalk:
         self.signal.emit(SessionEvent(kind, detail))
 
 
-def moved_selection(selection: str, old: Snapshot, new: Snapshot) -> str:
-    """The same thing in another stage: a wrapper may have changed a module's path."""
-    kind, _, path = selection.partition(":")
-    if kind == "module" and path in old.by_path:
-        origin = old.by_path[path].origin
-        if path in new.by_path and new.by_path[path].origin == origin:
-            return selection
-        there = [m.path for m in new.modules if m.origin == origin and (origin or m.path == "")]
-        return f"module:{there[0]}" if there else ""
-    if kind == "site" and path not in new.site_by_path:
-        owner = path.rpartition(".")[0]
-        return moved_selection(f"module:{owner}", old, new)
-    if kind in ("node", "edge") and new.graph is not None:
-        known = {n.id for n in new.graph.nodes}
-        return selection if set(path.split(":")) <= known else ""
-    return selection
-
-
 _EVAL_NOTE = (
     "The model is in eval mode; quantization-aware training needs train mode. "
     "session.use_train_mode() puts the session's copy into train mode."
@@ -409,11 +393,3 @@ _NEVER_OBSERVED = (
     "No observer has seen data, so every activation scale is 1.0 and the int8 model's outputs "
     "mean nothing. Train, or calibrate, first."
 )
-
-
-def _check_stubs(mode: Any) -> StubMode:
-    if mode not in ("none", "model", "layers"):
-        raise InputError(
-            f"stubs is {mode!r}.", remedy="Use 'none', 'model' (QuantWrapper) or 'layers'."
-        )
-    return cast(StubMode, mode)

@@ -8,8 +8,9 @@ parameter. Training, and handing a model out, gives that model parameters of its
 from __future__ import annotations
 
 import copy
+import gc
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,9 +18,8 @@ from weakref import WeakValueDictionary
 
 from torch import nn
 
-from qatexplorer.deploy.blame import place_of
 from qatexplorer.deploy.engine import quantized_engine
-from qatexplorer.deploy.int8 import convert_error, run_int8
+from qatexplorer.deploy.int8 import convert_error, place_in_walk, run_int8
 from qatexplorer.deploy.translations import translate
 from qatexplorer.errors import QatExplorerError, StageError
 from qatexplorer.flows.base import (
@@ -72,34 +72,37 @@ class Workbench:
         self.base.train(mode)
         self._restart()
 
-    def advance(self, stage: str) -> Built:
-        """Take the working model to ``stage``, the next one.
+    def advance(self, stage: str, look: Callable[[Built], object]) -> None:
+        """Take the working model to ``stage``, the next one, and let ``look`` see the result.
 
-        On an error the working model is as it was before. Raises StageError (ConvertError,
-        Int8RunError) with the place in the user's model.
+        If torch's call or ``look`` (which may run the model) raises, the working model is as it
+        was before. Raises StageError (ConvertError, Int8RunError) with the place in the user's
+        model.
         """
-        if stage == self.flow.int8_stage:
-            return self._convert()
+        with _cycles_collected_later():
+            if stage == self.flow.int8_stage:
+                built = self.convert_copy(copy_sharing_parameters(self.work))
+                look(built)
+                self.int8 = built.result.model
+            else:
+                self._prepare(stage, look)
+
+    def _prepare(self, stage: str, look: Callable[[Built], object]) -> None:
         # A model that was handed out stays what its reader took it for, and what the reader has
         # done to it goes on with the walk. Training is what it was handed out for.
         in_readers_hands = self._owns_parameters and stage != self.flow.train_stage
         model = copy.deepcopy(self.work) if in_readers_hands else self.work
-        with _quietly() as said, preserved_rng():
-            try:
+        result: StageResult | None = None
+        try:
+            with _quietly() as said, preserved_rng():
                 result = self.flow.apply(stage, model, self.options)
-            except Exception as error:
-                told = self._stage_error(stage, error, model)
-                if model is self.work:  # a stage that fails half way leaves it half changed
-                    self.work = self.rebuild(self.work_stage)
-                raise told from error
+            look(Built(result, tuple(said)))
+        except Exception as error:
+            told = self._stage_error(stage, error, model, result)
+            if model is self.work:  # a stage that fails half way leaves it half changed
+                self.work = self.rebuild(self.work_stage)
+            raise told from error
         self.work, self.work_stage = result.model, stage
-        return Built(result, tuple(said))
-
-    def _convert(self) -> Built:
-        candidate = copy_sharing_parameters(self.work)
-        built = self.convert_copy(candidate)
-        self.int8 = built.result.model
-        return built
 
     def convert_copy(self, candidate: nn.Module) -> Built:
         """Convert ``candidate`` (given up by the caller) to int8 and run it once.
@@ -118,10 +121,19 @@ class Workbench:
             run_int8(result.model, self.options.example_inputs, engine)
         return Built(result, tuple(said))
 
-    def _stage_error(self, stage: str, error: Exception, model: nn.Module) -> QatExplorerError:
-        translated = self.translated(error, model)
+    def _stage_error(
+        self, stage: str, error: Exception, model: nn.Module, result: StageResult | None
+    ) -> QatExplorerError:
         call = self.flow.stage(stage).call
-        message = f"stage {stage!r} failed in {call}: {translated.message}"
+        if result is None:
+            translated = self.translated(error, model)
+            message = f"stage {stage!r} failed in {call}: {translated.message}"
+        else:
+            translated = self.translated(error, result.model)
+            message = f"after stage {stage!r} the model does not run: {translated.message}"
+            home = result.origin(translated.where or "")
+            if translated.where and home in dict(self.base.named_modules()):
+                translated.where = home
         return type(translated)(
             message, where=translated.where, why=translated.why, remedy=translated.remedy
         )
@@ -130,7 +142,7 @@ class Workbench:
         """``error`` as one of ours, with place and remedy."""
         if isinstance(error, QatExplorerError):
             return error
-        place = place_of(error, model)
+        place = place_in_walk(error, model)
         told = translate(error, place)
         first = (str(error).strip().splitlines() or [""])[0]
         message = f"{type(error).__name__}: {first[:300]}"
@@ -139,6 +151,11 @@ class Workbench:
     def engine(self) -> AbstractContextManager[Any]:
         """The quantized engine that the int8 model runs on; the user's is put back."""
         return quantized_engine(self.options.qconfig.backend)
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing but the walk has had the working model in hand."""
+        return not self._owns_parameters
 
     def own_work(self) -> nn.Module:
         """The working model, with parameters that nothing else shares: safe to train."""
@@ -182,6 +199,19 @@ class Workbench:
     def with_options(self, **changes: Any) -> FlowOptions:
         """The options with some fields replaced."""
         return replace(self.options, **changes)
+
+
+@contextmanager
+def _cycles_collected_later() -> Iterator[None]:
+    """A stage makes thousands of small objects and hardly any garbage; each full collection that
+    they set off goes through all objects of the process, which takes longer than some stages."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 from torch.nn import Module
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from qatexplorer.data import call_model
+from qatexplorer.data import call_model, cloned
 from qatexplorer.deploy.blame import Place, place_of, release_frames
 from qatexplorer.deploy.engine import quantized_engine
 from qatexplorer.deploy.evaluate import evaluation_mode
@@ -56,7 +56,7 @@ def run_int8(model: Module, inputs: Any, engine: str | None = None) -> Any:
     with quantized_engine(engine), evaluation_mode(model):
         try:
             with calls:
-                return call_model(model, inputs)
+                return call_model(model, cloned(inputs))
         except Exception as error:
             failed = int8_error(error, model, calls.failed)
             release_frames(error)
@@ -84,15 +84,17 @@ def convert_error(error: Exception, model: Module) -> ConvertError:
 
     ``where`` is the module in hand: the innermost one that a frame of torch's walk holds.
     """
-    place = _converting(error, model)
+    place = place_in_walk(error, model)
     told = translate(error, place)
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     message = f"torch's convert failed: {type(error).__name__}: {first[:200]}"
     return ConvertError(message, where=place.path, why=told.why, remedy=told.remedy)
 
 
-def _converting(error: Exception, model: Module) -> Place:
-    """Converting works on a copy, so identity says nothing: the names of the walk are followed.
+def place_in_walk(error: Exception, model: Module) -> Place:
+    """The module in hand when torch's ``convert`` or ``prepare`` raised, else where it ran.
+
+    Converting works on a copy, so identity says nothing: the names of the walk are followed.
 
     ``torch.ao.quantization.quantize._convert`` loops over ``named_children`` with the variables
     ``name`` and ``mod`` in each level of its recursion.

@@ -13,7 +13,7 @@ from typing import IO, Any, cast
 import torch
 from torch.nn import Module
 
-from qatexplorer.data import as_args
+from qatexplorer.data import as_args, cloned
 from qatexplorer.deploy.engine import quantized_engine
 from qatexplorer.deploy.evaluate import batch_size, evaluation_mode
 from qatexplorer.errors import InputError
@@ -109,7 +109,7 @@ def compare_latency(
     """
     if not models:
         raise InputError("There is no model to time.")
-    args, kwargs = as_args(inputs)
+    args, kwargs = as_args(cloned(inputs))
     times: dict[str, list[float]] = {name: [] for name in models}
     until = time.perf_counter() + budget_s
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -115,10 +116,18 @@ def check_fusion(model: nn.Module, runs: Any) -> FusionRuns:
         paths = tuple(p.strip() for p in paths)
         for path in paths:
             if path not in modules:
-                raise FusionError(f"cannot fuse {list(paths)}: there is no module {path!r}.")
+                near = difflib.get_close_matches(path, list(modules), n=3, cutoff=0.4)
+                raise FusionError(
+                    f"cannot fuse {list(paths)}: there is no module {path!r}.",
+                    remedy=f"Nearest: {', '.join(near)}."
+                    if near
+                    else "Paths are those of model.named_modules().",
+                )
             if path in used:
                 raise FusionError(
-                    f"cannot fuse {list(paths)}: {path!r} stands in two runs.", where=path
+                    f"cannot fuse {list(paths)}: {path!r} stands in two runs.",
+                    where=path,
+                    remedy="A module can be fused once; leave it out of one of the runs.",
                 )
             used.add(path)
         if not can_fuse([modules[p] for p in paths]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from torch.ao.quantization import (
@@ -13,6 +13,7 @@ from torch.ao.quantization import (
     propagate_qconfig_,
 )
 
+from qatexplorer.errors import InputError
 from qatexplorer.flows.base import StageResult, StubMode
 
 NO_STUBS = (
@@ -20,6 +21,15 @@ NO_STUBS = (
     "not run. Choose stubs='model' (QuantWrapper around the whole) or stubs='layers' "
     "(add_quant_dequant around each layer)."
 )
+
+
+def check_stub_mode(mode: Any) -> StubMode:
+    """``mode`` itself. Raises InputError if it is none of :data:`StubMode`."""
+    if mode not in ("none", "model", "layers"):
+        raise InputError(
+            f"stubs is {mode!r}.", remedy="Use 'none', 'model' (QuantWrapper) or 'layers'."
+        )
+    return cast(StubMode, mode)
 
 
 def has_stubs(model: nn.Module) -> bool:
@@ -38,7 +48,6 @@ def add_stubs(model: nn.Module, mode: StubMode, mapping: Mapping[Any, Any]) -> S
         if "" in paths:
             return add_stubs(model, "model", mapping)
         _leave_the_rest_float(model)
-        propagate_qconfig_(model)
         note = (
             f"{len(paths)} layers wrapped, each with its own QuantStub and DeQuantStub; all other "
             "modules get qconfig None, because the tensors between the wrappers are float."
@@ -84,10 +93,13 @@ def _wrap_one(layer: nn.Module) -> nn.Module:
 
 
 def _leave_the_rest_float(model: nn.Module) -> None:
-    """Outside of wrappers all tensors are float, so nothing there may be converted."""
+    """Outside of wrappers all tensors are float, so nothing there may be converted.
+
+    A wrapper hands its layer's qconfig to its stubs; it has none of its own.
+    """
+    model.qconfig = None  # type: ignore[assignment]
     if isinstance(model, QuantWrapper):
         return
-    model.qconfig = None  # type: ignore[assignment]
     for child in model.children():
         _leave_the_rest_float(child)
 

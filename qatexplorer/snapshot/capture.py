@@ -96,12 +96,16 @@ def module_records(
     }
     counts = _param_counts(model)
     identities: dict[int, int] = {}
+    qconfigs: dict[int, QConfigRecord | None] = {}  # many modules share one
     records = []
     for path, module in model.named_modules(remove_duplicate=False):
         if id(module) in inner_observers:
             continue
         prefix = f"{path}." if path else ""
         home = origin(path)
+        qconfig = getattr(module, "qconfig", None)
+        if id(qconfig) not in qconfigs:
+            qconfigs[id(qconfig)] = describe_qconfig(qconfig)
         known = float_paths is None or home in float_paths
         records.append(
             ModuleRecord(
@@ -117,7 +121,7 @@ def module_records(
                 ),
                 tensors=_tensors(module),
                 param_count=counts[id(module)],
-                qconfig=describe_qconfig(getattr(module, "qconfig", None)),
+                qconfig=qconfigs[id(qconfig)],
                 training=module.training,
                 hooks=_hooks(module),
                 extra_repr=_extra_repr(module),

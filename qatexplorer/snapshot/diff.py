@@ -42,13 +42,22 @@ class Diff:
 
     @cached_property
     def qconfigs_set(self) -> int:
-        """Number of modules that got a qconfig, lost it, or got another."""
-        return sum("qconfig" in c.what for c in self.changed)
+        """Number of modules that got a qconfig, or another one."""
+        return sum("qconfig" in c.what and c.after.qconfig is not None for c in self.changed)
+
+    @cached_property
+    def qconfigs_removed(self) -> int:
+        """Number of modules that lost their qconfig."""
+        return sum("qconfig" in c.what and c.after.qconfig is None for c in self.changed)
 
     @cached_property
     def paths(self) -> frozenset[str]:
-        """Paths, in the later snapshot, of all that changed: modules, fake quants, owners."""
-        found = {c.after.path for c in self.changed} | {m.path for m in self.added}
+        """Paths, in the later snapshot, of all that changed: modules, fake quants, owners.
+
+        A qconfig that convert takes off everywhere once it has served is no change to look at.
+        """
+        found = {c.after.path for c in self.changed if not _only_lost_qconfig(c)}
+        found |= {m.path for m in self.added}
         for site in (*self.sites_added, *self.sites_changed):
             found |= {site.path, site.owner}
         return frozenset(found)
@@ -58,6 +67,7 @@ class Diff:
         parts = [
             _count(len(self.swapped), "module", "swapped"),
             _count(self.qconfigs_set, "qconfig", "set"),
+            _count(self.qconfigs_removed, "qconfig", "removed"),
             _count(len(self.added), "module", "added"),
             _count(len(self.removed), "module", "removed"),
             _count(len(self.sites_added), "fake quant", "inserted"),
@@ -65,6 +75,10 @@ class Diff:
             _count(len(self.sites_changed), "fake quant", "updated"),
         ]
         return ", ".join(p for p in parts if p) or "nothing changed"
+
+
+def _only_lost_qconfig(change: ModuleChange) -> bool:
+    return change.what == ("qconfig",) and change.after.qconfig is None
 
 
 def _count(number: int, noun: str, verb: str) -> str:
@@ -75,7 +89,10 @@ def _key(module: ModuleRecord) -> str:
     return module.origin or module.path
 
 
-def _module_changes(before: ModuleRecord, after: ModuleRecord) -> tuple[str, ...]:
+def _module_changes(
+    before: ModuleRecord, after: ModuleRecord, mode: tuple[bool, bool]
+) -> tuple[str, ...]:
+    """``mode`` is the root's training flag before and after: what follows it says nothing new."""
     what = []
     if before.qualified_type != after.qualified_type:
         what.append("type")
@@ -83,7 +100,7 @@ def _module_changes(before: ModuleRecord, after: ModuleRecord) -> tuple[str, ...
         what.append("qconfig")
     if before.hooks != after.hooks:
         what.append("hooks")
-    if before.training != after.training:
+    if before.training != after.training and (before.training, after.training) != mode:
         what.append("training")
     return tuple(what)
 
@@ -104,8 +121,9 @@ def diff(before: Snapshot, after: Snapshot) -> Diff:
     old_sites, new_sites = dict(before.site_by_path), dict(after.site_by_path)
     old = {_key(m): m for m in before.modules if m.path not in old_sites}
     new = {_key(m): m for m in after.modules if m.path not in new_sites}
+    mode = (before.training, after.training)
     changes = (
-        ModuleChange(old[key], module, _module_changes(old[key], module))
+        ModuleChange(old[key], module, _module_changes(old[key], module, mode))
         for key, module in new.items()
         if key in old
     )

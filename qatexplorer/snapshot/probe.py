@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.ao.quantization import FusedMovingAvgObsFakeQuantize
 
-from qatexplorer.data import call_model
+from qatexplorer.data import call_model, cloned
 from qatexplorer.snapshot.leaves import is_quantizer
 from qatexplorer.snapshot.preserve import preserved_state
 from qatexplorer.snapshot.records import Mechanism
@@ -78,6 +79,17 @@ def _watching(model: nn.Module, watcher: _Watcher) -> Iterator[None]:
             handle.remove()
 
 
+def _skip_fused_kernels(model: nn.Module) -> None:
+    """Who is called does not depend on them, and on weights they cost more than the layers do.
+
+    Other fake quants stay on: whether they call their observer is what is looked at.
+    """
+    for module in model.modules():
+        if type(module) is FusedMovingAvgObsFakeQuantize:
+            module.observer_enabled.zero_()
+            module.fake_quant_enabled.zero_()
+
+
 def probe(model: nn.Module, inputs: Any) -> Probe:
     """Run ``model(inputs)`` once under ``no_grad``, and put every state back as it was.
 
@@ -86,5 +98,6 @@ def probe(model: nn.Module, inputs: Any) -> Probe:
     """
     watcher = _Watcher()
     with preserved_state(model), torch.no_grad(), _watching(model, watcher):
-        call_model(model, inputs)
+        _skip_fused_kernels(model)
+        call_model(model, cloned(inputs))
     return watcher.result

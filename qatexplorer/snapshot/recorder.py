@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from qatexplorer.data import as_args
+from qatexplorer.data import as_args, cloned
 from qatexplorer.snapshot.leaves import is_leaf_call
 from qatexplorer.snapshot.records import Graph, GraphEdge, GraphNode, NodeOp
 from qatexplorer.snapshot.trace import (
@@ -127,7 +127,7 @@ def recorded_graph(model: nn.Module, inputs: Any, note: str = "") -> Graph:
     ``note`` says why FX was not used. The caller preserves the model's state. Raises whatever the
     forward raises.
     """
-    args, kwargs = as_args(inputs)
+    args, kwargs = as_args(cloned(inputs))
     recorder = _Recorder(model)
     handles = []
     for path, module in model.named_modules():

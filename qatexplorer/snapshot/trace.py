@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from qatexplorer.data import as_args
+from qatexplorer.data import as_args, cloned
 from qatexplorer.snapshot.leaves import FUNCTIONAL_CLASSES, FUNCTIONAL_METHODS, is_leaf_call
 from qatexplorer.snapshot.records import Graph, GraphEdge, GraphNode
 from qatexplorer.usercode import is_user_file
@@ -142,7 +142,7 @@ def fx_graph(model: nn.Module, inputs: Any) -> Graph:
 
     The caller preserves the model's state. Raises whatever tracing or running raises.
     """
-    args, kwargs = as_args(inputs)
+    args, kwargs = as_args(cloned(inputs))
     signature = inspect.signature(model.forward)
     bound = signature.bind(*args, **kwargs)
     given = set(bound.arguments)

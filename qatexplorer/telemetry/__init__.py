@@ -15,7 +15,7 @@ from qatexplorer.telemetry.records import (
 )
 from qatexplorer.telemetry.store import Telemetry
 from qatexplorer.telemetry.tensorboard import to_tensorboard
-from qatexplorer.telemetry.watch import Watch, watch
+from qatexplorer.telemetry.watching import Watch, watch
 
 __all__ = [
     "METRICS",

@@ -161,7 +161,7 @@ def why_site(site: FakeQuantSite) -> str:
     if site.kind == "input" and site.mechanism == "hook":
         return (
             f"{owner} hands the tensor on as it is; a forward hook on it rounds it, and so the "
-            "first layer is trained on int8 input. There is no input fake quant elsewhere."
+            "first layer is trained on int8 input. Torch has no other input fake quant."
         )
     if site.mechanism == "hook":
         return (

@@ -9,7 +9,7 @@ from qatexplorer.training.records import Progress
 
 def progress_words(progress: Progress) -> str:
     """``"running: epoch 2 of 5, step 40 of 100, loss 0.123, 12 s left"``, safe as HTML."""
-    parts = [progress.state]
+    parts: list[str] = [progress.state]
     if progress.step or progress.state != "ready":
         parts.append(f"epoch {min(progress.epoch + 1, progress.epochs)} of {progress.epochs}")
         total = f" of {progress.total_steps}" if progress.total_steps else ""

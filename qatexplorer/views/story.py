@@ -73,7 +73,7 @@ def story_html(stage: Stage, snapshot: Snapshot, change: Diff | None) -> str:
 
 def _change(change: Diff) -> str:
     text = escape(change.summary())
-    kinds = {kind: 0 for kind in KINDS}
+    kinds = dict.fromkeys(KINDS, 0)
     for site in change.sites_added:
         kinds[site.kind] += 1
     badges = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,16 +72,40 @@ def build_tree(snapshot: Snapshot, before: Snapshot | None = None) -> list[Row]:
     return rows
 
 
-def stays_float(snapshot: Snapshot, module: ModuleRecord) -> bool:
-    """Whether ``module`` stays float at this stage, see :func:`build_tree`."""
+def stays_float(
+    snapshot: Snapshot, module: ModuleRecord, kinds: Mapping[str, frozenset[str]] | None = None
+) -> bool:
+    """Whether ``module`` stays float at this stage, see :func:`build_tree`.
+
+    ``kinds`` are the kinds of fake quant by owner, for a caller who asks for many modules.
+    """
     if snapshot.stage not in INSERTED_STAGES or module.path in snapshot.site_by_path:
         return False
     if not _computes(snapshot, module):
         return False
     if snapshot.stage == "convert":
-        return not is_int8(module) and not _inside(snapshot, module, _is_int8_module)
-    covered = any(s.kind in ("weight", "output") for s in snapshot.sites_of(module.path))
-    return not covered and not _inside(snapshot, module, _holds_weight_site)
+        return not is_int8(module) and not any(map(is_int8, _above(snapshot, module)))
+    owned = kinds_by_owner(snapshot) if kinds is None else kinds
+    if owned.get(module.path, frozenset()) & {"weight", "output"}:
+        return False
+    return not any("weight" in owned.get(m.path, ()) for m in _above(snapshot, module))
+
+
+def kinds_by_owner(snapshot: Snapshot) -> Mapping[str, frozenset[str]]:
+    """Kinds of the fake quants that each module holds."""
+    found: dict[str, set[str]] = {}
+    for site in snapshot.sites:
+        found.setdefault(site.owner, set()).add(site.kind)
+    return {owner: frozenset(kinds) for owner, kinds in found.items()}
+
+
+def _above(snapshot: Snapshot, module: ModuleRecord) -> Iterator[ModuleRecord]:
+    """The modules around ``module``, inner ones first."""
+    parent = module.parent
+    while parent is not None and parent in snapshot.by_path:
+        record = snapshot.by_path[parent]
+        yield record
+        parent = record.parent
 
 
 def _computes(snapshot: Snapshot, module: ModuleRecord) -> bool:
@@ -95,26 +119,6 @@ def _computes(snapshot: Snapshot, module: ModuleRecord) -> bool:
     return not module.type_name.startswith(FOLLOWS)
 
 
-def _is_int8_module(_snapshot: Snapshot, module: ModuleRecord) -> bool:
-    return is_int8(module)
-
-
-def _holds_weight_site(snapshot: Snapshot, module: ModuleRecord) -> bool:
-    return any(s.kind == "weight" for s in snapshot.sites_of(module.path))
-
-
-def _inside(snapshot: Snapshot, module: ModuleRecord, test: Any) -> bool:
-    parent = module.parent
-    while parent is not None:
-        record = snapshot.by_path.get(parent)
-        if record is None:
-            return False
-        if test(snapshot, record):
-            return True
-        parent = record.parent
-    return False
-
-
 @dataclass
 class _Builder:
     snapshot: Snapshot
@@ -126,6 +130,7 @@ class _Builder:
     old_sites: dict[str, list[FakeQuantSite]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.kinds = kinds_by_owner(self.snapshot)
         for site in self.snapshot.sites:
             self.sites.setdefault(site.owner, []).append(site)
         if self.before is None:
@@ -196,7 +201,7 @@ class _Builder:
             before=short_type(old) if old is not None and short_type(old) != row["type"] else "",
             qconfig=qconfig_badge(record.qconfig),
             marks=[sum(s.kind == kind for s in own) for kind in KINDS],
-            float=stays_float(self.snapshot, record),
+            float=stays_float(self.snapshot, record, self.kinds),
             not_run=record.calls == 0 and self._should_run(record),
             shared=first if first != record.path else None,
             int8=is_int8(record),
@@ -258,7 +263,8 @@ class _Builder:
         what = []
         if record.qualified_type != old.qualified_type:
             what.append("type")
-        if record.qconfig != old.qconfig:
+        # convert takes the qconfig off everywhere once it has served: nothing to look at.
+        if record.qconfig != old.qconfig and record.qconfig is not None:
             what.append("qconfig")
         own, earlier = self.sites.get(record.path, []), self.old_sites.get(old.path, [])
         if sorted(s.kind for s in own) != sorted(s.kind for s in earlier):

@@ -30,4 +30,8 @@ def dashboard() -> Explorer:
         explorer = Explorer(**chosen)
         explorer.message.error(error)
         return explorer
-    return Explorer(loaded.model, loaded.example_inputs, data=loaded.data)
+    suggested = dict(loaded.suggested)
+    given = {"qconfig": suggested.pop("qconfig")} if "qconfig" in suggested else {}
+    return Explorer(
+        loaded.model, loaded.example_inputs, data=loaded.data, suggested=suggested, **given
+    )

@@ -6,6 +6,7 @@ No view talks to another: a click calls the session, the session emits an event,
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import ipywidgets as widgets
@@ -33,6 +34,7 @@ class Explorer(widgets.VBox):
 
     def __init__(self, model: Any = None, example_inputs: Any = None, **settings: Any) -> None:
         self.session: Session | None = None
+        self._example = ""
         self._unsubscribe: Callable[[], None] | None = None
         self.bridge = Bridge()
         self.jobs = Jobs(self.bridge, self._on_jobs)
@@ -86,22 +88,32 @@ class Explorer(widgets.VBox):
         ]
 
     def _offer_examples(self, name: str, settings: dict[str, Any]) -> None:
-        self._open_example(name, settings)
-        if name in zoo.names():
+        if self._open_example(name, settings):
             self.examples.value = name
-        self.examples.observe(lambda change: self._open_example(change["new"], settings), "value")
+        elif self._open_example(zoo.names()[0], settings):
+            self._open_example(name, settings)  # again, so that what is wrong stays on the page
+        self.examples.observe(lambda change: self._change_example(change, settings), "value")
 
-    def _open_example(self, name: str, settings: dict[str, Any]) -> None:
+    def _change_example(self, change: Any, settings: dict[str, Any]) -> None:
+        if change["new"] != self._example and not self._open_example(change["new"], settings):
+            self.examples.value = self._example
+
+    def _open_example(self, name: str, settings: dict[str, Any]) -> bool:
         try:
             example = zoo.load(name)
         except QatExplorerError as error:
             self._told(error)
-            return
+            return False
         given = {"data": example.data, **settings}
         if "qconfig" in example.suggested:
             given.setdefault("qconfig", example.suggested["qconfig"])
-        self.description.html = f"<p>{_escape(example.description)}</p>"
-        self.show_model(example.model, example.example_inputs, suggested=example.training, **given)
+        if not self.show_model(
+            example.model, example.example_inputs, suggested=example.training, **given
+        ):
+            return False
+        self._example = name
+        self.description.html = f"<p>{escape(example.description)}</p>"
+        return True
 
     def show_model(
         self,
@@ -110,17 +122,17 @@ class Explorer(widgets.VBox):
         *,
         suggested: dict[str, Any] | None = None,
         **settings: Any,
-    ) -> None:
+    ) -> bool:
         """Show another model. Input that cannot be used is told in the widget; the session that
-        was there before stays."""
+        was there before stays, and the answer is False."""
         if self.session is not None and self.session.running:
             self._told(BusyError("A run is going on.", remedy="Stop it before opening a model."))
-            return
+            return False
         try:
             session = Session(model, example_inputs, **settings)
         except Exception as error:
             self._told(error)
-            return
+            return False
         if self._unsubscribe is not None:
             self._unsubscribe()
         self.session = session
@@ -136,6 +148,7 @@ class Explorer(widgets.VBox):
         self.settings.use(session)
         self._on_jobs()
         self.refresh()
+        return True
 
     # -- events of the session ------------------------------------------------------------------
 
@@ -245,9 +258,3 @@ class Explorer(widgets.VBox):
             self.results.idle()
         for panel in (self.training, self.results, self.settings):
             panel.set_enabled(job is None)
-
-
-def _escape(text: str) -> str:
-    from html import escape
-
-    return escape(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import anywidget
@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 import traitlets
 
 from qatexplorer.widgets.assets import css, read_static
+from qatexplorer.widgets.plot import FigureSlot
 
 
 class HtmlPanel(anywidget.AnyWidget):
@@ -28,62 +29,6 @@ class HtmlPanel(anywidget.AnyWidget):
     dark: Any = traitlets.Bool(None, allow_none=True).tag(sync=True)
 
 
-class FigureSlot(widgets.Box):
-    """One plotly figure that is updated in place, and hidden when there is none to show."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layout.width = "100%"
-        self.layout.display = "none"
-        self.figure: go.FigureWidget | None = None
-        self._shown: dict[str, Any] = {}
-
-    def show(self, figure: go.Figure | None) -> None:
-        """Show ``figure``, None to hide. Traces of the same types are kept and changed."""
-        if figure is None:
-            self.layout.display = "none"
-            return
-        wanted = figure.to_plotly_json()
-        if self.figure is None:
-            self.figure = go.FigureWidget(figure)
-            self.children = (self.figure,)
-        else:
-            _update(self.figure, self._shown, wanted)
-        self._shown = wanted
-        self.layout.display = ""
-
-
-def _update(widget: go.FigureWidget, shown: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Set what differs, and only that: plotly checks every property that is set."""
-    if [t["type"] for t in shown["data"]] != [t["type"] for t in wanted["data"]]:
-        widget.data = ()
-        widget.add_traces(wanted["data"])
-        shown = {**shown, "data": wanted["data"]}
-    with widget.batch_update():
-        for trace, old, new in zip(widget.data, shown["data"], wanted["data"], strict=True):
-            for path, value in _changes(old, new):
-                trace[path] = value
-        for path, value in _changes(shown["layout"], wanted["layout"]):
-            widget.layout[path] = value
-
-
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """(path, value) of every property that differs; None for one that is gone."""
-    for key in [*new, *(key for key in old if key not in new)]:
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            for path, value in _changes(before, after):
-                yield f"{key}.{path}", value
-        elif not _equal(before, after):
-            yield key, after
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if hasattr(one, "tolist") or hasattr(other, "tolist"):
-        return type(one) is type(other) and one.tolist() == other.tolist()
-    return bool(one == other)
-
-
 class InspectorWidget(widgets.VBox):
     """The inspector's page, and below it figures that stay in place from click to click.
 
@@ -96,19 +41,26 @@ class InspectorWidget(widgets.VBox):
     dark: Any = traitlets.Bool(None, allow_none=True)
 
     def __init__(self, figures: tuple[str, ...] = ("histogram", "channels", "trace")) -> None:
-        self.panel = HtmlPanel()
+        self.panel, self.details = HtmlPanel(), HtmlPanel()
         self.slots = {name: FigureSlot() for name in figures}
-        super().__init__(children=(self.panel, *self.slots.values()))
-        traitlets.link((self, "selected"), (self.panel, "selected"))
-        traitlets.link((self, "dark"), (self.panel, "dark"))
+        super().__init__(children=(self.panel, *self.slots.values(), self.details))
+        for panel in (self.panel, self.details):
+            traitlets.link((self, "selected"), (panel, "selected"))
+            traitlets.link((self, "dark"), (panel, "dark"))
 
     def show(self, html: str, figures: Mapping[str, go.Figure | None] | None = None) -> None:
         """Show a page, and in each named slot its figure; slots not named are hidden.
 
         Raises KeyError for a figure that has no slot.
         """
-        self.panel.html = html
+        self.show_page(html)
         self.show_figures(figures or {})
+
+    def show_page(self, html: str) -> None:
+        """Show a page: what it is above the figures, its sections below them."""
+        head, mark, sections = html.partition("<section")
+        self.panel.html = head
+        self.details.html = f'<article class="qx-inspect">{mark}{sections}' if mark else ""
 
     def show_figures(self, figures: Mapping[str, go.Figure | None]) -> None:
         """Change the figures only, for those that take longer than the page."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +22,8 @@ from qatexplorer.widgets.graph import GraphWidget
 from qatexplorer.widgets.inspector import InspectorWidget
 from qatexplorer.widgets.tree import TreeWidget
 
+log = logging.getLogger(__name__)
+
 _LIVE_S = 0.7
 _HEIGHT = 600
 _GRAPH_BARS = 72  # its tool bar and status line
@@ -31,6 +35,7 @@ class Panes(widgets.Box):
     def __init__(self, bridge: Bridge, select: Callable[[str], Any]) -> None:
         self._bridge = bridge
         self._session: Session | None = None
+        self._preparing = False
         self.tree = TreeWidget(height=_HEIGHT)
         self.graph = GraphWidget(height=_HEIGHT - _GRAPH_BARS)
         self.inspector = InspectorWidget()
@@ -59,6 +64,8 @@ class Panes(widgets.Box):
         self.tree.rows = build_tree(session.snapshot, before)
         self.graph.scene = build_scene(session.snapshot, paths)
         self.show_selection()
+        if session.snapshot.sites and not session.running:
+            self._prepare_histograms()
 
     def show_selection(self) -> None:
         """Mark the selection in tree and graph, and inspect it."""
@@ -69,12 +76,24 @@ class Panes(widgets.Box):
         for widget in (self.tree, self.graph, self.inspector):
             if widget.selected != selection:
                 widget.selected = selection
-        self.inspector.panel.html = inspect_html(session.snapshots, session.stage, selection)
+        self._draw_page()
         self._draw_figures()
+
+    def _draw_page(self) -> None:
+        session = self._session
+        if session is not None:
+            page = inspect_html(session.snapshots, session.stage, session.selection)
+            self.inspector.show_page(page)
 
     def on_training(self) -> None:
         """A run has moved on: the selected fake quant's figures move with it."""
-        self._bridge.post("live", self._draw_figures, every_s=_LIVE_S)
+        self._bridge.post("live", self._draw_live, every_s=_LIVE_S)
+
+    def _draw_live(self) -> None:
+        session = self._session
+        if session is not None and session.stage == session.flow.train_stage:
+            self._draw_page()
+            self._draw_figures()
 
     @property
     def site(self) -> FakeQuantSite | None:
@@ -97,16 +116,37 @@ class Panes(widgets.Box):
             return
         dark = self.graph.dark
         figures: dict[str, Any] = {}
-        try:
-            histogram = session.histogram(site.path)
-            figures["histogram"] = histogram_figure(histogram, site, dark)
-        except QatExplorerError:
-            pass  # a fake quant that does not run has no histogram; the page says so
+        if session.has_histogram(site.path):
+            try:
+                histogram = session.histogram(site.path)
+                figures["histogram"] = histogram_figure(histogram, site, dark)
+            except QatExplorerError:
+                pass  # a fake quant that does not run has no histogram; the page says so
+        else:
+            self._prepare_histograms()
         if site.per_channel and len(site.scale) > 1:
             figures["channels"] = channel_figure(site, dark)
         samples = session.run.history.samples(site.path) if session.run is not None else ()
         if len(samples) > 1:
-            figures["trace"] = scale_trace_figure(
-                {site.path: samples}, {site.path: site.kind}, dark
-            )
+            kinds = {site.path: site.kind}
+            figures["trace"] = scale_trace_figure({site.path: samples}, kinds, dark)
         self.inspector.show_figures(figures)
+
+    def _prepare_histograms(self) -> None:
+        """Run the model once, off the loop; the figures come when that is done."""
+        session = self._session
+        if session is None or self._preparing:
+            return
+        self._preparing = True
+
+        def body() -> None:
+            try:
+                session.histograms()
+            except Exception:
+                log.exception("the histograms of stage %s cannot be made", session.stage)
+            else:
+                self._bridge.post("figures", self._draw_figures)
+            finally:
+                self._preparing = False
+
+        threading.Thread(target=body, name="qatexplorer-histograms", daemon=True).start()

@@ -13,7 +13,7 @@ from qatexplorer.views.figures_training import curves_figure
 from qatexplorer.views.progress import progress_words
 from qatexplorer.widgets.bridge import Bridge
 from qatexplorer.widgets.controls import button, labelled, row
-from qatexplorer.widgets.inspector import FigureSlot
+from qatexplorer.widgets.plot import FigureSlot
 
 REDRAW_S = 0.5
 

@@ -212,6 +212,17 @@ def test_stubs_around_each_layer_with_fused_runs() -> None:
     compare(NoStubs().train(), image(), assign, stubs="layers", int8_runs=True)
 
 
+def test_a_batch_norm_with_gamma_zero_is_prepared_as_torch_does_it() -> None:
+    """Its weights are NaN in a forward; that is for training to tell, not for the walk."""
+    torch.manual_seed(0)
+    model = ConvBnRelu().train()
+    nn.init.zeros_(model.bn1.weight)
+    session = qx.Session(model, (image(),), qconfig=BACKEND)
+    session.goto("train")
+    assert_same_state(session.model, one_call(model, session.fusion, default))
+    assert session.snapshot.site_by_path["conv1.weight_fake_quant"].calls_per_forward == 1
+
+
 def test_each_layer_of_a_timm_network_reaches_int8() -> None:
     """The way out for models that nobody wrote for eager mode."""
     from ..models import load_timm

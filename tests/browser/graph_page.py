@@ -12,10 +12,13 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from playwright.sync_api import Page
+import pytest
+from playwright.sync_api import Page, expect
 
+from qatexplorer.views.scene import build_scene
 from qatexplorer.widgets.assets import read_static
 from qatexplorer.widgets.graph import graph_esm
+from tests.unit.graph_models import call, function, residual_net, site, snapshot
 
 _HTML = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>graph</title>
 <link rel="icon" href="data:,"><link rel="stylesheet" href="graph.css">
@@ -108,3 +111,55 @@ def trait(page: Page, name: str) -> Any:
 def item_selector(item_id: str) -> str:
     """CSS selector of a drawn item."""
     return f"[data-item={json.dumps(item_id)}]"
+
+
+@pytest.fixture(scope="module")
+def small() -> dict[str, Any]:
+    """Seven operations with a skip, one block, all kinds of fake quants."""
+    nodes = [
+        call("quant", "quant", ""),
+        call("conv1", "conv1", ""),
+        call("left", "block.left", "block"),
+        call("right", "block.right", "block"),
+        function("add", "block"),
+        call("act", "act", ""),
+        call("act_1", "act", ""),
+    ]
+    pairs = [("quant", "conv1"), ("conv1", "left"), ("conv1", "right"), ("left", "add")]
+    pairs += [("right", "add"), ("add", "act"), ("act", "act_1")]
+    sites = [site("quant", "input"), site("conv1", "weight"), site("conv1", "output")]
+    sites += [site("block.left", "weight", scale=(0.0625,)), site("act", "output")]
+    return build_scene(snapshot(nodes, pairs, sites), frozenset({"conv1.weight_fake_quant"}))
+
+
+@pytest.fixture(scope="module")
+def large() -> dict[str, Any]:
+    """1,202 operations: 3 stages of 20 residual blocks of 19 layers and an add."""
+    return build_scene(residual_net(3, 20, 19))
+
+
+def drawn(page: Page) -> list[str]:
+    return page.eval_on_selector_all("[data-item]", "all => all.map(e => e.dataset.item)")
+
+
+def marks_drawn(page: Page) -> int:
+    return page.locator(".qxg-world [data-item], .qxg-world [data-site]").count()
+
+
+def shown(page: Page, item: str) -> Any:
+    return page.locator(item_selector(item))
+
+
+def wait_status(page: Page, text: str) -> None:
+    page.wait_for_function("(t) => model.get('status').includes(t)", arg=text)
+
+
+def open_group(page: Page, group: str) -> None:
+    shown(page, group).locator("[data-toggle]").click()
+    expect(shown(page, group)).to_have_attribute("aria-expanded", "true")
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with graph_server() as url:
+        yield url

@@ -64,6 +64,9 @@ def test_in_jupyterlab_dark(page: Page, lab: Server, clean_kernels: None) -> Non
         page.keyboard.press(key)
     expect(page.locator(".jp-CodeCell")).to_have_count(1)
     expect(page.locator(".jp-MarkdownCell")).to_have_count(0)
+    page.get_by_label("Zoom in (+)").focus()
+    page.keyboard.press("a")
+    expect(page.locator(".jp-CodeCell")).to_have_count(1)
     set_theme(page, "light")
     expect(page.locator(".qxg-dark")).to_have_count(0)
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from qatexplorer.errors import InputError, NoDataError, NotAModuleError, TrainingError
+from qatexplorer.training.modes import all_finite
 from qatexplorer.training.records import (
     MAX_SITE_HISTOGRAMS,
     MAX_SITE_SAMPLES,
@@ -256,6 +257,14 @@ def test_telemetry_of_chosen_paths_only() -> None:
     with pytest.raises(InputError, match="no fake quant") as caught:
         TrainingRun(prepared(), data(), TrainingConfig(telemetry_paths=("fc",)))
     assert caught.value.where == "fc"
+
+
+def test_all_finite_sees_every_nan_and_no_large_number() -> None:
+    large = torch.full((3,), 1e30)
+    assert all_finite([large, torch.zeros(0), torch.tensor([7])])
+    for bad in (float("nan"), float("inf"), float("-inf")):
+        assert not all_finite([large, torch.tensor([1.0, bad])])
+        assert not all_finite([torch.tensor([bad], dtype=torch.float16)])
 
 
 def test_history_is_bounded_and_keeps_first_and_newest() -> None:

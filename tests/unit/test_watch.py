@@ -29,7 +29,7 @@ from qatexplorer.telemetry import Telemetry, Watch
 from qatexplorer.telemetry.controller import Controller
 from qatexplorer.telemetry.records import BN_MOVES, MIXED
 from qatexplorer.telemetry.store import MAX_DETAILED, MAX_FRAMES
-from qatexplorer.telemetry.watch import MAYBE_COMPILED, NEVER_CALLED
+from qatexplorer.telemetry.watching import MAYBE_COMPILED, NEVER_CALLED
 
 from .training_models import SmallNet, batches, one_thread, prepared, same, state  # noqa: F401
 

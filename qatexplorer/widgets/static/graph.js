@@ -125,8 +125,7 @@ function download(text, name) {
 }
 
 function render({ model, el }) {
-  // JupyterLab's own shortcuts would act on the cell: "m" makes it Markdown, "0 0" restarts.
-  const root = html("div", { class: "qxg", "data-lm-suppress-shortcuts": "true" });
+  const root = html("div", { class: "qxg" });
   const bar = html("div", { class: "qxg-bar", role: "toolbar", "aria-label": "Graph tools" });
   const stage = html("div", { class: "qxg-stage" });
   const status = html("div", { class: "qxg-status", role: "status", "aria-live": "polite" });

@@ -64,11 +64,9 @@ function measureBox(item, lr, family) {
   const tail = roles.tail.length ? TAIL : 0;
   const box = { lr, label, sub, roles, inner, chips, bw: Math.ceil(bw), bh, side, tail };
   box.w = box.bw + (lr ? tail : side ? 22 : 0);
-  box.h = box.bh + (lr ? (side ? 12 : 0) : tail);
+  box.h = box.bh + (lr ? (side ? 24 : 0) : tail);
   box.bx = lr ? 0 : side ? 11 : 0;
   box.by = lr && side ? 12 : 0;
-  // Where tensors enter and leave, from the middle of the whole box across the flow.
-  box.port = lr ? box.by / 2 : 0;
   return box;
 }
 
@@ -102,7 +100,7 @@ async function composePicture(index, layouter, root, opened, lr, family) {
     const parts = [];
     for (const child of item.children) parts.push(await build(child));
     const sized = parts.map(({ box }, i) => {
-      const [inX, outX] = box.open ? [box.inX, box.outX] : [box.port, box.port];
+      const [inX, outX] = box.open ? [box.inX, box.outX] : [0, 0];
       const size = lr ? [box.h, box.w] : [box.w, box.h];
       return [item.children[i], ...size, inX, outX];
     });

@@ -1,7 +1,12 @@
 // Toolbar, search, legend and tooltip: plain HTML around the drawing.
 
+// JupyterLab's shortcuts would act on the cell ("m" makes it Markdown). They ask the focused
+// element itself first, so this belongs on everything that takes the focus, not around it.
+const OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
+
 function html(tag, attributes = {}, children = []) {
   const node = document.createElement(tag);
+  if (tag === "button" || tag === "input") node.setAttribute(...Object.entries(OWN_KEYS)[0]);
   for (const [name, value] of Object.entries(attributes)) {
     if (name === "text") node.textContent = value;
     else if (value !== null && value !== false) node.setAttribute(name, value);

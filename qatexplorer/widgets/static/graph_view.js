@@ -29,7 +29,7 @@ class GraphView {
       markerUnits: "userSpaceOnUse", orient: "auto-start-reverse",
     }, [svg("path", { d: "M0 0.8 L8 4 L0 7.2 Z", class: "qxg-arrow" })]);
     this.svg = svg("svg", {
-      class: "qxg-svg", tabindex: 0, role: "application", "aria-label": "Dataflow graph",
+      ...OWN_KEYS, class: "qxg-svg", tabindex: 0, role: "application", "aria-label": "Dataflow graph",
       "aria-roledescription": "graph; arrow keys follow tensors, Enter opens a group or selects",
     }, [svg("defs", {}, [arrow]), this.world]);
     stage.append(this.svg);

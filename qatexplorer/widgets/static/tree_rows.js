@@ -2,7 +2,7 @@
 // tree.js, which follows, into one module.
 
 const ROW = 26;
-const OPEN_ALL_BELOW = 80;
+const OPEN_AT_FIRST = 80;
 const KINDS = [
   ["weight", "■", "W"],
   ["input", "▲", "I"],
@@ -39,6 +39,15 @@ class Tree {
       if (!this.children.has(row.parent)) this.children.set(row.parent, []);
       this.children.get(row.parent).push(row);
     }
+    // Whole levels, as many as make a page or two; the first one always.
+    const perDepth = [];
+    for (const row of rows) perDepth[row.depth] = (perDepth[row.depth] || 0) + 1;
+    this.openDepth = 0;
+    for (let sum = 0; this.openDepth < perDepth.length; this.openDepth++) {
+      sum += perDepth[this.openDepth] || 0;
+      if (sum > OPEN_AT_FIRST) break;
+    }
+    this.openDepth = Math.max(1, this.openDepth - 1);
     this.position = new Map();
     for (const siblings of [...this.children.values(), rows.filter((r) => r.parent === null)]) {
       siblings.forEach((row, i) => this.position.set(row.id, [i + 1, siblings.length]));
@@ -60,7 +69,7 @@ class Tree {
   isOpen(row) {
     if (this.filtered) return !this.closedInSearch.has(row.path);
     if (this.open.has(row.path)) return this.open.get(row.path);
-    return this.rows.length <= OPEN_ALL_BELOW || row.depth < 2;
+    return this.allOpen ?? row.depth < this.openDepth;
   }
 
   setOpen(row, open) {
@@ -71,8 +80,16 @@ class Tree {
   }
 
   setAllOpen(open) {
-    // The root stays open: one line alone would look like an empty tree.
-    for (const row of this.rows) this.setOpen(row, open || row.parent === null);
+    // Also for rows that a later stage brings.
+    this.allOpen = open;
+    this.open.clear();
+    this.closedInSearch.clear();
+    if (open) return;
+    for (const row of this.rows) {
+      // The root stays open: one line alone would look like an empty tree.
+      if (row.parent === null) this.open.set(row.path, true);
+      else if (this.filtered) this.closedInSearch.add(row.path);
+    }
   }
 
   reveal(row) {
@@ -133,7 +150,7 @@ function describe(row) {
   if (row.int8) parts.push("int8");
   if (row.float) parts.push("stays float");
   if (row.not_run) parts.push("not run");
-  if (row.shared !== null) parts.push(`same object as ${row.shared}`);
+  if (row.shared !== null) parts.push(`same object as ${row.shared || "the model"}`);
   return parts.join(", ");
 }
 

@@ -1,0 +1,68 @@
+"""Driving the explorer in a page as a reader does: by clicks and keys, in JupyterLab or Voila."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Locator, Page, expect
+
+from .notebook import wait_until
+
+STEPS = ("fuse", "propagate", "swap", "insert", "train", "convert")
+_PATIENCE_MS = 90_000
+
+
+def stage_in_view(page: Page) -> str:
+    """Name of the stage that the bar marks as current."""
+    current = page.locator(".qx-stage-button[aria-current='step']")
+    return current.get_attribute("data-stage", timeout=_PATIENCE_MS) or ""
+
+
+def wait_for_explorer(page: Page) -> None:
+    """Until the stage bar, the tree and the graph are drawn."""
+    page.locator(".qx-stagebar").first.wait_for(timeout=_PATIENCE_MS)
+    page.locator(".qx-tree [role=treeitem]").first.wait_for(timeout=_PATIENCE_MS)
+    wait_until(page, "() => document.querySelectorAll('svg [data-item]').length > 3", timeout_s=90)
+
+
+def wait_for_stage(page: Page, stage: str) -> None:
+    """Until ``stage`` is in view and nothing is running."""
+    expect(page.locator(f".qx-stage-button[data-stage='{stage}']")).to_have_attribute(
+        "aria-current", "step", timeout=_PATIENCE_MS
+    )
+    expect(page.locator(".qx-stage-status")).to_have_text("", timeout=_PATIENCE_MS)
+
+
+def click_next(page: Page, stage: str) -> None:
+    """Click Next and wait for ``stage``."""
+    page.get_by_role("button", name="Next ▶").click()
+    wait_for_stage(page, stage)
+
+
+def push(page: Page, name: str) -> None:
+    """Click one of the panels' buttons."""
+    page.get_by_role("button", name=name, exact=True).click()
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=re.compile(name)).click()
+
+
+def tree_row(page: Page, path: str) -> Locator:
+    """The row of a module or fake quant, by its path."""
+    return page.locator(f".qx-tree [role=treeitem][data-id$=':{path}']").first
+
+
+def run_state(page: Page, state: str) -> None:
+    """Until the training panel says that the run is ``state``."""
+    words = page.locator(".qx-panel .widget-html-content").filter(
+        has_text=re.compile(rf"^\s*{state}: ")
+    )
+    expect(words.first).to_be_visible(timeout=_PATIENCE_MS)
+
+
+def no_message(page: Page) -> None:
+    """No error is told in the widget."""
+    assert page.locator(".qx-message-error:visible").count() == 0, page.locator(
+        ".qx-message-error"
+    ).first.inner_text()

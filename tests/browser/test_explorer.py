@@ -1,0 +1,204 @@
+"""The whole walk by clicks, in real JupyterLab and in real Voila, on guarded pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from .explorer_page import (
+    STEPS,
+    click_next,
+    no_message,
+    open_tab,
+    push,
+    run_state,
+    stage_in_view,
+    tree_row,
+    wait_for_explorer,
+    wait_for_stage,
+)
+from .notebook import Shots, open_notebook, run_all_cells, set_theme, voila_page, write_notebook
+from .servers import REPO_ROOT, Server
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
+
+EXPLORE = """
+import qatexplorer as qx
+
+example = qx.zoo.load("digits_cnn")
+explorer = qx.explore(
+    example.model, example.example_inputs, data=example.data, suggested=example.training
+)
+explorer
+"""
+BROKEN_FACTORY = """
+import os
+
+os.environ["QATEXPLORER_MODEL"] = "no.such.module:factory"
+from qatexplorer.widgets.dashboard import dashboard
+
+dashboard()
+"""
+OWN_MODEL = """
+import torch
+import qatexplorer as qx
+
+
+class Adds(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.quant = torch.ao.quantization.QuantStub()
+        self.fc = torch.nn.Linear(8, 8)
+        self.dequant = torch.ao.quantization.DeQuantStub()
+
+    def forward(self, x):
+        x = self.quant(x)
+        return self.dequant(self.fc(x) + x)
+
+
+explorer = qx.explore(Adds(), torch.randn(4, 8))
+explorer
+"""
+
+
+def selected_in_graph(page: Page) -> str:
+    return page.evaluate("() => document.querySelector('svg .qxg-selected')?.dataset.sel ?? ''")
+
+
+def walk_and_train(page: Page, shots: Shots, name: str) -> None:
+    """Step to the end by clicks, select, train, pause, resume, stop, convert, compare."""
+    wait_for_explorer(page)
+    assert stage_in_view(page) == "float"
+    shots(page, f"{name}-float")
+    for stage in STEPS[:4]:
+        click_next(page, stage)
+    expect(page.locator(".qx-story")).to_contain_text("fake quants inserted")
+
+    # A click in the tree: graph and inspector follow.
+    tree_row(page, "conv1").click()
+    expect(page.locator(".qx-inspector h3").first).to_contain_text("conv1")
+    expect(page.locator("svg [data-sel='module:conv1'].qxg-selected")).to_have_count(1)
+    # A click in the graph on the weight's fake quant: tree and inspector follow, with a histogram.
+    page.locator("svg [data-site='conv1.weight_fake_quant']").first.click()
+    expect(tree_row(page, "conv1.weight_fake_quant")).to_have_attribute("aria-selected", "true")
+    expect(page.locator(".qx-inspector h3").first).to_contain_text("weight_fake_quant")
+    expect(page.locator(".qx-plot .bars path").first).to_be_visible(timeout=30_000)
+    shots(page, f"{name}-insert")
+
+    click_next(page, "train")
+    page.get_by_label("Epochs").first.fill("200")
+    page.get_by_label("Epochs").first.press("Tab")
+    push(page, "Train")
+    run_state(page, "running")
+    expect(page.locator(".qx-plot .scatterlayer path.js-line").first).to_be_visible(timeout=60_000)
+    push(page, "Pause")
+    run_state(page, "paused")
+    push(page, "Resume")
+    run_state(page, "running")
+    shots(page, f"{name}-train")
+    push(page, "Stop")
+    run_state(page, "stopped")
+    wait_for_stage(page, "train")
+
+    click_next(page, "convert")
+    open_tab(page, "Float, fake-quant, int8")
+    push(page, "Evaluate and measure")
+    table = page.locator("table.qx-results")
+    expect(table.locator("tbody tr")).to_have_count(4, timeout=90_000)
+    expect(table).to_contain_text("ms")
+    shots(page, f"{name}-int8")
+    no_message(page)
+
+    # Back shows the old picture at once, straight to a stage, and reset.
+    page.get_by_role("button", name="◀ Back").click()
+    wait_for_stage(page, "train")
+    page.locator(".qx-stage-button[data-stage='swap']").click()
+    wait_for_stage(page, "swap")
+    expect(page.locator(".qx-story")).to_contain_text("torch.ao.nn.qat")
+    page.get_by_role("button", name="↺ Reset").click()
+    wait_for_stage(page, "float")
+
+
+def test_whole_walk_in_jupyterlab(
+    lab: Server, page: Page, shots: Shots, clean_kernels: None
+) -> None:
+    write_notebook(lab.root / "walk.ipynb", [EXPLORE], hide_source=True)
+    open_notebook(page, lab, "walk.ipynb")
+    run_all_cells(page)
+    walk_and_train(page, shots, "lab")
+    set_theme(page, "dark")
+    shots(page, "lab-dark")
+
+
+def test_whole_walk_in_voila(voila: Callable[..., Server], page: Page, shots: Shots) -> None:
+    server = voila(REPO_ROOT / "notebooks" / "dashboard.ipynb")
+    voila_page(page, server)
+    walk_and_train(page, shots, "voila")
+
+
+def test_dark_voila(voila: Callable[..., Server], page: Page, shots: Shots) -> None:
+    server = voila(REPO_ROOT / "notebooks" / "dashboard.ipynb")
+    voila_page(page, server, theme="dark")
+    wait_for_explorer(page)
+    for stage in STEPS[:2]:
+        click_next(page, stage)
+    shots(page, "voila-dark")
+
+
+def test_a_model_that_cannot_run_in_int8_is_told_and_nothing_is_lost(
+    lab: Server, page: Page, shots: Shots, clean_kernels: None
+) -> None:
+    write_notebook(lab.root / "adds.ipynb", [OWN_MODEL], hide_source=True)
+    open_notebook(page, lab, "adds.ipynb")
+    run_all_cells(page)
+    wait_for_explorer(page)
+    for stage in STEPS[:5]:
+        click_next(page, stage)
+    page.get_by_role("button", name="Next ▶").click()
+    message = page.locator(".qx-message-error")
+    expect(message).to_contain_text("aten::add", timeout=60_000)
+    expect(message).to_contain_text("FloatFunctional")
+    assert message.get_attribute("role") == "alert"
+    assert stage_in_view(page) == "train"
+    shots(page, "lab-cannot-run")
+
+
+def test_everything_is_reached_from_the_keyboard(
+    lab: Server, page: Page, clean_kernels: None
+) -> None:
+    write_notebook(lab.root / "keys.ipynb", [EXPLORE], hide_source=True)
+    open_notebook(page, lab, "keys.ipynb")
+    run_all_cells(page)
+    wait_for_explorer(page)
+    page.get_by_role("button", name="Next ▶").focus()
+    page.keyboard.press("Enter")
+    wait_for_stage(page, "fuse")
+    page.locator(".qx-tree [role=treeitem][tabindex='0']").first.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.locator(".qx-tree [role=treeitem][aria-selected='true']")).to_have_count(1)
+    expect(page.locator(".qx-inspector h3").first).to_be_visible()
+    page.locator("svg[tabindex='0']").first.focus()
+    before = selected_in_graph(page)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_function(
+        "(before) => (document.querySelector('svg .qxg-selected')?.dataset.sel ?? '') !== before",
+        arg=before,
+    )
+
+
+def test_a_factory_that_fails_is_told_in_the_page(
+    voila: Callable[..., Server], page: Page, tmp_path: Path
+) -> None:
+    book = write_notebook(
+        tmp_path / "broken.ipynb",
+        [BROKEN_FACTORY],
+    )
+    voila_page(page, voila(book))
+    wait_for_explorer(page)
+    expect(page.locator(".qx-message-error")).to_contain_text("no module 'no' to import")
