@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from qatexplorer.histograms import MAX_BINS, bin_width
 from qatexplorer.telemetry.oscillation import FlipTracker
 from qatexplorer.telemetry.probes import SCALE, ZERO_POINT, Probe
 from qatexplorer.telemetry.records import SiteInfo
+from qatexplorer.telemetry.segments import per_segment
 
 FINE_LEVELS = 4096
 _TAIL = 0.5
@@ -40,6 +42,17 @@ class Bins:
     fine: int
     count: int
 
+    @property
+    def first(self) -> int:
+        """Number of the first bin: its code, where a bin is one code."""
+        return self.start if self.fine == 1 else 0
+
+    @property
+    def inner(self) -> tuple[int, int]:
+        """Numbers of the first fine bin on the grid and of the first one above it."""
+        tail = (self.quant_min - self.start) // self.fine
+        return tail, tail + -(-(self.quant_max - self.quant_min + 1) // self.fine)
+
     @classmethod
     def of(cls, quant_min: int, quant_max: int, bins: int) -> Bins:
         levels = quant_max - quant_min + 1
@@ -57,7 +70,8 @@ class RawLook:
     Attributes:
         counts: int32, sites × bins; the last bin is for what has no code.
         sums: float32, 7 × sites.
-        table: float32, 6 × channels of all sites, see :mod:`~qatexplorer.telemetry.probes`.
+        table: float32, 6 × grids of all sites (one, or one per channel), see
+            :class:`~qatexplorer.telemetry.probes.Probe`.
         alive: int32, per channel: sampled values that are not on the code of zero.
         flips: float32, 2 × weights' sites: flipped and oscillating share.
 
@@ -68,6 +82,7 @@ class RawLook:
     probes: list[Probe]
     sampled: list[int]
     totals: list[int]
+    grids: list[int]
     channels: list[int]
     counts: Tensor
     sums: Tensor
@@ -80,14 +95,27 @@ class RawLook:
     def of_grids(cls, step: int, probes: list[Probe]) -> RawLook:
         """What is known of fake quants whose values were not seen."""
         none = torch.empty(0)
-        table = torch.cat([p.table for p in probes], dim=1)
-        widths = [p.table.shape[1] for p in probes]
-        return cls(step, probes, [], [], widths, none, none, table, none, none, none)
+        table = _table(probes, _table_index(probes))
+        grids = [p.grids for p in probes]
+        return cls(step, probes, [], [], grids, [], none, none, table, none, none, none)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that has to come to the host."""
         names = ("counts", "sums", "table", "alive", "channel_seen", "flips")
         return {name: getattr(self, name) for name in names}
+
+
+def _table_index(probes: list[Probe]) -> Tensor:
+    """Where the six rows of the table lie in the grids of ``probes``, one after the other."""
+    parts, base = [], 0
+    for probe in probes:
+        parts.append(torch.arange(6 * probe.grids).view(6, -1) + base)
+        base += 6 * probe.grids
+    return torch.cat(parts, dim=1).to(probes[0].grid.device)
+
+
+def _table(probes: list[Probe], index: Tensor) -> Tensor:
+    return torch.cat([p.grid for p in probes]).float()[index]
 
 
 class Collector:
@@ -113,11 +141,11 @@ class Collector:
         """The numbers of what ``probes`` (sorted as the targets are) took. None is empty."""
         self._lay_out(probes)
         values = torch.cat([p.values for p in probes])
-        table = torch.cat([p.table for p in probes], dim=1)
-        scale = table[SCALE].index_select(0, self._channel)
-        zero = table[ZERO_POINT].index_select(0, self._channel)
+        table = _table(probes, self._table_index)
+        scale = table[SCALE].index_select(0, self._grid)
+        zero = table[ZERO_POINT].index_select(0, self._grid)
         # The fused kernel multiplies by the inverse; dividing would differ at the borders.
-        inverse = table[SCALE].reciprocal().index_select(0, self._channel)
+        inverse = table[SCALE].reciprocal().index_select(0, self._grid)
         codes = values * inverse
         usable = self._usable(codes)
         bad: Tensor | None = None
@@ -134,23 +162,24 @@ class Collector:
         else:
             codes.round_().add_(zero)
         counts = self._histogram(codes, bad)
-        inside = codes.clone()
-        for rows, _, low, high in self._groups:
-            inside[rows].clamp_(low, high)
-        error = (inside - zero).mul_(scale).sub_(values)
+        for rows, bins in self._groups:
+            codes[rows].clamp_(bins.quant_min, bins.quant_max)
+        error = (codes - zero).mul_(scale).sub_(values)
         if bad is not None:
             error.masked_fill_(bad, 0.0)
         sums = self._sums(values, error, infinite, bad)
-        living = (inside != (zero.round() if self._fractional else zero)).to(torch.int32)
+        living = torch.ne(
+            codes, zero.round() if self._fractional else zero, out=torch.empty_like(self._ones)
+        )
         alive = torch.zeros_like(self._channel_seen).index_add_(0, self._channel, living)
-        weights = self._weights
-        flips = self._flips.update(inside[: self._offsets_list[weights]], self._weight_parts)
+        flips = self._flips.update(codes[: self._weight_values], self._weight_parts)
         return RawLook(
             step=step,
             probes=probes,
             sampled=[p.draw.count for p in probes],
             totals=[p.draw.numel for p in probes],
-            channels=[p.table.shape[1] for p in probes],
+            grids=[p.grids for p in probes],
+            channels=[p.draw.channels for p in probes],
             counts=counts,
             sums=sums,
             table=table,
@@ -160,35 +189,39 @@ class Collector:
         )
 
     def _lay_out(self, probes: list[Probe]) -> None:
-        key = [(p.target.info.path, p.draw.version, p.table.shape[1]) for p in probes]
+        key = [(id(p), p.draw.version, p.grids) for p in probes]
         if key == self._key:
             return
         self._key = key
         device = probes[0].values.device
         sizes = [p.draw.count for p in probes]
-        self._offsets_list = [0]
-        for size in sizes:
-            self._offsets_list.append(self._offsets_list[-1] + size)
-        self._offsets = torch.tensor(self._offsets_list, device=device)
-        parts, base = [], 0
+        self._first = [0, *accumulate(sizes)]
+        self._offsets = torch.tensor(self._first, device=device)
+        channels = [0, 0]
+        grids: tuple[list[Tensor], list[Tensor]] = ([], [])
         for probe in probes:
-            channel = probe.draw.channel
-            if channel is None:
-                parts.append(
-                    torch.full((probe.draw.count,), base, dtype=torch.int32, device=device)
+            count, channel = probe.draw.count, probe.draw.channel
+            for index, (own, width) in enumerate(
+                (
+                    (channel, probe.draw.channels),
+                    (channel if probe.grids > 1 else None, probe.grids),
                 )
-            else:
-                parts.append(channel + base)
-            base += probe.table.shape[1]
-        self._channel = torch.cat(parts)
-        ones = torch.ones_like(self._channel)
-        seen = torch.zeros(base, dtype=torch.int32, device=device)
-        self._channel_seen = seen.index_add_(0, self._channel, ones)
-        self._ones = ones
-        self._weights = sum(p.target.info.kind == "weight" for p in probes)
-        self._weight_parts = [
-            (p.target.info.path, p.draw.count, p.draw.numel) for p in probes[: self._weights]
-        ]
+            ):
+                base = channels[index]
+                grids[index].append(
+                    torch.full((count,), base, dtype=torch.int32, device=device)
+                    if own is None
+                    else own + base
+                )
+                channels[index] += width
+        self._channel, self._grid = (torch.cat(parts) for parts in grids)
+        self._ones = torch.ones_like(self._channel)
+        seen = torch.zeros(channels[0], dtype=torch.int32, device=device)
+        self._channel_seen = seen.index_add_(0, self._channel, self._ones)
+        self._table_index = _table_index(probes)
+        weights = [p for p in probes if p.target.info.kind == "weight"]
+        self._weight_parts = [(p.target.info.path, p.draw.count, p.draw.numel) for p in weights]
+        self._weight_values = self._first[len(weights)]
         modules: list[Any] = [p.target.module for p in probes]
         self._fractional = any(m.zero_point.is_floating_point() for m in modules)
         self._group(probes, sizes, device)
@@ -197,17 +230,18 @@ class Collector:
         """Slices of values on one grid, and the first bin of each value's row."""
         bins = [self.bins_of(p.target.info) for p in probes]
         self._width = max(b.count for b in bins) + 1
-        self._groups: list[tuple[slice, Bins, int, int]] = []
+        self._groups: list[tuple[slice, Bins]] = []
         first = 0
         for index in range(1, len(bins) + 1):
             if index == len(bins) or bins[index] != bins[first]:
-                rows = slice(self._offsets_list[first], self._offsets_list[index])
-                b = bins[first]
-                self._groups.append((rows, b, b.quant_min, b.quant_max))
+                self._groups.append((slice(self._first[first], self._first[index]), bins[first]))
                 first = index
-        firsts = torch.arange(len(bins), device=device, dtype=torch.int32).mul_(self._width)
+        # The bin of a code is the code, less the first code of the grid, in the row of its site.
+        rows = [float(index * self._width - b.first) for index, b in enumerate(bins)]
         repeats = torch.tensor(sizes, device=device)
-        self._row = firsts.repeat_interleave(repeats, output_size=self._offsets_list[-1])
+        self._row = torch.tensor(rows, device=device).repeat_interleave(
+            repeats, output_size=self._first[-1]
+        )
         self._sites = len(bins)
 
     @staticmethod
@@ -217,23 +251,25 @@ class Collector:
         return codes.device.type == "cpu" and math.isfinite(float(codes.sum()))
 
     def _histogram(self, codes: Tensor, bad: Tensor | None) -> Tensor:
-        local = torch.empty_like(self._row)
-        for rows, bins, _, _ in self._groups:
-            shifted = codes[rows] - bins.start
+        places = codes.clone()
+        for rows, bins in self._groups:
+            here = places[rows]
             if bins.fine > 1:
-                shifted.div_(bins.fine, rounding_mode="floor")
-            local[rows] = shifted.clamp_(0, bins.count - 1).to(torch.int32)
-        if bad is not None:
-            local.masked_fill_(bad, self._width - 1)
+                here.sub_(bins.start).div_(bins.fine, rounding_mode="floor")
+            first = bins.first
+            here.clamp_(first, first + bins.count - 1)
+            if bad is not None:
+                here.masked_fill_(bad[rows], first + self._width - 1)
+        index = places.add_(self._row).to(torch.int32)
         size = self._sites * self._width
         counts = torch.zeros(size, dtype=torch.int32, device=codes.device)
-        return counts.index_add_(0, local.add_(self._row), self._ones).view(self._sites, -1)
+        return counts.index_add_(0, index, self._ones).view(self._sites, -1)
 
     def _sums(
         self, values: Tensor, error: Tensor, infinite: Tensor | None, bad: Tensor | None
     ) -> Tensor:
         def per_site(data: Tensor, how: str = "sum") -> Tensor:
-            return torch.segment_reduce(data, how, offsets=self._offsets, unsafe=True)
+            return per_segment(data, self._offsets, how)
 
         low = high = values
         none = torch.zeros(self._sites, device=values.device)
@@ -243,14 +279,15 @@ class Collector:
             high = values.masked_fill(infinite, -math.inf)
             infinities = per_site(infinite.float())
             off_grid = per_site(bad.float()) - infinities
-        zeros = per_site((values == 0).float())
+        zeros = per_site(torch.eq(values, 0.0, out=torch.empty_like(values)))
+        least, most = per_site(low, "min"), per_site(high, "max")
         return torch.stack(
             [
                 zeros - infinities,
-                per_site(values * values),
-                per_site(error * error),
-                per_site(low, "min"),
-                per_site(high, "max"),
+                per_site(values.square_()),
+                per_site(error.square_()),
+                least,
+                most,
                 infinities,
                 off_grid,
             ]

@@ -141,11 +141,13 @@ class RunWriter:
 
     def _histogram_lines(self, frame: Frame) -> Iterator[str]:
         for number, item in frame.counts.items():
+            taken = np.flatnonzero(item.counts)
+            first, stop = (int(taken[0]), int(taken[-1]) + 1) if len(taken) else (0, 0)
             row = {
                 "step": frame.step,
                 "path": self._infos[number].path,
-                "first": item.first,
-                "counts": item.counts.tolist(),
+                "first": item.first + first,
+                "counts": item.counts[first:stop].tolist(),
                 "zeros": item.zeros,
                 "off_grid": item.off_grid,
                 "codes_used": item.codes_used,

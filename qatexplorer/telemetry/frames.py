@@ -29,7 +29,10 @@ _M = METRIC_INDEX
 
 @dataclass(frozen=True)
 class SiteCounts:
-    """The histogram of one site as counted: ``counts[0]`` is fine bin number ``first``."""
+    """The histogram of one site as counted: ``counts[0]`` is fine bin number ``first``.
+
+    ``counts`` is a row of the table of its look, which therefore is kept or dropped as a whole.
+    """
 
     first: int
     counts: Array
@@ -79,7 +82,7 @@ def build_frame(
         found = np.full((len(rows), len(METRICS)), math.nan)
         with np.errstate(all="ignore"):
             table = raw.table.numpy()
-            starts = np.cumsum([0, *raw.channels[:-1]])
+            starts = np.cumsum([0, *raw.grids[:-1]])
             _grids(found, table, starts, raw)
             valued = bool(raw.sampled)
             if valued:
@@ -88,13 +91,13 @@ def build_frame(
                 _values(found, sums, raw)
                 for index, item in enumerate(_counted(found, sums, raw, grids)):
                     counts[int(rows[index])] = item
-                _dead(found, starts, raw)
+                _dead(found, raw)
                 weights = raw.flips.shape[1]
                 found[:weights, _M["flipped"]] = raw.flips[0].numpy()
                 found[:weights, _M["oscillating"]] = raw.flips[1].numpy()
             _ranges(found, table, starts, raw, on)
         metrics[rows] = found
-        _split_channels(channels, table, starts, raw, rows, infos)
+        _split_channels(channels, table, starts, raw, rows)
     return Frame(step, metrics, counts, channels, {})
 
 
@@ -103,7 +106,7 @@ def _grids(found: Array, table: Array, starts: Array, raw: RawLook) -> None:
     found[:, _M["scale_min"]] = np.minimum.reduceat(scale, starts)
     found[:, _M["scale_max"]] = np.maximum.reduceat(scale, starts)
     found[:, _M["scale_median"]] = found[:, _M["scale_min"]]
-    for index, (start, width) in enumerate(zip(starts, raw.channels, strict=True)):
+    for index, (start, width) in enumerate(zip(starts, raw.grids, strict=True)):
         if found[index, _M["scale_min"]] != found[index, _M["scale_max"]]:
             middle = np.sort(scale[start : start + width])[width // 2]
             found[index, _M["scale_median"]] = middle
@@ -134,39 +137,41 @@ def _values(found: Array, sums: Array, raw: RawLook) -> None:
 
 def _counted(found: Array, sums: Array, raw: RawLook, grids: Sequence[Bins]) -> list[SiteCounts]:
     table = raw.counts.numpy()
-    items: list[SiteCounts] = []
-    for index, grid in enumerate(grids):
-        counts = table[index, : grid.count]
-        tail = (grid.quant_min - grid.start) // grid.fine
-        levels = grid.quant_max - grid.quant_min + 1
-        last = tail + -(-levels // grid.fine)
-        low, high = int(counts[:tail].sum()), int(counts[last:].sum())
-        inner = counts[tail:last]
-        used = int(np.count_nonzero(inner))
+    sampled = np.array(raw.sampled, dtype=np.float64)
+    used_all = np.zeros(len(grids), dtype=np.int64)
+    first = 0
+    while first < len(grids):
+        grid, stop = grids[first], first
+        while stop < len(grids) and grids[stop] == grid:
+            stop += 1
+        tail, last = grid.inner
+        rows = slice(first, stop)
+        low, high = table[rows, :tail].sum(1), table[rows, last : grid.count].sum(1)
+        inner = table[rows, tail:last]
+        used = np.count_nonzero(inner, axis=1)
         # What is clipped is rounded to the outermost codes, which are then used too.
-        used += int(low > 0 and not inner[0]) + int(high > 0 and not inner[-1])
-        found[index, _M["clipped_low"]] = low / raw.sampled[index]
-        found[index, _M["clipped_high"]] = high / raw.sampled[index]
-        found[index, _M["codes_used"]] = used / levels
-        taken = np.flatnonzero(counts)
-        # The grid itself stays in view even where nothing falls on it.
-        first = min(tail, int(taken[0])) if len(taken) else tail
-        stop = max(last, int(taken[-1]) + 1) if len(taken) else last
-        kept = counts[first:stop]
-        small = not len(kept) or kept.max() < 65_536
-        items.append(
-            SiteCounts(
-                first=first,
-                counts=kept.astype(np.uint16 if small else np.uint32),
-                zeros=int(sums[c.ZEROS, index]),
-                off_grid=int(sums[c.OFF_GRID, index]),
-                codes_used=used,
-            )
+        used = used + ((low > 0) & (inner[:, 0] == 0)) + ((high > 0) & (inner[:, -1] == 0))
+        found[rows, _M["clipped_low"]] = low / sampled[rows]
+        found[rows, _M["clipped_high"]] = high / sampled[rows]
+        found[rows, _M["codes_used"]] = used / (grid.quant_max - grid.quant_min + 1)
+        used_all[rows] = used
+        first = stop
+    kept = table.astype(np.uint16 if max(raw.sampled) < 65_536 else np.uint32)
+    zeros, off_grid = sums[c.ZEROS].astype(int), sums[c.OFF_GRID].astype(int)
+    return [
+        SiteCounts(
+            first=0,
+            counts=kept[index, : grid.count],
+            zeros=int(zeros[index]),
+            off_grid=int(off_grid[index]),
+            codes_used=int(used_all[index]),
         )
-    return items
+        for index, grid in enumerate(grids)
+    ]
 
 
-def _dead(found: Array, starts: Array, raw: RawLook) -> None:
+def _dead(found: Array, raw: RawLook) -> None:
+    starts = np.cumsum([0, *raw.channels[:-1]])
     enough = raw.channel_seen.numpy() >= LEAST_PER_CHANNEL
     dead = enough & (raw.alive.numpy() == 0)
     several = np.array(raw.channels) > 1
@@ -178,14 +183,13 @@ def _dead(found: Array, starts: Array, raw: RawLook) -> None:
 def _ranges(found: Array, table: Array, starts: Array, raw: RawLook, on: Array) -> None:
     """Range of the batch, read back from the moving average, and how far it lies from it."""
     constants = [probe.target.averaging_constant or math.nan for probe in raw.probes]
-    constant = np.repeat(np.where(on, constants, math.nan), raw.channels)
+    constant = np.repeat(np.where(on, constants, math.nan), raw.grids)
     ends = []
     for old, new in ((p.OLD_MIN, p.NEW_MIN), (p.OLD_MAX, p.NEW_MAX)):
         before, after = table[old].astype(np.float64), table[new].astype(np.float64)
         # The first batch is taken as it is.
-        ends.append(
-            (before, np.where(np.isinf(before), after, before + (after - before) / constant))
-        )
+        batch = np.where(np.isinf(before), after, before + (after - before) / constant)
+        ends.append((before, np.where(np.isnan(constant), math.nan, batch)))
     (low, batch_low), (high, batch_high) = ends
     least = np.minimum.reduceat(batch_low, starts)
     most = np.maximum.reduceat(batch_high, starts)
@@ -210,13 +214,10 @@ def _split_channels(
     starts: Array,
     raw: RawLook,
     rows: Array,
-    infos: Sequence[SiteInfo],
 ) -> None:
     kept = table[[p.SCALE, p.ZERO_POINT, p.NEW_MIN, p.NEW_MAX]]
-    for start, width, row in zip(starts, raw.channels, rows, strict=True):
-        # Per tensor there is one grid, repeated for each channel that is watched for being dead.
-        stop = start + (width if infos[row].ch_axis is not None else 1)
-        channels[int(row)] = kept[:, start:stop].copy()
+    for start, width, row in zip(starts, raw.grids, rows, strict=True):
+        channels[int(row)] = kept[:, start : start + width]
 
 
 def grid_histogram_of(
@@ -224,21 +225,24 @@ def grid_histogram_of(
 ) -> GridHistogram:
     """The histogram of a site as the rest of the package knows it."""
     merge = bins.width // bins.fine
-    first = counts.first // merge
-    padded = np.concatenate(
-        [np.zeros(counts.first - first * merge, np.int64), counts.counts.astype(np.int64)]
-    )
-    padded = np.concatenate([padded, np.zeros(-len(padded) % merge, np.int64)])
-    merged = padded.reshape(-1, merge).sum(1)
+    fine = np.zeros(bins.count, np.int64)
+    fine[counts.first : counts.first + len(counts.counts)] = counts.counts
+    merged = fine.reshape(-1, merge).sum(1)
+    tail, last = (border // merge for border in bins.inner)
+    # Empty tails are left out; the grid itself stays in view even where nothing falls on it.
+    taken = np.flatnonzero(merged)
+    first = min(tail, int(taken[0])) if len(taken) else tail
+    stop = max(last, int(taken[-1]) + 1) if len(taken) else last
+    merged = merged[first:stop]
     start = bins.start + first * bins.width - 0.5
     edges = [start + bins.width * index for index in range(len(merged) + 1)]
     sampled = int(metrics[_M["sampled"]])
     scale, zero_point = metrics[_M["scale_median"]], metrics[_M["zero_point"]]
     one = metrics[_M["scale_min"]] == metrics[_M["scale_max"]] and math.isfinite(zero_point)
     one = one and scale > 0
-    if one and counts.first == 0 and math.isfinite(metrics[_M["batch_min"]]):
+    if one and math.isfinite(metrics[_M["batch_min"]]):
         edges[0] = min(edges[0], float(metrics[_M["batch_min"]] / scale + zero_point))
-    if one and len(merged) and math.isfinite(metrics[_M["batch_max"]]):
+    if one and math.isfinite(metrics[_M["batch_max"]]):
         edges[-1] = max(edges[-1], float(metrics[_M["batch_max"]] / scale + zero_point))
     return GridHistogram(
         edges=tuple(edges) if merged.sum() else (),

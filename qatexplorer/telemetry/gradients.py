@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from qatexplorer.telemetry.probes import Clock, Draw, Probe
+from qatexplorer.telemetry.segments import per_segment
 
 FIRST, COUNT = -64, 96
 """Bins of powers of two, from 2**-64 to 2**32; smaller and larger ones are in the outer bins."""
@@ -118,7 +119,7 @@ def count_gradients(probes: list[GradientProbe]) -> RawGradients:
     values.masked_fill_(~finite, 0.0)
 
     def per_site(data: Tensor, how: str = "sum") -> Tensor:
-        return torch.segment_reduce(data, how, offsets=offsets, unsafe=True)
+        return per_segment(data, offsets, how)
 
     sums = [
         per_site(zeros.float()),

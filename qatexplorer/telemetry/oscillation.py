@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from qatexplorer.telemetry.segments import per_segment
+
 WINDOW = 8
 """A weight oscillates if it went back to the code before within so many looks."""
 
@@ -28,6 +30,7 @@ class FlipTracker:
         self._code = torch.empty(0)
         self._other = torch.empty(0)
         self._age = torch.empty(0)
+        self._unknown: list[bool] = []
 
     def update(self, codes: Tensor, parts: list[Part]) -> Tensor:
         """Shares flipped and oscillating, shape (2, sites), NaN at a site's first look.
@@ -39,20 +42,24 @@ class FlipTracker:
         """
         if not parts:
             return codes.new_empty(2, 0)
-        if parts != self._parts:
+        fresh = parts != self._parts
+        if fresh:
             self._lay_out(codes, parts)
-        changed = (codes != self._code).logical_and_(~torch.isnan(self._code))
-        back = changed & (codes == self._other)
+        changed = codes != self._code
+        back = (codes == self._other).logical_and_(changed)
         self._other = torch.where(changed, self._code, self._other)
-        self._age = self._age.add_(1.0).masked_fill_(back, 0.0)
-        known = ~torch.isnan(self._code)
+        self._age.add_(1.0).masked_fill_(back, 0.0)
         self._code = codes.clone()
-        recent = (self._age < WINDOW).float()
-        return torch.stack([self._mean(changed.float(), known), self._mean(recent, known)])
+        flipped = self._share(changed.float())
+        oscillating = self._share((self._age < WINDOW).float())
+        if fresh:
+            unknown = torch.tensor(self._unknown, device=codes.device)
+            flipped.masked_fill_(unknown, math.nan)
+            oscillating.masked_fill_(unknown, math.nan)
+        return torch.stack([flipped, oscillating])
 
-    def _mean(self, flags: Tensor, known: Tensor) -> Tensor:
-        of = torch.segment_reduce(known.float(), "sum", offsets=self._offsets, unsafe=True)
-        return torch.segment_reduce(flags, "sum", offsets=self._offsets, unsafe=True) / of
+    def _share(self, flags: Tensor) -> Tensor:
+        return per_segment(flags, self._offsets) / self._sizes
 
     def _lay_out(self, codes: Tensor, parts: Sequence[Part]) -> None:
         """Carry what is known about a site over to where its weights lie now."""
@@ -62,18 +69,23 @@ class FlipTracker:
         for path, count, total in self._parts:
             known[path] = (total, tuple(s[first : first + count] for s in states))
             first += count
-        fresh = (math.nan, math.nan, _LONG_AGO)
         columns: tuple[list[Tensor], ...] = ([], [], [])
         offsets = [0]
+        self._unknown = []
         for path, count, total in parts:
-            before_total, before = known.get(path, (total, (codes[:0],) * 3))
-            for column, state, default in zip(columns, before, fresh, strict=True):
-                # All elements were looked at in order, or a few at random: not the same weights.
-                same = before_total == total and (state.numel() < total) == (count < total)
-                kept = state[:count] if same else state[:0]
-                filler = codes.new_full((count - kept.numel(),), default)
-                column.append(torch.cat([kept.to(codes.device), filler]))
+            before_total, before = known.get(path, (0, (codes[:0],) * 3))
+            have = before[0].numel()
+            # All elements were looked at in order, or a few at random: not the same weights.
+            same = before_total == total and (have < total) == (count < total)
+            kept = min(have, count) if same else 0
+            self._unknown.append(not kept)
+            # A weight that is new stands still so far.
+            new = codes[offsets[-1] + kept : offsets[-1] + count]
+            fillers = (new, torch.full_like(new, math.nan), torch.full_like(new, _LONG_AGO))
+            for column, state, filler in zip(columns, before, fillers, strict=True):
+                column.append(torch.cat([state[:kept].to(codes.device), filler]))
             offsets.append(offsets[-1] + count)
         self._code, self._other, self._age = (torch.cat(column) for column in columns)
         self._offsets = torch.tensor(offsets, device=codes.device)
+        self._sizes = (self._offsets[1:] - self._offsets[:-1]).float()
         self._parts = list(parts)

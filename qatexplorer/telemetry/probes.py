@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
@@ -10,18 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from qatexplorer.snapshot.sites import observer_of
 from qatexplorer.telemetry.targets import Target, channel_axis
 
 MAX_CHANNELS = 16_384
-REDRAW_LOOKS = 4
+REDRAW_LOOKS = 16
 """Random positions are reused for so many looks: drawing them costs as much as reading them."""
 
-# Rows of a probe's table, one column per channel.
+# Rows of a probe's grid.
 SCALE, ZERO_POINT, OLD_MIN, OLD_MAX, NEW_MIN, NEW_MAX = range(6)
-
-
-# Of an observer that has seen no data.
-_NOTHING_SEEN = torch.tensor([math.inf])
 
 
 class Clock:
@@ -103,23 +101,26 @@ class Draw:
 class Probe:
     """Hooks of one fake quant during a step that is looked at, and what they took.
 
-    ``values`` (float32, flat) and ``table`` (float32, 6 rows × channels) are copies on the
-    device of the tensor; nothing of the model is kept alive.
+    ``values`` (float32, flat) and ``grid`` (float32, 6 × ``grids``, flat: scale, zero point, the
+    observer's range before and after) are copies on the device of the tensor.
     """
 
     def __init__(self, target: Target, clock: Clock) -> None:
         self.target, self._clock = target, clock
         self.draw = Draw(fixed=target.info.kind == "weight")
         self.values = torch.empty(0)
-        self.table = torch.empty(6, 0)
-        self._rows: tuple[Tensor, ...] = ()
+        self.grid, self.grids = torch.empty(0), 0
+        self._missing = torch.empty(0)
         self._averages = target.averaging_constant is not None
+        observer = observer_of(target.module)
+        self._observer = None if observer is None else observer._buffers
         self.taken = False
         self.failed = ""
         self.wanted = 0
         self._generator: torch.Generator | None = None
         self._handles: list[RemovableHandle] = []
         self._old: tuple[Tensor, Tensor] | None = None
+        self._first_batch = False
 
     def __deepcopy__(self, memo: Any) -> Probe:
         """A copy of the model (an average of weights, say) gets hooks that do nothing."""
@@ -130,10 +131,13 @@ class Probe:
     def arm(self, wanted: int) -> None:
         """Look at the next forward, at ``wanted`` elements."""
         self.taken, self.wanted, self._old = False, wanted, None
+        self._first_batch = False
         if self.failed or self.target.info.unseen:
             return
         if self.target.weight:
-            self._guarded(self._take_weight)
+            owner: Any = self.target.owner
+            self._guarded(self._take, owner.weight)
+            self._old = None
             return
         self._handles = [
             self.target.module.register_forward_pre_hook(self._before),
@@ -153,19 +157,17 @@ class Probe:
         if self._averages:
             # The moving average after this forward, less the one before, is the batch's own
             # range: the fused kernel has looked at all the values, we need not do it again.
-            ranges = self.target.ranges()
-            if ranges is None:
-                self._old = (_NOTHING_SEEN, -_NOTHING_SEEN)
-            else:
-                self._old = (ranges[0].detach().clone(), ranges[1].detach().clone())
+            ranges = self._ranges()
+            self._first_batch = ranges is None
+            if ranges is not None:
+                self._old = (ranges[0].clone(), ranges[1].clone())
         self._clock.spent_s += perf_counter() - started
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._ignores(module) or not args or not isinstance(args[0], Tensor):
             return
         started = perf_counter()
-        x = args[0]
-        self._guarded(lambda: self._take(x.detach()))
+        self._guarded(self._take, args[0])
         self._clock.spent_s += perf_counter() - started
 
     def _ignores(self, module: nn.Module) -> bool:
@@ -175,17 +177,12 @@ class Probe:
             return True
         return not module.training and not torch.is_grad_enabled()
 
-    def _guarded(self, take: Any) -> None:
+    def _guarded(self, take: Callable[[Tensor], None], x: Tensor) -> None:
         try:
             with torch.no_grad():
-                take()
+                take(x.detach())
         except Exception as error:  # a look must never end a training
             self.failed = f"{type(error).__name__}: {error}".splitlines()[0]
-
-    def _take_weight(self) -> None:
-        owner: Any = self.target.owner
-        self._take(owner.weight.detach())
-        self._old = None
 
     def _take(self, x: Tensor) -> None:
         if x.is_quantized:
@@ -204,8 +201,11 @@ class Probe:
         draw.prepare(x, axis, self.wanted, self.generator(x.device))
         if self.values.numel() != draw.count or self.values.device != x.device:
             self.values = torch.empty(draw.count, device=x.device)
-        # In order of memory, so that a channels-last tensor is flattened without a copy.
-        flat = x.permute(draw.order).reshape(-1)
+        if x.is_contiguous():
+            flat = x.view(-1)
+        else:
+            # In order of memory, so that a channels-last tensor is flattened without a copy.
+            flat = x.permute(draw.order).reshape(-1)
         if draw.index is None:
             self.values.copy_(flat)
         elif flat.dtype is torch.float32:
@@ -221,21 +221,31 @@ class Probe:
         return self._generator
 
     def read_grid(self) -> None:
-        """Copy scale, zero point and range as they are now."""
-        module: Any = self.target.module
-        scale = module.scale.detach().reshape(-1)
-        channels = max(self.draw.channels, scale.numel())
-        if self.table.shape[1] != channels or self.table.device != scale.device:
-            self.table = torch.empty(6, channels, device=scale.device)
-            self._rows = self.table.unbind(0)
-        rows = self._rows
-        rows[SCALE].copy_(scale)
-        rows[ZERO_POINT].copy_(module.zero_point.detach().reshape(-1))
-        now = self.target.ranges()
-        for (first, second), pair in (((OLD_MIN, OLD_MAX), self._old), ((NEW_MIN, NEW_MAX), now)):
-            if pair is None or pair[0].numel() not in (1, channels):
-                rows[first].fill_(math.nan)
-                rows[second].fill_(math.nan)
+        """Copy scale, zero point and range as they are now: one operation, in the forward."""
+        buffers = self.target.module._buffers
+        scale, zero_point = buffers.get("scale"), buffers.get("zero_point")
+        if scale is None or zero_point is None:  # parameters, where they are learned
+            module: Any = self.target.module
+            scale, zero_point = module.scale.detach(), module.zero_point.detach()
+        scale = scale.reshape(-1)
+        self.grids = scale.numel()
+        missing = self._missing
+        if missing.numel() != self.grids or missing.device != scale.device:
+            self._missing = missing = torch.full_like(scale, math.nan)
+        parts = [scale, zero_point.reshape(-1)]
+        if self._first_batch:
+            # As observers that hold one number per tensor have it before the first batch.
+            self._first_batch = False
+            self._old = (missing.new_full((self.grids,), math.inf),) * 2
+        for pair in (self._old, self._ranges()):
+            if pair is None or pair[0].numel() != self.grids:
+                parts += [missing, missing]
             else:
-                rows[first].copy_(pair[0].detach().reshape(-1))
-                rows[second].copy_(pair[1].detach().reshape(-1))
+                parts += [pair[0].reshape(-1), pair[1].reshape(-1)]
+        self.grid = torch.cat(parts)
+
+    def _ranges(self) -> tuple[Tensor, Tensor] | None:
+        if self._observer is None:
+            return None
+        low, high = self._observer.get("min_val"), self._observer.get("max_val")
+        return None if low is None or high is None or not low.numel() else (low, high)

@@ -50,14 +50,6 @@ class Target:
         found = (getattr(module, "observer_enabled", None), module.fake_quant_enabled)
         return tuple(f if isinstance(f, Tensor) else None for f in found)  # type: ignore[return-value]
 
-    def ranges(self) -> tuple[Tensor, Tensor] | None:
-        """(min_val, max_val) of the observer; None if it has none, or has seen no data."""
-        observer = observer_of(self.module)
-        low, high = getattr(observer, "min_val", None), getattr(observer, "max_val", None)
-        if not isinstance(low, Tensor) or not isinstance(high, Tensor) or not low.numel():
-            return None
-        return low, high
-
 
 def find_targets(model: nn.Module, paths: Sequence[str] | None) -> list[Target]:
     """The fake quants of ``model``, weights first, then by their grids.

@@ -216,8 +216,8 @@ class Watch:
             timers.append(timer)
         for probe in others:
             probe.read_grid()
-        for device in dict.fromkeys(p.table.device for p in others):
-            raws.append(RawLook.of_grids(step, [p for p in others if p.table.device == device]))
+        for device in dict.fromkeys(p.grid.device for p in others):
+            raws.append(RawLook.of_grids(step, [p for p in others if p.grid.device == device]))
         gradients = [g for g in self._gradients if g.taken]
         counted = [
             count_gradients([g for g in gradients if g.values.device == device])

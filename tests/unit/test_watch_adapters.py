@@ -19,7 +19,6 @@ from qatexplorer.telemetry.adapters import make_lightning_callback
 
 from .training_models import batches, one_thread, prepared, same, state  # noqa: F401
 
-
 _KEPT: list[Any] = []
 
 
