@@ -111,11 +111,12 @@ def _table_index(probes: list[Probe]) -> Tensor:
     for probe in probes:
         parts.append(torch.arange(6 * probe.grids).view(6, -1) + base)
         base += 6 * probe.grids
-    return torch.cat(parts, dim=1).to(probes[0].grid.device)
+    return torch.cat(parts, dim=1).to(probes[0].device)
 
 
 def _table(probes: list[Probe], index: Tensor) -> Tensor:
-    return torch.cat([p.grid for p in probes]).float()[index]
+    flat = torch.cat([part for p in probes for part in p.grid_parts()]).float()
+    return flat.index_select(0, index.reshape(-1)).view(6, -1)
 
 
 class Collector:

@@ -92,7 +92,8 @@ class GradientProbe:
         if not gradient.numel():
             return
         generator = self._probe.generator(gradient.device)
-        self.draw.prepare(gradient, None, self._probe.wanted, generator)
+        if not self.draw.fits(gradient, self._probe.wanted):
+            self.draw.prepare(gradient, None, self._probe.wanted, generator)
         flat = gradient.permute(self.draw.order).reshape(-1)
         if self.draw.index is not None:
             flat = flat.index_select(0, self.draw.index)

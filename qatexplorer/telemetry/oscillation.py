@@ -14,6 +14,8 @@ WINDOW = 8
 """A weight oscillates if it went back to the code before within so many looks."""
 
 _LONG_AGO = 100.0
+# No code, and small enough to be added to one and taken off again exactly.
+_NONE = 2.0**22
 
 Part = tuple[str, int, int]
 
@@ -45,13 +47,15 @@ class FlipTracker:
         fresh = parts != self._parts
         if fresh:
             self._lay_out(codes, parts)
-        changed = codes != self._code
-        back = (codes == self._other).logical_and_(changed)
-        self._other = torch.where(changed, self._code, self._other)
-        self._age.add_(1.0).masked_fill_(back, 0.0)
-        self._code = codes.clone()
-        flipped = self._share(changed.float())
-        oscillating = self._share((self._age < WINDOW).float())
+        # All in floats: torch fills masks and chooses by them ten times as slowly as it adds.
+        changed = torch.ne(codes, self._code, out=torch.empty_like(codes))
+        back = torch.eq(codes, self._other, out=torch.empty_like(codes)).mul_(changed)
+        self._other.add_(self._code.sub_(self._other).mul_(changed))
+        self._age.add_(1.0)
+        self._age.sub_(back.mul_(self._age))
+        self._code.copy_(codes)
+        recent = torch.lt(self._age, WINDOW, out=back)
+        flipped, oscillating = self._share(changed), self._share(recent)
         if fresh:
             unknown = torch.tensor(self._unknown, device=codes.device)
             flipped.masked_fill_(unknown, math.nan)
@@ -81,7 +85,7 @@ class FlipTracker:
             self._unknown.append(not kept)
             # A weight that is new stands still so far.
             new = codes[offsets[-1] + kept : offsets[-1] + count]
-            fillers = (new, torch.full_like(new, math.nan), torch.full_like(new, _LONG_AGO))
+            fillers = (new, torch.full_like(new, _NONE), torch.full_like(new, _LONG_AGO))
             for column, state, filler in zip(columns, before, fillers, strict=True):
                 column.append(torch.cat([state[:kept].to(codes.device), filler]))
             offsets.append(offsets[-1] + count)

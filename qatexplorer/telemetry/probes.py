@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
@@ -49,13 +49,16 @@ class Draw:
         self.channel: Tensor | None = None
         self.order: list[int] = []
 
+    def fits(self, x: Tensor, wanted: int) -> bool:
+        """Whether what was drawn can be used once more, for ``x``."""
+        if self._key != (x.shape, x.stride(), wanted):
+            return False
+        self._uses += 1
+        return self._fixed or self.index is None or self._uses < REDRAW_LOOKS
+
     def prepare(self, x: Tensor, axis: int | None, wanted: int, generator: Any) -> None:
-        """Draw for tensors like ``x`` unless that is done already."""
+        """Draw for tensors like ``x``, with channels along ``axis``."""
         key = (x.shape, x.stride(), wanted)
-        if key == self._key:
-            self._uses += 1
-            if self._fixed or self.index is None or self._uses < REDRAW_LOOKS:
-                return
         same = self._fixed and self._key is not None and self._key[:2] == key[:2]
         self._key, self._uses = key, 0
         self.numel = x.numel()
@@ -101,26 +104,32 @@ class Draw:
 class Probe:
     """Hooks of one fake quant during a step that is looked at, and what they took.
 
-    ``values`` (float32, flat) and ``grid`` (float32, 6 × ``grids``, flat: scale, zero point, the
-    observer's range before and after) are copies on the device of the tensor.
+    ``values`` (float32, flat) is a copy, on the device of the tensor. The grid of the tensor is
+    copied in the forward in the first looks. Where nothing touches it until the end of the step,
+    later looks read it then, for all fake quants at once: right after a large convolution
+    each small operation costs several times what it does elsewhere. Torch counts the writes to a
+    tensor, so a second forward in a step (accumulation, checkpointing, an evaluation) is seen, and
+    the copies in the forward come back.
     """
 
     def __init__(self, target: Target, clock: Clock) -> None:
         self.target, self._clock = target, clock
         self.draw = Draw(fixed=target.info.kind == "weight")
         self.values = torch.empty(0)
-        self.grid, self.grids = torch.empty(0), 0
+        self.taken = False
+        self.failed = ""
+        self.wanted = 0
+        self._grid: Tensor | None = None
         self._missing = torch.empty(0)
         self._averages = target.averaging_constant is not None
         observer = observer_of(target.module)
         self._observer = None if observer is None else observer._buffers
-        self.taken = False
-        self.failed = ""
-        self.wanted = 0
         self._generator: torch.Generator | None = None
         self._handles: list[RemovableHandle] = []
         self._old: tuple[Tensor, Tensor] | None = None
-        self._first_batch = False
+        self._first_batch = self._late = False
+        self._writes = (0, 0)
+        self._writes_per_forward = -1
 
     def __deepcopy__(self, memo: Any) -> Probe:
         """A copy of the model (an average of weights, say) gets hooks that do nothing."""
@@ -128,27 +137,53 @@ class Probe:
         copy.taken = True
         return copy
 
-    def arm(self, wanted: int) -> None:
-        """Look at the next forward, at ``wanted`` elements."""
-        self.taken, self.wanted, self._old = False, wanted, None
+    def arm(self, wanted: int) -> bool:
+        """Look at the next forward, at ``wanted`` elements. True if :func:`remember_ranges` is to
+        read the range before it."""
+        self.taken, self.wanted, self._old, self._grid = False, wanted, None, None
         self._first_batch = False
         if self.failed or self.target.info.unseen:
-            return
+            return False
         if self.target.weight:
             owner: Any = self.target.owner
-            self._guarded(self._take, owner.weight)
-            self._old = None
-            return
-        self._handles = [
-            self.target.module.register_forward_pre_hook(self._before),
-            self.target.module.register_forward_hook(self._after),
-        ]
+            self._take(owner.weight)
+            return False
+        module = self.target.module
+        self._handles = [module.register_forward_hook(self._after)]
+        if self._late:
+            writes = self._count_writes()
+            self._writes = (writes, writes)
+            return self._averages
+        self._handles.append(module.register_forward_pre_hook(self._before))
+        return False
 
     def disarm(self) -> None:
         """Take the hooks off."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
+
+    def settle(self) -> None:
+        """At the end of the step: is the grid still the one that the values were put on?"""
+        if not self.taken or self.target.weight:
+            return
+        before, after = self._writes
+        here = after - before
+        stands = self._count_writes() == after
+        if self._late:
+            if here not in (0, self._writes_per_forward):
+                # An evaluation came first, and moved the range: what it was before is not known.
+                self._old = None
+            self.taken = self._late = stands
+        else:
+            # Twice the same: the first batch of all is written in another way.
+            self._late = stands and here == self._writes_per_forward
+            self._writes_per_forward = here
+
+    def _count_writes(self) -> int:
+        scale: Any = self._scale()
+        low = None if self._observer is None else self._observer.get("min_val")
+        return int(scale._version + (0 if low is None else low._version))
 
     def _before(self, module: nn.Module, args: Any) -> None:
         if self._ignores(module):
@@ -157,17 +192,18 @@ class Probe:
         if self._averages:
             # The moving average after this forward, less the one before, is the batch's own
             # range: the fused kernel has looked at all the values, we need not do it again.
-            ranges = self._ranges()
+            ranges = self.ranges()
             self._first_batch = ranges is None
             if ranges is not None:
                 self._old = (ranges[0].clone(), ranges[1].clone())
+        self._writes = (self._count_writes(), 0)
         self._clock.spent_s += perf_counter() - started
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._ignores(module) or not args or not isinstance(args[0], Tensor):
             return
         started = perf_counter()
-        self._guarded(self._take, args[0])
+        self._take(args[0])
         self._clock.spent_s += perf_counter() - started
 
     def _ignores(self, module: nn.Module) -> bool:
@@ -177,29 +213,25 @@ class Probe:
             return True
         return not module.training and not torch.is_grad_enabled()
 
-    def _guarded(self, take: Callable[[Tensor], None], x: Tensor) -> None:
+    def _take(self, tensor: Tensor) -> None:
         try:
-            with torch.no_grad():
-                take(x.detach())
+            x = tensor.detach()
+            if x.is_quantized:
+                x = x.dequantize()
+            if not x.numel():
+                return
+            self._sample(x)
+            self._writes = (self._writes[0], self._count_writes())
+            if not self._late:
+                self._copy_grid()
+            self.taken = True
         except Exception as error:  # a look must never end a training
             self.failed = f"{type(error).__name__}: {error}".splitlines()[0]
 
-    def _take(self, x: Tensor) -> None:
-        if x.is_quantized:
-            x = x.dequantize()
-        if not x.numel():
-            return
-        self._sample(x)
-        self.read_grid()
-        self.taken = True
-
     def _sample(self, x: Tensor) -> None:
         draw = self.draw
-        axis = channel_axis(self.target, x.ndim)
-        if axis is not None and self.target.info.ch_axis is None and x.shape[axis] > MAX_CHANNELS:
-            axis = None  # dead channels of so many are not worth their table
-        draw.prepare(x, axis, self.wanted, self.generator(x.device))
-        if self.values.numel() != draw.count or self.values.device != x.device:
+        if not draw.fits(x, self.wanted):
+            draw.prepare(x, self._axis(x), self.wanted, self.generator(x.device))
             self.values = torch.empty(draw.count, device=x.device)
         if x.is_contiguous():
             flat = x.view(-1)
@@ -213,6 +245,12 @@ class Probe:
         else:
             self.values.copy_(flat.index_select(0, draw.index))
 
+    def _axis(self, x: Tensor) -> int | None:
+        axis = channel_axis(self.target, x.ndim)
+        if axis is not None and self.target.info.ch_axis is None and x.shape[axis] > MAX_CHANNELS:
+            return None  # dead channels of so many are not worth their table
+        return axis
+
     def generator(self, device: torch.device) -> torch.Generator:
         """Our own random numbers: the user's must not notice."""
         if self._generator is None or self._generator.device != device:
@@ -220,32 +258,68 @@ class Probe:
             self._generator.manual_seed(0x9E37 + len(self.target.info.path))
         return self._generator
 
-    def read_grid(self) -> None:
-        """Copy scale, zero point and range as they are now: one operation, in the forward."""
-        buffers = self.target.module._buffers
-        scale, zero_point = buffers.get("scale"), buffers.get("zero_point")
-        if scale is None or zero_point is None:  # parameters, where they are learned
-            module: Any = self.target.module
-            scale, zero_point = module.scale.detach(), module.zero_point.detach()
-        scale = scale.reshape(-1)
-        self.grids = scale.numel()
-        missing = self._missing
-        if missing.numel() != self.grids or missing.device != scale.device:
-            self._missing = missing = torch.full_like(scale, math.nan)
-        parts = [scale, zero_point.reshape(-1)]
-        if self._first_batch:
-            # As observers that hold one number per tensor have it before the first batch.
-            self._first_batch = False
-            self._old = (missing.new_full((self.grids,), math.inf),) * 2
-        for pair in (self._old, self._ranges()):
-            if pair is None or pair[0].numel() != self.grids:
-                parts += [missing, missing]
-            else:
-                parts += [pair[0].reshape(-1), pair[1].reshape(-1)]
-        self.grid = torch.cat(parts)
+    def _scale(self) -> Tensor:
+        found = self.target.module._buffers.get("scale")
+        if found is not None:
+            return found
+        learned: Any = self.target.module
+        return learned.scale.detach()  # type: ignore[no-any-return]
 
-    def _ranges(self) -> tuple[Tensor, Tensor] | None:
+    def ranges(self) -> tuple[Tensor, Tensor] | None:
+        """(min_val, max_val) of the observer as they are now; None before it has seen data."""
         if self._observer is None:
             return None
         low, high = self._observer.get("min_val"), self._observer.get("max_val")
         return None if low is None or high is None or not low.numel() else (low, high)
+
+    def remember(self, low: Tensor, high: Tensor) -> None:
+        """The range before the forward, read for all probes at once."""
+        self._old = (low, high)
+
+    def _copy_grid(self) -> None:
+        self._grid = torch.cat(self.grid_parts())
+
+    @property
+    def grids(self) -> int:
+        """One, or one per channel."""
+        return self._scale().numel()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the grid lies."""
+        return self._scale().device
+
+    def grid_parts(self) -> list[Tensor]:
+        """Flat parts that make 6 × ``grids`` numbers: scale, zero point, the observer's range
+        before and after the forward; of the forward if it was copied there, else as they are."""
+        if self._grid is not None:
+            return [self._grid]
+        scale = self._scale().reshape(-1)
+        zero_point: Any = self.target.module.zero_point
+        grids = scale.numel()
+        missing = self._missing
+        if missing.numel() != grids or missing.device != scale.device:
+            self._missing = missing = torch.full_like(scale, math.nan)
+        if self._first_batch:
+            # As observers that hold one number per tensor have it before the first batch.
+            self._first_batch = False
+            self._old = (torch.full_like(scale, math.inf),) * 2
+        parts = [scale, zero_point.detach().reshape(-1)]
+        for pair in (self._old, self.ranges()):
+            if pair is None or pair[0].numel() != grids:
+                parts += [missing, missing]
+            else:
+                parts += [pair[0].reshape(-1), pair[1].reshape(-1)]
+        return parts
+
+
+def remember_ranges(probes: Sequence[Probe]) -> None:
+    """Copy the ranges of ``probes`` as they are before the forward, one operation per device."""
+    known = [(probe, probe.ranges()) for probe in probes]
+    pairs = [(probe, pair) for probe, pair in known if pair is not None]
+    for device in dict.fromkeys(pair[0].device for _, pair in pairs):
+        here = [(probe, pair) for probe, pair in pairs if pair[0].device == device]
+        parts = [end.reshape(-1) for _, pair in here for end in pair]
+        copies = torch.cat(parts).split([part.numel() for part in parts])
+        for index, (probe, _) in enumerate(here):
+            probe.remember(copies[2 * index], copies[2 * index + 1])

@@ -29,7 +29,7 @@ from qatexplorer.telemetry.gradients import (
     gradient_numbers,
 )
 from qatexplorer.telemetry.host import DeviceTimer, HostCopy
-from qatexplorer.telemetry.probes import Clock, Probe
+from qatexplorer.telemetry.probes import Clock, Probe, remember_ranges
 from qatexplorer.telemetry.records import METRIC_INDEX, GradientHistogram, Overhead
 from qatexplorer.telemetry.store import Telemetry
 from qatexplorer.telemetry.targets import anything_compiled, find_targets
@@ -178,8 +178,9 @@ class Watch:
     def _arm(self) -> None:
         self._armed = True
         self._clock.spent_s = 0.0
-        for probe in self._probes:
-            probe.arm(self._controller.samples)
+        count = self._controller.samples
+        with torch.no_grad():
+            remember_ranges([probe for probe in self._probes if probe.arm(count)])
         for gradient in self._gradients:
             gradient.arm()
 
@@ -201,6 +202,8 @@ class Watch:
         self._timeline.find_flags()
 
     def _counted(self, step: int) -> _Pending:
+        for probe in self._probes:
+            probe.settle()
         taken = [p for p in self._probes if p.taken]
         others = [p for p in self._probes if not p.taken]
         self._count_misses(others)
@@ -214,10 +217,8 @@ class Watch:
             raws.append(collector.count(step, here))
             timer.stop()
             timers.append(timer)
-        for probe in others:
-            probe.read_grid()
-        for device in dict.fromkeys(p.grid.device for p in others):
-            raws.append(RawLook.of_grids(step, [p for p in others if p.grid.device == device]))
+        for device in dict.fromkeys(p.device for p in others):
+            raws.append(RawLook.of_grids(step, [p for p in others if p.device == device]))
         gradients = [g for g in self._gradients if g.taken]
         counted = [
             count_gradients([g for g in gradients if g.values.device == device])
