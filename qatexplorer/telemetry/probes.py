@@ -107,9 +107,9 @@ class Probe:
     ``values`` (float32, flat) is a copy, on the device of the tensor. The grid of the tensor is
     copied in the forward in the first looks. Where nothing touches it until the end of the step,
     later looks read it then, for all fake quants at once: right after a large convolution
-    each small operation costs several times what it does elsewhere. Torch counts the writes to a
-    tensor, so a second forward in a step (accumulation, checkpointing, an evaluation) is seen, and
-    the copies in the forward come back.
+    each small operation costs several times what it does elsewhere. A second forward in a step
+    (accumulation, checkpointing, an evaluation) is counted, and the copies in the forward come
+    back.
     """
 
     def __init__(self, target: Target, clock: Clock) -> None:
@@ -128,13 +128,12 @@ class Probe:
         self._handles: list[RemovableHandle] = []
         self._old: tuple[Tensor, Tensor] | None = None
         self._first_batch = self._late = False
-        self._writes = (0, 0)
-        self._writes_per_forward = -1
+        self._calls = self._taken_at = 0
 
     def __deepcopy__(self, memo: Any) -> Probe:
         """A copy of the model (an average of weights, say) gets hooks that do nothing."""
         copy = Probe.__new__(Probe)
-        copy.taken = True
+        copy.taken, copy._calls = True, 0
         return copy
 
     def arm(self, wanted: int) -> bool:
@@ -142,6 +141,7 @@ class Probe:
         read the range before it."""
         self.taken, self.wanted, self._old, self._grid = False, wanted, None, None
         self._first_batch = False
+        self._calls = self._taken_at = 0
         if self.failed or self.target.info.unseen:
             return False
         if self.target.weight:
@@ -151,8 +151,6 @@ class Probe:
         module = self.target.module
         self._handles = [module.register_forward_hook(self._after)]
         if self._late:
-            writes = self._count_writes()
-            self._writes = (writes, writes)
             return self._averages
         self._handles.append(module.register_forward_pre_hook(self._before))
         return False
@@ -167,23 +165,13 @@ class Probe:
         """At the end of the step: is the grid still the one that the values were put on?"""
         if not self.taken or self.target.weight:
             return
-        before, after = self._writes
-        here = after - before
-        stands = self._count_writes() == after
+        stands = self._calls == self._taken_at
         if self._late:
-            if here not in (0, self._writes_per_forward):
+            if self._taken_at > 1:
                 # An evaluation came first, and moved the range: what it was before is not known.
                 self._old = None
-            self.taken = self._late = stands
-        else:
-            # Twice the same: the first batch of all is written in another way.
-            self._late = stands and here == self._writes_per_forward
-            self._writes_per_forward = here
-
-    def _count_writes(self) -> int:
-        scale: Any = self._scale()
-        low = None if self._observer is None else self._observer.get("min_val")
-        return int(scale._version + (0 if low is None else low._version))
+            self.taken = stands
+        self._late = stands
 
     def _before(self, module: nn.Module, args: Any) -> None:
         if self._ignores(module):
@@ -196,10 +184,10 @@ class Probe:
             self._first_batch = ranges is None
             if ranges is not None:
                 self._old = (ranges[0].clone(), ranges[1].clone())
-        self._writes = (self._count_writes(), 0)
         self._clock.spent_s += perf_counter() - started
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._calls += 1
         if self._ignores(module) or not args or not isinstance(args[0], Tensor):
             return
         started = perf_counter()
@@ -221,7 +209,7 @@ class Probe:
             if not x.numel():
                 return
             self._sample(x)
-            self._writes = (self._writes[0], self._count_writes())
+            self._taken_at = self._calls
             if not self._late:
                 self._copy_grid()
             self.taken = True
