@@ -140,22 +140,26 @@ class Telemetry:
 
     def histograms(self, path: str) -> tuple[tuple[int, GridHistogram], ...]:
         """(step, histogram) of a site, where they are still kept."""
-        number, info = self._number(path), self.info(path)
-        bins = self._bins[(info.quant_min, info.quant_max)]
+        number = self._number(path)
         return tuple(
-            (f.step, grid_histogram_of(info, bins, f.counts[number], f.metrics[number]))
+            (f.step, self.histogram_in(f, number))
             for f in self._with_details()
             if number in f.counts
         )
 
     def histogram(self, path: str) -> GridHistogram | None:
         """The newest histogram of a site, None if there is none."""
-        number, info = self._number(path), self.info(path)
+        number = self._number(path)
         for frame in reversed(self._with_details()):
             if number in frame.counts:
-                bins = self._bins[(info.quant_min, info.quant_max)]
-                return grid_histogram_of(info, bins, frame.counts[number], frame.metrics[number])
+                return self.histogram_in(frame, number)
         return None
+
+    def histogram_in(self, frame: Frame, number: int) -> GridHistogram:
+        """The histogram of site ``number`` in a frame that has it."""
+        info = self.infos[number]
+        bins = self._bins[(info.quant_min, info.quant_max)]
+        return grid_histogram_of(info, bins, frame.counts[number], frame.metrics[number])
 
     def channels(self, path: str) -> tuple[ChannelLook, ...]:
         """Scale, zero point and range per channel of a site, where they are still kept."""

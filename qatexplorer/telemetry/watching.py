@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -16,21 +15,16 @@ import torch
 from torch import nn
 from torch.ao.quantization import FakeQuantize
 
-from qatexplorer.errors import InputError
 from qatexplorer.telemetry.collect import Collector, RawLook
 from qatexplorer.telemetry.controller import Controller
 from qatexplorer.telemetry.folder import RunWriter
-from qatexplorer.telemetry.frames import Frame, build_frame
-from qatexplorer.telemetry.gradients import (
-    FIRST,
-    GradientProbe,
-    RawGradients,
-    count_gradients,
-    gradient_numbers,
-)
-from qatexplorer.telemetry.host import DeviceTimer, HostCopy
+from qatexplorer.telemetry.frames import Frame
+from qatexplorer.telemetry.gradients import GradientProbe, count_gradients
+from qatexplorer.telemetry.host import DeviceTimer
+from qatexplorer.telemetry.pending import PendingLook
 from qatexplorer.telemetry.probes import Clock, Probe, remember_ranges
-from qatexplorer.telemetry.records import METRIC_INDEX, GradientHistogram, Overhead
+from qatexplorer.telemetry.records import Overhead
+from qatexplorer.telemetry.settings import check_settings
 from qatexplorer.telemetry.store import Telemetry
 from qatexplorer.telemetry.targets import anything_compiled, find_targets
 from qatexplorer.telemetry.timeline import Timeline
@@ -64,7 +58,7 @@ class Watch:
         folder: str | PathLike[str] | None = None,
         on_look: Callable[[Telemetry], Any] | None = None,
     ) -> None:
-        _check(every, bins, budget, max_samples)
+        check_settings(every, bins, budget, max_samples)
         self.model = model
         self._targets = find_targets(model, paths)
         infos = [t.info for t in self._targets]
@@ -76,12 +70,14 @@ class Watch:
         self._collectors: dict[torch.device, Collector] = {}
         self._timeline = Timeline(self._targets)
         self._controller = Controller(every, budget, max_samples)
-        self._pending: list[_Pending] = []
+        self._pending: list[PendingLook] = []
         self._misses = dict.fromkeys((i.path for i in infos if not i.unseen), 0)
         self._folder = folder
         self._writer: RunWriter | None = None
         self._on_look = on_look
         self._armed = self._running = False
+        self.look_s = 0.0
+        self.arrived: list[Frame] = []
         self._carried_s = 0.0
         self._since = 0.0
         self._sizes = (0, 0, 0, 0)
@@ -163,13 +159,36 @@ class Watch:
 
     # -- one look -------------------------------------------------------------------------------
 
-    def look(self) -> _Looking:
-        """Look at the forward inside ``with watch.look():``, whatever the controller would say.
+    @contextmanager
+    def look_at(self, step: int) -> Iterator[None]:
+        """Look at the forward inside ``with watch.look_at(step):``, and count it at once.
 
-        For a loop that knows where its forward begins and ends; hooks are on only inside. End the
-        step with :meth:`step` all the same.
+        For a loop that knows where its forward begins and which steps to look at; it calls this
+        instead of :meth:`step`, and :meth:`account` for what the steps cost. Nothing is recorded
+        if the forward raises. ``look_s`` is the time that the looking took.
         """
-        return _Looking(self)
+        started = perf_counter()
+        self._arm()
+        armed = perf_counter()
+        done = False
+        try:
+            yield
+            done = True
+        finally:
+            ended = perf_counter()
+            self._disarm()
+            if done:
+                self._take(step)
+                self._follow_states(step)
+                self.arrived += self._resolve()
+            self.look_s = armed - started + perf_counter() - ended + self._clock.spent_s
+
+    def account(self, steps: int, train_s: float, look_s: float) -> None:
+        """Of the last ``steps`` steps, which took ``train_s`` seconds together, the first was
+        looked at, for ``look_s`` seconds on top."""
+        self._controller.every = max(1, steps)
+        for index in range(steps):
+            self._controller.step_done(train_s / steps, look_s if not index else 0.0, not index)
 
     def _arm_if_wanted(self) -> None:
         if self._controller.wants(self._controller.steps):
@@ -201,7 +220,7 @@ class Watch:
             log.exception("telemetry failed at step %d; this look is left out", step)
         self._timeline.find_flags()
 
-    def _counted(self, step: int) -> _Pending:
+    def _counted(self, step: int) -> PendingLook:
         for probe in self._probes:
             probe.settle()
         taken = [p for p in self._probes if p.taken]
@@ -225,7 +244,7 @@ class Watch:
             for device in dict.fromkeys(g.values.device for g in gradients)
         ]
         self._note_sizes(taken)
-        return _Pending(step, raws, counted, timers)
+        return PendingLook(step, raws, counted, timers)
 
     def _note_sizes(self, taken: list[Probe]) -> None:
         if taken:
@@ -250,8 +269,9 @@ class Watch:
         for path in [p for p in self._misses if p not in missed]:
             del self._misses[path]
 
-    def _resolve(self, wait: bool = False) -> None:
+    def _resolve(self, wait: bool = False) -> list[Frame]:
         """Record the looks whose numbers have arrived."""
+        arrived = []
         while self._pending and (wait or self._pending[0].ready):
             pending = self._pending.pop(0)
             try:
@@ -264,6 +284,8 @@ class Watch:
             if self._writer is not None:
                 self._writer.write(frame)
             self._call_back()
+            arrived.append(frame)
+        return arrived
 
     def _call_back(self) -> None:
         if self._on_look is None:
@@ -305,66 +327,6 @@ class Watch:
         )
 
 
-class _Looking:
-    """Context of :meth:`Watch.look`."""
-
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
-
-    def __enter__(self) -> None:
-        self._watch._arm()
-
-    def __exit__(self, *error: Any) -> None:
-        armed = self._watch._armed
-        self._watch._disarm()
-        # The values are there; they are counted at the end of the step, if there is one.
-        self._watch._armed = armed and error[0] is None
-
-
-class _Pending:
-    """A look on its way to the host."""
-
-    def __init__(
-        self, step: int, raws: list[RawLook], gradients: list[RawGradients], timers: list[Any]
-    ) -> None:
-        self.step, self._raws, self._gradients, self._timers = step, raws, gradients, timers
-        self._copies = [
-            HostCopy(tensors)
-            for tensors in (*(r.tensors() for r in raws), *(g.tensors() for g in gradients))
-        ]
-
-    @property
-    def ready(self) -> bool:
-        return all(copy.ready for copy in self._copies)
-
-    @property
-    def device_s(self) -> float:
-        return float(sum(timer.seconds for timer in self._timers))
-
-    def frame(self, telemetry: Telemetry, observing: list[bool]) -> Frame:
-        host: list[Any] = [copy.wait() for copy in self._copies]
-        looks = len(self._raws)
-        raws = [replace(r, **t) for r, t in zip(self._raws, host[:looks], strict=True)]
-        infos = telemetry.infos
-        frame = build_frame(self.step, raws, infos, observing, telemetry._bins)
-        numbers = {info.path: index for index, info in enumerate(infos)}
-        found: dict[int, GradientHistogram] = {}
-        for source, tensors in zip(self._gradients, host[looks:], strict=True):
-            raw = replace(source, **tensors)
-            for index, path in enumerate(raw.paths):
-                for name, value in gradient_numbers(raw, index).items():
-                    frame.metrics[numbers[path], METRIC_INDEX[name]] = value
-                found[numbers[path]] = GradientHistogram(
-                    step=self.step,
-                    first=FIRST,
-                    counts=tuple(raw.counts[index].tolist()),
-                    zeros=int(raw.sums[0, index]),
-                    sampled=raw.sampled[index],
-                    total=raw.totals[index],
-                )
-        return replace(frame, gradients=found)
-
-
 _warm = False
 
 
@@ -386,21 +348,6 @@ def _warm_up() -> None:
                     fake_quant(x.view(30, 100)).sum().backward()
                 trial.step()
         trial.telemetry.histogram("out")
-
-
-def _check(every: Any, bins: int, budget: float, max_samples: int) -> None:
-    whole = isinstance(every, int) and not isinstance(every, bool) and every >= 1
-    if every != "auto" and not whole:
-        raise InputError(f"every is {every!r}; it must be 'auto' or a whole number of at least 1.")
-    if not isinstance(bins, int) or bins < 2:
-        raise InputError(f"bins is {bins!r}; it must be a whole number of at least 2.")
-    if not (isinstance(budget, (int, float)) and 0 < budget < 1 and math.isfinite(budget)):
-        raise InputError(
-            f"budget is {budget!r}; it must be a share of the step time between 0 and 1.",
-            remedy="The default of 0.02 allows 2 %.",
-        )
-    if not isinstance(max_samples, int) or max_samples < 1:
-        raise InputError(f"max_samples is {max_samples!r}; it must be a whole number from 1 on.")
 
 
 def watch(

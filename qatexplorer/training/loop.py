@@ -20,6 +20,7 @@ from qatexplorer.data import Data, call_model, main_output
 from qatexplorer.deploy.blame import release_frames
 from qatexplorer.deploy.evaluate import Metric, MetricValue, batch_size, evaluate
 from qatexplorer.errors import InputError, NoDataError, TrainingError
+from qatexplorer.telemetry.store import Telemetry
 from qatexplorer.training import diagnose
 from qatexplorer.training.modes import (
     BufferBackup,
@@ -111,6 +112,11 @@ class Loop:
         finally:
             self._in_hand = (None, None)
             self._optimizer.zero_grad(set_to_none=True)
+
+    @property
+    def telemetry(self) -> Telemetry | None:
+        """What the sampler has seen of the fake quants."""
+        return self._sampler.telemetry
 
     def eta_s(self) -> float | None:
         """Seconds left: median step time and measured evaluation time; None before any step."""

@@ -17,6 +17,7 @@ from qatexplorer.data import as_data
 from qatexplorer.deploy.evaluate import Metric, MetricValue, metric_name
 from qatexplorer.errors import NoDataError, NotAModuleError, TrainingError
 from qatexplorer.signals import Signal
+from qatexplorer.telemetry.store import Telemetry
 from qatexplorer.training.control import FINAL, Control
 from qatexplorer.training.loop import Loop, Loss
 from qatexplorer.training.modes import restored_modes
@@ -95,6 +96,11 @@ class TrainingRun:
     def state(self) -> RunState:
         """``ready``, ``running``, ``paused``, ``stopped``, ``finished`` or ``failed``."""
         return self._control.state
+
+    @property
+    def telemetry(self) -> Telemetry | None:
+        """All that was seen of the fake quants; None if the model has none."""
+        return self._loop.telemetry
 
     @property
     def progress(self) -> Progress:
