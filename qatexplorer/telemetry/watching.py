@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
-from torch.ao.quantization import FakeQuantize
 
 from qatexplorer.telemetry.collect import Collector, RawLook
 from qatexplorer.telemetry.controller import Controller
@@ -28,6 +26,7 @@ from qatexplorer.telemetry.settings import check_settings
 from qatexplorer.telemetry.store import Telemetry
 from qatexplorer.telemetry.targets import anything_compiled, find_targets
 from qatexplorer.telemetry.timeline import Timeline
+from qatexplorer.telemetry.warm import warm_up
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -88,7 +87,7 @@ class Watch:
         """Begin; :meth:`step` then ends each training step. ``with`` does this and the closing."""
         if self._running:
             return self
-        _warm_up()
+        warm_up(Watch)
         started = perf_counter()
         self._running = True
         if self._folder is not None and self._writer is None:
@@ -325,29 +324,6 @@ class Watch:
             largest_total=of,
             pace="auto" if c.every == "auto" else "steady",
         )
-
-
-_warm = False
-
-
-def _warm_up() -> None:
-    """Run every operation of a look once: the first call of each costs torch milliseconds, which
-    would be the price of many looks of a small net. Once per process, and before training."""
-    global _warm
-    if _warm:
-        return
-    _warm = True
-    with warnings.catch_warnings(), torch.inference_mode(False), torch.enable_grad():
-        warnings.simplefilter("ignore")
-        net = nn.ModuleDict({"weight": FakeQuantize(reduce_range=False), "out": FakeQuantize()})
-        trial = Watch(net, every=1, gradients=True)
-        with trial:
-            for size in (3000, 3000):
-                x = torch.linspace(-1, 1, size).requires_grad_()
-                for fake_quant in net.values():
-                    fake_quant(x.view(30, 100)).sum().backward()
-                trial.step()
-        trial.telemetry.histogram("out")
 
 
 def watch(
