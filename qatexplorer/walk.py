@@ -33,7 +33,7 @@ from qatexplorer.signals import Signal
 from qatexplorer.snapshot.capture import take_graph, take_snapshot
 from qatexplorer.snapshot.diff import Diff, diff
 from qatexplorer.snapshot.follow import moved_selection
-from qatexplorer.snapshot.probe import Probe, probe
+from qatexplorer.snapshot.probe import Probe, calls_in_graph, probe
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.training.control import FINAL
 from qatexplorer.training.run import TrainingRun
@@ -236,10 +236,12 @@ class StageWalk:
             return
         graph = before.graph
         if result.moved:
-            graph = take_graph(model, self.options.example_inputs)
+            graph = result.graph or take_graph(model, self.options.example_inputs)
             self._origin = result.origin
         if self.flow.snapshot_needs_probe(stage):
             self._probe = probe(model, self.options.example_inputs)
+        elif self.stages.index(stage) < self.stages.index(self.flow.prepared_stage):
+            self._probe = calls_in_graph(model, graph) if graph is not None else None
         is_int8 = stage == self.flow.int8_stage
         notes = result.notes
         if is_int8 and not self.observed:

@@ -52,13 +52,15 @@ class FlowOptions:
 class StageResult:
     """``model`` after the stage; ``origin`` maps its paths to the float stage's.
 
-    ``moved`` says that calls have changed their path, so that the graph must be found anew.
+    ``moved`` says that calls have changed their path: the graph is ``graph``, or, where that is
+    None, must be found anew.
     """
 
     model: nn.Module
     origin: Callable[[str], str] = field(default=same_path)
     moved: bool = False
     notes: tuple[str, ...] = ()
+    graph: Graph | None = None
 
 
 class Flow(ABC):

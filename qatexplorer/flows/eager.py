@@ -75,7 +75,7 @@ class EagerFlow(Flow):
     stages: ClassVar[tuple[Stage, ...]] = _STAGES
 
     def snapshot_needs_probe(self, stage: str) -> bool:
-        return stage in ("swap", "insert")
+        return stage == "insert"
 
     def apply(self, stage: str, model: nn.Module, options: FlowOptions) -> StageResult:
         step: Any = getattr(self, f"_{stage}")
@@ -92,7 +92,7 @@ class EagerFlow(Flow):
         # As attributes, not as torch's qconfig_dict: that is how a user calls prepare_qat.
         options.qconfig.assign(model)
         propagate_qconfig_(model)
-        return add_stubs(model, options.stubs, self._mapping(options))
+        return add_stubs(model, options.stubs, self._mapping(options), options.graph)
 
     def _swap(self, model: nn.Module, options: FlowOptions) -> StageResult:
         convert(model, mapping=self._mapping(options), inplace=True, remove_qconfig=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 from torch import nn
@@ -15,6 +16,7 @@ from torch.ao.quantization import (
 
 from qatexplorer.errors import InputError
 from qatexplorer.flows.base import StageResult, StubMode
+from qatexplorer.snapshot.records import Graph, GraphEdge, GraphNode
 
 NO_STUBS = (
     "The model has no QuantStub: its float input will reach int8 layers and the int8 model will "
@@ -37,7 +39,9 @@ def has_stubs(model: nn.Module) -> bool:
     return any(isinstance(m, QuantStub) for m in model.modules())
 
 
-def add_stubs(model: nn.Module, mode: StubMode, mapping: Mapping[Any, Any]) -> StageResult:
+def add_stubs(
+    model: nn.Module, mode: StubMode, mapping: Mapping[Any, Any], graph: Graph | None = None
+) -> StageResult:
     """Wrap ``model`` after its qconfig is propagated (``QuantWrapper`` hands the qconfig on)."""
     if mode == "model":
         wrapped = QuantWrapper(model)
@@ -46,14 +50,18 @@ def add_stubs(model: nn.Module, mode: StubMode, mapping: Mapping[Any, Any]) -> S
     if mode == "layers":
         paths = _wrap_layers(model, frozenset(mapping))
         if "" in paths:
-            return add_stubs(model, "model", mapping)
+            return add_stubs(model, "model", mapping, graph)
         _leave_the_rest_float(model)
         note = (
             f"{len(paths)} layers wrapped, each with its own QuantStub and DeQuantStub; all other "
             "modules get qconfig None, because the tensors between the wrappers are float."
         )
         return StageResult(
-            model, origin=lambda path: _inside_wrapped(path, paths), moved=True, notes=(note,)
+            model,
+            origin=lambda path: _inside_wrapped(path, paths),
+            moved=True,
+            notes=(note,),
+            graph=graph and wrapped_graph(graph, paths),
         )
     return StageResult(model, notes=() if has_stubs(model) else (NO_STUBS,))
 
@@ -102,6 +110,38 @@ def _leave_the_rest_float(model: nn.Module) -> None:
         return
     for child in model.children():
         _leave_the_rest_float(child)
+
+
+def wrapped_graph(graph: Graph, wrapped: Collection[str]) -> Graph:
+    """``graph`` with quant, module, dequant in place of each call of a module at ``wrapped``.
+
+    That is what ``QuantWrapper.forward`` calls, so that no forward is needed to find it.
+    """
+    nodes: list[GraphNode] = []
+    first: dict[str, str] = {}
+    last: dict[str, str] = {}
+    sources = {edge.target: edge.source for edge in reversed(graph.edges)}
+    shapes = {node.id: node.shape for node in graph.nodes}
+    edges: list[GraphEdge] = []
+    for node in graph.nodes:
+        if node.op != "call_module" or node.path not in wrapped:
+            nodes.append(node)
+            continue
+        path = node.path
+        before, after = f"{node.id}.quant", f"{node.id}.dequant"
+        first[node.id], last[node.id] = before, after
+        shape = shapes.get(sources.get(node.id, ""))
+        parts = (("quant", before, shape), ("module", node.id, node.shape))
+        for name, key, size in (*parts, ("dequant", after, node.shape)):
+            at = f"{path}.{name}"
+            nodes.append(
+                replace(node, id=key, target=at, label=name, path=at, scope=path, shape=size)
+            )
+        edges += [GraphEdge(before, node.id), GraphEdge(node.id, after)]
+    edges += [
+        GraphEdge(last.get(e.source, e.source), first.get(e.target, e.target)) for e in graph.edges
+    ]
+    return replace(graph, nodes=tuple(nodes), edges=tuple(edges))
 
 
 def _inside_module(path: str) -> str:

@@ -125,11 +125,17 @@ def module_records(
                 training=module.training,
                 hooks=_hooks(module),
                 extra_repr=_extra_repr(module),
-                calls=None if probed is None else probed.calls.get(id(module), 0),
+                calls=_calls(module, probed),
                 identity=identities.setdefault(id(module), len(identities)),
             )
         )
     return tuple(records)
+
+
+def _calls(module: nn.Module, probed: Probe | None) -> int | None:
+    if probed is None or (probed.only_quantizers and not is_quantizer(module)):
+        return None
+    return probed.calls.get(id(module), 0)
 
 
 def _param_counts(model: nn.Module) -> dict[int, int]:

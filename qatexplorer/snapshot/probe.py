@@ -17,7 +17,7 @@ from torch.ao.quantization import FusedMovingAvgObsFakeQuantize
 from qatexplorer.data import call_model, cloned
 from qatexplorer.snapshot.leaves import is_quantizer
 from qatexplorer.snapshot.preserve import preserved_state
-from qatexplorer.snapshot.records import Mechanism
+from qatexplorer.snapshot.records import Graph, Mechanism
 from qatexplorer.snapshot.trace import first_tensor_info
 
 
@@ -26,12 +26,35 @@ class Probe:
     """What one forward did, keyed by ``id`` of the module; meaningless once the model is gone.
 
     ``calls`` counts every module; ``mechanisms`` has an entry for each fake quant or observer
-    that ran; ``shapes`` the shape of the tensor each of them saw.
+    that ran; ``shapes`` the shape of the tensor each of them saw. ``only_quantizers`` says that
+    nothing is known of other modules.
     """
 
     calls: dict[int, int] = field(default_factory=dict)
     mechanisms: dict[int, Mechanism] = field(default_factory=dict)
     shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    only_quantizers: bool = False
+
+
+def calls_in_graph(model: nn.Module, graph: Graph) -> Probe:
+    """The same for weight fake quants, from the calls of their owners in the forward that made
+    ``graph``: a QAT module's forward calls its ``weight_fake_quant`` once. It saves a forward
+    before the stage that inserts the others; that one is measured and covers these too.
+    """
+    calls: dict[str, int] = {}
+    for node in graph.nodes:
+        if node.op == "call_module" and node.path:
+            calls[node.path] = calls.get(node.path, 0) + 1
+    found = Probe(only_quantizers=True)
+    for path, module in model.named_modules():
+        quantizer = getattr(module, "weight_fake_quant", None)
+        if isinstance(quantizer, nn.Module) and calls.get(path):
+            found.calls[id(quantizer)] = calls[path]
+            found.mechanisms[id(quantizer)] = "forward"
+            weight = getattr(module, "weight", None)
+            if isinstance(weight, torch.Tensor):
+                found.shapes[id(quantizer)] = tuple(weight.shape)
+    return found
 
 
 class _Watcher:

@@ -119,7 +119,9 @@ class Panes(widgets.Box):
         if session.has_histogram(site.path):
             try:
                 histogram = session.histogram(site.path)
-                figures["histogram"] = histogram_figure(histogram, site, dark)
+                # After a ReLU half of the values are zero: one bar, beside which no other shows.
+                crowded = max(histogram.counts, default=0) > 0.3 * histogram.sampled
+                figures["histogram"] = histogram_figure(histogram, site, dark, log=crowded)
             except QatExplorerError:
                 pass  # a fake quant that does not run has no histogram; the page says so
         else:

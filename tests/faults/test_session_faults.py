@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.ao.nn.qat as nnqat
 from torch import Tensor, nn
 from torch.ao.quantization import (
     convert,
@@ -356,11 +357,11 @@ def test_forward_that_does_not_run_after_a_stage(look: bool) -> None:
     if look:
         assert session.model is not None
     error = refused(errors.StageError, lambda: session.goto("convert"))
-    assert "after stage 'swap'" in error.message
+    assert "after stage 'insert'" in error.message
     assert "not the layer that I know" in error.message
     assert error.where == ""
-    assert session.stage == session.reached == "propagate"
-    assert type(session.model.fc) is nn.Linear
+    assert session.stage == session.reached == "swap"
+    assert type(session.model.fc) is nnqat.Linear
     refused(errors.StageError, session.step)
     session.configure(qconfig={"": "onednn", "inner": None})
     assert session.goto("insert").sites
@@ -371,7 +372,7 @@ def test_forward_that_reads_through_a_wrapper() -> None:
     error = refused(errors.StageError, lambda: session.goto("insert"))
     assert error.where == "inner.0"
     assert "QuantWrapper" in error.why
-    assert session.stage == session.reached == "fuse"
+    assert session.stage == session.reached == "swap"
     options = {o.mode: o.preflight for o in session.stub_options()}
     assert not options["layers"].ok
     session.configure(qconfig={"": "onednn", "inner": None})

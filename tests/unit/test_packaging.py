@@ -55,7 +55,12 @@ def test_wheel_holds_every_data_file_and_the_notebooks(wheel: Path) -> None:
 def test_wheel_holds_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
-    assert tops == {"qatexplorer", f"qatexplorer-{qatexplorer.__version__}.dist-info"}
+    stem = f"qatexplorer-{qatexplorer.__version__}"
+    assert tops == {"qatexplorer", f"{stem}.dist-info", f"{stem}.data"}
+    # What goes beside the package, to where Jupyter looks: Voila's template and nothing else.
+    beside = {n for n in names if n.startswith(f"{stem}.data/")}
+    template = f"{stem}.data/data/share/jupyter/voila/templates/qatexplorer/"
+    assert beside == {template + "conf.json", template + "index.html.j2"}
     assert not [name for name in names if "__pycache__" in name or ".ipynb_checkpoints" in name]
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert sum(info.file_size for info in zipfile.ZipFile(wheel).infolist()) < 5_000_000

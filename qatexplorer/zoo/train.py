@@ -1,7 +1,7 @@
 """Train the float models of the embedded examples and write their weights as safetensors.
 
-    python scripts/train_zoo.py                      # all, into qatexplorer/zoo/weights
-    python scripts/train_zoo.py digits_cnn --out DIR
+    python -m qatexplorer.zoo.train                  # all, into qatexplorer/zoo/weights
+    python -m qatexplorer.zoo.train digits_cnn --out DIR
 
 The same machine and torch give the same bytes: one thread, one seed per example. Another CPU may
 sum in another order, so expect the same accuracy there and not the same bits. Takes about a minute.
@@ -25,11 +25,13 @@ from qatexplorer.zoo.digits_cnn import DigitsCNN
 from qatexplorer.zoo.digits_depthwise import DigitsDepthwise, stretch_channels
 from qatexplorer.zoo.digits_mlp import DigitsMLP
 
-WEIGHTS = Path(__file__).resolve().parents[1] / "qatexplorer" / "zoo" / "weights"
+WEIGHTS = Path(__file__).resolve().parent / "weights"
 
 
 @dataclass(frozen=True)
 class Recipe:
+    """How one example is trained."""
+
     build: Callable[[], nn.Module]
     epochs: int
     lr: float
