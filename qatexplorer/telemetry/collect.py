@@ -173,7 +173,9 @@ class Collector:
             codes, zero.round() if self._fractional else zero, out=torch.empty_like(self._ones)
         )
         alive = torch.zeros_like(self._channel_seen).index_add_(0, self._channel, living)
-        flips = self._flips.update(codes[: self._weight_values], self._weight_parts)
+        flips = self._flips.update(
+            codes[: self._weight_values], self._weight_parts, self._weight_indices
+        )
         return RawLook(
             step=step,
             probes=probes,
@@ -222,6 +224,7 @@ class Collector:
         self._table_index = _table_index(probes)
         weights = [p for p in probes if p.target.info.kind == "weight"]
         self._weight_parts = [(p.target.info.path, p.draw.count, p.draw.numel) for p in weights]
+        self._weight_indices = [p.draw.index for p in weights]
         self._weight_values = self._first[len(weights)]
         modules: list[Any] = [p.target.module for p in probes]
         self._fractional = any(m.zero_point.is_floating_point() for m in modules)

@@ -34,11 +34,14 @@ class FlipTracker:
         self._age = torch.empty(0)
         self._unknown: list[bool] = []
 
-    def update(self, codes: Tensor, parts: list[Part]) -> Tensor:
+    def update(
+        self, codes: Tensor, parts: list[Part], indices: Sequence[Tensor | None] = ()
+    ) -> Tensor:
         """Shares flipped and oscillating, shape (2, sites), NaN at a site's first look.
 
         Args:
             codes: clamped codes of all weight sites, flat.
+            indices: positions of the sampled elements of each site, None for all in order.
             parts: (path, sampled elements, all elements) of each site, in order. When fewer are
                 sampled than before, the first ones are still the same weights.
         """
@@ -46,7 +49,7 @@ class FlipTracker:
             return codes.new_empty(2, 0)
         fresh = parts != self._parts
         if fresh:
-            self._lay_out(codes, parts)
+            self._lay_out(codes, parts, indices or [None] * len(parts))
         # All in floats: torch fills masks and chooses by them ten times as slowly as it adds.
         changed = torch.ne(codes, self._code, out=torch.empty_like(codes))
         back = torch.eq(codes, self._other, out=torch.empty_like(codes)).mul_(changed)
@@ -65,7 +68,9 @@ class FlipTracker:
     def _share(self, flags: Tensor) -> Tensor:
         return per_segment(flags, self._offsets) / self._sizes
 
-    def _lay_out(self, codes: Tensor, parts: Sequence[Part]) -> None:
+    def _lay_out(
+        self, codes: Tensor, parts: Sequence[Part], indices: Sequence[Tensor | None]
+    ) -> None:
         """Carry what is known about a site over to where its weights lie now."""
         states = (self._code, self._other, self._age)
         known: dict[str, tuple[int, tuple[Tensor, ...]]] = {}
@@ -76,9 +81,13 @@ class FlipTracker:
         columns: tuple[list[Tensor], ...] = ([], [], [])
         offsets = [0]
         self._unknown = []
-        for path, count, total in parts:
+        for (path, count, total), index in zip(parts, indices, strict=True):
             before_total, before = known.get(path, (0, (codes[:0],) * 3))
             have = before[0].numel()
+            if have == before_total == total and index is not None:
+                # All were followed, now some of them are.
+                before = tuple(state.index_select(0, index) for state in before)
+                have = count
             # All elements were looked at in order, or a few at random: not the same weights.
             same = before_total == total and (have < total) == (count < total)
             kept = min(have, count) if same else 0

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 128
 MAX_LINES = 6
+LEAST_DECADE = 4
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
 
@@ -31,8 +32,8 @@ def histograms_figure(
 ) -> go.Figure:
     """Histograms of what reaches a fake quant, over the steps, as a heat map on its grid.
 
-    Codes go up; the darker, the larger the share of the values (square root, so that tails show).
-    Dashed lines are the borders of the grid: what lies beyond is clipped.
+    Codes go up; the farther from the background, the larger the share of the values, on a
+    logarithmic scale. Dashed lines are the borders of the grid: what lies beyond is clipped.
     """
     look, info = theme_of(theme), telemetry.info(path)
     histograms = [(step, h) for step, h in telemetry.histograms(path) if h.edges]
@@ -42,7 +43,8 @@ def histograms_figure(
     low = info.quant_min - math.ceil((info.quant_min - low) / width) * width
     rows = math.ceil((high - low) / width)
     columns = [_column(h, low, width, rows) for _, h in histograms]
-    z = [[math.sqrt(column[row]) for column in columns] for row in range(rows)]
+    # Logarithmic: one code often holds half of the values, and clipped tails a thousandth.
+    z = [[_decades(column[row]) for column in columns] for row in range(rows)]
     shares = [[column[row] for column in columns] for row in range(rows)]
     data = [
         {
@@ -51,6 +53,8 @@ def histograms_figure(
             "y": [low - 0.5 + width * (row + 0.5) for row in range(rows)],
             "z": z,
             "customdata": shares,
+            "zmin": -LEAST_DECADE,
+            "zmax": 0,
             "colorscale": "Cividis",
             "reversescale": look.name == "light",
             "showscale": False,
@@ -91,6 +95,10 @@ def _column(histogram: GridHistogram, low: int, width: int, rows: int) -> list[f
             row = math.floor((middle - low) / width)
             found[max(0, min(rows - 1, row))] += count / total
     return found
+
+
+def _decades(part: float) -> float | None:
+    return max(-LEAST_DECADE, math.log10(part)) if part > 0 else None
 
 
 def _border(y: float, look: Theme) -> dict[str, Any]:
@@ -219,6 +227,8 @@ def oscillation_figure(telemetry: Telemetry, theme: ThemeName | bool = "light") 
         "xaxis": {"title": "step", "showgrid": False},
         "yaxis": {"title": "weights", "tickformat": ".0%", "rangemode": "tozero"},
         "showlegend": True,
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.28, "yanchor": "top"},
+        "margin": {"l": 56, "r": 18, "t": 64, "b": 96},
     }
     words = f"went back to the code before within 8 looks · worst {len(data)} of {len(found)}"
-    return make_figure(look, "Oscillating weights", words, 290, data, layout)
+    return make_figure(look, "Oscillating weights", words, 330, data, layout)

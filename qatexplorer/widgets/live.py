@@ -25,7 +25,7 @@ REDRAW_S = 1.0
 class SitesPanel(HtmlPanel):
     """The table of all fake quants."""
 
-    _css = css("live.css")
+    _css = css("inspector.css", "live.css")
 
 
 class LivePanel(widgets.VBox):
