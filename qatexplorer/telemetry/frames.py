@@ -235,7 +235,7 @@ def grid_histogram_of(
     stop = max(last, int(taken[-1]) + 1) if len(taken) else last
     merged = merged[first:stop]
     start = bins.start + first * bins.width - 0.5
-    edges = [start + bins.width * index for index in range(len(merged) + 1)]
+    edges = (np.arange(len(merged) + 1) * bins.width + start).tolist()
     sampled = int(metrics[_M["sampled"]])
     scale, zero_point = metrics[_M["scale_median"]], metrics[_M["zero_point"]]
     one = metrics[_M["scale_min"]] == metrics[_M["scale_max"]] and math.isfinite(zero_point)
