@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from qatexplorer.session import Session, SessionEvent
     from qatexplorer.snapshot.diff import Diff, diff
     from qatexplorer.snapshot.records import FakeQuantSite, Graph, ModuleRecord, Snapshot
+    from qatexplorer.telemetry.watching import Watch, watch
     from qatexplorer.training.opened import OpenedRun, list_runs, open_run
     from qatexplorer.training.records import TrainingConfig
     from qatexplorer.training.run import TrainingRun
@@ -42,6 +43,7 @@ __all__ = [
     "Snapshot",
     "TrainingConfig",
     "TrainingRun",
+    "Watch",
     "__version__",
     "diff",
     "errors",
@@ -50,6 +52,7 @@ __all__ = [
     "list_runs",
     "open_run",
     "running",
+    "watch",
     "zoo",
 ]
 
@@ -67,10 +70,12 @@ _LAZY = {
     "Snapshot": "qatexplorer.snapshot.records",
     "TrainingConfig": "qatexplorer.training.records",
     "TrainingRun": "qatexplorer.training.run",
+    "Watch": "qatexplorer.telemetry.watching",
     "diff": "qatexplorer.snapshot.diff",
     "ledger_of": "qatexplorer.ledger",
     "list_runs": "qatexplorer.training.opened",
     "open_run": "qatexplorer.training.opened",
+    "watch": "qatexplorer.telemetry.watching",
 }
 
 

@@ -293,7 +293,7 @@ class _Collector:
         first = max(int(least), self.quant_min - tail)
         last = min(int(most), self.quant_max + tail)
         first, last = min(first, self.quant_max), max(last, self.quant_min)
-        width = _bin_width(levels, last - first + 1, self.max_bins)
+        width = bin_width(levels, last - first + 1, self.max_bins)
         fine = 1 if levels <= _FINE_LEVELS else width
         # Whole bins counted from quant_min, so that the borders of the grid are bin edges too.
         start = self.quant_min + math.floor((first - self.quant_min) / width) * width
@@ -378,7 +378,7 @@ def _flat_sample(
     return values, channel
 
 
-def _bin_width(levels: int, span: int, max_bins: int) -> int:
+def bin_width(levels: int, span: int, max_bins: int) -> int:
     """Smallest width in codes that gives about ``max_bins`` bins and divides the grid evenly."""
     least = math.ceil(span / max_bins)
     for width in range(least, min(levels, _FINE_LEVELS, least * 8) + 1):

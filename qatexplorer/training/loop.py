@@ -17,6 +17,7 @@ from qatexplorer.data import Data, call_model
 from qatexplorer.deploy.blame import release_frames
 from qatexplorer.deploy.evaluate import Metric, MetricValue, batch_size, evaluate
 from qatexplorer.errors import InputError, NoDataError, TrainingError
+from qatexplorer.telemetry.store import Telemetry
 from qatexplorer.training import diagnose
 from qatexplorer.training.batches import length, pair, skip
 from qatexplorer.training.checkpoint import Position
@@ -130,6 +131,11 @@ class Loop:
             total = self.steps_per_epoch * self.config.epochs
             self._parts = Parts(self.config, self.model, self._parameters, total)
         return self._parts
+
+    @property
+    def telemetry(self) -> Telemetry | None:
+        """What the sampler has seen of the fake quants."""
+        return self._sampler.telemetry
 
     def eta_s(self) -> float | None:
         """Seconds left: median step time and measured evaluation time; None before any step."""

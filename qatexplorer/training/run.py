@@ -20,6 +20,7 @@ from qatexplorer.data import as_data
 from qatexplorer.deploy.evaluate import Metric, MetricValue, metric_name
 from qatexplorer.errors import CheckpointError, NoDataError, NotAModuleError, TrainingError
 from qatexplorer.signals import Signal
+from qatexplorer.telemetry.store import Telemetry
 from qatexplorer.training.control import FINAL, Control
 from qatexplorer.training.folder import RunFolder
 from qatexplorer.training.keeper import Keeper, Saved, config_as_data
@@ -163,6 +164,11 @@ class TrainingRun:
     def state(self) -> RunState:
         """``ready``, ``running``, ``paused``, ``stopped``, ``finished`` or ``failed``."""
         return self._control.state
+
+    @property
+    def telemetry(self) -> Telemetry | None:
+        """All that was seen of the fake quants; None if the model has none."""
+        return self._loop.telemetry
 
     @property
     def progress(self) -> Progress:

@@ -1,0 +1,154 @@
+"""Which fake quants of a model are watched, and what of them can be seen."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.ao.quantization import FakeQuantizeBase
+
+from qatexplorer.errors import InputError, NotAModuleError
+from qatexplorer.histograms import quant_range
+from qatexplorer.snapshot.sites import find_quantizers, observer_of
+from qatexplorer.telemetry.records import SiteInfo
+
+COMPILED = (
+    "it runs inside a torch.compile'd module, where no hook is called: scale, range and state are "
+    "recorded, its values are not"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """One fake quant to watch; shared instances appear once, by their first path.
+
+    ``weight`` is the tensor to look at instead of the call, for a weight fake quant in a compiled
+    module whose weight reaches it as it is.
+    """
+
+    info: SiteInfo
+    module: nn.Module
+    owner: nn.Module | None
+    batch_norm: nn.Module | None
+    weight: bool = False
+
+    @property
+    def averaging_constant(self) -> float | None:
+        """Of a moving-average observer, else None: from it a batch's range can be read back."""
+        constant = getattr(observer_of(self.module), "averaging_constant", None)
+        usable = isinstance(constant, float) and 0.0 < constant <= 1.0
+        return constant if usable else None
+
+    def flags(self) -> tuple[Tensor | None, Tensor | None]:
+        """(observer_enabled, fake_quant_enabled) as the buffers that they are."""
+        module: Any = self.module
+        found = (getattr(module, "observer_enabled", None), module.fake_quant_enabled)
+        return tuple(f if isinstance(f, Tensor) else None for f in found)  # type: ignore[return-value]
+
+
+def find_targets(model: nn.Module, paths: Sequence[str] | None) -> list[Target]:
+    """The fake quants of ``model``, weights first, then by their grids.
+
+    Raises NotAModuleError, and InputError if there is none (at one of ``paths``).
+    """
+    if not isinstance(model, nn.Module):
+        raise NotAModuleError(f"model is a {type(model).__name__}, not a torch.nn.Module.")
+    named = dict(model.named_modules(remove_duplicate=False))
+    found = {p: m for p, m in find_quantizers(model).items() if isinstance(m, FakeQuantizeBase)}
+    if paths is None:
+        chosen = list(found)
+    else:
+        chosen = list(paths)
+        for path in chosen:
+            if path not in found:
+                raise InputError(
+                    f"paths names {path!r}, where there is no fake quant.",
+                    where=path,
+                    remedy="Take the paths from the sites of a snapshot of the prepared model.",
+                )
+    if not chosen:
+        raise InputError(
+            "the model has no fake quant to watch.",
+            why="It is not prepared for quantization-aware training, or is converted already.",
+            remedy="Watch the model that prepare_qat (or prepare_qat_fx) returns.",
+        )
+    compiled = _compiled_paths(named)
+    once: dict[int, Target] = {}
+    for path in chosen:
+        if id(found[path]) not in once:
+            once[id(found[path])] = _target(path, found[path], named, compiled)
+    # Rows of one grid lie side by side, so that a whole slice is clamped at once.
+    return sorted(
+        once.values(),
+        key=lambda t: (t.info.kind != "weight", t.info.quant_min, t.info.quant_max),
+    )
+
+
+def _compiled_paths(named: dict[str, nn.Module]) -> tuple[str, ...]:
+    """Paths below which modules may run as compiled code."""
+    dynamo = sys.modules.get("torch._dynamo")
+    wrapper = getattr(dynamo, "OptimizedModule", None)
+    if wrapper is None:
+        return ()
+    # torch.compile(model) wraps the model, which does not know of its wrapper.
+    wrapped = {id(o._orig_mod) for o in gc.get_objects() if type(o) is wrapper}
+    return tuple(
+        path
+        for path, module in named.items()
+        if isinstance(module, wrapper)
+        or id(module) in wrapped
+        or getattr(module, "_compiled_call_impl", None) is not None
+    )
+
+
+def anything_compiled() -> bool:
+    """Whether torch.compile has compiled anything in this process."""
+    counters = getattr(sys.modules.get("torch._dynamo.utils"), "counters", {})
+    return bool(counters.get("frames", {}).get("total", 0))
+
+
+def _target(
+    path: str, module: nn.Module, named: dict[str, nn.Module], compiled: tuple[str, ...]
+) -> Target:
+    owner_path, _, name = path.rpartition(".")
+    owner = named.get(owner_path)
+    is_weight = "weight" in name
+    inside = any(not c or path.startswith(f"{c}.") for c in compiled)
+    # A conv fused with a batch norm hands over its weight scaled by it, which no attribute holds.
+    batch_norm = getattr(owner, "bn", None) if is_weight else None
+    plain = is_weight and batch_norm is None and isinstance(getattr(owner, "weight", None), Tensor)
+    per_channel = bool(getattr(module, "is_per_channel", False))
+    low, high = quant_range(module)
+    info = SiteInfo(
+        path=path,
+        kind="weight" if is_weight else _activation_kind(owner),
+        owner=owner_path,
+        owner_type=type(owner).__name__ if owner is not None else "",
+        quant_min=low,
+        quant_max=high,
+        dtype=str(getattr(module, "dtype", "")),
+        ch_axis=int(module.ch_axis) if per_channel else None,  # type: ignore[arg-type]
+        unseen=COMPILED if inside and not plain else "",
+    )
+    return Target(info, module, owner, batch_norm, weight=inside and plain)
+
+
+def _activation_kind(owner: nn.Module | None) -> Any:
+    return "input" if isinstance(owner, torch.ao.quantization.QuantStub) else "output"
+
+
+def channel_axis(target: Target, ndim: int) -> int | None:
+    """The axis whose slices are channels, None if there is none."""
+    if target.info.ch_axis is not None:
+        return target.info.ch_axis % ndim if ndim else None
+    if ndim < 2:
+        return None
+    kind = target.info.owner_type
+    if target.info.kind == "weight":
+        return 1 if "Transpose" in kind else 0
+    return 1 if ndim >= 4 or "Conv" in kind else ndim - 1
