@@ -70,6 +70,8 @@ def hand_over(model: str | None, example: str | None) -> None:
             os.environ[variable] = value
         else:
             os.environ.pop(variable, None)
+    # Inside the installed package, where the dashboard's notebook lies, is no place for runs.
+    os.environ.setdefault("QATEXPLORER_RUNS", os.path.join(os.getcwd(), "qatexplorer-runs"))
     # A kernel starts in the notebook's folder; the model named here is found from this one.
     if model:
         _prepend("PYTHONPATH", os.getcwd())

@@ -20,8 +20,11 @@ from qatexplorer.views.options import header_html
 from qatexplorer.views.story import stage_entries, story_html
 from qatexplorer.widgets.bridge import Bridge, Job, Jobs
 from qatexplorer.widgets.controls import Html, Message, button, labelled, row
+from qatexplorer.widgets.ledger import LedgerPanel
+from qatexplorer.widgets.live import LivePanel
 from qatexplorer.widgets.panes import Panes
 from qatexplorer.widgets.results import ResultsPanel
+from qatexplorer.widgets.runs import RunsPanel
 from qatexplorer.widgets.settings import SettingsPanel
 from qatexplorer.widgets.stagebar import StageBar
 from qatexplorer.widgets.training import TrainingPanel
@@ -71,12 +74,27 @@ class Explorer(widgets.VBox):
         self.to_train_mode.layout.display = "none"
         self.story = Html(kind="qx-story")
         self.panes = Panes(self.bridge, self._select)
-        self.training = TrainingPanel(self.bridge, self._act, self.start_job)
+        self.runs = RunsPanel(self.bridge, self._act, self.start_job, self.show_session)
+        self.training = TrainingPanel(
+            self.bridge, self._act, self.start_job, lambda: self.runs.run_dir()
+        )
+        self.live = LivePanel(self.bridge, self._select)
+        self.ledger = LedgerPanel(self.bridge, self.start_job, self._select, self._on_ledger)
         self.results = ResultsPanel(self.bridge, self.start_job)
         self.settings = SettingsPanel(self.start_job)
-        self.tabs = widgets.Tab([self.training, self.results, self.settings])
-        for index, title in enumerate(("Train", "Float, fake-quant, int8", "Settings")):
+        panels = {
+            "Train": self.training,
+            "Inside the training": self.live,
+            "Who put it there?": self.ledger,
+            "Float, fake-quant, int8": self.results,
+            "Settings": self.settings,
+            "Runs": self.runs,
+        }
+        self.tabs = widgets.Tab(list(panels.values()))
+        for index, title in enumerate(panels):
             self.tabs.set_title(index, title)
+        self.tabs.observe(lambda _change: self._on_tab(), "selected_index")
+        self.panes.graph.observe(lambda change: self._on_theme(change["new"]), "dark")
 
     def _children(self) -> list[widgets.Widget]:
         return [
@@ -153,8 +171,8 @@ class Explorer(widgets.VBox):
         self.header.html = header_html(first.type_name, about)
         self.panes.use(session)
         self.training.use(session, suggested or {})
-        self.results.use(session)
-        self.settings.use(session)
+        for panel in (self.live, self.ledger, self.results, self.settings, self.runs):
+            panel.use(session)
         self._on_jobs()
         self.refresh()
 
@@ -167,7 +185,7 @@ class Explorer(widgets.VBox):
             wait = 0.0 if final or event.detail.state == "paused" else _PROGRESS_S
             self.bridge.post("progress", self._on_progress, every_s=wait)
         elif event.kind == "selection":
-            self.bridge.post("selection", self.panes.show_selection)
+            self.bridge.post("selection", self._on_selection)
         elif event.kind == "config":
             self.bridge.post("config", self.settings.refresh)
         elif event.kind == "stepping":
@@ -175,11 +193,14 @@ class Explorer(widgets.VBox):
             self.bridge.post("stepping", lambda: self._busy(f"running: {title} …"))
         elif event.kind in ("stage", "trained", "run"):
             self.bridge.post("stage", self.refresh)
+            if event.kind != "stage":
+                self.bridge.post("runs", self.runs.on_training)
 
     def _on_progress(self) -> None:
         if self.session is not None and self.session.run is not None:
             self.training.on_progress(self.session.run.progress)
             self.panes.on_training()
+            self.live.on_training()
             run = self.session.run
             error = run.error if run.state == "failed" else run.trouble
             if error is not None:
@@ -197,7 +218,26 @@ class Explorer(widgets.VBox):
         needs_mode = not session.snapshots[session.stages[0]].training
         self.to_train_mode.layout.display = "" if needs_mode else "none"
         self.panes.show_stage()
+        self.ledger.refresh()
         self.training.set_enabled(self.jobs.current is None)
+
+    def _on_selection(self) -> None:
+        self.panes.show_selection()
+        self.ledger.show_selection()
+        self.live.draw()
+
+    def _on_tab(self) -> None:
+        self.ledger.active = self.tabs.children[self.tabs.selected_index] is self.ledger
+
+    def _on_ledger(self) -> None:
+        """A ledger has been made: it knows which edges are quantized twice."""
+        self.panes.mark_redundant()
+
+    def _on_theme(self, dark: bool) -> None:
+        for panel in (self.training, self.live, self.runs):
+            panel.dark = dark
+        self.training.redraw()
+        self.live.draw()
 
     # -- what a click does ----------------------------------------------------------------------
 
@@ -265,5 +305,5 @@ class Explorer(widgets.VBox):
         self.bar.can_stop = job is not None and job.name == "evaluating"
         if job is None:
             self.results.idle()
-        for panel in (self.training, self.results, self.settings):
+        for panel in (self.training, self.ledger, self.results, self.settings, self.runs):
             panel.set_enabled(job is None)

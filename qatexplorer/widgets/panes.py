@@ -62,10 +62,22 @@ class Panes(widgets.Box):
         change = session.diff
         paths = change.paths if change is not None else frozenset()
         self.tree.rows = build_tree(session.snapshot, before)
-        self.graph.scene = build_scene(session.snapshot, paths, redundant=session.redundant_edges)
+        self._draw_scene(paths)
         self.show_selection()
         if session.snapshot.sites and not session.running:
             self._prepare_histograms()
+
+    def mark_redundant(self) -> None:
+        """Draw again which edges the ledger has found to be quantized twice."""
+        if self._session is not None:
+            change = self._session.diff
+            self._draw_scene(change.paths if change is not None else frozenset())
+
+    def _draw_scene(self, paths: frozenset[str]) -> None:
+        session = self._session
+        if session is not None:
+            edges = session.redundant_edges
+            self.graph.scene = build_scene(session.snapshot, paths, redundant=edges)
 
     def show_selection(self) -> None:
         """Mark the selection in tree and graph, and inspect it."""

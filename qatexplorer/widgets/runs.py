@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,14 @@ from qatexplorer.widgets.controls import Html, button, labelled, row
 from qatexplorer.widgets.plot import FigureSlot
 
 DEFAULT_FOLDER = "qatexplorer-runs"
+RUNS_VARIABLE = "QATEXPLORER_RUNS"
 FOLLOW_S = 2.0
+
+
+def default_folder() -> str:
+    """``$QATEXPLORER_RUNS``, which the command line sets to a folder where it was started; else
+    one in the kernel's working directory."""
+    return os.environ.get(RUNS_VARIABLE, DEFAULT_FOLDER)
 
 
 class RunsPanel(widgets.VBox):
@@ -48,7 +56,7 @@ class RunsPanel(widgets.VBox):
         self.dark = False
         self.keep = widgets.Checkbox(True, description="Keep runs in", indent=False)
         self.keep.layout.width = "120px"
-        self.folder = widgets.Text(DEFAULT_FOLDER, continuous_update=False)
+        self.folder = widgets.Text(default_folder(), continuous_update=False)
         self.folder.tooltip = "Folder of runs; each run gets a folder of its own below it"
         self.refresh = button("Refresh", "Read the folder again")
         self.list = labelled(widgets.Select(options=[], rows=4), "Runs", width="99%")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
@@ -14,6 +15,7 @@ from qatexplorer.views.progress import progress_words
 from qatexplorer.widgets.bridge import Bridge
 from qatexplorer.widgets.controls import button, labelled, row
 from qatexplorer.widgets.plot import FigureSlot
+from qatexplorer.widgets.schedules import ScheduleFields
 
 REDRAW_S = 0.5
 
@@ -22,7 +24,8 @@ class TrainingPanel(widgets.VBox):
     """Train, Pause, Resume, Stop and Calibrate, and what the run has recorded.
 
     ``act(name, call)`` runs a call that may raise and shows its error; ``busy_job(name, call)``
-    does so on a worker thread. Both come from the explorer.
+    does so on a worker thread; ``run_dir()`` is where the next run is kept, None for nowhere. They
+    come from the explorer.
     """
 
     def __init__(
@@ -30,26 +33,19 @@ class TrainingPanel(widgets.VBox):
         bridge: Bridge,
         act: Callable[[Callable[[], Any]], Any],
         start_job: Callable[[str, Callable[..., Any]], Any],
+        run_dir: Callable[[], Path | None],
     ) -> None:
         self._bridge, self._act, self._start_job = bridge, act, start_job
+        self._run_dir = run_dir
         self._session: Session | None = None
         self.dark = False
         self.epochs = labelled(
             widgets.BoundedIntText(3, min=1, max=10_000), "Epochs", width="120px"
         )
         self.lr = labelled(widgets.FloatText(1e-3, step=1e-4), "Learning rate", width="170px")
-        self.freeze_observers = labelled(
-            widgets.Text("", placeholder="never"),
-            "Freeze observers from epoch",
-            "0-based epoch from which on the observers' ranges stand still; empty is never",
-            width="235px",
-        )
-        self.freeze_bn = labelled(
-            widgets.Text("", placeholder="never"),
-            "Freeze BN statistics from epoch",
-            "0-based epoch from which on batch-norm running statistics stand still",
-            width="255px",
-        )
+        self.schedules = ScheduleFields()
+        more = widgets.Accordion([self.schedules], selected_index=None)
+        more.set_title(0, "Schedules: freezing, learning rate, smoothing, averaging, checkpoints")
         self.train = button("Train", "Real QAT epochs in the background", primary=True)
         self.pause = button("Pause", "Stand still after the step in hand")
         self.resume = button("Resume", "Go on")
@@ -68,7 +64,8 @@ class TrainingPanel(widgets.VBox):
         self.calibrate.on_click(lambda _: self._calibrate())
         super().__init__(
             [
-                row(self.epochs, self.lr, self.freeze_observers, self.freeze_bn),
+                row(self.epochs, self.lr),
+                more,
                 row(
                     self.train,
                     self.pause,
@@ -88,20 +85,15 @@ class TrainingPanel(widgets.VBox):
         self._session = session
         self.epochs.value = int(suggested.get("epochs", 3))
         self.lr.value = float(suggested.get("lr", 1e-3))
-        for field, name in (
-            (self.freeze_observers, "freeze_observer_epoch"),
-            (self.freeze_bn, "freeze_bn_epoch"),
-        ):
-            value = suggested.get(name)
-            field.value = "" if value is None else str(value)
+        self.schedules.use(session, suggested)
         self.redraw()
 
     def _settings(self) -> dict[str, Any]:
         return {
             "epochs": self.epochs.value,
             "lr": self.lr.value,
-            "freeze_observer_epoch": _epoch(self.freeze_observers.value, "observers"),
-            "freeze_bn_epoch": _epoch(self.freeze_bn.value, "BN statistics"),
+            "run_dir": self._run_dir(),
+            **self.schedules.settings(),
         }
 
     def _start(self) -> None:
@@ -175,17 +167,3 @@ class TrainingPanel(widgets.VBox):
         self.stop.disabled = not active
         if not has_data and self._session is not None:
             self.words.value = "No data was given: pass data= to explore() to train."
-
-
-def _epoch(text: str, what: str) -> int | None:
-    from qatexplorer.errors import InputError
-
-    text = text.strip()
-    if not text or text.lower() == "never":
-        return None
-    if not text.isdigit():
-        raise InputError(
-            f"the epoch from which to freeze {what} is {text!r}.",
-            remedy="Write a whole number (0 is from the start), or leave it empty for never.",
-        )
-    return int(text)

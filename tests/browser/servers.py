@@ -187,6 +187,7 @@ def isolated_env(home: Path) -> dict[str, str]:
         json.dumps({"argv": launch, "display_name": "Python 3", "language": "python"})
     )
     env["PYTHONUNBUFFERED"] = "1"
+    env["QATEXPLORER_RUNS"] = str(home / "runs")
     try:
         importlib.metadata.distribution("qatexplorer")
     except importlib.metadata.PackageNotFoundError:

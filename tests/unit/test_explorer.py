@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ipywidgets
@@ -16,8 +17,14 @@ from qatexplorer.views.story import message_html
 from qatexplorer.widgets.explorer import Explorer
 
 
+@pytest.fixture(autouse=True)
+def runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("QATEXPLORER_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
 @pytest.fixture
-def explorer() -> Explorer:
+def explorer(runs_folder: Path) -> Explorer:
     return qx.explore(example="digits_cnn")
 
 
@@ -96,10 +103,43 @@ def test_train_pause_resume_stop_and_convert(explorer: Explorer) -> None:
     assert "while a training run is going on" in explorer.message.html
     explorer.training.stop.click()
     until(lambda: run.state == "stopped" and explorer.training.train.disabled is False)
-    assert "stopped" in explorer.training.words.value
+    until(lambda: "stopped" in explorer.training.words.value)
     until(lambda: explorer.training.curves.plot.figure.get("data"))
     assert session.snapshots["train"].sites[0].scale != (1.0,)
     assert walk(explorer, "convert").int8 is explorer.session.int8  # type: ignore[union-attr]
+
+
+def test_a_run_is_kept_listed_and_seen_from_inside(explorer: Explorer, runs_folder: Path) -> None:
+    session = walk(explorer, "train")
+    explorer.training.epochs.value = 2
+    explorer.training.train.click()
+    until(lambda: session.run is not None and session.run.state == "finished")
+    until(lambda: len(explorer.runs.list.options) == 1)
+    assert [p.parent for p in runs_folder.iterdir()] == [runs_folder]
+    until(lambda: "conv1" in explorer.live.sites.html)
+    opened = qx.open_run(next(runs_folder.iterdir()))
+    assert len(opened.history.epochs) == 2
+
+
+def test_the_ledger_is_made_when_it_is_looked_at(explorer: Explorer) -> None:
+    walk(explorer, "insert")
+    assert explorer.ledger.sites.rows == []
+    explorer.tabs.selected_index = 2
+    until(lambda: explorer.ledger.sites.rows)
+    assert any("fc.weight_fake_quant" in str(r) for r in explorer.ledger.sites.rows)
+    assert "two" in explorer.ledger.answers.html
+
+
+def test_the_other_flow_is_chosen_in_the_settings(explorer: Explorer) -> None:
+    session = walk(explorer, "insert")
+    explorer.settings.flow.value = "fx"
+    explorer.settings.apply.click()
+    until(lambda: explorer.jobs.current is None)
+    assert explorer.message.html == ""
+    assert session.flow.name == "fx"
+    assert [s["name"] for s in explorer.bar.stages][-2:] == ["convert", "lower"]
+    walk(explorer, "insert")
+    assert any(s.mechanism == "node" for s in session.snapshot.sites)
 
 
 def test_scales_in_the_snapshot_move_while_it_trains(explorer: Explorer) -> None:
@@ -170,7 +210,7 @@ def test_settings_change_the_flow(explorer: Explorer) -> None:
 
 def test_a_bad_freeze_epoch_is_told_and_nothing_starts(explorer: Explorer) -> None:
     session = walk(explorer, "train")
-    explorer.training.freeze_bn.value = "soon"
+    explorer.training.schedules.freeze_bn.value = "soon"
     explorer.training.train.click()
     assert "&#x27;soon&#x27;" in explorer.message.html
     assert session.run is None
