@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -24,7 +23,7 @@ from qatexplorer.training.checkpoint import Position
 from qatexplorer.training.codec import pack, unpack
 from qatexplorer.training.keeper import Keeper, Saved
 from qatexplorer.training.modes import BufferBackup, ModelBackup, all_finite
-from qatexplorer.training.objective import Loss, default_loss
+from qatexplorer.training.objective import Loss, loss_of, trainable
 from qatexplorer.training.pace import Pace
 from qatexplorer.training.records import (
     EpochRecord,
@@ -61,13 +60,8 @@ class Loop:
         keeper: Keeper | None = None,
         saved: Saved | None = None,
     ) -> None:
-        if loss is not None and config.label_smoothing:
-            raise InputError(
-                "label_smoothing belongs to the default loss, and a loss was given.",
-                remedy="Smooth in your loss: torch's cross_entropy takes label_smoothing=.",
-            )
         self.model, self.data, self.config = model, data, config
-        self.loss = loss or partial(default_loss, label_smoothing=config.label_smoothing)
+        self.loss = loss_of(loss, config.label_smoothing)
         self.metric, self.history = metric, history
         self.keeper, self._saved = keeper, saved
         self._should_stop, self._report = should_stop, report
@@ -81,13 +75,7 @@ class Loop:
         self._trained, self._whole, self._skipping = False, True, False
         self._sampler = Sampler(model, config.telemetry_paths, config.max_samples)
         self._switches = Switches(config, model)
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
-        if not self._parameters:
-            raise TrainingError(
-                "The model has no parameter that can be trained.",
-                why="All have requires_grad=False, or the model is converted to int8 already.",
-                remedy="Train the prepared model, before convert.",
-            )
+        self._parameters = trainable(model)
         self._random = OwnRandomState(config.seed, (data.train, data.eval))
         self._epoch_random: Any = None
         self._glance: Any = None

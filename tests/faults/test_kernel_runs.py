@@ -21,6 +21,8 @@ import qatexplorer as qx
 
 from ..unit.training_models import one_thread  # noqa: F401
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 SET_UP = """

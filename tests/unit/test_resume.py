@@ -117,6 +117,20 @@ def test_stop_and_resume_is_bit_for_bit_the_unbroken_run(step: int, tmp_path: Pa
     assert read_again.history.epochs == second.history.epochs
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_stopped_again_and_again_at_random_steps(seed: int, tmp_path: Path) -> None:
+    stops = sorted(random.Random(seed).sample(range(1, 24), 4))
+    config = TrainingConfig(**EVERYTHING)
+    whole = TrainingRun(prepared(), loaders(), config).run()
+    stopped_after(stops[0], TrainingRun(prepared(), loaders(), config, run_dir=tmp_path / "a"))
+    for step in stops[1:]:
+        stopped_after(step, resumed(tmp_path / "a", loaders()))
+    last = resumed(tmp_path / "a", loaders()).run()
+    assert last.state == "finished", (stops, last.error)
+    assert losses(last) == losses(whole), stops
+    assert [e.metric for e in last.history.epochs] == [e.metric for e in whole.history.epochs]
+
+
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9, nesterov=True),
     "rmsprop": lambda p: torch.optim.RMSprop(p, lr=1e-3, centered=True, momentum=0.5),
@@ -387,6 +401,7 @@ def child(path: Path, what: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_an_epoch_it_goes_on_in_a_new_process(tmp_path: Path) -> None:
     path = tmp_path / "a"
     begun = child(path, "begin")
