@@ -330,7 +330,6 @@ _FAMILIES: tuple[tuple[str, int, dict[str, Any]], ...] = (
     ("hardcorenas_a", 32, {}),
     ("resnet26d", 32, {"zero_init_last": False}),
     ("vit_tiny_patch16_224", 32, {"img_size": 32, "depth": 2}),
-    ("mixer_s32_224", 32, {"img_size": 32, "num_blocks": 2}),
     ("mobilevitv2_050", 64, {}),
 )
 
@@ -358,7 +357,13 @@ def load_transformer(kind: str) -> tuple[nn.Module, dict[str, Tensor]]:
         return transformers.BertForSequenceClassification(config), ids
     if kind == "gpt2":
         config = transformers.GPT2Config(
-            vocab_size=50, n_positions=32, n_embd=16, n_layer=1, n_head=2
+            vocab_size=50,
+            n_positions=32,
+            n_embd=16,
+            n_layer=1,
+            n_head=2,
+            bos_token_id=0,
+            eos_token_id=0,
         )
         return transformers.GPT2LMHeadModel(config), ids
     if kind == "vit":
@@ -374,8 +379,50 @@ def load_transformer(kind: str) -> tuple[nn.Module, dict[str, Tensor]]:
     }
 
 
-TRANSFORMERS = tuple(
+class FeedForward(nn.Module):
+    """BERT's own feed-forward block with its residual and layer norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        declare_torchvision_operators()
+        transformers = pytest.importorskip("transformers", exc_type=ImportError)
+        from transformers.models.bert.modeling_bert import BertIntermediate, BertOutput
+
+        config = transformers.BertConfig(hidden_size=16, intermediate_size=32)
+        self.up, self.down = BertIntermediate(config), BertOutput(config)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.down(self.up(x), x).mean(1))
+
+
+def resnet_layers() -> nn.Module:
+    """transformers' ResNet without the checks around it that torch.fx cannot trace."""
+    declare_torchvision_operators()
+    pytest.importorskip("transformers", exc_type=ImportError)
+    from transformers.models.resnet.modeling_resnet import ResNetBasicLayer
+
+    blocks = (ResNetBasicLayer(3, 8, stride=2), ResNetBasicLayer(8, 8))
+    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+
+
+def gpt2_block() -> nn.Module:
+    """GPT2's block of Conv1D layers, which compute with the size of their input."""
+    declare_torchvision_operators()
+    transformers = pytest.importorskip("transformers", exc_type=ImportError)
+    from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
+
+    return GPT2MLP(32, transformers.GPT2Config(n_embd=16, bos_token_id=0, eos_token_id=0))
+
+
+WHOLE_TRANSFORMERS = tuple(
     Case(f"transformers_{kind}", lambda k=kind: load_transformer(k))
     for kind in ("bert", "gpt2", "vit", "resnet")
+)
+TRANSFORMERS = (
+    *WHOLE_TRANSFORMERS,
+    Case("transformers_bert_feed_forward", lambda: (FeedForward(), torch.randn(4, 5, 16))),
+    Case("transformers_resnet_layers", lambda: (resnet_layers(), rgb(16))),
+    Case("transformers_gpt2_block", lambda: (gpt2_block(), torch.randn(4, 5, 16))),
 )
 ALL_FX = (*SMALL, *WRITTEN, *TIMM_FX, *TRANSFORMERS)

@@ -1,7 +1,8 @@
 """Write ``tests/against_torch/FX_MODELS.md``: each architecture in the FX flow against torch alone.
 
-Run from the repository: ``python -m tests.tools.fx_table [name …]``. Nothing in the table is
-typed by hand; a model that is not equal to torch's one call stops the script.
+Run from the repository: ``python -m tests.tools.fx_table [name …]``; with names only those rows
+are made anew. Nothing in the table is typed by hand; a model that is not equal to torch's one call
+stops the script.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from tests.against_torch.fx_reference import BACKEND, Outcome, compare_fx
-from tests.models_fx import ALL_FX
+from ..against_torch.fx_reference import BACKEND, Outcome, compare_fx
+from ..models_fx import ALL_FX
 
 OUT = Path(__file__).parents[1] / "against_torch" / "FX_MODELS.md"
 HEAD = f"""# Architectures in the FX flow
@@ -50,20 +51,28 @@ def row(name: str, outcome: Outcome) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def rows_now() -> dict[str, str]:
+    """The rows of the table as it is, by model."""
+    if not OUT.exists():
+        return {}
+    lines = [line for line in OUT.read_text().splitlines() if line.startswith("| ")]
+    return {line.split(" | ")[0].removeprefix("| "): line for line in lines[1:]}
+
+
 def main(names: list[str]) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    rows = []
+    rows = rows_now()
     for case in ALL_FX:
         if names and case.name not in names:
             continue
         started = time.perf_counter()
         model, x = case()
         outcome = compare_fx(model, x if isinstance(x, dict) else (x,))
-        rows.append(row(case.name, outcome))
-        print(f"{time.perf_counter() - started:6.1f} s  {rows[-1]}", flush=True)
-    if not names:
-        OUT.write_text(HEAD + "\n".join(rows) + "\n")
+        rows[case.name] = row(case.name, outcome)
+        print(f"{time.perf_counter() - started:6.1f} s  {rows[case.name]}", flush=True)
+        known = [rows[case.name] for case in ALL_FX if case.name in rows]
+        OUT.write_text(HEAD + "\n".join(known) + "\n")
 
 
 if __name__ == "__main__":

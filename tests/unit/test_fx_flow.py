@@ -13,6 +13,7 @@ from torch.ao.quantization import QConfig, QConfigMapping, get_default_qat_qconf
 from torch.ao.quantization.quantize_fx import prepare_qat_fx
 
 import qatexplorer as qx
+from qatexplorer import cli
 from qatexplorer.errors import EvalModeError
 from qatexplorer.flows.qconfig import qat_qconfig, resolve_qconfig
 from qatexplorer.snapshot.leaves import is_quantizer
@@ -356,3 +357,12 @@ def test_stubs_and_fusion_mean_nothing_here_and_harm_nothing() -> None:
     session = fx_session(NoStubs(), image(), stubs="layers", fusion=[["conv", "bn"]])
     session.goto("insert")
     assert session.model.code == plain.model.code
+
+
+def test_inspect_prints_the_fx_stages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["inspect", "zoo:digits_cnn", "--flow", "fx", "--to", "swap"]) == 0
+    text = capsys.readouterr().out
+    assert "flow fx, stage swap" in text
+    assert "Conv2d → ConvBnReLU2d" in text
+    assert cli.main(["inspect", "zoo:digits_cnn", "--flow", "jit"]) != 0
+    assert "'eager', 'fx'" in capsys.readouterr().err
