@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import fx, nn
 
-from qatexplorer.data import call_model, cloned
 from qatexplorer.errors import ExampleInputError, InputError, NotAModuleError, StageError
 from qatexplorer.ledger.coverage import Convert, Outcome, cover, outcome_of, torch_convert
 from qatexplorer.ledger.edges import edges_between
@@ -22,7 +20,6 @@ from qatexplorer.ledger.records import Coverage, FloatRow, Ledger, LedgerRow, Re
 from qatexplorer.ledger.redundancy import Finding, find_redundancies
 from qatexplorer.ledger.rows import Origins, make_rows
 from qatexplorer.ledger.words import cost_text
-from qatexplorer.snapshot.preserve import preserved_state
 from qatexplorer.snapshot.records import Graph
 from qatexplorer.snapshot.sites import find_quantizers
 
@@ -63,8 +60,8 @@ def ledger_of(
         NotAModuleError, ExampleInputError: the input cannot be used.
         StageError: the model holds no fake quant and no observer.
     """
-    _check(model, example_inputs, prepared)
-    recording = record_forward(model, example_inputs)
+    _check(model, prepared)
+    recording = _first_forward(model, example_inputs)
     rows = make_rows(model, example_inputs, recording, origins or {})
     outcome = outcome_of(model, example_inputs, recording, convert or torch_convert, engine)
     findings = find_redundancies(model, recording)
@@ -89,7 +86,7 @@ def ledger_of(
     )
 
 
-def _check(model: Any, inputs: Any, prepared: bool) -> None:
+def _check(model: Any, prepared: bool) -> None:
     if not isinstance(model, nn.Module):
         raise NotAModuleError(
             f"the ledger is of a torch.nn.Module, and this is a {type(model).__name__}.",
@@ -101,9 +98,11 @@ def _check(model: Any, inputs: Any, prepared: bool) -> None:
             "the model holds no fake quant and no observer: there is nothing to account for.",
             remedy="Prepare it first (session.goto('insert'), prepare_qat or prepare_qat_fx).",
         )
+
+
+def _first_forward(model: nn.Module, inputs: Any) -> Recording:
     try:
-        with preserved_state(model), torch.no_grad():
-            call_model(model, cloned(inputs))
+        return record_forward(model, inputs)
     except InputError:
         raise
     except Exception as error:

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
 
 def other_flow(session: Session) -> Session:
-    """A session of the same float model, inputs and qconfigs in the other flow, at its insert
-    stage.
+    """A session of the same float model, inputs and settings in the other flow, at insert.
 
     An eager one of a model without stubs gets ``QuantWrapper``. What was trained is not taken
     over. Raises what stepping raises, such as TraceFailedError.
@@ -28,7 +27,13 @@ def other_flow(session: Session) -> Session:
     other = Session(
         base, options.example_inputs, flow=name, data=session.data, stubs=stubs
     )  # copies the model
-    other._bench.reset(other._bench.with_options(qconfig=options.qconfig))
+    kept = {
+        "qconfig": options.qconfig,
+        "qat_mapping": options.qat_mapping,
+        "custom": options.custom,
+        "backend_config": options.backend_config,
+    }
+    other._bench.reset(other._bench.with_options(**kept))
     other._start_over()
     other.goto(other.flow.prepared_stage)
     return other

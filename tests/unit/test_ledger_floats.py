@@ -291,3 +291,45 @@ def test_fx_add_and_relu_are_one_int8_operation() -> None:
     assert not ledger_of(seen(model, x), x).floats
     alone, _ = prepared_fx(Adds(), QConfigMapping().set_global(None))
     assert {row.reason for row in ledger_of(alone, x).floats} == {"no_qconfig"}
+
+
+def test_attention_weights_are_not_simulated_by_torchs_own_mapping() -> None:
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.quant, self.dequant = QuantStub(), DeQuantStub()
+            self.attention, self.fc = nn.MultiheadAttention(8, 2), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.quant(x)
+            return self.dequant(self.fc(self.attention(x, x, x)[0]))
+
+    session = qx.Session(Attends().train(), torch.randn(3, 2, 8), qat_mapping="attention")
+    session.goto("insert")
+    assert not hasattr(session.model.attention.linear_Q, "weight_fake_quant")
+    ledger = session.ledger()
+    assert ledger.coverage.params_share == 1.0
+    assert any("attention.linear_Q" in text and "never rounded" in text for text in ledger.warnings)
+
+
+def test_fx_leaves_lstm_and_attention_float_and_says_why() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.fc = nn.LSTM(6, 5), nn.Linear(5, 4)
+            self.attention = nn.MultiheadAttention(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.fc(self.lstm(x)[0])
+            return self.attention(x, x, x)[0]
+
+    session = qx.Session(Both().train(), torch.randn(3, 2, 6), flow="fx")
+    session.goto("insert")
+    ledger = session.ledger()
+    found = reasons(ledger)
+    assert found == {"lstm": "not_matched", "attention": "type_not_in_mapping"}
+    by_path = {row.path: row for row in ledger.floats}
+    weights = 4 * 5 * (6 + 5)
+    assert by_path["lstm"].macs == 3 * 2 * weights
+    assert by_path["lstm"].params == weights + 2 * 20
+    assert 0 < ledger.coverage.macs_share < 0.5
