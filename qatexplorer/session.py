@@ -111,6 +111,7 @@ class Session(Configured):
             snapshot = self.snapshot
             if self._histograms is None or self._histograms[0] is not snapshot:
                 model = self._bench.view(self._stage, trained=self._trained, own=False)
+                self._require_still(model)
                 made = histograms_of(model, self.options.example_inputs) if snapshot.sites else {}
                 self._histograms = (snapshot, made)
             return self._histograms[1]

@@ -357,8 +357,17 @@ class StageWalk:
 
     @property
     def running(self) -> bool:
-        """Whether a run is going on or paused."""
-        return self._run is not None and self._run.state not in ("ready", *FINAL)
+        """Whether a run is about to start, going on or paused."""
+        return self._run is not None and self._run.state not in FINAL
+
+    def _require_still(self, model: nn.Module) -> None:
+        """A forward beside a training step would change what its backward needs. Ask with the
+        lock held: a run begins with it held."""
+        if self.running and model is self._bench.work:
+            raise BusyError(
+                "cannot run the model while it is being trained.",
+                remedy="Stop the run, wait for it, or look at the 'insert' stage.",
+            )
 
     def _require_idle(self, what: str) -> None:
         if self.running:

@@ -78,6 +78,7 @@ def _make(session: Session, stage: str, snapshot: Snapshot, timing: int) -> Ledg
 
     with session._lock:
         model = bench.view(stage, trained=session._trained, own=False)
+        session._require_still(model)
         run = session.run if stage == flow.train_stage else None
         return ledger_of(
             model,

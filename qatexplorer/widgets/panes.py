@@ -156,6 +156,8 @@ class Panes(widgets.Box):
         def body() -> None:
             try:
                 session.histograms()
+            except QatExplorerError as error:
+                log.info("no histograms of stage %s: %s", session.stage, error.message)
             except Exception:
                 log.exception("the histograms of stage %s cannot be made", session.stage)
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import random
+import threading
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.ao.quantization import FakeQuantizeBase
 
 import qatexplorer as qx
+from qatexplorer import errors
 
 from ..models import ConvBnRelu, NoStubs, Residual, TwoNames, image, loader
 
@@ -526,3 +528,36 @@ def test_eval_mode_is_the_sessions_to_change() -> None:
     session.use_train_mode()
     assert session.goto("insert").training
     assert not model.training
+
+
+def test_looks_and_training_never_run_the_model_at_once() -> None:
+    # A forward of another thread between a step's forward and its backward once broke the step.
+    example = qx.zoo.load("digits_cnn")
+    session = qx.Session(example.model, example.example_inputs, data=example.data)
+    session.goto("train")
+    stop = threading.Event()
+    told: list[BaseException] = []
+
+    def look() -> None:
+        while not stop.is_set():
+            for ask in (session.histograms, session.ledger):
+                try:
+                    ask()
+                except errors.QatExplorerError:
+                    pass
+                except BaseException as error:
+                    told.append(error)
+
+    lookers = [threading.Thread(target=look) for _ in range(2)]
+    for looker in lookers:
+        looker.start()
+    try:
+        for _ in range(3):
+            run = session.start_training(epochs=1).wait(120)
+            assert run.error is None
+            assert run.state == "finished"
+    finally:
+        stop.set()
+        for looker in lookers:
+            looker.join()
+    assert told == []
