@@ -21,7 +21,15 @@ from torch.ao.quantization import (
 )
 
 from qatexplorer.histograms import grid_histogram
-from qatexplorer.telemetry import Telemetry, Watch, dkw_bound, watch
+from qatexplorer.telemetry import (
+    Telemetry,
+    Watch,
+    collect,
+    dkw_bound,
+    gradients,
+    oscillation,
+    watch,
+)
 from qatexplorer.telemetry.collect import Bins
 from qatexplorer.telemetry.oscillation import FlipTracker
 from qatexplorer.telemetry.records import METRICS
@@ -158,6 +166,35 @@ def test_nan_infinity_and_a_scale_of_zero_are_counted_apart() -> None:
     histogram = looked(fake_quant, x).histogram("out")
     assert histogram is not None
     assert (histogram.nonfinite, histogram.off_grid, sum(histogram.counts)) == (3, 97, 0)
+
+
+def test_what_runs_on_a_gpu_counts_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There nothing is asked of the values, and torch sums per site instead of NumPy."""
+
+    def run() -> list[tuple[float, ...]]:
+        model = prepared()
+        with watch(model, every=1, gradients=True, max_samples=200) as w:
+            for x, _ in batches(3):
+                model(x).sum().backward()
+                w.step()
+        return [tuple(row.values()) for row in w.telemetry.rows()]
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        plain = run()
+
+        def by_torch(data: Tensor, offsets: Tensor, how: str = "sum") -> Tensor:
+            return torch.segment_reduce(data, how, offsets=offsets, unsafe=True)
+
+        for module in (collect, oscillation, gradients):
+            monkeypatch.setattr(module, "per_segment", by_torch)
+        monkeypatch.setattr(collect.Collector, "_usable", staticmethod(lambda codes: False))
+        torch.manual_seed(0)
+        other = run()
+    assert len(plain) == len(other) > 0
+    for one, two in zip(plain, other, strict=True):
+        assert one[:3] == two[:3]
+        assert one[3:] == pytest.approx(two[3:], rel=1e-4, nan_ok=True)
 
 
 def test_the_batch_range_is_read_back_from_the_moving_average() -> None:
