@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from qatexplorer.histograms import MAX_BINS, bin_width
+from qatexplorer.telemetry.host import on_device
 from qatexplorer.telemetry.oscillation import FlipTracker
 from qatexplorer.telemetry.probes import SCALE, ZERO_POINT, Probe
 from qatexplorer.telemetry.records import SiteInfo
@@ -111,7 +112,7 @@ def _table_index(probes: list[Probe]) -> Tensor:
     for probe in probes:
         parts.append(torch.arange(6 * probe.grids).view(6, -1) + base)
         base += 6 * probe.grids
-    return torch.cat(parts, dim=1).to(probes[0].device)
+    return on_device(torch.cat(parts, dim=1), probes[0].device)
 
 
 def _table(probes: list[Probe], index: Tensor) -> Tensor:
@@ -199,7 +200,7 @@ class Collector:
         device = probes[0].values.device
         sizes = [p.draw.count for p in probes]
         self._first = [0, *accumulate(sizes)]
-        self._offsets = torch.tensor(self._first, device=device)
+        self._offsets = on_device(self._first, device)
         channels = [0, 0]
         grids: tuple[list[Tensor], list[Tensor]] = ([], [])
         for probe in probes:
@@ -242,10 +243,8 @@ class Collector:
                 first = index
         # The bin of a code is the code, less the first code of the grid, in the row of its site.
         rows = [float(index * self._width - b.first) for index, b in enumerate(bins)]
-        repeats = torch.tensor(sizes, device=device)
-        self._row = torch.tensor(rows, device=device).repeat_interleave(
-            repeats, output_size=self._first[-1]
-        )
+        repeats = on_device(sizes, device)
+        self._row = on_device(rows, device).repeat_interleave(repeats, output_size=self._first[-1])
         self._sites = len(bins)
 
     @staticmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate
 from time import perf_counter
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from qatexplorer.telemetry.host import on_device
 from qatexplorer.telemetry.probes import Clock, Draw, Probe
 from qatexplorer.telemetry.segments import per_segment
 
@@ -107,13 +109,13 @@ def count_gradients(probes: list[GradientProbe]) -> RawGradients:
     values = torch.cat([p.values for p in probes]).abs_()
     sizes = [p.values.numel() for p in probes]
     device = values.device
-    offsets = torch.tensor([0, *sizes], device=device).cumsum(0)
+    offsets = on_device([0, *accumulate(sizes)], device)
     finite = torch.isfinite(values)
     zeros = values == 0
     exponent = values.log2().floor_().sub_(FIRST).clamp_(0, COUNT - 1)
     exponent.masked_fill_(~finite | zeros, 0.0)
     rows = torch.arange(len(sizes), device=device, dtype=torch.int32).mul_(COUNT)
-    repeats = torch.tensor(sizes, device=device)
+    repeats = on_device(sizes, device)
     row = rows.repeat_interleave(repeats, output_size=values.numel())
     counts = torch.zeros(len(sizes) * COUNT, dtype=torch.int32, device=device)
     counts.index_add_(0, exponent.to(torch.int32).add_(row), (finite & ~zeros).to(torch.int32))

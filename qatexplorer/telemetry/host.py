@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -42,6 +42,14 @@ def _pinned(tensor: Tensor) -> Tensor:
         return tensor
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     return host.copy_(tensor, non_blocking=True)
+
+
+def on_device(values: Sequence[float] | Tensor, device: torch.device) -> Tensor:
+    """``values`` as a tensor on ``device``, without waiting for it."""
+    made = values if isinstance(values, Tensor) else torch.tensor(values)
+    if device.type != "cuda":
+        return made.to(device)
+    return made.pin_memory().to(device, non_blocking=True)
 
 
 class DeviceTimer:

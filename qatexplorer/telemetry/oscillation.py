@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from qatexplorer.telemetry.host import on_device
 from qatexplorer.telemetry.segments import per_segment
 
 WINDOW = 8
@@ -60,7 +61,7 @@ class FlipTracker:
         recent = torch.lt(self._age, WINDOW, out=back)
         flipped, oscillating = self._share(changed), self._share(recent)
         if fresh:
-            unknown = torch.tensor(self._unknown, device=codes.device)
+            unknown = on_device(self._unknown, codes.device)
             flipped.masked_fill_(unknown, math.nan)
             oscillating.masked_fill_(unknown, math.nan)
         return torch.stack([flipped, oscillating])
@@ -99,6 +100,6 @@ class FlipTracker:
                 column.append(torch.cat([state[:kept].to(codes.device), filler]))
             offsets.append(offsets[-1] + count)
         self._code, self._other, self._age = (torch.cat(column) for column in columns)
-        self._offsets = torch.tensor(offsets, device=codes.device)
+        self._offsets = on_device(offsets, codes.device)
         self._sizes = (self._offsets[1:] - self._offsets[:-1]).float()
         self._parts = list(parts)
