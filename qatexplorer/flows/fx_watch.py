@@ -21,13 +21,13 @@ from torch import fx, nn
 
 from qatexplorer.errors import UnsupportedTorchError
 from qatexplorer.snapshot.leaves import is_quantizer
+from qatexplorer.snapshot.trace import TRACE_LOCK
 
 _API = "torch.ao.quantization.quantize_fx"
 _PREPARE = "torch.ao.quantization.fx.prepare"
 _CONVERT = "torch.ao.quantization.fx.convert"
 _LOWER = "torch.ao.quantization.fx._lower_to_native_backend"
 # One watch at a time: two that open and close in turn would put each other's wrapper back.
-_LOCK = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def watching(functions: Sequence[Watched], tell: Callable[[Call], None]) -> Iter
     Raises UnsupportedTorchError, before anything is changed, for a name or parameter that this
     release of torch does not have.
     """
-    with _LOCK:
+    with TRACE_LOCK:
         found = [_find(watched) for watched in functions]
         thread = threading.get_ident()
         put_back: list[tuple[Any, str, Any]] = []

@@ -54,6 +54,10 @@ def functional_calls_as_nodes(model: nn.Module, call: Callable[..., Any]) -> Ite
             module.__dict__.pop(op, None)
 
 
+TRACE_LOCK = threading.RLock()
+"""FX keeps a flag for the whole process while it traces: two threads would leave it set."""
+
+
 class _Tracer(fx.Tracer):
     """FX's tracer with our leaf rule, module scopes and source lines.
 
@@ -149,7 +153,7 @@ def fx_graph(model: nn.Module, inputs: Any) -> Graph:
     bound.apply_defaults()
     constants = {k: v for k, v in bound.arguments.items() if k not in given and v != ()}
     tracer = _Tracer()
-    with functional_calls_as_nodes(model, tracer.functional_call):
+    with TRACE_LOCK, functional_calls_as_nodes(model, tracer.functional_call):
         traced = tracer.trace(model, concrete_args=constants or None)
     placeholders = [n for n in traced.nodes if n.op == "placeholder"]
     values = [bound.arguments[name] for name in list(signature.parameters)[: len(placeholders)]]

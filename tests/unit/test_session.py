@@ -6,6 +6,7 @@ import copy
 import gc
 import random
 import threading
+import time
 from itertools import pairwise
 from typing import Any
 
@@ -346,11 +347,15 @@ def test_background_run_pauses_resumes_and_stops() -> None:
     session = make(data=[loader(image(), batches=200)] * 2)
     run = session.start_training(epochs=50)
     assert session.running
+    site = session.snapshots["insert"].sites[0].path
+    while not run.history.samples(site):
+        time.sleep(0.01)
     run.pause(timeout=20)
     assert run.state == "paused"
     assert session.running
-    site = session.snapshots["insert"].sites[0].path
-    assert session.histogram(site).total > 0
+    assert session.histogram(site).total > 0  # the run's newest sample
+    with pytest.raises(errors.BusyError):
+        session.histograms()
     with pytest.raises(qx.errors.BusyError):
         session.goto("convert")
     assert session.goto("swap").stage == "swap"  # looking back is free while it trains
