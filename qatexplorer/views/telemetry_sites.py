@@ -126,11 +126,11 @@ def _state(telemetry: Telemetry, path: str) -> Html:
 
 
 def summary_words(telemetry: Telemetry) -> str:
-    """One line for a status bar."""
+    """One line for a status bar; what it costs stands above the table."""
     forbidden = {state.path for state in telemetry.states() if state.forbidden}
     text = f"{count(len(telemetry.infos), 'fake quant')} watched"
     if telemetry.unseen:
         text += f", {len(telemetry.unseen)} not seen"
     if forbidden:
         text += f", ⚠ forbidden state at {len(forbidden)}"
-    return f"{text} · {overhead_words(telemetry)}"
+    return text
