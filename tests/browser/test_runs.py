@@ -21,23 +21,18 @@ from .servers import Server
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
 
 CELL = """
-import ipywidgets
 import qatexplorer as qx
-from qatexplorer.widgets.runs import RunsPanel
-from qatexplorer.widgets.schedules import ScheduleFields
 
 example = qx.zoo.load("digits_cnn")
-explorer = qx.explore(example.model, example.example_inputs, data=example.data)
-fields = ScheduleFields()
-fields.use(explorer.session, example.training)
-runs = RunsPanel(explorer.bridge, explorer._act, explorer.start_job, explorer.show_session)
-runs.folder.value = {folder!r}
-runs.use(explorer.session)
-if not runs.list.options:
-    settings = fields.settings() | {{"checkpoint_every": 20}}
-    explorer.session.start_training(epochs=100_000, run_dir=runs.run_dir(), **settings)
-    runs.on_training()
-ipywidgets.VBox([fields, runs, explorer])
+explorer = qx.explore(
+    example.model, example.example_inputs, data=example.data, suggested=example.training
+)
+explorer.runs.folder.value = {folder!r}
+if not explorer.runs.list.options:
+    settings = explorer.training.schedules.settings() | {{"checkpoint_every": 20}}
+    run_dir = explorer.runs.run_dir()
+    explorer.session.start_training(epochs=100_000, run_dir=run_dir, **settings)
+explorer
 """
 
 
@@ -63,9 +58,10 @@ def test_reloaded_page_finds_its_training(
     run_all_cells(page, timeout_s=90)
     wait_for_explorer(page)
     # A new explorer over a new session; the training belongs to the old one and goes on.
+    open_tab(page, "Runs")
     push(page, "Show its session")
-    run_state(page, "running")
     open_tab(page, "Train")
+    run_state(page, "running")
     shots(page, "runs-reloaded")
     push(page, "Stop")
     run_state(page, "stopped")
@@ -95,9 +91,11 @@ def test_new_voila_page_goes_on_from_the_last_checkpoint(
     at = opened.last_checkpoint.position.step
     voila_page(page, server)
     wait_for_explorer(page)
+    open_tab(page, "Runs")
     expect(page.get_by_text("its kernel has ended in the middle of it")).to_be_visible()
     shots(page, "runs-voila-interrupted")
-    page.get_by_role("button", name="Resume", exact=True).first.click()
+    push(page, "Resume")
+    open_tab(page, "Train")
     run_state(page, "running")
     push(page, "Stop")
     run_state(page, "stopped")
