@@ -74,6 +74,8 @@ class Keeper:
         if self._last is not None and self._last[0] == position:
             self._journal.flush(newest=True)
             return True
+        # First the curves: a kill in between must not leave a checkpoint of a step they lack.
+        self._journal.flush(newest=True, durable=True)
         try:
             tensors: dict[str, Tensor] = {}
             path = self._store.save(position, reason, state(tensors), tensors)
@@ -81,8 +83,6 @@ class Keeper:
             self._in_trouble(error, where)
             return False
         self._last, self.trouble = (position, path), None
-        # The curves up to a checkpoint must survive what the checkpoint survives.
-        self._journal.flush(newest=True, durable=True)
         return True
 
     def note_metric(self, value: float) -> None:
