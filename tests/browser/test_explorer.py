@@ -103,6 +103,15 @@ def walk_and_train(page: Page, shots: Shots, name: str) -> None:
     run_state(page, "stopped")
     wait_for_stage(page, "train")
 
+    # The inside of the training: every fake quant watched, what it costs, and a picture over steps.
+    open_tab(page, "Inside the training")
+    expect(page.locator(".qx-live-sites tbody tr")).to_have_count(9)
+    expect(page.locator(".qx-live-cost")).to_contain_text("of step time")
+    expect(page.locator(".qx-plot .hm, .qx-plot .heatmaplayer image").first).to_be_visible()
+    page.locator(".qx-live-sites [data-select='site:conv3.weight_fake_quant']").click()
+    expect(page.locator(".qx-inspector h3").first).to_contain_text("conv3.weight_fake_quant")
+    shots(page, f"{name}-inside")
+
     click_next(page, "convert")
     open_tab(page, "Float, fake-quant, int8")
     push(page, "Evaluate and measure")
@@ -137,6 +146,35 @@ def test_whole_walk_in_voila(voila: Callable[..., Server], page: Page, shots: Sh
     server = voila(REPO_ROOT / "notebooks" / "dashboard.ipynb")
     voila_page(page, server)
     walk_and_train(page, shots, "voila")
+
+
+def test_fx_and_the_ledger_by_clicks(
+    voila: Callable[..., Server], page: Page, shots: Shots
+) -> None:
+    server = voila(REPO_ROOT / "notebooks" / "dashboard.ipynb")
+    voila_page(page, server)
+    wait_for_explorer(page)
+    open_tab(page, "Settings")
+    page.get_by_label("Flow", exact=True).select_option(label="FX graph mode (prepare_qat_fx)")
+    push(page, "Apply and start again")
+    expect(page.locator(".qx-stage-button[data-stage='lower']")).to_be_visible(timeout=60_000)
+    wait_for_stage(page, "float")
+    for stage in ("trace", "fuse", "propagate", "swap", "insert"):
+        click_next(page, stage)
+    open_tab(page, "Who put it there")
+    grid = page.get_by_role("grid", name="Fake quants and observers")
+    row = grid.locator("[role=row][data-id='conv1.weight_fake_quant']")
+    expect(row).to_be_visible(timeout=60_000)
+    row.click()
+    expect(page.locator(".qx-inspector h3").first).to_contain_text("conv1.weight_fake_quant")
+    # flatten() as a method is fake-quantized twice in FX: marked on the graph's edge.
+    expect(page.locator(".qxg-twice-mark").first).to_be_attached()
+    page.get_by_role("button", name="Answers", exact=True).click()
+    expect(page.get_by_text("Has a swapped nnqat.Linear two observers?")).to_be_visible()
+    shots(page, "voila-fx-ledger")
+    for stage in ("train", "convert", "lower"):
+        click_next(page, stage)
+    no_message(page)
 
 
 def test_dark_voila(voila: Callable[..., Server], page: Page, shots: Shots) -> None:
