@@ -111,6 +111,12 @@ def walk_and_train(page: Page, shots: Shots, name: str) -> None:
     page.locator(".qx-live-sites [data-select='site:conv3.weight_fake_quant']").click()
     expect(page.locator(".qx-inspector h3").first).to_contain_text("conv3.weight_fake_quant")
     shots(page, f"{name}-inside")
+    # A page that changes its width (the pictures have) keeps the height of its figures.
+    heights = page.evaluate(
+        "() => [...document.querySelectorAll('.qx-plot')].filter((p) => p.offsetHeight > 0)"
+        ".map((p) => p.querySelector('svg.main-svg').getBoundingClientRect().height)"
+    )
+    assert min(heights) > 180, heights
 
     click_next(page, "convert")
     open_tab(page, "Float, fake-quant, int8")

@@ -51,6 +51,8 @@ export default {
       const plotly = await library();
       const { data, layout } = model.get("figure");
       if (gone || !Array.isArray(data)) return;
+      // A resize takes the size of the box, its height too.
+      if (layout.height) box.style.height = `${layout.height}px`;
       box.setAttribute("role", "img");
       box.setAttribute("aria-label", model.get("label"));
       await plotly.react(box, data, { ...layout, autosize: true }, {
