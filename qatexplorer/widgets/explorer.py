@@ -200,7 +200,9 @@ class Explorer(widgets.VBox):
         if self.session is not None and self.session.run is not None:
             self.training.on_progress(self.session.run.progress)
             self.panes.on_training()
-            self.live.on_training()
+            # Drawing what nobody sees would take its time from the training.
+            if self._in_sight(self.live):
+                self.live.on_training()
             run = self.session.run
             error = run.error if run.state == "failed" else run.trouble
             if error is not None:
@@ -224,10 +226,18 @@ class Explorer(widgets.VBox):
     def _on_selection(self) -> None:
         self.panes.show_selection()
         self.ledger.show_selection()
-        self.live.draw()
+        if self._in_sight(self.live):
+            self.live.draw()
+
+    def _in_sight(self, panel: widgets.Widget) -> bool:
+        index = self.tabs.selected_index
+        return index is not None and self.tabs.children[index] is panel
 
     def _on_tab(self) -> None:
-        self.ledger.active = self.tabs.children[self.tabs.selected_index] is self.ledger
+        self.ledger.active = self._in_sight(self.ledger)
+        self.training.in_sight = self._in_sight(self.training)
+        if self._in_sight(self.live):
+            self.live.draw()
 
     def _on_ledger(self) -> None:
         """A ledger has been made: it knows which edges are quantized twice."""
@@ -237,7 +247,8 @@ class Explorer(widgets.VBox):
         for panel in (self.training, self.live, self.runs):
             panel.dark = dark
         self.training.redraw()
-        self.live.draw()
+        if self._in_sight(self.live):
+            self.live.draw()
 
     # -- what a click does ----------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from qatexplorer.widgets.tree import TreeWidget
 
 log = logging.getLogger(__name__)
 
-_LIVE_S = 0.7
+_LIVE_S = 1.0
 _HEIGHT = 600
 _GRAPH_BARS = 72  # its tool bar and status line
 

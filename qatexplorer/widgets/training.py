@@ -17,7 +17,7 @@ from qatexplorer.widgets.controls import button, labelled, row
 from qatexplorer.widgets.plot import FigureSlot
 from qatexplorer.widgets.schedules import ScheduleFields
 
-REDRAW_S = 0.5
+REDRAW_S = 1.0
 
 
 class TrainingPanel(widgets.VBox):
@@ -129,7 +129,19 @@ class TrainingPanel(widgets.VBox):
         self.words.value = progress_words(progress)
         self._enable()
         final = progress.state in ("stopped", "finished", "failed")
-        self._bridge.post("curves", self.draw_curves, every_s=0.0 if final else REDRAW_S)
+        if final or self._in_sight:
+            self._bridge.post("curves", self.draw_curves, every_s=0.0 if final else REDRAW_S)
+
+    @property
+    def in_sight(self) -> bool:
+        """Whether the panel is shown; its curves follow a run only then."""
+        return self._in_sight
+
+    @in_sight.setter
+    def in_sight(self, value: bool) -> None:
+        if value and not self._in_sight:
+            self._bridge.post("curves", self.draw_curves)
+        self._in_sight = value
 
     def redraw(self) -> None:
         """Show the newest run, or that there is none."""
@@ -153,6 +165,7 @@ class TrainingPanel(widgets.VBox):
         self._enable()
 
     _may_start = True
+    _in_sight = True
 
     def _enable(self) -> None:
         run = self._session.run if self._session is not None else None

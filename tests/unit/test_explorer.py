@@ -116,6 +116,7 @@ def test_a_run_is_kept_listed_and_seen_from_inside(explorer: Explorer, runs_fold
     until(lambda: session.run is not None and session.run.state == "finished")
     until(lambda: len(explorer.runs.list.options) == 1)
     assert [p.parent for p in runs_folder.iterdir()] == [runs_folder]
+    explorer.tabs.selected_index = 1
     until(lambda: "conv1" in explorer.live.sites.html)
     opened = qx.open_run(next(runs_folder.iterdir()))
     assert len(opened.history.epochs) == 2
