@@ -16,6 +16,8 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
+_PAUSE_PER_COST = 25
+
 
 class Bridge:
     """Runs callbacks on the loop of the thread that made it, or at once if there is no loop."""
@@ -29,6 +31,7 @@ class Bridge:
         self._lock = threading.RLock()
         self._waiting: dict[str, Callable[[], Any]] = {}
         self._last: dict[str, float] = {}
+        self._took: dict[str, float] = {}
 
     @property
     def has_loop(self) -> bool:
@@ -39,11 +42,14 @@ class Bridge:
         """Run ``callback`` soon, from any thread; a newer one under ``key`` replaces it.
 
         ``every_s`` is the least time between two runs under this key; the last one always runs.
+        What is drawn again and again waits longer if it takes long, so that it gets four per cent
+        of the time at the most: a training shares the interpreter with it.
         """
         with self._lock:
             scheduled = key in self._waiting
             self._waiting[key] = callback
-            wait = self._last.get(key, -1e9) + every_s - time.monotonic()
+            pause = max(every_s, self._took.get(key, 0.0) * _PAUSE_PER_COST) if every_s else 0.0
+            wait = self._last.get(key, -1e9) + pause - time.monotonic()
         if scheduled:
             return
         if self._loop is None:
@@ -63,10 +69,12 @@ class Bridge:
             self._last[key] = time.monotonic()
         if callback is None:
             return
+        started = time.monotonic()
         try:
             callback()
         except Exception:
             log.exception("a view failed to update (%s)", key)
+        self._took[key] = time.monotonic() - started
 
 
 class Job:
