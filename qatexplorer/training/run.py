@@ -239,6 +239,8 @@ class TrainingRun:
     def _leave(self) -> None:
         """The process ends in good order (a kernel that is restarted): leave a checkpoint."""
         self.stop(timeout=LEAVE_S)
+        # The state is told before the folder is closed, and the process would end in between.
+        self._done.wait(LEAVE_S)
 
     def _run(self) -> None:
         final: RunState = "failed"
