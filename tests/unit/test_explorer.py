@@ -114,6 +114,7 @@ def test_a_run_is_kept_listed_and_seen_from_inside(explorer: Explorer, runs_fold
     explorer.training.epochs.value = 2
     explorer.training.train.click()
     until(lambda: session.run is not None and session.run.state == "finished")
+    session.run.wait(30)  # type: ignore[union-attr]
     until(lambda: len(explorer.runs.list.options) == 1)
     assert [p.parent for p in runs_folder.iterdir()] == [runs_folder]
     explorer.tabs.selected_index = 1

@@ -155,7 +155,7 @@ def test_live_panel_follows_a_run_and_the_selection() -> None:
     telemetry = panel.telemetry
     assert telemetry is not None
     assert "fake quants watched" in panel.words.value
-    assert "1 step in 5" in panel.words.value
+    assert "1 step in 5" in panel.sites.html
     shown = re.findall(r'data-select="site:([^"]+)"', panel.sites.html)
     assert sorted(shown) == sorted(telemetry.paths)
     panel.sites.selected = f"site:{shown[-1]}"
