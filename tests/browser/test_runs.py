@@ -53,6 +53,9 @@ def test_reloaded_page_finds_its_training(
     wait_for_explorer(page)
     run_state(page, "running")
     before = steps(tmp_path)
+    # JupyterLab saves its workspace a moment after it has opened; reloaded before that, it starts
+    # another kernel by itself.
+    page.wait_for_timeout(4000)
     page.reload()
     page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=60_000)
     run_all_cells(page, timeout_s=90)
