@@ -116,7 +116,7 @@ def _skip_fused_kernels(model: nn.Module) -> None:
 def probe(model: nn.Module, inputs: Any) -> Probe:
     """Run ``model(inputs)`` once under ``no_grad``, and put every state back as it was.
 
-    Observers are left on, so that what is counted is what happens in training; their buffers, the
+    Only the fused kernels are switched off, since who is called does not depend on them; buffers,
     batch-norm statistics, the RNG and all flags are restored. Raises whatever the forward raises.
     """
     watcher = _Watcher()

@@ -45,7 +45,7 @@ class Message(Html):
 
 
 def button(text: str, tip: str, *, primary: bool = False) -> widgets.Button:
-    """A push button with a tooltip. No icon: those come from a font that Voila fetches."""
+    """A push button with a tooltip. No icon: Voila's stock page fetches their font."""
     made = widgets.Button(description=text, tooltip=tip)
     made.layout.width = "auto"
     made.button_style = "primary" if primary else ""
