@@ -6,6 +6,10 @@ Every error of this package derives from :class:`QatExplorerError`. Widgets show
 
 from __future__ import annotations
 
+import sys
+import warnings
+from pathlib import Path
+
 
 class QatExplorerError(Exception):
     """Base of all errors raised on purpose.
@@ -171,3 +175,16 @@ class BusyError(QatExplorerError):
 
 class UnsupportedTorchError(QatExplorerError):
     """An internal of torch that is watched has moved in this release."""
+
+
+class QatExplorerWarning(UserWarning):
+    """Nothing failed, and what comes of it is hardly what was meant."""
+
+
+def warn(message: str) -> None:
+    """Emit a :class:`QatExplorerWarning` that names the caller's line outside of this package."""
+    here = str(Path(__file__).parent)
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(here):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, QatExplorerWarning, stacklevel=level)

@@ -11,7 +11,7 @@ from torch.ao.quantization import DeQuantStub, QuantStub
 
 from qatexplorer.flows.base import FlowOptions
 from qatexplorer.flows.fx_watch import LoweringPass, PrepareLog
-from qatexplorer.snapshot.records import Placement
+from qatexplorer.forward.graph_records import Placement
 
 _SHOWN = 6
 

@@ -16,7 +16,7 @@ from torch.ao.quantization import (
 
 from qatexplorer.errors import InputError
 from qatexplorer.flows.base import StageResult, StubMode
-from qatexplorer.snapshot.records import Graph, GraphEdge, GraphNode
+from qatexplorer.forward.graph_records import Graph, GraphEdge, GraphNode
 
 NO_STUBS = (
     "The model has no QuantStub: its float input will reach int8 layers and the int8 model will "

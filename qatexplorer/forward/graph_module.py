@@ -19,10 +19,7 @@ from torch import fx, nn
 
 from qatexplorer.data import as_args
 from qatexplorer.explain.usercode import is_user_file
-from qatexplorer.forward.leaves import is_quantizer
-from qatexplorer.forward.preserve import preserved_state
-from qatexplorer.forward.trace import first_tensor_info, qualified_function, writes_in_place
-from qatexplorer.snapshot.records import (
+from qatexplorer.forward.graph_records import (
     Graph,
     GraphEdge,
     GraphNode,
@@ -30,6 +27,9 @@ from qatexplorer.snapshot.records import (
     Placement,
     SiteKind,
 )
+from qatexplorer.forward.leaves import is_quantizer
+from qatexplorer.forward.preserve import preserved_state
+from qatexplorer.forward.trace import first_tensor_info, qualified_function, writes_in_place
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 # What converting puts beside each operation: numbers, not data that flows.

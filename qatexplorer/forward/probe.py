@@ -15,10 +15,10 @@ from torch import nn
 from torch.ao.quantization import FusedMovingAvgObsFakeQuantize
 
 from qatexplorer.data import call_model, cloned
+from qatexplorer.forward.graph_records import Graph, Mechanism
 from qatexplorer.forward.leaves import is_quantizer
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.trace import first_tensor_info
-from qatexplorer.snapshot.records import Graph, Mechanism
 
 
 @dataclass

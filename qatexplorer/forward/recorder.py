@@ -14,6 +14,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from qatexplorer.data import as_args, cloned
+from qatexplorer.forward.graph_records import Graph, GraphEdge, GraphNode, NodeOp
 from qatexplorer.forward.leaves import is_leaf_call
 from qatexplorer.forward.trace import (
     first_tensor_info,
@@ -21,7 +22,6 @@ from qatexplorer.forward.trace import (
     tensors_in,
     user_source,
 )
-from qatexplorer.snapshot.records import Graph, GraphEdge, GraphNode, NodeOp
 
 # Reading a shape or a flag is no operation on data.
 _NOT_OPERATIONS = frozenset(

@@ -18,6 +18,7 @@ from torch import fx, nn
 from torch.overrides import TorchFunctionMode
 
 from qatexplorer.data import as_args, cloned
+from qatexplorer.forward.graph_records import Mechanism
 from qatexplorer.forward.leaves import FUNCTIONAL_CLASSES, is_leaf_call, is_quantizer
 from qatexplorer.forward.macs import MacCounter
 from qatexplorer.forward.preserve import preserved_state
@@ -27,7 +28,6 @@ from qatexplorer.forward.trace import (
     tensors_in,
     user_source,
 )
-from qatexplorer.snapshot.records import Mechanism
 from qatexplorer.snapshot.sites import observer_of
 
 _READS = frozenset(

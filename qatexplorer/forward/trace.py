@@ -17,8 +17,8 @@ from torch import fx, nn
 
 from qatexplorer.data import as_args, cloned
 from qatexplorer.explain.usercode import is_user_file
+from qatexplorer.forward.graph_records import Graph, GraphEdge, GraphNode
 from qatexplorer.forward.leaves import FUNCTIONAL_CLASSES, FUNCTIONAL_METHODS, is_leaf_call
-from qatexplorer.snapshot.records import Graph, GraphEdge, GraphNode
 
 
 def user_source(limit: int = 60) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import fx, nn
+from torch import nn
 
 from qatexplorer.errors import ExampleInputError, InputError, NotAModuleError, StageError
+from qatexplorer.flows import flow_of
 from qatexplorer.forward.recording import Recording, record_forward
 from qatexplorer.ledger.coverage import Convert, Outcome, cover, outcome_of, torch_convert
 from qatexplorer.ledger.edges import edges_between
@@ -28,7 +29,7 @@ def ledger_of(
     model: nn.Module,
     example_inputs: Any,
     *,
-    stage: str = "insert",
+    stage: str | None = None,
     origins: Origins | None = None,
     graph: Graph | None = None,
     samples: Mapping[str, Sequence[Any]] | None = None,
@@ -46,7 +47,8 @@ def ledger_of(
 
     Args:
         model: the prepared module. example_inputs: in any form that ``Session`` takes.
-        stage: the stage it is at. origins: stage and call of each fake quant, where known.
+        stage: the stage it is at, by default that of torch's flow with all fake quants.
+        origins: stage and call of each fake quant, where known.
         graph: the dataflow graph whose edges are to be marked.
         samples: telemetry samples of a run by path, for the drift of scales.
         timing: rounds of timing per redundancy; 0 measures no times.
@@ -75,8 +77,8 @@ def ledger_of(
     )
     rows = _linked(rows, redundancies)
     return Ledger(
-        flow="fx" if isinstance(model, fx.GraphModule) else "eager",
-        stage=stage,
+        flow=flow_of(model).name,
+        stage=flow_of(model).prepared_stage if stage is None else stage,
         rows=rows,
         floats=floats,
         redundancies=redundancies,

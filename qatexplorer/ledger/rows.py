@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.ao.quantization import FakeQuantizeBase, QuantStub
 
+from qatexplorer.flows import Role, flow_of
 from qatexplorer.forward.recording import Call, Recording
 from qatexplorer.ledger.places import place_of_call
 from qatexplorer.ledger.records import LedgerRow, TensorPlace
@@ -18,11 +19,6 @@ from qatexplorer.snapshot.sites import find_quantizers, observer_of
 
 Origins = Mapping[str, tuple[str, str]]
 """Path of a fake quant -> (stage, torch call) that made it, where it is known."""
-
-EAGER_SWAP = "convert(model, mapping=get_default_qat_module_mappings(), remove_qconfig=False)"
-EAGER_INSERT = "prepare(model, observer_non_leaf_module_list=set(mapping.values()))"
-FX_SWAP = "prepare_qat_fx: _qat_swap_modules"
-FX_INSERT = "prepare_qat_fx: insert_observers_for_model"
 
 
 def make_rows(
@@ -157,10 +153,9 @@ def _flag(module: nn.Module, name: str) -> bool:
 
 def _guess_origin(path: str, root: nn.Module) -> tuple[str, str]:
     """For a model that was prepared elsewhere: what torch's own flows do, by place."""
-    in_fx = isinstance(root, fx.GraphModule)
-    if "weight" in path.rpartition(".")[2]:
-        return "swap", FX_SWAP if in_fx else EAGER_SWAP
-    return "insert", FX_INSERT if in_fx else EAGER_INSERT
+    role: Role = "weights" if "weight" in path.rpartition(".")[2] else "inserted"
+    stage = flow_of(root).stage_with(role)
+    return (stage.name, stage.call) if stage is not None else ("", "")
 
 
 def _ghost(parent: str, calls: Sequence[Call], recording: Recording, live: set[int]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from qatexplorer.flows.base import Role, same_path
 from qatexplorer.forward.leaves import is_quantizer
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.probe import Probe
@@ -29,11 +30,6 @@ from qatexplorer.snapshot.sites import find_sites
 _OBSERVER_HOOKS = ("_observer_forward_hook", "_observer_forward_pre_hook")
 
 
-def same_path(path: str) -> str:
-    """The default origin: every module stands where it stood in the float model."""
-    return path
-
-
 def take_snapshot(
     model: nn.Module,
     *,
@@ -41,6 +37,7 @@ def take_snapshot(
     stage: str,
     call: str,
     graph: Graph | None,
+    role: Role = "float",
     float_paths: frozenset[str] | None = None,
     origin: Callable[[str], str] = same_path,
     earlier: Mapping[str, FakeQuantSite] | None = None,
@@ -52,6 +49,7 @@ def take_snapshot(
     """Describe ``model`` as it is now; no tensor, module or hook is kept.
 
     Args:
+        flow, stage, call, role: of the stage, as in :class:`~qatexplorer.flows.base.Stage`.
         float_paths: paths of the float stage; a module whose origin is not among them is new.
         origin: maps a path of this stage to the float stage's path of the same place.
         earlier: sites of the stage before, by path; they keep the stage that made them.
@@ -70,6 +68,8 @@ def take_snapshot(
         training=model.training,
         warnings=tuple(dict.fromkeys(warnings)),
         notes=tuple(notes),
+        role=role,
+        call=call,
     )
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from qatexplorer.snapshot.diff import Diff
 from qatexplorer.snapshot.records import FakeQuantSite, ModuleRecord, Snapshot
 from qatexplorer.views.common.names import (
     FUNCTIONALS,
-    INSERTED_STAGES,
     KINDS,
     is_boundary,
     is_int8,
-    is_int8_stage,
     is_reference,
     qconfig_badge,
     short_type,
@@ -47,29 +45,29 @@ FOLLOWS = (
 are) or only mark a place; they are never said to stay float."""
 
 
-def build_tree(snapshot: Snapshot, before: Snapshot | None = None) -> list[Row]:
+def build_tree(snapshot: Snapshot, change: Diff | None = None) -> list[Row]:
     """Rows of the tree, parents before children.
 
     Args:
         snapshot: the stage to show.
-        before: the stage before it, None to mark no change. Modules are matched by ``origin``,
-            so a ``QuantWrapper`` put around the model does not make all of it new.
+        change: what it changed, None to mark no change.
 
     Returns:
         JSON-able dicts with: ``id`` (selection string), ``parent`` (``id`` or None), ``kind``
         ("module" or "site"), ``path``, ``name``, ``depth``, ``type``, ``before`` (earlier type
         where it differs, else ""), ``what`` (any of "new", "gone", "type", "qconfig",
-        "fake quant", "qparams", "hook") and ``changed``, ``changed_below``, ``qconfig`` (short)
-        and ``qconfig_title``, ``marks`` (own fake quants as [weight, input, output]) and ``below``
-        (those of the whole subtree), ``float``, ``not_run``, ``params``, ``shared`` (another path
-        that names the same object, or None), ``int8``, ``title``; for a site ``site`` (its kind).
+        "fake quant", "qparams", "hook", "mode") and ``changed``, ``changed_below``, ``qconfig``
+        (short) and ``qconfig_title``, ``marks`` (own fake quants as [weight, input, output]) and
+        ``below`` (those of the whole subtree), ``float``, ``not_run``, ``params``, ``shared``
+        (another path that names the same object, or None), ``int8``, ``title``; for a site
+        ``site`` (its kind).
 
-    A module *stays float* at stages insert, train and convert when it computes something of its
+    From the stage with all fake quants on, a module *stays float* when it computes something of its
     own (it holds parameters itself, or is a leaf that is not of a type in :data:`FOLLOWS`), and
     it has no weight and no output fake quant, or after convert is not an int8 module, and no
     module around it covers it (a batch norm inside a fused conv, the inside of an int8 module).
     """
-    rows = list(_Builder(snapshot, before).rows())
+    rows = list(_Builder(snapshot, change).rows())
     _sum_up(rows)
     return rows
 
@@ -81,13 +79,13 @@ def stays_float(
 
     ``kinds`` are the kinds of fake quant by owner, for a caller who asks for many modules.
     """
-    if snapshot.stage not in INSERTED_STAGES or module.path in snapshot.site_by_path:
+    if not snapshot.is_from("inserted") or module.path in snapshot.site_by_path:
         return False
     if not _computes(snapshot, module):
         return False
-    if is_int8_stage(snapshot):
+    if snapshot.role == "int8":
         return not is_int8(module) and not any(map(is_int8, _above(snapshot, module)))
-    if snapshot.stage == "convert":  # FX: the reference model
+    if snapshot.role == "reference":
         inside = any(map(is_reference, _above(snapshot, module)))
         return not is_reference(module) and not inside and not _holds_reference(snapshot, module)
     owned = kinds_by_owner(snapshot) if kinds is None else kinds
@@ -130,37 +128,18 @@ def _computes(snapshot: Snapshot, module: ModuleRecord) -> bool:
     return not module.type_name.startswith(FOLLOWS)
 
 
-@dataclass
 class _Builder:
-    snapshot: Snapshot
-    before: Snapshot | None
-    old: dict[str, ModuleRecord] = field(default_factory=dict)
-    gone: dict[str, list[ModuleRecord]] = field(default_factory=dict)
-    first_paths: dict[int, str] = field(default_factory=dict)
-    sites: dict[str, list[FakeQuantSite]] = field(default_factory=dict)
-    old_sites: dict[str, list[FakeQuantSite]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.kinds = kinds_by_owner(self.snapshot)
-        for site in self.snapshot.sites:
+    def __init__(self, snapshot: Snapshot, change: Diff | None) -> None:
+        self.snapshot, self.change = snapshot, change
+        self.what = change.what if change is not None else {}
+        self.before = change.before_of if change is not None else {}
+        self.gone = change.gone if change is not None else {}
+        self.gone_sites = {s.path: s for s in change.sites_removed} if change is not None else {}
+        self.kinds = kinds_by_owner(snapshot)
+        self.first_paths: dict[int, str] = {}
+        self.sites: dict[str, list[FakeQuantSite]] = {}
+        for site in snapshot.sites:
             self.sites.setdefault(site.owner, []).append(site)
-        if self.before is None:
-            return
-        self.old = {_place(m): m for m in self.before.modules}
-        new = {_place(m): m for m in self.snapshot.modules}
-        for place, module in self.old.items():
-            if place not in new:
-                parent = self.old.get(self._old_parent(module))
-                home = new.get(_place(parent)) if parent is not None else None
-                if home is not None:
-                    self.gone.setdefault(home.path, []).append(module)
-        for site in self.before.sites:
-            self.old_sites.setdefault(site.owner, []).append(site)
-
-    def _old_parent(self, module: ModuleRecord) -> str:
-        assert self.before is not None
-        parent = self.before.by_path.get(module.parent) if module.parent is not None else None
-        return _place(parent) if parent is not None else "\0"
 
     def rows(self) -> Iterator[Row]:
         by_path = self.snapshot.by_path
@@ -180,7 +159,7 @@ class _Builder:
             inner = reversed(record.children)
             stack.extend((by_path[c], depth + 1, None) for c in inner if c in by_path)
 
-    def _base(self, record: ModuleRecord, depth: int, what: list[str]) -> Row:
+    def _base(self, record: ModuleRecord, depth: int, what: Sequence[str]) -> Row:
         return {
             "kind": "module",
             "id": f"module:{record.path}",
@@ -190,7 +169,7 @@ class _Builder:
             "depth": depth,
             "type": short_type(record),
             "before": "",
-            "what": what,
+            "what": list(what),
             "changed": bool(what),
             "qconfig": "",
             "qconfig_title": "",
@@ -204,8 +183,8 @@ class _Builder:
         }
 
     def _module_row(self, record: ModuleRecord, depth: int) -> Row:
-        old = self.old.get(_place(record))
-        row = self._base(record, depth, self._what(record, old))
+        old = self.before.get(record.path)
+        row = self._base(record, depth, self.what.get(record.path, ()))
         first = self.first_paths.setdefault(record.identity, record.path)
         own = self.sites.get(record.path, [])
         row.update(
@@ -231,11 +210,7 @@ class _Builder:
         return parent is None or not (is_int8(parent) or parent.type_name in FUNCTIONALS)
 
     def _site_row(self, record: ModuleRecord, site: FakeQuantSite, depth: int) -> Row:
-        old = self._old_site(site)
-        what = []
-        if self.before is not None:
-            what = ["new"] if old is None else ["qparams"] if _state(old) != _state(site) else []
-        row = self._base(record, depth, what)
+        row = self._base(record, depth, self.what.get(site.path, ()))
         row.update(
             kind="site",
             id=f"site:{record.path}",
@@ -246,54 +221,12 @@ class _Builder:
         return row
 
     def _gone_row(self, record: ModuleRecord, depth: int, home: str) -> Row:
-        assert self.before is not None
         row = self._base(record, depth, ["gone"])
         row["parent"] = f"module:{home}"
-        site = self.before.site_by_path.get(record.path)
+        site = self.gone_sites.get(record.path)
         if site is not None:
             row.update(kind="site", id=f"site:{record.path}", site=site.kind)
         return row
-
-    def _old_site(self, site: FakeQuantSite) -> FakeQuantSite | None:
-        if self.before is None:
-            return None
-        found = self.before.site_by_path.get(site.path)
-        if found is None:
-            owner = self.snapshot.by_path.get(site.owner)
-            old = self.old.get(_place(owner)) if owner is not None else None
-            name = site.path.rpartition(".")[2]
-            if old is not None:
-                found = self.before.site_by_path.get(f"{old.path}.{name}" if old.path else name)
-        return found
-
-    def _what(self, record: ModuleRecord, old: ModuleRecord | None) -> list[str]:
-        if self.before is None:
-            return []
-        if old is None:
-            return ["new"]
-        what = []
-        if record.qualified_type != old.qualified_type:
-            what.append("type")
-        # convert takes the qconfig off everywhere once it has served: nothing to look at.
-        if record.qconfig != old.qconfig and record.qconfig is not None:
-            what.append("qconfig")
-        own, earlier = self.sites.get(record.path, []), self.old_sites.get(old.path, [])
-        if sorted(s.kind for s in own) != sorted(s.kind for s in earlier):
-            what.append("fake quant")
-        elif [_state(s) for s in own] != [_state(s) for s in earlier]:
-            what.append("qparams")
-        if record.hooks != old.hooks:
-            what.append("hook")
-        return what
-
-
-def _place(record: ModuleRecord) -> str:
-    return record.origin or record.path
-
-
-def _state(site: FakeQuantSite) -> tuple[object, ...]:
-    flags = (site.observer_enabled, site.fake_quant_enabled)
-    return (site.scale, site.zero_point, site.min_val, site.max_val, flags)
 
 
 def _sum_up(rows: list[Row]) -> None:

@@ -102,21 +102,17 @@ def test_events_say_what_changed() -> None:
         lambda e: events.append((e.kind, e.detail)) if e.kind not in quiet else None
     )
     session.step()
-    session.select("module:conv1")
-    session.select("module:conv1")
     session.configure(stubs="model")
     session.train(epochs=1)
     kinds = [k for k, _ in events]
-    assert kinds == ["stage", "selection", "config", "stage", "stage", "run", "trained"]
+    assert kinds == ["stage", "config", "stage", "stage", "run", "trained"]
     assert events[0] == ("stage", "fuse")
-    assert events[1] == ("selection", "module:conv1")
-    assert events[4] == ("stage", "train")
-    assert events[5] == ("run", session.run)
-    assert events[6][1].state == "finished"
+    assert events[3] == ("stage", "train")
+    assert events[4] == ("run", session.run)
+    assert events[5][1].state == "finished"
     stop()
     session.reset()
     assert len(events) == len(kinds)
-    assert session.selection == "module:conv1"
 
 
 # -- models --------------------------------------------------------------------------------------
@@ -475,15 +471,6 @@ def test_preflight_before_and_after() -> None:
     missing = make(NoStubs()).preflight()
     assert isinstance(missing.error, qx.errors.Int8RunError)
     assert missing.error.where == "conv"
-
-
-def test_selection_survives_steps() -> None:
-    session = make()
-    session.select("site:fc.weight_fake_quant")
-    session.goto("insert")
-    assert session.selection == "site:fc.weight_fake_quant"
-    session.select("")
-    assert session.selection == ""
 
 
 def test_histogram_of_untrained_and_trained() -> None:

@@ -109,7 +109,7 @@ def test_refusals(tmp_path: Path) -> None:
     session.train(epochs=1, run_dir=tmp_path / "a")
     with pytest.raises(RunFolderError, match="holds a run already"):
         session.start_training(run_dir=tmp_path / "a")
-    with pytest.raises(InputError, match="no setting"):
+    with pytest.raises(TypeError, match="epoch"):
         session.resume(tmp_path / "a", epoch=4)
     with pytest.raises(NoDataError):
         qx.Session(*_model()).resume(tmp_path / "a")

@@ -75,16 +75,24 @@ def test_next_back_goto_and_reset(explorer: Explorer) -> None:
 
 
 def test_a_selection_anywhere_is_seen_everywhere(explorer: Explorer) -> None:
-    session = walk(explorer, "insert")
+    walk(explorer, "insert")
     explorer.panes.tree.selected = "module:conv1"
-    assert session.selection == explorer.panes.graph.selected == "module:conv1"
+    assert explorer.selection == explorer.panes.graph.selected == "module:conv1"
     assert "conv1" in explorer.panes.inspector.panel.html
     explorer.panes.graph.selected = "site:conv1.weight_fake_quant"
     assert explorer.panes.tree.selected == "site:conv1.weight_fake_quant"
     until(lambda: explorer.panes.inspector.slots["histogram"].plot.figure.get("data"))
     assert "fake quant" in explorer.panes.inspector.details.html
-    session.select("module:fc")
+    explorer.select("module:fc")
     assert explorer.panes.tree.selected == explorer.panes.inspector.selected == "module:fc"
+
+
+def test_selection_survives_steps(explorer: Explorer) -> None:
+    explorer.select("site:fc.weight_fake_quant")
+    walk(explorer, "insert")
+    assert explorer.selection == explorer.panes.graph.selected == "site:fc.weight_fake_quant"
+    explorer.select("")
+    assert explorer.selection == ""
 
 
 def test_train_pause_resume_stop_and_convert(explorer: Explorer) -> None:

@@ -7,10 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qatexplorer.snapshot.records import ModuleRecord, QConfigRecord, SiteKind, Snapshot
-
-INSERTED_STAGES = frozenset({"insert", "train", "convert", "lower"})
-_INT8_STAGES = {"eager": "convert", "fx": "lower"}
+from qatexplorer.snapshot.records import ModuleRecord, QConfigRecord, SiteKind
 
 
 @dataclass(frozen=True)
@@ -62,11 +59,6 @@ def is_int8(record: ModuleRecord) -> bool:
 def is_reference(record: ModuleRecord) -> bool:
     """Whether it is a reference module: int8 weights, dequantized to compute in float."""
     return record.qualified_type.startswith("torch.ao.nn.quantized.reference.")
-
-
-def is_int8_stage(snapshot: Snapshot) -> bool:
-    """Whether the model of the snapshot is the flow's int8 model."""
-    return snapshot.stage == _INT8_STAGES.get(snapshot.flow)
 
 
 def is_boundary(record: ModuleRecord) -> bool:

@@ -21,7 +21,6 @@ _STUBS = (
     ("add_quant_dequant around each layer", "layers"),
 )
 _KEEP = "as given"
-_FLOWS = tuple((flow.title, name) for name, flow in FLOWS.items())
 
 
 class SettingsPanel(widgets.VBox):
@@ -31,7 +30,10 @@ class SettingsPanel(widgets.VBox):
         self._start_job = start_job
         self._session: Session | None = None
         self.flow = labelled(
-            widgets.Dropdown(options=_FLOWS), "Flow", "which of torch's systems", width="330px"
+            widgets.Dropdown(options=[(flow.title, name) for name, flow in FLOWS.items()]),
+            "Flow",
+            "which of torch's systems",
+            width="330px",
         )
         self.qconfig = labelled(
             widgets.Dropdown(options=[_KEEP, *available_engines()]),

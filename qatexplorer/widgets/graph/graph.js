@@ -229,7 +229,7 @@ function render({ model, el }) {
   const paintHeight = () => stage.style.setProperty("height", `${model.get("height")}px`);
   const onScene = async () => {
     const first = !view.picture;
-    await view.setScene(model.get("scene") || {}, model.get("opened") || []);
+    await view.setScene(unpacked(model.get("scene")) || {}, model.get("opened") || []);
     paintCrumbs();
     if (model.get("selected")) await view.select(model.get("selected"), first);
   };

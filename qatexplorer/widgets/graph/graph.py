@@ -11,6 +11,7 @@ import anywidget
 import traitlets
 
 from qatexplorer.widgets.common.assets import read_text
+from qatexplorer.widgets.common.packed import PackedTrait
 
 # In this order: a later file may use at load time what an earlier one defines.
 _SOURCES = (
@@ -35,7 +36,8 @@ def graph_esm() -> str:
     here. The layout library goes in as text: it runs in a worker made of that text.
     """
     library = f"const DAGRE_SOURCE = {json.dumps(read_text(_DAGRE))};"
-    return "\n".join([library, *(read_text(f"graph/{name}") for name in _SOURCES)])
+    parts = (read_text("common/unpacked.js"), *(read_text(f"graph/{name}") for name in _SOURCES))
+    return "\n".join([library, *parts])
 
 
 class GraphWidget(anywidget.AnyWidget):
@@ -67,7 +69,7 @@ class GraphWidget(anywidget.AnyWidget):
     _esm = graph_esm()
     _css = read_text("graph/graph.css")
 
-    scene = traitlets.Dict().tag(sync=True)
+    scene: Any = PackedTrait({})
     selected = traitlets.Unicode("").tag(sync=True)
     opened = traitlets.List(traitlets.Unicode()).tag(sync=True)
     height = traitlets.Int(520).tag(sync=True)

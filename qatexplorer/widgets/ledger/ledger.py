@@ -10,16 +10,16 @@ from typing import Any
 import ipywidgets as widgets
 
 from qatexplorer.errors import QatExplorerError
-from qatexplorer.ledger.answers import Answer, answers
+from qatexplorer.ledger.answers import Answer
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.session.session import Session, SessionEvent
-from qatexplorer.session.two_flows import compare_flows
 from qatexplorer.views.common.story import message_html
 from qatexplorer.views.ledger import side_by_side
 from qatexplorer.views.ledger import tables as views
 from qatexplorer.widgets.common.assets import css
 from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
 from qatexplorer.widgets.common.controls import Html, Message, button, row
+from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.common.panel import HtmlPanel
 from qatexplorer.widgets.common.table import TableWidget
 
@@ -41,7 +41,7 @@ class LedgerPanel(widgets.VBox):
     Args:
         bridge: runs callbacks on the page's loop.
         start_job: starts a long call on a worker thread, as the other panels get it.
-        select: called with the selection that a click means.
+        page: where a click selects.
         on_ready: called on the loop when a ledger has been made (to redraw the graph's marks).
 
     ``active`` says whether the panel is in sight; only then is a ledger made.
@@ -51,10 +51,10 @@ class LedgerPanel(widgets.VBox):
         self,
         bridge: Bridge,
         start_job: Callable[..., Any],
-        select: Callable[[str], Any],
+        page: PageState,
         on_ready: Callable[[], Any] | None = None,
     ) -> None:
-        self._bridge, self._start_job, self._select = bridge, start_job, select
+        self._bridge, self._start_job, self._page = bridge, start_job, page
         self._on_ready = on_ready
         self._session: Session | None = None
         self._active = False
@@ -135,7 +135,7 @@ class LedgerPanel(widgets.VBox):
             words = ""
             try:
                 ledger = session.ledger()
-                told = answers(session)
+                told = session.answers()
             except QatExplorerError as error:
                 words = message_html(error)
             except Exception as error:
@@ -147,11 +147,10 @@ class LedgerPanel(widgets.VBox):
         threading.Thread(target=work, name="qatexplorer-ledger", daemon=True).start()
 
     def show_selection(self) -> None:
-        """Mark the session's selection in the tables."""
-        if self._session is not None:
-            for table in (self.sites, self.floats, self.sides):
-                if table.selected != self._session.selection:
-                    table.selected = self._session.selection
+        """Mark in the tables what is selected on the page."""
+        for table in (self.sites, self.floats, self.sides):
+            if table.selected != self._page.selection:
+                table.selected = self._page.selection
 
     def set_enabled(self, enabled: bool) -> None:
         self.time.disabled = self.compare.disabled = not enabled or self._session is None
@@ -188,8 +187,8 @@ class LedgerPanel(widgets.VBox):
         self.compare.layout.display = "" if index == 4 else "none"
 
     def _on_selected(self, change: Any) -> None:
-        if change["new"] and (self._session is None or change["new"] != self._session.selection):
-            self._select(change["new"])
+        if change["new"]:
+            self._page.select(change["new"])
 
     def _measure(self) -> None:
         session = self._session
@@ -210,14 +209,14 @@ class LedgerPanel(widgets.VBox):
             self.sides_words.html = side_by_side.match_summary(matches)
             self.show_selection()
 
-        self._start_job("comparing the flows", lambda _job: compare_flows(session), done)
+        self._start_job("comparing the flows", lambda _job: session.compare_flows(), done)
 
 
 class LedgerView(widgets.VBox):
     """A ledger panel that stands alone: the last line of a notebook cell shows it.
 
     Args:
-        session: at a stage with fake quants; its selection and stage are followed.
+        session: at a stage with fake quants; its stage is followed, and the selection of ``page``.
     """
 
     def __init__(self, session: Session) -> None:
@@ -225,10 +224,14 @@ class LedgerView(widgets.VBox):
         self.bridge = Bridge()
         self.message = Message()
         self.jobs = Jobs(self.bridge, self._on_jobs)
-        self.panel = LedgerPanel(self.bridge, self._start, session.select)
+        self.page = PageState()
+        self.panel = LedgerPanel(self.bridge, self._start, self.page)
         self.panel.use(session)
         self.panel.active = True
         session.signal.subscribe(self._on_event)
+        self.page.signal.subscribe(
+            lambda _: self.bridge.post("selection", self.panel.show_selection)
+        )
         super().__init__([self.message, self.panel])
 
     def _start(
@@ -241,9 +244,7 @@ class LedgerView(widgets.VBox):
         self.panel.set_enabled(self.jobs.current is None)
 
     def _on_event(self, event: SessionEvent) -> None:
-        if event.kind == "selection":
-            self.bridge.post("selection", self.panel.show_selection)
-        elif event.kind in ("stage", "trained"):
+        if event.kind in ("stage", "trained"):
             self.bridge.post("stage", self.panel.refresh)
 
 

@@ -96,7 +96,7 @@ class View {
   }
 
   onRows() {
-    this.tree.setRows(this.model.get("rows"));
+    this.tree.setRows(unpacked(this.model.get("rows")));
     if (!this.tree.byId.has(this.active)) this.active = this.tree.rows[0]?.id ?? null;
     for (const element of this.elements.values()) element.dataset.stale = "1";
     this.refresh();
