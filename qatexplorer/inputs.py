@@ -20,6 +20,7 @@ from qatexplorer.errors import (
     NotAModuleError,
     NotCopyableError,
 )
+from qatexplorer.flows.own_copy import OwnCopy, own_copy
 from qatexplorer.snapshot.capture import take_graph
 from qatexplorer.snapshot.leaves import is_quantizer
 from qatexplorer.snapshot.preserve import preserved_rng
@@ -51,9 +52,12 @@ def check_model(model: Any) -> nn.Module:
         )
     if isinstance(model, torch.jit.ScriptModule):
         raise NotAModuleError(
-            "the model is a TorchScript module.",
-            why="Its modules cannot be swapped one by one.",
-            remedy="Pass the Python module that it was made from.",
+            "the model is a TorchScript module (torch.jit.script, trace or load made it).",
+            why="It is compiled already: torch.fx cannot trace it, and prepare_qat finds no layer "
+            "in it that it could swap, and says nothing.",
+            remedy="Pass the Python module that it was made from. If only the archive is left, "
+            "build that class anew and call model.load_state_dict(scripted.state_dict()): the "
+            "names are the same.",
         )
     _check_float(model)
     _check_tensors(model)
@@ -122,11 +126,14 @@ def _check_device(device: torch.device, path: str) -> None:
         )
 
 
-def copy_model(model: nn.Module) -> nn.Module:
-    """Deep copy of the user's model. Raises NotCopyableError naming what cannot be copied."""
+def copy_model(model: nn.Module) -> OwnCopy:
+    """The session's own copy of the user's model, see :mod:`~qatexplorer.flows.own_copy`.
+
+    Raises NotCopyableError naming what cannot be copied.
+    """
     with preserved_rng():
         try:
-            return copy.deepcopy(model)
+            return own_copy(model)
         except Exception as error:
             where, what = _not_copyable(model)
             raise NotCopyableError(
@@ -134,7 +141,7 @@ def copy_model(model: nn.Module) -> nn.Module:
                 where=where,
                 why=f"{type(error).__name__}: {error}",
                 remedy="The explorer works on a copy so that yours stays as it is, and so does "
-                "prepare_qat. Keep locks, generators, open files and non-leaf tensors out of the "
+                "prepare_qat. Keep locks, generators and open files out of the "
                 "module's attributes, or give the module a __deepcopy__.",
             ) from error
 

@@ -25,6 +25,7 @@ from qatexplorer.errors import (
 )
 from qatexplorer.flows import get_flow
 from qatexplorer.flows.base import FlowOptions, StubMode
+from qatexplorer.flows.own_copy import in_plain_names, in_plain_names_of
 from qatexplorer.flows.qconfig import resolve_qconfig
 from qatexplorer.flows.settings import changed_options
 from qatexplorer.flows.stubs import has_stubs
@@ -78,8 +79,9 @@ class StageWalk:
         self.flow = get_flow(flow)
         self.data: Data | None = as_data(data)
         self.loss, self.metric = loss, metric
-        plan = resolve_qconfig(qconfig, engine)
-        base = copy_model(check_model(model))
+        own = copy_model(check_model(model))
+        base, self._names, self._copy_notes = own.model, own.names, own.notes
+        plan = resolve_qconfig(in_plain_names(qconfig, self._names), engine)
         inputs = example_inputs_from(example_inputs, self.data)
         graph = graph_of(base, inputs)
         self.has_stubs = has_stubs(base)
@@ -93,6 +95,7 @@ class StageWalk:
             "convert_custom_config": convert_custom_config,
             "backend_config": backend_config,
         }
+        settings = in_plain_names_of(settings, self._names)
         self._bench = Workbench(base, self.flow, changed_options(base, options, settings))
         self._lock = threading.RLock()
         self._run: TrainingRun | None = None
@@ -111,7 +114,8 @@ class StageWalk:
         self._origin: Any = None
         self._trained = False
         self._assessor = Assessor(self._bench, self.data, self.metric)
-        notes = () if self._bench.base.training else (_EVAL_NOTE,)
+        notes = self._copy_notes
+        notes += () if self._bench.base.training else (_EVAL_NOTE,)
         self._snapshots[first] = take_snapshot(
             self._bench.work,
             flow=self.flow.name,

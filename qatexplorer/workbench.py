@@ -7,7 +7,6 @@ parameter. Training, and handing a model out, gives that model parameters of its
 
 from __future__ import annotations
 
-import copy
 import gc
 import warnings
 from collections.abc import Callable, Iterator
@@ -34,6 +33,7 @@ from qatexplorer.flows.base import (
     copy_sharing_parameters,
     own_parameters,
 )
+from qatexplorer.flows.copying import copied
 from qatexplorer.snapshot.preserve import preserved_rng, preserved_state
 
 
@@ -106,7 +106,7 @@ class Workbench:
         # A model that was handed out stays what its reader took it for, and what the reader has
         # done to it goes on with the walk. Training is what it was handed out for.
         in_readers_hands = self._owns_parameters and stage != self.flow.train_stage
-        model = copy.deepcopy(self.work) if in_readers_hands else self.work
+        model = copied(self.work) if in_readers_hands else self.work
         at, last = stage, self.flow.call_of(stage)[-1]
         result: StageResult | None = None
 

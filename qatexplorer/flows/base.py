@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 from torch.ao.quantization.backend_config import BackendConfig
 
+from qatexplorer.flows.copying import copied
 from qatexplorer.flows.custom import CustomConfig
 from qatexplorer.flows.qconfig import QConfigPlan
 from qatexplorer.snapshot.capture import same_path
@@ -138,15 +139,14 @@ def copy_sharing_parameters(model: nn.Module) -> nn.Module:
     memory of the buffers only. Give it parameters of its own (:func:`own_parameters`) before
     training it or handing it out.
     """
-    memo: dict[int, Any] = {id(p): p for p in model.parameters()}
-    return copy.deepcopy(model, memo)
+    return copied(model, {id(p): p for p in model.parameters()})
 
 
 def own_parameters(model: nn.Module) -> None:
     """Replace every parameter by a copy, keeping shared ones shared."""
     copies: dict[int, nn.Parameter] = {}
     for module in model.modules():
-        for name, parameter in module._parameters.items():
+        for name, parameter in list(module._parameters.items()):
             if parameter is None:
                 continue
             if id(parameter) not in copies:

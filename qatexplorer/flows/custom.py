@@ -16,6 +16,7 @@ from torch.ao.quantization.fx.custom_config import ConvertCustomConfig, PrepareC
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from qatexplorer.errors import CustomConfigError
+from qatexplorer.snapshot.scripted import ScriptedPart
 
 BACKEND_CONFIGS = ("native", "fbgemm", "qnnpack", "onednn", "x86", "tensorrt", "executorch")
 """Names of torch's backend configs; ``None`` leaves the choice (native) to torch."""
@@ -48,7 +49,7 @@ class CustomConfig:
         paths = [entry for entry in self.non_traceable if isinstance(entry, str)]
         types = [entry for entry in self.non_traceable if not isinstance(entry, str)]
         config.non_traceable_module_names = [*config.non_traceable_module_names, *paths]
-        config.non_traceable_module_classes = [*config.non_traceable_module_classes, *types]
+        config.non_traceable_module_classes = [*config.non_traceable_module_classes, *types, ScriptedPart]
         return config
 
     def for_fx_convert(self) -> ConvertCustomConfig:

@@ -17,6 +17,7 @@ from torch.ao.quantization import (
 from qatexplorer.errors import InputError
 from qatexplorer.flows.base import StageResult, StubMode
 from qatexplorer.snapshot.records import Graph, GraphEdge, GraphNode
+from qatexplorer.snapshot.scripted import ScriptedPart
 
 NO_STUBS = (
     "The model has no QuantStub: its float input will reach int8 layers and the int8 model will "
@@ -35,8 +36,9 @@ def check_stub_mode(mode: Any) -> StubMode:
 
 
 def has_stubs(model: nn.Module) -> bool:
-    """Whether any module is a ``QuantStub`` (``QuantWrapper`` holds one)."""
-    return any(isinstance(m, QuantStub) for m in model.modules())
+    """Whether any module is a ``QuantStub`` of the user's (``QuantWrapper`` holds one)."""
+    ours = {id(m) for p in model.modules() if isinstance(p, ScriptedPart) for m in p.modules()}
+    return any(isinstance(m, QuantStub) and id(m) not in ours for m in model.modules())
 
 
 def add_stubs(

@@ -23,6 +23,7 @@ from qatexplorer.snapshot.leaves import FUNCTIONAL_CLASSES, is_leaf_call, is_qua
 from qatexplorer.snapshot.preserve import preserved_state
 from qatexplorer.snapshot.records import Mechanism
 from qatexplorer.snapshot.sites import observer_of
+from qatexplorer.snapshot.scripted import python_modules
 from qatexplorer.snapshot.trace import (
     first_tensor_info,
     functional_calls_as_nodes,
@@ -254,7 +255,7 @@ class _Watcher(TorchFunctionMode):
     def watching(self, model: nn.Module) -> Iterator[None]:
         handles: list[Any] = []
         try:
-            for module in model.modules():
+            for module in python_modules(model):
                 handles += [
                     module.register_forward_pre_hook(self.enter, prepend=True),
                     module.register_forward_pre_hook(self.running),

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from qatexplorer.data import as_args, cloned
 from qatexplorer.snapshot.leaves import is_leaf_call
 from qatexplorer.snapshot.records import Graph, GraphEdge, GraphNode, NodeOp
+from qatexplorer.snapshot.scripted import named_python_modules
 from qatexplorer.snapshot.trace import (
     first_tensor_info,
     functional_calls_as_nodes,
@@ -130,7 +131,7 @@ def recorded_graph(model: nn.Module, inputs: Any, note: str = "") -> Graph:
     args, kwargs = as_args(cloned(inputs))
     recorder = _Recorder(model)
     handles = []
-    for path, module in model.named_modules():
+    for path, module in named_python_modules(model):
         if path == "":
             continue
         leaf = is_leaf_call(module)
