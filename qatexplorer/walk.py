@@ -29,6 +29,7 @@ from qatexplorer.flows.own_copy import in_plain_names, in_plain_names_of
 from qatexplorer.flows.qconfig import resolve_qconfig
 from qatexplorer.flows.settings import changed_options
 from qatexplorer.flows.stubs import has_stubs
+from qatexplorer.flows.user_hooks import hooks_needed, running_hooks, silent_note
 from qatexplorer.inputs import check_model, copy_model, example_inputs_from, graph_of
 from qatexplorer.signals import Signal
 from qatexplorer.snapshot.capture import take_graph, take_snapshot
@@ -113,6 +114,7 @@ class StageWalk:
         self._probe: Probe | None = None
         self._origin: Any = None
         self._trained = False
+        self._running_hooks = running_hooks(self._bench.work, self.options.example_inputs)
         self._assessor = Assessor(self._bench, self.data, self.metric)
         notes = self._copy_notes
         notes += () if self._bench.base.training else (_EVAL_NOTE,)
@@ -268,6 +270,7 @@ class StageWalk:
         if stage == self.flow.train_stage and self._bench.untouched and not built.warnings:
             self._ahead[stage] = replace(before, stage=stage, notes=result.notes)
             return
+        notes = (*result.notes, *self._silent_hooks(stage, model))
         graph = before.graph if result.graph is None else result.graph
         if result.moved:
             graph = result.graph or take_graph(model, self.options.example_inputs)
@@ -277,7 +280,6 @@ class StageWalk:
         elif self.stages.index(stage) < self.stages.index(self.flow.prepared_stage):
             self._probe = calls_in_graph(model, graph) if graph is not None else None
         converted = stage in self.flow.converted_stages
-        notes = result.notes
         if converted and not self.observed:
             notes = (*notes, _NEVER_OBSERVED)
         self._ahead[stage] = self._snapshot_of(
@@ -289,6 +291,19 @@ class StageWalk:
             notes,
             result.placed,
         )
+
+    def _silent_hooks(self, stage: str, model: nn.Module) -> tuple[str, ...]:
+        """A note on hooks of the user's that this stage has silenced."""
+        if not self._running_hooks or stage in self.flow.converted_stages:
+            return ()
+        try:
+            now = running_hooks(model, self.options.example_inputs)
+        except StageError:
+            raise
+        except Exception as error:
+            raise hooks_needed(error, model, self._running_hooks, stage) from error
+        silent, self._running_hooks = self._running_hooks - now, now
+        return (silent_note(silent, stage),) if silent else ()
 
     def _forget_converted(self) -> None:
         """The prepared model is about to change: what was converted from it is no longer true."""

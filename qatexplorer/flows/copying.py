@@ -16,9 +16,10 @@ from typing import Any
 
 from torch import Tensor, jit, nn
 
+from qatexplorer.flows.user_hooks import HOOK_TABLES, UserHook
+
 _CONTAINERS = (dict, list, set, OrderedDict, defaultdict, deque)
 _DEEPEST = 8
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 Memo = dict[int, Any]
 
 
@@ -33,6 +34,7 @@ def copied(model: nn.Module, memo: Memo | None = None) -> nn.Module:
     for tensor in computed_tensors(model):
         memo.setdefault(id(tensor), tensor.detach().clone())
     twin: nn.Module = copy.deepcopy(model, memo)
+    _give_scripts_leaves(model, memo)
     _Rebinder(model, memo).visit(twin)
     return twin
 
@@ -70,6 +72,22 @@ def computed_tensors(model: nn.Module) -> Iterator[Tensor]:
                     yield from visit(value, 0)
 
 
+def _give_scripts_leaves(model: nn.Module, memo: Memo) -> None:
+    """TorchScript copies parameters with their history, and asks no memo: they would be no leaves,
+    hanging on the model that they were copied from."""
+    for script in model.modules():
+        twin = memo.get(id(script))
+        if not isinstance(script, jit.ScriptModule) or twin is None:
+            continue
+        parts = dict(twin.named_modules())
+        for name, parameter in script.named_parameters():
+            path, _, leaf = name.rpartition(".")
+            if id(parameter) not in memo:
+                values = parameter.detach().clone()
+                memo[id(parameter)] = nn.Parameter(values, parameter.requires_grad)
+            parts[path]._parameters[leaf] = memo[id(parameter)]
+
+
 class _Rebinder:
     """Gives functions of a copy the copies of what they close over."""
 
@@ -91,14 +109,16 @@ class _Rebinder:
                 if name == "forward" and _is_compiled_forward(module, value):
                     del state[name]  # the class's own forward computes the same
                 elif isinstance(value, (dict, list)):
-                    self._visit_container(value, hooks=name in _HOOKS)
+                    self._visit_container(value, hooks=name in HOOK_TABLES)
                 else:
                     state[name] = self._of(value)
 
     def _visit_container(self, container: Any, hooks: bool) -> None:
         items = container.items() if isinstance(container, dict) else enumerate(container)
         for key, value in list(items):
-            if isinstance(value, (types.FunctionType, types.MethodType, functools.partial)):
+            if isinstance(value, UserHook):
+                value.function = self._of(value.function, hook=True)
+            elif isinstance(value, (types.FunctionType, types.MethodType, functools.partial)):
                 container[key] = self._of(value, hooks)
 
     def _of(self, value: Any, hook: bool = False) -> Any:

@@ -20,6 +20,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from torch.optim.swa_utils import AveragedModel
 
 from qatexplorer.flows.copying import Memo, copied
+from qatexplorer.flows.user_hooks import mark_hooks
 from qatexplorer.snapshot.scripted import ScriptedPart, named_python_modules, python_modules
 
 _SHOWN = 6
@@ -55,6 +56,7 @@ def own_copy(model: nn.Module) -> OwnCopy:
     notes = [_wrapper_note(kind, prefix) for kind, prefix in reversed(kinds.items())]
     notes += _fold_computed_weights(twin)
     notes += _box_scripted_parts(twin)
+    mark_hooks(twin)
     return OwnCopy(twin, tuple(notes), names)
 
 

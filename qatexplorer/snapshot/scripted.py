@@ -47,7 +47,10 @@ class ScriptedPart(nn.Module):
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
-        except AttributeError:  # the model's own code may look into the part
+        except AttributeError:
+            if name.startswith("__"):  # deepcopy and pickle ask for theirs
+                raise
+            # The model's own code may look into the part.
             return getattr(super().__getattr__("script"), name)
 
 
