@@ -130,8 +130,10 @@ class _Rebinder:
             return value if owner is value.__self__ else types.MethodType(value.__func__, owner)
         if isinstance(value, functools.partial):
             inner = self._of(value.func, hook)
-            return value if inner is value.func else functools.partial(
-                inner, *value.args, **value.keywords
+            return (
+                value
+                if inner is value.func
+                else functools.partial(inner, *value.args, **value.keywords)
             )
         return value
 

@@ -49,7 +49,11 @@ class CustomConfig:
         paths = [entry for entry in self.non_traceable if isinstance(entry, str)]
         types = [entry for entry in self.non_traceable if not isinstance(entry, str)]
         config.non_traceable_module_names = [*config.non_traceable_module_names, *paths]
-        config.non_traceable_module_classes = [*config.non_traceable_module_classes, *types, ScriptedPart]
+        config.non_traceable_module_classes = [
+            *config.non_traceable_module_classes,
+            *types,
+            ScriptedPart,
+        ]
         return config
 
     def for_fx_convert(self) -> ConvertCustomConfig:

@@ -69,9 +69,7 @@ def wrapped_in(module: nn.Module) -> tuple[str, nn.Module] | None:
     inner: Any = None
     if type(module).__module__.startswith("torch._dynamo"):  # importing it takes long
         inner, name = module._modules.get("_orig_mod"), "_orig_mod"
-    elif isinstance(
-        module, (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
-    ):
+    elif isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)):
         inner, name = module.module, "module"
     return (name, inner) if isinstance(inner, nn.Module) else None
 
