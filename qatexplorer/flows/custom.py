@@ -16,7 +16,7 @@ from torch.ao.quantization.fx.custom_config import ConvertCustomConfig, PrepareC
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from qatexplorer.errors import CustomConfigError
-from qatexplorer.snapshot.scripted import ScriptedPart
+from qatexplorer.forward.scripted import ScriptedPart
 
 BACKEND_CONFIGS = ("native", "fbgemm", "qnnpack", "onednn", "x86", "tensorrt", "executorch")
 """Names of torch's backend configs; ``None`` leaves the choice (native) to torch."""

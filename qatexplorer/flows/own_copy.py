@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from qatexplorer.flows.copying import Memo, copied
 from qatexplorer.flows.user_hooks import mark_hooks
-from qatexplorer.snapshot.scripted import ScriptedPart, named_python_modules, python_modules
+from qatexplorer.forward.scripted import ScriptedPart, named_python_modules, python_modules
 
 _SHOWN = 6
 

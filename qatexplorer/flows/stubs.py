@@ -16,8 +16,8 @@ from torch.ao.quantization import (
 
 from qatexplorer.errors import InputError
 from qatexplorer.flows.base import StageResult, StubMode
+from qatexplorer.forward.scripted import ScriptedPart
 from qatexplorer.snapshot.records import Graph, GraphEdge, GraphNode
-from qatexplorer.snapshot.scripted import ScriptedPart
 
 NO_STUBS = (
     "The model has no QuantStub: its float input will reach int8 layers and the int8 model will "

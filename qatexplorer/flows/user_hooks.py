@@ -16,7 +16,7 @@ from torch import nn
 from qatexplorer.data import call_model, cloned
 from qatexplorer.errors import StageError
 from qatexplorer.forward.preserve import preserved_state
-from qatexplorer.snapshot.scripted import named_python_modules, python_modules
+from qatexplorer.forward.scripted import named_python_modules, python_modules
 
 HOOK_TABLES = {
     "_forward_pre_hooks": "forward pre-hook",

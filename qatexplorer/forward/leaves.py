@@ -12,7 +12,7 @@ from torch.ao.nn.intrinsic.modules.fused import _FusedModule
 from torch.ao.nn.quantized import FloatFunctional, FXFloatFunctional, QFunctional
 from torch.ao.quantization import FakeQuantizeBase, ObserverBase, QuantWrapper
 
-from qatexplorer.snapshot.scripted import ScriptedPart
+from qatexplorer.forward.scripted import ScriptedPart
 
 FUNCTIONAL_CLASSES = (FloatFunctional, FXFloatFunctional, QFunctional)
 FUNCTIONAL_METHODS = ("add", "add_scalar", "mul", "mul_scalar", "cat", "add_relu", "matmul")

@@ -17,9 +17,9 @@ from torch.ao.quantization import FusedMovingAvgObsFakeQuantize
 from qatexplorer.data import call_model, cloned
 from qatexplorer.forward.leaves import is_quantizer
 from qatexplorer.forward.preserve import preserved_state
+from qatexplorer.forward.scripted import python_modules
 from qatexplorer.forward.trace import first_tensor_info
 from qatexplorer.snapshot.records import Graph, Mechanism
-from qatexplorer.snapshot.scripted import python_modules
 
 
 @dataclass

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from qatexplorer.data import as_args, cloned
 from qatexplorer.forward.leaves import is_leaf_call
+from qatexplorer.forward.scripted import named_python_modules
 from qatexplorer.forward.trace import (
     first_tensor_info,
     functional_calls_as_nodes,
@@ -22,7 +23,6 @@ from qatexplorer.forward.trace import (
     user_source,
 )
 from qatexplorer.snapshot.records import Graph, GraphEdge, GraphNode, NodeOp
-from qatexplorer.snapshot.scripted import named_python_modules
 
 # Reading a shape or a flag is no operation on data.
 _NOT_OPERATIONS = frozenset(

@@ -21,6 +21,7 @@ from qatexplorer.data import as_args, cloned
 from qatexplorer.forward.leaves import FUNCTIONAL_CLASSES, is_leaf_call, is_quantizer
 from qatexplorer.forward.macs import MacCounter
 from qatexplorer.forward.preserve import preserved_state
+from qatexplorer.forward.scripted import python_modules
 from qatexplorer.forward.trace import (
     first_tensor_info,
     functional_calls_as_nodes,
@@ -28,7 +29,6 @@ from qatexplorer.forward.trace import (
     user_source,
 )
 from qatexplorer.snapshot.records import Mechanism
-from qatexplorer.snapshot.scripted import python_modules
 from qatexplorer.snapshot.sites import observer_of
 
 _READS = frozenset(

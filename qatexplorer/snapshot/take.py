@@ -13,6 +13,7 @@ from qatexplorer.forward.leaves import is_quantizer
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.probe import Probe
 from qatexplorer.forward.recorder import recorded_graph
+from qatexplorer.forward.scripted import named_python_modules
 from qatexplorer.forward.trace import fx_graph
 from qatexplorer.snapshot.records import (
     FakeQuantSite,
@@ -24,7 +25,6 @@ from qatexplorer.snapshot.records import (
     Snapshot,
     TensorInfo,
 )
-from qatexplorer.snapshot.scripted import named_python_modules
 from qatexplorer.snapshot.sites import find_sites
 
 _OBSERVER_HOOKS = ("_observer_forward_hook", "_observer_forward_pre_hook")

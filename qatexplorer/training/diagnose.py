@@ -15,7 +15,7 @@ from qatexplorer.data import call_model
 from qatexplorer.errors import DivergedError, QatExplorerError, TrainingError
 from qatexplorer.explain.blame import place_of
 from qatexplorer.explain.translations import translate
-from qatexplorer.snapshot.scripted import named_python_modules
+from qatexplorer.forward.scripted import named_python_modules
 
 LOWER_LR = "Use a lower lr, or clip gradients in an optimizer of your own (optimizer=)."
 
