@@ -12,6 +12,7 @@ import functools
 import types
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor, jit, nn
@@ -167,8 +168,10 @@ class _Rebinder:
             tuple(defaults) or None,
             tuple(types.CellType(value) for value in contents) or None,
         )
-        functools.update_wrapper(twin, function)
-        del twin.__wrapped__
+        for name in functools.WRAPPER_ASSIGNMENTS:
+            with suppress(AttributeError):
+                setattr(twin, name, getattr(function, name))
+        twin.__dict__.update(function.__dict__)
         twin.__kwdefaults__ = function.__kwdefaults__
         self._done[id(function)] = twin
         return twin

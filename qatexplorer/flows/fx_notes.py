@@ -11,6 +11,7 @@ from torch.ao.quantization import DeQuantStub, QuantStub
 
 from qatexplorer.flows.base import FlowOptions
 from qatexplorer.flows.fx_watch import LoweringPass, PrepareLog
+from qatexplorer.forward.scripted import ScriptedPart
 from qatexplorer.snapshot.records import Placement
 
 _SHOWN = 6
@@ -66,7 +67,7 @@ def _trace_notes(
         kind = type(module.get_submodule(path))
         if path in custom.non_traceable_module_names:
             notes.append(f"{path} ({kind.__name__}) is left as one call: non_traceable names it.")
-        elif kind in custom.non_traceable_module_classes:
+        elif kind in custom.non_traceable_module_classes and kind is not ScriptedPart:
             notes.append(f"{path} is left as one call: non_traceable names {kind.__name__}.")
     frozen = [node.name for node in module.graph.nodes if _in_train_mode_for_good(node)]
     if frozen:

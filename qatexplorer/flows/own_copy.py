@@ -190,7 +190,7 @@ def _torch_keeps_it(module: nn.Module) -> bool:
 def _remove_parametrizations(module: nn.Module) -> None:
     modes = [(m, m.training) for m in module.modules()]
     module.eval()  # a spectral norm would go on iterating
-    for name in list(module.parametrizations):  # type: ignore[union-attr, arg-type]
+    for name in list(module.parametrizations):  # type: ignore[arg-type]
         parametrize.remove_parametrizations(module, name, leave_parametrized=True)
     for part, training in modes:
         part.training = training
@@ -212,12 +212,13 @@ def _box_scripted_parts(model: nn.Module) -> list[str]:
         return []
     count = sum(p.numel() for box in boxes.values() for p in box.parameters())
     share = count / max(1, sum(p.numel() for p in model.parameters()))
-    return [
+    note = (
         f"{_listed(paths)} is TorchScript, which torch cannot swap module by module: one box that "
         "stays float, dequantized before and quantized after. That is "
         f"{count:,} of the model's parameters ({share:.0%}). Build that part from its Python class "
         "to quantize it; load_state_dict brings its weights over, the names are the same."
-    ]
+    )
+    return [note]
 
 
 def _listed(paths: list[str]) -> str:

@@ -44,11 +44,20 @@ def positional_inputs(model: nn.Module, inputs: Any) -> tuple[Any, ...]:
     What is not given takes its default. Raises TypeError if they do not fit the signature.
     """
     args, kwargs = as_args(inputs)
-    if not kwargs:
-        return args
+    return _bound(model, inputs).args if kwargs else args
+
+
+def bound_arguments(model: nn.Module, inputs: Any) -> dict[str, Any]:
+    """Each argument of ``model.forward`` by name, those not given at their default. Raises
+    TypeError if the example inputs do not fit the signature."""
+    return dict(_bound(model, inputs).arguments)
+
+
+def _bound(model: nn.Module, inputs: Any) -> inspect.BoundArguments:
+    args, kwargs = as_args(inputs)
     bound = inspect.signature(model.forward).bind(*args, **kwargs)
     bound.apply_defaults()
-    return bound.args
+    return bound
 
 
 class GraphRunError(RuntimeError):

@@ -55,7 +55,8 @@ class ScriptedPart(nn.Module):
 
 
 def _returned_tensors(script: torch.jit.ScriptModule) -> int:
-    kinds = [returned.type for returned in script.forward.schema.returns]
+    forward: Any = script.forward
+    kinds = [returned.type for returned in forward.schema.returns]
     if len(kinds) == 1 and kinds[0].kind() == "TupleType":
         kinds = kinds[0].elements()
     return sum(kind.kind() == "TensorType" for kind in kinds)
