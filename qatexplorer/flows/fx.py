@@ -271,7 +271,7 @@ def _trace_failed(error: Exception, model: nn.Module, inputs: Any) -> TraceFaile
     if not isinstance(error, fx.proxy.TraceError) and (
         hooks := {h.place for *_, h in hooks_in(model)}
     ):
-        why = f"{listed(frozenset(hooks))} does not run in tracing: {WHY[True]}"
+        why = f"Hooks do not run in tracing: {listed(frozenset(hooks))}. {WHY[True]}"
         remedy = WAYS_OUT[True]
     elif deciding and not path:
         why += f" The line asks for {', '.join(deciding)}: every argument of forward is traced, "

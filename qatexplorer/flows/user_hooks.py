@@ -37,7 +37,7 @@ class HookPlace:
     name: str
 
     def __str__(self) -> str:
-        return f"the {self.kind} {self.name} on {self.path or 'the model itself'}"
+        return f"{self.kind} {self.name} on {self.path or 'the model itself'}"
 
 
 class UserHook:
@@ -110,7 +110,7 @@ def hooks_needed(
     return StageError(
         f"{type(error).__name__}: {first}",
         where=min((place.path for place in silent), default=""),
-        why=f"{listed(silent)} did not run: {WHY[stage == 'trace']}" if silent else "",
+        why=f"Hooks that do not run any more: {listed(silent)}. {WHY[stage == 'trace']}",
         remedy=WAYS_OUT[stage == "trace"],
     )
 
@@ -118,22 +118,21 @@ def hooks_needed(
 def silent_note(silent: frozenset[HookPlace], stage: str) -> str:
     """What to say of hooks that have run up to the stage before."""
     return (
-        f"{listed(silent)} ran in a forward of the float model and does not run any more since "
-        f"{stage!r}. {WAYS_OUT[stage == 'trace']}"
+        f"Hooks of yours that ran in a forward up to here and do not since {stage!r}: "
+        f"{listed(silent)}. {WHY[stage == 'trace']} {WAYS_OUT[stage == 'trace']}"
     )
 
 
 def listed(places: frozenset[HookPlace]) -> str:
     ordered = sorted(places, key=lambda p: (p.path, p.kind, p.index))
     more = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
-    text = ", ".join(str(place) for place in ordered[:_SHOWN]) + more
-    return text[:1].upper() + text[1:]
+    return ", ".join(str(place) for place in ordered[:_SHOWN]) + more
 
 
 WHY = {
-    False: "fusing and swapping keep the pre-hooks of the first and the forward hooks of the last "
+    False: "Fusing and swapping keep the pre-hooks of the first and the forward hooks of the last "
     "module of a group.",
-    True: "layers become nodes of a graph, which calls no hooks.",
+    True: "Layers become nodes of a graph, which calls no hooks.",
 }
 WAYS_OUT = {
     False: "Register it on the last module of the fused group or on the block around it, leave "
