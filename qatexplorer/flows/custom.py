@@ -56,6 +56,22 @@ class CustomConfig:
         ]
         return config
 
+    def untraced_layers(self, model: nn.Module) -> tuple[str, ...]:
+        """Paths that FX leaves as one call and that hold layers which torch would swap."""
+        config = self.for_fx()
+        observed = {t for types in config.float_to_observed_mapping.values() for t in types}
+        swapped = set(get_default_qat_module_mappings())
+        return tuple(
+            path
+            for path, module in model.named_modules()
+            if (
+                path in config.non_traceable_module_names
+                or type(module) in config.non_traceable_module_classes
+            )
+            and type(module) not in observed
+            and any(type(part) in swapped for part in module.modules())
+        )
+
     def for_fx_convert(self) -> ConvertCustomConfig:
         """For ``convert_fx``; attributes preserved so far stay preserved."""
         if isinstance(self.convert, ConvertCustomConfig):

@@ -6,8 +6,11 @@ unchanged; :mod:`~qatexplorer.flows.fx_watch` tells when it passes from one to t
 
 from __future__ import annotations
 
+import copy
 import linecache
 import re
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +21,12 @@ from torch.ao.quantization.quantize_fx import convert_fx, convert_to_reference_f
 from qatexplorer.errors import QatExplorerError, QConfigError, TraceFailedError
 from qatexplorer.explain.blame import place_of
 from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
-from qatexplorer.flows.fx_notes import log_placements, lowering_notes, prepare_notes
+from qatexplorer.flows.fx_notes import (
+    frozen_branch_note,
+    log_placements,
+    lowering_notes,
+    prepare_notes,
+)
 from qatexplorer.flows.fx_watch import ConvertWatch, PrepareLog, PrepareWatch
 from qatexplorer.flows.user_hooks import WAYS_OUT, WHY, hooks_in, listed
 from qatexplorer.forward.graph_module import (
@@ -149,12 +157,17 @@ class FxFlow(Flow):
 
         # torch would ignore names that are not there. Said when the mapping is laid on the model.
         mapping, wrong = _mapping_or_error(model, options)
+        mapping = _float_where_untraced(mapping, options.custom.untraced_layers(model))
 
         def at(stage: str, module: fx.GraphModule) -> None:
             if stage == until:
                 raise _Reached(StageResult(module))
             if seen is not None:
-                seen(stage, _described(stage, module, options, watch.log, paths))
+                result = _described(stage, module, options, watch.log, paths)
+                if stage == "trace":
+                    notes = frozen_branch_note(model, module, options.example_inputs)
+                    result = replace(result, notes=(*result.notes, *notes))
+                seen(stage, result)
             if stage == "fuse" and wrong is not None:
                 raise wrong
 
@@ -224,6 +237,21 @@ def _mapping_or_error(
         return options.qconfig.as_mapping(model), None
     except QConfigError as error:
         return QConfigMapping(), error
+
+
+def _float_where_untraced(mapping: QConfigMapping, paths: Collection[str]) -> QConfigMapping:
+    """``mapping`` with None for modules that stay one call.
+
+    ``prepare_qat_fx`` swaps the layers inside, and ``convert_fx`` takes the observers out of their
+    fake quants and leaves them: the int8 model does not run.
+    """
+    paths = [path for path in paths if path not in mapping.module_name_qconfigs]
+    if paths:
+        mapping = copy.copy(mapping)
+        mapping.module_name_qconfigs = mapping.module_name_qconfigs.copy()
+        for path in paths:
+            mapping.set_module_name(path, None)
+    return mapping
 
 
 def _described(
