@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -45,6 +46,8 @@ def check_model(model: Any) -> nn.Module:
         raise NotAModuleError(
             f"{model.__name__} is a class, not a model.", remedy=f"Pass {model.__name__}(…)."
         )
+    if isinstance(model, Mapping) and model and all(isinstance(key, str) for key in model):
+        raise _state_dict_error(model)
     if not isinstance(model, nn.Module):
         raise NotAModuleError(
             f"the model is a {type(model).__name__}, not a torch.nn.Module.",
@@ -62,6 +65,27 @@ def check_model(model: Any) -> nn.Module:
     _check_float(model)
     _check_tensors(model)
     return model
+
+
+def _state_dict_error(state: Mapping[str, Any]) -> NotAModuleError:
+    """What helps somebody who has weights and passes them in the model's place."""
+    prefix = ""
+    while all(key[len(prefix) :].startswith(("module.", "_orig_mod.")) for key in state):
+        first = next(iter(state))[len(prefix) :]
+        prefix += first.partition(".")[0] + "."
+    if not prefix:
+        return NotAModuleError(
+            f"the model is a {type(state).__name__} of tensors by name, not a torch.nn.Module.",
+            remedy="Build the module and call model.load_state_dict(state); pass the module.",
+        )
+    strip = f"{{name.removeprefix({prefix!r}): t for name, t in state.items()}}"
+    return NotAModuleError(
+        f"the model is a {type(state).__name__} of tensors by name, not a torch.nn.Module.",
+        why=f"All its names begin with {prefix!r}: it was saved from a model inside DataParallel, "
+        "DistributedDataParallel ('module.') or torch.compile ('_orig_mod.').",
+        remedy=f"Build the module, and load it without the prefix: `model.load_state_dict({strip})`"
+        "; then pass the module.",
+    )
 
 
 def _check_float(model: nn.Module) -> None:

@@ -13,6 +13,7 @@ from torch.ao.nn.quantized import FloatFunctional
 from torch.ao.quantization import DeQuantStub, FakeQuantizeBase, QuantStub
 
 import qatexplorer as qx
+from qatexplorer.data import call_model
 
 FLOWS = ("eager", "fx")
 
@@ -44,8 +45,8 @@ def to_int8(session: qx.Session) -> Any:
     inputs = session.options.example_inputs
     prepared = session._bench.work
     with torch.no_grad():
-        wanted = _tensors(qx.data.call_model(prepared.eval(), inputs))
-        found = _tensors(qx.data.call_model(session.int8, inputs))
+        wanted = _tensors(call_model(prepared.eval(), inputs))
+        found = _tensors(call_model(session.int8, inputs))
     assert len(wanted) == len(found) > 0
     for a, b in zip(wanted, found, strict=True):
         assert not b.is_quantized
