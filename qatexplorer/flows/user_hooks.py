@@ -1,7 +1,7 @@
 """The user's hooks through the stages: which of them still run.
 
 Fusing keeps the pre-hooks of the first and the hooks of the last module of a group, swapping drops
-backward hooks, and a traced graph calls no hook of a layer. None of that raises by itself.
+backward hooks, and a traced graph calls no hook of a block. None of that raises by itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from qatexplorer.data import call_model, cloned
 from qatexplorer.errors import StageError
@@ -101,25 +101,25 @@ def running_hooks(model: nn.Module, inputs: Any) -> frozenset[HookPlace]:
     )
 
 
-def hooks_needed(
-    error: Exception, model: nn.Module, known: frozenset[HookPlace], stage: str
-) -> StageError:
+def hooks_needed(error: Exception, model: nn.Module, known: frozenset[HookPlace]) -> StageError:
     """The error for a forward that raises once a stage has silenced hooks (``known`` ran)."""
+    traced = isinstance(model, fx.GraphModule)
     silent = known - frozenset(hook.place for *_, hook in hooks_in(model) if hook.calls)
     first = (str(error).strip().splitlines() or [""])[0]
     return StageError(
         f"{type(error).__name__}: {first}",
         where=min((place.path for place in silent), default=""),
-        why=f"Hooks that do not run any more: {listed(silent)}. {WHY[stage == 'trace']}",
-        remedy=WAYS_OUT[stage == "trace"],
+        why=f"Hooks that do not run any more: {listed(silent)}. {WHY[traced]}",
+        remedy=WAYS_OUT[traced],
     )
 
 
-def silent_note(silent: frozenset[HookPlace], stage: str) -> str:
-    """What to say of hooks that have run up to the stage before."""
+def silent_note(silent: frozenset[HookPlace], model: nn.Module, stage: str) -> str:
+    """What to say of hooks that have run up to the stage before; ``model`` is at ``stage``."""
+    traced = isinstance(model, fx.GraphModule)
     return (
         f"Hooks of yours that ran in a forward up to here and do not since {stage!r}: "
-        f"{listed(silent)}. {WHY[stage == 'trace']} {WAYS_OUT[stage == 'trace']}"
+        f"{listed(silent)}. {WHY[traced]} {WAYS_OUT[traced]}"
     )
 
 
@@ -132,11 +132,11 @@ def listed(places: frozenset[HookPlace]) -> str:
 WHY = {
     False: "Fusing and swapping keep the pre-hooks of the first and the forward hooks of the last "
     "module of a group.",
-    True: "Layers become nodes of a graph, which calls no hooks.",
+    True: "Tracing writes down the calls of layers without their hooks. The graph has no calls of "
+    "blocks and of the model itself, and layers that are fused lose theirs.",
 }
 WAYS_OUT = {
     False: "Register it on the last module of the fused group or on the block around it, leave "
     "that group out of fusion=[…], or return the value from forward.",
-    True: "The graph calls no hook of a layer that it holds: return the value from forward, or "
-    "use flow='eager'.",
+    True: "Return the value from forward, or use flow='eager'.",
 }

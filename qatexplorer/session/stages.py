@@ -301,9 +301,9 @@ class StageWalk:
         except StageError:
             raise
         except Exception as error:
-            raise hooks_needed(error, model, self._running_hooks, stage) from error
+            raise hooks_needed(error, model, self._running_hooks) from error
         silent, self._running_hooks = self._running_hooks - now, now
-        return (silent_note(silent, stage),) if silent else ()
+        return (silent_note(silent, model, stage),) if silent else ()
 
     def _forget_converted(self) -> None:
         """The prepared model is about to change: what was converted from it is no longer true."""
