@@ -101,26 +101,41 @@ def running_hooks(model: nn.Module, inputs: Any) -> frozenset[HookPlace]:
     )
 
 
-def hooks_needed(error: Exception, model: nn.Module, known: frozenset[HookPlace]) -> StageError:
-    """The error for a forward that raises once a stage has silenced hooks (``known`` ran)."""
-    traced = isinstance(model, fx.GraphModule)
-    silent = known - frozenset(hook.place for *_, hook in hooks_in(model) if hook.calls)
-    first = (str(error).strip().splitlines() or [""])[0]
-    return StageError(
-        f"{type(error).__name__}: {first}",
-        where=min((place.path for place in silent), default=""),
-        why=f"Hooks that do not run any more: {listed(silent)}. {WHY[traced]}",
-        remedy=WAYS_OUT[traced],
-    )
+class HookFollower:
+    """Follows a model through its stages, and says which hooks each of them has silenced."""
 
+    def __init__(self, model: nn.Module, inputs: Any) -> None:
+        self._inputs = inputs
+        self._running = running_hooks(model, inputs)
 
-def silent_note(silent: frozenset[HookPlace], model: nn.Module, stage: str) -> str:
-    """What to say of hooks that have run up to the stage before; ``model`` is at ``stage``."""
-    traced = isinstance(model, fx.GraphModule)
-    return (
-        f"Hooks of yours that ran in a forward up to here and do not since {stage!r}: "
-        f"{listed(silent)}. {WHY[traced]} {WAYS_OUT[traced]}"
-    )
+    def silenced_by(self, stage: str, model: nn.Module) -> tuple[str, ...]:
+        """A note on hooks that have run up to the stage before, none if all of them run at
+        ``stage``. Raises StageError, naming them, if the model does not run without them."""
+        if not self._running:
+            return ()
+        traced = isinstance(model, fx.GraphModule)
+        try:
+            now = running_hooks(model, self._inputs)
+        except StageError:
+            raise
+        except Exception as error:
+            called = frozenset(hook.place for *_, hook in hooks_in(model) if hook.calls)
+            silent = self._running - called
+            first = (str(error).strip().splitlines() or [""])[0]
+            raise StageError(
+                f"{type(error).__name__}: {first}",
+                where=min((place.path for place in silent), default=None),
+                why=f"Hooks that do not run any more: {listed(silent)}. {WHY[traced]}",
+                remedy=WAYS_OUT[traced],
+            ) from error
+        silent, self._running = self._running - now, now
+        if not silent:
+            return ()
+        note = (
+            f"Hooks of yours that ran in a forward up to here and do not since {stage!r}: "
+            f"{listed(silent)}. {WHY[traced]} {WAYS_OUT[traced]}"
+        )
+        return (note,)
 
 
 def listed(places: frozenset[HookPlace]) -> str:

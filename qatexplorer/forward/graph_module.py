@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from qatexplorer.data import as_args
+from qatexplorer.data import as_args, device_of, on_device
 from qatexplorer.explain.usercode import is_user_file
 from qatexplorer.forward.leaves import is_quantizer
 from qatexplorer.forward.preserve import preserved_state
@@ -94,7 +94,7 @@ def shapes_of(module: fx.GraphModule, inputs: Any) -> dict[str, Info]:
     run = _ShapeRun(module)
     try:
         with preserved_state(module), torch.no_grad():
-            run.run(*positional_inputs(module, inputs))
+            run.run(*positional_inputs(module, on_device(inputs, device_of(module))))
     except Exception as error:
         source = source_of(run.at) if run.at is not None else ""
         first = (str(error).strip().splitlines() or [""])[0]

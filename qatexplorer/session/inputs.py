@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.ao.quantization import default_fused_act_fake_quant
 from torch.nn.parameter import is_lazy
 
 from qatexplorer.data import Data
@@ -142,12 +143,30 @@ def _check_device(device: torch.device, path: str) -> None:
             where=path,
             remedy="Build the model on the CPU, or model.to_empty(device='cpu') and load weights.",
         )
+    if device.type not in ("cpu", "cuda"):
+        try:  # whether its kernels are there is asked of torch
+            _fake_quantize_on(device)
+        except Exception as error:
+            raise DeviceError(
+                f"parameters are on {device}, where torch's fake quants do not run.",
+                where=path,
+                why=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
+                remedy="Call model.cpu() before you hand it over, and train on the CPU or CUDA.",
+            ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise DeviceError(
             f"parameters are on {device}, and this machine has no usable GPU.",
             where=path,
             remedy="Call model.cpu() before you hand it over.",
         )
+
+
+def _fake_quantize_on(device: torch.device) -> None:
+    """One forward and backward of the fake quant of torch's default qconfigs. Raises what it
+    raises."""
+    fake_quant = default_fused_act_fake_quant().to(device)
+    value = torch.linspace(-1, 1, 8, device=device, requires_grad=True)
+    fake_quant(value).sum().backward()
 
 
 def copy_model(model: nn.Module) -> OwnCopy:

@@ -30,6 +30,7 @@ from qatexplorer.flows.base import (
     FlowOptions,
     StageResult,
     copy_sharing_parameters,
+    moved_to_cpu,
     own_parameters,
 )
 from qatexplorer.flows.copying import copied
@@ -139,6 +140,7 @@ class Workbench:
         Raises ConvertError if torch's convert raises, Int8RunError if the result does not run.
         """
         stage = stage or self.flow.int8_stage
+        candidate = moved_to_cpu(candidate)  # torch's int8 kernels run there
         engine = self.options.qconfig.backend
         with _quietly() as said, preserved_rng():
             with quantized_engine(engine):

@@ -28,7 +28,7 @@ from qatexplorer.flows.own_copy import in_plain_names, in_plain_names_of
 from qatexplorer.flows.qconfig import resolve_qconfig
 from qatexplorer.flows.settings import changed_options
 from qatexplorer.flows.stubs import has_stubs
-from qatexplorer.flows.user_hooks import hooks_needed, running_hooks, silent_note
+from qatexplorer.flows.user_hooks import HookFollower
 from qatexplorer.forward.probe import Probe, calls_in_graph, probe
 from qatexplorer.session.assess import Assessor
 from qatexplorer.session.inputs import check_model, copy_model, example_inputs_from, graph_of
@@ -114,7 +114,7 @@ class StageWalk:
         self._probe: Probe | None = None
         self._origin: Any = None
         self._trained = False
-        self._running_hooks = running_hooks(self._bench.work, self.options.example_inputs)
+        self._hooks = HookFollower(self._bench.work, self.options.example_inputs)
         self._assessor = Assessor(self._bench, self.data, self.metric)
         notes = self._copy_notes
         notes += () if self._bench.base.training else (_EVAL_NOTE,)
@@ -270,7 +270,9 @@ class StageWalk:
         if stage == self.flow.train_stage and self._bench.untouched and not built.warnings:
             self._ahead[stage] = replace(before, stage=stage, notes=result.notes)
             return
-        notes = (*result.notes, *self._silent_hooks(stage, model))
+        converted = stage in self.flow.converted_stages
+        silent = () if converted else self._hooks.silenced_by(stage, model)
+        notes = (*result.notes, *silent)
         graph = before.graph if result.graph is None else result.graph
         if result.moved:
             graph = result.graph or take_graph(model, self.options.example_inputs)
@@ -279,7 +281,6 @@ class StageWalk:
             self._probe = probe(model, self.options.example_inputs)
         elif self.stages.index(stage) < self.stages.index(self.flow.prepared_stage):
             self._probe = calls_in_graph(model, graph) if graph is not None else None
-        converted = stage in self.flow.converted_stages
         if converted and not self.observed:
             notes = (*notes, _NEVER_OBSERVED)
         self._ahead[stage] = self._snapshot_of(
@@ -291,19 +292,6 @@ class StageWalk:
             notes,
             result.placed,
         )
-
-    def _silent_hooks(self, stage: str, model: nn.Module) -> tuple[str, ...]:
-        """A note on hooks of the user's that this stage has silenced."""
-        if not self._running_hooks or stage in self.flow.converted_stages:
-            return ()
-        try:
-            now = running_hooks(model, self.options.example_inputs)
-        except StageError:
-            raise
-        except Exception as error:
-            raise hooks_needed(error, model, self._running_hooks) from error
-        silent, self._running_hooks = self._running_hooks - now, now
-        return (silent_note(silent, model, stage),) if silent else ()
 
     def _forget_converted(self) -> None:
         """The prepared model is about to change: what was converted from it is no longer true."""
