@@ -57,7 +57,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "two-devices",
-        r"Expected all tensors to be on the same device|found at least two devices",
+        r"Expected all tensors to be on the same device|found at least two devices"
+        r"|is not on the expected device",
         "{here} computes with tensors on two devices. Inputs and targets are moved to the model's "
         "device, and the model to the CPU to convert it; a tensor that is a plain attribute, "
         "or is made with a fixed device= in forward, stays where it is.",
