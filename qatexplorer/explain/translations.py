@@ -56,6 +56,15 @@ RULES: tuple[Rule, ...] = (
         "Convert and run a copy on the CPU: copy.deepcopy(model).cpu().eval(), inputs.cpu().",
     ),
     Rule(
+        "two-devices",
+        r"Expected all tensors to be on the same device|found at least two devices"
+        r"|is not on the expected device",
+        "{here} computes with tensors on two devices. Inputs and targets are moved to the model's "
+        "device, and the model to the CPU to convert it; a tensor that is a plain attribute, "
+        "or is made with a fixed device= in forward, stays where it is.",
+        "Register it with register_buffer('name', tensor), or make it with device=x.device.",
+    ),
+    Rule(
         "float-into-int8",
         r"Could not run 'quantized::(?P<op>[\w.]+)' with arguments from the 'CPU' backend",
         "The int8 layer at {here} got a float tensor: no QuantStub quantizes its input.",

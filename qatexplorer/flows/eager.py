@@ -96,7 +96,8 @@ class EagerFlow(Flow):
         # As attributes, not as torch's qconfig_dict: that is how a user calls prepare_qat.
         options.qconfig.assign(model)
         propagate_qconfig_(model, prepare_custom_config_dict=options.custom.for_eager())
-        return add_stubs(model, options.stubs, self._mapping(options), options.graph)
+        mapping, inputs = self._mapping(options), options.example_inputs
+        return add_stubs(model, options.stubs, mapping, inputs, options.graph)
 
     def _swap(self, model: nn.Module, options: FlowOptions) -> StageResult:
         convert(

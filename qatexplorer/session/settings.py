@@ -7,6 +7,7 @@ from typing import Any
 from qatexplorer.flows import get_flow
 from qatexplorer.flows.base import StubMode
 from qatexplorer.flows.fusion import FusionRuns
+from qatexplorer.flows.own_copy import in_plain_names_of
 from qatexplorer.flows.settings import changed_options
 from qatexplorer.session.assess import Preflight, StubOption
 from qatexplorer.session.stages import StageWalk
@@ -53,6 +54,7 @@ class Configured(StageWalk):
                 **custom,
             }
             given = {k: v for k, v in given.items() if v is not (... if k == "qconfig" else None)}
+            given = in_plain_names_of(given, self._names)
             options = changed_options(self._bench.base, self.options, given)
             before = self.snapshot
             self.flow = flow_now

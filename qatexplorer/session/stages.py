@@ -24,9 +24,11 @@ from qatexplorer.evaluate.metric import Metric
 from qatexplorer.explain.blame import release_frames
 from qatexplorer.flows import get_flow
 from qatexplorer.flows.base import FlowOptions, StubMode
+from qatexplorer.flows.own_copy import in_plain_names, in_plain_names_of
 from qatexplorer.flows.qconfig import resolve_qconfig
 from qatexplorer.flows.settings import changed_options
 from qatexplorer.flows.stubs import has_stubs
+from qatexplorer.flows.user_hooks import HookFollower
 from qatexplorer.forward.probe import Probe, calls_in_graph, probe
 from qatexplorer.session.assess import Assessor
 from qatexplorer.session.inputs import check_model, copy_model, example_inputs_from, graph_of
@@ -78,8 +80,9 @@ class StageWalk:
         self.flow = get_flow(flow)
         self.data: Data | None = as_data(data)
         self.loss, self.metric = loss, metric
-        plan = resolve_qconfig(qconfig, engine)
-        base = copy_model(check_model(model))
+        own = copy_model(check_model(model))
+        base, self._names, self._copy_notes = own.model, own.names, own.notes
+        plan = resolve_qconfig(in_plain_names(qconfig, self._names), engine)
         inputs = example_inputs_from(example_inputs, self.data)
         graph = graph_of(base, inputs)
         self.has_stubs = has_stubs(base)
@@ -93,6 +96,7 @@ class StageWalk:
             "convert_custom_config": convert_custom_config,
             "backend_config": backend_config,
         }
+        settings = in_plain_names_of(settings, self._names)
         self._bench = Workbench(base, self.flow, changed_options(base, options, settings))
         self._lock = threading.RLock()
         self._run: TrainingRun | None = None
@@ -110,8 +114,10 @@ class StageWalk:
         self._probe: Probe | None = None
         self._origin: Any = None
         self._trained = False
+        self._hooks = HookFollower(self._bench.work, self.options.example_inputs)
         self._assessor = Assessor(self._bench, self.data, self.metric)
-        notes = () if self._bench.base.training else (_EVAL_NOTE,)
+        notes = self._copy_notes
+        notes += () if self._bench.base.training else (_EVAL_NOTE,)
         self._snapshots[first] = take_snapshot(
             self._bench.work,
             flow=self.flow.name,
@@ -264,6 +270,9 @@ class StageWalk:
         if stage == self.flow.train_stage and self._bench.untouched and not built.warnings:
             self._ahead[stage] = replace(before, stage=stage, notes=result.notes)
             return
+        converted = stage in self.flow.converted_stages
+        silent = () if converted else self._hooks.silenced_by(stage, model)
+        notes = (*result.notes, *silent)
         graph = before.graph if result.graph is None else result.graph
         if result.moved:
             graph = result.graph or take_graph(model, self.options.example_inputs)
@@ -272,8 +281,6 @@ class StageWalk:
             self._probe = probe(model, self.options.example_inputs)
         elif self.stages.index(stage) < self.stages.index(self.flow.prepared_stage):
             self._probe = calls_in_graph(model, graph) if graph is not None else None
-        converted = stage in self.flow.converted_stages
-        notes = result.notes
         if converted and not self.observed:
             notes = (*notes, _NEVER_OBSERVED)
         self._ahead[stage] = self._snapshot_of(
