@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 
 from torch import fx, nn
 
+from qatexplorer.forward.recording import Call, Recording
 from qatexplorer.ledger.places import place_of_call
-from qatexplorer.ledger.recording import Call, Recording
 from qatexplorer.ledger.records import Redundancy, TensorPlace
 
 _MOVING = frozenset(

@@ -12,10 +12,9 @@ from torch.ao.quantization import convert, get_default_qat_qconfig
 
 import qatexplorer as qx
 from qatexplorer.errors import QatExplorerError
-
-from .fx_reference import compare_fx, steps_on
-from .reference import assert_same_state, engine, main_tensor, one_call
-from .torchs_models import OTHER_INPUTS, SIMPLE, TorchsModel, torchs_module
+from tests.against_torch.fx_reference import compare_fx, steps_on
+from tests.against_torch.reference import assert_same_state, engine, main_tensor, one_call
+from tests.against_torch.torchs_models import OTHER_INPUTS, SIMPLE, TorchsModel, torchs_module
 
 BACKEND = "onednn"
 FX_REFUSES = ("ModelForConvTransposeBNFusion",)

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.ao.quantization import get_default_qat_qconfig
 
-from ..models import declare_torchvision_operators
+from tests.support.models import declare_torchvision_operators
 
 ENGINE = "fbgemm"
 VECTOR, IMAGE, SEQUENCE = (4, 5), (2, 3, 10, 10), (5, 2, 2)
