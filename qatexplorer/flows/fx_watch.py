@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import fx, nn
 
+from qatexplorer._tested import TESTED
 from qatexplorer.errors import UnsupportedTorchError
 from qatexplorer.forward.leaves import is_quantizer
 from qatexplorer.forward.trace import TRACE_LOCK
@@ -126,8 +127,8 @@ def _moved(what: str) -> UnsupportedTorchError:
         f"torch {torch.__version__} has no {what}.",
         why="The FX flow watches torch's own functions while they run, and this one has moved or "
         "changed in this release.",
-        remedy="Use the release of torch that this version of qatexplorer is made for (see its "
-        "requirements), or the eager flow.",
+        remedy="Use the eager flow, or a release of torch that this version of qatexplorer is "
+        f"tested on: {', '.join(TESTED)}.",
     )
 
 
