@@ -101,7 +101,7 @@ def watching(functions: Sequence[Watched], tell: Callable[[Call], None]) -> Iter
             for watched, (module, original) in zip(functions, found, strict=True):
                 put_back.append((module, watched.name, original))
                 setattr(module, watched.name, _telling(watched.name, original, tell, thread))
-            with _tracing_one_thread():
+            with _tracing_one_thread(), _tracing_with_lines():
                 yield
         finally:
             for module, name, original in reversed(put_back):
@@ -187,6 +187,21 @@ def _tracing_one_thread() -> Iterator[None]:
             delattr(tracer, name)
             if name in own:
                 setattr(tracer, name, own[name])
+
+
+@contextmanager
+def _tracing_with_lines() -> Iterator[None]:
+    """Every traced node keeps the lines that made it, also for a user who has turned that off
+    (torch 2.12 and newer): where a node belongs is read from them."""
+    config, setting = getattr(fx, "config", None), "do_not_emit_stack_traces"
+    before = getattr(config, setting, False)
+    if before:
+        setattr(config, setting, False)
+    try:
+        yield
+    finally:
+        if before:
+            setattr(config, setting, before)
 
 
 # -- prepare_qat_fx ------------------------------------------------------------------------------
