@@ -171,3 +171,7 @@ class BusyError(QatExplorerError):
 
 class UnsupportedTorchError(QatExplorerError):
     """An internal of torch that is watched has moved in this release."""
+
+
+class UntestedTorchWarning(UserWarning):
+    """The running release of torch is none of those that this version is tested on."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from torch import nn
 from torch.ao.quantization import FakeQuantizeBase
 
+from qatexplorer._tested import warn_if_untested
 from qatexplorer.data import Data, as_data
 from qatexplorer.errors import (
     BusyError,
@@ -76,6 +77,7 @@ class StageWalk:
         convert_custom_config: Any = None,
         backend_config: Any = None,
     ) -> None:
+        warn_if_untested()
         self.signal: Signal[SessionEvent] = Signal()
         self.flow = get_flow(flow)
         self.data: Data | None = as_data(data)
