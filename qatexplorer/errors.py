@@ -171,3 +171,11 @@ class BusyError(QatExplorerError):
 
 class UnsupportedTorchError(QatExplorerError):
     """An internal of torch that is watched has moved in this release."""
+
+
+class QatExplorerWarning(UserWarning):
+    """Base of all warnings given on purpose."""
+
+
+class EngineWarning(QatExplorerWarning):
+    """The int8 engine in use computes something else on this CPU than the fake quants simulate."""
