@@ -79,8 +79,10 @@ class EngineProbe:
 
     def error_at(self, codes: int) -> float | None:
         """Largest error in steps for activation codes up to ``codes``, None if it did not run."""
+        if self.error:
+            return None
         errors = self.full if codes > HALF_CODES else self.half
-        return max(errors.values(), default=None)
+        return max(errors.values())
 
     def holds(self, codes: int) -> bool:
         """Whether sums are right for activation codes up to ``codes``."""

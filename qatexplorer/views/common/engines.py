@@ -53,7 +53,7 @@ def _row(probe: EngineProbe, current: bool) -> Html:
 
 def _error(probe: EngineProbe, codes: int) -> str:
     error = probe.error_at(codes)
-    if error is None or probe.error:
+    if error is None:
         return "–"
     return "right" if probe.holds(codes) else f"up to {error:.0f} of 127 steps off"
 
