@@ -173,6 +173,10 @@ class UnsupportedTorchError(QatExplorerError):
     """An internal of torch that is watched has moved in this release."""
 
 
+class UntestedTorchWarning(UserWarning):
+    """The running release of torch is none of those that this version is tested on."""
+
+
 class QatExplorerWarning(UserWarning):
     """Base of all warnings given on purpose."""
 
