@@ -173,5 +173,13 @@ class UnsupportedTorchError(QatExplorerError):
     """An internal of torch that is watched has moved in this release."""
 
 
-class UntestedTorchWarning(UserWarning):
+class QatExplorerWarning(UserWarning):
+    """Base of all warnings given on purpose."""
+
+
+class UntestedTorchWarning(QatExplorerWarning):
     """The running release of torch is none of those that this version is tested on."""
+
+
+class EngineWarning(QatExplorerWarning):
+    """The int8 engine in use computes something else on this CPU than the fake quants simulate."""

@@ -234,7 +234,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "qint8-activation",
-        r"Expected input data type QUInt8 but got QInt8|data type of input should be QUint8",
+        r"Expected (?:input|activation) data type QUInt8 but got QInt8"
+        r"|data type of input should be QUint8",
         "Activations are quantized to qint8; torch's eager int8 layers take quint8 only.",
         "Use quint8 for activations (0..255) in the qconfig; weights stay qint8.",
     ),

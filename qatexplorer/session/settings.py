@@ -10,7 +10,7 @@ from qatexplorer.flows.fusion import FusionRuns
 from qatexplorer.flows.own_copy import in_plain_names_of
 from qatexplorer.flows.settings import changed_options
 from qatexplorer.session.assess import Preflight, StubOption
-from qatexplorer.session.stages import StageWalk
+from qatexplorer.session.stages import StageWalk, warn_of_engine
 from qatexplorer.snapshot.records import Snapshot
 
 
@@ -62,6 +62,8 @@ class Configured(StageWalk):
             self._start_over()
         self._emit("config")
         self._show(before)
+        if "qconfig" in given or "engine" in given:
+            warn_of_engine(options)
         return self.snapshot
 
     @property

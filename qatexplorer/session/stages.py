@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -16,6 +17,7 @@ from qatexplorer._tested import warn_if_untested
 from qatexplorer.data import Data, as_data
 from qatexplorer.errors import (
     BusyError,
+    EngineWarning,
     EvalModeError,
     QatExplorerError,
     StageError,
@@ -104,6 +106,7 @@ class StageWalk:
         self._run: TrainingRun | None = None
         self._selection = ""
         self._start_over()
+        warn_of_engine(self.options)
 
     def _start_over(self) -> None:
         first = self.flow.stage_names[0]
@@ -285,6 +288,9 @@ class StageWalk:
             self._probe = calls_in_graph(model, graph) if graph is not None else None
         if converted and not self.observed:
             notes = (*notes, _NEVER_OBSERVED)
+        if stage == self.flow.int8_stage and self.options.qconfig.concern is not None:
+            notes = (*notes, str(self.options.qconfig.concern))
+            warn_of_engine(self.options)
         self._ahead[stage] = self._snapshot_of(
             model,
             stage,
@@ -387,6 +393,13 @@ class StageWalk:
 
     def _emit(self, kind: EventKind, detail: Any = None) -> None:
         self.signal.emit(SessionEvent(kind, detail))
+
+
+def warn_of_engine(options: FlowOptions) -> None:
+    """Warn, at the line that called the caller, of an engine that computes wrong on this CPU."""
+    concern = options.qconfig.concern
+    if concern is not None and concern.kind != "clamps":
+        warnings.warn(EngineWarning(str(concern)), stacklevel=3)
 
 
 _EVAL_NOTE = (
