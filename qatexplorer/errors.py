@@ -93,6 +93,10 @@ class QConfigError(InputError, ValueError):
     """The qconfig cannot be understood, or names a module or type the model lacks."""
 
 
+class PostTrainingQConfigWarning(UserWarning):
+    """A qconfig has observers where fake quants belong: training there simulates nothing."""
+
+
 class FusionError(InputError, ValueError):
     """A list of modules cannot be fused."""
 

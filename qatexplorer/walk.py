@@ -25,6 +25,7 @@ from qatexplorer.errors import (
 )
 from qatexplorer.flows import get_flow
 from qatexplorer.flows.base import FlowOptions, StubMode
+from qatexplorer.flows.own_qconfig import take_own_qconfigs, warn_of_post_training
 from qatexplorer.flows.qconfig import resolve_qconfig
 from qatexplorer.flows.settings import changed_options
 from qatexplorer.flows.stubs import has_stubs
@@ -80,11 +81,14 @@ class StageWalk:
         self.loss, self.metric = loss, metric
         plan = resolve_qconfig(qconfig, engine)
         base = copy_model(check_model(model))
+        own = take_own_qconfigs(base)
         inputs = example_inputs_from(example_inputs, self.data)
         graph = graph_of(base, inputs)
         self.has_stubs = has_stubs(base)
-        options = FlowOptions(plan, inputs, graph=graph)
+        options = FlowOptions(plan, inputs, graph=graph, own_qconfigs=own)
         settings = {
+            "qconfig": qconfig,
+            "engine": engine,
             "qat_mapping": qat_mapping,
             "stubs": stubs,
             "fusion": "auto" if fusion is None else fusion,
@@ -98,6 +102,7 @@ class StageWalk:
         self._run: TrainingRun | None = None
         self._selection = ""
         self._start_over()
+        warn_of_post_training(self.options.qconfig, stacklevel=3)
 
     def _start_over(self) -> None:
         first = self.flow.stage_names[0]
@@ -111,7 +116,8 @@ class StageWalk:
         self._origin: Any = None
         self._trained = False
         self._assessor = Assessor(self._bench, self.data, self.metric)
-        notes = () if self._bench.base.training else (_EVAL_NOTE,)
+        plan = self.options.qconfig
+        notes = (*plan.loud, *plan.notes, *(() if self._bench.base.training else (_EVAL_NOTE,)))
         self._snapshots[first] = take_snapshot(
             self._bench.work,
             flow=self.flow.name,
@@ -262,7 +268,8 @@ class StageWalk:
         before = self._before(stage)
         model, result = built.result.model, built.result
         if stage == self.flow.train_stage and self._bench.untouched and not built.warnings:
-            self._ahead[stage] = replace(before, stage=stage, notes=result.notes)
+            notes = (*self.options.qconfig.loud, *result.notes)
+            self._ahead[stage] = replace(before, stage=stage, notes=notes)
             return
         graph = before.graph if result.graph is None else result.graph
         if result.moved:
@@ -315,7 +322,7 @@ class StageWalk:
             probed=probed,
             placed=placed,
             warnings=warnings,
-            notes=notes,
+            notes=(*self.options.qconfig.loud, *notes),
             **extra,
         )
 

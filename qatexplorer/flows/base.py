@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from torch import nn
+from torch.ao.quantization import QConfig
 from torch.ao.quantization.backend_config import BackendConfig
 
 from qatexplorer.flows.custom import CustomConfig
@@ -42,6 +43,7 @@ class FlowOptions:
         graph: dataflow graph of the float model.
         custom: non-traceable modules, preserved attributes, custom modules.
         backend_config: what the FX flow knows of the backend's operators; None is torch's default.
+        own_qconfigs: the ``qconfig`` attributes that the user's model came with, by path.
     """
 
     qconfig: QConfigPlan
@@ -52,6 +54,7 @@ class FlowOptions:
     graph: Graph | None = None
     custom: CustomConfig = field(default_factory=CustomConfig)
     backend_config: BackendConfig | None = None
+    own_qconfigs: Mapping[str, QConfig | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

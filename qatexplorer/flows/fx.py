@@ -6,6 +6,7 @@ unchanged; :mod:`~qatexplorer.flows.fx_watch` tells when it passes from one to t
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,6 +19,7 @@ from qatexplorer.errors import QatExplorerError, QConfigError, TraceFailedError
 from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
 from qatexplorer.flows.fx_notes import log_placements, lowering_notes, prepare_notes
 from qatexplorer.flows.fx_watch import ConvertWatch, PrepareLog, PrepareWatch
+from qatexplorer.flows.own_qconfig import take_own_qconfigs
 from qatexplorer.snapshot.graph_module import (
     GraphRunError,
     Scopes,
@@ -216,7 +218,13 @@ def _mapping_or_error(
     model: nn.Module, options: FlowOptions
 ) -> tuple[QConfigMapping, QConfigError | None]:
     try:
-        return options.qconfig.as_mapping(model), None
+        mapping = options.qconfig.as_mapping(model)
+        set_in_the_walk = take_own_qconfigs(model)
+        if set_in_the_walk:
+            mapping = copy.deepcopy(mapping)
+        for path, qconfig in set_in_the_walk.items():
+            mapping.set_module_name(path, qconfig) if path else mapping.set_global(qconfig)
+        return mapping, None
     except QConfigError as error:
         return QConfigMapping(), error
 
