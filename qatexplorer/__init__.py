@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from qatexplorer import zoo
     from qatexplorer.data import Data
     from qatexplorer.ledger import Ledger, ledger_of
-    from qatexplorer.session import Session, SessionEvent
+    from qatexplorer.runs.opened import OpenedRun, list_runs, open_run
+    from qatexplorer.runs.records import TrainingConfig
+    from qatexplorer.session.session import Session, SessionEvent
     from qatexplorer.snapshot.diff import Diff, diff
     from qatexplorer.snapshot.records import FakeQuantSite, Graph, ModuleRecord, Snapshot
     from qatexplorer.telemetry.watching import Watch, watch
-    from qatexplorer.training.opened import OpenedRun, list_runs, open_run
-    from qatexplorer.training.records import TrainingConfig
     from qatexplorer.training.run import TrainingRun
     from qatexplorer.widgets.explorer import Explorer
 
@@ -64,17 +64,17 @@ _LAZY = {
     "Graph": "qatexplorer.snapshot.records",
     "Ledger": "qatexplorer.ledger",
     "ModuleRecord": "qatexplorer.snapshot.records",
-    "OpenedRun": "qatexplorer.training.opened",
-    "Session": "qatexplorer.session",
-    "SessionEvent": "qatexplorer.session",
+    "OpenedRun": "qatexplorer.runs.opened",
+    "Session": "qatexplorer.session.session",
+    "SessionEvent": "qatexplorer.session.session",
     "Snapshot": "qatexplorer.snapshot.records",
-    "TrainingConfig": "qatexplorer.training.records",
+    "TrainingConfig": "qatexplorer.runs.records",
     "TrainingRun": "qatexplorer.training.run",
     "Watch": "qatexplorer.telemetry.watching",
     "diff": "qatexplorer.snapshot.diff",
     "ledger_of": "qatexplorer.ledger",
-    "list_runs": "qatexplorer.training.opened",
-    "open_run": "qatexplorer.training.opened",
+    "list_runs": "qatexplorer.runs.opened",
+    "open_run": "qatexplorer.runs.opened",
     "watch": "qatexplorer.telemetry.watching",
 }
 
@@ -98,7 +98,7 @@ def running() -> tuple[Session, ...]:
 
     A training goes on when its page is closed: ``qx.explore(qx.running()[0])`` shows it again.
     """
-    from qatexplorer.registry import training
+    from qatexplorer.session.running import training
 
     return training()
 

@@ -14,8 +14,8 @@ from torch.ao.quantization.backend_config import BackendConfig
 
 from qatexplorer.flows.custom import CustomConfig
 from qatexplorer.flows.qconfig import QConfigPlan
-from qatexplorer.snapshot.capture import same_path
 from qatexplorer.snapshot.records import Graph, Placement
+from qatexplorer.snapshot.take import same_path
 
 StubMode = Literal["none", "model", "layers"]
 """Who quantizes the float input: the model's own stubs, one ``QuantWrapper`` around the whole

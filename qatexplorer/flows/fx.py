@@ -14,13 +14,13 @@ from torch import fx, nn
 from torch.ao.quantization import QConfigMapping
 from torch.ao.quantization.quantize_fx import convert_fx, convert_to_reference_fx, prepare_qat_fx
 
-from qatexplorer.deploy.blame import place_of
 from qatexplorer.errors import QatExplorerError, QConfigError, TraceFailedError
+from qatexplorer.explain.blame import place_of
 from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
 from qatexplorer.flows.fx_notes import log_placements, lowering_notes, prepare_notes
 from qatexplorer.flows.fx_watch import ConvertWatch, PrepareLog, PrepareWatch
 from qatexplorer.flows.own_qconfig import take_own_qconfigs
-from qatexplorer.snapshot.graph_module import (
+from qatexplorer.forward.graph_module import (
     GraphRunError,
     Scopes,
     graph_of_module,

@@ -20,8 +20,8 @@ import torch
 from torch import fx, nn
 
 from qatexplorer.errors import UnsupportedTorchError
-from qatexplorer.snapshot.leaves import is_quantizer
-from qatexplorer.snapshot.trace import TRACE_LOCK
+from qatexplorer.forward.leaves import is_quantizer
+from qatexplorer.forward.trace import TRACE_LOCK
 
 _API = "torch.ao.quantization.quantize_fx"
 _PREPARE = "torch.ao.quantization.fx.prepare"

@@ -26,9 +26,9 @@ from torch.ao.quantization.observer import (
 )
 from torch.ao.quantization.qconfig import qconfig_equals
 
-from qatexplorer.deploy.engine import available_engines, default_backend
 from qatexplorer.errors import PostTrainingQConfigWarning, QConfigError
 from qatexplorer.flows.qconfig import QConfigPlan, qat_qconfig
+from qatexplorer.quantizers.engine import available_engines, default_backend
 
 OwnQConfigs = Mapping[str, QConfig | None]
 """Module path -> the ``qconfig`` attribute that was found on that module."""

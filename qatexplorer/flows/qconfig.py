@@ -18,8 +18,8 @@ from torch.ao.quantization import (
 )
 from torch.ao.quantization import get_default_qat_qconfig as torch_qat_qconfig
 
-from qatexplorer.deploy.engine import check_engine, default_backend
 from qatexplorer.errors import QConfigError
+from qatexplorer.quantizers.engine import check_engine, default_backend
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import nn
 
-from qatexplorer.deploy.engine import check_engine
 from qatexplorer.flows.base import FlowOptions
 from qatexplorer.flows.custom import (
     CustomConfig,
@@ -20,6 +19,7 @@ from qatexplorer.flows.fusion import check_fusion, find_fusable
 from qatexplorer.flows.own_qconfig import settle
 from qatexplorer.flows.qconfig import resolve_qconfig
 from qatexplorer.flows.stubs import check_stub_mode
+from qatexplorer.quantizers.engine import check_engine
 
 CUSTOM = ("prepare_custom_config", "convert_custom_config", "non_traceable")
 

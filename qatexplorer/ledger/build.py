@@ -10,12 +10,12 @@ from typing import Any
 from torch import fx, nn
 
 from qatexplorer.errors import ExampleInputError, InputError, NotAModuleError, StageError
+from qatexplorer.forward.recording import Recording, record_forward
 from qatexplorer.ledger.coverage import Convert, Outcome, cover, outcome_of, torch_convert
 from qatexplorer.ledger.edges import edges_between
 from qatexplorer.ledger.floats import Situation, float_rows
 from qatexplorer.ledger.measure import drift_of, measure_step, measure_values
 from qatexplorer.ledger.reasons import Known
-from qatexplorer.ledger.recording import Recording, record_forward
 from qatexplorer.ledger.records import Coverage, FloatRow, Ledger, LedgerRow, Redundancy
 from qatexplorer.ledger.redundancy import Finding, find_redundancies
 from qatexplorer.ledger.rows import Origins, make_rows

@@ -11,14 +11,14 @@ import torch
 from torch import fx, nn
 
 from qatexplorer.data import call_model, cloned
-from qatexplorer.deploy.blame import place_of
-from qatexplorer.deploy.engine import quantized_engine
-from qatexplorer.deploy.translations import translate
+from qatexplorer.explain.blame import place_of
+from qatexplorer.explain.translations import translate
 from qatexplorer.flows.base import copy_sharing_parameters
-from qatexplorer.ledger.recording import Call, Recording, record_forward
+from qatexplorer.forward.preserve import preserved_rng
+from qatexplorer.forward.recording import Call, Recording, record_forward
 from qatexplorer.ledger.records import Coverage
 from qatexplorer.ledger.redundancy import KEEPING
-from qatexplorer.snapshot.preserve import preserved_rng
+from qatexplorer.quantizers.engine import quantized_engine
 
 _INT8 = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
 _NOT_INT8 = ("torch.ao.nn.quantized.reference.",)

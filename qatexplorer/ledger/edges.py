@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from qatexplorer.ledger.recording import Call, Recording
+from qatexplorer.forward.recording import Call, Recording
 from qatexplorer.ledger.redundancy import Finding
 from qatexplorer.snapshot.records import Graph, GraphNode
 

@@ -10,12 +10,12 @@ from typing import Any
 from torch import fx, nn
 from torch.ao.quantization import DeQuantStub, QuantStub
 
+from qatexplorer.forward.leaves import FUNCTIONAL_CLASSES, is_leaf_call, is_quantizer
+from qatexplorer.forward.recording import Call, Recording
 from qatexplorer.ledger.coverage import FOLLOWS, QUANTIZED_DTYPES, Outcome
 from qatexplorer.ledger.nodes import node_table
 from qatexplorer.ledger.reasons import Known, explain, qconfig_dtypes
-from qatexplorer.ledger.recording import Call, Recording
 from qatexplorer.ledger.records import FloatRow, Reason
-from qatexplorer.snapshot.leaves import FUNCTIONAL_CLASSES, is_leaf_call, is_quantizer
 from qatexplorer.snapshot.records import Graph
 
 _STUBS = (QuantStub, DeQuantStub, nn.Identity)

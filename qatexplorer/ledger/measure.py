@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from qatexplorer.data import call_model, cloned
+from qatexplorer.forward.preserve import preserved_state
+from qatexplorer.forward.sampling import show_once
+from qatexplorer.forward.trace import tensors_in
 from qatexplorer.ledger.records import RedundancyNumbers, StepCost
 from qatexplorer.ledger.redundancy import Finding
 from qatexplorer.ledger.scales import has_observed
-from qatexplorer.sampling import show_once
-from qatexplorer.snapshot.preserve import preserved_state
 from qatexplorer.snapshot.sites import find_quantizers
-from qatexplorer.snapshot.trace import tensors_in
 
 Calls = Sequence[tuple[str, int]]
 

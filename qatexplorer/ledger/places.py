@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qatexplorer.ledger.recording import Call, Recording
+from qatexplorer.forward.recording import Call, Recording
 from qatexplorer.ledger.records import TensorPlace
 
 

@@ -10,8 +10,8 @@ from torch.ao.quantization.quantization_mappings import (
     get_default_static_quant_module_mappings,
 )
 
+from qatexplorer.forward.leaves import is_leaf_call, is_quantizer
 from qatexplorer.ledger.records import Reason
-from qatexplorer.snapshot.leaves import is_leaf_call, is_quantizer
 
 FX_TEXTS: dict[Reason, tuple[str, str]] = {
     "type_not_in_mapping": (

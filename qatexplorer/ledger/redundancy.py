@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 
 from torch import fx, nn
 
+from qatexplorer.forward.recording import Call, Recording
 from qatexplorer.ledger.fixes import BOUNDING, Fix, fix_of_double, module_at, twice_in_a_sequence
 from qatexplorer.ledger.places import place_of_call
 from qatexplorer.ledger.reasons import Known
-from qatexplorer.ledger.recording import Call, Recording
 from qatexplorer.ledger.records import Redundancy, TensorPlace
 
 _MOVING = frozenset(

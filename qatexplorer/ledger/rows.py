@@ -10,8 +10,8 @@ import torch
 from torch import fx, nn
 from torch.ao.quantization import FakeQuantizeBase, QuantStub
 
+from qatexplorer.forward.recording import Call, Recording
 from qatexplorer.ledger.places import place_of_call
-from qatexplorer.ledger.recording import Call, Recording
 from qatexplorer.ledger.records import LedgerRow, TensorPlace
 from qatexplorer.ledger.scales import ScaleAccount, account, fresh_scales
 from qatexplorer.snapshot.sites import find_quantizers, observer_of

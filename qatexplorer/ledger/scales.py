@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.ao.quantization import FixedQParamsObserver
 
 from qatexplorer.data import call_model, cloned
-from qatexplorer.histograms import quant_range
+from qatexplorer.forward.histograms import quant_range
+from qatexplorer.forward.leaves import is_quantizer
+from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.ledger.records import Cause
-from qatexplorer.snapshot.leaves import is_quantizer
-from qatexplorer.snapshot.preserve import preserved_state
 from qatexplorer.snapshot.sites import observer_of
 
 _EQUAL = 1e-6  # float32 rounding of one division

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.ao.quantization import FakeQuantizeBase, QuantStub
 
-from qatexplorer.snapshot.leaves import is_quantizer
-from qatexplorer.snapshot.probe import Probe
+from qatexplorer.forward.leaves import is_quantizer
+from qatexplorer.forward.probe import Probe
 from qatexplorer.snapshot.records import FakeQuantSite, Mechanism, Placement, SiteKind
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qatexplorer.telemetry.folder import open_run
+from qatexplorer.telemetry.integrations.tensorboard import to_tensorboard
 from qatexplorer.telemetry.records import (
     METRICS,
     ChannelLook,
@@ -14,7 +15,6 @@ from qatexplorer.telemetry.records import (
     dkw_bound,
 )
 from qatexplorer.telemetry.store import Telemetry
-from qatexplorer.telemetry.tensorboard import to_tensorboard
 from qatexplorer.telemetry.watching import Watch, watch
 
 __all__ = [

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qatexplorer.histograms import MAX_BINS, bin_width
+from qatexplorer.forward.histograms import MAX_BINS, bin_width
 from qatexplorer.telemetry.host import on_device
 from qatexplorer.telemetry.oscillation import FlipTracker
 from qatexplorer.telemetry.probes import SCALE, ZERO_POINT, Probe

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qatexplorer.histograms import GridHistogram
+from qatexplorer.forward.histograms import GridHistogram
 from qatexplorer.telemetry import collect as c
 from qatexplorer.telemetry import probes as p
 from qatexplorer.telemetry.collect import Bins, RawLook

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from qatexplorer.errors import InputError
-from qatexplorer.histograms import GridHistogram
+from qatexplorer.forward.histograms import GridHistogram
 from qatexplorer.telemetry.collect import Bins
 from qatexplorer.telemetry.frames import Frame, grid_histogram_of
 from qatexplorer.telemetry.records import (

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.ao.quantization import FakeQuantizeBase
 
 from qatexplorer.errors import InputError, NotAModuleError
-from qatexplorer.histograms import quant_range
+from qatexplorer.forward.histograms import quant_range
 from qatexplorer.snapshot.sites import find_quantizers, observer_of
 from qatexplorer.telemetry.records import SiteInfo
 

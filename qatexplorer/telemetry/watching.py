@@ -146,13 +146,13 @@ class Watch:
 
     def transformers_callback(self) -> Any:
         """A ``transformers.TrainerCallback`` that steps and closes this watch."""
-        from qatexplorer.telemetry.adapters import transformers_callback
+        from qatexplorer.telemetry.integrations.trainers import transformers_callback
 
         return transformers_callback(self)
 
     def lightning_callback(self) -> Any:
         """A Lightning ``Callback`` that steps and closes this watch."""
-        from qatexplorer.telemetry.adapters import lightning_callback
+        from qatexplorer.telemetry.integrations.trainers import lightning_callback
 
         return lightning_callback(self)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from qatexplorer.training.records import RunState
+from qatexplorer.runs.records import RunState
 
 FINAL: tuple[RunState, ...] = ("stopped", "finished", "failed")
 IDLE_S = 0.5

@@ -12,9 +12,9 @@ from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from qatexplorer.data import call_model
-from qatexplorer.deploy.blame import place_of
-from qatexplorer.deploy.translations import translate
 from qatexplorer.errors import DivergedError, QatExplorerError, TrainingError
+from qatexplorer.explain.blame import place_of
+from qatexplorer.explain.translations import translate
 
 LOWER_LR = "Use a lower lr, or clip gradients in an optimizer of your own (optimizer=)."
 

@@ -13,19 +13,12 @@ from torch import Tensor
 from torch.nn import Module
 
 from qatexplorer.data import Data, call_model
-from qatexplorer.deploy.blame import release_frames
-from qatexplorer.deploy.evaluate import Metric, MetricValue, batch_size, evaluate
 from qatexplorer.errors import InputError, NoDataError, TrainingError
-from qatexplorer.telemetry.store import Telemetry
-from qatexplorer.training import diagnose
-from qatexplorer.training.batches import length, pair, skip
-from qatexplorer.training.checkpoint import Position
-from qatexplorer.training.codec import pack, unpack
-from qatexplorer.training.keeper import Keeper, Saved
-from qatexplorer.training.modes import BufferBackup, ModelBackup, all_finite
-from qatexplorer.training.objective import Loss, loss_of, trainable
-from qatexplorer.training.pace import Pace
-from qatexplorer.training.records import (
+from qatexplorer.evaluate.metric import Metric, MetricValue, batch_size, evaluate
+from qatexplorer.explain.blame import release_frames
+from qatexplorer.runs.checkpoint import Position
+from qatexplorer.runs.codec import pack, unpack
+from qatexplorer.runs.records import (
     EpochRecord,
     History,
     Marker,
@@ -33,6 +26,13 @@ from qatexplorer.training.records import (
     StepRecord,
     TrainingConfig,
 )
+from qatexplorer.runs.run_writer import Keeper, Saved
+from qatexplorer.telemetry.store import Telemetry
+from qatexplorer.training import diagnose
+from qatexplorer.training.batches import length, pair, skip
+from qatexplorer.training.modes import BufferBackup, ModelBackup, all_finite
+from qatexplorer.training.objective import Loss, loss_of, trainable
+from qatexplorer.training.pace import Pace
 from qatexplorer.training.rng import OwnRandomState
 from qatexplorer.training.schedules import Switches, announce
 from qatexplorer.training.state import Parts, Sums

@@ -17,17 +17,17 @@ import torch
 from torch.nn import Module
 
 from qatexplorer.data import as_data
-from qatexplorer.deploy.evaluate import Metric, MetricValue, metric_name
 from qatexplorer.errors import CheckpointError, NoDataError, NotAModuleError, TrainingError
+from qatexplorer.evaluate.metric import Metric, MetricValue, metric_name
+from qatexplorer.runs.folder import RunFolder
+from qatexplorer.runs.records import History, Progress, RunState, TrainingConfig
+from qatexplorer.runs.run_writer import Keeper, Saved, config_as_data
 from qatexplorer.signals import Signal
 from qatexplorer.telemetry.store import Telemetry
 from qatexplorer.training.control import FINAL, Control
-from qatexplorer.training.folder import RunFolder
-from qatexplorer.training.keeper import Keeper, Saved, config_as_data
 from qatexplorer.training.loop import Loop
 from qatexplorer.training.modes import restored_modes
 from qatexplorer.training.objective import Loss
-from qatexplorer.training.records import History, Progress, RunState, TrainingConfig
 
 log = logging.getLogger(__name__)
 

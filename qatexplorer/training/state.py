@@ -10,9 +10,9 @@ from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 
 from qatexplorer.errors import CheckpointError, InputError
-from qatexplorer.training.capture import check_model, load_model, save_model
-from qatexplorer.training.codec import pack, unpack
-from qatexplorer.training.config import TrainingConfig
+from qatexplorer.runs.codec import pack, unpack
+from qatexplorer.runs.config import TrainingConfig
+from qatexplorer.runs.model_state import check_model, load_model, save_model
 from qatexplorer.training.schedules import Average, Clip, LearningRate, make_optimizer
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 from torch.nn import Module
 
-from qatexplorer.histograms import MAX_BINS
+from qatexplorer.forward.histograms import MAX_BINS
+from qatexplorer.runs.records import MAX_CHANNELS, SiteSample
 from qatexplorer.telemetry.frames import Frame
 from qatexplorer.telemetry.records import METRIC_INDEX, StateChange
 from qatexplorer.telemetry.store import Telemetry
 from qatexplorer.telemetry.watching import Watch
 from qatexplorer.training.modes import fake_quants
-from qatexplorer.training.records import MAX_CHANNELS, SiteSample
 
 
 class Sampler:

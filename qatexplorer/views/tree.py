@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qatexplorer.snapshot.records import FakeQuantSite, ModuleRecord, Snapshot
-from qatexplorer.views.names import (
+from qatexplorer.views.common.names import (
     FUNCTIONALS,
     INSERTED_STAGES,
     KINDS,

@@ -8,7 +8,7 @@ import anywidget
 import ipywidgets as widgets
 import traitlets
 
-from qatexplorer.views.story import message_html
+from qatexplorer.views.common.story import message_html
 from qatexplorer.widgets.assets import css, read_static
 
 

@@ -13,11 +13,11 @@ import ipywidgets as widgets
 
 from qatexplorer import zoo
 from qatexplorer.errors import BusyError, EvalModeError, QatExplorerError
-from qatexplorer.inputs import describe_inputs
-from qatexplorer.session import Session, SessionEvent
-from qatexplorer.views.names import count
-from qatexplorer.views.options import header_html
-from qatexplorer.views.story import stage_entries, story_html
+from qatexplorer.session.inputs import describe_inputs
+from qatexplorer.session.session import Session, SessionEvent
+from qatexplorer.views.common.names import count
+from qatexplorer.views.common.options import header_html
+from qatexplorer.views.common.story import stage_entries, story_html
 from qatexplorer.widgets.bridge import Bridge, Job, Jobs
 from qatexplorer.widgets.controls import Html, Message, button, labelled, row
 from qatexplorer.widgets.ledger import LedgerPanel

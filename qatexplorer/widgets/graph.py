@@ -41,7 +41,7 @@ def graph_esm() -> str:
 class GraphWidget(anywidget.AnyWidget):
     """Layered picture of a model's dataflow, grouped by module, with its fake quants.
 
-    It computes nothing: ``scene`` comes from :func:`qatexplorer.views.scene.build_scene`.
+    It computes nothing: ``scene`` comes from :func:`qatexplorer.views.graph.scene.build_scene`.
 
     Traits, all synchronized with the page:
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from qatexplorer.answers import Answer, answers
 from qatexplorer.errors import QatExplorerError
+from qatexplorer.ledger.answers import Answer, answers
 from qatexplorer.ledger.records import Ledger
-from qatexplorer.ledger.two_flows import compare_flows
-from qatexplorer.session import Session, SessionEvent
-from qatexplorer.views import ledger as views
-from qatexplorer.views import side_by_side
-from qatexplorer.views.story import message_html
+from qatexplorer.session.session import Session, SessionEvent
+from qatexplorer.session.two_flows import compare_flows
+from qatexplorer.views.common.story import message_html
+from qatexplorer.views.ledger import side_by_side
+from qatexplorer.views.ledger import tables as views
 from qatexplorer.widgets.assets import css
 from qatexplorer.widgets.bridge import Bridge, Job, Jobs
 from qatexplorer.widgets.controls import Html, Message, button, row

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
-from qatexplorer.session import Session
-from qatexplorer.views.telemetry import histograms_figure, oscillation_figure, scales_figure
-from qatexplorer.views.telemetry_sites import ORDERS, sites_html, summary_words
+from qatexplorer.session.session import Session
+from qatexplorer.views.training.sites import ORDERS, sites_html, summary_words
+from qatexplorer.views.training.telemetry import (
+    histograms_figure,
+    oscillation_figure,
+    scales_figure,
+)
 from qatexplorer.widgets.assets import css
 from qatexplorer.widgets.bridge import Bridge
 from qatexplorer.widgets.controls import labelled, row

@@ -10,12 +10,12 @@ from typing import Any
 import ipywidgets as widgets
 
 from qatexplorer.errors import QatExplorerError
-from qatexplorer.session import Session
+from qatexplorer.session.session import Session
 from qatexplorer.snapshot.records import FakeQuantSite
-from qatexplorer.views.figures import channel_figure, histogram_figure
-from qatexplorer.views.figures_training import scale_trace_figure
-from qatexplorer.views.inspector import inspect_html
-from qatexplorer.views.scene import build_scene
+from qatexplorer.views.graph.scene import build_scene
+from qatexplorer.views.inspector.figures import channel_figure, histogram_figure
+from qatexplorer.views.inspector.page import inspect_html
+from qatexplorer.views.training.figures import scale_trace_figure
 from qatexplorer.views.tree import build_tree
 from qatexplorer.widgets.bridge import Bridge
 from qatexplorer.widgets.graph import GraphWidget

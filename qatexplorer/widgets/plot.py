@@ -18,8 +18,8 @@ import plotly.graph_objects as go
 import traitlets
 from plotly.offline import get_plotlyjs
 
-from qatexplorer.training.records import History
-from qatexplorer.views.figures_training import curves_figure
+from qatexplorer.runs.records import History
+from qatexplorer.views.training.figures import curves_figure
 from qatexplorer.widgets.assets import css, read_static
 
 

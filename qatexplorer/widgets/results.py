@@ -7,9 +7,9 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from qatexplorer.deploy.evaluation import Evaluation
-from qatexplorer.session import Session
-from qatexplorer.views.results import results_html
+from qatexplorer.evaluate.evaluation import Evaluation
+from qatexplorer.session.session import Session
+from qatexplorer.views.common.results import results_html
 from qatexplorer.widgets.bridge import Bridge, Job
 from qatexplorer.widgets.controls import Html, button, row
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from qatexplorer import registry
 from qatexplorer.errors import InputError, RunFolderError
-from qatexplorer.session import Session
-from qatexplorer.training.opened import OpenedRun, list_runs, open_run
-from qatexplorer.views.figures_training import curves_figure
-from qatexplorer.views.runs import run_html, run_line
+from qatexplorer.runs.opened import OpenedRun, list_runs, open_run
+from qatexplorer.session import running as registry
+from qatexplorer.session.session import Session
+from qatexplorer.views.training.figures import curves_figure
+from qatexplorer.views.training.runs import run_html, run_line
 from qatexplorer.widgets.bridge import Bridge
 from qatexplorer.widgets.controls import Html, button, labelled, row
 from qatexplorer.widgets.plot import FigureSlot

@@ -7,8 +7,8 @@ from typing import Any
 import ipywidgets as widgets
 
 from qatexplorer.errors import InputError
-from qatexplorer.session import Session
-from qatexplorer.training.config import OPTIMIZERS, SCHEDULERS, TrainingConfig
+from qatexplorer.runs.config import OPTIMIZERS, SCHEDULERS, TrainingConfig
+from qatexplorer.session.session import Session
 from qatexplorer.widgets.controls import labelled, row
 
 _CONSTANT = "constant"

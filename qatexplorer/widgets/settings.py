@@ -7,12 +7,12 @@ from typing import Any, cast
 
 import ipywidgets as widgets
 
-from qatexplorer.assess import Preflight, StubOption
-from qatexplorer.deploy.engine import available_engines
 from qatexplorer.flows import FLOWS
 from qatexplorer.flows.base import StubMode
-from qatexplorer.session import Session
-from qatexplorer.views.options import preflight_html, qconfig_words, stub_options_html
+from qatexplorer.quantizers.engine import available_engines
+from qatexplorer.session.assess import Preflight, StubOption
+from qatexplorer.session.session import Session
+from qatexplorer.views.common.options import preflight_html, qconfig_words, stub_options_html
 from qatexplorer.widgets.controls import Html, button, labelled, row
 
 _STUBS = (

@@ -15,7 +15,7 @@ class StageBar(anywidget.AnyWidget):
     """One button a stage, Back, Next, Reset and Stop.
 
     Attributes:
-        stages: what :func:`qatexplorer.views.story.stage_entries` returns.
+        stages: what :func:`qatexplorer.views.common.story.stage_entries` returns.
         busy: what is running, ``""`` for nothing; while it is set no stage can be asked for.
         can_stop: whether Stop is shown.
 

@@ -13,7 +13,7 @@ from qatexplorer.widgets.assets import css, read_static
 class TableWidget(anywidget.AnyWidget):
     """Rows drawn as they are scrolled to, so that thousands cost no more than a page.
 
-    It computes nothing: rows and columns come from :mod:`qatexplorer.views.ledger`.
+    It computes nothing: rows and columns come from :mod:`qatexplorer.views.ledger.tables`.
 
     Attributes:
         columns: ``{"label", "width" (CSS grid), "number", "mono"}`` each.

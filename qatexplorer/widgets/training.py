@@ -8,10 +8,10 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from qatexplorer.session import Session
-from qatexplorer.training.records import Progress
-from qatexplorer.views.figures_training import curves_figure
-from qatexplorer.views.progress import progress_words
+from qatexplorer.runs.records import Progress
+from qatexplorer.session.session import Session
+from qatexplorer.views.training.figures import curves_figure
+from qatexplorer.views.training.progress import progress_words
 from qatexplorer.widgets.bridge import Bridge
 from qatexplorer.widgets.controls import button, labelled, row
 from qatexplorer.widgets.plot import FigureSlot

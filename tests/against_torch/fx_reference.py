@@ -15,8 +15,7 @@ from torch.ao.quantization.quantize_fx import convert_fx, convert_to_reference_f
 import qatexplorer as qx
 from qatexplorer.data import call_model
 from qatexplorer.errors import QatExplorerError, StageError
-
-from .reference import engine, main_tensor, train
+from tests.against_torch.reference import engine, main_tensor, train
 
 BACKEND = "onednn"
 

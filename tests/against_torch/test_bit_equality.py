@@ -21,9 +21,18 @@ from torch.ao.quantization import (
 
 import qatexplorer as qx
 from qatexplorer.errors import Int8RunError
-
-from ..models import SMALL, TIMM, ZOO, Case, ConvBnRelu, Nested, NoStubs, Residual, image
-from .reference import assert_same_state, engine, main_tensor, one_call, train
+from tests.against_torch.reference import assert_same_state, engine, main_tensor, one_call, train
+from tests.support.models import (
+    SMALL,
+    TIMM,
+    ZOO,
+    Case,
+    ConvBnRelu,
+    Nested,
+    NoStubs,
+    Residual,
+    image,
+)
 
 BACKEND = "onednn"
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from ..models import Case
-from ..models_fx import ALL_FX
-from ..tools.fx_table import OUT
-from .fx_reference import compare_fx
+from tests.against_torch.fx_reference import compare_fx
+from tests.support.models import Case
+from tests.support.models_fx import ALL_FX
+from tests.tools.fx_table import OUT
 
 REFUSED = {
     "masked": "inner.0",

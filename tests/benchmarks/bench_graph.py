@@ -16,10 +16,10 @@ from typing import Any
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from qatexplorer.snapshot.records import Snapshot
-from qatexplorer.views.scene import build_scene
+from qatexplorer.views.graph.scene import build_scene
 from tests.browser.graph_page import graph_server
 from tests.browser.servers import CHROMIUM_ARGS, find_chromium
-from tests.unit.graph_models import flat_net, residual_net
+from tests.support.graph_models import flat_net, residual_net
 
 # Both times end after the frame that shows the picture, so they are what a reader waits for.
 _FIRST = """async (scene) => {

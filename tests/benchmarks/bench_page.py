@@ -43,7 +43,7 @@ import sys
 sys.path.insert(0, {str(REPO_ROOT)!r})
 import torch
 
-from tests.models import load_timm
+from tests.support.models import load_timm
 import qatexplorer as qx
 
 model, inputs = load_timm("resnet50", 64, 1, zero_init_last=False)
@@ -88,7 +88,7 @@ def first_picture(page: Page) -> None:
     started = time.perf_counter()
     server = start_command(
         "dashboard",
-        ["-m", "qatexplorer.cli", "dashboard", "--no-browser", "--port", str(port)],
+        ["-m", "qatexplorer.app.cli", "dashboard", "--no-browser", "--port", str(port)],
         home,
         port=port,
         probe="/voila/static/voila.js",

@@ -38,7 +38,7 @@ from torch.ao.quantization import (
 )
 
 import qatexplorer as qx
-from tests.models import load_timm
+from tests.support.models import load_timm
 
 BACKEND = "onednn"
 LAYERS = (nni.ConvBnReLU2d, nni.ConvBn2d, nni.ConvReLU2d, nn.Linear)  # what a ResNet fuses to

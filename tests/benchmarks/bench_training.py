@@ -39,7 +39,7 @@ from torch.ao.quantization import (
 from torch.nn import functional as F
 
 from qatexplorer import zoo
-from qatexplorer.training.records import TrainingConfig
+from qatexplorer.runs.records import TrainingConfig
 from qatexplorer.training.run import TrainingRun
 
 Batches = list[tuple[Tensor, Tensor]]

@@ -11,9 +11,16 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Page, sync_playwright
 
-from .guard import Guard
-from .notebook import HEIGHT, WIDTHS, Shots, screenshot, shut_down_kernels
-from .servers import CHROMIUM_ARGS, CHROMIUM_NAMES, Server, find_chromium, start_lab, start_voila
+from tests.browser.guard import Guard
+from tests.browser.notebook import HEIGHT, WIDTHS, Shots, screenshot, shut_down_kernels
+from tests.browser.servers import (
+    CHROMIUM_ARGS,
+    CHROMIUM_NAMES,
+    Server,
+    find_chromium,
+    start_lab,
+    start_voila,
+)
 
 GUARDS = pytest.StashKey[list[Guard]]()
 _SERVERS = pytest.StashKey[list[Server]]()

@@ -6,7 +6,7 @@ import re
 
 from playwright.sync_api import Locator, Page, expect
 
-from .notebook import wait_until
+from tests.browser.notebook import wait_until
 
 STEPS = ("fuse", "propagate", "swap", "insert", "train", "convert")
 _PATIENCE_MS = 90_000

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from qatexplorer.views.scene import build_scene
+from qatexplorer.views.graph.scene import build_scene
 from qatexplorer.widgets.assets import read_static
 from qatexplorer.widgets.graph import graph_esm
-from tests.unit.graph_models import call, function, residual_net, site, snapshot
+from tests.support.graph_models import call, function, residual_net, site, snapshot
 
 _HTML = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>graph</title>
 <link rel="icon" href="data:,"><link rel="stylesheet" href="graph.css">

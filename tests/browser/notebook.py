@@ -19,7 +19,7 @@ import psutil
 from playwright.sync_api import Page
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
-from .servers import Server
+from tests.browser.servers import Server
 
 Theme = Literal["light", "dark"]
 WIDTHS = (1280, 1920)

@@ -279,7 +279,7 @@ def start_command(
 ) -> Server:
     """Start ``python <arguments>`` in an isolated Jupyter environment and wait until it answers.
 
-    For servers that the package itself starts, for example ``["-m", "qatexplorer.cli",
+    For servers that the package itself starts, for example ``["-m", "qatexplorer.app.cli",
     "dashboard", "--no-browser", "--port", str(port)]``.
 
     Args:

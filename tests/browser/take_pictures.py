@@ -17,7 +17,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
 
-from .explorer_page import (
+from tests.browser.explorer_page import (
     STEPS,
     click_next,
     open_tab,
@@ -26,8 +26,8 @@ from .explorer_page import (
     tree_row,
     wait_for_explorer,
 )
-from .notebook import voila_page
-from .servers import CHROMIUM_ARGS, REPO_ROOT, find_chromium, start_voila
+from tests.browser.notebook import voila_page
+from tests.browser.servers import CHROMIUM_ARGS, REPO_ROOT, find_chromium, start_voila
 
 FOLDER = Path(__file__).parent / "pictures"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from .explorer_page import (
+from tests.browser.explorer_page import (
     STEPS,
     click_next,
     no_message,
@@ -20,8 +20,15 @@ from .explorer_page import (
     wait_for_explorer,
     wait_for_stage,
 )
-from .notebook import Shots, open_notebook, run_all_cells, set_theme, voila_page, write_notebook
-from .servers import REPO_ROOT, Server
+from tests.browser.notebook import (
+    Shots,
+    open_notebook,
+    run_all_cells,
+    set_theme,
+    voila_page,
+    write_notebook,
+)
+from tests.browser.servers import REPO_ROOT, Server
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
 
@@ -38,7 +45,7 @@ BROKEN_FACTORY = """
 import os
 
 os.environ["QATEXPLORER_MODEL"] = "no.such.module:factory"
-from qatexplorer.widgets.dashboard import dashboard
+from qatexplorer.app.dashboard import dashboard
 
 dashboard()
 """

@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from .notebook import open_notebook, run_all_cells, set_theme, voila_page, write_notebook
-from .servers import Server
+from tests.browser.notebook import (
+    open_notebook,
+    run_all_cells,
+    set_theme,
+    voila_page,
+    write_notebook,
+)
+from tests.browser.servers import Server
 
 pytestmark = pytest.mark.browser
 
@@ -20,7 +26,7 @@ from IPython.display import display
 from qatexplorer import zoo
 from qatexplorer.session import Session
 from qatexplorer.snapshot.diff import diff
-from qatexplorer.views.scene import build_scene
+from qatexplorer.views.graph.scene import build_scene
 from qatexplorer.widgets.graph import GraphWidget
 
 example = zoo.load("digits_cnn")

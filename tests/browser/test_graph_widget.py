@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from qatexplorer.views.scene import build_scene
-from tests.unit.graph_models import call, function, residual_net, site, snapshot
-
-from .graph_page import (  # noqa: F401 - fixtures
+from qatexplorer.views.graph.scene import build_scene
+from tests.browser.graph_page import (  # noqa: F401 - fixtures
     address,
     drawn,
     item_selector,
@@ -26,6 +24,7 @@ from .graph_page import (  # noqa: F401 - fixtures
     trait,
     wait_status,
 )
+from tests.support.graph_models import call, function, residual_net, site, snapshot
 
 pytestmark = pytest.mark.browser
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from .notebook import Shots, voila_page, write_notebook
-from .servers import Server
+from tests.browser.notebook import Shots, voila_page, write_notebook
+from tests.browser.servers import Server
 
 pytestmark = pytest.mark.browser
 
@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from IPython.display import display
 import qatexplorer as qx
-from qatexplorer.views.scene import build_scene
+from qatexplorer.views.graph.scene import build_scene
 from qatexplorer.widgets.graph import GraphWidget
 from qatexplorer.widgets.ledger import LedgerView
 

@@ -13,10 +13,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 import qatexplorer as qx
-
-from .explorer_page import open_tab, push, run_state, wait_for_explorer
-from .notebook import Shots, open_notebook, run_all_cells, voila_page, write_notebook
-from .servers import Server
+from tests.browser.explorer_page import open_tab, push, run_state, wait_for_explorer
+from tests.browser.notebook import Shots, open_notebook, run_all_cells, voila_page, write_notebook
+from tests.browser.servers import Server
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from .guard import Guard, GuardError, is_local
-from .notebook import (
+from tests.browser.guard import Guard, GuardError, is_local
+from tests.browser.notebook import (
     Shots,
     kernel_alive,
     kernel_of,
@@ -27,7 +27,7 @@ from .notebook import (
     wait_until,
     write_notebook,
 )
-from .servers import REPO_ROOT, Server
+from tests.browser.servers import REPO_ROOT, Server
 
 pytestmark = pytest.mark.browser
 

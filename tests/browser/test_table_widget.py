@@ -9,12 +9,11 @@ import torch
 from playwright.sync_api import Page, expect
 
 from qatexplorer.ledger import ledger_of
-from qatexplorer.views.ledger import SITE_COLUMNS, SITE_FILTERS, site_table
+from qatexplorer.views.ledger.tables import SITE_COLUMNS, SITE_FILTERS, site_table
 from qatexplorer.widgets.table import TableWidget
-from tests.ledger_models import old_style_fx
-
-from .notebook import Shots
-from .tree_page import get_trait, mount, set_trait
+from tests.browser.notebook import Shots
+from tests.browser.tree_page import get_trait, mount, set_trait
+from tests.support.ledger_models import old_style_fx
 
 pytestmark = pytest.mark.browser
 

@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from .notebook import Shots, open_notebook, run_all_cells, set_theme, voila_page, write_notebook
-from .servers import Server
+from tests.browser.notebook import (
+    Shots,
+    open_notebook,
+    run_all_cells,
+    set_theme,
+    voila_page,
+    write_notebook,
+)
+from tests.browser.servers import Server
 
 pytestmark = pytest.mark.browser
 
@@ -19,10 +26,10 @@ import ipywidgets
 from IPython.display import display
 from qatexplorer import zoo
 from qatexplorer.data import call_model
-from qatexplorer.histograms import capture_histograms
+from qatexplorer.forward.histograms import capture_histograms
 from qatexplorer.session import Session
-from qatexplorer.views.figures import channel_figure, histogram_figure
-from qatexplorer.views.inspector import inspect_html
+from qatexplorer.views.inspector.figures import channel_figure, histogram_figure
+from qatexplorer.views.inspector.page import inspect_html
 from qatexplorer.views.tree import build_tree
 from qatexplorer.widgets.inspector import InspectorWidget
 from qatexplorer.widgets.tree import TreeWidget

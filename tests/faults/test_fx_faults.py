@@ -14,11 +14,8 @@ import qatexplorer as qx
 from qatexplorer import errors
 from qatexplorer.session import Session
 
-from ..models import Branching, NoStubs, PlainAdd, image
-from ..models_fx import Masked, rgb
-
 # The very tests of the eager flow: the fixture below makes their sessions FX ones.
-from .test_session_faults import (  # noqa: F401
+from tests.faults.test_session_faults import (  # noqa: F401
     VECTOR,
     refused,
     test_already_prepared_or_converted,
@@ -44,6 +41,8 @@ from .test_session_faults import (  # noqa: F401
     test_settings_that_cannot_be_used,
     test_unknown_setting_of_a_run,
 )
+from tests.support.models import Branching, NoStubs, PlainAdd, image
+from tests.support.models_fx import Masked, rgb
 
 
 @pytest.fixture(autouse=True)

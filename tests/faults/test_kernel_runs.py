@@ -18,8 +18,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 import qatexplorer as qx
-
-from ..unit.training_models import one_thread  # noqa: F401
+from tests.support.training_models import one_thread  # noqa: F401
 
 pytestmark = pytest.mark.slow
 

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from qatexplorer.errors import CheckpointError, DivergedError, RunFolderError
-from qatexplorer.training import checkpoint
-from qatexplorer.training.codec import pack, unpack
-from qatexplorer.training.opened import open_run
-from qatexplorer.training.records import TrainingConfig
+from qatexplorer.runs import checkpoint
+from qatexplorer.runs.codec import pack, unpack
+from qatexplorer.runs.opened import open_run
+from qatexplorer.runs.records import TrainingConfig
 from qatexplorer.training.run import TrainingRun
-from tests.unit.training_models import (  # noqa: F401
+from tests.support.training_models import (  # noqa: F401
     SmallNet,
     batches,
     data,

@@ -20,8 +20,7 @@ from torch.ao.quantization import (
 
 import qatexplorer as qx
 from qatexplorer import errors
-
-from ..models import ConvBnRelu, NoStubs, PlainAdd, image, loader
+from tests.support.models import ConvBnRelu, NoStubs, PlainAdd, image, loader
 
 
 def linear() -> nn.Module:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qatexplorer.errors import DivergedError, NoDataError, TrainingError
-from qatexplorer.training.records import TrainingConfig
+from qatexplorer.runs.records import TrainingConfig
 from qatexplorer.training.run import TrainingRun
-from tests.unit.training_models import (  # noqa: F401
+from tests.support.training_models import (  # noqa: F401
     SmallNet,
     batches,
     data,

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from ..against_torch.fx_reference import BACKEND, Outcome, compare_fx
-from ..models_fx import ALL_FX
+from tests.against_torch.fx_reference import BACKEND, Outcome, compare_fx
+from tests.support.models_fx import ALL_FX
 
 OUT = Path(__file__).parents[1] / "against_torch" / "FX_MODELS.md"
 HEAD = f"""# Architectures in the FX flow

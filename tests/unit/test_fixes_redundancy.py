@@ -34,7 +34,7 @@ from torch.ao.quantization.quantization_mappings import get_default_qat_module_m
 
 import qatexplorer as qx
 from qatexplorer.ledger import Redundancy, ledger_of
-from tests.ledger_models import OldLinear, OwnName, TwoLinear, eager, old_style_fx, seen
+from tests.support.ledger_models import OldLinear, OwnName, TwoLinear, eager, old_style_fx, seen
 
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 ROWS = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))

@@ -23,10 +23,9 @@ from torch.ao.quantization import (
 )
 from torch.nn import functional as F
 
-from qatexplorer.deploy.int8 import run_int8
-from qatexplorer.deploy.translations import RULES, translate
-
-from .test_deploy_translations import (
+from qatexplorer.evaluate.int8 import run_int8
+from qatexplorer.explain.translations import RULES, translate
+from tests.explain.test_deploy_translations import (
     IMAGES,
     ROWS,
     Block,
@@ -38,7 +37,7 @@ from .test_deploy_translations import (
     to_int8,
     weights,
 )
-from .training_models import one_thread  # noqa: F401
+from tests.support.training_models import one_thread  # noqa: F401
 
 REMEDIES = {rule.id: rule.remedy for rule in RULES}
 ENGINE = "qnnpack"
@@ -95,7 +94,12 @@ class Zeroed(nn.Module):
 FIXES: list[tuple[str, str, Callable[[], nn.Module], Tensor]] = [
     # (rule, what it says, the model after that, input)
     ("float-into-int8", "Put a QuantStub before it", lambda: linear(lambda s, y: y), ROWS),
-    ("float-into-int8", "wrap the model in QuantWrapper", lambda: QuantWrapper(nn.Linear(8, 8)), ROWS),
+    (
+        "float-into-int8",
+        "wrap the model in QuantWrapper",
+        lambda: QuantWrapper(nn.Linear(8, 8)),
+        ROWS,
+    ),
     (
         "float-into-int8",
         "set its qconfig to None",
@@ -121,7 +125,12 @@ FIXES: list[tuple[str, str, Callable[[], nn.Module], Tensor]] = [
         lambda: ff(lambda s, y: s.ff.add(y, s.neg.mul_scalar(y, -1)), neg=FloatFunctional()),
         ROWS,
     ),
-    ("arithmetic", "a / 2 as mul_scalar(a, 0.5)", lambda: ff(lambda s, y: s.ff.mul_scalar(y, 0.5)), ROWS),
+    (
+        "arithmetic",
+        "a / 2 as mul_scalar(a, 0.5)",
+        lambda: ff(lambda s, y: s.ff.mul_scalar(y, 0.5)),
+        ROWS,
+    ),
     (
         "arithmetic",
         "For a division by a tensor: Keep this part in float",
@@ -139,10 +148,25 @@ FIXES: list[tuple[str, str, Callable[[], nn.Module], Tensor]] = [
     ),
     ("batch-norm", "nn.LayerNorm", lambda: on_rows(nn.LayerNorm(8)), ROWS),
     ("batch-norm", "nn.GroupNorm", lambda: on_images(nn.GroupNorm(2, 8)), IMAGES),
-    ("batch-norm", "nn.InstanceNorm2d", lambda: on_images(nn.InstanceNorm2d(8, affine=True)), IMAGES),
+    (
+        "batch-norm",
+        "nn.InstanceNorm2d",
+        lambda: on_images(nn.InstanceNorm2d(8, affine=True)),
+        IMAGES,
+    ),
     ("batch-norm", "Keep this part in float", lambda: on_rows(Island(nn.BatchNorm1d(8))), ROWS),
-    ("layer-left-float", "Use nn.Linear or nn.Conv2d itself", lambda: on_rows(nn.Linear(8, 8)), ROWS),
-    ("layer-left-float", "Use nn.Linear or nn.Conv2d itself", lambda: on_images(nn.Conv2d(8, 8, 3)), IMAGES),
+    (
+        "layer-left-float",
+        "Use nn.Linear or nn.Conv2d itself",
+        lambda: on_rows(nn.Linear(8, 8)),
+        ROWS,
+    ),
+    (
+        "layer-left-float",
+        "Use nn.Linear or nn.Conv2d itself",
+        lambda: on_images(nn.Conv2d(8, 8, 3)),
+        IMAGES,
+    ),
     (
         "layer-left-float",
         "ff.matmul(a, b)",
@@ -150,7 +174,12 @@ FIXES: list[tuple[str, str, Callable[[], nn.Module], Tensor]] = [
         ROWS,
     ),
     ("layer-left-float", "Keep this part in float", lambda: on_rows(Island(MyLinear(8, 8))), ROWS),
-    ("layer-left-float", "Keep this part in float", lambda: on_images(Island(MyConv(8, 8, 3))), IMAGES),
+    (
+        "layer-left-float",
+        "Keep this part in float",
+        lambda: on_images(Island(MyConv(8, 8, 3))),
+        IMAGES,
+    ),
     (
         "int8-with-float",
         "Quantize the other tensor with a QuantStub of its own and use FloatFunctional",
@@ -178,7 +207,12 @@ FIXES: list[tuple[str, str, Callable[[], nn.Module], Tensor]] = [
         lambda: on_rows(island(lambda s, y: F.softmax(y, 1))),
         ROWS,
     ),
-    ("scalar-arithmetic", "ff.mul_scalar(a, 2.0)", lambda: ff(lambda s, y: s.ff.mul_scalar(y, 2.0)), ROWS),
+    (
+        "scalar-arithmetic",
+        "ff.mul_scalar(a, 2.0)",
+        lambda: ff(lambda s, y: s.ff.mul_scalar(y, 2.0)),
+        ROWS,
+    ),
     (
         "scalar-arithmetic",
         "ff.mul(a, b)",
@@ -232,17 +266,23 @@ FIXES: list[tuple[str, str, Callable[[], nn.Module], Tensor]] = [
     (
         "embedding",
         "torch.ao.quantization.default_embedding_qat_qconfig",
-        lambda: qconfig_at(
-            nn.Sequential(nn.Embedding(10, 8)), "0", default_embedding_qat_qconfig
-        ),
+        lambda: qconfig_at(nn.Sequential(nn.Embedding(10, 8)), "0", default_embedding_qat_qconfig),
         torch.arange(4),
     ),
-    ("embedding", "or to None", lambda: no_qconfig(nn.Sequential(nn.Embedding(10, 8)), "0"), torch.arange(4)),
+    (
+        "embedding",
+        "or to None",
+        lambda: no_qconfig(nn.Sequential(nn.Embedding(10, 8)), "0"),
+        torch.arange(4),
+    ),
     (
         "integer-input",
         "put the QuantStub after the embedding",
         lambda: nn.Sequential(
-            qconfig_at(nn.Sequential(nn.Embedding(10, 8)), "0", None), QuantStub(), nn.Linear(8, 8), DeQuantStub()
+            qconfig_at(nn.Sequential(nn.Embedding(10, 8)), "0", None),
+            QuantStub(),
+            nn.Linear(8, 8),
+            DeQuantStub(),
         ),
         torch.arange(4),
     ),
@@ -254,21 +294,51 @@ FIXES: list[tuple[str, str, Callable[[], nn.Module], Tensor]] = [
         ),
         IMAGES,
     ),
-    ("transposed-per-channel", "Keep this part in float", lambda: on_images(Island(nn.ConvTranspose2d(8, 4, 2))), IMAGES),
+    (
+        "transposed-per-channel",
+        "Keep this part in float",
+        lambda: on_images(Island(nn.ConvTranspose2d(8, 4, 2))),
+        IMAGES,
+    ),
     ("prelu", "Keep this part in float", lambda: on_rows(Island(nn.PReLU())), ROWS),
     ("prelu", "use ReLU or LeakyReLU", lambda: on_rows(nn.ReLU()), ROWS),
     ("prelu", "use ReLU or LeakyReLU", lambda: on_rows(nn.LeakyReLU()), ROWS),
-    ("prelu", "per-tensor weight (the 'qnnpack' one)", lambda: qconfig_at(on_rows(nn.PReLU()), "block.part", get_default_qat_qconfig("qnnpack")), ROWS),
+    (
+        "prelu",
+        "per-tensor weight (the 'qnnpack' one)",
+        lambda: qconfig_at(on_rows(nn.PReLU()), "block.part", get_default_qat_qconfig("qnnpack")),
+        ROWS,
+    ),
     (
         "tuple-output",
         "Set the qconfig of that module to None",
         lambda: no_qconfig(nn.Sequential(nn.GRU(8, 8)), "0"),
         ROWS[None],
     ),
-    ("one-sample", "a larger batch", lambda: nn.Sequential(QuantStub(), nn.BatchNorm1d(8), DeQuantStub()), ROWS[:2]),
-    ("view", "Use reshape, flatten or contiguous()", lambda: conv(lambda s, y: y.reshape(2, -1)), IMAGES),
-    ("view", "Use reshape, flatten or contiguous()", lambda: conv(lambda s, y: y.flatten(1)), IMAGES),
-    ("view", "Use reshape, flatten or contiguous()", lambda: conv(lambda s, y: y.contiguous().view(2, -1)), IMAGES),
+    (
+        "one-sample",
+        "a larger batch",
+        lambda: nn.Sequential(QuantStub(), nn.BatchNorm1d(8), DeQuantStub()),
+        ROWS[:2],
+    ),
+    (
+        "view",
+        "Use reshape, flatten or contiguous()",
+        lambda: conv(lambda s, y: y.reshape(2, -1)),
+        IMAGES,
+    ),
+    (
+        "view",
+        "Use reshape, flatten or contiguous()",
+        lambda: conv(lambda s, y: y.flatten(1)),
+        IMAGES,
+    ),
+    (
+        "view",
+        "Use reshape, flatten or contiguous()",
+        lambda: conv(lambda s, y: y.contiguous().view(2, -1)),
+        IMAGES,
+    ),
     ("view", "keep a group norm in float", lambda: on_images(Island(nn.GroupNorm(2, 8))), IMAGES),
 ]
 

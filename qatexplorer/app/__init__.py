@@ -1,0 +1,1 @@
+"""The command line, the servers it starts and what they open."""

@@ -1,0 +1,135 @@
+"""The command line: ``qatexplorer dashboard | lab | inspect``.
+
+Exit codes: 0 all went well, 1 an error of ours with its message on stderr, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from qatexplorer._version import __version__
+from qatexplorer.errors import QatExplorerError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (default ``sys.argv[1:]``) and return the exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+    except QatExplorerError as error:
+        print(f"qatexplorer: {error.full_text()}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader of a pipe (`| head`) has enough; Python must not complain at exit either.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="qatexplorer",
+        description="See what quantization-aware training does to your own PyTorch model.",
+    )
+    parser.add_argument("--version", action="version", version=f"qatexplorer {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_dashboard(commands)
+    _add_lab(commands)
+    _add_inspect(commands)
+    return parser
+
+
+def _add_dashboard(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("dashboard", help="open the explorer in the browser (Voila)")
+    command.add_argument("--port", type=_port, help="default: the first free one from 8866 on")
+    command.add_argument("--no-browser", action="store_true", help="only serve; print the address")
+    command.add_argument("--theme", choices=("light", "dark"), default="light")
+    what = command.add_mutually_exclusive_group()
+    what.add_argument("--model", metavar="package.module:factory", help="your own model")
+    what.add_argument("--example", metavar="NAME", help="an embedded example")
+    command.set_defaults(run=_dashboard)
+
+
+def _add_lab(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("lab", help="open the notebooks in JupyterLab")
+    command.add_argument("--port", type=_port, help="default: the first free one from 8888 on")
+    command.add_argument("--no-browser", action="store_true", help="only serve; print the address")
+    command.add_argument(
+        "--dir",
+        type=Path,
+        default=Path("qatexplorer-notebooks"),
+        help="folder of your own that the notebooks are copied to (default: %(default)s)",
+    )
+    command.set_defaults(run=_lab)
+
+
+def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("inspect", help="walk a model to a stage and print what it is")
+    command.add_argument("model", metavar="package.module:factory|zoo:NAME")
+    command.add_argument("--to", default="insert", metavar="STAGE", help="default: %(default)s")
+    command.add_argument("--flow", default="eager", help="eager or fx (default: %(default)s)")
+    command.add_argument("--qconfig", metavar="BACKEND", help="x86, fbgemm, qnnpack or onednn")
+    command.add_argument("--json", action="store_true", help="machine-readable, on stdout")
+    command.set_defaults(run=_inspect)
+
+
+def _dashboard(args: argparse.Namespace) -> int:
+    from qatexplorer import zoo
+    from qatexplorer.app import launch
+    from qatexplorer.app.load_model import load_factory
+
+    # What cannot be opened is told here and not first in a browser window.
+    if args.model:
+        load_factory(args.model)
+    if args.example:
+        zoo.load(args.example)
+    port = launch.claim_port(args.port, 8866)
+    launch.hand_over(args.model, args.example)
+    return launch.run_voila(port=port, browser=not args.no_browser, theme=args.theme)
+
+
+def _lab(args: argparse.Namespace) -> int:
+    from qatexplorer.app import launch
+
+    port = launch.claim_port(args.port, 8888)
+    launch.hand_over(None, None)
+    return launch.run_lab(folder=args.dir, port=port, browser=not args.no_browser)
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from qatexplorer.app.listing import as_json, as_text
+    from qatexplorer.app.load_model import load_model
+    from qatexplorer.session.session import Session
+
+    # A model's code may print; stdout is for the result.
+    with contextlib.redirect_stdout(sys.stderr):
+        loaded = load_model(args.model)
+        qconfig = args.qconfig or loaded.suggested.get("qconfig")
+        session = Session(
+            loaded.model, loaded.example_inputs, flow=args.flow, qconfig=qconfig, data=loaded.data
+        )
+        first = session.snapshot
+        session.goto(args.to)
+    if args.json:
+        print(json.dumps(as_json(args.model, first, session.snapshot), indent=1, allow_nan=False))
+    else:
+        print(as_text(args.model, first, session.snapshot))
+    return 0
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port (1 to 65535)")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

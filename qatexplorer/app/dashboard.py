@@ -1,0 +1,37 @@
+"""What ``notebooks/dashboard.ipynb`` shows: the explorer on the model the command line named."""
+
+from __future__ import annotations
+
+import os
+
+from qatexplorer.errors import QatExplorerError
+from qatexplorer.widgets.explorer import Explorer
+
+MODEL_VARIABLE = "QATEXPLORER_MODEL"
+EXAMPLE_VARIABLE = "QATEXPLORER_EXAMPLE"
+
+
+def dashboard() -> Explorer:
+    """The explorer on ``$QATEXPLORER_MODEL`` (``package.module:factory``), else on the embedded
+    example ``$QATEXPLORER_EXAMPLE``, else on the first one.
+
+    A factory that cannot be used is told in the widget, which then shows the embedded example.
+    """
+    factory = os.environ.get(MODEL_VARIABLE, "")
+    example = os.environ.get(EXAMPLE_VARIABLE, "")
+    chosen = {"example": example} if example else {}
+    if not factory:
+        return Explorer(**chosen)
+    from qatexplorer.app.load_model import load_factory
+
+    try:
+        loaded = load_factory(factory)
+    except QatExplorerError as error:
+        explorer = Explorer(**chosen)
+        explorer.message.error(error)
+        return explorer
+    suggested = dict(loaded.suggested)
+    given = {"qconfig": suggested.pop("qconfig")} if "qconfig" in suggested else {}
+    return Explorer(
+        loaded.model, loaded.example_inputs, data=loaded.data, suggested=suggested, **given
+    )

@@ -1,0 +1,1 @@
+"""Metric, size, latency and the int8 run."""

@@ -1,0 +1,109 @@
+"""Float, post-training quantized, fake-quant and int8 model side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from qatexplorer.evaluate.measure import Latency
+from qatexplorer.evaluate.metric import MetricValue
+
+NAMES = ("float", "ptq", "fake_quant", "int8")
+LABELS = {
+    "float": "float",
+    "ptq": "int8 after calibration only (PTQ)",
+    "fake_quant": "fake-quant",
+    "int8": "int8",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelResult:
+    """What one form of the model is worth. ``note`` says why a number is missing."""
+
+    name: str
+    metric: MetricValue | None = None
+    size_bytes: int | None = None
+    latency: Latency | None = None
+    note: str = ""
+
+
+class Evaluation(Mapping[str, ModelResult]):
+    """Results by name (``"float"``, ``"ptq"``, ``"fake_quant"``, ``"int8"``), in that order.
+
+    Immutable. ``repr`` is a table; :meth:`to_dict` is ready for JSON.
+    """
+
+    def __init__(self, results: Mapping[str, ModelResult]) -> None:
+        known = [name for name in NAMES if name in results]
+        others = [name for name in results if name not in NAMES]
+        self._results = {name: results[name] for name in (*known, *others)}
+
+    def __getitem__(self, name: str) -> ModelResult:
+        return self._results[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._results)
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    @property
+    def metric_name(self) -> str:
+        """Name of the metric, ``"metric"`` if none was measured."""
+        return next((r.metric.name for r in self._results.values() if r.metric), "metric")
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Plain dicts, numbers and text."""
+        return {name: asdict(result) for name, result in self._results.items()}
+
+    def rows(self) -> list[tuple[str, str, str, str, str]]:
+        """(model, metric, size, latency, note) as text, one row per model."""
+        return [
+            (
+                LABELS.get(name, name),
+                format_metric(result.metric),
+                format_size(result.size_bytes),
+                format_latency(result.latency),
+                result.note,
+            )
+            for name, result in self._results.items()
+        ]
+
+    def __repr__(self) -> str:
+        head = ("model", self.metric_name, "size", "latency", "note")
+        table = [head, *self.rows()]
+        widths = [max(len(row[column]) for row in table) for column in range(len(head))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in table
+        ]
+        timed = next((r.latency for r in self._results.values() if r.latency), None)
+        if timed:
+            lines.append(
+                f"latency: median of {timed.repeats} runs, batch of {timed.batch_size}, "
+                f"{timed.threads} thread(s), engine {timed.engine}"
+            )
+        return "\n".join(lines)
+
+
+def format_metric(metric: MetricValue | None) -> str:
+    """Accuracy in per cent, any other metric as a number, a dash if there is none."""
+    if metric is None:
+        return "–"
+    return f"{metric.value:.1%}" if metric.name == "accuracy" else f"{metric.value:.4g}"
+
+
+def format_size(size_bytes: int | None) -> str:
+    """Bytes in kB or MB (powers of 1,000)."""
+    if size_bytes is None:
+        return "–"
+    if size_bytes < 1_000_000:
+        return f"{size_bytes / 1_000:.1f} kB"
+    return f"{size_bytes / 1_000_000:.2f} MB"
+
+
+def format_latency(latency: Latency | None) -> str:
+    """Median in milliseconds."""
+    return "–" if latency is None else f"{latency.median_s * 1_000:.2f} ms"

@@ -1,0 +1,1 @@
+"""Whose line raised, and torch's errors in plain words."""

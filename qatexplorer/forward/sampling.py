@@ -1,0 +1,47 @@
+"""Histograms on demand, for a model at any stage that has fake quants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from qatexplorer.data import call_model, cloned
+from qatexplorer.forward.histograms import GridHistogram, capture_histograms
+from qatexplorer.forward.preserve import preserved_rng, preserved_state
+from qatexplorer.snapshot.sites import find_quantizers
+
+MAX_SAMPLES = 65_536
+
+
+def histograms_of(model: nn.Module, inputs: Any) -> dict[str, GridHistogram]:
+    """What every fake quant that runs sees in one forward of ``inputs``, on its own grid, by path.
+
+    A fake quant that has seen no data yet has scale 1, which is no grid to look at: the observers
+    are then shown these very inputs first. Everything is put back. One forward serves all of
+    them, since it costs far more than their histograms (strided samples of 65,536 values).
+    """
+    quantizers = find_quantizers(model)
+    with preserved_state(model):
+        if not all(_has_range(module) for module in quantizers.values()):
+            show_once(model, inputs)
+        return capture_histograms(model, cloned(inputs), list(quantizers), max_samples=MAX_SAMPLES)
+
+
+def show_once(model: nn.Module, inputs: Any) -> None:
+    """Let the observers see one forward, and nothing else: the next forward must be the same."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+    statistics = [(b, b.clone()) for m in norms for b in m._buffers.values() if b is not None]
+    with preserved_rng(), torch.no_grad():
+        call_model(model, cloned(inputs))
+        for buffer, before in statistics:
+            buffer.copy_(before)
+
+
+def _has_range(quantizer: nn.Module) -> bool:
+    observer: Any = getattr(quantizer, "activation_post_process", quantizer)
+    low = getattr(observer, "min_val", None)
+    if not isinstance(low, torch.Tensor):
+        return True  # fixed qparams
+    return low.numel() > 0 and bool(torch.isfinite(low).all())

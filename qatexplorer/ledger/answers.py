@@ -1,0 +1,277 @@
+"""The questions people ask about ``prepare_qat``, answered with the numbers of this very model.
+
+They are those of a thread in PyTorch's forum (discuss.pytorch.org/t/181190). Every number comes
+from the ledger, which was made by running the model; an answer that does not apply says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from qatexplorer.ledger.records import Ledger, LedgerRow
+from qatexplorer.ledger.scales import cause_text
+from qatexplorer.ledger.words import percent
+from qatexplorer.session.session import Session
+from qatexplorer.snapshot.diff import diff
+
+
+@dataclass(frozen=True)
+class Answer:
+    """``key`` names the question, ``selection`` is a place in the model that shows it."""
+
+    key: str
+    question: str
+    text: str
+    selection: str = ""
+
+
+def answers(session: Session) -> tuple[Answer, ...]:
+    """All answers for the session's model at the stage in view; see :meth:`Session.ledger`."""
+    ledger = session.ledger()
+    return tuple(answer(session, ledger) for answer in QUESTIONS)
+
+
+def why_three_calls(session: Session, ledger: Ledger) -> Answer:
+    """Why does ``prepare_qat`` run propagate, convert and prepare?"""
+    weights = [row for row in ledger.sites if row.stage == "swap"]
+    others = [row for row in ledger.sites if row.stage == "insert"]
+    swapped = len(diff(session.snapshots["propagate"], session.snapshots["swap"]).swapped)
+    made, kept = _many(len(weights), "fake quant"), _many(len(others), "tensor")
+    text = (
+        "Each makes another part. propagate hands the qconfig down and makes no fake quant. "
+        f"convert swapped {_many(swapped, 'module')} here and made {made}, for weights only: they "
+        f"are called inside the swapped forwards. prepare made the other {len(others)}, for the "
+        f"input and for outputs ({_ways(others)}). After convert alone, {kept} would "
+        "pass unrounded."
+    )
+    if ledger.flow == "fx":
+        text += " In FX the same parts are steps inside the one call prepare_qat_fx."
+    return Answer(
+        "three_calls",
+        "Why does prepare_qat run propagate, convert and prepare, when convert already made a "
+        "fake-quantized module?",
+        text,
+        weights[0].selection if weights else "",
+    )
+
+
+def two_observers(session: Session, ledger: Ledger) -> Answer:
+    """Has a swapped ``nnqat.Linear`` two observers?"""
+    question = "Has a swapped nnqat.Linear two observers?"
+    weight = _weight_of_layer(ledger)
+    if weight is None:
+        return Answer("two_observers", question, "This model has no layer with a fake quant.")
+    rows = ledger.of(weight.parent)
+    if ledger.flow == "fx":
+        after = [row for row in ledger.sites if row.tensor.module == weight.parent]
+        mine = {row.path for row in after}
+        rows += tuple(
+            r for r in ledger.rows if (r.path in mine or r.part_of in mine) and r not in rows
+        )
+    running = [row for row in rows if row.calls_per_forward]
+    sites = [row for row in rows if not row.part_of]
+    tensors = "; ".join(f"{row.path} quantizes {row.tensor.label}" for row in sites)
+    inner = [row for row in rows if row.part_of]
+    fused = sum(row.mechanism == "fused kernel" for row in inner)
+    different = _many(len({row.tensor.key for row in sites}), "different tensor")
+    text = (
+        f"{weight.parent} ({weight.parent_type}): {_many(len(rows), 'module')} match a search by "
+        f"name, {len(running)} of them run in a forward. There are "
+        f"{_many(len(sites), 'fake quant')} for {different} ({tensors}), each with an "
+        "observer inside"
+    )
+    text += (
+        f"; {fused} of {len(inner)} inner observers are never called as modules: the fused kernel "
+        "writes their range."
+        if fused
+        else "."
+    )
+    return Answer("two_observers", question, text, weight.selection)
+
+
+def fx_redundant(session: Session, ledger: Ledger) -> Answer:
+    """Is the observer that FX adds redundant to one in the QAT module's forward?"""
+    inside = [
+        row
+        for row in ledger.sites
+        if row.kind != "weight"
+        and "forward" in row.mechanism
+        and "FloatFunctional" not in row.parent_type
+    ]
+    doubles = [found for found in ledger.redundancies if found.kind == "double"]
+    twice = [found for found in ledger.redundancies if found.kind == "twice"]
+    shared = [found for found in ledger.redundancies if found.kind == "shared"]
+    if inside:
+        text = (
+            f"Here it is: {_many(len(inside), 'module')} of this model fake-quantize their own "
+            f"output in forward, as torch's did up to 1.6 (first: {inside[0].path})."
+        )
+    else:
+        text = (
+            "No: no module of this model fake-quantizes its own output in forward (torch's did up "
+            "to 1.6), so what is added around it is the only one."
+        )
+    text += (
+        f" Pairs of different fake quants on the same values: {len(doubles)}; run again on their "
+        f"own output: {len(twice)}; one for several tensors: {len(shared)}."
+    )
+    worst = max(
+        (f for f in doubles if f.numbers is not None),
+        key=lambda f: f.numbers.changed_share if f.numbers else 0.0,
+        default=None,
+    )
+    if worst is not None:
+        text += f" The one that changes most: {worst.first} and {worst.second}. {worst.cost}"
+    return Answer(
+        "fx_redundant",
+        "Is the activation observer that is inserted redundant to one in the QAT module's forward?",
+        text,
+        f"site:{worst.second}" if worst is not None else "",
+    )
+
+
+def scales_twice(session: Session, ledger: Ledger) -> Answer:
+    """Why do the scales calculated twice differ by a little?"""
+    question = 'Why do "the scales calculated twice" differ by a little?'
+    known = [row for row in ledger.sites if row.scale_difference is not None]
+    if not known:
+        return Answer(
+            "scales_twice",
+            question,
+            "No observer of this model has seen data yet: train or calibrate, then look again.",
+        )
+    fused = [row for row in known if row.cause == "fused_formula"]
+    same = [row for row in known if row.cause in ("none", "fixed")]
+    text = (
+        f"Of {len(known)} scales, calculate_qparams() gives {len(same)} again as they are stored. "
+    )
+    if fused:
+        largest = max(fused, key=lambda row: abs(row.scale_difference or 0.0))
+        differences = [row.scale_difference or 0.0 for row in fused]
+        least, most = percent(min(differences)), percent(max(differences))
+        span = least if least == most else f"{least} to {most}"
+        kinds = {row.kind for row in fused}
+        text += (
+            f"{len(fused)} differ ({' and '.join(sorted(kinds))}), by {span}: two formulas. "
+            f"{cause_text('fused_formula')}"
+        )
+        if largest.cause_text != cause_text("fused_formula"):
+            text += f" The largest, {largest.path}: {largest.cause_text}"
+    lagging = [row for row in known if row.fresh_cause == "moving_average"]
+    if lagging:
+        far = max(lagging, key=lambda row: abs(row.fresh_difference or 0.0))
+        text += (
+            f" Besides, {_many(len(lagging), 'range')} lag behind what the example input shows, by "
+            f"up to {percent(far.fresh_difference or 0.0)} ({far.path}): moving averages."
+        )
+    return Answer("scales_twice", question, text, fused[0].selection if fused else "")
+
+
+def inner_convert_custom(session: Session, ledger: Ledger) -> Answer:
+    """What does the ``convert`` inside ``prepare_qat`` do for custom modules?"""
+    custom = [row for row in ledger.floats if row.reason == "custom_without_entry"]
+    subclasses = [row for row in ledger.floats if row.reason == "subclass_not_in_mapping"]
+    text = (
+        "Nothing by itself: it looks up each child's exact type in the QAT mapping and calls "
+        "from_float of what it finds. Custom modules are swapped by prepare, by "
+        "float_to_observed_custom_module_class. "
+    )
+    if custom or subclasses:
+        first = (*custom, *subclasses)[0]
+        text += (
+            f"Here {len(custom)} custom and {len(subclasses)} subclassed modules are passed by and "
+            f"stay float, the first {first.path!r} ({first.name})."
+        )
+    else:
+        text += "This model has no module of that kind."
+    return Answer(
+        "custom_modules",
+        "What does the convert inside prepare_qat do for custom modules?",
+        text,
+        (*custom, *subclasses)[0].selection if custom or subclasses else "",
+    )
+
+
+def two_converts(session: Session, ledger: Ledger) -> Answer:
+    """How does the inner ``convert`` differ from the final one?"""
+    swapped = diff(session.snapshots["propagate"], session.snapshots["swap"]).swapped
+    first = swapped[0] if swapped else None
+    example = (
+        f" Here {first.after.path or 'the root'}: {first.before.type_name} → "
+        f"{first.after.qualified_type.replace('.modules', '').rpartition('.')[0]}."
+        f"{first.after.type_name}."
+        if first
+        else ""
+    )
+    cover = ledger.coverage
+    text = (
+        f"By its mapping. The inner one swapped {_many(len(swapped), 'module')} for QAT versions, "
+        f"which still hold float weights and train; it keeps the qconfig.{example} The final one "
+        f"maps to int8 modules and drops the fake quants: {cover.params_share:.1%} of the "
+        f"parameters and {cover.macs_share:.1%} of the multiply-accumulates of this model become "
+        "int8 then."
+    )
+    return Answer(
+        "two_converts",
+        "How does that convert differ from the final one?",
+        text,
+        f"module:{first.after.path}" if first else "",
+    )
+
+
+def who_quantizes_input(session: Session, ledger: Ledger) -> Answer:
+    """Who inserts the input's fake quant?"""
+    question = "Who inserts the input's fake quant?"
+    inputs = [row for row in ledger.sites if row.kind == "input"]
+    if not inputs:
+        return Answer(
+            "input",
+            question,
+            "Nobody: this model has none. In eager mode it is the output of a QuantStub, and there "
+            "is no stub; QAT modules quantize weight and output, never their input.",
+        )
+    first = inputs[0]
+    how = {"hook": f"as the output of {first.parent} ({first.parent_type})", "node": "as a node"}
+    text = (
+        f"{first.call.partition('(')[0]} does, {how.get(first.mechanism, first.mechanism)}: "
+        f"{first.path}. {_many(len(inputs), 'input')} of this model "
+        f"{'is' if len(inputs) == 1 else 'are'} quantized that way; no QAT module has an input "
+        "fake quant of its own."
+    )
+    return Answer("input", question, text, first.selection)
+
+
+QUESTIONS: tuple[Callable[[Session, Ledger], Answer], ...] = (
+    why_three_calls,
+    two_observers,
+    fx_redundant,
+    scales_twice,
+    inner_convert_custom,
+    two_converts,
+    who_quantizes_input,
+)
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _ways(rows: list[LedgerRow]) -> str:
+    names = {
+        "hook": "by a forward hook",
+        "node": "as a graph node",
+        "forward": "in a forward",
+        "unused": "never run",
+    }
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row.mechanism] = counts.get(row.mechanism, 0) + 1
+    return ", ".join(f"{n} {names.get(way, way)}" for way, n in counts.items()) or "none"
+
+
+def _weight_of_layer(ledger: Ledger) -> LedgerRow | None:
+    """A linear layer's weight fake quant, else any layer's."""
+    weights = [r for r in ledger.sites if r.kind == "weight" and r.parent and not r.ghost]
+    linear = [row for row in weights if "Linear" in row.parent_type]
+    return next(iter([*linear, *weights]), None)

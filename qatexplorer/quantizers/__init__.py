@@ -1,0 +1,1 @@
+"""What is true of one fake quant, and of the engines."""

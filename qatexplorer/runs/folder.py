@@ -1,0 +1,165 @@
+"""The folder of a run: who it is, where it stands, who holds it, and what is asked of it."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from qatexplorer._version import __version__
+from qatexplorer.errors import BusyError, QatExplorerError, RunFolderError
+from qatexplorer.runs.files import Lock, is_held, read_json, write_json
+
+FORMAT = 1
+ABOUT, STATUS, WISH, LOCK, CHECKPOINTS = (
+    "run.json",
+    "status.json",
+    "wish.json",
+    "lock",
+    "checkpoints",
+)
+STATUS_EVERY_S = 2.0
+Wish = Literal["run", "pause", "stop"]
+
+
+class RunFolder:
+    """A run folder that this process writes to; it is locked until :meth:`close`."""
+
+    def __init__(self, path: Path, lock: Lock, about: dict[str, Any]) -> None:
+        self.path, self.about = path, about
+        self._lock = lock
+        self._told = 0.0
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], about: Mapping[str, Any]) -> RunFolder:
+        """A new run at ``path``. Raises RunFolderError if there is one, or nothing can be
+        written there."""
+        folder = Path(path).expanduser().absolute()
+        if (folder / ABOUT).exists():
+            raise RunFolderError(
+                f"{folder} holds a run already.",
+                remedy="Go on with it by session.resume(path), or choose a new run_dir.",
+            )
+        lock = _locked(folder)
+        made = {
+            "format": FORMAT,
+            "qatexplorer": __version__,
+            "torch": str(torch.__version__),
+            "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            **about,
+        }
+        try:
+            write_json(folder / ABOUT, made)
+        except (OSError, TypeError) as error:
+            lock.release()
+            raise _unusable(folder, error) from error
+        return cls(folder, lock, made)
+
+    @classmethod
+    def reopen(cls, path: str | os.PathLike[str]) -> RunFolder:
+        """Take over a run that no process holds. Raises RunFolderError and BusyError."""
+        folder = Path(path).expanduser().absolute()
+        about = read_about(folder)
+        return cls(folder, _locked(folder), about)
+
+    def note(self, **changes: Any) -> None:
+        """Change what run.json says. Raises RunFolderError."""
+        self.about.update(changes)
+        try:
+            write_json(self.path / ABOUT, self.about)
+        except (OSError, TypeError) as error:
+            raise _unusable(self.path, error) from error
+
+    def tell(self, status: Mapping[str, Any], *, now: bool = True) -> None:
+        """Say where the run stands; with ``now`` False at most every two seconds.
+
+        Raises OSError.
+        """
+        if now or time.monotonic() - self._told > STATUS_EVERY_S:
+            self._told = time.monotonic()
+            me = {"pid": os.getpid(), "host": socket.gethostname(), "at": time.time()}
+            write_json(self.path / STATUS, {**status, **me}, durable=False)
+
+    def wish(self) -> Wish | None:
+        """What another process asks this run for, once."""
+        path = self.path / WISH
+        if not path.exists():
+            return None
+        asked = (read_json(path) or {}).get("wish")
+        path.unlink(missing_ok=True)
+        return asked if asked in ("run", "pause", "stop") else None
+
+    def close(self) -> None:
+        self._lock.release()
+
+    def discard(self) -> None:
+        """The run never came to be: the folder may be used for another one."""
+        (self.path / ABOUT).unlink(missing_ok=True)
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What run.json says. Raises RunFolderError if there is no run of a known format."""
+    about = read_json(folder / ABOUT)
+    if not isinstance(about, dict):
+        raise RunFolderError(
+            f"{folder} holds no run.",
+            why="There is no readable run.json in it.",
+            remedy="Pass the folder that was given as run_dir=.",
+        )
+    if about.get("format") != FORMAT:
+        raise RunFolderError(
+            f"{folder} was written in format {about.get('format')!r}; this version reads "
+            f"format {FORMAT}.",
+            remedy=f"Open it with qatexplorer {about.get('qatexplorer', 'of that time')}.",
+        )
+    return about
+
+
+def ask(folder: Path, wish: Wish) -> None:
+    """Ask the process that holds the run for something; it looks about twice a second.
+
+    Raises RunFolderError if no process holds it.
+    """
+    if not is_held(folder / LOCK):
+        raise RunFolderError(
+            f"No process is training in {folder}.", remedy="Go on with session.resume(path)."
+        )
+    write_json(folder / WISH, {"wish": wish}, durable=False)
+
+
+def error_as_data(error: QatExplorerError | None) -> dict[str, Any] | None:
+    """An error as JSON."""
+    if error is None:
+        return None
+    names = ("message", "where", "why", "remedy")
+    return {"type": type(error).__name__, **{name: getattr(error, name) for name in names}}
+
+
+def _locked(folder: Path) -> Lock:
+    lock = Lock(folder / LOCK)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if lock.acquire():
+            return lock
+    except OSError as error:
+        raise _unusable(folder, error) from error
+    status = read_json(folder / STATUS) or {}
+    raise BusyError(
+        f"A run is going on in {folder}"
+        + (f" (process {status['pid']} on {status['host']})." if "pid" in status else "."),
+        remedy="Stop it there, or from here: open_run(path).ask('stop'); then resume.",
+    )
+
+
+def _unusable(folder: Path, error: Exception) -> RunFolderError:
+    return RunFolderError(
+        f"The run cannot be kept in {folder}.",
+        why=f"{type(error).__name__}: {error}",
+        remedy="Choose another run_dir=, or free space there.",
+    )

@@ -1,0 +1,291 @@
+"""What a model is worth at each end of the walk: accuracy, size, latency, and will it run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.ao.nn.quantized import DeQuantize
+from torch.ao.quantization import FakeQuantizeBase
+
+from qatexplorer.data import Data, call_model, cloned
+from qatexplorer.errors import NoDataError, QatExplorerError
+from qatexplorer.evaluate.evaluation import Evaluation, ModelResult
+from qatexplorer.evaluate.measure import compare_latency, size_on_disk
+from qatexplorer.evaluate.metric import Metric, MetricValue, evaluate
+from qatexplorer.flows.base import FlowOptions, StubMode, copy_sharing_parameters
+from qatexplorer.forward.preserve import preserved_rng
+from qatexplorer.forward.recorder import recorded_graph
+from qatexplorer.session.models import Workbench
+from qatexplorer.snapshot.records import Graph
+
+PTQ_BATCHES = 8
+_NO_COMPUTE = (DeQuantize, nn.Identity, nn.Dropout)
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """Whether a copy converted right now runs in int8; ``error`` says what stops it.
+
+    ``float_islands`` is the number of connected groups of operations that the int8 model computes
+    in float, None if it does not run.
+    """
+
+    ok: bool
+    error: QatExplorerError | None = None
+    int8_modules: int = 0
+    float_islands: int | None = None
+
+
+@dataclass(frozen=True)
+class StubOption:
+    """One way of quantizing the input, with what it costs.
+
+    ``fake_quants`` counts modules in the prepared model; the rest as in :class:`Preflight`.
+    """
+
+    mode: StubMode
+    title: str
+    fake_quants: int
+    preflight: Preflight
+
+
+_TITLES: dict[StubMode, str] = {
+    "none": "The model's own stubs",
+    "model": "QuantWrapper around the whole model",
+    "layers": "add_quant_dequant around each layer",
+}
+
+
+class Assessor:
+    """Evaluates the models of a workbench, on copies, and remembers what cannot change."""
+
+    def __init__(self, bench: Workbench, data: Data | None, metric: Metric | None) -> None:
+        self._bench, self._data, self._metric = bench, data, metric
+        self._float: MetricValue | None = None
+        self._ptq: tuple[nn.Module, MetricValue] | QatExplorerError | None = None
+        self._trained: dict[str, MetricValue] = {}
+        self._should_stop: Callable[[], bool] | None = None
+
+    def forget_trained(self) -> None:
+        """The working model has changed: its metrics are no longer true."""
+        self._trained.clear()
+
+    # -- will it run ----------------------------------------------------------------------------
+
+    def preflight(self, options: FlowOptions | None = None) -> Preflight:
+        """Prepare, show one batch, convert and run a copy. Raises only if preparing does."""
+        return self._try(self._bench.rebuild(self._bench.flow.prepared_stage, options=options))
+
+    def _try(self, prepared: nn.Module) -> Preflight:
+        inputs = self._bench.options.example_inputs
+        try:
+            with preserved_rng(), torch.no_grad():
+                call_model(prepared.eval(), cloned(inputs))
+                int8 = self._bench.convert_copy(prepared).result.model
+                graph = recorded_graph(int8, inputs)
+        except QatExplorerError as error:
+            return Preflight(False, error)
+        except Exception as error:
+            return Preflight(False, self._bench.translated(error, prepared))
+        borders = {p for p, m in int8.named_modules() if isinstance(m, _NO_COMPUTE)}
+        return Preflight(True, None, count_int8(int8), count_float_islands(graph, borders))
+
+    def stub_options(self) -> tuple[StubOption, ...]:
+        """Try every stub mode on a copy that shares the parameters."""
+        options = []
+        for mode, title in _TITLES.items():
+            chosen = replace(self._bench.options, stubs=mode)
+            try:
+                prepared = self._bench.rebuild(self._bench.flow.prepared_stage, options=chosen)
+            except Exception as error:
+                told = self._bench.translated(error, self._bench.base)
+                options.append(StubOption(mode, title, 0, Preflight(False, told)))
+                continue
+            count = sum(isinstance(m, FakeQuantizeBase) for m in prepared.modules())
+            options.append(StubOption(mode, title, count, self._try(prepared)))
+        return tuple(options)
+
+    # -- how good is it -------------------------------------------------------------------------
+
+    def float_metric(self) -> MetricValue:
+        """Metric of the float model, evaluated once."""
+        if self._float is None or not self._float.complete:
+            self._float = self._evaluate(self._bench.base)
+        return self._float
+
+    def calibrate(self, model: nn.Module, batches: int = PTQ_BATCHES) -> int:
+        """Observers on, weights and batch norms fixed: run ``batches`` training batches through.
+
+        Returns the number of batches. Raises NoDataError if there is none.
+        """
+        modes = [(m, m.training) for m in model.modules()]
+        count = 0
+        try:
+            model.eval()
+            with preserved_rng(), torch.no_grad():
+                torch.manual_seed(0)
+                for inputs, _target in self._require_data().train:
+                    if count == batches:
+                        break
+                    call_model(model, inputs)
+                    count += 1
+        finally:
+            for module, training in modes:
+                module.training = training
+        if count == 0:
+            raise NoDataError("calibration needs at least one training batch; the data is empty.")
+        return count
+
+    def evaluate(
+        self,
+        *,
+        prepared: bool,
+        observed: bool,
+        latency: bool,
+        should_stop: Callable[[], bool] | None = None,
+        progress: Callable[[str, float], Any] | None = None,
+    ) -> Evaluation:
+        """Rows float, ptq, fake_quant, int8; a row that cannot be had says why in its note.
+
+        ``should_stop`` is asked between batches: what is measured by then is returned.
+        ``progress`` gets what is being done and the share of the work before it, 0 to 1.
+        """
+        self._should_stop = should_stop
+        tell = progress or (lambda _what, _share: None)
+        tell("float model", 0.0)
+        results: dict[str, ModelResult] = {}
+        models: dict[str, nn.Module] = {"float": self._bench.base}
+        results["float"] = self._row("float", self._bench.base, self.float_metric())
+        if not prepared:
+            note = "Go to the insert stage first."
+            for name in ("ptq", "fake_quant", "int8"):
+                results[name] = ModelResult(name, None, None, None, note)
+            return self._with_latency(results, models, latency, should_stop)
+        tell("int8 after calibration only", 0.15)
+        results["ptq"] = self._ptq_row(models)
+        if observed:
+            tell("fake-quant and int8 model", 0.4)
+            work = self._bench.work
+            results["fake_quant"] = self._row(
+                "fake_quant", work, self._metric_of("fake_quant", work)
+            )
+            models["fake_quant"] = work
+            results["int8"] = self._int8_row(models)
+        else:
+            note = "The observers have seen no data yet: train or calibrate first."
+            for name in ("fake_quant", "int8"):
+                results[name] = ModelResult(name, None, None, None, note)
+        tell("latency", 0.7)
+        return self._with_latency(results, models, latency, should_stop)
+
+    def _ptq_row(self, models: dict[str, nn.Module]) -> ModelResult:
+        if self._ptq is None:
+            try:
+                prepared = self._bench.rebuild(self._bench.flow.prepared_stage)
+                self.calibrate(prepared)
+                int8 = self._bench.convert_copy(prepared).result.model
+                self._ptq = (int8, self._evaluate(int8))
+            except QatExplorerError as error:
+                self._ptq = error
+        if isinstance(self._ptq, QatExplorerError):
+            return ModelResult("ptq", None, None, None, self._ptq.full_text())
+        model, value = self._ptq
+        models["ptq"] = model
+        note = f"int8 without training: observers calibrated on {PTQ_BATCHES} batches"
+        return self._row("ptq", model, value, note)
+
+    def _int8_row(self, models: dict[str, nn.Module]) -> ModelResult:
+        int8, note = self._bench.int8, ""
+        if int8 is None:
+            try:
+                candidate = copy_sharing_parameters(self._bench.work)
+                int8 = self._bench.convert_copy(candidate).result.model
+                note = "of a copy converted for this; the session is not at convert yet"
+            except QatExplorerError as error:
+                return ModelResult("int8", None, None, None, error.full_text())
+        models["int8"] = int8
+        return self._row("int8", int8, self._metric_of("int8", int8), note)
+
+    def _metric_of(self, name: str, model: nn.Module) -> MetricValue:
+        if name not in self._trained or not self._trained[name].complete:
+            self._trained[name] = self._evaluate(model)
+        return self._trained[name]
+
+    def _row(self, name: str, model: nn.Module, value: MetricValue, note: str = "") -> ModelResult:
+        return ModelResult(name, value, size_on_disk(model), None, note)
+
+    def _evaluate(self, model: nn.Module) -> MetricValue:
+        with preserved_rng(), self._bench.engine():
+            stop = self._should_stop
+            return evaluate(model, self._require_data().eval, self._metric, should_stop=stop)
+
+    def _with_latency(
+        self,
+        results: dict[str, ModelResult],
+        models: dict[str, nn.Module],
+        wanted: bool,
+        should_stop: Callable[[], bool] | None,
+    ) -> Evaluation:
+        if wanted:
+            options = self._bench.options
+            backend = options.qconfig.backend
+            timed = compare_latency(
+                models, options.example_inputs, engine=backend, should_stop=should_stop
+            )
+            for name, value in timed.items():
+                results[name] = replace(results[name], latency=value)
+        return Evaluation(results)
+
+    def _require_data(self) -> Data:
+        if self._data is None:
+            raise NoDataError(
+                "there is no data.", remedy="Pass data={'train': loader, 'eval': loader}."
+            )
+        return self._data
+
+
+def count_int8(model: nn.Module) -> int:
+    """Number of modules that hold int8 weights or compute on int8 tensors with qparams."""
+    names = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
+    # The packed parameters are a module inside of each Linear and Embedding.
+    skipped = (
+        "Quantize",
+        "DeQuantize",
+        "Dropout",
+        "LinearPackedParams",
+        "EmbeddingPackedParams",
+    )
+    return sum(
+        type(m).__module__.startswith(names) and type(m).__name__ not in skipped
+        for m in model.modules()
+    )
+
+
+def count_float_islands(graph: Graph, borders: Collection[str]) -> int:
+    """Connected groups of operations whose result is float, in a recorded int8 forward.
+
+    ``borders`` are the paths that only dequantize or pass a tensor on: no operation of an island.
+    """
+    floating = {
+        n.id
+        for n in graph.nodes
+        if n.op.startswith("call")
+        and n.dtype in ("torch.float32", "torch.float16")
+        and n.path not in borders
+    }
+    parent = {node: node for node in floating}
+
+    def root(node: str) -> str:
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    for edge in graph.edges:
+        if edge.source in floating and edge.target in floating:
+            parent[root(edge.source)] = root(edge.target)
+    return len({root(node) for node in floating})

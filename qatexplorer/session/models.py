@@ -1,0 +1,286 @@
+"""The session's own models: which exist, what they share, and how a stage is rebuilt.
+
+At most one extra copy of the user's parameters is held until training starts: every stage up to
+the last prepared one shares them with the pristine copy, because torch's stages never write to a
+parameter. Training, and handing a model out, gives that model parameters of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from weakref import WeakValueDictionary
+
+from torch import nn
+
+from qatexplorer.errors import (
+    QatExplorerError,
+    StageError,
+    TraceFailedError,
+    UnsupportedTorchError,
+)
+from qatexplorer.evaluate.int8 import convert_error, place_in_walk, run_int8
+from qatexplorer.explain.translations import FX_ISLAND, ISLAND, translate
+from qatexplorer.flows.base import (
+    Flow,
+    FlowOptions,
+    StageResult,
+    copy_sharing_parameters,
+    own_parameters,
+)
+from qatexplorer.forward.preserve import preserved_rng, preserved_state
+from qatexplorer.quantizers.engine import quantized_engine
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model at a stage, with what torch said on the way (``warnings``)."""
+
+    result: StageResult
+    warnings: tuple[str, ...] = ()
+
+
+Look = Callable[[str, Built], object]
+"""Sees a stage that a torch call makes, with the model as it is then."""
+
+
+class Workbench:
+    """Holds the pristine copy, the model being worked on, and the int8 model."""
+
+    def __init__(self, base: nn.Module, flow: Flow, options: FlowOptions) -> None:
+        self.base = base
+        self.flow = flow
+        self.options = options
+        self.work: nn.Module = base
+        self.work_stage = flow.stage_names[0]
+        self.converted: dict[str, nn.Module] = {}
+        self._viewed: tuple[str, nn.Module] | None = None
+        self._handed_out: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
+        self._restart()
+
+    def _restart(self) -> None:
+        self.work = copy_sharing_parameters(self.base)
+        self.work_stage = self.flow.stage_names[0]
+        self._owns_parameters = False
+        self.converted.clear()
+        self._viewed = None
+        self._handed_out.clear()
+
+    def reset(self, options: FlowOptions | None = None, flow: Flow | None = None) -> None:
+        """Start again from the pristine copy, with other options or another flow if given."""
+        self.options = options or self.options
+        self.flow = flow or self.flow
+        self._restart()
+
+    def set_training(self, mode: bool) -> None:
+        """Put the pristine copy and what is made of it into train or eval mode."""
+        self.base.train(mode)
+        self._restart()
+
+    @property
+    def int8(self) -> nn.Module | None:
+        """The int8 model, None before there is one."""
+        return self.converted.get(self.flow.int8_stage)
+
+    def advance(self, stage: str, look: Look) -> None:
+        """Run the torch call that begins with ``stage``, the next one, to its last stage.
+
+        ``look`` sees each stage that the call makes, with the model as it is then. If torch's call
+        or ``look`` (which may run the model) raises, the working model is as it was before. Raises
+        StageError (ConvertError, Int8RunError) with the place in the user's model.
+        """
+        with _cycles_collected_later():
+            if stage in self.flow.converted_stages:
+                built = self.convert_copy(copy_sharing_parameters(self.work), stage)
+                look(stage, built)
+                self.converted[stage] = built.result.model
+            else:
+                self._prepare(stage, look)
+
+    def _prepare(self, stage: str, look: Look) -> None:
+        # A model that was handed out stays what its reader took it for, and what the reader has
+        # done to it goes on with the walk. Training is what it was handed out for.
+        in_readers_hands = self._owns_parameters and stage != self.flow.train_stage
+        model = copy.deepcopy(self.work) if in_readers_hands else self.work
+        at, last = stage, self.flow.call_of(stage)[-1]
+        result: StageResult | None = None
+
+        def passing(name: str, now: StageResult) -> None:
+            nonlocal at, result
+            at, result = name, now
+            look(name, Built(now))
+            following = self.flow.stage_names[self.flow.stage_names.index(name) + 1]
+            at, result = following, None
+
+        try:
+            with _quietly() as said, preserved_rng():
+                done = self.flow.apply(last, model, self.options, passing)
+            at, result = last, done
+            look(last, Built(done, tuple(said)))
+        except Exception as error:
+            told = self._stage_error(at, error, model, result)
+            if model is self.work:  # a stage that fails half way leaves it half changed
+                self.work = self.rebuild(self.work_stage)
+            if told is error:
+                raise
+            raise told from error
+        self.work, self.work_stage = done.model, last
+
+    def convert_copy(self, candidate: nn.Module, stage: str = "") -> Built:
+        """Convert ``candidate`` (given up by the caller) and run the result once.
+
+        ``stage`` is one of the flow's converted stages, the int8 stage by default.
+
+        Raises ConvertError if torch's convert raises, Int8RunError if the result does not run.
+        """
+        stage = stage or self.flow.int8_stage
+        engine = self.options.qconfig.backend
+        with _quietly() as said, preserved_rng():
+            with quantized_engine(engine):
+                try:
+                    result = self.flow.apply(stage, candidate, self.options, _nothing_seen)
+                except QatExplorerError:
+                    raise
+                except Exception as error:
+                    told = convert_error(error, candidate)
+                    self._without_stubs(told)
+                    raise told from error
+            with preserved_state(result.model):  # a traced batch norm may learn in eval mode too
+                try:
+                    run_int8(result.model, self.options.example_inputs, engine)
+                except QatExplorerError as error:
+                    self._without_stubs(error)
+                    raise
+        return Built(result, tuple(said))
+
+    def _without_stubs(self, error: QatExplorerError) -> None:
+        """Advice for the eager flow, where a float part needs stubs, is not for one without."""
+        if not self.flow.offers_stubs and ISLAND in error.remedy:
+            error.advise(error.remedy.replace(ISLAND, FX_ISLAND))
+
+    def _stage_error(
+        self, stage: str, error: Exception, model: nn.Module, result: StageResult | None
+    ) -> QatExplorerError:
+        if isinstance(error, (TraceFailedError, UnsupportedTorchError)):
+            return error
+        call = self.flow.stage(stage).call
+        if result is None:
+            translated = self.translated(error, model)
+            message = f"stage {stage!r} failed in {call}: {translated.message}"
+        else:
+            translated = self.translated(error, result.model)
+            message = f"after stage {stage!r} the model does not run: {translated.message}"
+            home = result.origin(translated.where or "")
+            if translated.where and home in dict(self.base.named_modules()):
+                translated.where = home
+        return type(translated)(
+            message, where=translated.where, why=translated.why, remedy=translated.remedy
+        )
+
+    def translated(self, error: Exception, model: nn.Module) -> QatExplorerError:
+        """``error`` as one of ours, with place and remedy."""
+        if isinstance(error, QatExplorerError):
+            return error
+        place = place_in_walk(error, model)
+        told = translate(error, place)
+        first = (str(error).strip().splitlines() or [""])[0]
+        message = f"{type(error).__name__}: {first[:300]}"
+        failed = StageError(message, where=place.path, why=told.why, remedy=told.remedy)
+        self._without_stubs(failed)
+        return failed
+
+    def engine(self) -> AbstractContextManager[Any]:
+        """The quantized engine that the int8 model runs on; the user's is put back."""
+        return quantized_engine(self.options.qconfig.backend)
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing but the walk has had the working model in hand."""
+        return not self._owns_parameters
+
+    def own_work(self) -> nn.Module:
+        """The working model, with parameters that nothing else shares: safe to train."""
+        if not self._owns_parameters:
+            own_parameters(self.work)
+            self._owns_parameters = True
+        return self.work
+
+    def rebuild(
+        self, stage: str, *, own: bool = False, options: FlowOptions | None = None
+    ) -> nn.Module:
+        """A model at ``stage`` made anew from the pristine copy; int8 is never made this way."""
+        chosen = options or self.options
+        model = copy_sharing_parameters(self.base)
+        with _quietly(), preserved_rng():
+            for name in self.flow.calls_to(stage):
+                model = self.flow.apply(name, model, chosen).model
+        if own:
+            own_parameters(model)
+        return model
+
+    def view(self, stage: str, *, trained: bool, own: bool) -> nn.Module:
+        """The model to show for ``stage``: the working one, the int8 one, or a rebuilt one."""
+        if stage in self.converted:
+            converted = self.converted[stage]
+            if own and self._handed_out.get(stage) is not converted:
+                own_parameters(converted)
+                self._handed_out[stage] = converted
+            return converted
+        # Up to training, the prepared model is the same at "insert" and at "train".
+        waiting = stage == self.flow.prepared_stage and self.work_stage == self.flow.train_stage
+        if stage == self.work_stage or (waiting and not trained):
+            return self.own_work() if own else self.work
+        if own:
+            # Held by the reader alone: going back must not keep another copy of the weights.
+            model = self._handed_out.get(stage)
+            if model is None:
+                self._handed_out[stage] = model = self.rebuild(stage, own=True)
+            return model
+        if self._viewed is None or self._viewed[0] != stage:
+            self._viewed = (stage, self.rebuild(stage))
+        return self._viewed[1]
+
+    def with_options(self, **changes: Any) -> FlowOptions:
+        """The options with some fields replaced."""
+        return replace(self.options, **changes)
+
+
+def _nothing_seen(_stage: str, _result: StageResult) -> None:
+    """Converting makes one stage a call."""
+
+
+@contextmanager
+def _cycles_collected_later() -> Iterator[None]:
+    """A stage makes thousands of small objects and hardly any garbage; each full collection that
+    they set off goes through all objects of the process, which takes longer than some stages."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@contextmanager
+def _quietly() -> Iterator[list[str]]:
+    """Collect torch's warnings instead of printing them; the known noise is dropped."""
+    said: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield said
+    said += dict.fromkeys(
+        str(w.message).strip() for w in caught if not any(n in str(w.message) for n in _NOISE)
+    )
+
+
+_NOISE = (
+    "torch.ao.quantization is deprecated",
+    "reduce_range will be deprecated",
+    "will be removed in a future PyTorch release",
+)

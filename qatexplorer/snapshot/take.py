@@ -1,0 +1,226 @@
+"""Taking a snapshot of a model."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from qatexplorer.forward.leaves import is_quantizer
+from qatexplorer.forward.preserve import preserved_state
+from qatexplorer.forward.probe import Probe
+from qatexplorer.forward.recorder import recorded_graph
+from qatexplorer.forward.trace import fx_graph
+from qatexplorer.snapshot.records import (
+    FakeQuantSite,
+    Graph,
+    HookRecord,
+    ModuleRecord,
+    Placement,
+    QConfigRecord,
+    Snapshot,
+    TensorInfo,
+)
+from qatexplorer.snapshot.sites import find_sites
+
+_OBSERVER_HOOKS = ("_observer_forward_hook", "_observer_forward_pre_hook")
+
+
+def same_path(path: str) -> str:
+    """The default origin: every module stands where it stood in the float model."""
+    return path
+
+
+def take_snapshot(
+    model: nn.Module,
+    *,
+    flow: str,
+    stage: str,
+    call: str,
+    graph: Graph | None,
+    float_paths: frozenset[str] | None = None,
+    origin: Callable[[str], str] = same_path,
+    earlier: Mapping[str, FakeQuantSite] | None = None,
+    probed: Probe | None = None,
+    placed: Mapping[str, Placement] | None = None,
+    warnings: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> Snapshot:
+    """Describe ``model`` as it is now; no tensor, module or hook is kept.
+
+    Args:
+        float_paths: paths of the float stage; a module whose origin is not among them is new.
+        origin: maps a path of this stage to the float stage's path of the same place.
+        earlier: sites of the stage before, by path; they keep the stage that made them.
+        probed: counts of one forward on this very model, None if there was none.
+        placed: fake quants that are nodes of an FX graph, by path.
+    """
+    sites = find_sites(
+        model, stage=stage, call=call, earlier=earlier or {}, probed=probed, placed=placed
+    )
+    return Snapshot(
+        flow=flow,
+        stage=stage,
+        modules=module_records(model, float_paths, origin, probed),
+        sites=sites,
+        graph=graph,
+        training=model.training,
+        warnings=tuple(dict.fromkeys(warnings)),
+        notes=tuple(notes),
+    )
+
+
+def take_graph(model: nn.Module, inputs: Any) -> Graph:
+    """The dataflow graph: by ``torch.fx`` if the model traces, else from one recorded forward.
+
+    State and RNG are restored. Raises what the model's own forward raises, and only that.
+    """
+    try:
+        with preserved_state(model):
+            return fx_graph(model, inputs)
+    except Exception as error:
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        note = f"torch.fx cannot trace this model: {type(error).__name__}: {first_line}"
+    with preserved_state(model):
+        return recorded_graph(model, inputs, note)
+
+
+def module_records(
+    model: nn.Module,
+    float_paths: frozenset[str] | None,
+    origin: Callable[[str], str],
+    probed: Probe | None,
+) -> tuple[ModuleRecord, ...]:
+    """One record per path, preorder; a module under two names is listed under both."""
+    inner_observers = {
+        id(m.activation_post_process)
+        for m in model.modules()
+        if is_quantizer(m) and isinstance(getattr(m, "activation_post_process", None), nn.Module)
+    }
+    counts = _param_counts(model)
+    identities: dict[int, int] = {}
+    qconfigs: dict[int, QConfigRecord | None] = {}  # many modules share one
+    records = []
+    for path, module in model.named_modules(remove_duplicate=False):
+        if id(module) in inner_observers:
+            continue
+        prefix = f"{path}." if path else ""
+        home = origin(path)
+        qconfig = getattr(module, "qconfig", None)
+        if id(qconfig) not in qconfigs:
+            qconfigs[id(qconfig)] = describe_qconfig(qconfig)
+        known = float_paths is None or home in float_paths
+        records.append(
+            ModuleRecord(
+                path=path,
+                type_name=type(module).__name__,
+                qualified_type=f"{type(module).__module__}.{type(module).__qualname__}",
+                origin=home if known else "",
+                parent=None if path == "" else path.rpartition(".")[0],
+                children=tuple(
+                    prefix + name
+                    for name, child in module._modules.items()
+                    if child is not None and id(child) not in inner_observers
+                ),
+                tensors=_tensors(module),
+                param_count=counts[id(module)],
+                qconfig=qconfigs[id(qconfig)],
+                training=module.training,
+                hooks=_hooks(module),
+                extra_repr=_extra_repr(module),
+                calls=_calls(module, probed),
+                identity=identities.setdefault(id(module), len(identities)),
+            )
+        )
+    return tuple(records)
+
+
+def _calls(module: nn.Module, probed: Probe | None) -> int | None:
+    if probed is None or (probed.only_quantizers and not is_quantizer(module)):
+        return None
+    return probed.calls.get(id(module), 0)
+
+
+def _param_counts(model: nn.Module) -> dict[int, int]:
+    sets: dict[int, dict[int, int]] = {}
+
+    def visit(module: nn.Module) -> dict[int, int]:
+        if id(module) not in sets:
+            own = {id(p): p.numel() for p in module._parameters.values() if p is not None}
+            sets[id(module)] = own
+            for child in module._modules.values():
+                if child is not None:
+                    own.update(visit(child))
+        return sets[id(module)]
+
+    visit(model)
+    return {key: sum(own.values()) for key, own in sets.items()}
+
+
+def _tensors(module: nn.Module) -> tuple[TensorInfo, ...]:
+    own: dict[str, torch.Tensor | None] = {**module._parameters, **module._buffers}
+    return tuple(
+        TensorInfo(name, tuple(t.shape), str(t.dtype), str(t.device), t.requires_grad)
+        for name, t in own.items()
+        if t is not None
+    )
+
+
+def _hooks(module: nn.Module) -> tuple[HookRecord, ...]:
+    kinds = (
+        ("forward_pre", module._forward_pre_hooks),
+        ("forward", module._forward_hooks),
+        ("backward", module._backward_hooks),
+    )
+    return tuple(
+        HookRecord(kind, name, name in _OBSERVER_HOOKS)
+        for kind, table in kinds
+        for name in (_function_name(hook) for hook in table.values())
+    )
+
+
+def _function_name(function: Any) -> str:
+    return str(getattr(function, "__qualname__", type(function).__name__))
+
+
+def _extra_repr(module: nn.Module) -> str:
+    if is_quantizer(module):
+        return ""  # it prints every scale of every channel
+    try:
+        return module.extra_repr()
+    except Exception as error:
+        return f"(extra_repr raises {type(error).__name__})"
+
+
+def describe_qconfig(qconfig: Any) -> QConfigRecord | None:
+    """Spell out the two factories of a ``QConfig``; None for None."""
+    if qconfig is None:
+        return None
+    return QConfigRecord(
+        activation=describe_factory(getattr(qconfig, "activation", None)),
+        weight=describe_factory(getattr(qconfig, "weight", None)),
+    )
+
+
+def describe_factory(factory: Any) -> str:
+    """``FakeQuantize.with_args(observer=…)`` as ``"FakeQuantize(observer=…, quant_min=0, …)"``."""
+    partial = getattr(factory, "p", factory)
+    if not isinstance(partial, functools.partial):
+        return getattr(partial, "__name__", str(partial))
+    arguments = [
+        f"{name}={_short(value)}"
+        for name, value in partial.keywords.items()
+        if name != "factory_kwargs"
+    ]
+    return f"{getattr(partial.func, '__name__', partial.func)}({', '.join(arguments)})"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, (torch.dtype, torch.qscheme)):
+        return str(value).removeprefix("torch.")
+    if hasattr(value, "p") or isinstance(value, functools.partial):
+        return describe_factory(value)
+    return str(getattr(value, "__name__", value))

@@ -1,0 +1,1 @@
+"""Telemetry in other people's trainers and tools."""

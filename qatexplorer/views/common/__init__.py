@@ -1,0 +1,1 @@
+"""HTML, names, colours and sentences that several screens share."""

@@ -1,0 +1,256 @@
+"""The picture of a snapshot's dataflow graph as plain data, ready for the browser.
+
+Nothing here knows where a box is drawn: the browser lays out a group when it is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from qatexplorer.snapshot.records import Graph, GraphNode, ModuleRecord, Snapshot
+from qatexplorer.views.graph.groups import ROOT, SceneGroup, SceneTree, build_tree
+from qatexplorer.views.graph.marks import place_marks, site_entry
+
+_INT8_PACKAGES = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
+_REFERENCE_PACKAGE = "torch.ao.nn.quantized.reference."
+_QAT_PACKAGES = ("torch.ao.nn.qat.", "torch.ao.nn.intrinsic.qat.")
+# These live in the quantized package and compute in float until convert swaps them.
+_FLOAT_IN_INT8_PACKAGE = frozenset({"FloatFunctional", "FXFloatFunctional"})
+
+
+def build_scene(
+    snapshot: Snapshot,
+    diff_paths: frozenset[str] = frozenset(),
+    *,
+    max_children: int = 40,
+    redundant: frozenset[str] = frozenset(),
+) -> dict[str, Any]:
+    """The nested boxes, operations, edges and fake quants of ``snapshot.graph``.
+
+    Args:
+        snapshot: what to draw.
+        diff_paths: paths of modules and fake quants (or graph node ids) that the step changed.
+        max_children: no group holds more; larger ones are split into ranges.
+        redundant: selection strings of edges whose tensor is fake-quantized twice.
+
+    Returns:
+        A JSON-able dict:
+
+        - ``reason``: why there is nothing to draw, ``""`` if there is something; ``stage``,
+          ``origin`` and ``note`` as in the snapshot.
+        - ``groups``: parents before children, the first is the root (``"g:"``). Each has ``id``,
+          ``parent``, ``children`` (item ids in execution order), ``label``, ``sub``, ``path``,
+          ``sel``, ``ops`` (operations inside), ``sites`` (fake quants inside by kind),
+          ``changed`` (itself), ``inside`` (something in it changed), ``int8`` (int8 operations
+          inside), ``synthetic``, ``tip`` and ``marks``.
+        - ``nodes``: execution order. Each has ``id`` (``"n:<graph node id>"``), ``parent``,
+          ``label``, ``sub``, ``path``, ``op``, ``sel``, ``precision`` (``"float"``, ``"fq"``,
+          ``"int8"``), ``changed``, ``shape``, ``tip`` and ``marks``.
+        - ``edges``: ``[source index, target index, back]`` into ``nodes``; ``back`` is 1 where the
+          edge closes a cycle. Its selection is ``edge:<source>:<target>`` with graph node ids.
+        - ``redundant``: indices into ``edges`` of those that ``redundant`` names.
+        - ``sites``: by path; ``sel``, ``kind``, ``letter``, ``changed``, ``off``, ``tip``.
+
+        A mark is ``{"site", "role"}``, see :func:`~qatexplorer.views.graph.marks.place_marks`.
+
+    Raises:
+        ValueError: ``max_children`` is below 2.
+    """
+    scene: dict[str, Any] = {
+        "reason": "",
+        "stage": snapshot.stage,
+        "origin": "",
+        "note": "",
+        "groups": [],
+        "nodes": [],
+        "edges": [],
+        "redundant": [],
+        "sites": {s.path: site_entry(s, s.path in diff_paths) for s in snapshot.sites},
+    }
+    graph = snapshot.graph
+    if graph is None or not graph.nodes:
+        scene["reason"] = _why_empty(snapshot)
+        return scene
+    tree = build_tree(snapshot, graph, max_children)
+    marks = place_marks(snapshot.sites, graph, tree)
+    scene["origin"], scene["note"] = graph.origin, graph.note
+    scene["nodes"] = [
+        _node(node, tree, snapshot, marks.get(f"n:{node.id}", []), diff_paths)
+        for node in graph.nodes
+    ]
+    scene["edges"] = _edges(graph)
+    scene["redundant"] = [
+        at
+        for at, (source, target, _) in enumerate(scene["edges"])
+        if f"edge:{graph.nodes[source].id}:{graph.nodes[target].id}" in redundant
+    ]
+    scene["groups"] = _groups(tree, snapshot, scene, marks, diff_paths)
+    return scene
+
+
+def _why_empty(snapshot: Snapshot) -> str:
+    graph = snapshot.graph
+    note = graph.note if graph is not None else " ".join(snapshot.notes)
+    what = "has no dataflow graph" if graph is None else "has a graph without operations"
+    return f"The stage {snapshot.stage!r} {what}." + (f" {note}" if note else "")
+
+
+def precision_of(record: ModuleRecord | None, fake_quantized: bool) -> str:
+    """``"int8"``, ``"fq"`` or ``"float"``: in which numbers a module computes at this stage."""
+    if record is not None:
+        name = record.qualified_type
+        if name.startswith(_REFERENCE_PACKAGE):
+            return "fq"
+        if name.startswith(_INT8_PACKAGES) and record.type_name not in _FLOAT_IN_INT8_PACKAGE:
+            return "int8"
+        if name.startswith(_QAT_PACKAGES):
+            return "fq"
+    return "fq" if fake_quantized else "float"
+
+
+def shape_text(shape: tuple[int, ...] | None) -> str:
+    """``"1×3×8×8"``, ``"scalar"`` for no dimensions, ``""`` if unknown."""
+    if shape is None:
+        return ""
+    return "×".join(map(str, shape)) or "scalar"
+
+
+def _relative(path: str, parent: str) -> str:
+    """The path as seen from inside ``parent``; with one more part if that is only a number."""
+    if not parent or not path.startswith(parent + "."):
+        return path
+    rest = path[len(parent) + 1 :]
+    return f"{parent.rpartition('.')[2]}.{rest}" if rest.isdigit() else rest
+
+
+def _node(
+    node: GraphNode,
+    tree: SceneTree,
+    snapshot: Snapshot,
+    marks: list[dict[str, str]],
+    diff_paths: frozenset[str],
+) -> dict[str, Any]:
+    home = tree.home[node.id]
+    record = snapshot.by_path.get(node.path) if node.path else None
+    is_module = node.op == "call_module" and bool(node.path)
+    kind = record.type_name if record is not None else ""
+    if node.path and not is_module:
+        kind = f"{kind or node.path}.{node.label}"
+    label = _relative(node.path, tree.groups[home].path) if node.path else node.label
+    shape = shape_text(node.shape)
+    changed = node.id in diff_paths or bool(node.path and node.path in diff_paths)
+    changed = changed or any(mark["site"] in diff_paths for mark in marks)
+    return {
+        "id": f"n:{node.id}",
+        "parent": home,
+        "label": label or node.id,
+        "sub": " · ".join(filter(None, (kind or _op_text(node), shape))),
+        "path": node.path,
+        "op": node.op,
+        "sel": f"module:{node.path}" if node.path else f"node:{node.id}",
+        "precision": "int8" if _is_quantized(node) else precision_of(record, bool(marks)),
+        "changed": changed,
+        "shape": " ".join(filter(None, (shape, (node.dtype or "").removeprefix("torch.")))),
+        "tip": _node_tip(node, record),
+        "marks": marks,
+    }
+
+
+def _is_quantized(node: GraphNode) -> bool:
+    """In a converted graph the operations compute on quantized tensors, module or not."""
+    return (node.dtype or "").startswith(("torch.qint", "torch.quint"))
+
+
+def _op_text(node: GraphNode) -> str:
+    names = {"placeholder": "model input", "output": "model output", "get_attr": "constant"}
+    return names.get(node.op, "method" if node.op == "call_method" else "function")
+
+
+def _node_tip(node: GraphNode, record: ModuleRecord | None) -> list[str]:
+    """What the box itself has no room for."""
+    lines = []
+    if record is not None:
+        lines.append(f"{record.qualified_type}({record.extra_repr})")
+    elif node.target and node.target != node.label:
+        lines.append(node.target)
+    if node.source:
+        lines.append(node.source)
+    return lines
+
+
+def _edges(graph: Graph) -> list[list[int]]:
+    index = {node.id: i for i, node in enumerate(graph.nodes)}
+    pairs: dict[tuple[int, int], None] = {}
+    for edge in graph.edges:
+        if edge.source in index and edge.target in index:
+            pairs[index[edge.source], index[edge.target]] = None
+    return [[source, target, int(source >= target)] for source, target in pairs]
+
+
+def _groups(
+    tree: SceneTree,
+    snapshot: Snapshot,
+    scene: dict[str, Any],
+    marks: dict[str, list[dict[str, str]]],
+    diff_paths: frozenset[str],
+) -> list[dict[str, Any]]:
+    """Group records, parents before children, with what is inside summed up."""
+    nodes = {node["id"]: node for node in scene["nodes"]}
+    order = [ROOT]
+    for group_id in order:
+        order += [c for c in tree.groups[group_id].children if c.startswith("g:")]
+    records: dict[str, dict[str, Any]] = {}
+    inside: dict[str, set[str]] = {}
+    for group_id in reversed(order):
+        group = tree.groups[group_id]
+        items = [nodes[c] if c.startswith("n:") else records[c] for c in group.children]
+        own = marks.get(group_id, [])
+        found = {mark["site"] for mark in own}
+        for item in items:
+            found |= inside.get(item["id"], {mark["site"] for mark in item["marks"]})
+        inside[group_id] = found
+        records[group_id] = {
+            **_group_text(group, tree, snapshot, items),
+            "id": group_id,
+            "parent": group.parent,
+            "children": group.children,
+            "path": group.path,
+            "sel": f"module:{group.path}",
+            "synthetic": group.synthetic,
+            "ops": sum(item.get("ops", 1) for item in items),
+            "int8": sum(item.get("int8", int(item.get("precision") == "int8")) for item in items),
+            "sites": _by_kind(scene["sites"][path] for path in found),
+            "changed": not group.synthetic and group.path in diff_paths,
+            "inside": any(item["changed"] or item.get("inside", False) for item in items)
+            or bool(found & diff_paths),
+            "marks": own,
+        }
+    return [records[group_id] for group_id in order]
+
+
+def _by_kind(entries: Iterable[dict[str, Any]]) -> dict[str, int]:
+    count = {"weight": 0, "input": 0, "output": 0}
+    for entry in entries:
+        count[entry["kind"]] += 1
+    return count
+
+
+def _group_text(
+    group: SceneGroup, tree: SceneTree, snapshot: Snapshot, items: list[dict[str, Any]]
+) -> dict[str, Any]:
+    around = tree.groups[group.parent].path if group.parent is not None else ""
+    record = snapshot.by_path.get(group.path)
+    kind = record.type_name if record is not None else ""
+    if group.synthetic:
+        first, last = str(items[0]["label"]), str(items[-1]["label"])
+        label = f"{first.split(' … ')[0]} … {last.split(' … ')[-1]}"
+        return {"label": label, "sub": "", "tip": [f"{len(items)} in a row, grouped to fit"]}
+    label = _relative(group.path, around) if group.path else (kind or "model")
+    if group.visit > 1:
+        label += f" (call {group.visit})"
+    tip = [f"{group.path or 'the model itself'}"]
+    if record is not None:
+        settings = f"({record.extra_repr})" if record.extra_repr else ""
+        tip.append(f"{record.qualified_type}{settings}, {record.param_count:,} parameters")
+    return {"label": label, "sub": kind if group.path else "", "tip": tip}

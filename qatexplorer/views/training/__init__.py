@@ -1,0 +1,1 @@
+"""Curves, telemetry and runs as figures and tables."""

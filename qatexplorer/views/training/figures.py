@@ -1,0 +1,245 @@
+"""Plotly figures of a training run: loss and metric curves, scales that move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from statistics import fmean, median
+from typing import Any
+
+import plotly.graph_objects as go
+
+from qatexplorer.runs.records import EpochRecord, History, SiteSample, StepRecord
+from qatexplorer.snapshot.records import SiteKind
+from qatexplorer.views.common.names import KINDS, number
+from qatexplorer.views.common.theme import Theme, ThemeName, label, make_figure, short, theme_of
+
+MAX_POINTS = 600
+_SYMBOLS: dict[SiteKind, str] = {"weight": "square", "input": "triangle-up", "output": "circle"}
+_DASHES = ("solid", "dash", "dot", "dashdot")
+_MARKER_WORDS = {
+    "observers frozen": "observers frozen",
+    "batch-norm statistics frozen": "BN frozen",
+    "fake quants off": "fake quants off",
+    "fake quants on": "fake quants on",
+    "learning rate": "lr",
+    "label smoothing": "label smoothing",
+    "gradient clipping": "clipping",
+    "weight averaging": "EMA",
+    "stopped": "stopped",
+    "resumed from checkpoint": "resumed",
+    "checkpoint failed": "checkpoint failed",
+}
+MAX_WORDS = 6
+
+
+def curves_figure(history: History, theme: ThemeName | bool = "light") -> go.Figure:
+    """Loss of every step and epoch above, metric of every epoch below, over the steps.
+
+    The float model's metric is a dashed line; dotted lines mark where observers or batch-norm
+    statistics were frozen. Beyond 600 steps the line is the mean of neighbouring steps.
+    """
+    look = theme_of(theme)
+    steps, epochs = history.steps, history.epochs
+    ends = epoch_ends(steps, epochs)
+    x, y = thin([s.step + 1 for s in steps], [s.loss for s in steps])
+    last = max([*ends, *(x[-1:]), 1])
+    name = history.metric_name
+    numbers = [e.epoch + 1 for e in epochs]
+    data = [
+        _line(x, y, "loss per step", look.series[0], width=1, opacity=0.55,
+              hovertemplate="step %{x:.0f}<br>loss %{y:.4g}<extra></extra>"),
+        _line(ends, [e.train_loss for e in epochs], "mean loss of epoch", look.series[0],
+              mode="lines+markers", marker={"size": 7}, customdata=numbers,
+              hovertemplate="epoch %{customdata}<br>mean loss %{y:.4g}<extra></extra>"),
+        _line(ends, [e.metric for e in epochs], f"{name} (fake-quant)", look.series[1],
+              mode="lines+markers", marker={"size": 8, "symbol": "diamond"}, yaxis="y2",
+              customdata=numbers,
+              hovertemplate="epoch %{customdata}<br>%{y:.4f}<extra></extra>"),
+        _line([0, last], [history.baseline] * 2, f"{name} of the float model", look.muted,
+              width=1.5, dash="dash", yaxis="y2",
+              hovertemplate="float model %{y:.4f}<extra></extra>"),
+    ]  # fmt: skip
+    shapes, labels = _markers(history, look)
+    layout = {
+        "xaxis": {"title": "step", "range": [0, last * 1.02], "anchor": "y2", "showgrid": False},
+        "yaxis": {"title": "loss", "domain": [0.54, 1.0], "rangemode": "tozero"},
+        "yaxis2": {
+            "title": escape(name),
+            "domain": [0.0, 0.42],
+            "anchor": "x",
+            "tickformat": ".3~g",
+        },
+        "shapes": shapes,
+        "annotations": labels,
+        "margin": {"l": 56, "r": 18, "t": 88, "b": 44},
+    }
+    return make_figure(look, "Training", _curves_subtitle(history, epochs), 360, data, layout)
+
+
+def _line(
+    x: Sequence[float],
+    y: Sequence[float | None],
+    name: str,
+    colour: str,
+    *,
+    width: float = 2,
+    dash: str = "solid",
+    mode: str = "lines",
+    **more: Any,
+) -> dict[str, Any]:
+    line = {"color": colour, "width": width, "dash": dash}
+    known = {"x": list(x), "y": list(y), "name": escape(name), "mode": mode, "line": line}
+    return {"type": "scatter", **known, **more}
+
+
+def _curves_subtitle(history: History, epochs: Sequence[EpochRecord]) -> str:
+    done = [e for e in epochs if e.metric is not None]
+    if not done:
+        return "no epoch is complete yet" if history.steps else "not started"
+    newest = done[-1]
+    text = f"epoch {newest.epoch + 1}: {history.metric_name} {number(newest.metric or 0.0)}"
+    if history.baseline is not None:
+        text += f" · float {number(history.baseline)}"
+    return text
+
+
+def epoch_ends(steps: Sequence[StepRecord], epochs: Sequence[EpochRecord]) -> list[int]:
+    """Number of steps done at the end of each of ``epochs``."""
+    last: dict[int, int] = {}
+    for step in steps:
+        last[step.epoch] = step.step + 1
+    return [last.get(e.epoch, 0) for e in epochs]
+
+
+def thin(
+    x: Sequence[float], y: Sequence[float], most: int = MAX_POINTS
+) -> tuple[list[float], list[float]]:
+    """At most ``most`` points: means of neighbours, so that no loss is left out of sight."""
+    group = -(-len(x) // most) or 1
+    if group == 1:
+        return list(x), list(y)
+    starts = range(0, len(x), group)
+    return (
+        [fmean(x[i : i + group]) for i in starts],
+        [fmean(y[i : i + group]) for i in starts],
+    )
+
+
+def _markers(history: History, look: Theme) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    shapes, labels = [], []
+    places: dict[int, list[str]] = {}
+    for marker in history.markers:
+        if marker.kind in _MARKER_WORDS:
+            word = f"{_MARKER_WORDS[marker.kind]} {marker.note}".strip()
+            places.setdefault(marker.step, []).append(word)
+    for index, (step, words) in enumerate(places.items()):
+        line = {"color": look.fg, "width": 1, "dash": "dot"}
+        shapes.append(
+            {
+                "type": "line",
+                "x0": step,
+                "x1": step,
+                "y0": 0,
+                "y1": 1,
+                "yref": "paper",
+                "line": line,
+            }
+        )
+        text = ", ".join(list(dict.fromkeys(words))[:MAX_WORDS])
+        labels.append(
+            label(
+                look,
+                text,
+                x=step,
+                # Neighbours' words in turn above and below, so that they do not overlap.
+                y=(0.505, 0.455)[index % 2],
+                yref="paper",
+                yanchor="middle",
+                xanchor="left",
+                xshift=3,
+            )
+        )
+    return shapes, labels
+
+
+def scale_trace_figure(
+    samples: Mapping[str, Sequence[SiteSample]],
+    kinds: Mapping[str, SiteKind] | None = None,
+    theme: ThemeName | bool = "light",
+) -> go.Figure:
+    """Scale of fake quants over the steps; the median for those per channel.
+
+    Args:
+        samples: by path of the fake quant, e.g. ``{p: history.samples(p) for p in picked}``.
+        kinds: kind of each path, for colour and symbol.
+
+    One fake quant alone also gets its observed range, below.
+    """
+    look = theme_of(theme)
+    one = len(samples) == 1
+    data = []
+    for i, (path, taken) in enumerate(samples.items()):
+        kind = (kinds or {}).get(path)
+        colour = look.kinds[kind] if one and kind else look.series[i % len(look.series)]
+        name = f"{KINDS[kind].mark if kind else ''} {short(path, 40)}".strip()
+        data.append(
+            _line(
+                [s.step for s in taken],
+                [_middle(s.scale) for s in taken],
+                name,
+                colour,
+                dash=_DASHES[i // len(look.series) % len(_DASHES)],
+                mode="lines+markers" if len(taken) <= 60 else "lines",
+                marker={"symbol": _SYMBOLS[kind] if kind else "circle", "size": 6},
+                hovertemplate="step %{x}<br>scale %{y:.5g}<extra></extra>",
+            )
+        )
+    layout: dict[str, Any] = {
+        "xaxis": {"title": "step", "showgrid": False, "anchor": "y2" if one else "y"},
+        "yaxis": {"title": "scale", "domain": [0.56, 1.0] if one else [0.0, 1.0]},
+        "showlegend": not one,
+    }
+    if one:
+        data += _range_lines(next(iter(samples.values())), look)
+        layout["yaxis2"] = {"title": "range", "domain": [0.0, 0.44]}
+    return make_figure(look, _trace_title(samples), _trace_subtitle(samples), 300, data, layout)
+
+
+def _range_lines(taken: Sequence[SiteSample], look: Theme) -> list[dict[str, Any]]:
+    seen = [s for s in taken if s.min_val]
+    steps = [s.step for s in seen]
+    return [
+        _line(
+            steps,
+            values,
+            name,
+            look.muted,
+            width=1.5,
+            yaxis="y2",
+            fill=fill,
+            fillcolor=look.faint,
+            hovertemplate=f"step %{{x}}<br>{name} %{{y:.5g}}<extra></extra>",
+        )
+        for name, fill, values in (
+            ("smallest value", "none", [min(s.min_val) for s in seen]),
+            ("largest value", "tonexty", [max(s.max_val) for s in seen]),
+        )
+    ]
+
+
+def _middle(scale: Sequence[float]) -> float | None:
+    return median(scale) if scale else None
+
+
+def _trace_title(samples: Mapping[str, Sequence[SiteSample]]) -> str:
+    return f"{next(iter(samples))}: scale" if len(samples) == 1 else "Scales"
+
+
+def _trace_subtitle(samples: Mapping[str, Sequence[SiteSample]]) -> str:
+    newest = [taken[-1] for taken in samples.values() if taken]
+    if not newest:
+        return "no samples yet"
+    frozen = sum(not s.observer_enabled for s in newest)
+    text = f"after step {max(s.step for s in newest):,}"
+    return text + (" · observer frozen" if frozen == len(newest) else "")

@@ -1,0 +1,253 @@
+"""Metric, latency, size and engines: measured for real, and nothing is left changed."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.ao.quantization import MinMaxObserver, convert
+
+from qatexplorer.errors import InputError, NoDataError, UnknownEngineError
+from qatexplorer.evaluate.evaluation import Evaluation, ModelResult
+from qatexplorer.evaluate.int8 import run_int8
+from qatexplorer.evaluate.measure import compare_latency, latency, size_on_disk
+from qatexplorer.evaluate.metric import MetricValue, accuracy, evaluate
+from qatexplorer.quantizers.engine import available_engines, default_backend, quantized_engine
+from tests.support.training_models import batches, one_thread, prepared, same, state  # noqa: F401
+
+
+class Fixed(nn.Module):
+    """Gives class ``x`` the highest score."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.one_hot(x, 4).float()
+
+
+class Sleeper(nn.Module):
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds, self.calls, self.modes = seconds, 0, set[bool]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        time.sleep(self.seconds)
+        self.calls += 1
+        self.modes.add(self.training)
+        return x
+
+
+def test_accuracy_weighs_batches_by_their_size() -> None:
+    rows = [
+        (torch.tensor([0, 1, 2]), torch.tensor([0, 1, 2])),
+        (torch.tensor([3]), torch.tensor([0])),
+    ]
+    value = evaluate(Fixed(), rows)
+    assert (value.name, value.value, value.samples) == ("accuracy", 0.75, 4)
+    assert value.complete
+    assert value.seconds > 0
+
+
+def test_accuracy_refuses_shapes_that_would_broadcast() -> None:
+    with pytest.raises(InputError, match="shape"):
+        accuracy(torch.rand(4, 3), torch.zeros(4, 1, dtype=torch.long))
+    with pytest.raises(InputError, match="shape"):
+        accuracy(torch.rand(4), torch.zeros(4))
+
+
+def test_custom_metric_and_callbacks() -> None:
+    def mean(output: Any, target: Any) -> Tensor:
+        return output.mean()
+
+    mean.name = "mean score"  # type: ignore[attr-defined]
+    seen: list[int] = []
+    rows = [(torch.tensor([0, 1]), torch.tensor([0, 1]))] * 5
+    value = evaluate(Fixed(), rows, mean, lambda: len(seen) == 3, seen.append)
+    assert value.name == "mean score"
+    assert value.value == pytest.approx(0.25)
+    assert seen == [1, 2, 3]
+    assert not value.complete
+    assert value.samples == 6
+
+
+def test_nothing_to_evaluate_on() -> None:
+    with pytest.raises(NoDataError):
+        evaluate(Fixed(), [])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_evaluating_a_prepared_model_leaves_it_bit_for_bit(fails: bool) -> None:
+    model = prepared()
+    model(batches(1)[0][0])
+    model.fc.eval()  # type: ignore[union-attr,operator]
+    model.fc.weight_fake_quant.disable_observer()  # type: ignore[union-attr,operator]
+    before, flags = state(model), [m.training for m in model.modules()]
+    far = [(x * 100, y) for x, y in batches(2)]
+
+    def metric(output: Any, target: Any) -> float:
+        assert not model.training
+        assert not output.requires_grad
+        if fails:
+            raise RuntimeError("a bug")
+        return 1.0
+
+    if fails:
+        with pytest.raises(RuntimeError, match="a bug"):
+            evaluate(model, far, metric)
+    else:
+        evaluate(model, far, metric)
+    assert same(before, state(model))
+    assert [m.training for m in model.modules()] == flags
+
+
+def test_a_bare_observer_forgets_what_it_saw() -> None:
+    model = nn.Sequential(MinMaxObserver(), Fixed())
+    rows = [(torch.tensor([0, 3]), torch.tensor([0, 1]))]
+    observer: Any = model[0]
+    observer(torch.tensor([0.0, 1.0]))
+    evaluate(model, rows)
+    assert (observer.min_val.item(), observer.max_val.item()) == (0.0, 1.0)
+    observer(torch.tensor([2.0]))
+    assert observer.max_val.item() == 2.0, "it still learns afterwards"
+
+
+def test_size_is_what_torch_saves_and_int8_is_a_quarter() -> None:
+    class Wide(nn.Sequential):
+        pass
+
+    def wide() -> nn.Module:
+        return torch.ao.quantization.QuantWrapper(nn.Sequential(nn.Linear(256, 512)))
+
+    model = prepared(make=wide)
+    model(torch.rand(2, 256))
+    int8 = convert(model.eval())
+    for module in (wide(), int8):
+        buffer = io.BytesIO()
+        torch.save(module.state_dict(), buffer)
+        assert size_on_disk(module) == len(buffer.getvalue())
+    assert 0.2 < size_on_disk(int8) / size_on_disk(wide()) < 0.3
+
+
+def test_latency_is_the_time_of_one_forward() -> None:
+    model = Sleeper(0.01)
+    measured = latency(model, torch.rand(3, 2), repeats=7, warmup=2)
+    assert 0.009 < measured.p10_s <= measured.median_s <= measured.p90_s < 0.2
+    assert (measured.repeats, measured.batch_size, model.calls) == (7, 3, 9)
+    assert model.modes == {False}
+    assert model.training
+
+
+def test_latency_keeps_to_its_budget_and_can_be_stopped() -> None:
+    started = time.perf_counter()
+    measured = latency(Sleeper(0.02), torch.rand(1), repeats=10_000, budget_s=0.2)
+    assert time.perf_counter() - started < 1
+    assert 1 <= measured.repeats < 20
+    stopped = latency(Sleeper(0.02), torch.rand(1), repeats=10_000, should_stop=lambda: True)
+    assert stopped.repeats == 1
+
+
+def test_models_are_timed_by_turns() -> None:
+    order: list[str] = []
+
+    class Named(nn.Module):
+        def __init__(self, name: str, seconds: float) -> None:
+            super().__init__()
+            self.name, self.seconds = name, seconds
+
+        def forward(self, x: Tensor) -> Tensor:
+            order.append(self.name)
+            time.sleep(self.seconds)
+            return x
+
+    models = {"a": Named("a", 0.002), "b": Named("b", 0.01)}
+    measured = compare_latency(models, torch.rand(1), repeats=5, warmup=1)
+    assert order == ["a", "b"] * 6
+    assert measured["b"].median_s > 2 * measured["a"].median_s
+    with pytest.raises(InputError):
+        compare_latency({}, torch.rand(1))
+
+
+def test_threads_and_engine_are_put_back() -> None:
+    threads, engine = torch.get_num_threads(), torch.backends.quantized.engine
+    other = next(e for e in available_engines() if e != engine)
+    seen: list[tuple[int, str]] = []
+
+    class Looks(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append((torch.get_num_threads(), torch.backends.quantized.engine))
+            if len(seen) == 3:
+                raise RuntimeError("a bug")
+            return x
+
+    measured = latency(Looks(), torch.rand(1), repeats=1, warmup=1, threads=2, engine=other)
+    assert (measured.threads, measured.engine) == (2, other)
+    assert set(seen) == {(2, other)}
+    with pytest.raises(RuntimeError, match="a bug"):
+        latency(Looks(), torch.rand(1), threads=2, engine=other)
+    assert (torch.get_num_threads(), torch.backends.quantized.engine) == (threads, engine)
+
+
+def test_engines() -> None:
+    before = torch.backends.quantized.engine
+    with quantized_engine("qnnpack") as name, quantized_engine("onednn"):
+        assert name == "qnnpack"
+        assert torch.backends.quantized.engine == "onednn"
+    assert torch.backends.quantized.engine == before
+    unknown = pytest.raises(UnknownEngineError, match="no quantized engine 'cudnn'")
+    with unknown as caught, quantized_engine("cudnn"):
+        pass
+    assert "onednn" in caught.value.why
+    with pytest.raises(ZeroDivisionError), quantized_engine("qnnpack"):
+        raise ZeroDivisionError
+    assert torch.backends.quantized.engine == before
+
+
+def test_default_backend_is_onednn_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    import qatexplorer.quantizers.engine as module
+
+    monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
+    assert default_backend().name == "onednn"
+    monkeypatch.setattr(module, "available_engines", lambda: ("x86", "fbgemm"))
+    backend = default_backend()
+    assert backend.name == "x86"
+    assert "0..127" in backend.reason
+    monkeypatch.setattr(module, "available_engines", lambda: ())
+    with pytest.raises(UnknownEngineError):
+        default_backend()
+
+
+def test_int8_model_runs_and_is_left_alone() -> None:
+    model = prepared()
+    x = batches(1)[0][0]
+    model(x)
+    int8 = convert(model.eval()).train()
+    output = run_int8(int8, x, "onednn")
+    assert output.shape == (8, 4)
+    assert not output.is_quantized
+    assert int8.training
+    assert torch.equal(output, run_int8(int8, (x,)))
+
+
+def test_evaluation_reads_as_a_table_and_as_json() -> None:
+    timed = latency(Sleeper(0.001), torch.rand(5, 2), repeats=3)
+    value = MetricValue("accuracy", 0.938, 450, 0.1)
+    evaluation = Evaluation(
+        {
+            "int8": ModelResult("int8", None, 1_234, None, "cannot run"),
+            "float": ModelResult("float", value, 2_345_678, timed),
+        }
+    )
+    assert list(evaluation) == ["float", "int8"]
+    text = repr(evaluation)
+    assert "93.8%" in text
+    assert "2.35 MB" in text
+    assert "1.2 kB" in text
+    assert "cannot run" in text
+    assert "median of 3 runs, batch of 5" in text
+    loaded = json.loads(json.dumps(evaluation.to_dict()))
+    assert loaded["float"]["metric"]["value"] == 0.938
+    assert loaded["float"]["latency"]["engine"] == timed.engine
+    assert loaded["int8"]["metric"] is None

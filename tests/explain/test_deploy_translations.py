@@ -1,0 +1,389 @@
+"""Each row of the table against the very error that torch raises for a small model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.ao.quantization import (
+    DeQuantStub,
+    FakeQuantize,
+    MovingAverageMinMaxObserver,
+    QConfig,
+    QuantStub,
+    QuantWrapper,
+    convert,
+    default_weight_fake_quant,
+    disable_observer,
+    get_default_qat_qconfig,
+    prepare_qat,
+)
+from torch.nn import functional as F
+
+from qatexplorer.errors import ConvertError, Int8RunError
+from qatexplorer.evaluate.int8 import convert_error, run_int8
+from qatexplorer.explain.blame import place_of
+from qatexplorer.explain.translations import RULES, translate
+from tests.support.training_models import one_thread  # noqa: F401
+
+ROWS = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randn(2, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+
+
+class Block(nn.Module):
+    """Calls ``function(self, x)``: where the reader's own code would stand."""
+
+    def __init__(self, function: Callable[[Any, Tensor], Any], **parts: Any) -> None:
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self, x)
+
+
+class Net(nn.Module):
+    """Stub, a layer, the block under test, stub."""
+
+    def __init__(self, layer: nn.Module, block: nn.Module) -> None:
+        super().__init__()
+        self.quant, self.dequant = QuantStub(), DeQuantStub()
+        self.layer, self.block = layer, block
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dequant(self.block(self.layer(self.quant(x))))
+
+
+def linear(function: Callable[[Any, Tensor], Any], **parts: Any) -> nn.Module:
+    return Net(nn.Linear(8, 8), Block(function, **parts))
+
+
+def conv(function: Callable[[Any, Tensor], Any], **parts: Any) -> nn.Module:
+    return Net(nn.Conv2d(3, 8, 3), Block(function, **parts))
+
+
+class MyLinear(nn.Linear):
+    pass
+
+
+class MyConv(nn.Conv2d):
+    pass
+
+
+def qint8_activations() -> QConfig:
+    activation = FakeQuantize.with_args(
+        observer=MovingAverageMinMaxObserver, quant_min=-128, quant_max=127, dtype=torch.qint8
+    )
+    return QConfig(activation=activation, weight=default_weight_fake_quant)
+
+
+def to_int8(model: nn.Module, x: Tensor, qconfig: Any = None) -> nn.Module:
+    model.train()
+    model.qconfig = qconfig or get_default_qat_qconfig("onednn")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ready = prepare_qat(model)
+        ready(x)
+        return convert(ready.eval())
+
+
+def weights(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.ones(*shape))
+
+
+INT8_RUN: dict[str, tuple[str, str, Callable[[], nn.Module], Tensor]] = {
+    # name: (rule, part of .op, model, input)
+    "add": ("arithmetic", "aten::add", lambda: linear(lambda s, y: y + y), ROWS),
+    "sub": ("arithmetic", "aten::sub", lambda: linear(lambda s, y: y - y), ROWS),
+    "mul": ("arithmetic", "aten::mul", lambda: linear(lambda s, y: y * y), ROWS),
+    "times 2": ("scalar-arithmetic", "mul", lambda: linear(lambda s, y: y * 2), ROWS),
+    "softmax": (
+        "no-int8-kernel",
+        "aten::_softmax",
+        lambda: linear(lambda s, y: F.softmax(y, 1)),
+        ROWS,
+    ),
+    "silu": (
+        "no-int8-kernel",
+        "aten::silu",
+        lambda: linear(lambda s, y: s.act(y), act=nn.SiLU()),
+        ROWS,
+    ),
+    "sum": ("no-int8-kernel", "aten::sum", lambda: linear(lambda s, y: y.sum(1)), ROWS),
+    "layer norm": (
+        "batch-norm",
+        "batch_norm",
+        lambda: linear(lambda s, y: F.layer_norm(y, (8,))),
+        ROWS,
+    ),
+    "batch norm": (
+        "batch-norm",
+        "batch_norm",
+        lambda: conv(lambda s, y: F.batch_norm(y, torch.zeros(8), torch.ones(8))),
+        IMAGES,
+    ),
+    "linear subclass": (
+        "layer-left-float",
+        "linear",
+        lambda: linear(lambda s, y: s.mine(y), mine=MyLinear(8, 8)),
+        ROWS,
+    ),
+    "conv subclass": (
+        "layer-left-float",
+        "conv2d",
+        lambda: conv(lambda s, y: s.mine(y), mine=MyConv(8, 8, 3)),
+        IMAGES,
+    ),
+    "F.linear": (
+        "layer-left-float",
+        "aten::mm",
+        lambda: linear(lambda s, y: F.linear(y, s.w), w=weights(8, 8)),
+        ROWS,
+    ),
+    "F.conv2d": (
+        "layer-left-float",
+        "conv2d",
+        lambda: conv(lambda s, y: F.conv2d(y, s.w), w=weights(8, 8, 3, 3)),
+        IMAGES,
+    ),
+    "float parameter": (
+        "int8-with-float",
+        "add",
+        lambda: linear(lambda s, y: y + s.p, p=weights(1, 8)),
+        ROWS,
+    ),
+    "cat with a parameter": (
+        "int8-with-float",
+        "aten::qscheme",
+        lambda: linear(lambda s, y: torch.cat([s.p.expand(4, 8), y], 1), p=weights(1, 8)),
+        ROWS,
+    ),
+    "weight as attribute": (
+        "weight-is-a-method",
+        "",
+        lambda: linear(lambda s, y: y.to(s.fc.weight.dtype), fc=nn.Linear(8, 8)),
+        ROWS,
+    ),
+    "int8 weight in F.linear": (
+        "per-channel-tensor",
+        "linear",
+        lambda: linear(
+            lambda s, y: F.linear(y, s.fc.weight() if callable(s.fc.weight) else s.fc.weight),
+            fc=nn.Linear(8, 8),
+        ),
+        ROWS,
+    ),
+    "view": ("view", "view", lambda: conv(lambda s, y: _view(y)), IMAGES),
+}
+
+
+def _view(y: Tensor) -> Tensor:
+    return y.view(2, -1) if y.is_quantized else y.flatten(1)
+
+
+@pytest.mark.parametrize("name", INT8_RUN)
+def test_int8_run(name: str) -> None:
+    rule, op, make, x = INT8_RUN[name]
+    int8 = to_int8(make(), x)
+    with pytest.raises(Int8RunError) as caught:
+        run_int8(int8, x, "onednn")
+    error = caught.value
+    assert error.__cause__ is not None
+    assert translate(error.__cause__, place_of(error.__cause__, int8)).rule == rule
+    assert op in error.op
+    assert error.where is not None
+    assert error.where.startswith("block")
+    assert "test_deploy_translations.py:" in error.source
+    assert "block" in error.why or rule == "weight-is-a-method"
+    assert error.remedy
+    assert "{" not in error.why + error.remedy
+
+
+def test_the_line_and_module_of_an_addition() -> None:
+    int8 = to_int8(linear(lambda s, y: y + y), ROWS)
+    with pytest.raises(Int8RunError) as caught:
+        run_int8(int8, ROWS)
+    assert caught.value.where == "block"
+    assert caught.value.op == "aten::add.out"
+    assert "FloatFunctional" in caught.value.remedy
+    file, _, line = caught.value.source.rpartition(":")
+    with open(file) as source:
+        assert "y + y" in source.readlines()[int(line) - 1]
+
+
+@pytest.mark.parametrize("engine", ["onednn", "qnnpack"])
+@pytest.mark.parametrize("layer", ["linear", "conv"])
+def test_no_stub(engine: str, layer: str) -> None:
+    model = nn.Sequential(nn.Linear(8, 8) if layer == "linear" else nn.Conv2d(3, 8, 3))
+    x = ROWS if layer == "linear" else IMAGES
+    with pytest.raises(Int8RunError) as caught:
+        run_int8(to_int8(model, x, get_default_qat_qconfig(engine)), x, engine)
+    assert caught.value.op.startswith(f"quantized::{layer}")
+    assert caught.value.where == "0"
+    assert "QuantStub" in caught.value.remedy
+
+
+def test_wrapped_although_it_has_stubs() -> None:
+    with pytest.raises(Int8RunError) as caught:
+        run_int8(to_int8(QuantWrapper(linear(lambda s, y: y)), ROWS), ROWS)
+    assert caught.value.where == "module.quant"
+    assert "int8 already" in caught.value.why
+
+
+def test_qint8_activations() -> None:
+    with pytest.raises(Int8RunError) as caught:
+        run_int8(to_int8(conv(lambda s, y: y), IMAGES, qint8_activations()), IMAGES, "onednn")
+    assert caught.value.where == "layer"
+    assert "quint8" in caught.value.remedy
+
+
+CONVERT: dict[str, tuple[str, str, Callable[[], nn.Module], Tensor]] = {
+    # name: (rule, where, model, input)
+    "transposed": (
+        "transposed-per-channel",
+        "block.up",
+        lambda: conv(lambda s, y: s.up(y), up=nn.ConvTranspose2d(8, 4, 2)),
+        IMAGES,
+    ),
+    "embedding": (
+        "embedding",
+        "0",
+        lambda: nn.Sequential(nn.Embedding(10, 8)),
+        torch.arange(4),
+    ),
+    "attention": (
+        "attention",
+        "0.self_attn.out_proj",
+        lambda: nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)),
+        ROWS[None],
+    ),
+    "prelu": ("prelu", "block.act", lambda: linear(lambda s, y: s.act(y), act=nn.PReLU()), ROWS),
+}
+
+
+@pytest.mark.parametrize("name", CONVERT)
+def test_convert(name: str) -> None:
+    rule, where, make, x = CONVERT[name]
+    model = make()
+    with pytest.raises((RuntimeError, AssertionError, IndexError)) as caught:
+        to_int8(model, x)
+    error = convert_error(caught.value, model)
+    assert isinstance(error, ConvertError)
+    assert translate(caught.value).rule == rule
+    assert error.where == where
+    assert error.remedy
+
+
+def test_fake_quant_that_never_ran() -> None:
+    model = linear(lambda s, y: F.linear(y, s.fc.weight), fc=nn.Linear(8, 8)).train()
+    model.qconfig = get_default_qat_qconfig("onednn")
+    ready = prepare_qat(model)
+    ready(ROWS)
+    ready.apply(disable_observer)
+    with pytest.raises(AssertionError) as caught:
+        convert(ready.eval())
+    error = convert_error(caught.value, ready)
+    assert translate(caught.value).rule == "never-ran"
+    assert error.where == "block.fc"
+
+
+def _forward_error(model: nn.Module, x: Tensor) -> tuple[Exception, nn.Module]:
+    model.train()
+    model.qconfig = get_default_qat_qconfig("onednn")
+    ready = prepare_qat(model)
+    with pytest.raises(Exception) as caught:
+        ready(x)
+    return caught.value, ready
+
+
+FORWARD: dict[str, tuple[str, str, Callable[[], nn.Module], Tensor]] = {
+    "half": ("dtype", "0", lambda: nn.Sequential(nn.Linear(8, 8)).half(), ROWS.half()),
+    "bfloat16": (
+        "dtype",
+        "0",
+        lambda: nn.Sequential(nn.Linear(8, 8)).bfloat16(),
+        ROWS.bfloat16(),
+    ),
+    "double": ("dtype", "quant", lambda: linear(lambda s, y: y).double(), ROWS.double()),
+    "token ids": (
+        "integer-input",
+        "quant",
+        lambda: QuantWrapper(nn.Embedding(10, 8)),
+        torch.arange(4),
+    ),
+    "gru": ("tuple-output", "0", lambda: nn.Sequential(nn.GRU(8, 8)), ROWS[None]),
+    "weight through a wrapper": (
+        "weight-through-wrapper",
+        "block.q",
+        lambda: linear(lambda s, y: F.linear(y, s.q.weight), q=QuantWrapper(nn.Linear(8, 8))),
+        ROWS,
+    ),
+    "one sample": (
+        "one-sample",
+        "1",
+        lambda: nn.Sequential(QuantStub(), nn.BatchNorm1d(8)),
+        ROWS[:1],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORWARD)
+def test_qat_forward(name: str) -> None:
+    rule, where, make, x = FORWARD[name]
+    error, ready = _forward_error(make(), x)
+    place = place_of(error, ready)
+    assert translate(error, place).rule == rule
+    assert place.path == where
+    assert "test_deploy_translations.py:" in place.source
+
+
+def test_spoiled_range() -> None:
+    nothing = float("nan")
+    with pytest.raises(RuntimeError) as caught:
+        torch.fake_quantize_per_tensor_affine(ROWS, nothing, -(2**31), 0, 255)
+    assert translate(caught.value).rule == "nan-range"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the message of a build without a GPU")
+def test_no_gpu() -> None:
+    with pytest.raises((AssertionError, RuntimeError)) as caught:
+        ROWS.cuda()
+    assert translate(caught.value).rule == "cuda"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_int8_on_a_gpu() -> None:
+    int8 = to_int8(nn.Sequential(nn.Linear(8, 8)), ROWS)
+    with pytest.raises(Int8RunError) as caught:
+        run_int8(int8, ROWS.cuda())
+    assert translate(caught.value.__cause__ or caught.value).rule == "cuda"
+
+
+def test_unknown_errors_keep_torchs_words() -> None:
+    told = translate(ValueError("something new\nand more"))
+    assert told.rule == ""
+    assert "something new" in told.why
+    assert "DeQuantStub" in told.remedy
+
+
+def test_every_row_is_tested() -> None:
+    tested = {row[0] for table in (INT8_RUN, CONVERT, FORWARD) for row in table.values()}
+    alone = {
+        "cuda",
+        "float-into-int8",
+        "quantized-twice",
+        "qint8-activation",
+        "never-ran",
+        "nan-range",
+        # In FX only: tests/flows/test_fx_custom.py.
+        "functional-without-bias",
+        "lstm-without-state",
+        "fusion-for-eval-only",
+        "fx-output",
+    }
+    assert tested | alone == {rule.id for rule in RULES}

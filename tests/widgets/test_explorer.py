@@ -1,0 +1,312 @@
+"""The explorer as a widget, without a page: every click is a message, every answer a trait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import pytest
+import torch
+from torch import nn
+
+import qatexplorer as qx
+from qatexplorer.views.common.story import message_html
+from qatexplorer.widgets.explorer import Explorer
+
+
+@pytest.fixture(autouse=True)
+def runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("QATEXPLORER_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def explorer(runs_folder: Path) -> Explorer:
+    return qx.explore(example="digits_cnn")
+
+
+def click(explorer: Explorer, action: str, stage: str = "") -> None:
+    explorer._on_action(action, stage)
+    explorer.jobs.wait(60)
+    until(lambda: explorer.jobs.current is None)
+
+
+def until(holds: Callable[[], Any], timeout_s: float = 60.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def walk(explorer: Explorer, to: str) -> qx.Session:
+    assert explorer.session is not None
+    click(explorer, "goto", to)
+    assert explorer.message.html == ""
+    assert explorer.session.stage == to
+    return explorer.session
+
+
+def test_first_picture_is_there_without_a_click(explorer: Explorer) -> None:
+    assert explorer.bar.stages[0]["state"] == "current"
+    assert explorer.bar.stages[1]["state"] == "next"
+    assert len(explorer.panes.tree.rows) > 10
+    assert explorer.panes.graph.scene["nodes"]
+    assert "Your model" in explorer.story.html
+
+
+def test_next_back_goto_and_reset(explorer: Explorer) -> None:
+    session = explorer.session
+    assert session is not None
+    click(explorer, "next")
+    assert session.stage == "fuse"
+    assert "modules swapped" in explorer.story.html
+    assert "fuse_modules_qat" in explorer.story.html
+    click(explorer, "goto", "insert")
+    assert [s["state"] for s in explorer.bar.stages] == ["done"] * 4 + ["current", "next", "later"]
+    click(explorer, "back")
+    assert session.stage == "swap"
+    assert "insert" in session.snapshots
+    click(explorer, "reset")
+    assert session.stage == "float"
+    assert list(session.snapshots) == ["float"]
+
+
+def test_a_selection_anywhere_is_seen_everywhere(explorer: Explorer) -> None:
+    session = walk(explorer, "insert")
+    explorer.panes.tree.selected = "module:conv1"
+    assert session.selection == explorer.panes.graph.selected == "module:conv1"
+    assert "conv1" in explorer.panes.inspector.panel.html
+    explorer.panes.graph.selected = "site:conv1.weight_fake_quant"
+    assert explorer.panes.tree.selected == "site:conv1.weight_fake_quant"
+    until(lambda: explorer.panes.inspector.slots["histogram"].plot.figure.get("data"))
+    assert "fake quant" in explorer.panes.inspector.details.html
+    session.select("module:fc")
+    assert explorer.panes.tree.selected == explorer.panes.inspector.selected == "module:fc"
+
+
+def test_train_pause_resume_stop_and_convert(explorer: Explorer) -> None:
+    session = walk(explorer, "train")
+    explorer.training.epochs.value = 500
+    explorer.training.train.click()
+    until(lambda: session.run is not None and session.run.state == "running")
+    run = session.run
+    assert run is not None
+    until(lambda: explorer.training.pause.disabled is False)
+    explorer.training.pause.click()
+    until(lambda: run.state == "paused")
+    explorer.training.resume.click()
+    until(lambda: run.state == "running")
+    click(explorer, "next")
+    assert "while a training run is going on" in explorer.message.html
+    explorer.training.stop.click()
+    until(lambda: run.state == "stopped" and explorer.training.train.disabled is False)
+    until(lambda: "stopped" in explorer.training.words.value)
+    until(lambda: explorer.training.curves.plot.figure.get("data"))
+    assert session.snapshots["train"].sites[0].scale != (1.0,)
+    assert walk(explorer, "convert").int8 is explorer.session.int8  # type: ignore[union-attr]
+
+
+def test_a_run_is_kept_listed_and_seen_from_inside(explorer: Explorer, runs_folder: Path) -> None:
+    session = walk(explorer, "train")
+    explorer.training.epochs.value = 2
+    explorer.training.train.click()
+    until(lambda: session.run is not None and session.run.state == "finished")
+    session.run.wait(30)  # type: ignore[union-attr]
+    until(lambda: len(explorer.runs.list.options) == 1)
+    assert [p.parent for p in runs_folder.iterdir()] == [runs_folder]
+    explorer.tabs.selected_index = 1
+    until(lambda: "conv1" in explorer.live.sites.html)
+    opened = qx.open_run(next(runs_folder.iterdir()))
+    assert len(opened.history.epochs) == 2
+
+
+def test_the_ledger_is_made_when_it_is_looked_at(explorer: Explorer) -> None:
+    walk(explorer, "insert")
+    assert explorer.ledger.sites.rows == []
+    explorer.tabs.selected_index = 2
+    until(lambda: explorer.ledger.sites.rows)
+    assert any("fc.weight_fake_quant" in str(r) for r in explorer.ledger.sites.rows)
+    assert "two" in explorer.ledger.answers.html
+
+
+def test_the_other_flow_is_chosen_in_the_settings(explorer: Explorer) -> None:
+    session = walk(explorer, "insert")
+    explorer.settings.flow.value = "fx"
+    explorer.settings.apply.click()
+    until(lambda: explorer.jobs.current is None)
+    assert explorer.message.html == ""
+    assert session.flow.name == "fx"
+    assert [s["name"] for s in explorer.bar.stages][-2:] == ["convert", "lower"]
+    walk(explorer, "insert")
+    assert any(s.mechanism == "node" for s in session.snapshot.sites)
+
+
+def test_scales_in_the_snapshot_move_while_it_trains(explorer: Explorer) -> None:
+    session = walk(explorer, "train")
+    before = session.snapshots["train"]
+    session.start_training(epochs=500)
+    until(lambda: session.snapshots["train"].sites[0].scale != before.sites[0].scale)
+    assert session.running
+    session.run.stop()  # type: ignore[union-attr]
+
+
+def test_evaluation_fills_the_table(explorer: Explorer) -> None:
+    walk(explorer, "train")
+    explorer.training.calibrate.click()
+    until(lambda: explorer.jobs.current is None)
+    explorer.results.start()
+    until(lambda: explorer.jobs.current is None)
+    assert explorer.results.table.html.count("<tr") == 5
+    assert explorer.results.bar.layout.visibility == "hidden"
+
+
+def test_settings_try_each_way_and_start_again(explorer: Explorer) -> None:
+    session = walk(explorer, "insert")
+    settings = explorer.settings
+    settings.compare.click()
+    until(lambda: explorer.jobs.current is None)
+    assert settings.outcome.html.count("<tr") == 4
+    settings.check.click()
+    until(lambda: explorer.jobs.current is None)
+    assert "✓" in settings.outcome.html
+    settings.fusion.value = "conv1, bn1"
+    settings.apply.click()
+    until(lambda: explorer.jobs.current is None)
+    assert session.fusion == (("conv1", "bn1"),)
+    assert session.stage == "float"
+    settings.fusion.value = "conv1, fc"
+    settings.apply.click()
+    until(lambda: explorer.jobs.current is None)
+    assert "cannot fuse" in explorer.message.html
+    assert session.fusion == (("conv1", "bn1"),)
+
+
+def test_settings_change_the_flow(explorer: Explorer) -> None:
+    session = walk(explorer, "insert")
+    settings = explorer.settings
+    assert settings.flow.value == "eager"
+    settings.flow.value = "fx"
+    hidden = (settings.stubs, settings.compare, settings.fusion, settings.auto)
+    assert all(control.layout.display == "none" for control in hidden)
+    settings.apply.click()
+    until(lambda: explorer.jobs.current is None)
+    assert session.flow.name == "fx"
+    assert [s["name"] for s in explorer.bar.stages] == list(session.stages)
+    walk(explorer, "trace")
+    assert "GraphModule" in explorer.story.html
+    walk(explorer, "insert")
+    assert "insert_observers_for_model" in explorer.story.html
+    nodes = explorer.panes.graph.scene["nodes"]
+    assert any(mark["role"] == "tail" for node in nodes for mark in node["marks"])
+    assert not any("activation_post_process" in node["id"] for node in nodes)
+    walk(explorer, "lower")
+    settings.flow.value = "eager"
+    settings.apply.click()
+    until(lambda: explorer.jobs.current is None)
+    assert session.stages[-1] == "convert"
+    assert settings.stubs.layout.display == ""
+
+
+def test_a_bad_freeze_epoch_is_told_and_nothing_starts(explorer: Explorer) -> None:
+    session = walk(explorer, "train")
+    explorer.training.schedules.freeze_bn.value = "soon"
+    explorer.training.train.click()
+    assert "&#x27;soon&#x27;" in explorer.message.html
+    assert session.run is None
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "words"),
+    [
+        (3, None, "not a torch.nn.Module"),
+        (nn.Linear, None, "is a class"),
+        (nn.Linear(4, 4), torch.randn(2, 5), "forward raises on the example inputs"),
+        (nn.Linear(4, 4), None, "o example inputs were given"),
+        (nn.Linear(4, 4).half(), torch.randn(2, 4), "float16"),
+    ],
+)
+def test_bad_input_is_told_in_the_widget(model: Any, inputs: Any, words: str) -> None:
+    explorer = qx.explore(model, inputs)
+    assert words in explorer.message.html
+    assert explorer.session is None
+    assert "Traceback" not in explorer.message.html
+    explorer._on_action("next", "")
+    explorer.training.train.click()
+    explorer.results.measure.click()
+
+
+def test_eval_mode_is_told_with_a_button_that_helps() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()).eval()
+    explorer = qx.explore(model, torch.randn(1, 1, 8, 8))
+    click(explorer, "next")
+    assert "eval mode" in explorer.message.html
+    assert explorer.to_train_mode.layout.display == ""
+    explorer.to_train_mode.click()
+    until(lambda: explorer.jobs.current is None)
+    click(explorer, "next")
+    assert explorer.session is not None
+    assert explorer.session.stage == "fuse"
+    assert model.training is False
+
+
+def test_no_data_is_told_when_training_is_asked_for() -> None:
+    explorer = qx.explore(nn.Sequential(nn.Linear(4, 4)), torch.randn(2, 4))
+    click(explorer, "goto", "train")
+    explorer.training.train.click()
+    until(lambda: explorer.jobs.current is None)
+    assert "needs data" in explorer.message.html
+
+
+def test_examples_can_be_changed_but_not_under_a_run(explorer: Explorer) -> None:
+    explorer.examples.value = "digits_mlp"
+    assert explorer.session is not None
+    assert explorer.session.snapshot.modules[0].type_name == "DigitsMLP"
+    explorer.examples.value = "digits_cnn"
+    session = explorer.session
+    session.start_training(epochs=500)
+    explorer.examples.value = "digits_depthwise"
+    assert explorer.session is session
+    assert "Stop it" in explorer.message.html
+    assert explorer.examples.value == "digits_cnn"
+    session.run.stop()  # type: ignore[union-attr]
+
+
+def test_an_unknown_example_is_told_and_the_first_one_shown() -> None:
+    explorer = qx.explore(example="digits_rnn")
+    assert "digits_rnn" in explorer.message.html
+    assert explorer.session is not None
+
+
+def test_names_in_a_message_are_escaped() -> None:
+    error = qx.errors.StageError("<script>alert(1)</script>", where="<b>", why="&", remedy="'")
+    html = message_html(error)
+    assert "<script>" not in html
+    assert "<b></code>" not in html
+
+
+def test_an_unexpected_error_shows_no_traceback() -> None:
+    html = message_html(ZeroDivisionError("division by zero"))
+    assert "ZeroDivisionError: division by zero" in html
+    assert "Traceback" not in html
+
+
+def test_no_widget_overrides_what_ipywidgets_needs(explorer: Explorer) -> None:
+    # A panel's method called _compare or open once broke the display in the page only.
+    allowed = {"children", "layout", "comm", "keys", "add_class", "__init__"}
+    seen = [explorer]
+    for widget in seen:
+        seen += [c for c in getattr(widget, "children", ()) if c not in seen]
+    for widget in seen:
+        for klass in type(widget).__mro__:
+            if not klass.__module__.startswith("qatexplorer"):
+                continue
+            for name in vars(klass):
+                if name.startswith(("__", "_trait")) or name in allowed:
+                    continue
+                taken = hasattr(ipywidgets.VBox, name) and not name.startswith(
+                    ("_all_trait", "_static", "_traits", "_descriptors", "_instance_inits")
+                )
+                assert not taken, f"{klass.__name__}.{name}"
