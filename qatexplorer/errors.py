@@ -37,11 +37,6 @@ class QatExplorerError(Exception):
             parts.append(f"What to do: {self.remedy}")
         return "\n".join(parts)
 
-    def advise(self, remedy: str) -> None:
-        """Replace what to do about it."""
-        self.remedy = remedy
-        self.args = (self.full_text(),)
-
     def __reduce__(self) -> tuple[object, ...]:
         state = (type(self), self.message, self.where, self.why, self.remedy)
         return (_rebuild, state)
