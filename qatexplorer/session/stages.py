@@ -28,6 +28,7 @@ from qatexplorer.explain.blame import release_frames
 from qatexplorer.flows import get_flow
 from qatexplorer.flows.base import FlowOptions, StubMode
 from qatexplorer.flows.own_copy import in_plain_names, in_plain_names_of
+from qatexplorer.flows.own_qconfig import take_own_qconfigs, warn_of_post_training
 from qatexplorer.flows.qconfig import resolve_qconfig
 from qatexplorer.flows.settings import changed_options
 from qatexplorer.flows.stubs import has_stubs
@@ -84,14 +85,17 @@ class StageWalk:
         self.flow = get_flow(flow)
         self.data: Data | None = as_data(data)
         self.loss, self.metric = loss, metric
-        own = copy_model(check_model(model))
-        base, self._names, self._copy_notes = own.model, own.names, own.notes
+        copied = copy_model(check_model(model))
+        base, self._names, self._copy_notes = copied.model, copied.names, copied.notes
         plan = resolve_qconfig(in_plain_names(qconfig, self._names), engine)
+        own = take_own_qconfigs(base)
         inputs = example_inputs_from(example_inputs, self.data)
         graph = graph_of(base, inputs)
         self.has_stubs = has_stubs(base)
-        options = FlowOptions(plan, inputs, graph=graph)
+        options = FlowOptions(plan, inputs, graph=graph, own_qconfigs=own)
         settings = {
+            "qconfig": qconfig,
+            "engine": engine,
             "qat_mapping": qat_mapping,
             "stubs": stubs,
             "fusion": "auto" if fusion is None else fusion,
@@ -107,6 +111,7 @@ class StageWalk:
         self._selection = ""
         self._start_over()
         warn_of_engine(self.options)
+        warn_of_post_training(self.options.qconfig, stacklevel=3)
 
     def _start_over(self) -> None:
         first = self.flow.stage_names[0]
@@ -121,7 +126,8 @@ class StageWalk:
         self._trained = False
         self._hooks = HookFollower(self._bench.work, self.options.example_inputs)
         self._assessor = Assessor(self._bench, self.data, self.metric)
-        notes = self._copy_notes
+        plan = self.options.qconfig
+        notes = (*self._copy_notes, *plan.loud, *plan.notes)
         notes += () if self._bench.base.training else (_EVAL_NOTE,)
         self._snapshots[first] = take_snapshot(
             self._bench.work,
@@ -273,7 +279,8 @@ class StageWalk:
         before = self._before(stage)
         model, result = built.result.model, built.result
         if stage == self.flow.train_stage and self._bench.untouched and not built.warnings:
-            self._ahead[stage] = replace(before, stage=stage, notes=result.notes)
+            notes = (*self.options.qconfig.loud, *result.notes)
+            self._ahead[stage] = replace(before, stage=stage, notes=notes)
             return
         converted = stage in self.flow.converted_stages
         silent = () if converted else self._hooks.silenced_by(stage, model)
@@ -330,7 +337,7 @@ class StageWalk:
             probed=probed,
             placed=placed,
             warnings=warnings,
-            notes=notes,
+            notes=(*self.options.qconfig.loud, *notes),
             **extra,
         )
 
