@@ -41,11 +41,6 @@ class QatExplorerError(Exception):
             parts.append(f"What to do: {self.remedy}")
         return "\n".join(parts)
 
-    def advise(self, remedy: str) -> None:
-        """Replace what to do about it."""
-        self.remedy = remedy
-        self.args = (self.full_text(),)
-
     def __reduce__(self) -> tuple[object, ...]:
         state = (type(self), self.message, self.where, self.why, self.remedy)
         return (_rebuild, state)
@@ -178,13 +173,25 @@ class UnsupportedTorchError(QatExplorerError):
 
 
 class QatExplorerWarning(UserWarning):
-    """Nothing failed, and what comes of it is hardly what was meant."""
+    """Base of all warnings given on purpose: nothing failed, and it is hardly what was meant."""
 
 
-def warn(message: str) -> None:
-    """Emit a :class:`QatExplorerWarning` that names the caller's line outside of this package."""
+class UntestedTorchWarning(QatExplorerWarning):
+    """The running release of torch is none of those that this version is tested on."""
+
+
+class EngineWarning(QatExplorerWarning):
+    """The int8 engine in use computes something else on this CPU than the fake quants simulate."""
+
+
+class PostTrainingQConfigWarning(QatExplorerWarning):
+    """A qconfig has observers where fake quants belong: training there simulates nothing."""
+
+
+def warn(message: str, kind: type[QatExplorerWarning] = QatExplorerWarning) -> None:
+    """Emit a warning that names the caller's line outside of this package."""
     here = str(Path(__file__).parent)
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(here):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, QatExplorerWarning, stacklevel=level)
+    warnings.warn(message, kind, stacklevel=level)

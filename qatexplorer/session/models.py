@@ -7,8 +7,6 @@ parameter. Training, and handing a model out, gives that model parameters of its
 
 from __future__ import annotations
 
-import copy
-import gc
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -26,15 +24,18 @@ from qatexplorer.errors import (
     UnsupportedTorchError,
 )
 from qatexplorer.evaluate.int8 import convert_error, place_in_walk, run_int8
-from qatexplorer.explain.translations import FX_ISLAND, ISLAND, translate
+from qatexplorer.explain.translations import translate
 from qatexplorer.flows.base import (
     Flow,
     FlowOptions,
     StageResult,
     copy_sharing_parameters,
+    moved_to_cpu,
     own_parameters,
 )
+from qatexplorer.flows.copying import copied
 from qatexplorer.forward.preserve import preserved_rng, preserved_state
+from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.quantizers.engine import quantized_engine
 from qatexplorer.session.settings import Settings
 
@@ -107,7 +108,7 @@ class Models:
         or ``look`` (which may run the model) raises, the working model is as it was before. Raises
         StageError (ConvertError, Int8RunError) with the place in the user's model.
         """
-        with _cycles_collected_later():
+        with cycles_collected_later():
             if stage in self.flow.converted_stages:
                 built = self.convert_copy(copy_sharing_parameters(self.work), stage)
                 look(stage, built)
@@ -119,7 +120,7 @@ class Models:
         # A model that was handed out stays what its user took it for, and what the user has done
         # to it goes on to the later stages. Training is what it was handed out for.
         in_users_hands = self._owns_parameters and stage != self.flow.train_stage
-        model = copy.deepcopy(self.work) if in_users_hands else self.work
+        model = copied(self.work) if in_users_hands else self.work
         at, last = stage, self.flow.call_of(stage)[-1]
         result: StageResult | None = None
 
@@ -152,6 +153,7 @@ class Models:
         Raises ConvertError if torch's convert raises, Int8RunError if the result does not run.
         """
         stage = stage or self.flow.int8_stage
+        candidate = moved_to_cpu(candidate)  # torch's int8 kernels run there
         engine = self.options.qconfig.backend
         with _quietly() as said, preserved_rng():
             with quantized_engine(engine):
@@ -160,21 +162,10 @@ class Models:
                 except QatExplorerError:
                     raise
                 except Exception as error:
-                    told = convert_error(error, candidate)
-                    self._without_stubs(told)
-                    raise told from error
+                    raise convert_error(error, candidate) from error
             with preserved_state(result.model):  # a traced batch norm may learn in eval mode too
-                try:
-                    run_int8(result.model, self.options.example_inputs, engine)
-                except QatExplorerError as error:
-                    self._without_stubs(error)
-                    raise
+                run_int8(result.model, self.options.example_inputs, engine)
         return Built(result, tuple(said))
-
-    def _without_stubs(self, error: QatExplorerError) -> None:
-        """Advice for the eager flow, where a float part needs stubs, is not for one without."""
-        if not self.flow.offers_stubs and ISLAND in error.remedy:
-            error.advise(error.remedy.replace(ISLAND, FX_ISLAND))
 
     def _stage_error(
         self, stage: str, error: Exception, model: nn.Module, result: StageResult | None
@@ -200,12 +191,10 @@ class Models:
         if isinstance(error, QatExplorerError):
             return error
         place = place_in_walk(error, model)
-        told = translate(error, place)
+        told = translate(error, place, in_fx=not self.flow.offers_stubs)
         first = (str(error).strip().splitlines() or [""])[0]
         message = f"{type(error).__name__}: {first[:300]}"
-        failed = StageError(message, where=place.path, why=told.why, remedy=told.remedy)
-        self._without_stubs(failed)
-        return failed
+        return StageError(message, where=place.path, why=told.why, remedy=told.remedy)
 
     def engine(self) -> AbstractContextManager[Any]:
         """The quantized engine that the int8 model runs on; the user's is put back."""
@@ -276,19 +265,6 @@ class Models:
 
 def _nothing_seen(_stage: str, _result: StageResult) -> None:
     """Converting makes one stage a call."""
-
-
-@contextmanager
-def _cycles_collected_later() -> Iterator[None]:
-    """A stage makes thousands of small objects and hardly any garbage; each full collection that
-    they set off goes through all objects of the process, which takes longer than some stages."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 @contextmanager

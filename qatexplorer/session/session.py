@@ -6,7 +6,6 @@ imported, so scripts and CI use the very same object.
 
 from __future__ import annotations
 
-import copy
 import os
 import threading
 import time
@@ -19,16 +18,28 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from qatexplorer._tested import warn_if_untested
 from qatexplorer.data import Data, as_data
-from qatexplorer.errors import BusyError, NoDataError, StageError, warn
+from qatexplorer.errors import (
+    BusyError,
+    EngineWarning,
+    NoDataError,
+    PostTrainingQConfigWarning,
+    StageError,
+    warn,
+)
 from qatexplorer.evaluate.evaluation import Evaluation
 from qatexplorer.evaluate.metric import Metric
 from qatexplorer.flows import Flow, get_flow, other_kind
 from qatexplorer.flows.base import FlowOptions, StubMode
+from qatexplorer.flows.copying import copied
 from qatexplorer.flows.fusion import FusionRuns
+from qatexplorer.flows.own_copy import in_plain_names
+from qatexplorer.flows.own_qconfig import take_own_qconfigs
 from qatexplorer.flows.stubs import has_stubs
 from qatexplorer.forward.histograms import GridHistogram
 from qatexplorer.forward.sampling import histograms_of
+from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.ledger.answers import Answer, answers
 from qatexplorer.ledger.compare import Match, match_sites
 from qatexplorer.ledger.records import Ledger
@@ -74,6 +85,10 @@ class Session(Shown):
         flow: name of the quantization system, ``"eager"`` or ``"fx"``.
         qconfig: backend name, ``QConfig``, dict by module path or type, ``QConfigMapping``, or
             None for torch's default of the best backend (:func:`flows.qconfig.resolve_qconfig`).
+            What is given wins over ``qconfig`` attributes of the model (yours is not changed): for
+            the whole, over the root's and those equal to it; by path, over those there and below.
+            An attribute that differs (also None) stays, and notes name it. Without a qconfig the
+            model's own attributes are used.
         data: train and eval iterables of (input, target), see :func:`qatexplorer.data.as_data`.
         loss: ``(output, target) -> scalar``, default cross entropy.
         metric: ``(output, target) -> float``, default top-1 accuracy.
@@ -91,7 +106,8 @@ class Session(Shown):
     Raises the :class:`~qatexplorer.errors.InputError` types for what cannot be used. ``signal``
     emits a :class:`SessionEvent` at every change, on the thread that made it. What a script must
     hear (no stub, no weight quantized, converted before any observer has seen data) is a
-    :class:`~qatexplorer.errors.QatExplorerWarning` too, once a session.
+    :class:`~qatexplorer.errors.QatExplorerWarning` too, once a session; so are an engine that
+    computes wrong on this CPU, and observers that stand where fake quants belong.
     """
 
     def __init__(
@@ -113,14 +129,19 @@ class Session(Shown):
         convert_custom_config: Any = None,
         backend_config: Any = None,
     ) -> None:
+        warn_if_untested()
         self.signal: Signal[SessionEvent] = Signal()
         self.data: Data | None = as_data(data)
         self.loss, self.metric = loss, metric
         chosen = get_flow(flow)
-        plan = qconfig_plan(qconfig, engine)
-        base = copy_model(check_model(model))
+        mine = copy_model(check_model(model))
+        base = mine.model
+        plan = qconfig_plan(in_plain_names(qconfig, mine.names), engine)
+        own = take_own_qconfigs(base)
         inputs = example_inputs_from(example_inputs, self.data)
         given = {
+            "qconfig": qconfig,
+            "engine": engine,
             "qat_mapping": qat_mapping,
             "stubs": stubs,
             "fusion": "auto" if fusion is None else fusion,
@@ -129,8 +150,8 @@ class Session(Shown):
             "convert_custom_config": convert_custom_config,
             "backend_config": backend_config,
         }
-        options = FlowOptions(plan, inputs, graph=graph_of(base, inputs))
-        settings = Settings(chosen, options).change(base, given)
+        options = FlowOptions(plan, inputs, graph=graph_of(base, inputs), own_qconfigs=own)
+        settings = Settings(chosen, options, mine.names).change(base, given)
         self.has_stubs = has_stubs(base)
         self._lock = threading.RLock()
         self._run: TrainingRun | None = None
@@ -139,9 +160,10 @@ class Session(Shown):
         self.warns = True  # a page shows the notes itself, and puts this to False
         self._warned: set[str] = set()
         self._models = Models(base, settings)
-        self._stages = Stages(self._models, self._emit, self._require_idle)
+        self._stages = Stages(self._models, mine.notes, self._emit, self._require_idle)
         self._ledgers = Ledgers(self._models, self._stages)
         self._assessor = Assessor(self._models, self.data, self.metric)
+        self._warn_of_settings()
 
     def __repr__(self) -> str:
         stages = self.stages
@@ -316,7 +338,10 @@ class Session(Shown):
 
     def _change(self, given: Mapping[str, Any]) -> Snapshot:
         settings = self._models.settings.change(self._models.base, given)
-        return self._start_again(settings, "config")
+        snapshot = self._start_again(settings, "config")
+        if "qconfig" in given or "engine" in given:
+            self._warn_of_settings()
+        return snapshot
 
     def stub_options(self) -> tuple[StubOption, ...]:
         """Each way of getting int8 tensors into the model, tried on a copy, with its cost.
@@ -358,7 +383,7 @@ class Session(Shown):
                 )
             model = self._models.view(chosen)
             self._require_still(model)
-            return copy.deepcopy(model)
+            return copied(model)
 
     @property
     def int8(self) -> nn.Module:
@@ -406,11 +431,12 @@ class Session(Shown):
         """The histograms of all fake quants of the stage in view that run, by path; one or two
         forwards the first time, then kept until the model changes."""
         with self._lock:
-            snapshot = self.snapshot
+            snapshot, inputs = self.snapshot, self.options.example_inputs
             if self._histograms is None or self._histograms[0] is not snapshot:
                 model = self._models.view(self.stage)
                 self._require_still(model)
-                made = histograms_of(model, self.options.example_inputs) if snapshot.sites else {}
+                with cycles_collected_later():
+                    made = histograms_of(model, inputs) if snapshot.sites else {}
                 self._histograms = (snapshot, made)
             return self._histograms[1]
 
@@ -745,6 +771,16 @@ class Session(Shown):
     def _emit(self, kind: EventKind, detail: Any = None) -> None:
         self.signal.emit(SessionEvent(kind, detail))
 
+    def _warn_of_settings(self) -> None:
+        self._warn_of_engine()
+        for text in self.options.qconfig.loud:
+            warn(text, PostTrainingQConfigWarning)
+
+    def _warn_of_engine(self) -> None:
+        concern = self.options.qconfig.concern
+        if concern is not None and concern.kind != "clamps":
+            warn(str(concern), EngineWarning)
+
     def _warn(self) -> None:
         """Warn of what is amiss at the stages reached, each thing once; a page shows the notes."""
         for snapshot in list(self.snapshots.values()):
@@ -753,6 +789,9 @@ class Session(Shown):
                     self._warned.add(note)
                     if self.warns:
                         warn(f"stage {snapshot.stage!r}: {note}")
+            if snapshot.role == "int8" and "engine" not in self._warned:
+                self._warned.add("engine")
+                self._warn_of_engine()
 
 
 def _in_front(run: TrainingRun) -> TrainingRun:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -20,30 +20,39 @@ from qatexplorer.flows.custom import (
     find_qat_mapping,
 )
 from qatexplorer.flows.fusion import check_fusion, find_fusable
+from qatexplorer.flows.own_copy import in_plain_names_of
+from qatexplorer.flows.own_qconfig import settle
 from qatexplorer.flows.qconfig import QConfigPlan, resolve_qconfig
 from qatexplorer.flows.stubs import check_stub_mode
-from qatexplorer.quantizers.engine import available_engines, check_engine
+from qatexplorer.quantizers.engine import check_engine
+from qatexplorer.quantizers.engine_choice import BACKENDS
 
 _CUSTOM = ("prepare_custom_config", "convert_custom_config", "non_traceable")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a session was asked for. :meth:`change` makes another one, checked."""
+    """What a session was asked for. :meth:`change` makes another one, checked.
+
+    ``names`` are the paths of the user's model that its copy has under another name.
+    """
 
     flow: Flow
     options: FlowOptions
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def change(self, base: nn.Module, given: Mapping[str, Any]) -> Settings:
         """These settings with what is ``given`` changed; keys and values as a session takes them.
 
         ``base`` is the float model that they are for. Raises the InputError types.
         """
+        given = in_plain_names_of(given, self.names)
         flow = get_flow(given["flow"]) if given.get("flow") is not None else self.flow
         changes: dict[str, Any] = {}
         engine = given.get("engine")
         if "qconfig" in given:
-            changes["qconfig"] = qconfig_plan(given["qconfig"], engine)
+            plan = qconfig_plan(given["qconfig"], engine)
+            changes["qconfig"] = settle(plan, self.options.own_qconfigs, engine)
         elif engine is not None:
             plan = self.options.qconfig
             changes["qconfig"] = replace(plan, backend=check_engine(engine), reason="")
@@ -60,7 +69,7 @@ class Settings:
             changes["custom"] = _custom(base, self.options.custom, given)
         if "backend_config" in given:
             changes["backend_config"] = find_backend_config(given["backend_config"])
-        return Settings(flow, replace(self.options, **changes))
+        return replace(self, flow=flow, options=replace(self.options, **changes))
 
     def as_arguments(self) -> dict[str, Any]:
         """Arguments of a session of the same model in another flow."""
@@ -81,19 +90,21 @@ class Settings:
             "fusion": [list(group) for group in self.options.fusion],
             "qconfig": self.options.qconfig.name,
             "engine": self.options.qconfig.backend,
-            "fingerprint": self._fingerprint(),
+            "fingerprint": self._fingerprint(self.options.qconfig.backend),
         }
 
     def from_json(self, kept: Mapping[str, Any]) -> dict[str, Any]:
         """What to give to :meth:`change` to have again what :meth:`to_json` kept.
 
-        Raises RunFolderError if the run had a qconfig of the user's own that is not this one.
+        The engine stays the session's: it may be another machine that the run goes on, and
+        training does not use it. Raises RunFolderError if the run had a qconfig of the user's own
+        that is not this one.
         """
         if not kept:
             return {}
         changes: dict[str, Any] = {}
-        if kept["fingerprint"] != self._fingerprint():
-            if kept["qconfig"] not in available_engines():
+        if kept["fingerprint"] != self._fingerprint(kept["engine"]):
+            if kept["qconfig"] not in BACKENDS:
                 raise RunFolderError(
                     "The run was made with a qconfig of its own, and the session has another one.",
                     why="A qconfig holds functions, which are not kept on disk.",
@@ -106,9 +117,9 @@ class Settings:
             changes["fusion"] = kept["fusion"]
         return changes
 
-    def _fingerprint(self) -> str:
+    def _fingerprint(self, engine: str) -> str:
         plan = self.options.qconfig
-        text = repr((plan.default, plan.by_type, plan.by_regex, plan.by_path, plan.backend))
+        text = repr((plan.default, plan.by_type, plan.by_regex, plan.by_path, engine))
         return hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", text).encode()).hexdigest()[:16]
 
 

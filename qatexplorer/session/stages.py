@@ -10,7 +10,8 @@ from typing import Any, Literal
 from qatexplorer.errors import EvalModeError, QatExplorerError, UnknownStageError
 from qatexplorer.explain.blame import release_frames
 from qatexplorer.flows.base import Flow, Stage, StageResult
-from qatexplorer.flows.stubs import has_stubs
+from qatexplorer.flows.stubs import NO_STUBS
+from qatexplorer.flows.user_hooks import HookFollower
 from qatexplorer.forward.graph_records import Graph
 from qatexplorer.forward.probe import Probe, calls_in_graph, probe
 from qatexplorer.session.models import Built, Models
@@ -26,6 +27,7 @@ class Stages:
 
     Args:
         models: whose working model is taken from stage to stage.
+        notes: on the copy of the user's model, for the first stage.
         emit: is told of "stepping" (with the stage's name) and "error".
         require_idle: raises BusyError if no torch call may be made now.
     """
@@ -33,10 +35,12 @@ class Stages:
     def __init__(
         self,
         models: Models,
+        notes: tuple[str, ...],
         emit: Callable[[EventKind, Any], None],
         require_idle: Callable[[str], None],
     ) -> None:
         self._models, self._emit, self._require_idle = models, emit, require_idle
+        self._copy_notes = notes
         self.start_over()
 
     def start_over(self) -> None:
@@ -51,14 +55,17 @@ class Stages:
         self._probe: Probe | None = None
         self._origin: Any = None
         self.current = first.name
-        notes = () if self._models.base.training else (_EVAL_NOTE,)
+        options = self._models.options
+        self._hooks = HookFollower(self._models.work, options.example_inputs)
+        notes = (*self._copy_notes, *options.qconfig.loud, *options.qconfig.notes)
+        notes += () if self._models.base.training else (_EVAL_NOTE,)
         self._snapshots[first.name] = take_snapshot(
             self._models.work,
             flow=self.flow.name,
             stage=first.name,
             call=first.call,
             role=first.role,
-            graph=self._models.options.graph,
+            graph=options.graph,
             notes=notes,
         )
 
@@ -178,10 +185,13 @@ class Stages:
         before, stage = self._before(name), self.flow.stage(name)
         model, result = built.result.model, built.result
         if stage.role == "trained" and self._models.untouched and not built.warnings:
+            notes = (*self._models.options.qconfig.loud, *result.notes)
             self._ahead[name] = replace(
-                before, stage=name, role=stage.role, call=stage.call, notes=result.notes
+                before, stage=name, role=stage.role, call=stage.call, notes=notes
             )
             return
+        converted = name in self.flow.converted_stages
+        silent = () if converted else self._hooks.silenced_by(name, model)
         graph = before.graph if result.graph is None else result.graph
         if result.moved:
             graph = result.graph or take_graph(model, self._models.options.example_inputs)
@@ -191,19 +201,20 @@ class Stages:
         elif self.index(name) < self.index(self.flow.prepared_stage):
             self._probe = calls_in_graph(model, graph) if graph is not None else None
         snapshot = self._snapshot_of(name, built, graph)
-        self._ahead[name] = replace(snapshot, notes=(*result.notes, *self._notes(stage, snapshot)))
+        notes = (*snapshot.notes, *silent, *self._notes(stage, snapshot))
+        self._ahead[name] = replace(snapshot, notes=notes)
 
     def _notes(self, stage: Stage, snapshot: Snapshot) -> tuple[str, ...]:
         """What is amiss at this stage although torch says nothing; see :data:`AMISS`."""
-        if stage.name in self.flow.converted_stages:
-            return () if self._models.observed else (NEVER_OBSERVED,)
-        if stage.name != self.flow.prepared_stage:
-            return ()
         found = []
-        if not any(site.kind == "weight" for site in snapshot.sites):
-            found.append(NOTHING_QUANTIZED)
-        elif self.flow.offers_stubs and not any(site.kind == "input" for site in snapshot.sites):
-            found += [] if has_stubs(self._models.work) else [NO_STUB]
+        if stage.name in self.flow.converted_stages and not self._models.observed:
+            found.append(NEVER_OBSERVED)
+        concern = self._models.options.qconfig.concern
+        if stage.role == "int8" and concern is not None:
+            found.append(str(concern))
+        if stage.name == self.flow.prepared_stage:
+            weights = any(site.kind == "weight" for site in snapshot.sites)
+            found += [] if weights else [NOTHING_QUANTIZED]
         return tuple(found)
 
     def _snapshot_of(self, name: str, built: Built, graph: Graph | None) -> Snapshot:
@@ -221,7 +232,7 @@ class Stages:
             probed=None if name in self.flow.converted_stages else self._probe,
             placed=built.result.placed,
             warnings=built.warnings,
-            notes=built.result.notes,
+            notes=(*self._models.options.qconfig.loud, *built.result.notes),
             **extra,
         )
 
@@ -234,14 +245,9 @@ NEVER_OBSERVED = (
     "No observer has seen data, so every activation scale is 1.0 and the int8 model's outputs "
     "mean nothing. Train, or calibrate, first."
 )
-NO_STUB = (
-    "The model has no QuantStub, so nothing turns its float input into int8, and an int8 layer "
-    "that is given a float tensor raises. session.configure(stubs='model') or stubs='layers' puts "
-    "stubs in; session.stub_options() tries each way."
-)
 NOTHING_QUANTIZED = (
     "No weight of this model has a fake quant, so all of them stay float. session.ledger() says "
     "why, module by module."
 )
-AMISS = (NEVER_OBSERVED, NO_STUB, NOTHING_QUANTIZED)
+AMISS = (NO_STUBS, NOTHING_QUANTIZED, NEVER_OBSERVED)
 """Notes of a snapshot that a script must hear too, as warnings."""

@@ -38,7 +38,7 @@ class PendingLook:
         looks = len(self._raws)
         raws = [replace(r, **t) for r, t in zip(self._raws, host[:looks], strict=True)]
         infos = telemetry.infos
-        frame = build_frame(self.step, raws, infos, observing, telemetry._bins)
+        frame = build_frame(self.step, raws, infos, observing, telemetry.codes)
         numbers = {info.path: index for index, info in enumerate(infos)}
         found: dict[int, GradientHistogram] = {}
         for source, tensors in zip(self._gradients, host[looks:], strict=True):

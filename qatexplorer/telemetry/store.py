@@ -44,7 +44,7 @@ class Telemetry:
         self.bins = bins
         self._numbers = {info.path: index for index, info in enumerate(self.infos)}
         grids = {(info.quant_min, info.quant_max) for info in self.infos}
-        self._bins = {grid: Bins.of(*grid, bins) for grid in grids}
+        self.codes = {grid: Bins.of(*grid, bins) for grid in grids}
         self._lock = threading.Lock()
         self._frames: list[Frame] = []
         self._detailed: list[Frame] = []
@@ -158,7 +158,7 @@ class Telemetry:
     def histogram_in(self, frame: Frame, number: int) -> GridHistogram:
         """The histogram of site ``number`` in a frame that has it."""
         info = self.infos[number]
-        bins = self._bins[(info.quant_min, info.quant_max)]
+        bins = self.codes[(info.quant_min, info.quant_max)]
         return grid_histogram_of(info, bins, frame.counts[number], frame.metrics[number])
 
     def channels(self, path: str) -> tuple[ChannelLook, ...]:

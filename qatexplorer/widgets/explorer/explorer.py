@@ -14,8 +14,10 @@ import ipywidgets as widgets
 
 from qatexplorer import zoo
 from qatexplorer.errors import BusyError, EvalModeError, QatExplorerError
+from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.session.inputs import describe_inputs
 from qatexplorer.session.session import Session, SessionEvent
+from qatexplorer.views.common.engines import concern_html
 from qatexplorer.views.common.names import count
 from qatexplorer.views.common.options import header_html
 from qatexplorer.views.common.story import stage_entries, story_html
@@ -80,6 +82,7 @@ class Explorer(widgets.VBox):
             width="min(460px, 100%)",
         )
         self.description = Html(kind="qx-muted")
+        self.concern = Html(kind="qx-engine-concern", role="status")
         self.bar = StageBar()
         self.bar.on_action(self._on_action)
         self.message = Message()
@@ -114,6 +117,7 @@ class Explorer(widgets.VBox):
         return [
             row(self.header, self.examples),
             self.description,
+            self.concern,
             self.bar,
             self.message,
             self.to_train_mode,
@@ -189,6 +193,7 @@ class Explorer(widgets.VBox):
         self.training.use(session, suggested or {})
         for panel in (self.live, self.ledger, self.results, self.settings, self.runs):
             panel.use(session)
+        self._show_concern()
         self._on_jobs()
         self.refresh()
 
@@ -201,7 +206,7 @@ class Explorer(widgets.VBox):
             wait = 0.0 if final or event.detail.state == "paused" else _PROGRESS_S
             self.bridge.post("progress", self._on_progress, every_s=wait)
         elif event.kind == "config":
-            self.bridge.post("config", self.settings.refresh)
+            self.bridge.post("config", self._on_config)
         elif event.kind == "stepping":
             title = self.session.flow.stage(event.detail).title if self.session else ""
             self.bridge.post("stepping", lambda: self._busy(f"running: {title} …"))
@@ -209,6 +214,16 @@ class Explorer(widgets.VBox):
             self.refresh()
             if event.kind != "stage":
                 self.bridge.post("runs", self.runs.on_training)
+
+    def _on_config(self) -> None:
+        self.settings.refresh()
+        self._show_concern()
+
+    def _show_concern(self) -> None:
+        """Say at the top of the page what is wrong with the engine on this CPU."""
+        concern = self.session.options.qconfig.concern if self.session is not None else None
+        wrong = concern is not None and concern.kind != "clamps"
+        self.concern.html = concern_html(concern) if wrong else ""
 
     def _on_progress(self) -> None:
         if self.session is not None and self.session.run is not None:
@@ -229,13 +244,14 @@ class Explorer(widgets.VBox):
             self.bridge.make("stage", lambda: self._stage_page(session), self._show_stage)
 
     def _stage_page(self, session: Session) -> _StagePage:
-        stage = session.flow.stage(session.stage)
-        return _StagePage(
-            session,
-            stage_entries(session.flow.stages, stage.name, session.reached, session.summaries),
-            story_html(stage, session.snapshot, session.diff),
-            self.panes.picture(session),
-        )
+        stage, stages = session.flow.stage(session.stage), session.flow.stages
+        with cycles_collected_later():
+            return _StagePage(
+                session,
+                stage_entries(stages, stage.name, session.reached, session.summaries),
+                story_html(stage, session.snapshot, session.diff),
+                self.panes.picture(session),
+            )
 
     def _show_stage(self, page: _StagePage) -> None:
         session = page.session
