@@ -10,7 +10,7 @@ from typing import Any
 from torch import fx, nn
 
 from qatexplorer.errors import ExampleInputError, InputError, NotAModuleError, StageError
-from qatexplorer.forward.recording import Recording, record_forward
+from qatexplorer.forward.record import Recording, record_forward
 from qatexplorer.ledger.coverage import Convert, Outcome, cover, outcome_of, torch_convert
 from qatexplorer.ledger.edges import edges_between
 from qatexplorer.ledger.floats import Situation, float_rows
@@ -20,8 +20,8 @@ from qatexplorer.ledger.records import Coverage, FloatRow, Ledger, LedgerRow, Re
 from qatexplorer.ledger.redundancy import Finding, find_redundancies
 from qatexplorer.ledger.rows import Origins, make_rows
 from qatexplorer.ledger.words import cost_text
+from qatexplorer.quantizers.facts import find_quantizers
 from qatexplorer.snapshot.records import Graph
-from qatexplorer.snapshot.sites import find_quantizers
 
 
 def ledger_of(

@@ -14,51 +14,14 @@ from qatexplorer.data import call_model, cloned
 from qatexplorer.explain.blame import place_of
 from qatexplorer.explain.translations import translate
 from qatexplorer.flows.base import copy_sharing_parameters
+from qatexplorer.forward.calls import Call
 from qatexplorer.forward.preserve import preserved_rng
-from qatexplorer.forward.recording import Call, Recording, record_forward
+from qatexplorer.forward.record import Recording, record_forward
 from qatexplorer.ledger.records import Coverage
-from qatexplorer.ledger.redundancy import KEEPING
 from qatexplorer.quantizers.engine import quantized_engine
-
-_INT8 = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
-_NOT_INT8 = ("torch.ao.nn.quantized.reference.",)
-_FLOAT_TYPES = frozenset({"FloatFunctional", "FXFloatFunctional", "Quantize", "DeQuantize"})
-QUANTIZED_DTYPES = frozenset({"torch.quint8", "torch.qint8", "torch.qint32"})
-
-FOLLOWS = KEEPING | frozenset(
-    [
-        "cat",
-        "stack",
-        "gelu",
-        "sigmoid",
-        "tanh",
-        "leaky_relu",
-        "avg_pool1d",
-        "avg_pool2d",
-        "avg_pool3d",
-        "adaptive_avg_pool1d",
-        "adaptive_avg_pool2d",
-        "adaptive_avg_pool3d",
-        "mean",
-        "interpolate",
-        "pad",
-        "topk",
-        "max",
-        "min",
-        "sort",
-    ]
-)
-"""Operations that run on an int8 tensor as they do on a float one (seen by running them)."""
+from qatexplorer.quantizers.types import KEEPING, ON_INT8, is_int8_module
 
 Convert = Callable[[nn.Module], nn.Module]
-
-
-def is_int8_module(module: nn.Module) -> bool:
-    """Whether it is one of torch's modules that compute in int8."""
-    name = f"{type(module).__module__}.{type(module).__qualname__}"
-    if type(module).__name__ in _FLOAT_TYPES or name.startswith(_NOT_INT8):
-        return False
-    return name.startswith(_INT8)
 
 
 @dataclass
@@ -142,7 +105,7 @@ def followers(recording: Recording, model: nn.Module) -> frozenset[int]:
     """Calls of the prepared model that will work on int8: fake quants, what passes int8 on after
     them, and operations between fake quants whose module, or graph node, torch quantizes."""
     consumers = recording.consumers()
-    passing = KEEPING if isinstance(model, fx.GraphModule) else FOLLOWS
+    passing = KEEPING if isinstance(model, fx.GraphModule) else ON_INT8
     found: set[int] = set()
     for call in recording.calls:
         if call.kind == "quant":

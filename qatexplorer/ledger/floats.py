@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import fx, nn
-from torch.ao.quantization import DeQuantStub, QuantStub
 
-from qatexplorer.forward.leaves import FUNCTIONAL_CLASSES, is_leaf_call, is_quantizer
-from qatexplorer.forward.recording import Call, Recording
-from qatexplorer.ledger.coverage import FOLLOWS, QUANTIZED_DTYPES, Outcome
+from qatexplorer.forward.calls import Call
+from qatexplorer.forward.leaves import is_leaf_call
+from qatexplorer.forward.record import Recording
+from qatexplorer.ledger.coverage import Outcome
 from qatexplorer.ledger.reasons import Known, explain, qconfig_dtypes
 from qatexplorer.ledger.records import FloatRow, Reason
+from qatexplorer.quantizers.facts import is_quantizer
+from qatexplorer.quantizers.types import FUNCTIONAL_CLASSES, ON_INT8, QUANTIZED_DTYPES, STUBS
 from qatexplorer.snapshot.records import Graph
 
-_STUBS = (QuantStub, DeQuantStub, nn.Identity)
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 _FUSED_ACTIVATIONS = (nn.ReLU, nn.ReLU6)
 
@@ -73,7 +74,7 @@ def _candidates(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Mo
     seen: set[int] = set()
 
     def visit(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-        if id(module) in seen or is_quantizer(module) or isinstance(module, _STUBS):
+        if id(module) in seen or is_quantizer(module) or isinstance(module, (*STUBS, nn.Identity)):
             return
         seen.add(id(module))
         leaf = is_leaf_call(module)
@@ -139,7 +140,7 @@ def _module_reason(s: Situation, path: str, module: nn.Module) -> tuple[Reason, 
     has_own = any(True for _ in module.parameters())
     if qconfig is None:
         return "no_qconfig", {}
-    if not has_own and ops and all(c.name in FOLLOWS for c in ops) and _fed_float(s, ops):
+    if not has_own and ops and all(c.name in ON_INT8 for c in ops) and _fed_float(s, ops):
         return "float_input", {}
     if not kind.__module__.startswith("torch."):
         if base is not None:
@@ -204,7 +205,7 @@ def _op_reason(s: Situation, call: Call) -> tuple[Reason, dict[str, Any]]:
     holder = known.holder(call.scope) if call.scope else None
     if holder is not None:
         return "below_non_traceable", {"holder": holder}
-    if call.name in FOLLOWS and _fed_float(s, [call]):
+    if call.name in ON_INT8 and _fed_float(s, [call]):
         return "float_input", {}
     if not known.in_fx:
         return "functional_op", {}

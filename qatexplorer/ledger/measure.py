@@ -18,8 +18,7 @@ from qatexplorer.forward.sampling import show_once
 from qatexplorer.forward.trace import tensors_in
 from qatexplorer.ledger.records import RedundancyNumbers, StepCost
 from qatexplorer.ledger.redundancy import Finding
-from qatexplorer.ledger.scales import has_observed
-from qatexplorer.snapshot.sites import find_quantizers
+from qatexplorer.quantizers.facts import find_quantizers, freeze_observers, has_range
 
 Calls = Sequence[tuple[str, int]]
 
@@ -69,14 +68,11 @@ def measure_values(
     sites = find_quantizers(model)
     numbers: dict[int, RedundancyNumbers] = {}
     with preserved_state(model), torch.no_grad():
-        unseen = not all(has_observed(sites[f.record.second]) for f in wanted.values())
+        unseen = not all(has_range(sites[f.record.second]) for f in wanted.values())
         if unseen:
             show_once(model, inputs)
         model.eval()
-        for module in sites.values():
-            flag = getattr(module, "observer_enabled", None)
-            if isinstance(flag, Tensor):
-                flag.fill_(0)
+        freeze_observers(model)
         seen = _watch(model, inputs, wanted.values(), sites)
         whole = seen.pop("output")
         for index, finding in wanted.items():

@@ -8,6 +8,8 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Literal
 
+from qatexplorer.quantizers.types import Seen
+
 Role = Literal["fake quant", "observer", "inner observer"]
 RedundancyKind = Literal["double", "twice", "shared"]
 
@@ -75,6 +77,7 @@ class LedgerRow:
         fresh_scale: what the module's observer would compute from nothing but the tensor of the
             example forward; fresh_difference and fresh_cause the same way.
         ghost: it is in the model and not on the path of the data; ghost_text says how.
+        seen: what its observer has seen, see :data:`~qatexplorer.quantizers.types.Seen`.
         observer_enabled, fake_quant_enabled: the flags.
         selection: selection string of the row.
     """
@@ -105,6 +108,7 @@ class LedgerRow:
     fresh_cause: Cause = "none"
     ghost: bool = False
     ghost_text: str = ""
+    seen: Seen = "nothing"
     observer_enabled: bool = True
     fake_quant_enabled: bool = True
     selection: str = ""

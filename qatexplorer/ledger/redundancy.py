@@ -12,76 +12,11 @@ from dataclasses import dataclass, field, replace
 
 from torch import fx, nn
 
-from qatexplorer.forward.recording import Call, Recording
+from qatexplorer.forward.calls import Call
+from qatexplorer.forward.record import Recording
 from qatexplorer.ledger.places import place_of_call
 from qatexplorer.ledger.records import Redundancy, TensorPlace
-
-_MOVING = frozenset(
-    [
-        "flatten",
-        "unflatten",
-        "view",
-        "reshape",
-        "view_as",
-        "reshape_as",
-        "permute",
-        "transpose",
-        "t",
-        "movedim",
-        "swapaxes",
-        "swapdims",
-        "moveaxis",
-        "squeeze",
-        "unsqueeze",
-        "getitem",
-        "select",
-        "narrow",
-        "index_select",
-        "chunk",
-        "split",
-        "unbind",
-        "tensor_split",
-        "contiguous",
-        "detach",
-        "clone",
-        "expand",
-        "expand_as",
-        "repeat",
-        "repeat_interleave",
-        "tile",
-        "flip",
-        "roll",
-        "pixel_shuffle",
-        "pixel_unshuffle",
-        "channel_shuffle",
-        "gather",
-        "take",
-        "identity",
-        "alias",
-        "to",
-        "float",
-        "type_as",
-    ]
-)
-_DROPPING = frozenset(["dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout"])
-_SELECTING = frozenset(
-    [
-        "max_pool1d",
-        "max_pool2d",
-        "max_pool3d",
-        "max_pool1d_with_indices",
-        "max_pool2d_with_indices",
-        "max_pool3d_with_indices",
-        "adaptive_max_pool1d",
-        "adaptive_max_pool2d",
-        "adaptive_max_pool3d",
-        "amax",
-    ]
-)
-_BOUNDING = frozenset(["relu", "relu6", "hardtanh", "clamp", "clip", "clamp_min", "clamp_max"])
-
-KEEPING = _MOVING | _DROPPING | _SELECTING | _BOUNDING
-"""Operations whose results are values that they were given, or a constant bound."""
+from qatexplorer.quantizers.types import BOUNDING, DROPPING, KEEPING
 
 
 @dataclass(frozen=True)
@@ -166,7 +101,7 @@ def _double(first: Call, second: Call, between: Sequence[Call], recording: Recor
         f"The values that {first.name} returns reach {second.name} {way}; the two are different "
         "modules, each with a scale of its own."
     )
-    if any(call.name in _DROPPING for call in between):
+    if any(call.name in DROPPING for call in between):
         evidence += " (Dropout keeps them in eval and in int8; in training it rescales.)"
     record = Redundancy(
         kind="double",
@@ -197,7 +132,7 @@ def _double_remedy(first: Call, second: Call, between: Sequence[Call]) -> str:
                 f"Write torch.flatten(x, …) instead of {written}: torch's backend config knows "
                 "the function and lets it share the fake quant before it."
             )
-        if at.name in _BOUNDING:
+        if at.name in BOUNDING:
             return (
                 "Write the activation as nn.ReLU or F.relu right after its layer, so that torch "
                 "fuses the two and quantizes once."
@@ -210,7 +145,7 @@ def _double_remedy(first: Call, second: Call, between: Sequence[Call]) -> str:
             "the next layer then asks for the fake quant.)"
         )
     holder = second.name.rpartition(".")[0]
-    if names and names[-1] in _BOUNDING:
+    if names and names[-1] in BOUNDING:
         return (
             f"Fuse the layer before with {between[-1].scope or names[-1]!r} (nn.ReLU right after "
             f"it), or set {holder}.qconfig = None before prepare."

@@ -15,14 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.ao.quantization import FixedQParamsObserver
 
 from qatexplorer.data import call_model, cloned
-from qatexplorer.forward.histograms import quant_range
-from qatexplorer.forward.leaves import is_quantizer
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.ledger.records import Cause
-from qatexplorer.snapshot.sites import observer_of
+from qatexplorer.quantizers.facts import flags_of, is_quantizer, observer_of, quant_range, seen_data
 
 _EQUAL = 1e-6  # float32 rounding of one division
 _LAG = 1e-3
@@ -39,6 +36,8 @@ _TEXTS: dict[Cause, str] = {
     "unexplained": "The stored scale was set by something other than the observer.",
 }
 
+_PARTLY = "The observer has seen no data in some of its channels: their scale is no measured one."
+
 
 @dataclass(frozen=True)
 class ScaleAccount:
@@ -52,15 +51,6 @@ class ScaleAccount:
     fresh: tuple[float, ...] = ()
     fresh_difference: float | None = None
     fresh_cause: Cause = "none"
-
-
-def has_observed(quantizer: nn.Module) -> bool:
-    """Whether its observer has a range; True for fixed qparams, which need none."""
-    observer: Any = observer_of(quantizer) or quantizer
-    low, high = getattr(observer, "min_val", None), getattr(observer, "max_val", None)
-    if not isinstance(low, Tensor) or not isinstance(high, Tensor):
-        return True
-    return low.numel() > 0 and bool((low <= high).all())
 
 
 def recomputed_scale(quantizer: nn.Module) -> Tensor | None:
@@ -132,21 +122,21 @@ def account(quantizer: nn.Module, fresh: Tensor | None = None) -> ScaleAccount:
     )
     again = recomputed_scale(quantizer)
     stored_numbers = () if stored is None else tuple(stored.tolist())
-    if isinstance(observer_of(quantizer) or quantizer, FixedQParamsObserver):
+    seen = seen_data(quantizer)
+    if seen == "fixed":
         numbers = () if again is None else tuple(again.tolist())
         return ScaleAccount(
             stored_numbers, numbers, _largest(again, stored), "fixed", _TEXTS["fixed"]
         )
-    if not has_observed(quantizer):
-        return ScaleAccount(
-            stored_numbers, cause="never_observed", cause_text=_TEXTS["never_observed"]
-        )
+    if seen in ("nothing", "partly"):
+        text = _TEXTS["never_observed"] if seen == "nothing" else _PARTLY
+        return ScaleAccount(stored_numbers, cause="never_observed", cause_text=text)
     if again is None:
         return ScaleAccount(stored_numbers)
     difference = _largest(again, stored)
     cause = _cause(quantizer, stored, difference)
     lag = None if fresh is None else _largest(fresh, again)
-    enabled = _enabled(quantizer)
+    enabled = flags_of(quantizer).observer
     text = _TEXTS[cause]
     if cause == "fused_formula" and stored is not None:
         text = _fused_text(quantizer, stored, again)
@@ -176,17 +166,12 @@ def _largest(after: Tensor | None, before: Tensor | None) -> float | None:
     return float(relative[relative.abs().argmax()])
 
 
-def _enabled(quantizer: nn.Module) -> bool:
-    flag = getattr(quantizer, "observer_enabled", None)
-    return True if flag is None else bool(flag[0] if isinstance(flag, Tensor) else flag)
-
-
 def _cause(quantizer: nn.Module, stored: Tensor | None, difference: float | None) -> Cause:
     if stored is None or difference is None or abs(difference) <= _EQUAL:
         return "none"
     if _is_kernel_scale(quantizer, stored):
         return "fused_formula"
-    return "stale" if not _enabled(quantizer) else "unexplained"
+    return "stale" if not flags_of(quantizer).observer else "unexplained"
 
 
 def kernel_scale(quantizer: nn.Module) -> Tensor | None:

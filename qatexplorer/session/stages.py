@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from torch import nn
-from torch.ao.quantization import FakeQuantizeBase
 
 from qatexplorer.data import Data, as_data
 from qatexplorer.errors import (
@@ -27,7 +26,8 @@ from qatexplorer.flows.base import FlowOptions, StubMode
 from qatexplorer.flows.qconfig import resolve_qconfig
 from qatexplorer.flows.settings import changed_options
 from qatexplorer.flows.stubs import has_stubs
-from qatexplorer.forward.probe import Probe, calls_in_graph, probe
+from qatexplorer.forward.record import Probe, calls_in_graph, probe
+from qatexplorer.quantizers.facts import any_seen
 from qatexplorer.session.assess import Assessor
 from qatexplorer.session.inputs import check_model, copy_model, example_inputs_from, graph_of
 from qatexplorer.session.models import Built, Workbench
@@ -344,14 +344,7 @@ class StageWalk:
     @property
     def observed(self) -> bool:
         """Whether the model has been trained or calibrated: any fake quant has seen data."""
-        ranges = (
-            getattr(getattr(m, "activation_post_process", None), "min_val", None)
-            for m in self._bench.work.modules()
-            if isinstance(m, FakeQuantizeBase)
-        )
-        return any(
-            r is not None and r.numel() > 0 and bool((r < float("inf")).any()) for r in ranges
-        )
+        return any_seen(self._bench.work)
 
     # -- helpers --------------------------------------------------------------------------------
 

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from qatexplorer.forward.leaves import is_quantizer
 from qatexplorer.forward.preserve import preserved_state
-from qatexplorer.forward.probe import Probe
-from qatexplorer.forward.recorder import recorded_graph
+from qatexplorer.forward.record import Probe, recorded_graph
 from qatexplorer.forward.trace import fx_graph
+from qatexplorer.quantizers.facts import is_quantizer
 from qatexplorer.snapshot.records import (
     FakeQuantSite,
     Graph,

@@ -11,7 +11,7 @@ from torch import nn
 from torch.ao.quantization.quantization_mappings import get_default_qat_module_mappings
 
 from qatexplorer.forward.histograms import GridHistogram, capture_histograms
-from qatexplorer.forward.probe import probe
+from qatexplorer.forward.record import probe
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.snapshot.take import take_graph, take_snapshot
 
