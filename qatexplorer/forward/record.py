@@ -7,7 +7,7 @@ functional operations by a ``TorchFunctionMode``. What is wanted is built while 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -103,6 +103,7 @@ class Recording:
 
 
 Ranges = list[tuple[torch.Tensor, torch.Tensor]]
+Look = Callable[[str, nn.Module, torch.Tensor], Any]
 
 
 class _Recorder(TorchFunctionMode):
@@ -238,7 +239,7 @@ class _Recorder(TorchFunctionMode):
         if frame.quantizer:
             with self._inside_an_operation():
                 ranges = self._poked.pop()
-                if any(t.shape != old.shape or not torch.equal(t, old) for t, old in ranges):
+                if any(not _same(tensor, old) for tensor, old in ranges):
                     self.found.observer_writes.add(frame.path)
                     self.found.probe.wrote.add(id(module))
         if self.list is not None:
@@ -288,11 +289,16 @@ def _poke(quantizer: nn.Module) -> Ranges:
     if ends is None or not hasattr(observer, "averaging_constant"):
         return []
     low, high = ends
-    if low.numel() and low.shape == high.shape:
-        width = torch.where(torch.isfinite(high - low), (high - low) * 1e-2 + 1e-6, 0.0)
+    # A range that is not complete is about to be made, and is not to be made wider than it is.
+    if low.numel() and low.shape == high.shape and bool(torch.isfinite(high - low).all()):
+        width = (high - low) * 1e-2 + 1e-6
         low.sub_(width)
         high.add_(width)
     return [(tensor, tensor.clone()) for tensor in (low, high)]
+
+
+def _same(tensor: torch.Tensor, old: torch.Tensor) -> bool:
+    return tensor.shape == old.shape and torch.equal(tensor.nan_to_num(), old.nan_to_num())
 
 
 def record_forward(
@@ -302,7 +308,7 @@ def record_forward(
     operations: bool = True,
     graph: bool = False,
     note: str = "",
-    look: Callable[[str, nn.Module, torch.Tensor], Any] | None = None,
+    look: Look | None = None,
 ) -> Recording:
     """Run ``model(inputs)`` once under ``no_grad`` and return what happened.
 
@@ -315,7 +321,7 @@ def record_forward(
         look: called with (path, fake quant, tensor) before a fake quant runs.
     """
     with preserved_state(model):
-        return _record(model, inputs, operations, graph, note, look, ())
+        return record_here(model, inputs, operations=operations, graph=graph, note=note, look=look)
 
 
 def probe(model: nn.Module, inputs: Any) -> Probe:
@@ -331,19 +337,30 @@ def probe(model: nn.Module, inputs: Any) -> Probe:
             if family is not None and family.kernel_observes(module):
                 switch(module, observer=False, fake_quant=False)
                 skipped.add(id(module))
-        return _record(model, inputs, False, False, "", None, skipped).probe
+        return record_here(model, inputs, operations=False, skipped=skipped).probe
 
 
 def recorded_graph(model: nn.Module, inputs: Any, note: str = "") -> Graph:
     """The dataflow graph of one forward. The caller preserves the model's state."""
-    graph = _record(model, inputs, False, True, note, None, ()).graph
+    graph = record_here(model, inputs, operations=False, graph=True, note=note).graph
     assert graph is not None
     return graph
 
 
-def _record(
-    model: nn.Module, inputs: Any, operations: bool, graph: bool, note: str, look: Any, skipped: Any
+def record_here(
+    model: nn.Module,
+    inputs: Any,
+    *,
+    operations: bool = True,
+    graph: bool = False,
+    note: str = "",
+    look: Look | None = None,
+    skipped: Iterable[int] = (),
 ) -> Recording:
+    """:func:`record_forward` whose caller preserves the model's state, or keeps what it learned.
+
+    ``skipped`` are ids of fake quants whose kernel the caller has switched off.
+    """
     args, kwargs = as_args(cloned(inputs))
     recorder = _Recorder(model, operations, graph, look)
     recorder.found.probe.switched_off |= set(skipped)

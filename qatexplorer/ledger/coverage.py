@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from qatexplorer.data import call_model, cloned
+from qatexplorer.errors import StoppedError
 from qatexplorer.explain.blame import place_of
 from qatexplorer.explain.translations import translate
-from qatexplorer.flows.base import copy_sharing_parameters
 from qatexplorer.forward.calls import Call
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.forward.record import Recording, record_forward
+from qatexplorer.ledger.forwards import Forwards
 from qatexplorer.ledger.records import Coverage
 from qatexplorer.quantizers.engine import quantized_engine
 from qatexplorer.quantizers.types import KEEPING, ON_INT8, is_int8_module
@@ -66,39 +66,46 @@ def torch_convert(model: nn.Module) -> nn.Module:
 
 
 def outcome_of(
-    model: nn.Module, inputs: Any, recording: Recording, convert: Convert, engine: str | None
+    work: nn.Module,
+    inputs: Any,
+    recording: Recording,
+    convert: Convert,
+    engine: str | None,
+    forwards: Forwards,
 ) -> Outcome:
-    """Convert a copy of the prepared ``model`` and run it on the example inputs.
+    """Convert ``work`` and run the result on the example inputs.
 
-    The copy shares the parameters; its observers see the example once, so that its scales are
-    sane. Nothing of the model changes, and nothing is raised.
+    ``work`` is a copy of the prepared model, which is given up: its observers have seen the
+    example, so that its scales are sane. Nothing is raised but StoppedError.
     """
     backend = engine or torch.backends.quantized.engine
+    forwards.say("Converting a copy to int8")
     with warnings.catch_warnings(), preserved_rng(), torch.no_grad(), quantized_engine(backend):
         warnings.simplefilter("ignore")
-        copy = model
+        passed_on = followers(recording, work)
         try:
-            copy = copy_sharing_parameters(model).eval()
-            call_model(copy, cloned(inputs))
-            int8 = convert(copy)
+            int8 = convert(work.eval())
         except Exception as error:
-            return Outcome(None, None, _told(error, copy), followers(recording, model))
+            return Outcome(None, None, told(error, work), passed_on)
         paths = frozenset(p for p, m in int8.named_modules() if p and is_int8_module(m))
         try:
-            ran = record_forward(int8, inputs)
+            with forwards.one("Running the int8 copy", int8):
+                ran = record_forward(int8, inputs)
+        except StoppedError:
+            raise
         except Exception as error:
-            return Outcome(paths, None, _told(error, int8), followers(recording, model))
-    return Outcome(paths, ran, "", followers(recording, model))
+            return Outcome(paths, None, told(error, int8), passed_on)
+    return Outcome(paths, ran, "", passed_on)
 
 
-def _told(error: Exception, model: nn.Module) -> str:
+def told(error: Exception, model: nn.Module) -> str:
     """What went wrong, where in the model, and what to do."""
     place = place_of(error, model)
-    told = translate(error, place)
+    said = translate(error, place)
     first = (str(error).strip().splitlines() or [""])[0]
     short = first if len(first) <= 120 else f"{first[:119]}…"
     where = f" in {place.path}" if place.path else ""
-    return f"{type(error).__name__}{where}: {short} {told.why} {told.remedy}".strip()
+    return f"{type(error).__name__}{where}: {short} {said.why} {said.remedy}".strip()
 
 
 def followers(recording: Recording, model: nn.Module) -> frozenset[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +14,9 @@ from qatexplorer.forward.record import Recording
 from qatexplorer.ledger.coverage import Outcome
 from qatexplorer.ledger.reasons import Known, explain, qconfig_dtypes
 from qatexplorer.ledger.records import FloatRow, Reason
-from qatexplorer.quantizers.facts import is_quantizer
-from qatexplorer.quantizers.types import FUNCTIONAL_CLASSES, ON_INT8, QUANTIZED_DTYPES, STUBS
+from qatexplorer.quantizers.types import ON_INT8, QUANTIZED_DTYPES
 from qatexplorer.snapshot.records import Graph
+from qatexplorer.snapshot.states import computing_modules, swapped_paths
 
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 _FUSED_ACTIVATIONS = (nn.ReLU, nn.ReLU6)
@@ -45,12 +44,20 @@ class Situation:
             for path, module in self.modules.items()
             if not self.known.in_fx and self.known.base_of(module) is not None
         }
+        self.swapped = swapped_paths(self.model)
         self.ops_of: dict[str, list[Call]] = {}
         self.macs_at: dict[str, int] = {}
         for call in self.recording.calls:
             if call.kind == "op":
                 self.ops_of.setdefault(call.scope, []).append(call)
                 self.macs_at[call.scope] = self.macs_at.get(call.scope, 0) + call.macs
+
+    def becomes_int8(self, path: str) -> bool:
+        """Whether the module at ``path``, or one around it, is int8 in the converted copy; where
+        torch could not convert one, whether ``convert`` would swap it."""
+        if self.outcome.int8_paths is not None or self.known.in_fx:
+            return self.outcome.is_int8(path)
+        return any(path == p or path.startswith(f"{p}.") for p in self.swapped)
 
     def macs_below(self, path: str) -> int:
         """MACs of this module; of the whole model for ``""``."""
@@ -61,7 +68,7 @@ class Situation:
 
 def float_rows(situation: Situation) -> tuple[FloatRow, ...]:
     """Modules in order of definition, then operations in order of execution."""
-    modules = [_module_row(situation, path, m) for path, m in _candidates(situation.model)]
+    modules = [_module_row(situation, path, m) for path, m in computing_modules(situation.model)]
     ops = [_op_row(situation, call) for call in situation.recording.calls if call.kind == "op"]
     return tuple(row for row in (*modules, *ops) if row is not None)
 
@@ -69,28 +76,8 @@ def float_rows(situation: Situation) -> tuple[FloatRow, ...]:
 # -- modules ------------------------------------------------------------------------------------
 
 
-def _candidates(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Leaf modules, and modules of the reader's own that hold parameters themselves."""
-    seen: set[int] = set()
-
-    def visit(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-        if id(module) in seen or is_quantizer(module) or isinstance(module, (*STUBS, nn.Identity)):
-            return
-        seen.add(id(module))
-        leaf = is_leaf_call(module)
-        own = any(p is not None for p in module._parameters.values())
-        if (leaf and not isinstance(module, FUNCTIONAL_CLASSES)) or own:
-            yield path, module
-        if not leaf:
-            for name, child in module._modules.items():
-                if child is not None:
-                    yield from visit(f"{path}.{name}" if path else name, child)
-
-    yield from visit(prefix, model)
-
-
 def _module_row(s: Situation, path: str, module: nn.Module) -> FloatRow | None:
-    if path and s.outcome.is_int8(path):
+    if path and s.becomes_int8(path):
         return None
     if s.known.in_fx and path not in s.nodes and s.known.holder(path) is None:
         return None  # FX has traced through it: its operations have rows

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from qatexplorer.forward.calls import Call
 from qatexplorer.forward.record import Recording
 from qatexplorer.ledger.places import place_of_call
 from qatexplorer.ledger.records import LedgerRow, TensorPlace
-from qatexplorer.ledger.scales import ScaleAccount, account, fresh_scales
+from qatexplorer.ledger.scales import ScaleAccount, account
 from qatexplorer.quantizers.facts import (
     find_quantizers,
     flags_of,
@@ -33,16 +32,18 @@ FX_INSERT = "prepare_qat_fx: insert_observers_for_model"
 
 
 def make_rows(
-    model: nn.Module, inputs: Any, recording: Recording, origins: Origins
+    model: nn.Module, recording: Recording, fresh: Mapping[str, Tensor], origins: Origins
 ) -> tuple[LedgerRow, ...]:
-    """A row for each fake quant object (all its names in one), and one for the observer in it."""
+    """A row for each fake quant object (all its names in one), and one for the observer in it.
+
+    ``fresh`` are the scales that the example alone asks for, by path.
+    """
     names: dict[int, list[str]] = {}
     sites = find_quantizers(model)
     for path, module in sites.items():
         names.setdefault(id(module), []).append(path)
     first = {paths[0]: sites[paths[0]] for paths in names.values()}
     aliases = {paths[0]: tuple(paths[1:]) for paths in names.values()}
-    fresh = fresh_scales(model, inputs, first)
     ran: dict[str, list[Call]] = {}
     for call in recording.quants:
         ran.setdefault(call.name, []).append(call)

@@ -16,8 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qatexplorer.data import call_model, cloned
-from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.ledger.records import Cause
 from qatexplorer.quantizers.facts import flags_of, is_quantizer, observer_of, quant_range, seen_data
 
@@ -75,45 +73,40 @@ def recomputed_scale(quantizer: nn.Module) -> Tensor | None:
                     tensor.set_(content)
 
 
-def fresh_scales(
-    model: nn.Module, inputs: Any, sites: Mapping[str, nn.Module]
-) -> dict[str, Tensor]:
-    """What each observer would compute from the tensor of this one forward alone.
+class FreshScales:
+    """What each observer would compute from the tensor of one forward alone, by path.
 
-    A copy of the observer, emptied, is shown the tensor. Sites that do not run, and observers that
-    cannot be emptied, are left out. The model is put back.
+    Empty copies of the observers are made first; each is shown the first tensor that its fake quant
+    gets. Those that do not run, and observers that cannot be emptied, are left out of ``found``.
     """
-    found: dict[str, Tensor] = {}
 
-    def look(path: str, observer: Any) -> Any:
-        def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
-            if path in found or not args or not isinstance(args[0], Tensor):
-                return
-            empty = copy.deepcopy(observer)
-            empty._forward_pre_hooks.clear()  # this very hook, on a bare observer
-            empty._forward_hooks.clear()
-            try:
-                empty.reset_min_max_vals()
-            except NotImplementedError:
-                return  # a histogram observer
-            empty(args[0].detach())
-            scale = recomputed_scale(empty)
-            if scale is not None:
-                found[path] = scale
-
-        return hook
-
-    with preserved_state(model), torch.no_grad():
+    def __init__(self, sites: Mapping[str, nn.Module]) -> None:
+        self.found: dict[str, Tensor] = {}
+        self._empty: dict[str, Any] = {}
         for path, module in sites.items():
             observer = observer_of(module) or module
             if hasattr(observer, "reset_min_max_vals") and is_quantizer(observer):
-                module.register_forward_pre_hook(look(path, observer))
-        call_model(model, cloned(inputs))
-    return found
+                empty: Any = copy.deepcopy(observer)
+                empty._forward_pre_hooks.clear()
+                empty._forward_hooks.clear()
+                try:
+                    empty.reset_min_max_vals()
+                except NotImplementedError:
+                    continue  # a histogram observer
+                self._empty[path] = empty
+
+    def __call__(self, path: str, _module: nn.Module, tensor: Tensor) -> None:
+        """The fake quant at ``path`` gets ``tensor``."""
+        empty = self._empty.pop(path, None)
+        if empty is not None:
+            empty(tensor.detach())
+            scale = recomputed_scale(empty)
+            if scale is not None:
+                self.found[path] = scale
 
 
 def account(quantizer: nn.Module, fresh: Tensor | None = None) -> ScaleAccount:
-    """Compare the scales of ``quantizer``; ``fresh`` from :func:`fresh_scales`."""
+    """Compare the scales of ``quantizer``; ``fresh`` from :class:`FreshScales`."""
     module: Any = quantizer
     stored = (
         module.scale.detach().flatten()

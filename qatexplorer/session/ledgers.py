@@ -15,24 +15,46 @@ from qatexplorer.snapshot.records import Snapshot
 if TYPE_CHECKING:
     from qatexplorer.session.session import Session
 
-_KEPT: WeakKeyDictionary[Any, dict[str, tuple[Snapshot, int, Ledger]]] = WeakKeyDictionary()
+_KEPT: WeakKeyDictionary[Any, dict[str, tuple[Snapshot, tuple[int, bool], Ledger]]] = (
+    WeakKeyDictionary()
+)
 
 
-def session_ledger(session: Session, stage: str | None, timing: int) -> Ledger:
+def session_ledger(
+    session: Session,
+    stage: str | None,
+    timing: int,
+    effects: bool = False,
+    progress: Any = None,
+    should_stop: Any = None,
+) -> Ledger:
     """See :meth:`qatexplorer.session.session.Session.ledger`."""
     chosen = stage_of(session, stage)
     snapshot = session.snapshots[chosen]
     kept = _KEPT.setdefault(session, {})
     known = kept.get(chosen)
-    if known is not None and known[0] is snapshot and known[1] >= timing:
+    if (
+        known is not None
+        and known[0] is snapshot
+        and known[1][0] >= timing
+        and known[1][1] >= effects
+    ):
         return known[2]
     if session.running and chosen == session.flow.train_stage:
         raise BusyError(
             "cannot account for a model while it is being trained.",
             remedy="Stop the run, wait for it, or look at the ledger of the 'insert' stage.",
         )
-    ledger = _make(session, chosen, snapshot, timing)
-    kept[chosen] = (snapshot, timing, ledger)
+    ledger = _make(
+        session,
+        chosen,
+        snapshot,
+        timing=timing,
+        effects=effects,
+        progress=progress,
+        should_stop=should_stop,
+    )
+    kept[chosen] = (snapshot, (timing, effects), ledger)
     return ledger
 
 
@@ -70,7 +92,7 @@ def stage_of(session: Session, stage: str | None) -> str:
     return chosen
 
 
-def _make(session: Session, stage: str, snapshot: Snapshot, timing: int) -> Ledger:
+def _make(session: Session, stage: str, snapshot: Snapshot, **wanted: Any) -> Ledger:
     bench, options, flow = session._bench, session.options, session.flow
 
     def convert(model: nn.Module) -> nn.Module:
@@ -87,7 +109,7 @@ def _make(session: Session, stage: str, snapshot: Snapshot, timing: int) -> Ledg
             origins={s.path: (s.stage, s.call) for s in snapshot.sites},
             graph=snapshot.graph,
             samples=run.history.sites if run is not None else None,
-            timing=timing,
+            **wanted,
             mapping=options.qat_mapping,
             backend_config=getattr(options, "backend_config", None),
             convert=convert,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from qatexplorer.data import Data
@@ -16,6 +16,7 @@ from qatexplorer.errors import InputError, NoDataError, StageError
 from qatexplorer.evaluate.evaluation import Evaluation
 from qatexplorer.forward.histograms import GridHistogram
 from qatexplorer.forward.sampling import histograms_of
+from qatexplorer.ledger.forwards import LedgerProgress
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.runs.checkpoint import CheckpointInfo
 from qatexplorer.runs.opened import open_run
@@ -121,19 +122,32 @@ class Session(Configured):
         kept = self._histograms
         return self.running or (kept is not None and kept[0] is self.snapshot)
 
-    def ledger(self, stage: str | None = None, *, timing: int = 0) -> Ledger:
+    def ledger(
+        self,
+        stage: str | None = None,
+        *,
+        timing: int = 0,
+        effects: bool = False,
+        progress: Callable[[LedgerProgress], Any] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Ledger:
         """Who put each fake quant there, what stays float and why, and what is one too many.
 
         Args:
             stage: a stage with fake quants; None is the one in view (for the converted stages, the
                 prepared model that they are made from).
             timing: rounds in which the time of each redundant fake quant is measured, 0 for none.
+            effects: measure what each redundant fake quant alone does to the model's output, with
+                a forward for each.
+            progress: called with a :class:`~qatexplorer.ledger.forwards.LedgerProgress`, on this
+                thread. should_stop: asked at every module call; True ends it with StoppedError.
 
-        The model is run a few times on the example input and put back; nothing is trained. The
-        result is kept until the model changes. Raises StageError where there are no fake quants,
-        BusyError for the train stage while a run is going on.
+        A copy of the model runs on the example input, at most four times (without ``timing`` and
+        ``effects``); nothing is trained. The result is kept until the model changes. Raises
+        StageError where there are no fake quants, BusyError for the train stage while a run is
+        going on.
         """
-        return session_ledger(self, stage, timing)
+        return session_ledger(self, stage, timing, effects, progress, should_stop)
 
     @property
     def redundant_edges(self) -> frozenset[str]:

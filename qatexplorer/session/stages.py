@@ -316,6 +316,7 @@ class StageWalk:
             placed=placed,
             warnings=warnings,
             notes=notes,
+            settled=self.stages.index(stage) >= self.stages.index(self.flow.prepared_stage),
             **extra,
         )
 

@@ -167,7 +167,7 @@ def test_flags_are_switched_for_all_and_read_in_one_place() -> None:
 
 
 class Rounder(nn.Module):
-    """A fake quant of another library: no base class of torch.ao's, and its flags are no tensors."""
+    """A fake quant of another library: not torch.ao's base class, and flags that are no tensors."""
 
     def __init__(self) -> None:
         super().__init__()

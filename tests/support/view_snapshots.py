@@ -69,6 +69,7 @@ def walk() -> tuple[Mapping[str, Snapshot], Mapping[str, GridHistogram]]:
             float_paths=paths,
             earlier=dict(last[0].site_by_path) if last else {},
             probed=probe(model, x),
+            settled=stage in ("insert", "train", "convert"),
         )
 
     take("float", "")
