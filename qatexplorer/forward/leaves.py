@@ -10,11 +10,13 @@ import torch
 from torch import nn
 from torch.ao.nn.intrinsic.modules.fused import _FusedModule
 
+from qatexplorer.forward.scripted import ScriptedPart
 from qatexplorer.quantizers.facts import is_quantizer
 from qatexplorer.quantizers.types import CONTAINERS
 
 FUNCTIONAL_METHODS = ("add", "add_scalar", "mul", "mul_scalar", "cat", "add_relu", "matmul")
 
+_LEAVES = (_FusedModule, torch.jit.ScriptModule, ScriptedPart)
 _OPAQUE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 
 
@@ -24,7 +26,7 @@ def is_leaf_call(module: nn.Module) -> bool:
     Torch's own modules are leaves unless they only combine others; the reader's own modules are
     opened, so that functional operations in them show.
     """
-    if is_quantizer(module) or isinstance(module, (_FusedModule, torch.jit.ScriptModule)):
+    if is_quantizer(module) or isinstance(module, _LEAVES):
         return True
     if isinstance(module, CONTAINERS):
         return False

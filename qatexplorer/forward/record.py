@@ -16,13 +16,14 @@ import torch
 from torch import fx, nn
 from torch.overrides import TorchFunctionMode
 
-from qatexplorer.data import as_args, cloned
+from qatexplorer.data import as_args, cloned, device_of, on_device
 from qatexplorer.forward.calls import Call, CallList, Frame
 from qatexplorer.forward.graph import Graph
 from qatexplorer.forward.leaves import is_leaf_call
 from qatexplorer.forward.macs import MacCounter
 from qatexplorer.forward.nodes import NodeList
 from qatexplorer.forward.preserve import preserved_state
+from qatexplorer.forward.scripted import python_modules
 from qatexplorer.forward.trace import (
     first_tensor_info,
     functional_calls_as_nodes,
@@ -261,7 +262,7 @@ class _Recorder(TorchFunctionMode):
     def watching(self, model: nn.Module) -> Iterator[None]:
         handles: list[Any] = []
         with ExitStack() as stack:
-            for module in model.modules():
+            for module in python_modules(model):
                 handles += [
                     module.register_forward_pre_hook(self.enter, prepend=True),
                     module.register_forward_pre_hook(self.running),
@@ -361,7 +362,7 @@ def record_here(
 
     ``skipped`` are ids of fake quants whose kernel the caller has switched off.
     """
-    args, kwargs = as_args(cloned(inputs))
+    args, kwargs = as_args(cloned(on_device(inputs, device_of(model))))
     recorder = _Recorder(model, operations, graph, look)
     recorder.found.probe.switched_off |= set(skipped)
     with torch.no_grad(), recorder.watching(model):

@@ -88,11 +88,12 @@ def ledger_of(
     """
     _check(model, prepared)
     forwards = Forwards(progress, should_stop)
+    known = Known(model, mapping, backend_config)
     work, uncopied = _copy_of(model)
     with preserved_state(work):  # where it could not be copied, it is the model
         recording, fresh, observed = _first_forward(work, example_inputs, forwards)
         rows = make_rows(model, recording, fresh, origins or {})
-        findings = find_redundancies(model, recording)
+        findings = find_redundancies(model, recording, known)
         values = measure_values(
             work, example_inputs, findings, forwards, observed=observed, effects=effects
         )
@@ -101,7 +102,6 @@ def ledger_of(
             outcome = outcome_of(work, example_inputs, recording, make, engine, forwards)
         else:
             outcome = Outcome(None, None, told(uncopied, model), followers(recording, model))
-    known = Known(model, mapping, backend_config)
     floats = float_rows(Situation(model, recording, outcome, known, graph))
     coverage = cover(model, recording, outcome)
     forwards.say("Putting it together")

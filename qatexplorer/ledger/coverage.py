@@ -13,6 +13,7 @@ from torch import fx, nn
 from qatexplorer.errors import StoppedError
 from qatexplorer.explain.blame import place_of
 from qatexplorer.explain.translations import translate
+from qatexplorer.flows.base import moved_to_cpu
 from qatexplorer.forward.calls import Call
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.forward.record import Recording, record_forward
@@ -84,7 +85,7 @@ def outcome_of(
         warnings.simplefilter("ignore")
         passed_on = followers(recording, work)
         try:
-            int8 = convert(work.eval())
+            int8 = convert(moved_to_cpu(work).eval())
         except Exception as error:
             return Outcome(None, None, told(error, work), passed_on)
         paths = frozenset(p for p, m in int8.named_modules() if p and is_int8_module(m))
@@ -101,7 +102,7 @@ def outcome_of(
 def told(error: Exception, model: nn.Module) -> str:
     """What went wrong, where in the model, and what to do."""
     place = place_of(error, model)
-    said = translate(error, place)
+    said = translate(error, place, in_fx=isinstance(model, fx.GraphModule))
     first = (str(error).strip().splitlines() or [""])[0]
     short = first if len(first) <= 120 else f"{first[:119]}…"
     where = f" in {place.path}" if place.path else ""

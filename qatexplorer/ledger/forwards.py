@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from qatexplorer.errors import StoppedError
+from qatexplorer.forward.scripted import python_modules
 
 TELL_EVERY_S = 0.1
 
@@ -61,7 +62,7 @@ class Forwards:
         """Inside, one forward of ``model`` runs."""
         self.say(what)
         started, entered = time.perf_counter(), 0
-        expected = self._entries or sum(1 for _ in model.modules())
+        expected = self._entries or sum(1 for _ in python_modules(model))
 
         def enter(_module: nn.Module, _args: Any) -> None:
             nonlocal entered
@@ -70,7 +71,7 @@ class Forwards:
             share = min(entered / expected, 0.99)
             self._tell(what, share, time.perf_counter() - started)
 
-        handles = [m.register_forward_pre_hook(enter) for m in model.modules()]
+        handles = [m.register_forward_pre_hook(enter) for m in python_modules(model)]
         try:
             yield
         finally:

@@ -72,7 +72,7 @@ def is_container(module: nn.Module) -> bool:
     to its children. FX keeps the modules that it has traced through as such empty holders."""
     if isinstance(module, CONTAINERS) and not isinstance(module, _FusedModule):
         return True
-    return type(module).forward is nn.Module.forward
+    return getattr(type(module), "forward", None) is nn.Module.forward
 
 
 _MOVING = frozenset(

@@ -16,7 +16,7 @@ import qatexplorer as qx
 from qatexplorer.app import cli
 from qatexplorer.errors import EvalModeError
 from qatexplorer.flows.qconfig import qat_qconfig, resolve_qconfig
-from qatexplorer.forward.leaves import is_quantizer
+from qatexplorer.quantizers.facts import is_quantizer
 from qatexplorer.views.graph.scene import build_scene
 from qatexplorer.views.inspector.page import inspect_html
 from qatexplorer.views.tree import build_tree
@@ -243,6 +243,18 @@ def test_graph_is_torchs_own_without_the_fake_quants(walked: qx.Session) -> None
     on_the_way = {path for e in graph.edges for path in e.sites}
     placed = {p for s in walked.snapshot.sites if s.nodes for p in (s.path, *s.aliases)}
     assert on_the_way == placed
+
+
+def test_scopes_and_lines_stay_where_the_user_turned_stack_traces_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = fx_session(QuantizableMobileNet(), rgb(16)).goto("lower").graph
+    monkeypatch.setattr(torch.fx.config, "do_not_emit_stack_traces", True, raising=False)
+    graph = fx_session(QuantizableMobileNet(), rgb(16)).goto("lower").graph
+    assert graph is not None
+    assert any(n.source for n in graph.nodes)
+    assert graph == known
+    assert torch.fx.config.do_not_emit_stack_traces
 
 
 def test_scopes_after_lowering_with_one_class_used_twice() -> None:
