@@ -168,6 +168,10 @@ class BusyError(QatExplorerError):
     """The session cannot change while a training run is going on."""
 
 
+class StoppedError(QatExplorerError):
+    """It was asked to stop, and did; nothing of it is kept."""
+
+
 class UnsupportedTorchError(QatExplorerError):
     """An internal of torch that is watched has moved in this release."""
 

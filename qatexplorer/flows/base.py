@@ -22,7 +22,7 @@ from qatexplorer.errors import InputError
 from qatexplorer.flows.copying import copied
 from qatexplorer.flows.custom import CustomConfig
 from qatexplorer.flows.qconfig import QConfigPlan
-from qatexplorer.forward.graph_records import Graph, Placement
+from qatexplorer.forward.graph import Graph, Placement
 
 StubMode = Literal["none", "model", "layers"]
 """Who quantizes the float input: the model's own stubs, one ``QuantWrapper`` around the whole

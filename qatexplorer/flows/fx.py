@@ -30,6 +30,7 @@ from qatexplorer.flows.fx_notes import (
 from qatexplorer.flows.fx_watch import ConvertWatch, PrepareLog, PrepareWatch
 from qatexplorer.flows.own_qconfig import take_own_qconfigs
 from qatexplorer.flows.user_hooks import WAYS_OUT, WHY, hooks_in, listed
+from qatexplorer.forward.graph import Graph
 from qatexplorer.forward.graph_module import (
     GraphRunError,
     Scopes,
@@ -39,7 +40,6 @@ from qatexplorer.forward.graph_module import (
     scopes_of,
     shapes_of,
 )
-from qatexplorer.forward.graph_records import Graph
 from qatexplorer.forward.trace import first_tensor_info
 
 _STAGES = (

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.ao.nn.quantized import DeQuantize
-from torch.ao.quantization import FakeQuantizeBase
 
 from qatexplorer.data import Data, call_model, cloned, device_of
 from qatexplorer.errors import NoDataError, QatExplorerError
@@ -18,7 +17,8 @@ from qatexplorer.evaluate.measure import compare_latency, size_on_disk
 from qatexplorer.evaluate.metric import Metric, MetricValue, evaluate
 from qatexplorer.flows.base import FlowOptions, StubMode, copy_sharing_parameters, moved_to_cpu
 from qatexplorer.forward.preserve import preserved_rng
-from qatexplorer.forward.recorder import recorded_graph
+from qatexplorer.forward.record import recorded_graph
+from qatexplorer.quantizers.facts import is_fake_quant
 from qatexplorer.session.models import Models
 from qatexplorer.snapshot.records import Graph
 
@@ -105,7 +105,7 @@ class Assessor:
                 told = self._models.translated(error, self._models.base)
                 options.append(StubOption(mode, title, 0, Preflight(False, told)))
                 continue
-            count = sum(isinstance(m, FakeQuantizeBase) for m in prepared.modules())
+            count = sum(is_fake_quant(m) for m in prepared.modules())
             options.append(StubOption(mode, title, count, self._try(prepared)))
         return tuple(options)
 

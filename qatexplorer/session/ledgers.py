@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 from torch import nn
 
 from qatexplorer.errors import BusyError, StageError
 from qatexplorer.ledger.build import ledger_of
+from qatexplorer.ledger.forwards import LedgerProgress
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.session.models import Models
 from qatexplorer.session.stages import Stages
@@ -13,12 +18,26 @@ from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.training.run import TrainingRun
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a ledger is asked for, as in :meth:`~qatexplorer.session.session.Session.ledger`."""
+
+    timing: int
+    effects: bool
+    progress: Callable[[LedgerProgress], Any] | None = None
+    should_stop: Callable[[], bool] | None = None
+
+    def covers(self, other: Wanted) -> bool:
+        """Whether a ledger made for this has all that ``other`` asks for."""
+        return self.timing >= other.timing and self.effects >= other.effects
+
+
 class Ledgers:
     """Makes the ledgers of the stages with fake quants, and keeps those that are still true."""
 
     def __init__(self, models: Models, stages: Stages) -> None:
         self._models, self._stages = models, stages
-        self._kept: dict[str, tuple[Snapshot, int, Ledger]] = {}
+        self._kept: dict[str, tuple[Snapshot, Wanted, Ledger]] = {}
 
     def known(self) -> Ledger | None:
         """The ledger of the stage in view if it has been made and is still true; makes none."""
@@ -48,13 +67,15 @@ class Ledgers:
             )
         return chosen
 
-    def of(self, stage: str | None, timing: int, run: TrainingRun | None, running: bool) -> Ledger:
+    def of(
+        self, stage: str | None, wanted: Wanted, run: TrainingRun | None, running: bool
+    ) -> Ledger:
         """See :meth:`qatexplorer.session.session.Session.ledger`; nothing else may change the
         working model meanwhile."""
         chosen, flow = self.stage_of(stage), self._models.flow
         snapshot = self._stages.snapshots[chosen]
         kept = self._kept.get(chosen)
-        if kept is not None and kept[0] is snapshot and kept[1] >= timing:
+        if kept is not None and kept[0] is snapshot and kept[1].covers(wanted):
             return kept[2]
         model = self._models.view(chosen)
         if running and model is self._models.work:
@@ -63,12 +84,12 @@ class Ledgers:
                 remedy="Stop the run, wait for it, or look at the ledger of stage "
                 f"{flow.prepared_stage!r}.",
             )
-        ledger = self._make(model, snapshot, timing, run if chosen == flow.train_stage else None)
-        self._kept[chosen] = (snapshot, timing, ledger)
+        ledger = self._make(model, snapshot, wanted, run if chosen == flow.train_stage else None)
+        self._kept[chosen] = (snapshot, wanted, ledger)
         return ledger
 
     def _make(
-        self, model: nn.Module, snapshot: Snapshot, timing: int, run: TrainingRun | None
+        self, model: nn.Module, snapshot: Snapshot, wanted: Wanted, run: TrainingRun | None
     ) -> Ledger:
         options, flow = self._models.options, self._models.flow
 
@@ -82,7 +103,7 @@ class Ledgers:
             origins={s.path: (s.stage, s.call) for s in snapshot.sites},
             graph=snapshot.graph,
             samples=run.history.sites if run is not None else None,
-            timing=timing,
+            **vars(wanted),
             mapping=options.qat_mapping,
             backend_config=options.backend_config,
             convert=convert,

@@ -15,7 +15,6 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from torch import nn
-from torch.ao.quantization import FakeQuantizeBase
 
 from qatexplorer.errors import (
     QatExplorerError,
@@ -37,6 +36,7 @@ from qatexplorer.flows.copying import copied
 from qatexplorer.forward.preserve import preserved_rng, preserved_state
 from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.quantizers.engine import quantized_engine
+from qatexplorer.quantizers.facts import any_seen
 from qatexplorer.session.settings import Settings
 
 
@@ -208,14 +208,7 @@ class Models:
     @property
     def observed(self) -> bool:
         """Whether any fake quant of the working model has seen data."""
-        ranges = (
-            getattr(getattr(m, "activation_post_process", None), "min_val", None)
-            for m in self.work.modules()
-            if isinstance(m, FakeQuantizeBase)
-        )
-        return any(
-            r is not None and r.numel() > 0 and bool((r < float("inf")).any()) for r in ranges
-        )
+        return any_seen(self.work)
 
     def own_work(self) -> nn.Module:
         """The working model, with parameters that nothing else shares: safe to train."""

@@ -20,14 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from qatexplorer._tested import warn_if_untested
 from qatexplorer.data import Data, as_data
-from qatexplorer.errors import (
-    BusyError,
-    EngineWarning,
-    NoDataError,
-    PostTrainingQConfigWarning,
-    StageError,
-    warn,
-)
+from qatexplorer.errors import BusyError, NoDataError, StageError
 from qatexplorer.evaluate.evaluation import Evaluation
 from qatexplorer.evaluate.metric import Metric
 from qatexplorer.flows import Flow, get_flow, other_kind
@@ -42,6 +35,7 @@ from qatexplorer.forward.sampling import histograms_of
 from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.ledger.answers import Answer, answers
 from qatexplorer.ledger.compare import Match, match_sites
+from qatexplorer.ledger.forwards import LedgerProgress
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.runs.checkpoint import CheckpointInfo
 from qatexplorer.runs.config import UNSET, TrainingConfig, given_settings
@@ -51,10 +45,11 @@ from qatexplorer.runs.run_writer import Saved
 from qatexplorer.session import running as registry
 from qatexplorer.session.assess import Assessor, Preflight, StubOption
 from qatexplorer.session.inputs import check_model, copy_model, example_inputs_from, graph_of
-from qatexplorer.session.ledgers import Ledgers
+from qatexplorer.session.ledgers import Ledgers, Wanted
 from qatexplorer.session.models import Models
 from qatexplorer.session.settings import Settings, qconfig_plan
-from qatexplorer.session.stages import AMISS, EventKind, Stages
+from qatexplorer.session.stages import EventKind, Stages
+from qatexplorer.session.warner import Warner
 from qatexplorer.shown import Shown, at_most, columns
 from qatexplorer.signals import Signal
 from qatexplorer.snapshot.diff import Diff
@@ -158,12 +153,12 @@ class Session(Shown):
         self._next_look = 0.0
         self._histograms: tuple[Snapshot, Mapping[str, GridHistogram]] | None = None
         self.warns = True  # a page shows the notes itself, and puts this to False
-        self._warned: set[str] = set()
+        self._warner = Warner()
         self._models = Models(base, settings)
         self._stages = Stages(self._models, mine.notes, self._emit, self._require_idle)
         self._ledgers = Ledgers(self._models, self._stages)
         self._assessor = Assessor(self._models, self.data, self.metric)
-        self._warn_of_settings()
+        self._warner.of_settings(self.options.qconfig)
 
     def __repr__(self) -> str:
         stages = self.stages
@@ -262,7 +257,8 @@ class Session(Shown):
                 self._stages.goto(stage)
             finally:
                 self._emit("stage", self.stage)
-                self._warn()
+                found = tuple(self.snapshots.values())
+                self._warner.of_stages(found, self.options.qconfig, aloud=self.warns)
             return self.snapshot
 
     def reset(self) -> Snapshot:
@@ -340,7 +336,7 @@ class Session(Shown):
         settings = self._models.settings.change(self._models.base, given)
         snapshot = self._start_again(settings, "config")
         if "qconfig" in given or "engine" in given:
-            self._warn_of_settings()
+            self._warner.of_settings(self.options.qconfig)
         return snapshot
 
     def stub_options(self) -> tuple[StubOption, ...]:
@@ -445,20 +441,34 @@ class Session(Shown):
         kept = self._histograms
         return self.running or (kept is not None and kept[0] is self.snapshot)
 
-    def ledger(self, stage: str | None = None, *, timing: int = 0) -> Ledger:
+    def ledger(
+        self,
+        stage: str | None = None,
+        *,
+        timing: int = 0,
+        effects: bool = False,
+        progress: Callable[[LedgerProgress], Any] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Ledger:
         """Who put each fake quant there, what stays float and why, and what is one too many.
 
         Args:
             stage: a stage with fake quants; None is the one in view (for the converted stages, the
                 prepared model that they are made from).
             timing: rounds in which the time of each redundant fake quant is measured, 0 for none.
+            effects: measure what each redundant fake quant alone does to the model's output, with
+                a forward for each.
+            progress: called with a :class:`~qatexplorer.ledger.forwards.LedgerProgress`, on this
+                thread. should_stop: asked at every module call; True ends it with StoppedError.
 
-        The model is run a few times on the example input and put back; nothing is trained. The
-        result is kept until the model changes. Raises StageError where there are no fake quants,
-        BusyError for the train stage while a run is going on.
+        A copy of the model runs on the example input, at most four times (without ``timing`` and
+        ``effects``); nothing is trained. The result is kept until the model changes. Raises
+        StageError where there are no fake quants, BusyError for the train stage while a run is
+        going on.
         """
+        wanted = Wanted(timing, effects, progress, should_stop)
         with self._lock:
-            return self._ledgers.of(stage, timing, self._run, self.running)
+            return self._ledgers.of(stage, wanted, self._run, self.running)
 
     @property
     def known_ledger(self) -> Ledger | None:
@@ -770,28 +780,6 @@ class Session(Shown):
 
     def _emit(self, kind: EventKind, detail: Any = None) -> None:
         self.signal.emit(SessionEvent(kind, detail))
-
-    def _warn_of_settings(self) -> None:
-        self._warn_of_engine()
-        for text in self.options.qconfig.loud:
-            warn(text, PostTrainingQConfigWarning)
-
-    def _warn_of_engine(self) -> None:
-        concern = self.options.qconfig.concern
-        if concern is not None and concern.kind != "clamps":
-            warn(str(concern), EngineWarning)
-
-    def _warn(self) -> None:
-        """Warn of what is amiss at the stages reached, each thing once; a page shows the notes."""
-        for snapshot in list(self.snapshots.values()):
-            for note in snapshot.notes:
-                if note in AMISS and note not in self._warned:
-                    self._warned.add(note)
-                    if self.warns:
-                        warn(f"stage {snapshot.stage!r}: {note}")
-            if snapshot.role == "int8" and "engine" not in self._warned:
-                self._warned.add("engine")
-                self._warn_of_engine()
 
 
 def _in_front(run: TrainingRun) -> TrainingRun:

@@ -12,8 +12,8 @@ from qatexplorer.explain.blame import release_frames
 from qatexplorer.flows.base import Flow, Stage, StageResult
 from qatexplorer.flows.stubs import NO_STUBS
 from qatexplorer.flows.user_hooks import HookFollower
-from qatexplorer.forward.graph_records import Graph
-from qatexplorer.forward.probe import Probe, calls_in_graph, probe
+from qatexplorer.forward.graph import Graph
+from qatexplorer.forward.record import Probe, calls_in_graph, probe
 from qatexplorer.session.models import Built, Models
 from qatexplorer.snapshot.diff import Diff, diff
 from qatexplorer.snapshot.records import Snapshot
@@ -233,6 +233,7 @@ class Stages:
             placed=built.result.placed,
             warnings=built.warnings,
             notes=(*self._models.options.qconfig.loud, *built.result.notes),
+            settled=self.index(name) >= self.index(self.flow.prepared_stage),
             **extra,
         )
 

@@ -15,15 +15,14 @@ from types import MappingProxyType
 from typing import Any
 
 from qatexplorer.flows.base import ROLES, Role
-from qatexplorer.forward.graph_records import (
+from qatexplorer.forward.graph import (
     Graph,
     GraphEdge,
     GraphNode,
-    Mechanism,
     NodeOp,
     Placement,
-    SiteKind,
 )
+from qatexplorer.quantizers.types import Compute, Mechanism, Seen, SiteKind, State
 from qatexplorer.shown import Shown, at_most
 
 __all__ = [
@@ -95,6 +94,10 @@ class ModuleRecord:
         extra_repr: torch's own one-line description of the settings.
         calls: how often it ran in one forward of the example input, None if not measured.
         identity: number shared by all paths that name the very same module object.
+        compute: what it does as it is now, see :data:`~qatexplorer.quantizers.types.Compute`.
+        state: in what it computes in the int8 model that this stage leads to (at a converted
+            stage: in the model itself); of a container, what is inside computes.
+        stays_float: it computes something of its own, and does so in float for good.
     """
 
     path: str
@@ -111,6 +114,9 @@ class ModuleRecord:
     extra_repr: str = ""
     calls: int | None = None
     identity: int = 0
+    compute: Compute = "layer"
+    state: State = ""
+    stays_float: bool = False
 
     @property
     def name(self) -> str:
@@ -136,7 +142,10 @@ class FakeQuantSite:
         dtype: quantized dtype, e.g. ``"torch.quint8"``; ``quant_min``/``quant_max`` the codes used.
         qscheme: e.g. ``"torch.per_channel_symmetric"``; ``ch_axis`` None if per tensor.
         scale, zero_point: as stored in the module's buffers, one entry per channel or one.
-        min_val, max_val: the observer's range, empty before it has seen data.
+        min_val, max_val: the observer's range, empty before it has seen data; a channel that has
+            seen none yet has (inf, -inf).
+        seen: what its observer has seen: nothing, all, of its channels some only (partly), or it
+            needs no data (fixed).
         observer_enabled, fake_quant_enabled: the flags (True where a bare observer has none).
         calls_per_forward: how often it ran in one forward of the example input, None if unknown.
         aliases: other paths that name the very same object.
@@ -176,6 +185,7 @@ class FakeQuantSite:
     tensor_shape: tuple[int, ...] | None = None
     nodes: tuple[str, ...] = ()
     shared_by: tuple[str, ...] = ()
+    seen: Seen = "nothing"
 
     @property
     def per_channel(self) -> bool:

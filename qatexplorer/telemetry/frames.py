@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qatexplorer.forward.histograms import GridHistogram
+from qatexplorer.quantizers.facts import untouched
 from qatexplorer.telemetry import collect as c
 from qatexplorer.telemetry import probes as p
 from qatexplorer.telemetry.collect import Bins, RawLook
@@ -115,8 +116,7 @@ def _grids(found: Array, table: Array, starts: Array, raw: RawLook) -> None:
     found[:, _M["zero_point"]] = np.where(low == high, low, math.nan)
     least = np.minimum.reduceat(table[p.NEW_MIN], starts)
     most = np.maximum.reduceat(table[p.NEW_MAX], starts)
-    # An observer that has seen nothing holds +inf and -inf.
-    seen = np.isfinite(least) & np.isfinite(most)
+    seen = np.isfinite(least) & np.isfinite(most) & ~untouched(least, most)
     found[:, _M["min_val"]] = np.where(seen, least, math.nan)
     found[:, _M["max_val"]] = np.where(seen, most, math.nan)
 

@@ -12,12 +12,12 @@ from typing import Any
 from torch.nn import Module
 
 from qatexplorer.forward.histograms import MAX_BINS
+from qatexplorer.quantizers.facts import fake_quants
 from qatexplorer.runs.records import MAX_CHANNELS, SiteSample
 from qatexplorer.telemetry.frames import Frame
 from qatexplorer.telemetry.records import METRIC_INDEX, StateChange
 from qatexplorer.telemetry.store import Telemetry
 from qatexplorer.telemetry.watching import Watch
-from qatexplorer.training.modes import fake_quants
 
 
 class Sampler:

@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from qatexplorer.snapshot.diff import Diff
 from qatexplorer.snapshot.records import FakeQuantSite, ModuleRecord, Snapshot
 from qatexplorer.views.common.names import (
-    FUNCTIONALS,
     KINDS,
-    is_boundary,
     is_int8,
-    is_reference,
     qconfig_badge,
     short_type,
 )
 
 Row = dict[str, Any]
-
-_CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
-FOLLOWS = (
-    "Identity",
-    "Dropout",
-    "Flatten",
-    "Unflatten",
-    "ReLU",
-    "MaxPool",
-    "AvgPool",
-    "AdaptiveAvgPool",
-    "AdaptiveMaxPool",
-    "Upsample",
-    "PixelShuffle",
-    "PixelUnshuffle",
-    "ChannelShuffle",
-    "ZeroPad",
-    "ConstantPad",
-    "ReflectionPad",
-    "ReplicationPad",
-    "QuantStub",
-    "DeQuantStub",
-)
-"""Leaf types that compute in whatever they are given (torch runs them on int8 tensors as they
-are) or only mark a place; they are never said to stay float."""
 
 
 def build_tree(snapshot: Snapshot, change: Diff | None = None) -> list[Row]:
@@ -62,70 +34,13 @@ def build_tree(snapshot: Snapshot, change: Diff | None = None) -> list[Row]:
         (another path that names the same object, or None), ``int8``, ``title``; for a site
         ``site`` (its kind).
 
-    From the stage with all fake quants on, a module *stays float* when it computes something of its
-    own (it holds parameters itself, or is a leaf that is not of a type in :data:`FOLLOWS`), and
-    it has no weight and no output fake quant, or after convert is not an int8 module, and no
-    module around it covers it (a batch norm inside a fused conv, the inside of an int8 module).
+    Whether a module *stays float* is a fact that its record holds (``stays_float``), the same that
+    the ledger gives the reasons for.
     """
     rows = list(_Builder(snapshot, change).rows())
     _sum_up(rows)
+    _run_by_what_is_inside(rows, snapshot)
     return rows
-
-
-def stays_float(
-    snapshot: Snapshot, module: ModuleRecord, kinds: Mapping[str, frozenset[str]] | None = None
-) -> bool:
-    """Whether ``module`` stays float at this stage, see :func:`build_tree`.
-
-    ``kinds`` are the kinds of fake quant by owner, for a caller who asks for many modules.
-    """
-    if not snapshot.is_from("inserted") or module.path in snapshot.site_by_path:
-        return False
-    if not _computes(snapshot, module):
-        return False
-    if snapshot.role == "int8":
-        return not is_int8(module) and not any(map(is_int8, _above(snapshot, module)))
-    if snapshot.role == "reference":
-        inside = any(map(is_reference, _above(snapshot, module)))
-        return not is_reference(module) and not inside and not _holds_reference(snapshot, module)
-    owned = kinds_by_owner(snapshot) if kinds is None else kinds
-    if owned.get(module.path, frozenset()) & {"weight", "output"}:
-        return False
-    return not any("weight" in owned.get(m.path, ()) for m in _above(snapshot, module))
-
-
-def _holds_reference(snapshot: Snapshot, module: ModuleRecord) -> bool:
-    return any(is_reference(snapshot.by_path[child]) for child in module.children)
-
-
-def kinds_by_owner(snapshot: Snapshot) -> Mapping[str, frozenset[str]]:
-    """Kinds of the fake quants that each module holds."""
-    found: dict[str, set[str]] = {}
-    for site in snapshot.sites:
-        if site.nodes and site.kind == "weight":
-            continue  # of a parameter that an operation of the graph reads, not of a module
-        found.setdefault(site.owner, set()).add(site.kind)
-    return {owner: frozenset(kinds) for owner, kinds in found.items()}
-
-
-def _above(snapshot: Snapshot, module: ModuleRecord) -> Iterator[ModuleRecord]:
-    """The modules around ``module``, inner ones first."""
-    parent = module.parent
-    while parent is not None and parent in snapshot.by_path:
-        record = snapshot.by_path[parent]
-        yield record
-        parent = record.parent
-
-
-def _computes(snapshot: Snapshot, module: ModuleRecord) -> bool:
-    if module.type_name in FUNCTIONALS:
-        return module.calls != 0
-    if any(tensor.requires_grad for tensor in module.tensors):
-        return True
-    inner = any(child not in snapshot.site_by_path for child in module.children)
-    if inner or module.path == "" or is_boundary(module) or module.type_name in _CONTAINERS:
-        return False
-    return not module.type_name.startswith(FOLLOWS)
 
 
 class _Builder:
@@ -135,7 +50,6 @@ class _Builder:
         self.before = change.before_of if change is not None else {}
         self.gone = change.gone if change is not None else {}
         self.gone_sites = {s.path: s for s in change.sites_removed} if change is not None else {}
-        self.kinds = kinds_by_owner(snapshot)
         self.first_paths: dict[int, str] = {}
         self.sites: dict[str, list[FakeQuantSite]] = {}
         for site in snapshot.sites:
@@ -175,6 +89,7 @@ class _Builder:
             "qconfig_title": "",
             "marks": [0, 0, 0],
             "float": False,
+            "state": "",
             "not_run": False,
             "params": record.param_count,
             "shared": None,
@@ -191,7 +106,8 @@ class _Builder:
             before=short_type(old) if old is not None and short_type(old) != row["type"] else "",
             qconfig=qconfig_badge(record.qconfig),
             marks=[sum(s.kind == kind for s in own) for kind in KINDS],
-            float=stays_float(self.snapshot, record, self.kinds),
+            float=record.stays_float,
+            state=record.state,
             not_run=record.calls == 0 and self._should_run(record),
             shared=first if first != record.path else None,
             int8=is_int8(record),
@@ -203,11 +119,11 @@ class _Builder:
         return row
 
     def _should_run(self, record: ModuleRecord) -> bool:
-        """Containers and what a fused or int8 module holds are not meant to be called."""
-        if record.type_name in (*_CONTAINERS[1:], *FUNCTIONALS, "QFunctional"):
+        """What holds an operation and what an int8 module holds are not meant to be called."""
+        if record.compute == "functional" or record.type_name == "QFunctional":
             return False
         parent = self.snapshot.by_path.get(record.parent) if record.parent is not None else None
-        return parent is None or not (is_int8(parent) or parent.type_name in FUNCTIONALS)
+        return parent is None or parent.compute not in ("int8", "functional")
 
     def _site_row(self, record: ModuleRecord, site: FakeQuantSite, depth: int) -> Row:
         row = self._base(record, depth, self.what.get(site.path, ()))
@@ -227,6 +143,22 @@ class _Builder:
         if site is not None:
             row.update(kind="site", id=f"site:{record.path}", site=site.kind)
         return row
+
+
+def _run_by_what_is_inside(rows: list[Row], snapshot: Snapshot) -> None:
+    """What only holds others has run if any of them has: FX never calls the holder itself."""
+    ran: dict[str, bool] = {}
+    inside: dict[str, bool] = {}
+    for row in reversed(rows):
+        record = snapshot.by_path.get(row["path"])
+        if row["kind"] != "module" or record is None or "gone" in row["what"]:
+            continue
+        holder = record.compute == "container"
+        if holder and row["not_run"]:
+            row["not_run"] = inside.get(row["id"]) is False
+        ran[row["id"]] = not row["not_run"]
+        if row["parent"] is not None and record.type_name != "Identity":
+            inside[row["parent"]] = inside.get(row["parent"], False) or ran[row["id"]]
 
 
 def _sum_up(rows: list[Row]) -> None:

@@ -90,9 +90,10 @@ async def longest():
     await ticking
     wall, cpu, own = (1000 * part for part in worst)
     slow = max(collections, default=(0.0, 0))
+    stage = explorer.session.stage
     print(
-        f"{explorer.session.stage:10s} {cpu:5.0f} ms of CPU, {own:4.0f} on the loop, {wall:5.0f} by "
-        f"the clock; slowest gc {1000 * slow[0]:4.0f} ms; the stage {took:5.2f} s",
+        f"{stage:10s} {cpu:5.0f} ms of CPU, {own:4.0f} on the loop, {wall:5.0f} on the clock; "
+        f"slowest gc {1000 * slow[0]:4.0f} ms; the stage {took:5.2f} s",
         flush=True,
     )
     return cpu

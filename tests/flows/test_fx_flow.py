@@ -16,7 +16,7 @@ import qatexplorer as qx
 from qatexplorer.app import cli
 from qatexplorer.errors import EvalModeError
 from qatexplorer.flows.qconfig import qat_qconfig, resolve_qconfig
-from qatexplorer.forward.leaves import is_quantizer
+from qatexplorer.quantizers.facts import is_quantizer
 from qatexplorer.snapshot.follow import moved_selection
 from qatexplorer.views.graph.scene import build_scene
 from qatexplorer.views.inspector.page import inspect_html

@@ -12,7 +12,7 @@ from torch.ao.quantization.quantization_mappings import get_default_qat_module_m
 
 from qatexplorer.flows import get_flow
 from qatexplorer.forward.histograms import GridHistogram, capture_histograms
-from qatexplorer.forward.probe import probe
+from qatexplorer.forward.record import probe
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.snapshot.take import take_graph, take_snapshot
 
@@ -71,6 +71,7 @@ def walk() -> tuple[Mapping[str, Snapshot], Mapping[str, GridHistogram]]:
             float_paths=paths,
             earlier=dict(last[0].site_by_path) if last else {},
             probed=probe(model, x),
+            settled=stage in ("insert", "train", "convert"),
         )
 
     take("float")

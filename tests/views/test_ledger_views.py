@@ -323,3 +323,13 @@ def test_old_style_fx_model_shows_its_double() -> None:
     page = views.redundancies_html(ledger_of(old_style_fx(x), x))
     assert "fc1.activation_post_process" in page
     assert "call out of the module&#x27;s forward" in page
+
+
+def test_progress_in_words() -> None:
+    from qatexplorer.ledger.forwards import LedgerProgress
+    from qatexplorer.views.ledger.progress import progress_words
+
+    assert progress_words(LedgerProgress("Recording", 0.0, 2)) == "Recording: forward 1 of 2"
+    running = LedgerProgress("Running", 2.5, 4, 12.0)
+    assert progress_words(running) == "Running: forward 3 of 4, about 12 s left"
+    assert progress_words(LedgerProgress("Putting it together", 4.0, 4, 0.0)).endswith("…")

@@ -34,10 +34,8 @@ _TYPE_PREFIXES = (
     ("torch.ao.nn.quantized.", "quantized."),
     ("torch.ao.nn.quantizable.", "quantizable."),
 )
-_INT8_PREFIXES = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
 FUNCTIONALS = ("FloatFunctional", "FXFloatFunctional")
 """Torch keeps them beside the int8 modules, but they compute in float."""
-_ACTIVATION_ONLY = frozenset({"Quantize", "DeQuantize"})
 
 
 def short_type(record: ModuleRecord) -> str:
@@ -50,20 +48,17 @@ def short_type(record: ModuleRecord) -> str:
 
 def is_int8(record: ModuleRecord) -> bool:
     """Whether the module is one of torch's quantized modules (not a reference module)."""
-    name = record.qualified_type
-    if record.type_name in FUNCTIONALS or name.startswith("torch.ao.nn.quantized.reference."):
-        return False
-    return name.startswith(_INT8_PREFIXES)
+    return record.compute in ("int8", "boundary")
 
 
 def is_reference(record: ModuleRecord) -> bool:
     """Whether it is a reference module: int8 weights, dequantized to compute in float."""
-    return record.qualified_type.startswith("torch.ao.nn.quantized.reference.")
+    return record.compute == "reference"
 
 
 def is_boundary(record: ModuleRecord) -> bool:
     """Whether it only turns float into int8 or back (``Quantize``, ``DeQuantize``)."""
-    return record.type_name in _ACTIVATION_ONLY
+    return record.compute == "boundary"
 
 
 def qconfig_badge(qconfig: QConfigRecord | None) -> str:

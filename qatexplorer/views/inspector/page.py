@@ -20,7 +20,6 @@ from qatexplorer.views.inspector.words import (
     why_module,
     why_node,
 )
-from qatexplorer.views.tree import stays_float
 
 
 def inspect_html(
@@ -103,7 +102,7 @@ class _View:
         badges = [kind_badge(s.kind) for s in sites]
         if is_int8(module):
             badges.append(tag("span", "int8", class_="qx-badge qx-int8"))
-        if stays_float(snapshot, module):
+        if module.stays_float:
             badges.append(tag("span", "stays float", class_="qx-badge qx-tree-float"))
         return join(
             [

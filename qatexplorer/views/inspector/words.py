@@ -15,7 +15,6 @@ from qatexplorer.views.common.names import (
     is_reference,
     short_type,
 )
-from qatexplorer.views.tree import stays_float
 
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
 _OPERATORS = frozenset(
@@ -98,7 +97,7 @@ def why_module(snapshot: Snapshot, module: ModuleRecord) -> str:
             "Keeps its weight on the int8 grid and computes in float: a description of the int8 "
             "layer that lowering puts in its place."
         )
-    if stays_float(snapshot, module):
+    if module.stays_float:
         if snapshot.is_from("reference"):
             return "Stays float: no int8 module took its place."
         reason = (

@@ -9,13 +9,15 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from qatexplorer.errors import QatExplorerError
+from qatexplorer.errors import QatExplorerError, StoppedError
 from qatexplorer.ledger.answers import Answer
+from qatexplorer.ledger.forwards import LedgerProgress
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.session.session import Session, SessionEvent
 from qatexplorer.views.common.story import message_html
 from qatexplorer.views.ledger import side_by_side
 from qatexplorer.views.ledger import tables as views
+from qatexplorer.views.ledger.progress import progress_words
 from qatexplorer.widgets.common.assets import css
 from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
 from qatexplorer.widgets.common.controls import Html, Message, button, row
@@ -26,6 +28,7 @@ from qatexplorer.widgets.common.table import TableWidget
 log = logging.getLogger(__name__)
 
 TIMING_ROUNDS = 15
+_STOP, _AGAIN = "Stop", "Account again"
 _PAGES = ("Who put it there?", "What stays float", "Redundancy", "Answers", "Eager and FX")
 
 
@@ -59,10 +62,15 @@ class LedgerPanel(widgets.VBox):
         self._session: Session | None = None
         self._active = False
         self._shown: Ledger | None = None
-        self._making: Any = None
+        self._making = threading.Event()  # of the account being made; set, it stops
         self._build()
         super().__init__(
-            [row(self.pages, self.time, self.compare), self.message, self.summary, *self.bodies]
+            [
+                row(self.pages, self.time, self.compare),
+                row(self.message, self.halt),
+                self.summary,
+                *self.bodies,
+            ]
         )
         self.add_class("qx-panel")
         self._turn()
@@ -75,6 +83,8 @@ class LedgerPanel(widgets.VBox):
         )
         self.compare = button("Compare the flows", "Prepare the model in the other flow too")
         self.message = Html(kind="qx-muted", role="status")
+        self.halt = button(_STOP, "Stop accounting: half an account is none, so nothing is kept")
+        self.halt.layout.display = "none"
         self.summary = LedgerHtml()
         self.sites = _table("Fake quants and observers", views.SITE_COLUMNS, views.SITE_FILTERS)
         self.floats = _table("What stays float", views.FLOAT_COLUMNS, views.FLOAT_FILTERS)
@@ -93,6 +103,7 @@ class LedgerPanel(widgets.VBox):
         self.pages.observe(lambda _change: self._turn(), "value")
         self.time.on_click(lambda _: self._measure())
         self.compare.on_click(lambda _: self._compare_flows())
+        self.halt.on_click(lambda _: self._stop_or_again())
         for widget in self._selecting:
             widget.observe(self._on_selected, "selected")
 
@@ -125,17 +136,24 @@ class LedgerPanel(widgets.VBox):
         session = self._session
         if session is None or not self._active:
             return
-        making = self._making = object()
+        self._making.set()  # an older one would be of another stage
+        making = self._making = threading.Event()
         if self._shown is None:
-            self.message.html = "Accounting for every fake quant …"
+            self._say("Accounting for every fake quant …", _STOP)
+
+        def heard(progress: LedgerProgress) -> None:
+            words = progress_words(progress)
+            self._bridge.post("ledger progress", lambda: self._progressed(making, words))
 
         def work() -> None:
             ledger: Ledger | None = None
             told: tuple[Answer, ...] = ()
             words = ""
             try:
-                ledger = session.ledger()
+                ledger = session.ledger(progress=heard, should_stop=making.is_set)
                 told = session.answers()
+            except StoppedError:
+                words = "Stopped before it was complete; nothing is shown."
             except QatExplorerError as error:
                 words = message_html(error)
             except Exception as error:
@@ -157,9 +175,27 @@ class LedgerPanel(widgets.VBox):
 
     # -- what happens inside --------------------------------------------------------------------
 
-    def _made(self, making: Any, ledger: Ledger | None, words: str, page: str) -> None:
+    def _say(self, words: str, button: str = "") -> None:
+        self.message.html = words
+        self.halt.description = button
+        self.halt.layout.display = "" if button else "none"
+
+    def _progressed(self, making: threading.Event, words: str) -> None:
+        if making is self._making and not making.is_set():
+            self._say(words, _STOP)
+
+    def _stop_or_again(self) -> None:
+        if self._making.is_set():
+            self.refresh()
+        else:
+            self._making.set()
+            self._say("Stopping …")
+
+    def _made(self, making: threading.Event, ledger: Ledger | None, words: str, page: str) -> None:
         if making is not self._making:  # a newer one is on its way
             return
+        self._say("", _AGAIN if making.is_set() and ledger is None else "")
+        making.set()
         self.answers.html = page
         self._show(ledger, words)
 
@@ -195,7 +231,9 @@ class LedgerPanel(widgets.VBox):
         if session is not None:
             self._start_job(
                 "measuring time",
-                lambda _job: session.ledger(timing=TIMING_ROUNDS),
+                lambda job: session.ledger(
+                    timing=TIMING_ROUNDS, effects=True, should_stop=job.should_stop
+                ),
                 lambda ledger: self._show(ledger, ""),
             )
 

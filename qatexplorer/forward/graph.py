@@ -1,18 +1,25 @@
-"""The dataflow of one forward as records: operations, tensors between them, fake quants on them."""
+"""The dataflow graph of one forward, as records: text and numbers only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-SiteKind = Literal["weight", "input", "output"]
-"""What a fake quant quantizes: a parameter, the model's (or island's) input, a module's output."""
-
-Mechanism = Literal["forward", "hook", "node", "unused"]
-"""How a fake quant runs: called in its owner's ``forward``, by a forward hook on its owner, as a
-node of an FX graph, or not at all."""
+from qatexplorer.quantizers.types import SiteKind
 
 NodeOp = Literal["placeholder", "call_module", "call_function", "call_method", "get_attr", "output"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a fake quant stands that is a node of an FX graph; fields as in FakeQuantSite."""
+
+    kind: SiteKind
+    owner: str
+    owner_type: str
+    nodes: tuple[str, ...]
+    call: str = ""
+    shared_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +71,3 @@ class Graph:
     edges: tuple[GraphEdge, ...]
     origin: str = "torch.fx"
     note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where a fake quant stands that is a node of an FX graph; fields as in FakeQuantSite."""
-
-    kind: SiteKind
-    owner: str
-    owner_type: str
-    nodes: tuple[str, ...]
-    call: str = ""
-    shared_by: tuple[str, ...] = ()
