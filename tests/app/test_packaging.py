@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ from tests.tools import compatibility
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA_SUFFIXES = {".js", ".css", ".safetensors", ".typed", ".json", ".j2", ".svg"}
+BUNDLES = ("graph", "html", "panel", "plot", "stagebar", "table", "tree")
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 README = (ROOT / "README.md").read_text()
 TEST = "'.[test,dev]'"
@@ -46,7 +48,8 @@ def test_wheel_holds_every_data_file_and_the_notebooks(wheel: Path) -> None:
         for path in (ROOT / "qatexplorer").rglob("*")
         if path.suffix in DATA_SUFFIXES or path.name == "py.typed" or path.name == "LICENSE"
     }
-    assert any(name.endswith(".js") for name in data)
+    assert {f"qatexplorer/widgets/bundled/{name}.js" for name in BUNDLES} <= data
+    assert "qatexplorer/widgets/common/base.css" in data
     assert any(name.endswith(".safetensors") for name in data)
     assert "qatexplorer/py.typed" in data
     assert data <= names
@@ -177,6 +180,21 @@ def test_ci_installs_what_the_readme_says() -> None:
     assert f"install --quiet --disable-pip-version-check {commands[1][0]}" in script
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
     assert script.rstrip().splitlines()[-1].endswith('-m pytest "$@"')
+
+
+def test_ci_checks_the_javascript_and_needs_node_for_it() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "nodejs npm" in script
+    assert "npm --prefix tests/js ci" in script
+    assert "npm --prefix tests/js run --silent check" in script
+    tools = json.loads((ROOT / "tests" / "js" / "package.json").read_text())
+    check = tools["scripts"]["check"]
+    assert {"types", "lint", "test", "fresh"} <= set(re.findall(r"\w+", check))
+    # Exact versions, from whatever registry a machine uses.
+    lock = json.loads((ROOT / "tests" / "js" / "package-lock.json").read_text())
+    packages = [entry for path, entry in lock["packages"].items() if path]
+    assert packages
+    assert all("integrity" in entry and "resolved" not in entry for entry in packages)
 
 
 def test_readme_names_commands_that_exist() -> None:
