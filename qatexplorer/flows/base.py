@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
+from torch.ao.quantization import QConfig
 from torch.ao.quantization.backend_config import BackendConfig
 
 from qatexplorer.data import device_of
@@ -45,6 +46,7 @@ class FlowOptions:
         graph: dataflow graph of the float model.
         custom: non-traceable modules, preserved attributes, custom modules.
         backend_config: what the FX flow knows of the backend's operators; None is torch's default.
+        own_qconfigs: the ``qconfig`` attributes that the user's model came with, by path.
     """
 
     qconfig: QConfigPlan
@@ -55,6 +57,7 @@ class FlowOptions:
     graph: Graph | None = None
     custom: CustomConfig = field(default_factory=CustomConfig)
     backend_config: BackendConfig | None = None
+    own_qconfigs: Mapping[str, QConfig | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

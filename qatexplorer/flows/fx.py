@@ -28,6 +28,7 @@ from qatexplorer.flows.fx_notes import (
     prepare_notes,
 )
 from qatexplorer.flows.fx_watch import ConvertWatch, PrepareLog, PrepareWatch
+from qatexplorer.flows.own_qconfig import take_own_qconfigs
 from qatexplorer.flows.user_hooks import WAYS_OUT, WHY, hooks_in, listed
 from qatexplorer.forward.graph_module import (
     GraphRunError,
@@ -234,7 +235,13 @@ def _mapping_or_error(
     model: nn.Module, options: FlowOptions
 ) -> tuple[QConfigMapping, QConfigError | None]:
     try:
-        return options.qconfig.as_mapping(model), None
+        mapping = options.qconfig.as_mapping(model)
+        set_in_the_walk = take_own_qconfigs(model)
+        if set_in_the_walk:
+            mapping = copy.deepcopy(mapping)
+        for path, qconfig in set_in_the_walk.items():
+            mapping.set_module_name(path, qconfig) if path else mapping.set_global(qconfig)
+        return mapping, None
     except QConfigError as error:
         return QConfigMapping(), error
 

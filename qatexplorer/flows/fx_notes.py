@@ -46,6 +46,8 @@ def prepare_notes(
     """
     if stage == "trace":
         return _trace_notes(module, paths, options)
+    if stage == "propagate":
+        return options.qconfig.notes
     if stage == "insert":
         notes = [
             f"Custom module {path}: swapped by float_to_observed_mapping[{before}: {after}]."

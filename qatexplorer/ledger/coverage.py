@@ -131,7 +131,7 @@ def outcome_of(
 def _told(error: Exception, model: nn.Module) -> str:
     """What went wrong, where in the model, and what to do."""
     place = place_of(error, model)
-    told = translate(error, place)
+    told = translate(error, place, in_fx=isinstance(model, fx.GraphModule))
     first = (str(error).strip().splitlines() or [""])[0]
     short = first if len(first) <= 120 else f"{first[:119]}…"
     where = f" in {place.path}" if place.path else ""

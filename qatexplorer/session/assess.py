@@ -13,7 +13,7 @@ from torch.ao.quantization import FakeQuantizeBase
 
 from qatexplorer.data import Data, call_model, cloned, device_of
 from qatexplorer.errors import NoDataError, QatExplorerError
-from qatexplorer.evaluate.evaluation import Evaluation, ModelResult
+from qatexplorer.evaluate.evaluation import INT8_NAMES, Evaluation, ModelResult
 from qatexplorer.evaluate.measure import compare_latency, size_on_disk
 from qatexplorer.evaluate.metric import Metric, MetricValue, evaluate
 from qatexplorer.flows.base import FlowOptions, StubMode, copy_sharing_parameters, moved_to_cpu
@@ -216,7 +216,9 @@ class Assessor:
         return self._trained[name]
 
     def _row(self, name: str, model: nn.Module, value: MetricValue, note: str = "") -> ModelResult:
-        return ModelResult(name, value, size_on_disk(model), None, note)
+        concern = self._bench.options.qconfig.concern if name in INT8_NAMES else None
+        warning = "" if concern is None else str(concern)
+        return ModelResult(name, value, size_on_disk(model), None, note, warning)
 
     def _evaluate(self, model: nn.Module) -> MetricValue:
         with preserved_rng(), self._bench.engine():

@@ -8,9 +8,10 @@ from qatexplorer.flows import get_flow
 from qatexplorer.flows.base import StubMode
 from qatexplorer.flows.fusion import FusionRuns
 from qatexplorer.flows.own_copy import in_plain_names_of
+from qatexplorer.flows.own_qconfig import warn_of_post_training
 from qatexplorer.flows.settings import changed_options
 from qatexplorer.session.assess import Preflight, StubOption
-from qatexplorer.session.stages import StageWalk
+from qatexplorer.session.stages import StageWalk, warn_of_engine
 from qatexplorer.snapshot.records import Snapshot
 
 
@@ -60,8 +61,12 @@ class Configured(StageWalk):
             self.flow = flow_now
             self._bench.reset(options, flow_now)
             self._start_over()
+        if "qconfig" in given:
+            warn_of_post_training(self.options.qconfig, stacklevel=3)
         self._emit("config")
         self._show(before)
+        if "qconfig" in given or "engine" in given:
+            warn_of_engine(options)
         return self.snapshot
 
     @property

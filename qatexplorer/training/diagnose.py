@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.ao.quantization import FakeQuantizeBase
 from torch.ao.quantization.observer import ObserverBase
+from torch.fx import GraphModule
 from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -178,7 +179,7 @@ def failure(
             why=error.why,
             remedy=error.remedy,
         )
-    told = translate(error, place)
+    told = translate(error, place, in_fx=isinstance(model, GraphModule))
     return TrainingError(
         f"The {phase} of {at} failed: {text}",
         where=place.path,
