@@ -22,7 +22,7 @@ from qatexplorer.snapshot.take import same_path
 
 StubMode = Literal["none", "model", "layers"]
 """Who quantizes the float input: the model's own stubs, one ``QuantWrapper`` around the whole
-model, or ``add_quant_dequant`` around every layer that will be int8."""
+model (for more than one tensor, a stub per argument, :class:`flows.stubs.InputStubs`), or ``add_quant_dequant`` around every layer that will be int8."""
 
 
 @dataclass(frozen=True)
