@@ -88,10 +88,6 @@ class QConfigError(InputError, ValueError):
     """The qconfig cannot be understood, or names a module or type the model lacks."""
 
 
-class PostTrainingQConfigWarning(UserWarning):
-    """A qconfig has observers where fake quants belong: training there simulates nothing."""
-
-
 class FusionError(InputError, ValueError):
     """A list of modules cannot be fused."""
 
@@ -170,3 +166,19 @@ class BusyError(QatExplorerError):
 
 class UnsupportedTorchError(QatExplorerError):
     """An internal of torch that is watched has moved in this release."""
+
+
+class QatExplorerWarning(UserWarning):
+    """Base of all warnings given on purpose."""
+
+
+class UntestedTorchWarning(QatExplorerWarning):
+    """The running release of torch is none of those that this version is tested on."""
+
+
+class EngineWarning(QatExplorerWarning):
+    """The int8 engine in use computes something else on this CPU than the fake quants simulate."""
+
+
+class PostTrainingQConfigWarning(QatExplorerWarning):
+    """A qconfig has observers where fake quants belong: training there simulates nothing."""

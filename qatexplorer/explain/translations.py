@@ -66,6 +66,15 @@ RULES: tuple[Rule, ...] = (
         "Convert and run a copy on the CPU: copy.deepcopy(model).cpu().eval(), inputs.cpu().",
     ),
     Rule(
+        "two-devices",
+        r"Expected all tensors to be on the same device|found at least two devices"
+        r"|is not on the expected device",
+        "{here} computes with tensors on two devices. Inputs and targets are moved to the model's "
+        "device, and the model to the CPU to convert it; a tensor that is a plain attribute, "
+        "or is made with a fixed device= in forward, stays where it is.",
+        "Register it with register_buffer('name', tensor), or make it with device=x.device.",
+    ),
+    Rule(
         "float-into-int8",
         r"Could not run 'quantized::(?P<op>[\w.]+)' with arguments from the 'CPU' backend",
         "The int8 layer at {here} got a float tensor: no QuantStub quantizes its input.",
@@ -257,7 +266,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "qint8-activation",
-        r"Expected input data type QUInt8 but got QInt8|data type of input should be QUint8",
+        r"Expected (?:input|activation) data type QUInt8 but got QInt8"
+        r"|data type of input should be QUint8",
         "Activations are quantized to qint8; torch's eager int8 layers take quint8 only.",
         "Use quint8 for activations (0..255) in the qconfig; weights stay qint8.",
     ),

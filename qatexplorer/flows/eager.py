@@ -97,7 +97,8 @@ class EagerFlow(Flow):
         # As attributes, not as torch's qconfig_dict: that is how a user calls prepare_qat.
         options.qconfig.assign(model)
         propagate_qconfig_(model, prepare_custom_config_dict=options.custom.for_eager())
-        result = add_stubs(model, options.stubs, self._mapping(options), options.graph)
+        mapping, inputs = self._mapping(options), options.example_inputs
+        result = add_stubs(model, options.stubs, mapping, inputs, options.graph)
         return replace(result, notes=(*options.qconfig.notes, *result.notes))
 
     def _swap(self, model: nn.Module, options: FlowOptions) -> StageResult:

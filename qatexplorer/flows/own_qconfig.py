@@ -28,7 +28,8 @@ from torch.ao.quantization.qconfig import qconfig_equals
 
 from qatexplorer.errors import PostTrainingQConfigWarning, QConfigError
 from qatexplorer.flows.qconfig import QConfigPlan, qat_qconfig
-from qatexplorer.quantizers.engine import available_engines, default_backend
+from qatexplorer.quantizers.engine import available_engines
+from qatexplorer.quantizers.engine_choice import default_backend
 
 OwnQConfigs = Mapping[str, QConfig | None]
 """Module path -> the ``qconfig`` attribute that was found on that module."""
@@ -143,18 +144,22 @@ def _is_given(plan: QConfigPlan, path: str) -> bool:
 
 
 def _with_default(plan: QConfigPlan, own: QConfig | None, engine: str | None) -> QConfigPlan:
-    """``plan`` with the root's own qconfig, on the engine that it is the default of."""
+    """``plan`` with the root's own qconfig, on the engine that it is the default of, unless that
+    one computes something else on this CPU."""
     of = next(iter(_defaults(own, qat_qconfig)), "")
     backend = of or next(iter(_defaults(own, get_default_qconfig)), "")
     changes: dict[str, Any] = {"default": own, "default_of": of, "name": "the model's own"}
-    if backend and engine is None:
-        changes |= {"backend": backend, "reason": ""}
-    return replace(plan, **changes)
+    ours = replace(plan, **changes)
+    if not backend or engine is not None:
+        return ours
+    named = replace(ours, backend=backend, reason="")
+    wrong = named.concern is not None and named.concern.kind != "clamps"
+    return ours if wrong else named
 
 
 def _defaults(qconfig: QConfig | None, default: Callable[[str], QConfig]) -> list[str]:
     """The backends whose default ``qconfig`` is, the best one first."""
-    names = dict.fromkeys((default_backend().name, *available_engines()))
+    names = dict.fromkeys((default_backend().qconfig, *available_engines()))
     return [name for name in names if qconfig_equals(qconfig, default(name))]
 
 

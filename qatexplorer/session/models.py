@@ -7,7 +7,6 @@ parameter. Training, and handing a model out, gives that model parameters of its
 
 from __future__ import annotations
 
-import copy
 import gc
 import warnings
 from collections.abc import Callable, Iterator
@@ -31,8 +30,10 @@ from qatexplorer.flows.base import (
     FlowOptions,
     StageResult,
     copy_sharing_parameters,
+    moved_to_cpu,
     own_parameters,
 )
+from qatexplorer.flows.copying import copied
 from qatexplorer.forward.preserve import preserved_rng, preserved_state
 from qatexplorer.quantizers.engine import quantized_engine
 
@@ -106,7 +107,7 @@ class Workbench:
         # A model that was handed out stays what its reader took it for, and what the reader has
         # done to it goes on with the walk. Training is what it was handed out for.
         in_readers_hands = self._owns_parameters and stage != self.flow.train_stage
-        model = copy.deepcopy(self.work) if in_readers_hands else self.work
+        model = copied(self.work) if in_readers_hands else self.work
         at, last = stage, self.flow.call_of(stage)[-1]
         result: StageResult | None = None
 
@@ -139,6 +140,7 @@ class Workbench:
         Raises ConvertError if torch's convert raises, Int8RunError if the result does not run.
         """
         stage = stage or self.flow.int8_stage
+        candidate = moved_to_cpu(candidate)  # torch's int8 kernels run there
         engine = self.options.qconfig.backend
         with _quietly() as said, preserved_rng():
             with quantized_engine(engine):

@@ -716,5 +716,6 @@ def test_every_fix_is_tried() -> None:
         "fx-output",
         "fusion-for-eval-only",
         "weight-through-wrapper",
+        "two-devices",
     }
     assert {row[0] for row in FIXES} | apart == {rule.id for rule in RULES}
