@@ -119,6 +119,7 @@ class QConfigPlan:
             chosen |= dict.fromkeys(hits, qconfig)
         for path, _ in self.by_path:
             _require([path] if path in paths else [], f"path {path!r}", list(paths))
+            _not_inside_fused(path, paths)
             # What is said of a place holds for all below it, as in QConfigMapping.
             chosen = {p: q for p, q in chosen.items() if not f"{p}.".startswith(f"{path}.")}
         chosen |= dict(self.by_path)
@@ -126,6 +127,17 @@ class QConfigPlan:
         for path, qconfig in chosen.items():
             if not hasattr(paths[path], "qconfig"):
                 paths[path].qconfig = qconfig
+
+
+def _not_inside_fused(path: str, paths: Mapping[str, nn.Module]) -> None:
+    fused = path.rpartition(".")[0]
+    if fused and isinstance(paths[fused], _FusedModule):
+        raise QConfigError(
+            f"the qconfig names {path!r}, which is a part of a fused module.",
+            where=path,
+            why=f"{fused!r} ({type(paths[fused]).__name__}) is quantized as one operation.",
+            remedy=f"Name {fused!r} instead, or leave it out of the groups to fuse.",
+        )
 
 
 def _is_of_type(module: nn.Module, kind: type) -> bool:
