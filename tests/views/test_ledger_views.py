@@ -20,8 +20,8 @@ from qatexplorer.session.two_flows import compare_flows
 from qatexplorer.views.graph.scene import build_scene
 from qatexplorer.views.ledger import tables as views
 from qatexplorer.views.ledger.side_by_side import COLUMNS, match_summary, match_table
-from qatexplorer.widgets.bridge import Bridge
-from qatexplorer.widgets.ledger import LedgerPanel
+from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.ledger.ledger import LedgerPanel
 from tests.support.ledger_models import Flat, OwnName, TwoLinear, old_style_fx, seen
 from tests.support.models import SMALL, Branching, PlainAdd
 

@@ -9,7 +9,7 @@ import ipywidgets as widgets
 import traitlets
 
 from qatexplorer.views.common.story import message_html
-from qatexplorer.widgets.assets import css, read_static
+from qatexplorer.widgets.common.assets import css, read_text
 
 
 class Html(anywidget.AnyWidget):
@@ -21,8 +21,8 @@ class Html(anywidget.AnyWidget):
         role: ARIA role, such as ``"alert"``; ``""`` for none.
     """
 
-    _esm = read_static("html.js")
-    _css = css("explorer.css")
+    _esm = read_text("common/html.js")
+    _css = css("explorer/explorer.css")
 
     html: Any = traitlets.Unicode("").tag(sync=True)
     kind: Any = traitlets.Unicode("").tag(sync=True)

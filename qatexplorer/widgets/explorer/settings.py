@@ -13,7 +13,7 @@ from qatexplorer.quantizers.engine import available_engines
 from qatexplorer.session.assess import Preflight, StubOption
 from qatexplorer.session.session import Session
 from qatexplorer.views.common.options import preflight_html, qconfig_words, stub_options_html
-from qatexplorer.widgets.controls import Html, button, labelled, row
+from qatexplorer.widgets.common.controls import Html, button, labelled, row
 
 _STUBS = (
     ("the model's own stubs", "none"),

@@ -12,10 +12,10 @@ from qatexplorer.runs.records import Progress
 from qatexplorer.session.session import Session
 from qatexplorer.views.training.figures import curves_figure
 from qatexplorer.views.training.progress import progress_words
-from qatexplorer.widgets.bridge import Bridge
-from qatexplorer.widgets.controls import button, labelled, row
-from qatexplorer.widgets.plot import FigureSlot
-from qatexplorer.widgets.schedules import ScheduleFields
+from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.common.controls import button, labelled, row
+from qatexplorer.widgets.common.plot import FigureSlot
+from qatexplorer.widgets.training.schedules import ScheduleFields
 
 REDRAW_S = 1.0
 

@@ -5,28 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import anywidget
 import ipywidgets as widgets
 import plotly.graph_objects as go
 import traitlets
 
-from qatexplorer.widgets.assets import css, read_static
-from qatexplorer.widgets.plot import FigureSlot
-
-
-class HtmlPanel(anywidget.AnyWidget):
-    """HTML whose ``[data-select]`` buttons set ``selected``.
-
-    ``html`` is put into the page as it is: it must come from a view, which escapes what users
-    wrote. ``dark`` is True or False to force a theme, None to follow the page.
-    """
-
-    _esm = read_static("inspector.js")
-    _css = css("inspector.css")
-
-    html: Any = traitlets.Unicode("").tag(sync=True)
-    selected: Any = traitlets.Unicode("").tag(sync=True)
-    dark: Any = traitlets.Bool(None, allow_none=True).tag(sync=True)
+from qatexplorer.widgets.common.panel import HtmlPanel
+from qatexplorer.widgets.common.plot import FigureSlot
 
 
 class InspectorWidget(widgets.VBox):

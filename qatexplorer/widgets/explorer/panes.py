@@ -17,10 +17,10 @@ from qatexplorer.views.inspector.figures import channel_figure, histogram_figure
 from qatexplorer.views.inspector.page import inspect_html
 from qatexplorer.views.training.figures import scale_trace_figure
 from qatexplorer.views.tree import build_tree
-from qatexplorer.widgets.bridge import Bridge
-from qatexplorer.widgets.graph import GraphWidget
-from qatexplorer.widgets.inspector import InspectorWidget
-from qatexplorer.widgets.tree import TreeWidget
+from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.graph.graph import GraphWidget
+from qatexplorer.widgets.inspector.inspector import InspectorWidget
+from qatexplorer.widgets.tree.tree import TreeWidget
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-// The widget: one model (traits), one view. Contract: see widgets/graph.py.
+// The widget: one model (traits), one view. Contract: see graph.py.
 
 /** Whether the page is dark: Jupyter says so itself; elsewhere its colours or the system do. */
 function pageIsDark() {

@@ -7,7 +7,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from qatexplorer.widgets.assets import css, read_static
+from qatexplorer.widgets.common.assets import css, read_text
 
 
 class TreeWidget(anywidget.AnyWidget):
@@ -27,8 +27,8 @@ class TreeWidget(anywidget.AnyWidget):
         dark: True or False to force a theme, None to follow the page.
     """
 
-    _esm = read_static("tree_rows.js") + read_static("tree.js")
-    _css = css("tree.css")
+    _esm = read_text("tree/rows.js") + read_text("tree/tree.js")
+    _css = css("tree/tree.css")
 
     rows: Any = traitlets.List().tag(sync=True)
     selected: Any = traitlets.Unicode("").tag(sync=True)

@@ -18,16 +18,16 @@ from qatexplorer.session.session import Session, SessionEvent
 from qatexplorer.views.common.names import count
 from qatexplorer.views.common.options import header_html
 from qatexplorer.views.common.story import stage_entries, story_html
-from qatexplorer.widgets.bridge import Bridge, Job, Jobs
-from qatexplorer.widgets.controls import Html, Message, button, labelled, row
-from qatexplorer.widgets.ledger import LedgerPanel
-from qatexplorer.widgets.live import LivePanel
-from qatexplorer.widgets.panes import Panes
-from qatexplorer.widgets.results import ResultsPanel
-from qatexplorer.widgets.runs import RunsPanel
-from qatexplorer.widgets.settings import SettingsPanel
-from qatexplorer.widgets.stagebar import StageBar
-from qatexplorer.widgets.training import TrainingPanel
+from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
+from qatexplorer.widgets.common.controls import Html, Message, button, labelled, row
+from qatexplorer.widgets.explorer.panes import Panes
+from qatexplorer.widgets.explorer.settings import SettingsPanel
+from qatexplorer.widgets.explorer.stagebar import StageBar
+from qatexplorer.widgets.ledger.ledger import LedgerPanel
+from qatexplorer.widgets.training.live import LivePanel
+from qatexplorer.widgets.training.results import ResultsPanel
+from qatexplorer.widgets.training.runs import RunsPanel
+from qatexplorer.widgets.training.training import TrainingPanel
 
 _PROGRESS_S = 0.25
 

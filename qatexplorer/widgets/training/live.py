@@ -14,11 +14,11 @@ from qatexplorer.views.training.telemetry import (
     oscillation_figure,
     scales_figure,
 )
-from qatexplorer.widgets.assets import css
-from qatexplorer.widgets.bridge import Bridge
-from qatexplorer.widgets.controls import labelled, row
-from qatexplorer.widgets.inspector import HtmlPanel
-from qatexplorer.widgets.plot import FigureSlot
+from qatexplorer.widgets.common.assets import css
+from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.common.controls import labelled, row
+from qatexplorer.widgets.common.panel import HtmlPanel
+from qatexplorer.widgets.common.plot import FigureSlot
 
 if TYPE_CHECKING:
     from qatexplorer.telemetry.store import Telemetry
@@ -29,7 +29,7 @@ REDRAW_S = 1.0
 class SitesPanel(HtmlPanel):
     """The table of all fake quants."""
 
-    _css = css("inspector.css", "live.css")
+    _css = css("common/panel.css", "training/live.css")
 
 
 class LivePanel(widgets.VBox):

@@ -17,9 +17,9 @@ from qatexplorer.session import running as registry
 from qatexplorer.session.session import Session
 from qatexplorer.views.training.figures import curves_figure
 from qatexplorer.views.training.runs import run_html, run_line
-from qatexplorer.widgets.bridge import Bridge
-from qatexplorer.widgets.controls import Html, button, labelled, row
-from qatexplorer.widgets.plot import FigureSlot
+from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.common.controls import Html, button, labelled, row
+from qatexplorer.widgets.common.plot import FigureSlot
 
 DEFAULT_FOLDER = "qatexplorer-runs"
 RUNS_VARIABLE = "QATEXPLORER_RUNS"

@@ -7,7 +7,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from qatexplorer.widgets.assets import css, read_static
+from qatexplorer.widgets.common.assets import css, read_text
 
 
 class TableWidget(anywidget.AnyWidget):
@@ -26,8 +26,8 @@ class TableWidget(anywidget.AnyWidget):
         dark: True or False to force a theme, None to follow the page.
     """
 
-    _esm = read_static("table.js")
-    _css = css("table.css")
+    _esm = read_text("common/table.js")
+    _css = css("common/table.css")
 
     columns: Any = traitlets.List().tag(sync=True)
     rows: Any = traitlets.List().tag(sync=True)

@@ -10,8 +10,8 @@ import ipywidgets as widgets
 from qatexplorer.evaluate.evaluation import Evaluation
 from qatexplorer.session.session import Session
 from qatexplorer.views.common.results import results_html
-from qatexplorer.widgets.bridge import Bridge, Job
-from qatexplorer.widgets.controls import Html, button, row
+from qatexplorer.widgets.common.bridge import Bridge, Job
+from qatexplorer.widgets.common.controls import Html, button, row
 
 
 class ResultsPanel(widgets.VBox):

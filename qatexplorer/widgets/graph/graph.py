@@ -10,21 +10,21 @@ from typing import Any
 import anywidget
 import traitlets
 
-from qatexplorer.widgets.assets import read_static
+from qatexplorer.widgets.common.assets import read_text
 
 # In this order: a later file may use at load time what an earlier one defines.
 _SOURCES = (
-    "graph_model.js",
-    "graph_geometry.js",
-    "graph_layout.js",
-    "graph_draw.js",
-    "graph_view.js",
-    "graph_camera.js",
-    "graph_keys.js",
-    "graph_toolbar.js",
+    "model.js",
+    "geometry.js",
+    "layout.js",
+    "draw.js",
+    "view.js",
+    "camera.js",
+    "keys.js",
+    "toolbar.js",
     "graph.js",
 )
-_DAGRE = "vendor/dagre/dagre.min.js"
+_DAGRE = "graph/vendor/dagre/dagre.min.js"
 
 
 @cache
@@ -34,8 +34,8 @@ def graph_esm() -> str:
     The page loads it from a blob, where relative imports lead nowhere, so the parts are joined
     here. The layout library goes in as text: it runs in a worker made of that text.
     """
-    library = f"const DAGRE_SOURCE = {json.dumps(read_static(_DAGRE))};"
-    return "\n".join([library, *(read_static(name) for name in _SOURCES)])
+    library = f"const DAGRE_SOURCE = {json.dumps(read_text(_DAGRE))};"
+    return "\n".join([library, *(read_text(f"graph/{name}") for name in _SOURCES)])
 
 
 class GraphWidget(anywidget.AnyWidget):
@@ -65,7 +65,7 @@ class GraphWidget(anywidget.AnyWidget):
     """
 
     _esm = graph_esm()
-    _css = read_static("graph.css")
+    _css = read_text("graph/graph.css")
 
     scene = traitlets.Dict().tag(sync=True)
     selected = traitlets.Unicode("").tag(sync=True)

@@ -17,11 +17,11 @@ from qatexplorer.session.two_flows import compare_flows
 from qatexplorer.views.common.story import message_html
 from qatexplorer.views.ledger import side_by_side
 from qatexplorer.views.ledger import tables as views
-from qatexplorer.widgets.assets import css
-from qatexplorer.widgets.bridge import Bridge, Job, Jobs
-from qatexplorer.widgets.controls import Html, Message, button, row
-from qatexplorer.widgets.inspector import HtmlPanel
-from qatexplorer.widgets.table import TableWidget
+from qatexplorer.widgets.common.assets import css
+from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
+from qatexplorer.widgets.common.controls import Html, Message, button, row
+from qatexplorer.widgets.common.panel import HtmlPanel
+from qatexplorer.widgets.common.table import TableWidget
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ _PAGES = ("Who put it there?", "What stays float", "Redundancy", "Answers", "Eag
 class LedgerHtml(HtmlPanel):
     """HTML of the ledger's views, whose links select."""
 
-    _css = css("inspector.css", "ledger.css")
+    _css = css("common/panel.css", "ledger/ledger.css")
 
 
 class LedgerPanel(widgets.VBox):

@@ -9,7 +9,7 @@ import ipywidgets as widgets
 from qatexplorer.errors import InputError
 from qatexplorer.runs.config import OPTIMIZERS, SCHEDULERS, TrainingConfig
 from qatexplorer.session.session import Session
-from qatexplorer.widgets.controls import labelled, row
+from qatexplorer.widgets.common.controls import labelled, row
 
 _CONSTANT = "constant"
 
