@@ -123,7 +123,7 @@ def test_what_is_said_to_be_tested_has_a_result_in_the_table() -> None:
 def junit(folder: Path, name: str, cases: str, torch: str = "2.99.1+cpu") -> Path:
     properties = "".join(
         f'<property name="{key}" value="{value}" />'
-        for key, value in {"torch": torch, "python": "3.12.1", "asked": f"tests/{name}"}.items()
+        for key, value in {"torch": torch, "python": "3.12.1"}.items()
     )
     path = folder / f"{name}.xml"
     path.write_text(
@@ -134,21 +134,23 @@ def junit(folder: Path, name: str, cases: str, torch: str = "2.99.1+cpu") -> Pat
 
 
 def test_a_result_becomes_the_row_of_its_torch_and_python(tmp_path: Path) -> None:
-    good = '<testcase classname="a" name="b" />'
-    bad = good + '<testcase classname="a" name="c[x|y]"><failure message="E | it&#10;broke"/>'
-    bad += '</testcase><testcase classname="a" name="d"><skipped message="no GPU"/></testcase>'
+    good = '<testcase classname="tests.a.one" name="b" />'
+    bad = good.replace("tests.a", "tests.z")
+    bad += '<testcase classname="tests.a.two" name="c[x|y]"><failure message="E | it&#10;broke"/>'
+    bad += '</testcase><testcase classname="tests.a.two" name="d"><skipped message="no GPU"/>'
+    bad += "</testcase>"
     first = compatibility.read([junit(tmp_path, "one", good), junit(tmp_path, "two", bad)])
-    assert (first["passed"], first["skipped"]) == (2, {"no GPU": 1})
-    assert first["failed"] == {"a::c[x|y]": "E | it broke"}
+    assert (first["ran"], first["skipped"]) == ({"a": 2, "z": 1}, {"no GPU": 1})
+    assert first["failed"] == {"tests.a.two::c[x|y]": "E | it broke"}
     rows = compatibility.with_result([], first)
     (row,) = compatibility.table(rows).removeprefix(compatibility.HEAD).splitlines()
     assert row == (
-        "| 2.99.1+cpu | 3.12.1 | none | 2026-11-26 | 2 | 1 | 1 | `tests/one`<br>`tests/two` | "
-        "failed: `a::c[x\\|y]`: E \\| it broke<br>skipped 1: no GPU |"
+        "| 2.99.1+cpu | 3.12.1 | none | 2026-11-26 | 2 | 1 | 1 | a 2, z 1 | "
+        "failed: `tests.a.two::c[x\\|y]`: E \\| it broke<br>skipped 1: no GPU |"
     )
     assert compatibility.passed_on(rows) == ()
     again = compatibility.with_result(rows, compatibility.read([junit(tmp_path, "one", good)]))
-    assert [r["passed"] for r in again] == [1]
+    assert [r["ran"] for r in again] == [{"a": 1}]
     assert compatibility.passed_on(again) == ("2.99.1",)
     older = compatibility.read([junit(tmp_path, "old", good, torch="2.100.0")])
     assert [r["torch"] for r in compatibility.with_result(again, older)] == [
