@@ -9,7 +9,7 @@ from qatexplorer.flows.base import StubMode
 from qatexplorer.flows.fusion import FusionRuns
 from qatexplorer.flows.settings import changed_options
 from qatexplorer.session.assess import Preflight, StubOption
-from qatexplorer.session.stages import StageWalk, warn_of_engine
+from qatexplorer.session.stages import StageWalk
 from qatexplorer.snapshot.records import Snapshot
 
 
@@ -61,7 +61,7 @@ class Configured(StageWalk):
         self._emit("config")
         self._show(before)
         if "qconfig" in given or "engine" in given:
-            warn_of_engine(options)
+            options.qconfig.warn(stacklevel=3)
         return self.snapshot
 
     @property
