@@ -99,7 +99,6 @@ CASES: list[tuple[str, Callable[[], Any], Callable[[], Any]]] = [
     ("or use flow='eager'", lambda: fx(Holds(False)), lambda: fx(Holds(False), flow="eager")),
     ("takes only the arguments you use", lambda: fx(Optional()), lambda: fx(OnlyX(Optional()))),
     ("flow='eager'", lambda: fx(Optional()), lambda: fx(Optional(), flow="eager")),
-    ("Pass the model inside: model.module", lambda: fx(parallel()), lambda: fx(parallel().module)),
     (
         "Nearest: 0",
         lambda: fx(seq(nn.Tanh()), non_traceable=["00"]),
@@ -136,10 +135,6 @@ CASES: list[tuple[str, Callable[[], Any], Callable[[], Any]]] = [
         lambda: fx(seq(nn.Tanh()), flow="eager", qat_mapping="attention"),
     ),
 ]
-
-
-def parallel() -> Any:
-    return nn.DataParallel(seq(nn.Tanh()))
 
 
 @pytest.mark.parametrize("case", CASES, ids=[c[0][:40] for c in CASES])
