@@ -36,7 +36,7 @@ def test_a_session_trains_there_and_converts_on_the_cpu(flow: str) -> None:
     assert found["int8 on"] == ["cpu"]
     assert found["rows"] == ["float", "ptq", "fake_quant", "int8"]
     assert found["preflight"] is True
-    assert found["sites"] == found["histograms"] == 5
+    assert found["sites"] == found["histograms"] == (5 if flow == "eager" else 7)
     assert found["ledger"] >= 5
     assert found["resumed"] == pytest.approx(found["losses"], rel=1e-5)
 
