@@ -5,8 +5,9 @@ In an environment with the torch in question, from the repository::
     python -m pytest --junitxml=result.xml tests/against_torch …
     python -m tests.tools.compatibility result.xml [more.xml …]
 
-makes the row of that torch and Python anew, from all files given together. Without files the table
-is written again from the results that are kept. Nothing in it is typed by hand.
+makes the row of that torch and Python anew, from all files given together; a test that several of
+them have counts once, as in the last. Without files the table is written again from the results
+that are kept. Nothing in it is typed by hand.
 """
 
 from __future__ import annotations
@@ -52,8 +53,12 @@ def read(paths: Iterable[Path]) -> dict[str, Any]:
     ran: Counter[str] = Counter()
     failed: dict[str, str] = {}
     skipped: Counter[str] = Counter()
-    for case in (case for suite in suites for case in suite.iter("testcase")):
-        name = f"{case.get('classname')}::{case.get('name')}"
+    cases = {
+        f"{case.get('classname')}::{case.get('name')}": case
+        for suite in suites
+        for case in suite.iter("testcase")
+    }
+    for name, case in cases.items():
         broken = [*case.iter("failure"), *case.iter("error")]
         left = case.find("skipped")
         if broken:
