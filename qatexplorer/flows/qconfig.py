@@ -45,6 +45,8 @@ class QConfigPlan:
         name: what to show; reason: why this engine, if we chose it.
         default_of: the backend whose default ``default`` is, ``""`` if it was given.
         given: the ``QConfigMapping`` as the user gave it, None if the plan was made otherwise.
+        gives_default: the user gave a qconfig for the whole model (also None).
+        notes: what became of the model's own qconfig attributes; loud: what must not be missed.
     """
 
     default: QConfig | None
@@ -56,6 +58,9 @@ class QConfigPlan:
     reason: str = ""
     default_of: str = ""
     given: QConfigMapping | None = None
+    gives_default: bool = False
+    notes: tuple[str, ...] = ()
+    loud: tuple[str, ...] = ()
 
     @cached_property
     def concern(self) -> EngineConcern | None:
@@ -103,8 +108,8 @@ class QConfigPlan:
     def assign(self, model: nn.Module) -> None:
         """Set ``.qconfig`` on the modules concerned; ``propagate_qconfig_`` does the rest.
 
-        A qconfig that the user has already set on a module stays. Raises QConfigError for a path
-        or type that the model does not have: torch would ignore it silently.
+        A qconfig that the user has set on a module during the walk stays. Raises QConfigError for
+        a path or type that the model does not have: torch would ignore it silently.
         """
         chosen: dict[str, QConfig | None] = {}
         paths = dict(model.named_modules())
@@ -204,6 +209,7 @@ def resolve_qconfig(spec: Any, engine: str | None = None) -> QConfigPlan:
         reason=best.reason,
         default_of=default_of,
         given=spec if isinstance(spec, QConfigMapping) else None,
+        gives_default=spec is not None and (not isinstance(spec, Mapping) or "" in spec),
     )
 
 
