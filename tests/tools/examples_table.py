@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import warnings
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,11 @@ def table(here: dict[str, Any], without: dict[str, Any] | None) -> str:
     marks = [f" on `{kind['engine']}`" for kind in kinds]
     heads = ["example", "float"]
     heads += [f"post-training int8{mark}" for mark in marks] + [f"QAT int8{mark}" for mark in marks]
-    lines = [f"{said}.", "", " | ".join(["", *heads, "what it shows", ""]).strip()]
+    lines = [
+        textwrap.fill(f"{said}.", 100),
+        "",
+        " | ".join(["", *heads, "what it shows", ""]).strip(),
+    ]
     lines.append("|" + "---|" * (len(heads) + 1))
     for title, (_, _, shows) in ROWS.items():
         cells = [title, f"{here['rows'][title]['float']:.1f}"]
