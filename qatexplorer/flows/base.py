@@ -25,8 +25,9 @@ from qatexplorer.flows.qconfig import QConfigPlan
 from qatexplorer.forward.graph import Graph, Placement
 
 StubMode = Literal["none", "model", "layers"]
-"""Who quantizes the float input: the model's own stubs, one ``QuantWrapper`` around the whole
-model, or ``add_quant_dequant`` around every layer that will be int8."""
+"""Who quantizes the float input: the model's own stubs; one ``QuantWrapper`` around the whole model
+(or, where it takes more than one tensor, :class:`flows.stubs.InputStubs` with a stub per argument);
+or ``add_quant_dequant`` around every layer that will be int8."""
 
 Role = Literal[
     "float", "traced", "fused", "qconfig", "weights", "inserted", "trained", "reference", "int8"

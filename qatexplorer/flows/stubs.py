@@ -28,7 +28,7 @@ from qatexplorer.forward.trace import tensors_in
 
 NO_STUBS = (
     "The model has no QuantStub: its float input will reach int8 layers and the int8 model will "
-    "not run. Choose stubs='model' (QuantWrapper around the whole) or stubs='layers' "
+    "not run. Choose stubs='model' (around the whole model) or stubs='layers' "
     "(add_quant_dequant around each layer)."
 )
 

@@ -110,7 +110,8 @@ class Settings:
                     why="A qconfig holds functions, which are not kept on disk.",
                     remedy="Make the session with the qconfig= that the run was made with.",
                 )
-            changes["qconfig"] = kept["qconfig"]
+            engine = self.options.qconfig.backend
+            changes |= {"qconfig": kept["qconfig"], "engine": engine}
         if kept["stubs"] != self.options.stubs:
             changes["stubs"] = kept["stubs"]
         if kept["fusion"] != [list(group) for group in self.options.fusion]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from qatexplorer.errors import EngineWarning, PostTrainingQConfigWarning, warn
+from qatexplorer.errors import PostTrainingQConfigWarning, warn
 from qatexplorer.flows.qconfig import QConfigPlan
 from qatexplorer.session.stages import AMISS
 from qatexplorer.snapshot.records import Snapshot
@@ -18,7 +18,7 @@ class Warner:
 
     def of_settings(self, plan: QConfigPlan) -> None:
         """Warn of the engine, and of observers that stand where fake quants belong."""
-        self._of_engine(plan)
+        plan.warn()
         for text in plan.loud:
             warn(text, PostTrainingQConfigWarning)
 
@@ -32,8 +32,4 @@ class Warner:
                         warn(f"stage {snapshot.stage!r}: {note}")
             if snapshot.role == "int8" and "engine" not in self._said:
                 self._said.add("engine")
-                self._of_engine(plan)
-
-    def _of_engine(self, plan: QConfigPlan) -> None:
-        if plan.concern is not None and plan.concern.kind != "clamps":
-            warn(str(plan.concern), EngineWarning)
+                plan.warn()

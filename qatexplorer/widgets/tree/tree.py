@@ -7,7 +7,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from qatexplorer.widgets.common.assets import css, read_text
+from qatexplorer.widgets.common.assets import css, esm
 from qatexplorer.widgets.common.packed import PackedTrait
 
 
@@ -28,7 +28,7 @@ class TreeWidget(anywidget.AnyWidget):
         dark: True or False to force a theme, None to follow the page.
     """
 
-    _esm = "".join(map(read_text, ("common/unpacked.js", "tree/rows.js", "tree/tree.js")))
+    _esm = esm("tree")
     _css = css("tree/tree.css")
 
     rows: Any = PackedTrait([])
