@@ -17,7 +17,7 @@ from qatexplorer.ledger.reasons import Known, explain, qconfig_dtypes
 from qatexplorer.ledger.records import FloatRow, Reason
 from qatexplorer.quantizers.types import ON_INT8, QUANTIZED_DTYPES
 from qatexplorer.snapshot.records import Graph
-from qatexplorer.snapshot.states import computing_modules, swapped_paths
+from qatexplorer.snapshot.states import computing_modules, swapped_paths, unlowered_paths
 
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 _FUSED_ACTIVATIONS = (nn.ReLU, nn.ReLU6)
@@ -45,7 +45,7 @@ class Situation:
             for path, module in self.modules.items()
             if not self.known.in_fx and self.known.base_of(module) is not None
         }
-        self.swapped = swapped_paths(self.model)
+        self.swapped, self.unlowered = swapped_paths(self.model), unlowered_paths(self.model)
         self.ops_of: dict[str, list[Call]] = {}
         self.macs_at: dict[str, int] = {}
         for call in self.recording.calls:
@@ -109,6 +109,8 @@ def _computes_on_int8(s: Situation, path: str, module: nn.Module) -> bool:
         return s.outcome.recording.module_dtypes.get(path) in QUANTIZED_DTYPES
     if hasattr(module, "weight_fake_quant"):
         return s.outcome.int8_paths is None  # it is prepared; convert could not be asked
+    if path in s.unlowered:
+        return False
     ops = [c for c in s.ops_of.get(path, []) if c.index in s.from_input]
     return bool(ops) and all(c.index in s.outcome.followers for c in ops)
 

@@ -55,6 +55,25 @@ def swapped_paths(model: nn.Module) -> frozenset[str]:
     )
 
 
+def unlowered_paths(model: nn.Module) -> frozenset[str]:
+    """Modules of an FX graph without an int8 kernel: torch's lowering leaves them as they are, in
+    float between a dequantize and a quantize, whatever fake quants stand around them."""
+    if not isinstance(model, fx.GraphModule):
+        return frozenset()
+    from torch.ao.quantization.fx._lower_to_native_backend import is_special_pattern_node
+
+    modules = dict(model.named_modules(remove_duplicate=False))
+    return frozenset(
+        str(node.target)
+        for node in model.graph.nodes
+        if node.op == "call_module"
+        and not is_quantizer(modules[str(node.target)])
+        and not hasattr(modules[str(node.target)], "weight_fake_quant")
+        and compute_of(modules[str(node.target)]) in ("layer", "container")
+        and not is_special_pattern_node(node, modules)[2]
+    )
+
+
 def computing_modules(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """Modules that compute something of their own: leaves, and modules of the user's that hold
     parameters themselves. Not fake quants, stubs and what only holds an operation."""
@@ -104,6 +123,7 @@ class _Standings:
         swapped = frozenset[str]() if self.in_fx else swapped_paths(model)
         now = {p for p, m in self.modules.items() if p and compute_of(m) in _INT8_NOW}
         self.int8_paths = swapped | now
+        self.unlowered = unlowered_paths(model)
         self.on_int8: set[str] = set()
         self.from_input: set[str] = set()
         for node in graph.nodes:
@@ -131,6 +151,8 @@ class _Standings:
             return True
         name = _operation(node) if module is None else operation_of(module)
         if self.in_fx:
+            if node.path in self.unlowered:
+                return False
             return fed and (name in KEEPING or self._watched(node))
         return fed and name in ON_INT8
 

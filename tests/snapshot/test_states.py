@@ -122,3 +122,31 @@ def test_layers_without_parameters_are_known_by_their_operation(
     module: nn.Module, name: str
 ) -> None:
     assert operation_of(module) == name
+
+
+class WithoutKernel(nn.Module):
+    """GELU and nn.Flatten between quantized layers: FX watches both and lowers neither."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act, self.flat = nn.Conv2d(1, 2, 3), nn.GELU(), nn.Flatten()
+        self.fc, self.relu, self.head = nn.Linear(2 * 36, 6), nn.ReLU6(), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.relu(self.fc(self.flat(self.act(self.conv(x))))))
+
+
+def test_what_fx_does_not_lower_stays_float_although_it_is_watched() -> None:
+    session = qx.Session(WithoutKernel().train(), torch.randn(4, 1, 8, 8), flow="fx")
+    session.goto("insert")
+    assert {m.path for m in session.snapshot.modules if m.stays_float} == {"act", "flat"}
+    rows = {row.path: row for row in session.ledger().floats if row.what == "module"}
+    assert {path: row.reason for path, row in rows.items()} == {
+        "act": "type_not_in_mapping",
+        "flat": "float_input",
+    }
+    session.goto("lower")
+    assert {m.path for m in session.snapshot.modules if m.stays_float} == {"act", "flat"}
+    dtypes = {node.path: node.dtype for node in session.snapshot.graph.nodes if node.path}  # type: ignore[union-attr]
+    assert dtypes["act"] == dtypes["flat"] == "torch.float32"
+    assert dtypes["relu"] == "torch.quint8"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qatexplorer.snapshot.records import ModuleRecord, QConfigRecord, SiteKind
+from qatexplorer.snapshot.records import FakeQuantSite, ModuleRecord, QConfigRecord, SiteKind
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,15 @@ def _bits(text: str) -> str:
     if dtype:
         return (dtype[1] or dtype[0]).lstrip("u")
     return "int8" if "weight" in text.lower() else ""
+
+
+def seen_words(site: FakeQuantSite) -> str:
+    """What the observer of a fake quant has seen, as the end of "it …"."""
+    if site.seen == "partly":
+        known = sum(low <= high for low, high in zip(site.min_val, site.max_val, strict=True))
+        return f"has seen data in {known:,} of {count(len(site.min_val), 'channel')}"
+    words = {"nothing": "has seen no data", "fixed": "has a range fixed by the operation"}
+    return words.get(site.seen, "has a range")
 
 
 def number(value: float, digits: int = 4) -> str:
