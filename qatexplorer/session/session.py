@@ -28,6 +28,7 @@ from qatexplorer.session.settings import Configured
 from qatexplorer.session.stages import SessionEvent
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.training.control import FINAL
+from qatexplorer.training.progress import progress_bar
 from qatexplorer.training.run import TrainingRun
 
 __all__ = ["Session", "SessionEvent"]
@@ -152,25 +153,38 @@ class Session(Configured):
         return self._run
 
     def start_training(
-        self, epochs: int = 3, *, run_dir: str | os.PathLike[str] | None = None, **settings: Any
+        self,
+        epochs: int | None = None,
+        *,
+        config: TrainingConfig | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
+        **settings: Any,
     ) -> TrainingRun:
         """Train in the background, going to the train stage first if need be.
 
         Args:
-            epochs: passes over the training data.
+            epochs: passes over the training data, 3 if neither this nor ``config`` is given.
+            config: all settings at once, in place of ``epochs`` and ``settings``.
             run_dir: new folder to keep curves and checkpoints in, for :meth:`resume`; None keeps
                 nothing on disk.
-            settings: fields of :class:`~qatexplorer.runs.records.TrainingConfig`.
+            settings: fields of :class:`~qatexplorer.TrainingConfig`.
 
         Raises NoDataError, BusyError, InputError (RunFolderError), and what :meth:`goto` raises.
         """
-        return self._new_run(epochs, run_dir, settings).start()
+        return self._new_run(epochs, config, run_dir, settings).start()
 
     def train(
-        self, epochs: int = 3, *, run_dir: str | os.PathLike[str] | None = None, **settings: Any
+        self,
+        epochs: int | None = None,
+        *,
+        config: TrainingConfig | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
+        progress: bool = True,
+        **settings: Any,
     ) -> TrainingRun:
-        """The same in the foreground, for scripts. Raises the run's error if it fails."""
-        return _in_front(self._new_run(epochs, run_dir, settings))
+        """The same in the foreground, for scripts, with a progress bar unless ``progress`` is
+        False. Raises the run's error if it fails."""
+        return _in_front(self._new_run(epochs, config, run_dir, settings), progress)
 
     def resume(
         self,
@@ -210,11 +224,21 @@ class Session(Configured):
         return run.start() if background else _in_front(run)
 
     def _new_run(
-        self, epochs: int, run_dir: str | os.PathLike[str] | None, settings: dict[str, Any]
+        self,
+        epochs: int | None,
+        config: TrainingConfig | None,
+        run_dir: str | os.PathLike[str] | None,
+        settings: dict[str, Any],
     ) -> TrainingRun:
         self._require_data("training")
+        given = settings if epochs is None else {"epochs": epochs, **settings}
+        if config is not None and given:
+            raise InputError(
+                f"config= and {next(iter(given))}= are both given.",
+                remedy="Put the setting into the config: dataclasses.replace(config, …).",
+            )
         try:
-            config = TrainingConfig(epochs=epochs, **settings)
+            config = config or TrainingConfig(**given)
         except TypeError as error:
             raise InputError(
                 str(error).replace("TrainingConfig.__init__()", "start_training()"),
@@ -313,8 +337,9 @@ class Session(Configured):
         return self.data
 
 
-def _in_front(run: TrainingRun) -> TrainingRun:
-    run.run()
+def _in_front(run: TrainingRun, progress: bool = False) -> TrainingRun:
+    with progress_bar(run, progress):
+        run.run()
     if run.error is not None:
         raise run.error
     return run

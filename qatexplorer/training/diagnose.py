@@ -1,4 +1,4 @@
-"""Why a step failed, in words of the reader's model."""
+"""Why a step failed, in words of the user's model."""
 
 from __future__ import annotations
 
@@ -177,12 +177,12 @@ def failure(
             why=error.why,
             remedy=error.remedy,
         )
-    told = translate(error, place)
+    known = translate(error, place)
     return TrainingError(
         f"The {phase} of {at} failed: {text}",
         where=place.path,
-        why=told.why + (f" (at {place.source})" if place.source else ""),
-        remedy=told.remedy,
+        why=known.why + (f" (at {place.source})" if place.source else ""),
+        remedy=known.remedy,
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qatexplorer.errors import InputError
 
 if TYPE_CHECKING:
-    from qatexplorer.telemetry.watching import Watch
+    from qatexplorer.telemetry.watch import Watch
 
 
 def transformers_callback(watch: Watch) -> Any:
