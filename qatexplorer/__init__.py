@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from qatexplorer.snapshot.records import FakeQuantSite, Graph, ModuleRecord, Snapshot
     from qatexplorer.telemetry.watch import Watch, watch
     from qatexplorer.training.run import TrainingRun
-    from qatexplorer.widgets.explorer import Explorer
+    from qatexplorer.widgets.explorer.explorer import Explorer
 
 __all__ = [
     "Data",
@@ -116,6 +116,6 @@ def explore(model: Any = None, example_inputs: Any = None, **settings: Any) -> E
     Returns the widget; ``explorer.session`` is the session behind it. Input that cannot be used
     shows its message in the widget and raises nothing.
     """
-    from qatexplorer.widgets.explorer import Explorer
+    from qatexplorer.widgets.explorer.explorer import Explorer
 
     return Explorer(model, example_inputs, **settings)

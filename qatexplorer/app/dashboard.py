@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from qatexplorer.errors import QatExplorerError
-from qatexplorer.widgets.explorer import Explorer
+from qatexplorer.widgets.explorer.explorer import Explorer
 
 MODEL_VARIABLE = "QATEXPLORER_MODEL"
 EXAMPLE_VARIABLE = "QATEXPLORER_EXAMPLE"

@@ -12,7 +12,7 @@ import torch
 from torch.ao.quantization import FakeQuantizeBase
 from torch.ao.quantization.observer import ObserverBase
 
-from qatexplorer.data import Batch, call_model, main_output
+from qatexplorer.data import Batch, call_model, device_of, main_output, on_device
 from qatexplorer.errors import InputError, NoDataError
 
 Metric = Callable[[Any, Any], Any]
@@ -123,7 +123,7 @@ def evaluate(
 
     Args:
         model: any module: float, prepared (its observers do not learn from this) or int8.
-        batches: (input, target) pairs.
+        batches: (input, target) pairs; both are moved to the model's device.
         metric: ``(output, target) -> float``; the default is top-1 :func:`accuracy`.
         should_stop: asked before every batch; True ends the evaluation (``complete=False``).
         on_batch: called with the number of batches done.
@@ -133,13 +133,15 @@ def evaluate(
     measure = accuracy if metric is None else metric
     started = time.perf_counter()
     total, samples, count, complete = 0.0, 0, 0, True
+    device = device_of(model)
     with evaluation_mode(model):
         for batch in batches:
             if should_stop is not None and should_stop():
                 complete = False
                 break
             size = batch_size(batch)
-            total += float(measure(call_model(model, batch[0]), batch[1])) * size
+            target = on_device(batch[1], device)
+            total += float(measure(call_model(model, batch[0]), target)) * size
             samples += size
             count += 1
             if on_batch is not None:

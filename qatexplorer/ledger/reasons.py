@@ -147,6 +147,14 @@ class Known:
         """Whether a table has an entry for this type, function or method name."""
         return target in self.types
 
+    def shares(self, target: Any) -> bool:
+        """Whether FX lets the result of ``target`` share the fake quant of its input."""
+        return any(
+            config.pattern == target
+            and config.observation_type.name == "OUTPUT_SHARE_OBSERVER_WITH_INPUT"
+            for config in self._configs
+        )
+
     def base_of(self, module: nn.Module) -> type | None:
         """The nearest base class that a table has an entry for, not the type itself."""
         return next((c for c in type(module).__mro__[1:] if c in self.types), None)

@@ -46,6 +46,10 @@ class Session(Configured):
         flow: name of the quantization system, ``"eager"`` or ``"fx"``.
         qconfig: backend name, ``QConfig``, dict by module path or type, ``QConfigMapping``, or
             None for torch's default of the best backend (:func:`flows.qconfig.resolve_qconfig`).
+            What is given wins over ``qconfig`` attributes of the model (yours is not changed): for
+            the whole, over the root's and those equal to it; by path, over those there and below.
+            An attribute that differs (also None) stays, and notes name it. Without a qconfig the
+            model's own attributes are used.
         data: train and eval iterables of (input, target), see :func:`qatexplorer.data.as_data`.
         loss: ``(output, target) -> scalar``, default cross entropy.
         metric: ``(output, target) -> float``, default top-1 accuracy.
@@ -60,7 +64,8 @@ class Session(Configured):
         backend_config: what FX knows of the backend's operators: a ``BackendConfig`` or a name of
             :data:`flows.custom.BACKEND_CONFIGS`; None is torch's default.
 
-    Raises the :class:`~qatexplorer.errors.InputError` types for what cannot be used. ``signal``
+    Raises the :class:`~qatexplorer.errors.InputError` types for what cannot be used; warns with
+    ``PostTrainingQConfigWarning`` of observers that stand where fake quants belong. ``signal``
     emits a :class:`SessionEvent` at every change, on the thread that made it.
     """
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.ao.quantization import FakeQuantizeBase
 from torch.ao.quantization.observer import ObserverBase
+from torch.fx import GraphModule
 from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -15,6 +16,7 @@ from qatexplorer.data import call_model
 from qatexplorer.errors import DivergedError, QatExplorerError, TrainingError
 from qatexplorer.explain.blame import place_of
 from qatexplorer.explain.translations import translate
+from qatexplorer.forward.scripted import named_python_modules
 
 LOWER_LR = "Use a lower lr, or clip gradients in an optimizer of your own (optimizer=)."
 
@@ -49,7 +51,7 @@ def first_nonfinite(model: Module, inputs: Any) -> tuple[str, Module] | None:
     found: list[tuple[str, Module]] = []
     handles = []
     inner = {id(c) for m in model.modules() if _fused(m) for c in m.children()}
-    for path, module in model.named_modules():
+    for path, module in named_python_modules(model):
         if id(module) in inner or isinstance(module, (FakeQuantizeBase, ObserverBase)):
             continue
 
@@ -177,7 +179,7 @@ def failure(
             why=error.why,
             remedy=error.remedy,
         )
-    known = translate(error, place)
+    known = translate(error, place, in_fx=isinstance(model, GraphModule))
     return TrainingError(
         f"The {phase} of {at} failed: {text}",
         where=place.path,

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.nn import functional as F
 
-from qatexplorer.data import Data, call_model, main_output
+from qatexplorer.data import Data, call_model, device_of, main_output, on_device
 from qatexplorer.errors import CheckpointError, InputError, NoDataError, TrainingError
 from qatexplorer.evaluate.metric import Metric, MetricValue, batch_size, evaluate
 from qatexplorer.explain.blame import release_frames
@@ -397,7 +397,7 @@ class Loop:
         except StopIteration:
             self._glance = None
             return None
-        inputs, target = self._in_hand = pair(batch)
+        inputs, target = self._in_hand = on_device(pair(batch), device_of(self.model))
         parts, every = self.parts, self.config.telemetry_every
         sampled = bool(every) and self.step % every == 0
         self._buffers.save()

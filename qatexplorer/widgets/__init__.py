@@ -1,1 +1,1 @@
-"""Widgets that show views and hand clicks on. They compute nothing."""
+"""Widgets that show views and hand clicks on, by screen. They compute nothing."""

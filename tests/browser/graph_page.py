@@ -16,8 +16,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from qatexplorer.views.graph.scene import build_scene
-from qatexplorer.widgets.assets import read_static
-from qatexplorer.widgets.graph import graph_esm
+from qatexplorer.widgets.common.assets import read_text
+from qatexplorer.widgets.graph.graph import graph_esm
 from tests.support.graph_models import call, function, residual_net, site, snapshot
 
 _HTML = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>graph</title>
@@ -59,7 +59,7 @@ def graph_server() -> Iterator[str]:
     files = {
         "/": ("text/html", _HTML),
         "/graph.mjs": ("text/javascript", graph_esm()),
-        "/graph.css": ("text/css", read_static("graph.css")),
+        "/graph.css": ("text/css", read_text("graph/graph.css")),
     }
 
     class Handler(BaseHTTPRequestHandler):

@@ -27,7 +27,7 @@ from qatexplorer import zoo
 from qatexplorer.session import Session
 from qatexplorer.snapshot.diff import diff
 from qatexplorer.views.graph.scene import build_scene
-from qatexplorer.widgets.graph import GraphWidget
+from qatexplorer.widgets.graph.graph import GraphWidget
 
 example = zoo.load("digits_cnn")
 session = Session(example.model, example.example_inputs, data=example.data)

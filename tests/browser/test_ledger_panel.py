@@ -20,8 +20,8 @@ from torch import nn
 from IPython.display import display
 import qatexplorer as qx
 from qatexplorer.views.graph.scene import build_scene
-from qatexplorer.widgets.graph import GraphWidget
-from qatexplorer.widgets.ledger import LedgerView
+from qatexplorer.widgets.graph.graph import GraphWidget
+from qatexplorer.widgets.ledger.ledger import LedgerView
 
 class Flat(nn.Module):
     def __init__(self):

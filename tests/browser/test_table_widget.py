@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from qatexplorer.ledger import ledger_of
 from qatexplorer.views.ledger.tables import SITE_COLUMNS, SITE_FILTERS, site_table
-from qatexplorer.widgets.table import TableWidget
+from qatexplorer.widgets.common.table import TableWidget
 from tests.browser.notebook import Shots
 from tests.browser.tree_page import get_trait, mount, set_trait
 from tests.support.ledger_models import old_style_fx

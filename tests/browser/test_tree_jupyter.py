@@ -31,8 +31,8 @@ from qatexplorer.session import Session
 from qatexplorer.views.inspector.figures import channel_figure, histogram_figure
 from qatexplorer.views.inspector.page import inspect_html
 from qatexplorer.views.tree import build_tree
-from qatexplorer.widgets.inspector import InspectorWidget
-from qatexplorer.widgets.tree import TreeWidget
+from qatexplorer.widgets.inspector.inspector import InspectorWidget
+from qatexplorer.widgets.tree.tree import TreeWidget
 
 example = zoo.load("digits_cnn")
 session = Session(example.model, example.example_inputs, data=example.data)

@@ -10,8 +10,8 @@ from playwright.sync_api import Page, expect
 from qatexplorer.snapshot.records import ModuleRecord, Snapshot
 from qatexplorer.views.inspector.page import inspect_html
 from qatexplorer.views.tree import build_tree
-from qatexplorer.widgets.inspector import HtmlPanel
-from qatexplorer.widgets.tree import TreeWidget
+from qatexplorer.widgets.common.panel import HtmlPanel
+from qatexplorer.widgets.tree.tree import TreeWidget
 from tests.browser.tree_page import get_trait, mount, set_trait
 from tests.support.view_snapshots import walk
 

@@ -17,7 +17,7 @@ from qatexplorer.evaluate.evaluation import Evaluation, ModelResult
 from qatexplorer.evaluate.int8 import run_int8
 from qatexplorer.evaluate.measure import compare_latency, latency, size_on_disk
 from qatexplorer.evaluate.metric import MetricValue, accuracy, evaluate
-from qatexplorer.quantizers.engine import available_engines, default_backend, quantized_engine
+from qatexplorer.quantizers.engine import available_engines, quantized_engine
 from tests.support.training_models import batches, one_thread, prepared, same, state  # noqa: F401
 
 
@@ -203,20 +203,6 @@ def test_engines() -> None:
     with pytest.raises(ZeroDivisionError), quantized_engine("qnnpack"):
         raise ZeroDivisionError
     assert torch.backends.quantized.engine == before
-
-
-def test_default_backend_is_onednn_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    import qatexplorer.quantizers.engine as module
-
-    monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
-    assert default_backend().name == "onednn"
-    monkeypatch.setattr(module, "available_engines", lambda: ("x86", "fbgemm"))
-    backend = default_backend()
-    assert backend.name == "x86"
-    assert "0..127" in backend.reason
-    monkeypatch.setattr(module, "available_engines", lambda: ())
-    with pytest.raises(UnknownEngineError):
-        default_backend()
 
 
 def test_int8_model_runs_and_is_left_alone() -> None:

@@ -17,9 +17,9 @@ from qatexplorer.runs.folder import FORMAT
 from qatexplorer.runs.store import Telemetry
 from qatexplorer.training.run import TrainingRun
 from qatexplorer.views.training.runs import run_html, run_line
-from qatexplorer.widgets.bridge import Bridge
-from qatexplorer.widgets.live import LivePanel
-from qatexplorer.widgets.runs import RunsPanel
+from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.training.live import LivePanel
+from qatexplorer.widgets.training.runs import RunsPanel
 from tests.support.training_models import batches, data, one_thread, prepared  # noqa: F401
 
 FORMAT_1 = Path(__file__).parent / "format_1"
@@ -193,8 +193,8 @@ def test_a_new_kernel_shows_the_run_in_the_live_panel(tmp_path: Path) -> None:
     trained(tmp_path / "a")
     code = (
         "import qatexplorer as qx\n"
-        "from qatexplorer.widgets.bridge import Bridge\n"
-        "from qatexplorer.widgets.live import LivePanel\n"
+        "from qatexplorer.widgets.common.bridge import Bridge\n"
+        "from qatexplorer.widgets.training.live import LivePanel\n"
         "panel = LivePanel(Bridge())\n"
         f"panel.show(qx.open_run({str(tmp_path / 'a')!r}))\n"
         "assert panel.words.value.startswith('a: '), panel.words.value\n"

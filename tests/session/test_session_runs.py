@@ -15,9 +15,9 @@ from torch import Tensor
 import qatexplorer as qx
 from qatexplorer.errors import BusyError, InputError, NoDataError, RunFolderError
 from qatexplorer.session import running as registry
-from qatexplorer.widgets.bridge import Bridge, Jobs
-from qatexplorer.widgets.runs import RunsPanel
-from qatexplorer.widgets.schedules import ScheduleFields
+from qatexplorer.widgets.common.bridge import Bridge, Jobs
+from qatexplorer.widgets.training.runs import RunsPanel
+from qatexplorer.widgets.training.schedules import ScheduleFields
 from tests.support.training_models import one_thread  # noqa: F401
 
 

@@ -26,7 +26,7 @@ from qatexplorer.views.inspector.figures import (
     histogram_figure,
     scale_trace_figure,
 )
-from qatexplorer.widgets.inspector import FigureSlot, InspectorWidget
+from qatexplorer.widgets.inspector.inspector import FigureSlot, InspectorWidget
 from tests.support.view_snapshots import walk
 
 INPUT = "quant.activation_post_process"

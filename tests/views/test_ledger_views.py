@@ -20,8 +20,8 @@ from qatexplorer.session.two_flows import compare_flows
 from qatexplorer.views.graph.scene import build_scene
 from qatexplorer.views.ledger import tables as views
 from qatexplorer.views.ledger.side_by_side import COLUMNS, match_summary, match_table
-from qatexplorer.widgets.bridge import Bridge
-from qatexplorer.widgets.ledger import LedgerPanel
+from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.ledger.ledger import LedgerPanel
 from tests.support.ledger_models import Flat, OwnName, TwoLinear, old_style_fx, seen
 from tests.support.models import SMALL, Branching, PlainAdd
 
@@ -320,4 +320,4 @@ def test_old_style_fx_model_shows_its_double() -> None:
     x = vector()
     page = views.redundancies_html(ledger_of(old_style_fx(x), x))
     assert "fc1.activation_post_process" in page
-    assert "Take the call out of the module" in page
+    assert "call out of the module&#x27;s forward" in page

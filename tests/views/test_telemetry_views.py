@@ -22,8 +22,8 @@ from qatexplorer.views.training.telemetry import (
     overhead_words,
     scales_figure,
 )
-from qatexplorer.widgets.bridge import Bridge
-from qatexplorer.widgets.live import LivePanel
+from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.training.live import LivePanel
 from tests.support.training_models import batches, one_thread, prepared  # noqa: F401
 
 

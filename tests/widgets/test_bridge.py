@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 
-from qatexplorer.widgets.bridge import Bridge, Jobs
+from qatexplorer.widgets.common.bridge import Bridge, Jobs
 
 
 def test_callbacks_run_on_the_loop_and_the_newest_wins() -> None:

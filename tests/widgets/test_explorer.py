@@ -14,7 +14,7 @@ from torch import nn
 
 import qatexplorer as qx
 from qatexplorer.views.common.story import message_html
-from qatexplorer.widgets.explorer import Explorer
+from qatexplorer.widgets.explorer.explorer import Explorer
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,1 @@
+"""What several screens share: the bridge to the page, controls, tables, plots, styles."""

@@ -1,0 +1,25 @@
+"""A panel of HTML whose links select."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anywidget
+import traitlets
+
+from qatexplorer.widgets.common.assets import css, read_text
+
+
+class HtmlPanel(anywidget.AnyWidget):
+    """HTML whose ``[data-select]`` buttons set ``selected``.
+
+    ``html`` is put into the page as it is: it must come from a view, which escapes what users
+    wrote. ``dark`` is True or False to force a theme, None to follow the page.
+    """
+
+    _esm = read_text("common/panel.js")
+    _css = css("common/panel.css")
+
+    html: Any = traitlets.Unicode("").tag(sync=True)
+    selected: Any = traitlets.Unicode("").tag(sync=True)
+    dark: Any = traitlets.Bool(None, allow_none=True).tag(sync=True)

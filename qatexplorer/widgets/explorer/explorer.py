@@ -1,0 +1,342 @@
+"""The explorer: stage bar, tree, graph, inspector and panels over one session.
+
+No view talks to another: a click calls the session, the session emits an event, views redraw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import ipywidgets as widgets
+
+from qatexplorer import zoo
+from qatexplorer.errors import BusyError, EvalModeError, QatExplorerError
+from qatexplorer.runs.opened import OpenedRun
+from qatexplorer.session.inputs import describe_inputs
+from qatexplorer.session.session import Session, SessionEvent
+from qatexplorer.views.common.engines import concern_html
+from qatexplorer.views.common.names import count
+from qatexplorer.views.common.options import header_html
+from qatexplorer.views.common.story import stage_entries, story_html
+from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
+from qatexplorer.widgets.common.controls import Html, Message, button, labelled, row
+from qatexplorer.widgets.explorer.panes import Panes
+from qatexplorer.widgets.explorer.settings import SettingsPanel
+from qatexplorer.widgets.explorer.stagebar import StageBar
+from qatexplorer.widgets.ledger.ledger import LedgerPanel
+from qatexplorer.widgets.training.live import LivePanel
+from qatexplorer.widgets.training.results import ResultsPanel
+from qatexplorer.widgets.training.runs import RunsPanel
+from qatexplorer.widgets.training.training import TrainingPanel
+
+_PROGRESS_S = 0.25
+
+
+class Explorer(widgets.VBox):
+    """See :func:`qatexplorer.explore`. ``session`` is None while the input cannot be used."""
+
+    def __init__(self, model: Any = None, example_inputs: Any = None, **settings: Any) -> None:
+        self.session: Session | None = None
+        self._example = ""
+        self._unsubscribe: Callable[[], None] | None = None
+        self.bridge = Bridge()
+        self.jobs = Jobs(self.bridge, self._on_jobs)
+        self._build()
+        if model is None:
+            self._offer_examples(settings.pop("example", zoo.names()[0]), settings)
+        elif isinstance(model, Session):
+            self.examples.layout.display = "none"
+            self.show_session(model, settings.get("suggested"))
+        else:
+            self.examples.layout.display = "none"
+            self.show_model(model, example_inputs, **settings)
+        super().__init__(self._children())
+        self.add_class("qx-explorer")
+        self.layout.width = "100%"
+        self.layout.grid_gap = "10px"
+
+    # -- building -------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        self.header = Html(kind="qx-title")
+        self.examples = labelled(
+            widgets.Dropdown(options=[(zoo.load(n).title, n) for n in zoo.names()]),
+            "Example",
+            "The embedded examples, on scikit-learn's digits",
+            width="min(460px, 100%)",
+        )
+        self.description = Html(kind="qx-muted")
+        self.concern = Html(kind="qx-engine-concern", role="status")
+        self.bar = StageBar()
+        self.bar.on_action(self._on_action)
+        self.message = Message()
+        self.to_train_mode = button("Put the copy into train mode", "Your model stays as it is")
+        self.to_train_mode.on_click(lambda _: self._use_train_mode())
+        self.to_train_mode.layout.display = "none"
+        self.story = Html(kind="qx-story")
+        self.panes = Panes(self.bridge, self._select)
+        self.runs = RunsPanel(
+            self.bridge, self._act, self.start_job, self.show_session, self._look_inside
+        )
+        self.training = TrainingPanel(
+            self.bridge, self._act, self.start_job, lambda: self.runs.run_dir()
+        )
+        self.live = LivePanel(self.bridge, self._select)
+        self.ledger = LedgerPanel(self.bridge, self.start_job, self._select, self._on_ledger)
+        self.results = ResultsPanel(self.bridge, self.start_job)
+        self.settings = SettingsPanel(self.start_job)
+        panels = {
+            "Train": self.training,
+            "Inside the training": self.live,
+            "Who put it there?": self.ledger,
+            "Float, fake-quant, int8": self.results,
+            "Settings": self.settings,
+            "Runs": self.runs,
+        }
+        self.tabs = widgets.Tab(list(panels.values()))
+        for index, title in enumerate(panels):
+            self.tabs.set_title(index, title)
+        self.tabs.observe(lambda _change: self._on_tab(), "selected_index")
+        self.panes.graph.observe(lambda change: self._on_theme(change["new"]), "dark")
+
+    def _children(self) -> list[widgets.Widget]:
+        return [
+            row(self.header, self.examples),
+            self.description,
+            self.concern,
+            self.bar,
+            self.message,
+            self.to_train_mode,
+            self.story,
+            self.panes,
+            self.tabs,
+        ]
+
+    def _offer_examples(self, name: str, settings: dict[str, Any]) -> None:
+        if self._open_example(name, settings):
+            self.examples.value = name
+        elif self._open_example(zoo.names()[0], settings):
+            self._open_example(name, settings)  # again, so that what is wrong stays on the page
+        self.examples.observe(lambda change: self._change_example(change, settings), "value")
+
+    def _change_example(self, change: Any, settings: dict[str, Any]) -> None:
+        if change["new"] != self._example and not self._open_example(change["new"], settings):
+            self.examples.value = self._example
+
+    def _open_example(self, name: str, settings: dict[str, Any]) -> bool:
+        try:
+            example = zoo.load(name)
+        except QatExplorerError as error:
+            self._told(error)
+            return False
+        given = {"data": example.data, **settings}
+        if "qconfig" in example.suggested:
+            given.setdefault("qconfig", example.suggested["qconfig"])
+        if not self.show_model(
+            example.model, example.example_inputs, suggested=example.training, **given
+        ):
+            return False
+        self._example = name
+        self.description.html = f"<p>{escape(example.description)}</p>"
+        return True
+
+    def show_model(
+        self,
+        model: Any,
+        example_inputs: Any = None,
+        *,
+        suggested: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> bool:
+        """Show another model. Input that cannot be used is told in the widget; the session that
+        was there before stays, and the answer is False."""
+        if self.session is not None and self.session.running:
+            self._told(BusyError("A run is going on.", remedy="Stop it before opening a model."))
+            return False
+        try:
+            session = Session(model, example_inputs, **settings)
+        except Exception as error:
+            self._told(error)
+            return False
+        self.show_session(session, suggested)
+        return True
+
+    def show_session(self, session: Session, suggested: dict[str, Any] | None = None) -> None:
+        """Show a session that exists, such as one whose training goes on without a page. The one
+        that was shown goes on too, if it trains."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        self.session = session
+        self._unsubscribe = session.signal.subscribe(self._on_event)
+        self.message.clear()
+        first = session.snapshot.modules[0]
+        about = f"{count(first.param_count, 'parameter')}, input "
+        about += describe_inputs(session.options.example_inputs)
+        self.header.html = header_html(first.type_name, about)
+        self.panes.use(session)
+        self.training.use(session, suggested or {})
+        for panel in (self.live, self.ledger, self.results, self.settings, self.runs):
+            panel.use(session)
+        self._show_concern()
+        self._on_jobs()
+        self.refresh()
+
+    # -- events of the session ------------------------------------------------------------------
+
+    def _on_event(self, event: SessionEvent) -> None:
+        """May come on any thread: redrawing is left to the loop."""
+        if event.kind == "progress":
+            final = event.detail.state not in ("running", "paused")
+            wait = 0.0 if final or event.detail.state == "paused" else _PROGRESS_S
+            self.bridge.post("progress", self._on_progress, every_s=wait)
+        elif event.kind == "selection":
+            self.bridge.post("selection", self._on_selection)
+        elif event.kind == "config":
+            self.bridge.post("config", self._on_config)
+        elif event.kind == "stepping":
+            title = self.session.flow.stage(event.detail).title if self.session else ""
+            self.bridge.post("stepping", lambda: self._busy(f"running: {title} …"))
+        elif event.kind in ("stage", "trained", "run"):
+            self.bridge.post("stage", self.refresh)
+            if event.kind != "stage":
+                self.bridge.post("runs", self.runs.on_training)
+
+    def _on_config(self) -> None:
+        self.settings.refresh()
+        self._show_concern()
+
+    def _show_concern(self) -> None:
+        """Say at the top of the page what is wrong with the engine on this CPU."""
+        concern = self.session.options.qconfig.concern if self.session is not None else None
+        wrong = concern is not None and concern.kind != "clamps"
+        self.concern.html = concern_html(concern) if wrong else ""
+
+    def _on_progress(self) -> None:
+        if self.session is not None and self.session.run is not None:
+            self.training.on_progress(self.session.run.progress)
+            self.panes.on_training()
+            # Drawing what nobody sees would take its time from the training.
+            if self._in_sight(self.live):
+                self.live.on_training()
+            run = self.session.run
+            error = run.error if run.state == "failed" else run.trouble
+            if error is not None:
+                self.message.error(error)
+
+    def refresh(self) -> None:
+        """Draw the stage in view."""
+        session = self.session
+        if session is None:
+            return
+        diffs = session.summaries
+        self.bar.stages = stage_entries(session.flow.stages, session.stage, session.reached, diffs)
+        stage = session.flow.stage(session.stage)
+        self.story.html = story_html(stage, session.snapshot, session.diff)
+        needs_mode = not session.snapshots[session.stages[0]].training
+        self.to_train_mode.layout.display = "" if needs_mode else "none"
+        self.panes.show_stage()
+        self.ledger.refresh()
+        self.training.set_enabled(self.jobs.current is None)
+
+    def _on_selection(self) -> None:
+        self.panes.show_selection()
+        self.ledger.show_selection()
+        if self._in_sight(self.live):
+            self.live.draw()
+
+    def _in_sight(self, panel: widgets.Widget) -> bool:
+        index = self.tabs.selected_index
+        return index is not None and self.tabs.children[index] is panel
+
+    def _on_tab(self) -> None:
+        self.ledger.active = self._in_sight(self.ledger)
+        self.training.in_sight = self._in_sight(self.training)
+        if self._in_sight(self.live):
+            self.live.draw()
+
+    def _look_inside(self, run: OpenedRun) -> None:
+        """Show the fake quants of a run that was opened from its folder."""
+        self.live.show(run)
+        self.tabs.selected_index = self.tabs.children.index(self.live)
+
+    def _on_ledger(self) -> None:
+        """A ledger has been made: it knows which edges are quantized twice."""
+        self.panes.mark_redundant()
+
+    def _on_theme(self, dark: bool) -> None:
+        for panel in (self.training, self.live, self.runs):
+            panel.dark = dark
+        self.training.redraw()
+        if self._in_sight(self.live):
+            self.live.draw()
+
+    # -- what a click does ----------------------------------------------------------------------
+
+    def _select(self, selection: str) -> None:
+        if self.session is not None:
+            self.session.select(selection)
+
+    def _on_action(self, action: str, stage: str) -> None:
+        session = self.session
+        if action == "stop" and self.jobs.current is not None:
+            self.jobs.current.stop()
+            self._busy("stopping …")
+        elif session is not None:
+            calls: dict[str, Callable[[], Any]] = {
+                "next": session.step,
+                "back": session.back,
+                "reset": session.reset,
+                "goto": lambda: session.goto(stage),
+            }
+            if action in calls:
+                self.start_job("stepping", lambda _job: calls[action]())
+
+    def _use_train_mode(self) -> None:
+        session = self.session
+        if session is not None:
+            self.start_job("changing the mode", lambda _job: session.use_train_mode())
+
+    def start_job(
+        self,
+        name: str,
+        work: Callable[[Job], Any],
+        done: Callable[[Any], Any] | None = None,
+    ) -> bool:
+        """Run a call of the session off the loop; its error, if any, is told in the widget."""
+        self.message.clear()
+
+        def finished(value: Any) -> None:
+            if done is not None:
+                done(value)
+
+        started = self.jobs.start(name, work, finished, self._told)
+        if not started:
+            current = self.jobs.current
+            self._told(BusyError(f"Still {current.name if current else 'busy'}; one at a time."))
+        return started
+
+    def _act(self, call: Callable[[], Any]) -> None:
+        try:
+            call()
+        except Exception as error:
+            self._told(error)
+
+    def _told(self, error: Exception) -> None:
+        self.message.error(error)
+        if isinstance(error, EvalModeError):
+            self.to_train_mode.layout.display = ""
+
+    def _busy(self, words: str) -> None:
+        if self.jobs.current is not None:
+            self.bar.busy = words
+
+    def _on_jobs(self) -> None:
+        job = self.jobs.current
+        self.bar.busy = f"{job.name} …" if job is not None else ""
+        self.bar.can_stop = job is not None and job.name == "evaluating"
+        if job is None:
+            self.results.idle()
+        for panel in (self.training, self.ledger, self.results, self.settings, self.runs):
+            panel.set_enabled(job is None)

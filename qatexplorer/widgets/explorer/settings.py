@@ -1,0 +1,162 @@
+"""The panel of settings: qconfig, how the input is quantized, what is fused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from typing import Any, cast
+
+import ipywidgets as widgets
+
+from qatexplorer.flows import FLOWS
+from qatexplorer.flows.base import StubMode
+from qatexplorer.quantizers.engine import available_engines
+from qatexplorer.quantizers.engine_choice import default_backend
+from qatexplorer.quantizers.engine_probe import probe_engines
+from qatexplorer.session.assess import Preflight, StubOption
+from qatexplorer.session.session import Session
+from qatexplorer.views.common.engines import concern_html, engines_html
+from qatexplorer.views.common.options import preflight_html, qconfig_words, stub_options_html
+from qatexplorer.widgets.common.controls import Html, button, labelled, row
+
+_STUBS = (
+    ("the model's own stubs", "none"),
+    ("QuantWrapper around the whole model", "model"),
+    ("add_quant_dequant around each layer", "layers"),
+)
+_KEEP = "as given"
+_PROBED = "chosen for this CPU"
+_OF_QCONFIG = "that of the qconfig"
+_FLOWS = tuple((flow.title, name) for name, flow in FLOWS.items())
+
+
+class SettingsPanel(widgets.VBox):
+    """Change what the next walk does; Apply starts again from the float stage."""
+
+    def __init__(self, start_job: Callable[..., Any]) -> None:
+        self._start_job = start_job
+        self._session: Session | None = None
+        self.flow = labelled(
+            widgets.Dropdown(options=_FLOWS), "Flow", "which of torch's systems", width="330px"
+        )
+        self.qconfig = labelled(
+            widgets.Dropdown(options=[_KEEP, _PROBED, *available_engines()]),
+            "QConfig",
+            "torch's default QAT qconfig of a backend, or the one that was given",
+            width="250px",
+        )
+        self.engine = labelled(
+            widgets.Dropdown(options=[_OF_QCONFIG, *available_engines()]),
+            "Int8 engine",
+            "the library that runs the int8 model",
+            width="270px",
+        )
+        self.stubs = labelled(
+            widgets.Dropdown(options=_STUBS), "Input is quantized by", width="430px"
+        )
+        self.fusion = widgets.Textarea(
+            description="Fuse",
+            placeholder="one run a line: conv1, bn1, relu1",
+            tooltip="Runs of modules to fuse, one a line, separated by commas",
+        )
+        self.fusion.layout.width, self.fusion.layout.height = "min(640px, 100%)", "120px"
+        self.fusion.style.description_width = "60px"
+        self.apply = button("Apply and start again", "Back to the float stage", primary=True)
+        self.auto = button("Find runs again", "What the dataflow graph allows to fuse")
+        self.compare = button("What does each way cost?", "Try each on a copy, up to int8")
+        self.check = button("Will it run in int8?", "Convert a copy and run it once")
+        self.words = Html(kind="qx-muted")
+        self.outcome = Html()
+        self.engines = Html(kind="qx-engines")
+        self.flow.observe(lambda _: self._offer(), "value")
+        self.apply.on_click(lambda _: self._apply())
+        self.auto.on_click(lambda _: self._find_again())
+        self.compare.on_click(lambda _: self._try_each_way())
+        self.check.on_click(lambda _: self._check())
+        super().__init__(
+            [
+                self.words,
+                row(self.flow, self.qconfig, self.engine, self.stubs),
+                self.fusion,
+                row(self.apply, self.auto, self.compare, self.check),
+                self.outcome,
+                self.engines,
+            ]
+        )
+        self.add_class("qx-panel")
+
+    def use(self, session: Session | None) -> None:
+        """Show the settings of ``session``."""
+        self._session = session
+        self.outcome.html = ""
+        self.qconfig.value, self.engine.value = _KEEP, _OF_QCONFIG
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Fill the fields from the session."""
+        if self._session is None:
+            return
+        options = self._session.options
+        plan = options.qconfig
+        self.words.html = f"In force: {escape(qconfig_words(options))}{concern_html(plan.concern)}"
+        self.engines.html = engines_html(probe_engines(), plan.backend, default_backend())
+        self.flow.value = self._session.flow.name
+        self.stubs.value = options.stubs
+        self.fusion.value = "\n".join(", ".join(run) for run in options.fusion)
+
+    def _offer(self) -> None:
+        """Show the fields that mean something in the flow chosen."""
+        flow = FLOWS[self.flow.value]
+        for control in (self.stubs, self.compare):
+            control.layout.display = "" if flow.offers_stubs else "none"
+        for control in (self.fusion, self.auto):
+            control.layout.display = "" if flow.offers_fusion else "none"
+
+    def _lines(self) -> list[list[str]]:
+        lines = (line.strip() for line in self.fusion.value.splitlines())
+        return [[part.strip() for part in line.split(",")] for line in lines if line]
+
+    def _apply(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        flow = FLOWS[self.flow.value]
+        changes: dict[str, Any] = {"flow": flow.name}
+        if flow.offers_stubs:
+            changes["stubs"] = cast(StubMode, self.stubs.value)
+        if flow.offers_fusion:
+            changes["fusion"] = self._lines()
+        if self.qconfig.value != _KEEP:
+            changes["qconfig"] = None if self.qconfig.value == _PROBED else self.qconfig.value
+        if self.engine.value != _OF_QCONFIG:
+            changes["engine"] = self.engine.value
+        self._start_job("starting again", lambda _job: session.configure(**changes))
+
+    def _find_again(self) -> None:
+        session = self._session
+        if session is not None:
+            self._start_job("finding runs", lambda _job: session.configure(fusion="auto"))
+
+    def _try_each_way(self) -> None:
+        session = self._session
+        if session is None:
+            return
+
+        def show(options: tuple[StubOption, ...]) -> None:
+            self.outcome.html = stub_options_html(options, session.options.stubs)
+
+        self._start_job("trying each way", lambda _job: session.stub_options(), show)
+
+    def _check(self) -> None:
+        session = self._session
+        if session is None:
+            return
+
+        def show(flight: Preflight) -> None:
+            self.outcome.html = f"<p>Runs in int8: {preflight_html(flight)}</p>"
+
+        self._start_job("trying int8", lambda _job: session.preflight(), show)
+
+    def set_enabled(self, enabled: bool) -> None:
+        for control in (self.apply, self.auto, self.compare, self.check):
+            control.disabled = not enabled or self._session is None

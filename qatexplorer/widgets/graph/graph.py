@@ -1,0 +1,99 @@
+"""The dataflow graph as a two-way widget: the browser lays out, draws and selects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import anywidget
+import traitlets
+
+from qatexplorer.widgets.common.assets import read_text
+
+# In this order: a later file may use at load time what an earlier one defines.
+_SOURCES = (
+    "model.js",
+    "geometry.js",
+    "layout.js",
+    "draw.js",
+    "view.js",
+    "camera.js",
+    "keys.js",
+    "toolbar.js",
+    "graph.js",
+)
+_DAGRE = "graph/vendor/dagre/dagre.min.js"
+
+
+@cache
+def graph_esm() -> str:
+    """The widget's front end as one ES module.
+
+    The page loads it from a blob, where relative imports lead nowhere, so the parts are joined
+    here. The layout library goes in as text: it runs in a worker made of that text.
+    """
+    library = f"const DAGRE_SOURCE = {json.dumps(read_text(_DAGRE))};"
+    return "\n".join([library, *(read_text(f"graph/{name}") for name in _SOURCES)])
+
+
+class GraphWidget(anywidget.AnyWidget):
+    """Layered picture of a model's dataflow, grouped by module, with its fake quants.
+
+    It computes nothing: ``scene`` comes from :func:`qatexplorer.views.graph.scene.build_scene`.
+
+    Traits, all synchronized with the page:
+
+    - ``scene`` (in): what to draw. A new one keeps pan, zoom, open groups and selection; ``{}``
+      shows an empty canvas, a scene with ``reason`` says why there is nothing.
+    - ``selected`` (both ways): selection string: ``"module:<path>"``, ``"site:<path>"``,
+      ``"node:<id>"``, ``"edge:<source>:<target>"`` or ``""``. Set from Python, the groups around
+      the thing are opened and it is panned into view, if it is not in view already; a click or a
+      key in the page sets it without moving anything.
+    - ``opened`` (both ways): ids of the open groups, least recently used first. Left empty, the
+      first picture opens a small model fully and a large one not at all.
+    - ``height`` (in): of the drawing, in CSS px.
+    - ``dark`` (out): whether the page's theme is dark.
+    - ``status`` (out): what happened last, such as ``"laid out 34 marks in 12 ms"``, ``"collapsed
+      layer1 to stay under 300 marks; …"`` or ``"cancelled"``.
+    - ``metrics`` (out): of the last picture: ``what`` (``"scene"``, ``"open"``, ``"close"``,
+      ``"root"``, ``"direction"``), ``marks``, ``layout_ms``, ``draw_ms``, ``total_ms``.
+
+    Custom messages: ``{"type": "export_svg", "id": …}`` to the page is answered by ``{"type":
+    "svg", "id": …, "svg": "<svg …"}``, see :meth:`request_svg`.
+    """
+
+    _esm = graph_esm()
+    _css = read_text("graph/graph.css")
+
+    scene = traitlets.Dict().tag(sync=True)
+    selected = traitlets.Unicode("").tag(sync=True)
+    opened = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    height = traitlets.Int(520).tag(sync=True)
+    dark = traitlets.Bool(False).tag(sync=True)
+    status = traitlets.Unicode("").tag(sync=True)
+    metrics = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, scene: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(scene=scene or {}, **kwargs)
+        self._svg_requests: dict[int, Callable[[str], None]] = {}
+        self._svg_serial = 0
+        self.on_msg(self._on_svg)
+
+    def request_svg(self, callback: Callable[[str], None]) -> None:
+        """Asks the page for the picture as it is drawn now.
+
+        ``callback`` gets the SVG text (``""`` if nothing is drawn), once, when the page answers;
+        never if the widget is not shown.
+        """
+        self._svg_serial += 1
+        self._svg_requests[self._svg_serial] = callback
+        self.send({"type": "export_svg", "id": self._svg_serial})
+
+    def _on_svg(self, _: Any, content: Any, buffers: Any) -> None:
+        if not isinstance(content, dict) or content.get("type") != "svg":
+            return
+        callback = self._svg_requests.pop(content.get("id", 0), None)
+        if callback is not None:
+            callback(str(content.get("svg", "")))

@@ -1,0 +1,251 @@
+"""The panel "Who put it there?": the ledger as tables, cards and answers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets as widgets
+
+from qatexplorer.errors import QatExplorerError
+from qatexplorer.ledger.answers import Answer, answers
+from qatexplorer.ledger.records import Ledger
+from qatexplorer.session.session import Session, SessionEvent
+from qatexplorer.session.two_flows import compare_flows
+from qatexplorer.views.common.story import message_html
+from qatexplorer.views.ledger import side_by_side
+from qatexplorer.views.ledger import tables as views
+from qatexplorer.widgets.common.assets import css
+from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
+from qatexplorer.widgets.common.controls import Html, Message, button, row
+from qatexplorer.widgets.common.panel import HtmlPanel
+from qatexplorer.widgets.common.table import TableWidget
+
+log = logging.getLogger(__name__)
+
+TIMING_ROUNDS = 15
+_PAGES = ("Who put it there?", "What stays float", "Redundancy", "Answers", "Eager and FX")
+
+
+class LedgerHtml(HtmlPanel):
+    """HTML of the ledger's views, whose links select."""
+
+    _css = css("common/panel.css", "ledger/ledger.css")
+
+
+class LedgerPanel(widgets.VBox):
+    """The ledger of the stage in view, made when it is looked at and off the loop.
+
+    Args:
+        bridge: runs callbacks on the page's loop.
+        start_job: starts a long call on a worker thread, as the other panels get it.
+        select: called with the selection that a click means.
+        on_ready: called on the loop when a ledger has been made (to redraw the graph's marks).
+
+    ``active`` says whether the panel is in sight; only then is a ledger made.
+    """
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        start_job: Callable[..., Any],
+        select: Callable[[str], Any],
+        on_ready: Callable[[], Any] | None = None,
+    ) -> None:
+        self._bridge, self._start_job, self._select = bridge, start_job, select
+        self._on_ready = on_ready
+        self._session: Session | None = None
+        self._active = False
+        self._shown: Ledger | None = None
+        self._making: Any = None
+        self._build()
+        super().__init__(
+            [row(self.pages, self.time, self.compare), self.message, self.summary, *self.bodies]
+        )
+        self.add_class("qx-panel")
+        self._turn()
+
+    def _build(self) -> None:
+        self.pages = widgets.ToggleButtons(options=_PAGES)
+        self.pages.style.button_width = "auto"
+        self.time = button(
+            "Measure their time", "Steps with and without each redundant fake quant, by turns"
+        )
+        self.compare = button("Compare the flows", "Prepare the model in the other flow too")
+        self.message = Html(kind="qx-muted", role="status")
+        self.summary = LedgerHtml()
+        self.sites = _table("Fake quants and observers", views.SITE_COLUMNS, views.SITE_FILTERS)
+        self.floats = _table("What stays float", views.FLOAT_COLUMNS, views.FLOAT_FILTERS)
+        self.floats.nothing = "Everything becomes int8."
+        self.redundancies, self.answers = LedgerHtml(), LedgerHtml()
+        self.sides = _table("Eager and FX", side_by_side.COLUMNS, side_by_side.FILTERS)
+        self.sides.nothing = "Press “Compare the flows” to prepare the model in both."
+        self.sides_words = LedgerHtml()
+        self.bodies = (
+            self.sites,
+            self.floats,
+            self.redundancies,
+            self.answers,
+            widgets.VBox([self.sides_words, self.sides]),
+        )
+        self.pages.observe(lambda _change: self._turn(), "value")
+        self.time.on_click(lambda _: self._measure())
+        self.compare.on_click(lambda _: self._compare_flows())
+        for widget in self._selecting:
+            widget.observe(self._on_selected, "selected")
+
+    @property
+    def _selecting(self) -> tuple[Any, ...]:
+        tables = (self.sites, self.floats, self.sides)
+        return (*tables, self.summary, self.redundancies, self.answers, self.sides_words)
+
+    # -- what the explorer calls ----------------------------------------------------------------
+
+    def use(self, session: Session | None) -> None:
+        """Show another session."""
+        self._session = session
+        self.sides.rows, self.sides_words.html = [], ""
+        self._show(None, "")
+        self.refresh()
+
+    @property
+    def active(self) -> bool:
+        """Whether the panel is in sight."""
+        return self._active
+
+    @active.setter
+    def active(self, value: bool) -> None:
+        self._active = value
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Draw the ledger of the stage in view; made on a thread of its own if it is not yet."""
+        session = self._session
+        if session is None or not self._active:
+            return
+        making = self._making = object()
+        if self._shown is None:
+            self.message.html = "Accounting for every fake quant …"
+
+        def work() -> None:
+            ledger: Ledger | None = None
+            told: tuple[Answer, ...] = ()
+            words = ""
+            try:
+                ledger = session.ledger()
+                told = answers(session)
+            except QatExplorerError as error:
+                words = message_html(error)
+            except Exception as error:
+                log.exception("the ledger could not be made")
+                words = message_html(error)
+            page = views.answers_html(told)
+            self._bridge.post("ledger", lambda: self._made(making, ledger, words, page))
+
+        threading.Thread(target=work, name="qatexplorer-ledger", daemon=True).start()
+
+    def show_selection(self) -> None:
+        """Mark the session's selection in the tables."""
+        if self._session is not None:
+            for table in (self.sites, self.floats, self.sides):
+                if table.selected != self._session.selection:
+                    table.selected = self._session.selection
+
+    def set_enabled(self, enabled: bool) -> None:
+        self.time.disabled = self.compare.disabled = not enabled or self._session is None
+
+    # -- what happens inside --------------------------------------------------------------------
+
+    def _made(self, making: Any, ledger: Ledger | None, words: str, page: str) -> None:
+        if making is not self._making:  # a newer one is on its way
+            return
+        self.answers.html = page
+        self._show(ledger, words)
+
+    def _show(self, ledger: Ledger | None, words: str) -> None:
+        if ledger is self._shown and ledger is not None:
+            self.message.html = words
+            return
+        self._shown = ledger
+        self.message.html = words
+        self.summary.html = views.summary_html(ledger) if ledger is not None else ""
+        self.sites.rows = views.site_table(ledger) if ledger is not None else []
+        self.floats.rows = views.float_table(ledger) if ledger is not None else []
+        self.redundancies.html = views.redundancies_html(ledger) if ledger is not None else ""
+        if ledger is None:
+            self.answers.html = ""
+        elif self._on_ready is not None:
+            self._on_ready()
+        self.show_selection()
+
+    def _turn(self) -> None:
+        index = _PAGES.index(self.pages.value)
+        for at, body in enumerate(self.bodies):
+            body.layout.display = "" if at == index else "none"
+        self.time.layout.display = "" if index == 2 else "none"
+        self.compare.layout.display = "" if index == 4 else "none"
+
+    def _on_selected(self, change: Any) -> None:
+        if change["new"] and (self._session is None or change["new"] != self._session.selection):
+            self._select(change["new"])
+
+    def _measure(self) -> None:
+        session = self._session
+        if session is not None:
+            self._start_job(
+                "measuring time",
+                lambda _job: session.ledger(timing=TIMING_ROUNDS),
+                lambda ledger: self._show(ledger, ""),
+            )
+
+    def _compare_flows(self) -> None:
+        session = self._session
+        if session is None:
+            return
+
+        def done(matches: Any) -> None:
+            self.sides.rows = side_by_side.match_table(matches)
+            self.sides_words.html = side_by_side.match_summary(matches)
+            self.show_selection()
+
+        self._start_job("comparing the flows", lambda _job: compare_flows(session), done)
+
+
+class LedgerView(widgets.VBox):
+    """A ledger panel that stands alone: the last line of a notebook cell shows it.
+
+    Args:
+        session: at a stage with fake quants; its selection and stage are followed.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.bridge = Bridge()
+        self.message = Message()
+        self.jobs = Jobs(self.bridge, self._on_jobs)
+        self.panel = LedgerPanel(self.bridge, self._start, session.select)
+        self.panel.use(session)
+        self.panel.active = True
+        session.signal.subscribe(self._on_event)
+        super().__init__([self.message, self.panel])
+
+    def _start(
+        self, name: str, work: Callable[[Job], Any], done: Callable[[Any], Any] | None = None
+    ) -> bool:
+        self.message.clear()
+        return self.jobs.start(name, work, done or (lambda _value: None), self.message.error)
+
+    def _on_jobs(self) -> None:
+        self.panel.set_enabled(self.jobs.current is None)
+
+    def _on_event(self, event: SessionEvent) -> None:
+        if event.kind == "selection":
+            self.bridge.post("selection", self.panel.show_selection)
+        elif event.kind in ("stage", "trained"):
+            self.bridge.post("stage", self.panel.refresh)
+
+
+def _table(label: str, columns: Any, filters: Any) -> TableWidget:
+    return TableWidget(label=label, columns=list(columns), filters=list(filters))

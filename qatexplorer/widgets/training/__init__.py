@@ -1,0 +1,1 @@
+"""Training, live telemetry, runs and their results."""

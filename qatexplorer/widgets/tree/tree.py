@@ -1,0 +1,38 @@
+"""The module tree as a widget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anywidget
+import traitlets
+
+from qatexplorer.widgets.common.assets import css, read_text
+
+
+class TreeWidget(anywidget.AnyWidget):
+    """A searchable tree of modules and fake quants, drawn row by row as it is scrolled.
+
+    It knows nothing of models or sessions: it draws rows and reports what is picked.
+
+    Attributes:
+        rows: what :func:`qatexplorer.views.tree.build_tree` returns. Setting new rows keeps what
+            is open, searched for and selected.
+        selected: selection string (``"module:<path>"``, ``"site:<path>"``, or ``""``), both ways.
+            Set from Python it opens the ancestors of the row and scrolls it into view; a
+            selection that is no row of the tree (``"node:…"``, ``"edge:…"``) marks none.
+        query: text of the search, both ways; words that path or type must contain.
+        only: ``"all"``, ``"changed"`` or ``"float"``, both ways.
+        height: of the whole widget, in CSS pixels.
+        dark: True or False to force a theme, None to follow the page.
+    """
+
+    _esm = read_text("tree/rows.js") + read_text("tree/tree.js")
+    _css = css("tree/tree.css")
+
+    rows: Any = traitlets.List().tag(sync=True)
+    selected: Any = traitlets.Unicode("").tag(sync=True)
+    query: Any = traitlets.Unicode("").tag(sync=True)
+    only: Any = traitlets.Enum(("all", "changed", "float"), "all").tag(sync=True)
+    height: Any = traitlets.Int(520, min=120).tag(sync=True)
+    dark: Any = traitlets.Bool(None, allow_none=True).tag(sync=True)
