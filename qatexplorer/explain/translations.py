@@ -99,6 +99,15 @@ RULES: tuple[Rule, ...] = (
         "division by a tensor: " + ISLAND,
     ),
     Rule(
+        "qnnpack-add",
+        r"failed to create QNNPACK (?P<op>Add) operator",
+        "The qnnpack engine adds two int8 tensors at {here}, and needs scales within 2**-14 to "
+        "2**8 of the result's. One of them has next to no range beside the other, as a branch has "
+        "that gives zeros (a batch norm's gamma of zero, an input of zeros).",
+        "Train, or calibrate on real data, so that both branches give something. Or take another "
+        "engine with a qconfig that it is right with: qconfig='x86' sets both.",
+    ),
+    Rule(
         "batch-norm",
         _ON_INT8.format(ops=r"(?:native_|cudnn_|_native_)?batch_norm\w*|_batch_norm\w*"),
         "A batch, layer, group or instance norm computes in float at {here} and got an int8 "
