@@ -179,14 +179,20 @@ class Telemetry:
         newest = full[0] if full and full[0].step == steps[-1].step else steps[-1]
         return self._sample(newest, number, self.states(path))
 
-    def samples(self, path: str, *, details: bool = True) -> tuple[Sample, ...]:
-        """All samples of a fake quant, oldest first.
+    def samples(
+        self, path: str, *, details: bool = True, most: int | None = None
+    ) -> tuple[Sample, ...]:
+        """Samples of a fake quant, oldest first.
 
-        ``details`` False leaves histograms and channels out, which is many times as fast.
+        ``details`` False leaves histograms and channels out, which is many times as fast;
+        ``most`` is how many there are at most, at even distances up to the newest.
         """
         number, states, steps = self._number(path), self.states(path), self._all()
         full = {s.step: s for s in self._with_details()} if details else {}
         known = [s for s in steps if not _nothing(s.metrics[number])]
+        if most is not None and len(known) > most:
+            group = -(-len(known) // most)
+            known = known[::-group][::-1]
         return tuple(self._sample(full.get(s.step, s), number, states) for s in known)
 
     def series(self, path: str, metric: str) -> tuple[list[int], list[float]]:

@@ -366,6 +366,10 @@ def test_memory_is_bounded_first_and_last_are_kept_and_reading_is_safe() -> None
     steps = w.telemetry.steps
     assert len(steps) <= MAX_STEPS
     assert (steps[0], steps[-1]) == (0, MAX_STEPS + 39)
+    few = w.telemetry.samples("fc.weight_fake_quant", details=False, most=50)
+    assert 40 < len(few) <= 50
+    assert few[-1].step == steps[-1]
+    assert few[-1].histogram is None
     kept = [step for step, _ in w.telemetry.histograms("fc.weight_fake_quant")]
     assert len(kept) <= MAX_DETAILED
     assert (kept[0], kept[-1]) == (0, MAX_STEPS + 39)

@@ -315,7 +315,7 @@ def test_a_folder_holds_one_run_and_one_process(tmp_path: Path) -> None:
     # What another kernel would do: it has nothing but the folder.
     opened.request("pause")
     assert wait_for(lambda: run.state == "paused")
-    assert open_run(tmp_path / "a").state == "paused"
+    assert wait_for(lambda: open_run(tmp_path / "a").state == "paused")
     opened.request("run")
     assert wait_for(lambda: run.state == "running")
     opened.request("stop")

@@ -38,7 +38,8 @@ def sites_html(telemetry: Telemetry, order: str = "clipped", selected: str = "")
     words, value, write, largest_first = ORDERS[order]
     rows: list[tuple[float, Html]] = []
     for info in telemetry.infos:
-        values = [value(sample) for sample in telemetry.samples(info.path, details=False)]
+        samples = telemetry.samples(info.path, details=False, most=POINTS)
+        values = [value(sample) for sample in samples]
         known = [v for v in values if not math.isnan(v)]
         newest = known[-1] if known else math.nan
         # Those without a number come last, whichever way it goes.
