@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from qatexplorer.evaluate.evaluation import Evaluation
     from qatexplorer.flows.base import StubMode
     from qatexplorer.ledger import Ledger, ledger_of
+    from qatexplorer.runs.config import TrainingConfig
     from qatexplorer.runs.opened import OpenedRun, list_runs, open_run
-    from qatexplorer.runs.records import TrainingConfig
     from qatexplorer.session.session import Session, SessionEvent
     from qatexplorer.snapshot.diff import Diff, diff
     from qatexplorer.snapshot.records import FakeQuantSite, Graph, ModuleRecord, Snapshot
-    from qatexplorer.telemetry.watching import Watch, watch
+    from qatexplorer.telemetry.watch import Watch, watch
     from qatexplorer.training.run import TrainingRun
     from qatexplorer.widgets.explorer.explorer import Explorer
     from qatexplorer.widgets.ledger.ledger import LedgerView
@@ -78,14 +78,14 @@ _LAZY = {
     "Session": "qatexplorer.session.session",
     "SessionEvent": "qatexplorer.session.session",
     "Snapshot": "qatexplorer.snapshot.records",
-    "TrainingConfig": "qatexplorer.runs.records",
+    "TrainingConfig": "qatexplorer.runs.config",
     "TrainingRun": "qatexplorer.training.run",
-    "Watch": "qatexplorer.telemetry.watching",
+    "Watch": "qatexplorer.telemetry.watch",
     "diff": "qatexplorer.snapshot.diff",
     "ledger_of": "qatexplorer.ledger",
     "list_runs": "qatexplorer.runs.opened",
     "open_run": "qatexplorer.runs.opened",
-    "watch": "qatexplorer.telemetry.watching",
+    "watch": "qatexplorer.telemetry.watch",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import torch
@@ -22,9 +23,10 @@ MAX_BINS = 320
 _FINE_LEVELS = 4096
 _TAIL = 0.5
 _FAR = 1e12
+_ROWS, _BAR = 16, 40
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class GridHistogram:
     """Where the values of a tensor fall on its quantization grid, before they are rounded.
 
@@ -39,8 +41,8 @@ class GridHistogram:
         quant_min, quant_max: smallest and largest code.
         scale, zero_point: of the grid, None if they differ by channel: codes are then the only
             axis that the values share.
-        total: elements of the tensor; ``sampled`` of them were looked at, evenly spread; all
-            counts below are of those.
+        total: elements of the tensor; ``sampled`` of them were taken, evenly spread or at
+            random positions; all counts below are of those.
         clipped_low, clipped_high: values that are rounded to a code outside the grid.
         min, max: smallest and largest finite value, in real units; NaN if there is none.
         zeros: values that are exactly 0.
@@ -77,11 +79,6 @@ class GridHistogram:
         return self.clipped_high / self.sampled if self.sampled else 0.0
 
     @property
-    def codes_used_share(self) -> float:
-        """Share (0 to 1) of the codes of the grid that at least one value is rounded to."""
-        return self.codes_used / (self.quant_max - self.quant_min + 1)
-
-    @property
     def note(self) -> str:
         """Why there are no bins, or what is left out of them; empty when nothing is."""
         if not self.total:
@@ -98,6 +95,30 @@ class GridHistogram:
         if self.scale is None or self.zero_point is None:
             raise ValueError("scale and zero_point differ by channel; a code has no one value")
         return (code - self.zero_point) * self.scale
+
+    def __repr__(self) -> str:
+        grid = f"codes {self.quant_min} to {self.quant_max}"
+        if self.scale is not None:
+            grid += f", scale {self.scale:.4g}, zero point {self.zero_point}"
+        clipped = self.clipped_low_share + self.clipped_high_share
+        reach = f"from {self.min:.4g} to {self.max:.4g}, clipped {100 * clipped:.2g} %"
+        lines = [
+            f"GridHistogram: {self.sampled:,} of {self.total:,} values, {grid}",
+            f"{reach}, {self.codes_used} codes used",
+        ]
+        if self.note:
+            lines.append(self.note)
+        group = max(1, -(-len(self.counts) // _ROWS))
+        rows = [
+            (self.edges[start], sum(self.counts[start : start + group]))
+            for start in range(0, len(self.counts), group)
+        ]
+        most = max((count for _, count in rows), default=0)
+        lines += [f"{edge:>9.1f} {'█' * -(-_BAR * count // most)}" for edge, count in rows if most]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
 
 
 def grid_histogram(

@@ -1,4 +1,4 @@
-"""What a training run is told: epochs, optimizer, schedules, telemetry, checkpoints."""
+"""Settings of a training run: epochs, optimizer, schedules, telemetry, checkpoints."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ class TrainingConfig:
         metric_mode: whether a high (``"max"``) or a low (``"min"``) metric is the best.
         seed: of the run's own torch, Python and NumPy random state.
         telemetry_every: fake quants are sampled on every so many steps; 0 is never.
-        max_samples: elements of a tensor that a histogram looks at, at most (strided sample).
+        max_samples: elements that are taken of a tensor, at most. Where it has more, they lie at
+            random positions, drawn independently and evenly: the error bound that each histogram
+            states holds for such draws, whatever the order of the values.
         telemetry_paths: fake quants to sample, by path; None is all of them.
 
     Raises InputError for values that cannot work.

@@ -1,4 +1,5 @@
-"""Files that are whole or not there, and a lock that a killed process does not keep."""
+"""Files that are whole or not there, files that only grow, and a lock that a killed process does
+not keep."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+MAX_WAITING = 20_000
 
 _held: set[Path] = set()
 
@@ -52,6 +55,52 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+class Appender:
+    """Whole lines at the end of a file. Lines that a full disk refuses wait for the next time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._waiting: list[str] = []
+        self._file: int | None = None
+        self._torn = _ends_torn(path)
+        self._unsynced = False
+
+    def add(self, line: str) -> None:
+        self._waiting.append(line)
+        if len(self._waiting) > MAX_WAITING:
+            del self._waiting[: MAX_WAITING // 2 : 2]
+
+    def flush(self) -> None:
+        """Hand the lines to the operating system: a killed process loses none of them.
+
+        Raises OSError.
+        """
+        if not self._waiting:
+            return
+        text = ("\n" if self._torn else "") + "\n".join(self._waiting) + "\n"
+        if self._file is None:
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        data = text.encode()
+        written = os.write(self._file, data)
+        if written < len(data):
+            self._torn = True
+            raise OSError(28, "No space left on device", str(self._path))
+        self._torn, self._unsynced = False, True
+        self._waiting.clear()
+
+    def sync(self) -> None:
+        """Have the disk hold the lines, too. Raises OSError."""
+        self.flush()
+        if self._file is not None and self._unsynced:
+            os.fsync(self._file)
+            self._unsynced = False
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
 
 class Lock:
@@ -114,3 +163,15 @@ def _lock(handle: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _ends_torn(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            if not file.tell():
+                return False
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+    except OSError:
+        return False

@@ -1,4 +1,4 @@
-"""The folder of a run: who it is, where it stands, who holds it, and what is asked of it."""
+"""The folder of a run: who it is, where it stands, who holds it, and what is requested of it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from qatexplorer._version import __version__
 from qatexplorer.errors import BusyError, QatExplorerError, RunFolderError
 from qatexplorer.runs.files import Lock, is_held, read_json, write_json
 
-FORMAT = 1
-ABOUT, STATUS, WISH, LOCK, CHECKPOINTS = (
+FORMAT = 2
+ABOUT, STATUS, REQUEST, LOCK, CHECKPOINTS = (
     "run.json",
     "status.json",
-    "wish.json",
+    "request.json",
     "lock",
     "checkpoints",
 )
 STATUS_EVERY_S = 2.0
-Wish = Literal["run", "pause", "stop"]
+Request = Literal["run", "pause", "stop"]
+Kind = Literal["session", "watch"]
+"""Who wrote the folder: a training run of ours, or a watch inside a loop of the user's."""
 
 
 class RunFolder:
@@ -34,21 +36,28 @@ class RunFolder:
     def __init__(self, path: Path, lock: Lock, about: dict[str, Any]) -> None:
         self.path, self.about = path, about
         self._lock = lock
-        self._told = 0.0
+        self._reported = 0.0
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], about: Mapping[str, Any]) -> RunFolder:
+    def create(
+        cls, path: str | os.PathLike[str], about: Mapping[str, Any], kind: Kind = "session"
+    ) -> RunFolder:
         """A new run at ``path``. Raises RunFolderError if there is one, or nothing can be
         written there."""
         folder = Path(path).expanduser().absolute()
         if (folder / ABOUT).exists():
             raise RunFolderError(
                 f"{folder} holds a run already.",
-                remedy="Go on with it by session.resume(path), or choose a new run_dir.",
+                remedy=(
+                    "Go on with it by session.resume(path), or choose a new run_dir."
+                    if kind == "session"
+                    else "Give each watch a folder of its own."
+                ),
             )
         lock = _locked(folder)
         made = {
             "format": FORMAT,
+            "kind": kind,
             "qatexplorer": __version__,
             "torch": str(torch.__version__),
             "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -76,24 +85,24 @@ class RunFolder:
         except (OSError, TypeError) as error:
             raise _unusable(self.path, error) from error
 
-    def tell(self, status: Mapping[str, Any], *, now: bool = True) -> None:
-        """Say where the run stands; with ``now`` False at most every two seconds.
+    def report(self, status: Mapping[str, Any], *, now: bool = True) -> None:
+        """Write where the run stands; with ``now`` False at most every two seconds.
 
         Raises OSError.
         """
-        if now or time.monotonic() - self._told > STATUS_EVERY_S:
-            self._told = time.monotonic()
+        if now or time.monotonic() - self._reported > STATUS_EVERY_S:
+            self._reported = time.monotonic()
             me = {"pid": os.getpid(), "host": socket.gethostname(), "at": time.time()}
             write_json(self.path / STATUS, {**status, **me}, durable=False)
 
-    def wish(self) -> Wish | None:
-        """What another process asks this run for, once."""
-        path = self.path / WISH
+    def request(self) -> Request | None:
+        """What another process requests of this run, once."""
+        path = self.path / REQUEST
         if not path.exists():
             return None
-        asked = (read_json(path) or {}).get("wish")
+        found = (read_json(path) or {}).get("request")
         path.unlink(missing_ok=True)
-        return asked if asked in ("run", "pause", "stop") else None
+        return found if found in ("run", "pause", "stop") else None
 
     def close(self) -> None:
         self._lock.release()
@@ -110,19 +119,21 @@ def read_about(folder: Path) -> dict[str, Any]:
         raise RunFolderError(
             f"{folder} holds no run.",
             why="There is no readable run.json in it.",
-            remedy="Pass the folder that was given as run_dir=.",
+            remedy="Pass the folder that was given as run_dir= (or to watch as folder=).",
         )
-    if about.get("format") != FORMAT:
+    if about.get("format") != FORMAT or about.get("kind") not in ("session", "watch"):
         raise RunFolderError(
-            f"{folder} was written in format {about.get('format')!r}; this version reads "
-            f"format {FORMAT}.",
-            remedy=f"Open it with qatexplorer {about.get('qatexplorer', 'of that time')}.",
+            f"{folder} holds a run in format {about.get('format')!r}; this release of qatexplorer "
+            f"reads format {FORMAT} only.",
+            why="Its samples are laid out in another way, and would show as an empty run.",
+            remedy="Open it with the release that wrote it. Its .jsonl files are JSON lines, which "
+            "pandas.read_json(path, lines=True) reads.",
         )
     return about
 
 
-def ask(folder: Path, wish: Wish) -> None:
-    """Ask the process that holds the run for something; it looks about twice a second.
+def request(folder: Path, what: Request) -> None:
+    """Request something of the process that holds the run; it looks about twice a second.
 
     Raises RunFolderError if no process holds it.
     """
@@ -130,7 +141,7 @@ def ask(folder: Path, wish: Wish) -> None:
         raise RunFolderError(
             f"No process is training in {folder}.", remedy="Go on with session.resume(path)."
         )
-    write_json(folder / WISH, {"wish": wish}, durable=False)
+    write_json(folder / REQUEST, {"request": what}, durable=False)
 
 
 def error_as_data(error: QatExplorerError | None) -> dict[str, Any] | None:
@@ -153,7 +164,7 @@ def _locked(folder: Path) -> Lock:
     raise BusyError(
         f"A run is going on in {folder}"
         + (f" (process {status['pid']} on {status['host']})." if "pid" in status else "."),
-        remedy="Stop it there, or from here: open_run(path).ask('stop'); then resume.",
+        remedy="Stop it there, or from here: open_run(path).request('stop'); then resume.",
     )
 
 
@@ -161,5 +172,5 @@ def _unusable(folder: Path, error: Exception) -> RunFolderError:
     return RunFolderError(
         f"The run cannot be kept in {folder}.",
         why=f"{type(error).__name__}: {error}",
-        remedy="Choose another run_dir=, or free space there.",
+        remedy="Choose another folder that you may write to, or free space there.",
     )

@@ -1,9 +1,11 @@
-"""A run folder opened again: curves, checkpoints, and a way to go on."""
+"""A run folder opened again: curves, samples, checkpoints, and a way to go on."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,27 +20,41 @@ from qatexplorer.runs.checkpoint import (
 )
 from qatexplorer.runs.config import TrainingConfig
 from qatexplorer.runs.files import is_held, read_json
-from qatexplorer.runs.folder import ABOUT, CHECKPOINTS, LOCK, STATUS, Wish, ask, read_about
+from qatexplorer.runs.folder import (
+    ABOUT,
+    CHECKPOINTS,
+    FORMAT,
+    LOCK,
+    STATUS,
+    Kind,
+    Request,
+    read_about,
+    request,
+)
 from qatexplorer.runs.journal import read_history
 from qatexplorer.runs.model_state import load_model
 from qatexplorer.runs.records import History
 from qatexplorer.runs.run_writer import Saved
+from qatexplorer.runs.sample_files import read_telemetry
+from qatexplorer.runs.store import Telemetry
+from qatexplorer.tables import require_pandas
 
+MAX_SHOWN = 18
 OpenState = Literal["running", "paused", "interrupted", "stopped", "finished", "failed"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OpenedRun:
-    """A run as its folder tells it, at the moment of opening. See :func:`open_run`.
+    """A run as its folder has it, at the moment of opening. See :func:`open_run`.
 
     Attributes:
         path: the run folder.
         state: ``"running"`` or ``"paused"`` in a living process; ``"interrupted"`` if that process
             died; else how the run ended.
         about: run.json: versions, settings, what the session was set to.
-        history: curves, markers and samples of fake quants, histograms among them.
+        history: curves and markers; those of a watch are empty, the loop is the user's.
         checkpoints: whole checkpoints, oldest first.
-        status: the last word of the run: step, epoch, process, error.
+        status: what the run wrote of itself last: step, epoch, process, error.
     """
 
     path: Path
@@ -47,6 +63,18 @@ class OpenedRun:
     history: History
     checkpoints: tuple[CheckpointInfo, ...]
     status: dict[str, Any]
+
+    @property
+    def kind(self) -> Kind:
+        """``"session"`` for a training run of a session, ``"watch"`` for ``qatexplorer.watch``."""
+        kind: Kind = self.about["kind"]
+        return kind
+
+    @property
+    def telemetry(self) -> Telemetry | None:
+        """Samples of the fake quants, histograms and states among them; None if there are none.
+        They are read from the folder when they are asked for."""
+        return self.history.telemetry
 
     @property
     def last_checkpoint(self) -> CheckpointInfo | None:
@@ -58,10 +86,11 @@ class OpenedRun:
         """The one with the best metric, None before the first evaluation."""
         return next((info for info in self.checkpoints if info.best), None)
 
-    def ask(self, wish: Wish) -> None:
-        """Ask the process that trains for ``"pause"``, ``"run"`` or ``"stop"``; it looks about
-        twice a second. Raises RunFolderError if there is none."""
-        ask(self.path, wish)
+    def request(self, what: Request) -> None:
+        """Request ``"pause"``, ``"run"`` or ``"stop"`` of the process that trains; it looks about
+        twice a second. Raises RunFolderError if there is none, or the loop is the user's."""
+        self._require_session("cannot be paused or stopped from here")
+        request(self.path, what)
 
     def load_model(self, model: Module, checkpoint: CheckpointInfo | None = None) -> Module:
         """Put a checkpoint (default the last) into a prepared ``model``, in place; returns it.
@@ -75,6 +104,7 @@ class OpenedRun:
     def read(self, checkpoint: CheckpointInfo | None = None) -> Saved:
         """A checkpoint (default the last) and the curves up to it. Raises CheckpointError, and
         RunFolderError if there is none."""
+        self._require_session("has no checkpoints")
         info = checkpoint or self.last_checkpoint
         if info is None:
             raise RunFolderError(
@@ -90,9 +120,11 @@ class OpenedRun:
     def config(self, **changes: Any) -> TrainingConfig:
         """The settings of the run, with some changed.
 
-        Raises InputError if the run had a function of the user's (an optimizer, a scheduler),
-        which is not kept on disk, and ``changes`` does not bring it.
+        Raises RunFolderError for a watch, which has none, and InputError if the run had a function
+        of the user's (an optimizer, a scheduler), which is not kept on disk, and ``changes`` does
+        not bring it.
         """
+        self._require_session("has no settings of ours")
         names = {field.name for field in fields(TrainingConfig)}
         unknown = sorted(changes.keys() - names)
         if unknown:
@@ -111,12 +143,42 @@ class OpenedRun:
             known[name] = tuple(value) if isinstance(value, list) else value
         return TrainingConfig(**{**known, **changes})
 
+    def _require_session(self, lack: str) -> None:
+        if self.kind != "session":
+            raise RunFolderError(
+                f"The run in {self.path} {lack}.",
+                why="qatexplorer.watch wrote it inside a training loop that is not ours.",
+                remedy="open_run(path).telemetry holds what was seen of the fake quants.",
+            )
+
+    def __repr__(self) -> str:
+        about, last = self.about, self.last_checkpoint
+        words = "run of a session" if self.kind == "session" else "run of watch"
+        lines = [f"{self.path}: {words}, {self.state}, of {about.get('model', 'a model')}"]
+        if self.kind == "session":
+            lines += repr(self.history).splitlines()[:8]
+        if last is not None:
+            metric = self.best_checkpoint.metric if self.best_checkpoint is not None else None
+            best = f", best metric {metric:.4g}" if metric is not None else ""
+            count = len(self.checkpoints)
+            lines.append(f"{count} checkpoints, the last at step {last.position.step:,}{best}")
+        error = self.status.get("error")
+        if error:
+            lines.append(f"error: {error.get('message', '')}")
+        if self.telemetry is not None:
+            lines += repr(self.telemetry).splitlines()[:8]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
+
 
 def open_run(path: str | os.PathLike[str]) -> OpenedRun:
-    """Open the run that was kept in folder ``path``; nothing is changed and no code is run.
+    """Open the run that a session or a watch kept in folder ``path`` (``.kind`` says which).
 
-    Works while the run goes on in another process, and after that process was killed. Raises
-    RunFolderError if there is no run.
+    Nothing is changed and no code is run. Works while the run goes on in another process, and
+    after that process was killed. Raises RunFolderError if there is no run, or one in a format
+    that this release does not read.
     """
     folder = Path(path).expanduser().absolute()
     about = read_about(folder)
@@ -132,16 +194,20 @@ def open_run(path: str | os.PathLike[str]) -> OpenedRun:
 
 
 def open_history(folder: Path, about: dict[str, Any]) -> History:
-    """The curves of a run folder."""
-    return read_history(folder, str(about.get("metric", "metric")), about.get("baseline"))
+    """The curves and samples of a run folder. Raises RunFolderError."""
+    history = read_history(folder, str(about.get("metric", "metric")), about.get("baseline"))
+    history.telemetry = read_telemetry(folder, about)
+    return history
 
 
 @dataclass(frozen=True, slots=True)
 class RunLine:
-    """One run in a list: cheap to read, without curves."""
+    """One run in a list: cheap to read, without curves. ``kind`` is None, and ``state``
+    ``"unreadable"``, for a run in a format that :func:`open_run` does not read."""
 
     path: Path
-    state: OpenState
+    kind: Kind | None
+    state: OpenState | Literal["unreadable"]
     created: str
     model: str
     step: int
@@ -151,37 +217,66 @@ class RunLine:
     checkpoints: int
 
 
-def list_runs(root: str | os.PathLike[str]) -> tuple[RunLine, ...]:
+class RunList(tuple[RunLine, ...]):
+    """What :func:`list_runs` has found, newest first: a tuple that prints as a table."""
+
+    def __repr__(self) -> str:
+        if not self:
+            return "no runs"
+        shown = self[:MAX_SHOWN]
+        width = max(len(line.path.name) for line in shown)
+        lines = [f"{'run':{width}}  {'kind':7}  {'state':11}  {'step':>9}  model"]
+        lines += [
+            f"{line.path.name:{width}}  {line.kind or '–':7}  {line.state:11}  {line.step:>9,}  "
+            f"{line.model}"
+            for line in shown
+        ]
+        if len(self) > len(shown):
+            lines.append(f"… and {len(self) - len(shown)} more")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
+
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame`` with a row per run. Raises InputError if it is not installed."""
+        rows = [{**asdict(line), "path": str(line.path)} for line in self]
+        return require_pandas().DataFrame(rows)
+
+
+def list_runs(root: str | os.PathLike[str]) -> RunList:
     """The runs kept in the folders directly below ``root``, newest first."""
-    found = []
     base = Path(root).expanduser().absolute()
-    for folder in base.iterdir() if base.is_dir() else ():
-        about = read_json(folder / ABOUT)
-        if not isinstance(about, dict):
-            continue
-        status = read_json(folder / STATUS) or {}
-        config = about.get("config", {})
-        kept = list_checkpoints(folder / CHECKPOINTS)
-        # A killed process has not left word of its last steps.
-        last = kept[-1].position if kept else Position()
-        found.append(
-            RunLine(
-                folder,
-                _state(folder, status),
-                str(about.get("created", "")),
-                str(about.get("model", "")),
-                max(int(status.get("step", 0)), last.step),
-                max(int(status.get("epoch", 0)), last.epoch),
-                int(config.get("epochs", 0)),
-                status.get("loss"),
-                len(kept),
-            )
-        )
-    return tuple(sorted(found, key=lambda line: (line.created, line.path.name), reverse=True))
+    found = [_line(folder) for folder in (base.iterdir() if base.is_dir() else ())]
+    known: Iterable[RunLine] = (line for line in found if line is not None)
+    return RunList(sorted(known, key=lambda line: (line.created, line.path.name), reverse=True))
+
+
+def _line(folder: Path) -> RunLine | None:
+    about = read_json(folder / ABOUT)
+    if not isinstance(about, dict):
+        return None
+    status = read_json(folder / STATUS) or {}
+    kept = list_checkpoints(folder / CHECKPOINTS)
+    # A killed process has not written where its last steps were.
+    last = kept[-1].position if kept else Position()
+    kind = about.get("kind") if about.get("format") == FORMAT else None
+    return RunLine(
+        folder,
+        kind,
+        _state(folder, status) if kind is not None else "unreadable",
+        str(about.get("created", "")),
+        str(about.get("model", "")),
+        max(int(status.get("step", 0)), last.step),
+        max(int(status.get("epoch", 0)), last.epoch),
+        int(about.get("config", {}).get("epochs", 0)),
+        status.get("loss"),
+        len(kept),
+    )
 
 
 def _state(folder: Path, status: dict[str, Any]) -> OpenState:
-    told = status.get("state", "ready")
+    state = status.get("state", "ready")
     if is_held(folder / LOCK):
-        return "paused" if told == "paused" else "running"
-    return told if told in ("stopped", "finished", "failed") else "interrupted"
+        return "paused" if state == "paused" else "running"
+    return state if state in ("stopped", "finished", "failed") else "interrupted"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from typing import Any, Literal, TypeVar
 
 from qatexplorer.runs.config import TrainingConfig
-
-if TYPE_CHECKING:
-    from qatexplorer.forward.histograms import GridHistogram
+from qatexplorer.runs.samples import Sample
+from qatexplorer.runs.store import Telemetry
+from qatexplorer.tables import require_pandas
 
 RunState = Literal["ready", "running", "paused", "stopped", "finished", "failed"]
 """``stopped``, ``finished`` and ``failed`` are final."""
@@ -33,10 +33,8 @@ MarkerKind = Literal[
     "checkpoint failed",
 ]
 
-MAX_CHANNELS = 4096
 MAX_STEPS = 20_000
-MAX_SITE_SAMPLES = 200
-MAX_SITE_HISTOGRAMS = 16
+MAX_SHOWN = 16
 
 __all__ = [
     "EpochRecord",
@@ -46,7 +44,6 @@ __all__ = [
     "Progress",
     "Record",
     "RunState",
-    "SiteSample",
     "StepRecord",
     "TrainingConfig",
 ]
@@ -85,32 +82,6 @@ class EpochRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class SiteSample:
-    """One look at one fake quant, taken in step ``step`` after its forward.
-
-    Attributes:
-        path: of the fake quant module.
-        scale, zero_point, min_val, max_val: one entry per channel, or one; empty above 4,096
-            channels and (the last two) before the observer has seen data.
-        scale_summary: (min, median, max) of scale over the channels.
-        observer_enabled, fake_quant_enabled: the flags.
-        histogram: of the tensor before quantization; kept for the first and the newest samples of
-            a site only.
-    """
-
-    step: int
-    path: str
-    scale: tuple[float, ...]
-    zero_point: tuple[int, ...]
-    min_val: tuple[float, ...]
-    max_val: tuple[float, ...]
-    observer_enabled: bool
-    fake_quant_enabled: bool
-    histogram: GridHistogram | None = None
-    scale_summary: tuple[float, float, float] = (math.nan, math.nan, math.nan)
-
-
-@dataclass(frozen=True, slots=True)
 class Marker:
     """Something that happened before step ``step`` of epoch ``epoch``; ``note`` says how much."""
 
@@ -136,15 +107,16 @@ class Progress:
     loss: float | None
 
 
-Record = StepRecord | EpochRecord | Marker | SiteSample
+Record = StepRecord | EpochRecord | Marker
 
 
 class History:
     """What a run has recorded so far. Reads give immutable copies and may come from any thread.
 
-    Bounded: beyond 20,000 steps, and beyond 200 samples of one fake quant, every second one of the
-    older half is dropped; first and newest always stay. ``baseline`` is the metric of the float
-    model, None if it was not measured. ``sink`` is handed each record as it is added.
+    Bounded: beyond 20,000 steps every second one of the older half is dropped; first and newest
+    always stay. ``baseline`` is the metric of the float model, None if it was not measured.
+    ``telemetry`` holds the samples of the fake quants, None if there are none. ``sink`` is handed
+    each record of the curves as it is added.
     """
 
     def __init__(self, metric_name: str = "accuracy", baseline: float | None = None) -> None:
@@ -154,7 +126,7 @@ class History:
         self._steps: list[StepRecord] = []
         self._epochs: list[EpochRecord] = []
         self._markers: list[Marker] = []
-        self._sites: dict[str, list[SiteSample]] = {}
+        self.telemetry: Telemetry | None = None
         self.sink: Callable[[Record], Any] | None = None
 
     @property
@@ -173,15 +145,13 @@ class History:
             return tuple(self._markers)
 
     @property
-    def sites(self) -> Mapping[str, tuple[SiteSample, ...]]:
-        """Samples by the path of the fake quant, oldest first."""
-        with self._lock:
-            return MappingProxyType({path: tuple(s) for path, s in self._sites.items()})
+    def sites(self) -> Mapping[str, tuple[Sample, ...]]:
+        """Samples by the path of the fake quant, oldest first; made when they are looked up."""
+        return _Samples(self.telemetry)
 
-    def samples(self, path: str) -> tuple[SiteSample, ...]:
-        """Samples of one fake quant, cheaper than ``sites[path]``; empty if there are none."""
-        with self._lock:
-            return tuple(self._sites.get(path, ()))
+    def samples(self, path: str) -> tuple[Sample, ...]:
+        """Samples of one fake quant; empty if there are none."""
+        return _Samples(self.telemetry).get(path, ())
 
     def add_step(self, record: StepRecord) -> None:
         with self._lock:
@@ -200,21 +170,6 @@ class History:
             self._markers.append(record)
         self._pass_on(record)
 
-    def add_samples(self, records: Iterable[SiteSample]) -> None:
-        records = tuple(records)
-        with self._lock:
-            for record in records:
-                kept = self._sites.setdefault(record.path, [])
-                kept.append(record)
-                # Histograms are most of a sample's memory; the first shows where it started.
-                old = len(kept) - 1 - MAX_SITE_HISTOGRAMS
-                if old > 0 and kept[old].histogram is not None:
-                    kept[old] = replace(kept[old], histogram=None)
-                if len(kept) > MAX_SITE_SAMPLES:
-                    self._sites[record.path] = thinned(kept)
-        for record in records:
-            self._pass_on(record)
-
     def _pass_on(self, record: Record) -> None:
         if self.sink is not None:
             self.sink(record)
@@ -225,22 +180,50 @@ class History:
             self._steps = [s for s in self._steps if s.step < step]
             self._epochs = [e for e in self._epochs if e.epoch < epoch]
             self._markers = [m for m in self._markers if m.step <= step and m.epoch <= epoch]
-        self.samples_back(step)
+        if self.telemetry is not None:
+            self.telemetry.go_back(step)
 
-    def open_histograms(self, opened: Callable[[Any], GridHistogram | None]) -> None:
-        """Replace the histogram of every sample that has one by ``opened(histogram)``."""
-        with self._lock:
-            for path, samples in self._sites.items():
-                self._sites[path] = [
-                    s if s.histogram is None else replace(s, histogram=opened(s.histogram))
-                    for s in samples
-                ]
+    def to_pandas(self, records: Literal["steps", "epochs", "markers"] = "steps") -> Any:
+        """A ``pandas.DataFrame`` of the steps (or epochs, or markers), a row each.
 
-    def samples_back(self, step: int) -> None:
-        """Forget the samples taken in step ``step`` and later."""
-        with self._lock:
-            for path, samples in self._sites.items():
-                self._sites[path] = [s for s in samples if s.step < step]
+        Raises InputError if pandas is not installed.
+        """
+        rows: Sequence[Record] = getattr(self, records)
+        return require_pandas().DataFrame([asdict(row) for row in rows])
+
+    def __repr__(self) -> str:
+        steps, epochs = self.steps, self.epochs
+        lines = [f"History of {len(epochs)} epochs, {steps[-1].step + 1 if steps else 0} steps"]
+        lines += [
+            f"epoch {e.epoch + 1}: mean loss {e.train_loss:.4g}"
+            + (f", {self.metric_name} {e.metric:.4g}" if e.metric is not None else "")
+            for e in epochs[-MAX_SHOWN:]
+        ]
+        if self.baseline is not None:
+            lines.append(f"{self.metric_name} of the float model: {self.baseline:.4g}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
+
+
+class _Samples(Mapping[str, tuple[Sample, ...]]):
+    """Of the fake quants that were sampled; a long run has many, so they are made one by one."""
+
+    def __init__(self, telemetry: Telemetry | None) -> None:
+        self._telemetry = telemetry
+
+    def __getitem__(self, path: str) -> tuple[Sample, ...]:
+        if self._telemetry is None or path not in self._telemetry.paths:
+            raise KeyError(path)
+        return self._telemetry.samples(path)
+
+    def __iter__(self) -> Iterator[str]:
+        telemetry = self._telemetry
+        return iter(telemetry.paths if telemetry is not None and telemetry.steps else ())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def thinned(records: Sequence[R]) -> list[R]:

@@ -1,4 +1,4 @@
-"""Keeps a run in its folder while it goes on: curves, checkpoints, where it stands."""
+"""Writes a run to its folder while it goes on: curves, samples, checkpoints, where it stands."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from torch import Tensor
 from qatexplorer.errors import CheckpointError, QatExplorerError
 from qatexplorer.runs.checkpoint import CheckpointStore, Position
 from qatexplorer.runs.config import TrainingConfig
-from qatexplorer.runs.folder import CHECKPOINTS, RunFolder, Wish, error_as_data
+from qatexplorer.runs.folder import CHECKPOINTS, Request, RunFolder, error_as_data
 from qatexplorer.runs.journal import Journal
 from qatexplorer.runs.records import History, Progress
+from qatexplorer.runs.sample_files import SampleWriter, about_samples
 
 log = logging.getLogger(__name__)
 
-WISH_EVERY_S = 0.5
+REQUEST_EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -33,31 +34,45 @@ class Saved:
     history: History
 
 
-class Keeper:
+class RunWriter:
     """What a run writes. A disk that refuses does not stop the training: ``trouble`` says so.
 
-    ``told`` is called once for each new trouble.
+    ``on_trouble`` is called once for each new trouble.
     """
 
     def __init__(
-        self, folder: RunFolder, config: TrainingConfig, told: Callable[[CheckpointError], Any]
+        self,
+        folder: RunFolder,
+        config: TrainingConfig,
+        on_trouble: Callable[[CheckpointError], Any],
     ) -> None:
         self.folder, self._every = folder, config.checkpoint_every
         self._store = CheckpointStore(folder.path / CHECKPOINTS, config.keep_checkpoints)
         self._store.tidy()
-        self._mode, self._told = config.metric_mode, told
+        self._mode, self._on_trouble = config.metric_mode, on_trouble
         self._journal = Journal(folder.path, self._cannot_append)
         self.trouble: CheckpointError | None = None
         self._last: tuple[Position, Path] | None = None
-        self._asked = time.monotonic()
+        self._looked = time.monotonic()
         self._history: History | None = None
+        self._samples: SampleWriter | None = None
 
     def attach(self, history: History, saved: Saved | None) -> None:
-        """Append what ``history`` gets from now on; what came after ``saved`` is void."""
+        """Append what ``history`` gets from now on; what came after ``saved`` is void.
+
+        Raises RunFolderError.
+        """
         if saved is not None:
             self._journal.went_back(saved.position.step, saved.position.epoch)
         history.sink = self._journal.record
         self._history = history
+        telemetry = history.telemetry
+        if telemetry is not None:
+            self.folder.note(**about_samples(telemetry))
+            self._samples = SampleWriter(self.folder.path, telemetry, self._cannot_append)
+            if saved is not None:
+                self._samples.went_back(saved.position.step)
+            telemetry.sink = self._samples
 
     def due(self, step: int) -> bool:
         """Whether ``step`` steps are a moment for a checkpoint."""
@@ -72,10 +87,10 @@ class Keeper:
     ) -> bool:
         """Write a checkpoint of ``state(tensors)``; False if it could not be written."""
         if self._last is not None and self._last[0] == position:
-            self._journal.flush(newest=True)
+            self._flush()
             return True
         # First the curves: a kill in between must not leave a checkpoint of a step they lack.
-        self._journal.flush(newest=True, durable=True)
+        self._flush(durable=True)
         try:
             tensors: dict[str, Tensor] = {}
             path = self._store.save(position, reason, state(tensors), tensors)
@@ -94,28 +109,37 @@ class Keeper:
         except CheckpointError as error:
             self._in_trouble(error, "")
 
-    def tell(self, progress: Progress, error: QatExplorerError | None, *, now: bool) -> None:
-        """Leave word of where the run stands."""
+    def _flush(self, durable: bool = False) -> None:
+        self._journal.flush(durable=durable)
+        if self._samples is not None:
+            self._samples.flush(newest=True, durable=durable)
+
+    def report(self, progress: Progress, error: QatExplorerError | None, *, now: bool) -> None:
+        """Write where the run stands."""
         status = {**asdict(progress), "error": error_as_data(error)}
         try:
-            self.folder.tell(status, now=now)
+            self.folder.report(status, now=now)
         except OSError as problem:
             self._cannot_append(problem)
         if now:
             self._journal.flush()
 
-    def wish(self) -> Wish | None:
-        """What another process asks for; looks at the disk twice a second at most."""
+    def request(self) -> Request | None:
+        """What another process requests; looks at the disk twice a second at most."""
         now = time.monotonic()
-        if now - self._asked < WISH_EVERY_S:
+        if now - self._looked < REQUEST_EVERY_S:
             return None
-        self._asked = now
-        return self.folder.wish()
+        self._looked = now
+        return self.folder.request()
 
     def close(self) -> None:
         if self._history is not None:
             self._history.sink = None
+            if self._history.telemetry is not None:
+                self._history.telemetry.sink = None
         self._journal.close()
+        if self._samples is not None:
+            self._samples.close()
         self.folder.close()
 
     def _cannot_append(self, error: OSError) -> None:
@@ -123,7 +147,7 @@ class Keeper:
 
     def _in_trouble(self, error: Exception, where: str) -> None:
         known = isinstance(error, CheckpointError)
-        told = CheckpointError(
+        trouble = CheckpointError(
             error.message
             if isinstance(error, CheckpointError)
             else "The run folder cannot be written"
@@ -135,13 +159,13 @@ class Keeper:
             else f"Make room in {self.folder.path}; training goes on and what waits is written "
             "then. Earlier checkpoints are kept.",
         )
-        told.__cause__ = error
+        trouble.__cause__ = error
         first = self.trouble is None
         if first or known:
-            self.trouble = told
+            self.trouble = trouble
         if first:
-            log.warning("%s", told)
-            self._told(told)
+            log.warning("%s", trouble)
+            self._on_trouble(trouble)
 
 
 def config_as_data(config: TrainingConfig) -> dict[str, Any]:

@@ -55,6 +55,7 @@ from qatexplorer.signals import Signal
 from qatexplorer.snapshot.diff import Diff
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.training.control import FINAL
+from qatexplorer.training.progress import progress_bar
 from qatexplorer.training.run import TrainingRun
 
 __all__ = ["Session", "SessionEvent"]
@@ -595,6 +596,7 @@ class Session(Shown):
         *,
         config: TrainingConfig | None = None,
         run_dir: str | os.PathLike[str] | None = None,
+        progress: bool = True,
         lr: float = UNSET,
         optimizer: str | Callable[[Iterable[Parameter]], Optimizer] | None = UNSET,
         scheduler: str | Callable[[Optimizer], LRScheduler] | None = UNSET,
@@ -614,11 +616,13 @@ class Session(Shown):
         max_samples: int = UNSET,
         telemetry_paths: tuple[str, ...] | None = UNSET,
     ) -> TrainingRun:
-        """Train in the foreground, for scripts; arguments as of :meth:`start_training`.
+        """Train in the foreground, for scripts, with a progress bar unless ``progress`` is False.
+
+        All other arguments are those of :meth:`start_training`.
 
         Raises the run's error if it fails, and what :meth:`start_training` raises.
         """
-        return _in_front(self._new_run(config, run_dir, given_settings(locals())))
+        return _in_front(self._new_run(config, run_dir, given_settings(locals())), progress)
 
     def resume(
         self,
@@ -783,8 +787,9 @@ class Session(Shown):
         self.signal.emit(SessionEvent(kind, detail))
 
 
-def _in_front(run: TrainingRun) -> TrainingRun:
-    run.run()
+def _in_front(run: TrainingRun, progress: bool = False) -> TrainingRun:
+    with progress_bar(run, progress):
+        run.run()
     if run.error is not None:
         raise run.error
     return run

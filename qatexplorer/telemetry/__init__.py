@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from qatexplorer.telemetry.folder import open_run
-from qatexplorer.telemetry.integrations.tensorboard import to_tensorboard
-from qatexplorer.telemetry.records import (
+from qatexplorer.runs.samples import (
     METRICS,
-    ChannelLook,
+    Channels,
+    FakeQuantInfo,
     GradientHistogram,
     Overhead,
-    SiteInfo,
-    SiteLook,
+    Sample,
     StateChange,
     dkw_bound,
 )
-from qatexplorer.telemetry.store import Telemetry
-from qatexplorer.telemetry.watching import Watch, watch
+from qatexplorer.runs.store import Telemetry
+from qatexplorer.telemetry.integrations.tensorboard import to_tensorboard
+from qatexplorer.telemetry.watch import Watch, watch
 
 __all__ = [
     "METRICS",
-    "ChannelLook",
+    "Channels",
+    "FakeQuantInfo",
     "GradientHistogram",
     "Overhead",
-    "SiteInfo",
-    "SiteLook",
+    "Sample",
     "StateChange",
     "Telemetry",
     "Watch",
     "dkw_bound",
-    "open_run",
     "to_tensorboard",
     "watch",
 ]

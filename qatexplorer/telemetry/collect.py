@@ -1,7 +1,7 @@
 """From the samples of all fake quants of a step to their counts, in a few operations for all.
 
-A look at a small net costs what its calls cost, not what its numbers cost, so the sites of a step
-are put side by side and counted together. Everything here runs on the device of the values and
+Sampling a small net costs what its calls cost, not what its numbers cost, so the fake quants of a
+step are put side by side and counted together. Everything here runs on the device of the values and
 synchronises nothing there.
 """
 
@@ -15,68 +15,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qatexplorer.forward.histograms import MAX_BINS, bin_width
-from qatexplorer.telemetry.host import on_device
+from qatexplorer.forward.histograms import MAX_BINS
+from qatexplorer.runs.samples import Bins, FakeQuantInfo
+from qatexplorer.telemetry.host import on_device, per_segment
 from qatexplorer.telemetry.oscillation import FlipTracker
-from qatexplorer.telemetry.probes import SCALE, ZERO_POINT, Probe
-from qatexplorer.telemetry.records import SiteInfo
-from qatexplorer.telemetry.segments import per_segment
+from qatexplorer.telemetry.probe import SCALE, ZERO_POINT, Probe
 
-FINE_LEVELS = 4096
-_TAIL = 0.5
-
-# Rows of ``RawLook.sums``.
+# Rows of ``RawSamples.sums``.
 ZEROS, SIGNAL, NOISE, LOW, HIGH, NONFINITE, OFF_GRID = range(7)
 
 
-@dataclass(frozen=True)
-class Bins:
-    """Bins of one grid: ``count`` of them, ``width`` codes each, the first from code ``start``.
-
-    ``fine`` is the width that is counted in: one code each up to 4,096 codes.
-    """
-
-    quant_min: int
-    quant_max: int
-    start: int
-    width: int
-    fine: int
-    count: int
-
-    @property
-    def first(self) -> int:
-        """Number of the first bin: its code, where a bin is one code."""
-        return self.start if self.fine == 1 else 0
-
-    @property
-    def inner(self) -> tuple[int, int]:
-        """Numbers of the first fine bin on the grid and of the first one above it."""
-        tail = (self.quant_min - self.start) // self.fine
-        return tail, tail + -(-(self.quant_max - self.quant_min + 1) // self.fine)
-
-    @classmethod
-    def of(cls, quant_min: int, quant_max: int, bins: int) -> Bins:
-        levels = quant_max - quant_min + 1
-        width = bin_width(levels, levels, max(1, bins))
-        fine = 1 if levels <= FINE_LEVELS else width
-        tail = math.ceil(max(8, int(levels * _TAIL)) / width) * width
-        inner = math.ceil(levels / width) * width
-        return cls(quant_min, quant_max, quant_min - tail, width, fine, (inner + 2 * tail) // fine)
-
-
 @dataclass
-class RawLook:
-    """Numbers of one look at ``infos``, as tensors on the device or (later) on the host.
+class RawSamples:
+    """Numbers of one sampled step, as tensors on the device or (later) on the host.
 
     Attributes:
         counts: int32, sites × bins; the last bin is for what has no code.
         sums: float32, 7 × sites.
         table: float32, 6 × grids of all sites (one, or one per channel), see
-            :class:`~qatexplorer.telemetry.probes.Probe`.
+            :class:`~qatexplorer.telemetry.probe.Probe`.
         alive: int32, per channel: sampled values that are not on the code of zero.
         flips: float32, 2 × weights' sites: flipped and oscillating share.
 
-    A look at grids alone (:meth:`of_grids`) has no counts and no sums.
+    Of grids alone (:meth:`of_grids`) there are no counts and no sums.
     """
 
     step: int
@@ -93,7 +54,7 @@ class RawLook:
     flips: Tensor
 
     @classmethod
-    def of_grids(cls, step: int, probes: list[Probe]) -> RawLook:
+    def of_grids(cls, step: int, probes: list[Probe]) -> RawSamples:
         """What is known of fake quants whose values were not seen."""
         none = torch.empty(0)
         table = _table(probes, _table_index(probes))
@@ -132,14 +93,14 @@ class Collector:
         self._key: Any = None
         self._flips = FlipTracker()
 
-    def bins_of(self, info: SiteInfo) -> Bins:
+    def bins_of(self, info: FakeQuantInfo) -> Bins:
         grid = (info.quant_min, info.quant_max)
         if grid not in self._bins:
             self._bins[grid] = Bins.of(*grid, self._bins_wanted)
         return self._bins[grid]
 
     @torch.no_grad()
-    def count(self, step: int, probes: list[Probe]) -> RawLook:
+    def count(self, step: int, probes: list[Probe]) -> RawSamples:
         """The numbers of what ``probes`` (sorted as the targets are) took. None is empty."""
         self._lay_out(probes)
         values = torch.cat([p.values for p in probes])
@@ -177,7 +138,7 @@ class Collector:
         flips = self._flips.update(
             codes[: self._weight_values], self._weight_parts, self._weight_indices
         )
-        return RawLook(
+        return RawSamples(
             step=step,
             probes=probes,
             sampled=[p.draw.count for p in probes],

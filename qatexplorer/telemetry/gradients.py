@@ -1,4 +1,4 @@
-"""Sizes of the gradients that reach the fake quants, on wish."""
+"""Sizes of the gradients that reach the fake quants, where they are wanted."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from qatexplorer.telemetry.host import on_device
-from qatexplorer.telemetry.probes import Clock, Draw, Probe
-from qatexplorer.telemetry.segments import per_segment
+from qatexplorer.telemetry.host import on_device, per_segment
+from qatexplorer.telemetry.probe import Clock, Draw, Probe
 
 FIRST, COUNT = -64, 96
 """Bins of powers of two, from 2**-64 to 2**32; smaller and larger ones are in the outer bins."""
@@ -38,7 +37,7 @@ class RawGradients:
 
 
 class GradientProbe:
-    """Takes a sample of the gradient behind one fake quant in the step that is looked at.
+    """Takes a sample of the gradient behind one fake quant in the step that is sampled.
 
     A gradient hook that returns nothing leaves the gradient as it is. With a gradient scaler the
     gradients are the scaled ones, as the backward pass has them.
@@ -86,7 +85,7 @@ class GradientProbe:
         try:
             with torch.no_grad():
                 self._sample(gradient.detach())
-        except Exception as error:  # a look must never end a training
+        except Exception as error:  # a sample must never end a training
             self._probe.failed = f"{type(error).__name__}: {error}".splitlines()[0]
         self._clock.spent_s += perf_counter() - started
 

@@ -1,10 +1,11 @@
-"""Small results on their way from the device to the host, without waiting for them."""
+"""What differs between the CPU and a device: copies that do not wait, time, sums of segments."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,3 +79,13 @@ class DeviceTimer:
         if self._events is None:
             return 0.0
         return float(self._events[0].elapsed_time(self._events[1])) / 1e3
+
+
+def per_segment(data: Tensor, offsets: Tensor, how: str = "sum") -> Tensor:
+    """Sum, min or max of the parts of flat ``data`` that begin at ``offsets`` (the last is its
+    end). None of them is empty."""
+    if data.device.type == "cpu":
+        # Several times as fast as torch's.
+        reduce = {"sum": np.add, "min": np.minimum, "max": np.maximum}[how]
+        return torch.from_numpy(reduce.reduceat(data.numpy(), offsets[:-1].numpy()))
+    return torch.segment_reduce(data, how, offsets=offsets, unsafe=True)

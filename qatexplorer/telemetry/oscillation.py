@@ -8,11 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from qatexplorer.telemetry.host import on_device
-from qatexplorer.telemetry.segments import per_segment
+from qatexplorer.telemetry.host import on_device, per_segment
 
 WINDOW = 8
-"""A weight oscillates if it went back to the code before within so many looks."""
+"""A weight oscillates if it went back to the code before within so many samples."""
 
 _LONG_AGO = 100.0
 # No code, and small enough to be added to one and taken off again exactly.
@@ -25,7 +24,7 @@ class FlipTracker:
     """Follows the codes of the same sampled weights from look to look.
 
     For each weight: the code it has, the other code that it had before its last change, and how
-    many looks ago it went *back*, which is what tells an oscillation from a weight on its way.
+    many samples ago it went *back*, which is what tells an oscillation from a weight on its way.
     """
 
     def __init__(self) -> None:
@@ -89,7 +88,7 @@ class FlipTracker:
                 # All were followed, now some of them are.
                 before = tuple(state.index_select(0, index) for state in before)
                 have = count
-            # All elements were looked at in order, or a few at random: not the same weights.
+            # All elements were taken in order, or a few at random: not the same weights.
             same = before_total == total and (have < total) == (count < total)
             kept = min(have, count) if same else 0
             self._unknown.append(not kept)

@@ -20,7 +20,7 @@ from qatexplorer.quantizers.facts import (
     quant_range,
 )
 from qatexplorer.quantizers.types import SiteKind
-from qatexplorer.telemetry.records import SiteInfo
+from qatexplorer.runs.samples import FakeQuantInfo
 
 COMPILED = (
     "it runs inside a torch.compile'd module, where no hook is called: scale, range and state are "
@@ -32,11 +32,11 @@ COMPILED = (
 class Target:
     """One fake quant to watch; shared instances appear once, by their first path.
 
-    ``weight`` is the tensor to look at instead of the call, for a weight fake quant in a compiled
+    ``weight`` is the tensor to sample instead of the call, for a weight fake quant in a compiled
     module whose weight reaches it as it is.
     """
 
-    info: SiteInfo
+    info: FakeQuantInfo
     module: nn.Module
     owner: nn.Module | None
     batch_norm: nn.Module | None
@@ -129,7 +129,7 @@ def _target(
     plain = is_weight and batch_norm is None and isinstance(getattr(owner, "weight", None), Tensor)
     per_channel = bool(getattr(module, "is_per_channel", False))
     low, high = quant_range(module)
-    info = SiteInfo(
+    info = FakeQuantInfo(
         path=path,
         kind=kind,
         owner=owner_path,

@@ -14,15 +14,15 @@ IDLE_S = 0.5
 
 
 class Control:
-    """What is asked of the loop and what the loop is doing.
+    """What is requested of the loop and what the loop is doing.
 
     ``on_state`` is called on the loop's thread, without a lock held, after each change of state.
     """
 
     def __init__(self, on_state: Callable[[RunState], None]) -> None:
-        # Re-entrant, so that a signal handler may ask for a stop whatever it interrupts.
+        # Re-entrant, so that a signal handler may request a stop whatever it interrupts.
         self._changed = threading.Condition(threading.RLock())
-        self._wish: Literal["run", "pause", "stop"] = "run"
+        self._request: Literal["run", "pause", "stop"] = "run"
         self._state: RunState = "ready"
         self._on_state = on_state
         self._thread: int | None = None
@@ -69,10 +69,10 @@ class Control:
             self._changed.notify_all()
         self._on_state(state)
 
-    def ask(self, wish: Literal["run", "pause", "stop"], timeout: float = 0.0) -> None:
-        """Ask the loop for ``wish`` and wait up to ``timeout`` seconds until it has obeyed.
+    def request(self, what: Literal["run", "pause", "stop"], timeout: float = 0.0) -> None:
+        """Request ``what`` of the loop and wait up to ``timeout`` seconds until it has obeyed.
 
-        A stop that was asked for cannot be taken back. Never waits on the loop's own thread.
+        A stop that was requested cannot be taken back. Never waits on the loop's own thread.
         """
         reached: dict[str, tuple[RunState, ...]] = {
             "run": ("running", *FINAL),
@@ -80,35 +80,35 @@ class Control:
             "stop": FINAL,
         }
         with self._changed:
-            if self._wish != "stop":
-                self._wish = wish
+            if self._request != "stop":
+                self._request = what
             self._changed.notify_all()
             if timeout and self._started and threading.get_ident() != self._thread:
-                self._changed.wait_for(lambda: self._state in reached[wish], timeout)
+                self._changed.wait_for(lambda: self._state in reached[what], timeout)
 
     def should_stop(
         self,
         on_pause: Callable[[bool], None],
-        standing: Callable[[], None],
+        on_still: Callable[[], None],
         idle: Callable[[], None],
     ) -> bool:
         """Called by the loop between two steps: sleeps through a pause; True is a stop.
 
         ``on_pause`` is called with True before the pause and with False when training goes on;
-        ``standing`` once in the pause, after it was told; ``idle`` about twice a second in it.
+        ``on_still`` once in the pause, after it was reported; ``idle`` about twice a second in it.
         """
-        if self._wish == "run":
+        if self._request == "run":
             return False
-        if self._wish == "pause":
+        if self._request == "pause":
             on_pause(True)
             self.become("paused")
-            standing()
-            while self._wish == "pause":
+            on_still()
+            while self._request == "pause":
                 with self._changed:
-                    if self._wish == "pause":
+                    if self._request == "pause":
                         self._changed.wait(IDLE_S)
                 idle()
-            if self._wish == "run":
+            if self._request == "run":
                 on_pause(False)
                 self.become("running")
-        return self._wish == "stop"
+        return self._request == "stop"

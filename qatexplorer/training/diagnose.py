@@ -1,4 +1,4 @@
-"""Why a step failed, in words of the reader's model."""
+"""Why a step failed, in words of the user's model."""
 
 from __future__ import annotations
 
@@ -179,12 +179,12 @@ def failure(
             why=error.why,
             remedy=error.remedy,
         )
-    told = translate(error, place, in_fx=isinstance(model, GraphModule))
+    known = translate(error, place, in_fx=isinstance(model, GraphModule))
     return TrainingError(
         f"The {phase} of {at} failed: {text}",
         where=place.path,
-        why=told.why + (f" (at {place.source})" if place.source else ""),
-        remedy=told.remedy,
+        why=known.why + (f" (at {place.source})" if place.source else ""),
+        remedy=known.remedy,
     )
 
 

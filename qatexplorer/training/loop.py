@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, Parameter
+from torch.nn import functional as F
 
-from qatexplorer.data import Data, call_model, device_of, on_device
-from qatexplorer.errors import InputError, NoDataError, TrainingError
+from qatexplorer.data import Data, call_model, device_of, main_output, on_device
+from qatexplorer.errors import CheckpointError, InputError, NoDataError, TrainingError
 from qatexplorer.evaluate.metric import Metric, MetricValue, batch_size, evaluate
 from qatexplorer.explain.blame import release_frames
 from qatexplorer.runs.checkpoint import Position
@@ -26,17 +30,124 @@ from qatexplorer.runs.records import (
     StepRecord,
     TrainingConfig,
 )
-from qatexplorer.runs.run_writer import Keeper, Saved
-from qatexplorer.telemetry.store import Telemetry
+from qatexplorer.runs.run_writer import RunWriter, Saved
 from qatexplorer.training import diagnose
-from qatexplorer.training.batches import length, pair, skip
 from qatexplorer.training.modes import BufferBackup, ModelBackup, all_finite
-from qatexplorer.training.objective import Loss, loss_of, trainable
-from qatexplorer.training.pace import Pace
 from qatexplorer.training.rng import OwnRandomState
+from qatexplorer.training.sampler import Sampler
 from qatexplorer.training.schedules import Switches, announce
 from qatexplorer.training.state import Parts, Sums
-from qatexplorer.training.telemetry import Sampler
+
+Loss = Callable[[Any, Any], Tensor]
+
+
+def default_loss(output: Any, target: Any, label_smoothing: float = 0.0) -> Tensor:
+    """Cross entropy of the main output, shape (N, classes, …), and class indices (N, …)."""
+    return F.cross_entropy(main_output(output), target, label_smoothing=label_smoothing)
+
+
+def loss_of(given: Loss | None, label_smoothing: float) -> Loss:
+    """The loss of the user, or the default one. Raises InputError if smoothing is asked of the
+    former."""
+    if given is not None and label_smoothing:
+        raise InputError(
+            "label_smoothing belongs to the default loss, and a loss was given.",
+            remedy="Smooth in your loss: torch's cross_entropy takes label_smoothing=.",
+        )
+    return given or partial(default_loss, label_smoothing=label_smoothing)
+
+
+def trainable(model: Module) -> list[Parameter]:
+    """The parameters that training moves. Raises TrainingError if there are none."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        frozen = any(True for _ in model.parameters())
+        raise TrainingError(
+            "The model has no parameter that can be trained.",
+            why="All have requires_grad=False."
+            if frozen
+            else "It has none at all: it is converted to int8 already.",
+            remedy="Call requires_grad_(True) on the parameters that are to learn."
+            if frozen
+            else "Train the prepared model, before convert.",
+        )
+    return parameters
+
+
+def length(batches: Any) -> int:
+    """Batches per epoch, 0 if the data does not know."""
+    try:
+        return len(batches)
+    except (TypeError, NotImplementedError):
+        return 0
+
+
+def pair(batch: Any) -> tuple[Any, Any]:
+    """Input and target of a batch. Raises InputError if it is no pair."""
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return batch[0], batch[1]
+    raise InputError(
+        f"the training data gives a {type(batch).__name__} that is not an (input, target) pair.",
+        remedy="Yield (input, target); the input may be a tensor, a tuple or a dict of arguments.",
+    )
+
+
+def skip(batches: Iterator[Any], count: int, epoch: int, should_stop: Callable[[], bool]) -> bool:
+    """Draw ``count`` batches and throw them away; False if it was stopped on the way.
+
+    Raises CheckpointError if there are fewer.
+    """
+    for done in range(count):
+        if should_stop():
+            return False
+        try:
+            next(batches)
+        except StopIteration:
+            raise CheckpointError(
+                f"The training data has {done} batches; the checkpoint was made after {count} "
+                f"batches of epoch {epoch}.",
+                remedy="Resume with the data that the run was made with.",
+            ) from None
+    return True
+
+
+class Pace:
+    """Times of steps and of evaluations; pauses are left out of both."""
+
+    def __init__(self) -> None:
+        self._steps: deque[float] = deque(maxlen=50)
+        self._evaluation_s = 0.0
+        self._evaluating_since: float | None = None
+        self._paused_since = 0.0
+        self.paused_s = 0.0
+
+    def step_took(self, seconds: float) -> None:
+        self._steps.append(seconds)
+
+    def pausing(self, begins: bool) -> None:
+        if begins:
+            self._paused_since = time.perf_counter()
+        else:
+            self.paused_s += time.perf_counter() - self._paused_since
+
+    def evaluation_begins(self) -> None:
+        self._evaluating_since = time.perf_counter()
+
+    def evaluation_took(self, seconds: float | None) -> None:
+        """It has ended; None if it was cut short."""
+        self._evaluating_since = None
+        if seconds is not None:
+            self._evaluation_s = seconds
+
+    def eta_s(self, steps_left: int, evaluations_left: int) -> float | None:
+        """Seconds left by median step and last evaluation; None before any step."""
+        if not self._steps:
+            return None
+        spent = 0.0
+        if self._evaluating_since is not None:
+            spent = min(self._evaluation_s, time.perf_counter() - self._evaluating_since)
+        seconds = max(0, steps_left) * statistics.median(self._steps)
+        return max(0.0, seconds + evaluations_left * self._evaluation_s - spent)
 
 
 class Loop:
@@ -44,7 +155,7 @@ class Loop:
 
     ``should_stop`` is asked between any two steps and sleeps through pauses; ``report`` is called
     after each step and evaluation batch. With ``saved`` the run goes on from a checkpoint, and
-    with ``keeper`` it leaves checkpoints.
+    with ``writer`` it leaves checkpoints.
     """
 
     def __init__(
@@ -57,13 +168,13 @@ class Loop:
         history: History,
         should_stop: Callable[[], bool],
         report: Callable[[], None],
-        keeper: Keeper | None = None,
+        writer: RunWriter | None = None,
         saved: Saved | None = None,
     ) -> None:
         self.model, self.data, self.config = model, data, config
         self.loss = loss_of(loss, config.label_smoothing)
         self.metric, self.history = metric, history
-        self.keeper, self._saved = keeper, saved
+        self.writer, self._saved = writer, saved
         self._should_stop, self._report = should_stop, report
         self.step = self.epoch = self.batch = 0
         self.last_loss: float | None = None
@@ -73,7 +184,9 @@ class Loop:
         self.steps_per_epoch = length(data.train)
         self._pace, self._sums = Pace(), Sums()
         self._trained, self._whole, self._skipping = False, True, False
-        self._sampler = Sampler(model, config.telemetry_paths, config.max_samples)
+        before = history.telemetry
+        self._sampler = Sampler(model, config.telemetry_paths, config.max_samples, before)
+        history.telemetry = self._sampler.telemetry or before
         self._switches = Switches(config, model)
         self._parameters = trainable(model)
         self._random = OwnRandomState(config.seed, (data.train, data.eval))
@@ -120,11 +233,6 @@ class Loop:
             self._parts = Parts(self.config, self.model, self._parameters, total)
         return self._parts
 
-    @property
-    def telemetry(self) -> Telemetry | None:
-        """What the sampler has seen of the fake quants."""
-        return self._sampler.telemetry
-
     def eta_s(self) -> float | None:
         """Seconds left: median step time and measured evaluation time; None before any step."""
         if not self.steps_per_epoch:
@@ -167,8 +275,8 @@ class Loop:
                 lr=sums.lr,
             )
         )
-        if value.complete and self.keeper is not None:
-            self.keeper.note_metric(value.value)
+        if value.complete and self.writer is not None:
+            self.writer.note_metric(value.value)
         return not value.complete
 
     def _train(self, batches: Iterator[Any], spent: Callable[[], float]) -> bool:
@@ -204,19 +312,19 @@ class Loop:
     # -- checkpoints ----------------------------------------------------------------------------
 
     def save(self, reason: str) -> None:
-        """Leave a checkpoint of this moment between two steps, if there is a keeper.
+        """Leave a checkpoint of this moment between two steps, if there is a writer.
 
         While evaluating, and while skipping what was trained before, the last one is this moment.
         """
-        if self.keeper is None or self.phase == "evaluation" or self._skipping:
+        if self.writer is None or self.phase == "evaluation" or self._skipping:
             return
         self._save(reason, self._random.now())
 
     def _due(self) -> bool:
-        return self.keeper is not None and self.keeper.due(self.step)
+        return self.writer is not None and self.writer.due(self.step)
 
     def _save(self, reason: str, random: Any) -> None:
-        assert self.keeper is not None
+        assert self.writer is not None
         position = Position(self.step, self.epoch, self.batch, self._trained)
         where = f"epoch {self.epoch}, batch {self.batch}"
 
@@ -229,13 +337,13 @@ class Loop:
                 "last_loss": self.last_loss,
             }
 
-        if not self.keeper.save(position, reason, state, where):
+        if not self.writer.save(position, reason, state, where):
             self.mark("checkpoint failed")
 
     def _rescue(self, reason: str) -> None:
         """A checkpoint of the last whole step, if the model still holds it."""
         between = self.phase not in ("evaluation", "start") and not self._skipping
-        if self.keeper is not None and self._whole and between:
+        if self.writer is not None and self._whole and between:
             glance = self._glance
             self._save(reason, self._random.rewound(glance) if glance else self._random.now())
 
@@ -287,7 +395,7 @@ class Loop:
     def _next_step(self, batches: Iterator[Any]) -> StepRecord | None:
         started = time.perf_counter()
         self.phase = "data"
-        if self.keeper is not None:
+        if self.writer is not None:
             self._glance = self._random.glance()
         try:
             batch = next(batches)
@@ -296,11 +404,11 @@ class Loop:
             return None
         inputs, target = self._in_hand = on_device(pair(batch), device_of(self.model))
         parts, every = self.parts, self.config.telemetry_every
-        watched = bool(every) and self.step % every == 0
+        sampled = bool(every) and self.step % every == 0
         self._buffers.save()
         parts.optimizer.zero_grad(set_to_none=True)
         self.phase = "forward"
-        with self._sampler.watching(self.step) if watched else nullcontext():
+        with self._sampler.sampling(self.step) if sampled else nullcontext():
             output = call_model(self.model, inputs)
         self.phase = "loss"
         self._detail = f"output {diagnose.shapes(output)}; target {diagnose.shapes(target)}"
@@ -319,12 +427,10 @@ class Loop:
         parts.optimizer.step()
         parts.average.update()
         self.phase, self._glance = "data", None
-        if watched:
-            self.history.add_samples(self._sampler.take())
         self.last_loss = value
         took = time.perf_counter() - started
         self._pace.step_took(took)
-        own = took - self._sampler.spent_s if watched else took
+        own = took - self._sampler.spent_s if sampled else took
         return StepRecord(self.step, self.epoch, value, own, batch_size((inputs, target)), rate)
 
     def _diverged(self, what: str, inputs: Any, target: Any) -> TrainingError:

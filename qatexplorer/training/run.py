@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,12 @@ from qatexplorer.errors import (
 from qatexplorer.evaluate.metric import Metric, MetricValue, metric_name
 from qatexplorer.runs.folder import RunFolder
 from qatexplorer.runs.records import History, Progress, RunState, TrainingConfig
-from qatexplorer.runs.run_writer import Keeper, Saved, config_as_data
+from qatexplorer.runs.run_writer import RunWriter, Saved, config_as_data
+from qatexplorer.runs.store import Telemetry
 from qatexplorer.signals import Signal
-from qatexplorer.telemetry.store import Telemetry
 from qatexplorer.training.control import FINAL, Control
-from qatexplorer.training.loop import Loop
+from qatexplorer.training.loop import Loop, Loss
 from qatexplorer.training.modes import restored_modes
-from qatexplorer.training.objective import Loss
 
 log = logging.getLogger(__name__)
 
@@ -104,25 +104,25 @@ class TrainingRun:
         self.signal: Signal[Progress] = Signal()
         self.error: TrainingError | None = None
         self._control = Control(lambda state: self._changed())
-        self._keeper: Keeper | None = None
+        self._writer: RunWriter | None = None
         if run_dir is not None:
-            self._keeper = self._keep(run_dir, saved, self._about(about or {}))
+            self._writer = self._open_folder(run_dir, saved, self._about(about or {}))
         try:
             self._loop = self._make_loop(loss, metric, saved)
-            if self._keeper is not None and saved is not None:
-                self._keeper.folder.note(**self._about(about or {}))
+            if self._writer is not None and saved is not None:
+                self._writer.folder.note(**self._about(about or {}))
         except BaseException:
-            if self._keeper is not None:
-                self._keeper.close()
+            if self._writer is not None:
+                self._writer.close()
                 if saved is None:
-                    self._keeper.folder.discard()
+                    self._writer.folder.discard()
             raise
         self._thread: threading.Thread | None = None
         self._done = threading.Event()
         self._emitted = 0.0
         self._complained = False
-        if self._keeper is not None:
-            self._keeper.attach(self.history, saved)
+        if self._writer is not None:
+            self._writer.attach(self.history, saved)
 
     def _about(self, more: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -134,11 +134,11 @@ class TrainingRun:
             "config": config_as_data(self.config),
         }
 
-    def _keep(
+    def _open_folder(
         self, run_dir: str | os.PathLike[str], saved: Saved | None, about: dict[str, Any]
-    ) -> Keeper:
+    ) -> RunWriter:
         folder = RunFolder.reopen(run_dir) if saved else RunFolder.create(run_dir, about)
-        return Keeper(folder, self.config, told=lambda trouble: self._emit())
+        return RunWriter(folder, self.config, on_trouble=lambda trouble: self._emit())
 
     def _make_loop(self, loss: Loss | None, metric: Metric | None, saved: Saved | None) -> Loop:
         return Loop(
@@ -152,19 +152,19 @@ class TrainingRun:
                 self._loop.pausing, lambda: self._loop.save("paused"), self._listen
             ),
             report=self._report,
-            keeper=self._keeper,
+            writer=self._writer,
             saved=saved,
         )
 
     @property
     def run_dir(self) -> Path | None:
         """The folder that the run is kept in, None if it is not kept."""
-        return self._keeper.folder.path if self._keeper is not None else None
+        return self._writer.folder.path if self._writer is not None else None
 
     @property
     def trouble(self) -> CheckpointError | None:
         """Why the run folder cannot be written at the moment, None if all is well."""
-        return self._keeper.trouble if self._keeper is not None else None
+        return self._writer.trouble if self._writer is not None else None
 
     @property
     def state(self) -> RunState:
@@ -174,7 +174,7 @@ class TrainingRun:
     @property
     def telemetry(self) -> Telemetry | None:
         """All that was seen of the fake quants; None if the model has none."""
-        return self._loop.telemetry
+        return self.history.telemetry
 
     @property
     def progress(self) -> Progress:
@@ -191,6 +191,19 @@ class TrainingRun:
             eta_s=left,
             loss=loop.last_loss,
         )
+
+    def __repr__(self) -> str:
+        now = self.progress
+        total = f" of {now.total_steps:,}" if now.total_steps else ""
+        head = f"TrainingRun of {type(self.model).__name__}: {now.state}, step {now.step:,}{total}"
+        lines = [head, *repr(self.history).splitlines()[:12]]
+        if self.run_dir is not None:
+            lines.append(f"kept in {self.run_dir}")
+        lines += [f"error: {problem.message}" for problem in (self.error, self.trouble) if problem]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
 
     def start(self) -> TrainingRun:
         """Train on a thread of its own. Raises TrainingError if the run was started before."""
@@ -211,16 +224,16 @@ class TrainingRun:
 
     def pause(self, timeout: float = REACT_S) -> None:
         """Stand still after the step in hand; returns when it does, or after ``timeout`` s."""
-        self._control.ask("pause", timeout)
+        self._control.request("pause", timeout)
 
     def resume(self, timeout: float = REACT_S) -> None:
         """Go on after :meth:`pause`."""
-        self._control.ask("run", timeout)
+        self._control.request("run", timeout)
 
     def stop(self, timeout: float = REACT_S) -> None:
         """End after the step in hand, with the weights of that step; returns when it has ended,
         or after ``timeout`` s. A run that was stopped before it began never begins."""
-        self._control.ask("stop", timeout)
+        self._control.request("stop", timeout)
 
     def wait(self, timeout: float | None = None) -> TrainingRun:
         """Wait until the run has ended, ``timeout`` seconds at most. Ctrl-C stops the run."""
@@ -234,7 +247,7 @@ class TrainingRun:
         return self
 
     def _claim(self) -> None:
-        if self._keeper is not None:
+        if self._writer is not None:
             atexit.register(self._leave)
         if not self._control.begin():
             raise TrainingError(
@@ -245,7 +258,7 @@ class TrainingRun:
     def _leave(self) -> None:
         """The process ends in good order (a kernel that is restarted): leave a checkpoint."""
         self.stop(timeout=LEAVE_S)
-        # The state is told before the folder is closed, and the process would end in between.
+        # The state is written before the folder is closed, and the process would end in between.
         self._done.wait(LEAVE_S)
 
     def _run(self) -> None:
@@ -275,8 +288,8 @@ class TrainingRun:
             if final == "stopped":
                 self._loop.mark("stopped")
             self._control.become(final)
-            if self._keeper is not None:
-                self._keeper.close()
+            if self._writer is not None:
+                self._writer.close()
             atexit.unregister(self._leave)
             self._done.set()
 
@@ -294,7 +307,7 @@ class TrainingRun:
             # An exception in the middle of an optimizer step would leave half a step behind. A
             # second Ctrl-C is for a step that hangs.
             signals.signal(signals.SIGINT, signals.default_int_handler)
-            self._control.ask("stop")
+            self._control.request("stop")
 
         signals.signal(signals.SIGINT, interrupted)
         try:
@@ -303,8 +316,8 @@ class TrainingRun:
             signals.signal(signals.SIGINT, before)
 
     def _report(self) -> None:
-        if self._keeper is not None:
-            self._keeper.tell(self.progress, None, now=False)
+        if self._writer is not None:
+            self._writer.report(self.progress, None, now=False)
             self._listen()
         if time.perf_counter() - self._emitted >= EMIT_EVERY_S:
             self._emit()
@@ -313,14 +326,14 @@ class TrainingRun:
             time.sleep(0)
 
     def _listen(self) -> None:
-        """Do what another process has asked for in the run folder."""
-        wish = self._keeper.wish() if self._keeper is not None else None
-        if wish is not None:
-            self._control.ask(wish)
+        """Do what another process requests in the run folder."""
+        what = self._writer.request() if self._writer is not None else None
+        if what is not None:
+            self._control.request(what)
 
     def _changed(self) -> None:
-        if self._keeper is not None:
-            self._keeper.tell(self.progress, self.error, now=True)
+        if self._writer is not None:
+            self._writer.report(self.progress, self.error, now=True)
         self._emit()
 
     def _emit(self) -> None:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 import qatexplorer as qx
 from qatexplorer import errors
 from qatexplorer.data import device_of
-from qatexplorer.telemetry.probes import Probe
+from qatexplorer.telemetry.probe import Probe
 from tests.support.training_models import SmallNet, batches, prepared
 
 pytestmark = [
@@ -183,9 +183,9 @@ def test_watching_waits_for_nothing(gradients: bool) -> None:
         finally:
             torch.cuda.set_sync_debug_mode(before)
     assert watch.telemetry.unseen == {}
-    assert watch.telemetry.overhead.looks >= 5
+    assert watch.telemetry.overhead.sampled_steps >= 5
     for info in watch.telemetry.infos:
-        look = watch.telemetry.look(info.path)
+        look = watch.telemetry.sample(info.path)
         assert look is not None
         assert look.sqnr_db > 10
 
@@ -226,7 +226,7 @@ def test_numbers_are_those_of_the_cpu() -> None:
         with qx.watch(twin, every=1) as watch:
             twin(x.to(device)).sum().backward()
             watch.step()
-        found.append({i.path: watch.telemetry.look(i.path) for i in watch.telemetry.infos})
+        found.append({i.path: watch.telemetry.sample(i.path) for i in watch.telemetry.infos})
     for path, look in found[0].items():
         assert look is not None
         other = found[1][path]
@@ -243,7 +243,7 @@ def test_a_model_that_is_not_on_the_current_device() -> None:
         for x, y in batches(3):
             F.cross_entropy(model(x.to(other)), y.to(other)).backward()
             watch.step()
-    assert watch.telemetry.overhead.looks == 3
+    assert watch.telemetry.overhead.sampled_steps == 3
     probes: list[Probe] = watch._probes
     assert {p.values.device for p in probes} == {other}
 

@@ -299,3 +299,24 @@ def test_the_explorer_shows_a_session_that_trains_and_its_trouble(
     finally:
         run.stop()
     assert session not in qx.running()
+
+
+def test_a_config_is_taken_whole_and_a_bar_shows_how_far_it_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    session = new_session()
+    config = qx.TrainingConfig(epochs=1, lr=2e-3, telemetry_every=0)
+    run = session.train(config=config)
+    assert run.config is config
+    shown = capsys.readouterr().err
+    assert "epoch 1/1" in shown
+    assert "100%" in shown
+    assert "loss=" in shown
+    run = session.train(config=config, progress=False)
+    assert run.state == "finished"
+    assert capsys.readouterr().err == ""
+    for given in ({"lr": 1e-3}, {"epochs": 2}):
+        with pytest.raises(InputError, match="both given"):
+            session.start_training(config=config, **given)  # type: ignore[arg-type]
+    assert session.start_training(config=config, run_dir=tmp_path / "a").wait(60).config is config
+    assert qx.open_run(tmp_path / "a").config() == config

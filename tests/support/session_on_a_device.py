@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 import qatexplorer as qx
 from qatexplorer.data import device_of
-from qatexplorer.telemetry.probes import Probe
+from qatexplorer.telemetry.probe import Probe
 from tests.support.fake_device import SYNCHRONISATIONS, install
 from tests.support.training_models import SmallNet, batches
 
@@ -73,7 +73,7 @@ def watch(device: torch.device) -> dict[str, Any]:
         if watched is not None:
             watched.close()
             found["unseen"] = dict(watched.telemetry.unseen)
-            found["looks"] = watched.telemetry.overhead.looks
+            found["looks"] = watched.telemetry.overhead.sampled_steps
     return found
 
 

@@ -25,11 +25,11 @@ from torch.utils.checkpoint import checkpoint
 
 import qatexplorer as qx
 from qatexplorer.errors import InputError, NotAModuleError
+from qatexplorer.runs.samples import BN_MOVES, MIXED
+from qatexplorer.runs.store import MAX_DETAILED, MAX_STEPS
 from qatexplorer.telemetry import Telemetry, Watch
 from qatexplorer.telemetry.controller import Controller
-from qatexplorer.telemetry.records import BN_MOVES, MIXED
-from qatexplorer.telemetry.store import MAX_DETAILED, MAX_FRAMES
-from qatexplorer.telemetry.watching import MAYBE_COMPILED, NEVER_CALLED
+from qatexplorer.telemetry.watch import MAYBE_COMPILED, NEVER_CALLED
 from tests.support.training_models import SmallNet, batches, one_thread, prepared, same, state  # noqa: F401
 
 Ended = tuple[dict[str, Tensor], list[float], "Watch | None"]
@@ -131,9 +131,9 @@ def test_gradient_accumulation_counts_one_micro_batch_per_step() -> None:
     assert same(plain, ended)
     assert watch is not None
     assert watch.telemetry.steps == (0, 1, 2, 3)
-    look = watch.telemetry.look("quant.activation_post_process")
-    assert look is not None
-    assert look.total == 8 * 64
+    sample = watch.telemetry.sample("quant.activation_post_process")
+    assert sample is not None
+    assert sample.total == 8 * 64
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -153,12 +153,12 @@ def test_checkpointing_does_not_count_twice(reentrant: bool) -> None:
     assert same(plain, ended)
     assert watch is not None
     for path in watch.telemetry.paths:
-        look = watch.telemetry.look(path)
-        assert look is not None
+        sample = watch.telemetry.sample(path)
+        assert sample is not None
         histogram = watch.telemetry.histogram(path)
         assert histogram is not None
         assert sum(histogram.counts) == histogram.sampled <= histogram.total
-        assert look.grad_rms > 0
+        assert sample.grad_rms > 0
     assert watch.telemetry.histogram("quant.activation_post_process").total == 8 * 64  # type: ignore[union-attr]
 
 
@@ -229,12 +229,12 @@ def test_compiled_modules_are_left_alone_and_told(whole: bool) -> None:
     unseen = watch.telemetry.unseen
     assert any("compile" in why for why in unseen.values())
     for path in watch.telemetry.paths:
-        look = watch.telemetry.look(path)
-        assert look is not None
-        assert look.scale_median > 0  # scale and state are recorded even where values are not
+        sample = watch.telemetry.sample(path)
+        assert sample is not None
+        assert sample.scale_median > 0  # scale and state are recorded even where values are not
         inside = whole or path.startswith("conv.")
         if path.endswith("fc.weight_fake_quant"):
-            assert look.sampled == 864  # a plain weight can be read without a hook
+            assert sample.sampled == 864  # a plain weight can be read without a hook
         else:
             assert (path in unseen) == inside
 
@@ -312,9 +312,9 @@ def test_a_copy_of_the_model_made_in_a_step_has_no_live_hooks() -> None:
     average(batches(1)[0][0])
 
 
-def test_a_look_that_fails_never_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sample_that_fails_never_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     import qatexplorer.telemetry.collect as collect
-    import qatexplorer.telemetry.probes as probes
+    import qatexplorer.telemetry.probe as probes
 
     plain, losses, _ = train(None)
 
@@ -332,7 +332,7 @@ def test_a_look_that_fails_never_ends_the_training(monkeypatch: pytest.MonkeyPat
         patch.setattr(collect.Collector, "count", broken)
         ended, watched, _ = train({"every": 1})
     assert (losses, same(plain, ended)) == (watched, True)
-    ended, watched, _ = train({"every": 1, "on_look": broken})
+    ended, watched, _ = train({"every": 1, "on_sample": broken})
     assert (losses, same(plain, ended)) == (watched, True)
 
 
@@ -347,7 +347,7 @@ def test_memory_is_bounded_first_and_last_are_kept_and_reading_is_safe() -> None
         try:
             while not stop.is_set():
                 for path in w.telemetry.paths:
-                    w.telemetry.looks(path)
+                    w.telemetry.samples(path)
                     w.telemetry.histogram(path)
                 time.sleep(0.01)
         except Exception as error:
@@ -356,7 +356,7 @@ def test_memory_is_bounded_first_and_last_are_kept_and_reading_is_safe() -> None
     reader = threading.Thread(target=read)
     reader.start()
     with torch.no_grad():
-        for _ in range(MAX_FRAMES + 40):
+        for _ in range(MAX_STEPS + 40):
             model(x)
             w.step()
     stop.set()
@@ -364,34 +364,57 @@ def test_memory_is_bounded_first_and_last_are_kept_and_reading_is_safe() -> None
     w.close()
     assert not errors
     steps = w.telemetry.steps
-    assert len(steps) <= MAX_FRAMES
-    assert (steps[0], steps[-1]) == (0, MAX_FRAMES + 39)
+    assert len(steps) <= MAX_STEPS
+    assert (steps[0], steps[-1]) == (0, MAX_STEPS + 39)
+    few = w.telemetry.samples("fc.weight_fake_quant", details=False, most=50)
+    assert 40 < len(few) <= 50
+    assert few[-1].step == steps[-1]
+    assert few[-1].histogram is None
     kept = [step for step, _ in w.telemetry.histograms("fc.weight_fake_quant")]
     assert len(kept) <= MAX_DETAILED
-    assert (kept[0], kept[-1]) == (0, MAX_FRAMES + 39)
+    assert (kept[0], kept[-1]) == (0, MAX_STEPS + 39)
 
 
 def test_the_controller_holds_the_budget() -> None:
-    for look_s, step_s in ((0.002, 0.01), (0.0001, 0.01), (0.05, 0.001)):
+    for sampling_s, step_s in ((0.002, 0.01), (0.0001, 0.01), (0.05, 0.001)):
         controller = Controller("auto", 0.02, 65_536)
         samples = []
         armed = controller.wants(0)
         for _ in range(20_000):
-            # Half of a look does not depend on the number of elements.
-            cost = look_s * (0.5 + 0.5 * controller.samples / 4096) if armed else 1e-6
+            # Half of a sample does not depend on the number of elements.
+            cost = sampling_s * (0.5 + 0.5 * controller.samples / 4096) if armed else 1e-6
             controller.step_done(step_s, cost, armed)
             samples.append(controller.samples)
             armed = controller.wants(controller.steps)
         share = controller.spent_s / controller.train_s
         assert share <= 0.02
-        assert controller.looks >= 2
-        if look_s * 20 < step_s:
+        assert controller.sampled_steps >= 2
+        if sampling_s * 20 < step_s:
             assert share > 0.004
             assert samples[-1] > samples[0]
-        if look_s >= 0.002:
+        if sampling_s >= 0.002:
             assert samples[-1] < samples[0]
     fixed = Controller(5, 0.02, 1000)
     assert [fixed.wants(step) for step in range(6)] == [True, False, False, False, False, True]
+
+
+@pytest.mark.parametrize("hidden_s", [0.0, 0.0004, 0.003])
+def test_what_no_clock_of_ours_sees_is_found_by_difference(hidden_s: float) -> None:
+    noise = random.Random(0)
+    controller = Controller("auto", 0.02, 65_536)
+    bare = real = 0.0
+    after = False
+    for _ in range(4000):
+        sampled = controller.wants(controller.steps)
+        timed = 1e-4 + 2e-8 * controller.samples if sampled else 0.0
+        # Two thirds in the sampled step, a third in the next; the clock is off by five percent.
+        late = hidden_s * (2 / 3 * sampled + after / 3)
+        step = 0.01 * (1 + noise.gauss(0, 0.05))
+        controller.step_done(step + late, timed, sampled)
+        bare, real, after = bare + step, real + timed + late, sampled
+    share = controller.spent_s / controller.train_s
+    assert share == pytest.approx(real / bare, abs=0.002)
+    assert real / bare < 0.02
 
 
 def test_a_pause_between_steps_earns_nothing() -> None:
@@ -426,13 +449,13 @@ def test_what_cannot_be_watched_says_why() -> None:
     with pytest.raises(InputError):
         w.telemetry.series("fc.weight_fake_quant", "sqnr")
     with pytest.raises(InputError):
-        w.telemetry.looks("conv.weight_fake_quant")
+        w.telemetry.samples("conv.weight_fake_quant")
 
 
-def test_an_on_look_is_told_and_the_watch_is_a_callback() -> None:
+def test_an_on_sample_is_told_and_the_watch_is_a_callback() -> None:
     model = prepared()
     told: list[Telemetry] = []
-    w = qx.watch(model, every=2, on_look=told.append)
+    w = qx.watch(model, every=2, on_sample=told.append)
     w.start()
     for x, _ in batches(4):
         model(x)
@@ -454,9 +477,9 @@ def test_on_cuda_nothing_waits_for_the_device() -> None:
             finally:
                 torch.cuda.set_sync_debug_mode("default")
     assert w.telemetry.steps[-1] == 5
-    look = w.telemetry.look("net.fc.weight_fake_quant")
-    assert look is not None
-    assert look.sampled == 864
+    sample = w.telemetry.sample("net.fc.weight_fake_quant")
+    assert sample is not None
+    assert sample.sampled == 864
 
 
 class SmallNetOnDevice(nn.Module):

@@ -173,8 +173,8 @@ def test_sentences_of_different_lengths() -> None:
         for length in (5, 9, 5, 2):
             net(torch.randn(2, length, 32)).sum().backward()
             w.step()
-    looks = w.telemetry.looks("1.activation_post_process")
-    assert [look.total for look in looks] == [2 * n * 64 for n in (5, 9, 5, 2)]
-    assert [look.sampled for look in looks] == [300, 300, 300, 256]
-    assert looks[0].channels_seen <= 64
+    samples = w.telemetry.samples("1.activation_post_process")
+    assert [sample.total for sample in samples] == [2 * n * 64 for n in (5, 9, 5, 2)]
+    assert [sample.sampled for sample in samples] == [300, 300, 300, 256]
+    assert samples[0].channels_seen <= 64
     assert not w.telemetry.unseen

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -15,15 +14,22 @@ import numpy as np
 import pytest
 
 import qatexplorer as qx
-from qatexplorer.errors import InputError
-from qatexplorer.telemetry import METRICS, Telemetry, open_run, to_tensorboard
-from qatexplorer.telemetry.folder import RunWriter
-from qatexplorer.telemetry.frames import Frame, SiteCounts
-from qatexplorer.telemetry.records import METRIC_INDEX, SiteInfo
-from qatexplorer.telemetry.store import MAX_DETAILED
+from qatexplorer.errors import InputError, RunFolderError
+from qatexplorer.runs.folder import RunFolder
+from qatexplorer.runs.sample_files import SampleWriter, about_samples
+from qatexplorer.runs.samples import METRIC_INDEX, FakeQuantInfo
+from qatexplorer.runs.store import MAX_DETAILED
+from qatexplorer.telemetry import METRICS, Telemetry, to_tensorboard
+from qatexplorer.telemetry.frame import Counts, StepSamples
 from tests.support.training_models import batches, one_thread, prepared  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def open_run(folder: Path) -> Telemetry:
+    found = qx.open_run(folder).telemetry
+    assert found is not None
+    return found
 
 
 def recorded(folder: Path, steps: int = 6, **settings: Any) -> Telemetry:
@@ -44,8 +50,8 @@ def test_a_run_is_read_back_as_it_was(tmp_path: Path) -> None:
     assert read.overhead == live.overhead
     assert dict(read.unseen) == dict(live.unseen)
     for path in live.paths:
-        for one, two in zip(live.looks(path), read.looks(path), strict=True):
-            assert one.values == pytest.approx(two.values, rel=1e-8, nan_ok=True)
+        for one, two in zip(live.samples(path), read.samples(path), strict=True):
+            assert one == two
         histograms = read.histograms(path)
         assert [step for step, _ in histograms] == list(range(6))
         for (_, one), (_, two) in zip(live.histograms(path), histograms, strict=True):
@@ -62,7 +68,7 @@ def test_a_run_is_read_back_as_it_was(tmp_path: Path) -> None:
 def test_pandas_reads_it(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     live = recorded(tmp_path / "run")
-    frame = pandas.read_json(tmp_path / "run" / "sites.jsonl", lines=True)
+    frame = pandas.read_json(tmp_path / "run" / "samples.jsonl", lines=True)
     assert len(frame) == 6 * len(live.paths)
     scales = frame[frame.path == "fc.weight_fake_quant"].scale_median.tolist()
     assert scales == pytest.approx(live.series("fc.weight_fake_quant", "scale_median")[1])
@@ -86,7 +92,7 @@ def test_a_kernel_killed_in_the_middle_loses_nothing_that_was_seen(tmp_path: Pat
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=env, cwd=ROOT)
     assert done.returncode == -9
     # A kill can also cut a line in half.
-    with (tmp_path / "sites.jsonl").open("a") as file:
+    with (tmp_path / "samples.jsonl").open("a") as file:
         file.write('{"step":8,"path":"fc.wei')
     read = open_run(tmp_path)
     assert read.steps == tuple(range(8))
@@ -97,13 +103,14 @@ def test_a_kernel_killed_in_the_middle_loses_nothing_that_was_seen(tmp_path: Pat
 
 def test_a_damaged_line_costs_that_line_only(tmp_path: Path) -> None:
     recorded(tmp_path / "run")
-    file = tmp_path / "run" / "sites.jsonl"
+    file = tmp_path / "run" / "samples.jsonl"
     lines = file.read_text().splitlines()
     lines[0] = "{" + lines[0][3:]
     file.write_text("\n".join(lines) + "\n")
     read = open_run(tmp_path / "run")
     assert read.steps == tuple(range(6))
-    assert math.isnan(read.looks(read.paths[0])[0].scale_median)
+    assert [s.step for s in read.samples(read.paths[0])] == [1, 2, 3, 4, 5]
+    assert [s.step for s in read.samples(read.paths[1])] == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_full_disk_ends_the_writing_and_not_the_training(
@@ -116,7 +123,9 @@ def test_a_full_disk_ends_the_writing_and_not_the_training(
         for index, (x, _) in enumerate(batches(5)):
             if index == 2:
                 assert w._writer is not None
-                w._writer._files["sites.jsonl"] = open("/dev/full", "a")  # noqa: SIM115
+                file = w._writer._files["samples.jsonl"]
+                file.close()
+                file._file = os.open("/dev/full", os.O_WRONLY)
             model(x)
             w.step()
     assert w.telemetry.steps == tuple(range(5))
@@ -126,24 +135,24 @@ def test_a_full_disk_ends_the_writing_and_not_the_training(
 
 
 def test_what_is_no_run_says_so(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no telemetry"):
-        open_run(tmp_path)
+    with pytest.raises(RunFolderError, match="holds no run"):
+        qx.open_run(tmp_path)
     recorded(tmp_path / "run")
-    with pytest.raises(InputError, match="already"):
+    with pytest.raises(RunFolderError, match="already"):
         qx.watch(prepared(), folder=tmp_path / "run").start()
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(RunFolderError, match="cannot be kept"):
         qx.watch(prepared(), folder=tmp_path / "file" / "run").start()
     header = json.loads((tmp_path / "run" / "run.json").read_text())
     (tmp_path / "run" / "run.json").write_text(json.dumps({**header, "format": 99}))
-    with pytest.raises(InputError, match="no telemetry"):
-        open_run(tmp_path / "run")
+    with pytest.raises(RunFolderError, match="format 99"):
+        qx.open_run(tmp_path / "run")
 
 
-def synthetic(sites: int, channels: int = 64) -> tuple[list[SiteInfo], Any]:
+def synthetic(sites: int, channels: int = 64) -> tuple[list[FakeQuantInfo], Any]:
     """Infos of ``sites`` fake quants, and a maker of frames as full as real ones."""
     infos = [
-        SiteInfo(f"layers.{i}.conv.weight_fake_quant", "weight", f"layers.{i}.conv", "Conv2d",
+        FakeQuantInfo(f"layers.{i}.conv.weight_fake_quant", "weight", f"layers.{i}.conv", "Conv2d",
                  -128, 127, "torch.qint8", 0)
         for i in range(sites)
     ]  # fmt: skip
@@ -153,11 +162,11 @@ def synthetic(sites: int, channels: int = 64) -> tuple[list[SiteInfo], Any]:
     counts = random.integers(0, 500, (sites, 300)).astype(np.uint16)
     table = random.random((sites, 4, channels)).astype(np.float32)
 
-    def make(step: int) -> Frame:
-        return Frame(
+    def make(step: int) -> StepSamples:
+        return StepSamples(
             step,
             metrics + step,
-            {i: SiteCounts(100, counts[i].copy(), 0, 0, 250) for i in range(sites)},
+            {i: Counts(100, counts[i].copy(), 0, 0, 250) for i in range(sites)},
             {i: table[i].copy() for i in range(sites)},
             {},
         )
@@ -176,19 +185,20 @@ def resident() -> int:
 def test_a_hundred_thousand_steps_of_200_sites_stay_small_and_open(tmp_path: Path) -> None:
     infos, make = synthetic(200)
     telemetry = Telemetry(infos, 256)
-    writer = RunWriter(tmp_path / "run", telemetry)
+    folder = RunFolder.create(tmp_path / "run", about_samples(telemetry), "watch")
+    writer = SampleWriter(folder.path, telemetry, failed=pytest.fail)
     before = resident()
-    # One look in eight steps, as the controller aims at. Only looks that are kept or written need
+    # One step in eight is sampled, as the controller aims at. Only those kept or written need
     # numbers of their own; the others share theirs.
     shared = make(0)
     for step in range(0, 100_000, 8):
         number = step // 8
-        own = number >= writer._next or number > 12_500 - MAX_DETAILED or number % 64 == 0
+        own = step >= writer._next or number > 12_500 - MAX_DETAILED or number % 64 == 0
         frame = make(step) if own else replace(shared, step=step, metrics=shared.metrics + step)
         telemetry.add(frame)
         writer.write(frame)
     memory = resident() - before
-    writer.close(telemetry)
+    writer.close()
     assert memory < 200 * 2**20
     read = open_run(tmp_path / "run")
     assert read.steps[0] == 0

@@ -21,6 +21,7 @@ from torch.ao.quantization import (
 )
 
 from qatexplorer.forward.histograms import grid_histogram
+from qatexplorer.runs.samples import METRICS, Bins
 from qatexplorer.telemetry import (
     Telemetry,
     Watch,
@@ -30,9 +31,7 @@ from qatexplorer.telemetry import (
     oscillation,
     watch,
 )
-from qatexplorer.telemetry.collect import Bins
 from qatexplorer.telemetry.oscillation import FlipTracker
-from qatexplorer.telemetry.records import METRICS
 from tests.support.training_models import batches, one_thread, prepared  # noqa: F401
 
 
@@ -93,9 +92,9 @@ def test_counts_are_those_of_the_slow_histogram(name: str, layout: str) -> None:
     y = fake_quant(1.7 * x) if name == "fixed" else frozen_output(fake_quant, 1.7 * x)
     noise = (y - 1.7 * x).double().square().sum()
     wanted = 10 * math.log10((1.7 * x).double().square().sum() / noise)
-    look = telemetry.look("out")
-    assert look is not None
-    assert look.sqnr_db == pytest.approx(wanted, abs=0.01)
+    sample = telemetry.sample("out")
+    assert sample is not None
+    assert sample.sqnr_db == pytest.approx(wanted, abs=0.01)
 
 
 def frozen_output(fake_quant: nn.Module, x: Tensor) -> Tensor:
@@ -145,9 +144,9 @@ def test_quantized_tensors_and_empty_ones() -> None:
             w._probes[0]._after(fake_quant, (x,), x)
             assert not w._probes[0].failed
             w.step()
-        look = w.telemetry.look("out")
-        assert look is not None
-        assert look.total == 40 if x.numel() else math.isnan(look.total)
+        sample = w.telemetry.sample("out")
+        assert sample is not None
+        assert sample.total == 40 if x.numel() else math.isnan(sample.total)
 
 
 def test_nan_infinity_and_a_scale_of_zero_are_counted_apart() -> None:
@@ -192,8 +191,8 @@ def test_what_runs_on_a_gpu_counts_the_same(monkeypatch: pytest.MonkeyPatch) -> 
         other = run()
     assert len(plain) == len(other) > 0
     for one, two in zip(plain, other, strict=True):
-        assert one[:3] == two[:3]
-        assert one[3:] == pytest.approx(two[3:], rel=1e-4, nan_ok=True)
+        assert one[:6] == two[:6]
+        assert one[6:] == pytest.approx(two[6:], rel=1e-4, nan_ok=True)
 
 
 def test_the_batch_range_is_read_back_from_the_moving_average() -> None:
@@ -202,17 +201,17 @@ def test_the_batch_range_is_read_back_from_the_moving_average() -> None:
         tensors = [torch.randn(8, 400) * factor for factor in (1.0, 3.0, 0.2, 5.0)]
         with watch(lone(fake_quant), every=1, max_samples=64) as w:
             for x in tensors:
-                before = w.telemetry.look("out")
+                before = w.telemetry.sample("out")
                 fake_quant(x)
                 w.step()
-                look = w.telemetry.look("out")
-                assert look is not None
+                sample = w.telemetry.sample("out")
+                assert sample is not None
                 # 64 of 3,200 values cannot tell the extremes; the fused kernel has seen them all.
-                assert look.sampled == 64
-                assert look.batch_max == pytest.approx(float(x.max()), rel=1e-4)
-                assert look.batch_min == pytest.approx(float(x.min()), rel=1e-4)
+                assert sample.sampled == 64
+                assert sample.batch_max == pytest.approx(float(x.max()), rel=1e-4)
+                assert sample.batch_min == pytest.approx(float(x.min()), rel=1e-4)
                 if before is not None and fake_quant is not default_fused_per_channel_wt_fake_quant:
-                    assert look.drift > 0
+                    assert sample.drift > 0
 
 
 def test_drift_says_how_far_the_batch_is_from_the_average() -> None:
@@ -231,15 +230,15 @@ def test_scale_range_and_zero_point_per_channel() -> None:
     x = torch.randn(5, 30)
     telemetry = looked(fake_quant, x, 2 * x, name="weight_fake_quant")
     path = "weight_fake_quant"
-    channel = telemetry.channels(path)[-1]
+    channel = telemetry.channels(path)[-1][1]
     site: Any = fake_quant
     assert torch.equal(torch.tensor(channel.scale), site.scale)
     assert torch.equal(torch.tensor(channel.max_val), site.activation_post_process.max_val)
-    look = telemetry.look(path)
-    assert look is not None
-    assert look.scale_median == pytest.approx(float(site.scale.median()))
-    assert look.scale_max == pytest.approx(float(site.scale.max()))
-    assert look.zero_point == 0
+    sample = telemetry.sample(path)
+    assert sample is not None
+    assert sample.scale_median == pytest.approx(float(site.scale.median()))
+    assert sample.scale_max == pytest.approx(float(site.scale.max()))
+    assert sample.zero_point == 0
     assert telemetry.info(path).ch_axis == 0
     assert telemetry.info(path).kind == "weight"
 
@@ -249,11 +248,11 @@ def test_dead_channels() -> None:
     x[:, 2] = 0.0
     x[:, 4] = 0.0
     for layout in (torch.contiguous_format, torch.channels_last):
-        look = looked(affine(), x.contiguous(memory_format=layout)).look("out")
-        assert look is not None
-        assert (look.dead_channels, look.channels_seen) == (2, 6)
-        assert look.zero_share == pytest.approx(1 / 3)
-    few = looked(affine(), x, max_samples=16).look("out")
+        sample = looked(affine(), x.contiguous(memory_format=layout)).sample("out")
+        assert sample is not None
+        assert (sample.dead_channels, sample.channels_seen) == (2, 6)
+        assert sample.zero_share == pytest.approx(1 / 3)
+    few = looked(affine(), x, max_samples=16).sample("out")
     assert few is not None
     # Two or three values of a channel do not make it dead.
     assert few.dead_channels <= few.channels_seen <= 2
@@ -283,7 +282,7 @@ def test_the_same_weights_are_followed_when_fewer_or_more_are_looked_at() -> Non
             w._controller.samples = w._probes[0].wanted = count
             fake_quant(x)
             w.step()
-    flipped = [look.flipped for look in w.telemetry.looks("weight_fake_quant")]
+    flipped = [sample.flipped for sample in w.telemetry.samples("weight_fake_quant")]
     assert math.isnan(flipped[0])
     # The weights stand still, and so does the scale: had others been compared, codes would differ.
     assert flipped[1:] == [0.0, 0.0, 0.0]
@@ -299,11 +298,11 @@ def test_gradients_on_wish() -> None:
     gradient = w.telemetry.gradients("out")[-1]
     assert sum(gradient.counts) == 64
     assert {gradient.first + i for i, n in enumerate(gradient.counts) if n} == set(range(-32, 32))
-    look = w.telemetry.look("out")
-    assert look is not None
-    assert look.grad_max == 2.0**31
-    assert look.grad_zero_share == 0
-    assert math.isnan(looked(affine(), torch.rand(9)).look("out").grad_rms)  # type: ignore[union-attr]
+    sample = w.telemetry.sample("out")
+    assert sample is not None
+    assert sample.grad_max == 2.0**31
+    assert sample.grad_zero_share == 0
+    assert math.isnan(looked(affine(), torch.rand(9)).sample("out").grad_rms)  # type: ignore[union-attr]
 
 
 def test_bins_are_whole_codes_and_the_grid_ends_at_bin_edges() -> None:
@@ -363,7 +362,7 @@ def test_words_of_the_overhead_and_bound() -> None:
     model = prepared()
     with watch(model, every=2) as w:
         assert w.telemetry.overhead is not None
-        assert w.telemetry.overhead.words() == "no look yet"
+        assert w.telemetry.overhead.words() == "no sample yet"
         for x, _ in batches(4):
             model(x)
             w.step()
@@ -371,5 +370,5 @@ def test_words_of_the_overhead_and_bound() -> None:
     assert "1 step in 2" in words
     assert "1,728 of 1,728 values" in words
     assert "% of step time" in words
-    assert set(METRICS) == {k for k in next(iter(w.telemetry.rows())) if k not in
-                            ("step", "path", "kind")}  # fmt: skip
+    states = {"observer_enabled", "fake_quant_enabled", "bn_frozen"}
+    assert set(next(iter(w.telemetry.rows()))) == {"step", "path", "kind", *states, *METRICS}

@@ -313,17 +313,17 @@ def test_a_folder_holds_one_run_and_one_process(tmp_path: Path) -> None:
     with pytest.raises(BusyError):
         resumed(tmp_path / "a", data())
     # What another kernel would do: it has nothing but the folder.
-    opened.ask("pause")
+    opened.request("pause")
     assert wait_for(lambda: run.state == "paused")
-    assert open_run(tmp_path / "a").state == "paused"
-    opened.ask("run")
+    assert wait_for(lambda: open_run(tmp_path / "a").state == "paused")
+    opened.request("run")
     assert wait_for(lambda: run.state == "running")
-    opened.ask("stop")
+    opened.request("stop")
     assert wait_for(lambda: run.state == "stopped")
     run.wait(5)
     assert open_run(tmp_path / "a").state == "stopped"
     with pytest.raises(RunFolderError, match="No process"):
-        opened.ask("stop")
+        opened.request("stop")
     with pytest.raises(RunFolderError, match="holds no run"):
         open_run(tmp_path)
     assert [line.path.name for line in list_runs(tmp_path)] == ["a"]

@@ -18,11 +18,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from qatexplorer.errors import InputError, NoDataError, NotAModuleError, TrainingError
 from qatexplorer.runs.records import (
-    MAX_SITE_HISTOGRAMS,
-    MAX_SITE_SAMPLES,
+    MAX_STEPS,
     History,
     Progress,
-    SiteSample,
+    StepRecord,
     TrainingConfig,
     thinned,
 )
@@ -240,7 +239,7 @@ def test_telemetry_follows_the_fake_quants() -> None:
     assert [s.step for s in samples] == [0, 5, 10]
     assert len(samples[0].scale) == 6
     assert samples[0].scale != samples[-1].scale
-    assert samples[0].scale_summary[0] <= samples[0].scale_summary[1] <= samples[0].scale_summary[2]
+    assert samples[0].scale_min <= samples[0].scale_median <= samples[0].scale_max
     activation = run.history.samples("quant.activation_post_process")[0]
     assert activation.histogram is not None
     # The grid of this very batch: the first observation sets the range, so nothing is clipped.
@@ -268,16 +267,11 @@ def test_all_finite_sees_every_nan_and_no_large_number() -> None:
 
 def test_history_is_bounded_and_keeps_first_and_newest() -> None:
     history = History()
-    marker: Any = object()
-    for step in range(5 * MAX_SITE_SAMPLES):
-        history.add_samples([SiteSample(step, "a", (1.0,), (0,), (), (), True, True, marker)])
-    samples = history.sites["a"]
-    assert len(samples) <= MAX_SITE_SAMPLES
-    assert samples[0].step == 0
-    assert samples[-1].step == 5 * MAX_SITE_SAMPLES - 1
-    assert samples[0].histogram is marker
-    assert samples[-1].histogram is marker
-    assert sum(s.histogram is not None for s in samples) <= MAX_SITE_HISTOGRAMS + 1
+    for step in range(3 * MAX_STEPS):
+        history.add_step(StepRecord(step, 0, 1.0, 0.1, 8))
+    assert len(history.steps) <= MAX_STEPS
+    assert history.steps[0].step == 0
+    assert history.steps[-1].step == 3 * MAX_STEPS - 1
     assert thinned([0, 1, 2, 3, 4, 5]) == [0, 2, 3, 4, 5]
 
 

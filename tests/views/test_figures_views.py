@@ -16,7 +16,8 @@ from qatexplorer.evaluate.evaluation import Evaluation, ModelResult
 from qatexplorer.evaluate.measure import Latency
 from qatexplorer.evaluate.metric import MetricValue
 from qatexplorer.forward.histograms import GridHistogram, grid_histogram
-from qatexplorer.runs.records import EpochRecord, History, Marker, SiteSample, StepRecord
+from qatexplorer.runs.records import EpochRecord, History, Marker, StepRecord
+from qatexplorer.runs.samples import METRICS, Sample
 from qatexplorer.snapshot.records import FakeQuantSite
 from qatexplorer.views.common.results import results_html
 from qatexplorer.views.inspector.figures import (
@@ -173,10 +174,13 @@ def test_curves_of_a_long_and_of_an_empty_run() -> None:
     assert len(curves_figure(History()).data) == 4
 
 
+def sample(step: int, path: str, **known: float) -> Sample:
+    return Sample(step, path, tuple(known.get(name, math.nan) for name in METRICS))
+
+
 def test_scale_traces() -> None:
     samples = [
-        SiteSample(s, INPUT, (0.1 * s, 0.2 * s, 0.9 * s), (0,), (-1.0,), (1.0 + s,), True, True)
-        for s in range(5)
+        sample(s, INPUT, scale_median=0.2 * s, min_val=-1.0, max_val=1.0 + s) for s in range(5)
     ]
     one = scale_trace_figure({INPUT: samples}, {INPUT: "input"})
     assert list(one.data[0].y) == pytest.approx([0.2 * s for s in range(5)])

@@ -14,7 +14,7 @@ from torch.ao.quantization import disable_fake_quant, enable_fake_quant
 from torch.nn import functional as F
 
 import qatexplorer as qx
-from qatexplorer.telemetry import Telemetry, open_run
+from qatexplorer.telemetry import Telemetry
 from qatexplorer.views.training.sites import ORDERS, sites_html, sparkline, summary_words
 from qatexplorer.views.training.telemetry import (
     histograms_figure,
@@ -59,9 +59,9 @@ def test_heat_map_is_the_histograms(telemetry: Telemetry, theme: Any) -> None:
         clipped = histogram.clipped_low_share + histogram.clipped_high_share
         assert inside == pytest.approx(1.0 - clipped)
     assert {shape.y0 for shape in figure.layout.shapes} == {-0.5, 255.5}
-    look = telemetry.look(path)
-    assert look is not None
-    assert f"{look.sqnr_db:.1f} dB" in figure.layout.title.subtitle.text
+    sample = telemetry.sample(path)
+    assert sample is not None
+    assert f"{sample.sqnr_db:.1f} dB" in figure.layout.title.subtitle.text
 
 
 def test_scales_and_ranges_over_steps(telemetry: Telemetry) -> None:
@@ -96,7 +96,7 @@ def test_small_multiples_are_sorted_with_the_worst_first(telemetry: Telemetry, o
     shown = re.findall(r'data-select="site:([^"]+)"', html)
     assert sorted(shown) == sorted(telemetry.paths)
     _, value, write, largest_first = ORDERS[order]
-    newest = [value(telemetry.look(path)) for path in shown]  # type: ignore[arg-type]
+    newest = [value(telemetry.sample(path)) for path in shown]  # type: ignore[arg-type]
     known = [v for v in newest if not math.isnan(v)]
     assert known == sorted(known, reverse=largest_first)
     assert all(math.isnan(v) for v in newest[len(known) :])
@@ -135,7 +135,8 @@ def test_a_run_that_was_opened_shows_the_same(tmp_path: Path) -> None:
         for x, _ in batches(4):
             model(x)
             w.step()
-    read = open_run(tmp_path / "run")
+    read = qx.open_run(tmp_path / "run").telemetry
+    assert read is not None
     path = "fc.weight_fake_quant"
     assert sites_html(read) == sites_html(w.telemetry)
     assert histograms_figure(read, path) == histograms_figure(w.telemetry, path)

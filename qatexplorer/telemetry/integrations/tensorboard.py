@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from qatexplorer.errors import InputError
-from qatexplorer.telemetry.records import METRICS
-from qatexplorer.telemetry.store import Telemetry
+from qatexplorer.runs.samples import METRICS
+from qatexplorer.runs.store import Telemetry
 
 _SKIPPED = frozenset({"sampled", "total"})
 
@@ -29,10 +29,10 @@ def to_tensorboard(
     if own:
         writer = _make(log_dir)
     for info in telemetry.infos:
-        for look in telemetry.looks(info.path):
-            for name, value in zip(METRICS, look.values, strict=True):
+        for sample in telemetry.samples(info.path, details=False):
+            for name, value in zip(METRICS, sample.values, strict=True):
                 if name not in _SKIPPED and not math.isnan(value):
-                    writer.add_scalar(f"{name}/{info.path}", value, look.step)
+                    writer.add_scalar(f"{name}/{info.path}", value, sample.step)
         for step, histogram in telemetry.histograms(info.path):
             if histogram.edges:
                 _add_histogram(writer, info.path, step, histogram)

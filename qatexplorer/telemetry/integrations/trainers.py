@@ -9,7 +9,7 @@ from qatexplorer.errors import InputError
 
 
 class Watched(Protocol):
-    """What a training loop does to a :class:`~qatexplorer.telemetry.watching.Watch`."""
+    """What a training loop does to a :class:`~qatexplorer.telemetry.watch.Watch`."""
 
     def start(self) -> Any: ...
     def step(self) -> Any: ...

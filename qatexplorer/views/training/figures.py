@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 import plotly.graph_objects as go
 
-from qatexplorer.runs.records import EpochRecord, History, SiteSample, StepRecord
+from qatexplorer.runs.records import EpochRecord, History, StepRecord
+from qatexplorer.runs.samples import Sample
 from qatexplorer.snapshot.records import SiteKind
 from qatexplorer.views.common.names import KINDS, number
 from qatexplorer.views.common.theme import Theme, ThemeName, label, make_figure, short, theme_of
@@ -164,7 +166,7 @@ def _markers(history: History, look: Theme) -> tuple[list[dict[str, Any]], list[
 
 
 def scale_trace_figure(
-    samples: Mapping[str, Sequence[SiteSample]],
+    samples: Mapping[str, Sequence[Sample]],
     kinds: Mapping[str, SiteKind] | None = None,
     theme: ThemeName | bool = "light",
 ) -> go.Figure:
@@ -186,7 +188,7 @@ def scale_trace_figure(
         data.append(
             _line(
                 [s.step for s in taken],
-                [_middle(s.scale) for s in taken],
+                [s.scale_median for s in taken],
                 name,
                 colour,
                 dash=_DASHES[i // len(look.series) % len(_DASHES)],
@@ -206,8 +208,8 @@ def scale_trace_figure(
     return make_figure(look, _trace_title(samples), _trace_subtitle(samples), 300, data, layout)
 
 
-def _range_lines(taken: Sequence[SiteSample], look: Theme) -> list[dict[str, Any]]:
-    seen = [s for s in taken if s.min_val]
+def _range_lines(taken: Sequence[Sample], look: Theme) -> list[dict[str, Any]]:
+    seen = [s for s in taken if math.isfinite(s.min_val)]
     steps = [s.step for s in seen]
     return [
         _line(
@@ -222,21 +224,17 @@ def _range_lines(taken: Sequence[SiteSample], look: Theme) -> list[dict[str, Any
             hovertemplate=f"step %{{x}}<br>{name} %{{y:.5g}}<extra></extra>",
         )
         for name, fill, values in (
-            ("smallest value", "none", [min(s.min_val) for s in seen]),
-            ("largest value", "tonexty", [max(s.max_val) for s in seen]),
+            ("smallest value", "none", [s.min_val for s in seen]),
+            ("largest value", "tonexty", [s.max_val for s in seen]),
         )
     ]
 
 
-def _middle(scale: Sequence[float]) -> float | None:
-    return median(scale) if scale else None
-
-
-def _trace_title(samples: Mapping[str, Sequence[SiteSample]]) -> str:
+def _trace_title(samples: Mapping[str, Sequence[Sample]]) -> str:
     return f"{next(iter(samples))}: scale" if len(samples) == 1 else "Scales"
 
 
-def _trace_subtitle(samples: Mapping[str, Sequence[SiteSample]]) -> str:
+def _trace_subtitle(samples: Mapping[str, Sequence[Sample]]) -> str:
     newest = [taken[-1] for taken in samples.values() if taken]
     if not newest:
         return "no samples yet"

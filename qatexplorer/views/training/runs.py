@@ -6,19 +6,22 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
-from qatexplorer.runs.opened import OpenedRun, OpenState, RunLine
+from qatexplorer.runs.opened import OpenedRun, RunLine
+from qatexplorer.runs.store import Telemetry
 from qatexplorer.views.common.html import Html, code, folded, join, tag, terms
-from qatexplorer.views.common.names import number
+from qatexplorer.views.common.names import count, number
+from qatexplorer.views.training.telemetry import overhead_words
 
-_MARKS: dict[OpenState, str] = {
+_MARKS: dict[str, str] = {
     "running": "▶",
     "paused": "Ⅱ",
     "interrupted": "✂",
     "stopped": "■",
     "finished": "✓",
     "failed": "✗",
+    "unreadable": "?",
 }
-_STATES: dict[OpenState, str] = {
+_STATES: dict[str, str] = {
     "running": "running",
     "paused": "paused",
     "interrupted": "its kernel has ended in the middle of it",
@@ -46,27 +49,45 @@ def run_line(line: RunLine) -> str:
     """``"✓ finished · 2026-11-24 07:30 · DigitsCNN · epoch 3 of 3, step 120"`` (plain text)."""
     when = line.created.replace("T", " ")[:16]
     parts = [f"{_MARKS[line.state]} {line.state}", when, line.model]
-    parts.append(f"epoch {min(line.epoch + 1, line.epochs)} of {line.epochs}, step {line.step}")
+    epoch = f"epoch {min(line.epoch + 1, line.epochs)} of {line.epochs}, " if line.epochs else ""
+    parts.append(f"{epoch}step {line.step}")
+    if line.kind == "watch":
+        parts.append("watch")
     parts.append(line.path.name)
     return " · ".join(part for part in parts if part)
 
 
 def run_html(run: OpenedRun) -> Html:
     """Where a run stands, how it was set, what can be gone on from."""
-    last, best, status = run.last_checkpoint, run.best_checkpoint, run.status
+    status, session = run.status, run.kind == "session"
     steps = run.history.steps
     rows: list[tuple[Any, Any]] = [
         ("State", f"{_MARKS[run.state]} {_STATES[run.state]}"),
         ("Folder", code(str(run.path))),
+        ("Written by", "a session" if session else "watch, in a training loop of your own"),
         ("Begun", str(run.about.get("created", "")).replace("T", " ")),
-        ("Steps on the curves", f"{steps[-1].step + 1:,}" if steps else "none"),
-        ("Last checkpoint", _checkpoint(last)),
-        ("Best checkpoint", _checkpoint(best)),
     ]
+    if session:
+        rows += [
+            ("Steps on the curves", f"{steps[-1].step + 1:,}" if steps else "none"),
+            ("Last checkpoint", _checkpoint(run.last_checkpoint)),
+            ("Best checkpoint", _checkpoint(run.best_checkpoint)),
+        ]
+    else:
+        rows.append(("Steps", f"{status.get('step', 0):,}"))
+    rows += _samples(run.telemetry)
     if run.state in ("running", "paused") and "pid" in status:
         rows.append(("Trained by", f"process {status['pid']} on {status.get('host', '?')}"))
-    settings = folded("Settings of the run", terms(_set(run.about.get("config", {}))))
+    config = run.about.get("config")
+    settings = folded("Settings of the run", terms(_set(config))) if config else None
     return tag("div", terms(rows), _error(status.get("error")), settings)
+
+
+def _samples(telemetry: Telemetry | None) -> list[tuple[str, str]]:
+    if telemetry is None:
+        return []
+    words = count(len(telemetry.infos), "fake quant")
+    return [("Watched", f"{words}, {overhead_words(telemetry)}")]
 
 
 def _checkpoint(info: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""Small multiples of all watched fake quants as HTML: a line each, sorted by what is asked."""
+"""Small multiples of all watched fake quants as HTML: a line each, sorted by one of its numbers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from qatexplorer.views.common.names import count, share
 from qatexplorer.views.training.telemetry import overhead_words
 
 if TYPE_CHECKING:
-    from qatexplorer.telemetry.records import SiteInfo, SiteLook
-    from qatexplorer.telemetry.store import Telemetry
+    from qatexplorer.runs.samples import FakeQuantInfo, Sample
+    from qatexplorer.runs.store import Telemetry
 
 WIDTH, HEIGHT, POINTS = 120, 24, 60
 
@@ -21,15 +21,15 @@ def _decibels(value: float) -> str:
     return f"{value:.1f} dB"
 
 
-ORDERS: dict[str, tuple[str, Callable[[SiteLook], float], Callable[[float], str], bool]] = {
-    "clipped": ("clipped share", lambda look: look.clipped, share, True),
-    "sqnr": ("SQNR, worst first", lambda look: look.sqnr_db, _decibels, False),
-    "drift": ("drift of the range", lambda look: look.drift, share, True),
-    "oscillating": ("oscillating weights", lambda look: look.oscillating, share, True),
-    "zeros": ("share of zeros", lambda look: look.zero_share, share, True),
-    "dead": ("dead channels", lambda look: look.dead_channels, lambda v: f"{v:.0f}", True),
+ORDERS: dict[str, tuple[str, Callable[[Sample], float], Callable[[float], str], bool]] = {
+    "clipped": ("clipped share", lambda sample: sample.clipped, share, True),
+    "sqnr": ("SQNR, worst first", lambda sample: sample.sqnr_db, _decibels, False),
+    "drift": ("drift of the range", lambda sample: sample.drift, share, True),
+    "oscillating": ("oscillating weights", lambda sample: sample.oscillating, share, True),
+    "zeros": ("share of zeros", lambda sample: sample.zero_share, share, True),
+    "dead": ("dead channels", lambda sample: sample.dead_channels, lambda v: f"{v:.0f}", True),
 }
-"""By name: words, number of a look, how it is written, whether the largest comes first."""
+"""By name: words, number of a sample, how it is written, whether the largest comes first."""
 
 
 def sites_html(telemetry: Telemetry, order: str = "clipped", selected: str = "") -> Html:
@@ -38,7 +38,8 @@ def sites_html(telemetry: Telemetry, order: str = "clipped", selected: str = "")
     words, value, write, largest_first = ORDERS[order]
     rows: list[tuple[float, Html]] = []
     for info in telemetry.infos:
-        values = [value(look) for look in telemetry.looks(info.path)]
+        samples = telemetry.samples(info.path, details=False, most=POINTS)
+        values = [value(sample) for sample in samples]
         known = [v for v in values if not math.isnan(v)]
         newest = known[-1] if known else math.nan
         # Those without a number come last, whichever way it goes.
@@ -57,7 +58,7 @@ def sites_html(telemetry: Telemetry, order: str = "clipped", selected: str = "")
 
 def _row(
     telemetry: Telemetry,
-    info: SiteInfo,
+    info: FakeQuantInfo,
     values: Sequence[float],
     newest: float,
     write: Callable[[float], str],

@@ -13,7 +13,7 @@ from qatexplorer.views.common.theme import Theme, ThemeName, label, make_figure,
 
 if TYPE_CHECKING:
     from qatexplorer.forward.histograms import GridHistogram
-    from qatexplorer.telemetry.store import Telemetry
+    from qatexplorer.runs.store import Telemetry
 
 MAX_ROWS = 128
 MAX_LINES = 6
@@ -22,7 +22,7 @@ _DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def overhead_words(telemetry: Telemetry) -> str:
-    """What the looking costs, as measured; "not known" for a run that was killed."""
+    """What sampling costs, as measured; "not known" for a run that was killed."""
     overhead = telemetry.overhead
     return overhead.words() if overhead is not None else "overhead not known"
 
@@ -110,12 +110,12 @@ def _clipped_words(telemetry: Telemetry, path: str) -> str:
     why = telemetry.unseen.get(path)
     if why:
         return short(f"not seen: {why}", 110)
-    look = telemetry.look(path)
-    if look is None or not look.sampled > 0:
-        return "no look yet"
-    text = f"step {look.step:,}: clipped {share(look.clipped)}, {share(look.codes_used)} of codes"
-    text += f", SQNR {look.sqnr_db:.1f} dB" if math.isfinite(look.sqnr_db) else ""
-    error = "all values" if look.bound == 0 else f"± {100 * look.bound:.1g} %"
+    now = telemetry.sample(path, details=False)
+    if now is None or not now.sampled > 0:
+        return "no sample yet"
+    text = f"step {now.step:,}: clipped {share(now.clipped)}, {share(now.codes_used)} of codes"
+    text += f", SQNR {now.sqnr_db:.1f} dB" if math.isfinite(now.sqnr_db) else ""
+    error = "all values" if now.bound == 0 else f"± {100 * now.bound:.1g} %"
     return f"{text} · {error}"
 
 
@@ -123,8 +123,8 @@ def scales_figure(telemetry: Telemetry, path: str, theme: ThemeName | bool = "li
     """Scale of a fake quant above (least to largest channel as a band), its range below: the
     moving average as lines, the range of each batch as marks."""
     look, info = theme_of(theme), telemetry.info(path)
-    looks = telemetry.looks(path)
-    steps = [item.step for item in looks]
+    samples = telemetry.samples(path, details=False)
+    steps = [item.step for item in samples]
     colour = look.kinds[info.kind]
 
     def line(name: str, values: list[float], axis: str = "y", **more: Any) -> dict[str, Any]:
@@ -138,14 +138,14 @@ def scales_figure(telemetry: Telemetry, path: str, theme: ThemeName | bool = "li
     mark = {"symbol": "x-thin-open", "size": 5, "color": look.muted, "line": {"width": 1}}
     marks = {"mode": "markers", "marker": mark, "line": None}
     data = [
-        line("least", [v.scale_min for v in looks], line=thin),
-        line("largest", [v.scale_max for v in looks], line=thin, fill="tonexty",
+        line("least", [v.scale_min for v in samples], line=thin),
+        line("largest", [v.scale_max for v in samples], line=thin, fill="tonexty",
              fillcolor=look.faint),
-        line("scale", [v.scale_median for v in looks]),
-        line("min_val", [v.min_val for v in looks], "y2"),
-        line("max_val", [v.max_val for v in looks], "y2"),
-        line("smallest of the batch", [v.batch_min for v in looks], "y2", **marks),
-        line("largest of the batch", [v.batch_max for v in looks], "y2", **marks),
+        line("scale", [v.scale_median for v in samples]),
+        line("min_val", [v.min_val for v in samples], "y2"),
+        line("max_val", [v.max_val for v in samples], "y2"),
+        line("smallest of the batch", [v.batch_min for v in samples], "y2", **marks),
+        line("largest of the batch", [v.batch_max for v in samples], "y2", **marks),
     ]  # fmt: skip
     shapes, labels = _mixtures(telemetry, path, look)
     layout = {
@@ -156,7 +156,7 @@ def scales_figure(telemetry: Telemetry, path: str, theme: ThemeName | bool = "li
         "shapes": shapes,
         "annotations": labels,
     }
-    newest = looks[-1] if looks else None
+    newest = samples[-1] if samples else None
     known = newest is not None and math.isfinite(newest.drift)
     words = f"drift of the batch {share(newest.drift)} of the range" if known and newest else ""
     return make_figure(look, f"{short(path, 44)}: scale and range", words, 300, data, layout)
@@ -230,5 +230,5 @@ def oscillation_figure(telemetry: Telemetry, theme: ThemeName | bool = "light") 
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.28, "yanchor": "top"},
         "margin": {"l": 56, "r": 18, "t": 64, "b": 96},
     }
-    words = f"went back to the code before within 8 looks · worst {len(data)} of {len(found)}"
+    words = f"went back to the code before within 8 samples · worst {len(data)} of {len(found)}"
     return make_figure(look, "Oscillating weights", words, 330, data, layout)

@@ -15,6 +15,7 @@ import ipywidgets as widgets
 from qatexplorer import zoo
 from qatexplorer.errors import BusyError, EvalModeError, QatExplorerError
 from qatexplorer.garbage import cycles_collected_later
+from qatexplorer.runs.opened import OpenedRun
 from qatexplorer.session.inputs import describe_inputs
 from qatexplorer.session.session import Session, SessionEvent
 from qatexplorer.views.common.engines import concern_html
@@ -91,7 +92,9 @@ class Explorer(widgets.VBox):
         self.to_train_mode.layout.display = "none"
         self.story = Html(kind="qx-story")
         self.panes = Panes(self.bridge, self.page)
-        self.runs = RunsPanel(self.bridge, self._act, self.start_job, self.show_session)
+        self.runs = RunsPanel(
+            self.bridge, self._act, self.start_job, self.show_session, self._look_inside
+        )
         self.training = TrainingPanel(
             self.bridge, self._act, self.start_job, lambda: self.runs.run_dir()
         )
@@ -289,6 +292,11 @@ class Explorer(widgets.VBox):
         self.training.in_sight = self._in_sight(self.training)
         if self._in_sight(self.live):
             self.live.draw()
+
+    def _look_inside(self, run: OpenedRun) -> None:
+        """Show the fake quants of a run that was opened from its folder."""
+        self.live.show(run)
+        self.tabs.selected_index = self.tabs.children.index(self.live)
 
     def _on_ledger(self) -> None:
         """A ledger has been made: it knows which edges are quantized twice."""

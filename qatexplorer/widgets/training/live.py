@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
+from qatexplorer.runs.opened import OpenedRun
 from qatexplorer.session.session import Session
 from qatexplorer.views.training.sites import ORDERS, sites_html, summary_words
 from qatexplorer.views.training.telemetry import (
@@ -21,7 +23,7 @@ from qatexplorer.widgets.common.panel import HtmlPanel
 from qatexplorer.widgets.common.plot import FigureSlot
 
 if TYPE_CHECKING:
-    from qatexplorer.telemetry.store import Telemetry
+    from qatexplorer.runs.store import Telemetry
 
 REDRAW_S = 1.0
 
@@ -33,7 +35,8 @@ class SitesPanel(HtmlPanel):
 
 
 class LivePanel(widgets.VBox):
-    """Telemetry of the session's run: small multiples, histograms over steps, scales, oscillation.
+    """Telemetry of the session's run, or of one that was opened from its folder: small multiples,
+    histograms over steps, scales, oscillation.
 
     ``page`` is where a click selects. ``dark`` themes the figures.
     """
@@ -41,7 +44,10 @@ class LivePanel(widgets.VBox):
     def __init__(self, bridge: Bridge, page: PageState) -> None:
         self._bridge, self._page = bridge, page
         self._session: Session | None = None
-        self._telemetry: Telemetry | None = None
+        self._opened: Telemetry | None = None
+        self._showing = False
+        self._instead_of: Any = None
+        self._name = ""
         self.dark = False
         self.order = labelled(
             widgets.Dropdown(options=[(words[0], name) for name, words in ORDERS.items()]),
@@ -68,12 +74,18 @@ class LivePanel(widgets.VBox):
 
     def use(self, session: Session | None) -> None:
         """Show the newest run of ``session``."""
-        self._session, self._telemetry = session, None
+        self._session, self._opened, self._showing = session, None, False
         self.draw()
 
-    def show(self, telemetry: Telemetry | None) -> None:
-        """Show a run that was opened from its folder."""
-        self._session, self._telemetry = None, telemetry
+    def show(self, run: OpenedRun | Telemetry | None) -> None:
+        """Show a run that was opened (``qatexplorer.open_run``), of a session or of a watch, until
+        the session begins a run of its own. None empties the panel."""
+        if isinstance(run, OpenedRun):
+            self._opened, self._name = run.telemetry, f"{run.path.name}: "
+        else:
+            self._opened, self._name = run, ""
+        self._instead_of = self._session.run if self._session is not None else None
+        self._showing = True
         self.draw()
 
     def on_training(self) -> None:
@@ -84,7 +96,9 @@ class LivePanel(widgets.VBox):
     def telemetry(self) -> Telemetry | None:
         """What is shown."""
         run = self._session.run if self._session is not None else None
-        return run.telemetry if run is not None else self._telemetry
+        if self._showing and run is self._instead_of:
+            return self._opened
+        return run.telemetry if run is not None else None
 
     @property
     def path(self) -> str:
@@ -110,7 +124,8 @@ class LivePanel(widgets.VBox):
                 slot.show(None)
             return
         path = self.path
-        self.words.value = summary_words(telemetry)
+        name = escape(self._name) if telemetry is self._opened else ""
+        self.words.value = name + summary_words(telemetry)
         self.sites.html = sites_html(telemetry, self.order.value, path)
         self.histograms.show(histograms_figure(telemetry, path, self.dark))
         self.scales.show(scales_figure(telemetry, path, self.dark))

@@ -15,6 +15,7 @@ from qatexplorer.runs.opened import OpenedRun, list_runs, open_run
 from qatexplorer.runs.place import DEFAULT_FOLDER, default_folder
 from qatexplorer.session import running as registry
 from qatexplorer.session.session import Session
+from qatexplorer.views.common.story import message_html
 from qatexplorer.views.training.figures import curves_figure
 from qatexplorer.views.training.runs import run_html, run_line
 from qatexplorer.widgets.common.bridge import Bridge
@@ -31,6 +32,7 @@ class RunsPanel(widgets.VBox):
         bridge, act, start_job: as for the training panel.
         attach: called with the session of this kernel that trains the chosen run, to show it in
             place of the present one (a page that was opened anew finds its training so).
+        look_inside: called with the chosen run, to show its fake quants over the steps.
     """
 
     def __init__(
@@ -39,8 +41,10 @@ class RunsPanel(widgets.VBox):
         act: Callable[[Callable[[], Any]], Any],
         start_job: Callable[..., Any],
         attach: Callable[[Session], Any] | None = None,
+        look_inside: Callable[[OpenedRun], Any] | None = None,
     ) -> None:
         self._bridge, self._act, self._start_job, self._attach = bridge, act, start_job, attach
+        self._look_inside = look_inside
         self._session: Session | None = None
         self._opened: OpenedRun | None = None
         self._drawn: Any = None
@@ -54,9 +58,10 @@ class RunsPanel(widgets.VBox):
         self.list = labelled(widgets.Select(options=[], rows=4), "Runs", width="99%")
         self.resume = button("Resume", "Go on from the last checkpoint", primary=True)
         self.attach = button("Show its session", "The run goes on in this kernel: show it here")
-        self.pause = button("Pause there", "Ask the kernel that trains it to stand still")
-        self.go_on = button("Go on there", "Ask the kernel that trains it to go on")
-        self.stop = button("Stop there", "Ask the kernel that trains it to end after its step")
+        self.inside = button("Look inside", "Its fake quants over the steps, in another tab")
+        self.pause = button("Pause there", "The kernel that trains it stands still after its step")
+        self.go_on = button("Go on there", "The kernel that trains it goes on")
+        self.stop = button("Stop there", "The kernel that trains it ends after its step")
         self.details = Html()
         self.curves = FigureSlot()
         self.refresh.on_click(lambda _: self._act(self.read))
@@ -64,13 +69,14 @@ class RunsPanel(widgets.VBox):
         self.list.observe(lambda _: self._act(self._open), "value")
         self.resume.on_click(lambda _: self._act(self._resume))
         self.attach.on_click(lambda _: self._act(self._show_session))
-        for control, wish in ((self.pause, "pause"), (self.go_on, "run"), (self.stop, "stop")):
-            control.on_click(lambda _, wish=wish: self._act(lambda: self._ask(wish)))
+        self.inside.on_click(lambda _: self._act(self._show_inside))
+        for control, what in ((self.pause, "pause"), (self.go_on, "run"), (self.stop, "stop")):
+            control.on_click(lambda _, what=what: self._act(lambda: self._request(what)))
         super().__init__(
             [
                 row(self.keep, self.folder, self.refresh),
                 self.list,
-                row(self.resume, self.attach, self.pause, self.go_on, self.stop),
+                row(self.resume, self.inside, self.attach, self.pause, self.go_on, self.stop),
                 self.details,
                 self.curves,
             ]
@@ -123,12 +129,14 @@ class RunsPanel(widgets.VBox):
 
     def _open(self) -> None:
         path, started = self.list.value, time.perf_counter()
+        opened = self._opened = None
+        self.details.html = "<p>No run is kept here yet.</p>"
         try:
-            self._opened = open_run(path) if path else None
-        except RunFolderError:  # removed meanwhile
-            self._opened = None
-        opened = self._opened
-        self.details.html = str(run_html(opened)) if opened else "<p>No run is kept here yet.</p>"
+            if path:
+                opened = self._opened = open_run(path)
+                self.details.html = str(run_html(opened))
+        except RunFolderError as error:  # of an older format, or removed meanwhile
+            self.details.html = message_html(error)
         self._draw(opened)
         self._enable()
         # A run of this kernel shows itself; that of another one sends no signal, so its folder is
@@ -157,6 +165,7 @@ class RunsPanel(widgets.VBox):
     def _enable(self) -> None:
         opened, session = self._opened, self._session
         alive = opened is not None and opened.state in ("running", "paused")
+        steered = alive and opened is not None and opened.kind == "session"
         here = registry.session_of(opened.path) if opened is not None and alive else None
         free = session is not None and session.data is not None and not session.running
         self.resume.disabled = not (
@@ -165,9 +174,10 @@ class RunsPanel(widgets.VBox):
         self.attach.layout.display = (
             "" if here is not None and here is not session and self._attach is not None else "none"
         )
-        self.pause.disabled = opened is None or opened.state != "running"
-        self.go_on.disabled = opened is None or opened.state != "paused"
-        self.stop.disabled = not alive
+        self.inside.disabled = opened is None or opened.telemetry is None
+        self.pause.disabled = not steered or opened is None or opened.state != "running"
+        self.go_on.disabled = not steered or opened is None or opened.state != "paused"
+        self.stop.disabled = not steered
 
     # -- what a click does ----------------------------------------------------------------------
 
@@ -183,8 +193,12 @@ class RunsPanel(widgets.VBox):
         if here is not None and self._attach is not None:
             self._attach(here)
 
-    def _ask(self, wish: Any) -> None:
+    def _show_inside(self) -> None:
+        if self._opened is not None and self._look_inside is not None:
+            self._look_inside(self._opened)
+
+    def _request(self, what: Any) -> None:
         if self._opened is not None:
-            self._opened.ask(wish)
+            self._opened.request(what)
             if self._bridge.has_loop:
                 self._bridge.post("runs:follow", self._follow, every_s=1.0)

@@ -23,9 +23,12 @@ REDRAW_S = 1.0
 class TrainingPanel(widgets.VBox):
     """Train, Pause, Resume, Stop and Calibrate, and what the run has recorded.
 
-    ``act(name, call)`` runs a call that may raise and shows its error; ``busy_job(name, call)``
-    does so on a worker thread; ``run_dir()`` is where the next run is kept, None for nowhere. They
-    come from the explorer.
+    Args:
+        bridge: carries calls to the kernel's event loop, where widgets are drawn.
+        act: ``act(call)`` runs a call that may raise and shows its error.
+        start_job: ``start_job(name, work)`` runs ``work(job)`` on a worker thread, one job at a
+            time, and shows its error.
+        run_dir: ``run_dir()`` is the folder for the next run, None to keep it nowhere.
     """
 
     def __init__(

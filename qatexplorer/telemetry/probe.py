@@ -15,8 +15,8 @@ from qatexplorer.quantizers.facts import observer_of
 from qatexplorer.telemetry.targets import Target, channel_axis
 
 MAX_CHANNELS = 16_384
-REDRAW_LOOKS = 16
-"""Random positions are reused for so many looks: drawing them costs as much as reading them."""
+REDRAW_SAMPLES = 16
+"""Random positions are reused for so many samples: drawing them costs as much as reading them."""
 
 # Rows of a probe's grid.
 SCALE, ZERO_POINT, OLD_MIN, OLD_MAX, NEW_MIN, NEW_MAX = range(6)
@@ -54,7 +54,7 @@ class Draw:
         if self._key != (x.shape, x.stride(), wanted):
             return False
         self._uses += 1
-        return self._fixed or self.index is None or self._uses < REDRAW_LOOKS
+        return self._fixed or self.index is None or self._uses < REDRAW_SAMPLES
 
     def prepare(self, x: Tensor, axis: int | None, wanted: int, generator: Any) -> None:
         """Draw for tensors like ``x``, with channels along ``axis``."""
@@ -102,11 +102,11 @@ class Draw:
 
 
 class Probe:
-    """Hooks of one fake quant during a step that is looked at, and what they took.
+    """Hooks of one fake quant during a step that is sampled, and what they took.
 
     ``values`` (float32, flat) is a copy, on the device of the tensor. The grid of the tensor is
-    copied in the forward in the first looks. Where nothing touches it until the end of the step,
-    later looks read it then, for all fake quants at once: right after a large convolution
+    copied in the forward in the first samples. Where nothing touches it until the end of the step,
+    later ones read it then, for all fake quants at once: right after a large convolution
     each small operation costs several times what it does elsewhere. A second forward in a step
     (accumulation, checkpointing, an evaluation) is counted, and the copies in the forward come
     back.
@@ -179,7 +179,7 @@ class Probe:
         started = perf_counter()
         if self._averages:
             # The moving average after this forward, less the one before, is the batch's own
-            # range: the fused kernel has looked at all the values, we need not do it again.
+            # range: the fused kernel has read all the values, we need not do it again.
             ranges = self.ranges()
             self._first_batch = ranges is None
             if ranges is not None:
@@ -213,7 +213,7 @@ class Probe:
             if not self._late:
                 self._copy_grid()
             self.taken = True
-        except Exception as error:  # a look must never end a training
+        except Exception as error:  # a sample must never end a training
             self.failed = f"{type(error).__name__}: {error}".splitlines()[0]
 
     def _sample(self, x: Tensor) -> None:

@@ -1,23 +1,26 @@
-"""From the counts of a look to the metrics of each site, on the host, for all sites at once."""
+"""From the counts of a step to the metrics of each fake quant, on the host, for all at once."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from qatexplorer.forward.histograms import GridHistogram
 from qatexplorer.quantizers.facts import untouched
+from qatexplorer.runs.samples import (
+    METRIC_INDEX,
+    METRICS,
+    Array,
+    Bins,
+    Counts,
+    FakeQuantInfo,
+    StepSamples,
+    rounded,
+)
 from qatexplorer.telemetry import collect as c
-from qatexplorer.telemetry import probes as p
-from qatexplorer.telemetry.collect import Bins, RawLook
-from qatexplorer.telemetry.records import METRIC_INDEX, METRICS, SiteInfo
-
-Array = NDArray[Any]
+from qatexplorer.telemetry import probe as p
+from qatexplorer.telemetry.collect import RawSamples
 
 MAX_SQNR_DB = 144.0
 """24 bits of float32: a smaller error cannot be told from none."""
@@ -28,54 +31,18 @@ LEAST_PER_CHANNEL = 8
 _M = METRIC_INDEX
 
 
-@dataclass(frozen=True)
-class SiteCounts:
-    """The histogram of one site as counted: ``counts[0]`` is fine bin number ``first``.
-
-    ``counts`` is a row of the table of its look, which therefore is kept or dropped as a whole.
-    """
-
-    first: int
-    counts: Array
-    zeros: int
-    off_grid: int
-    codes_used: int
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One look at all sites, in the order of the watch.
-
-    Attributes:
-        metrics: float64, sites × :data:`METRICS`; NaN where there is none.
-        counts: by number of the site; empty once it is thinned away.
-        channels: by number of the site, float32 4 × channels: scale, zero_point, min_val, max_val;
-            empty once thinned away.
-        gradients: by number of the site.
-    """
-
-    step: int
-    metrics: Array
-    counts: Mapping[int, SiteCounts]
-    channels: Mapping[int, Array]
-    gradients: Mapping[int, Any]
-
-    def without_details(self) -> Frame:
-        """The numbers alone: histograms and channels are most of a frame's memory."""
-        return replace(self, counts={}, channels={}, gradients={})
-
-
-def build_frame(
+def step_samples(
     step: int,
-    raws: Sequence[RawLook],
-    infos: Sequence[SiteInfo],
+    raws: Sequence[RawSamples],
+    infos: Sequence[FakeQuantInfo],
     observing: Sequence[bool],
     bins: Mapping[tuple[int, int], Bins],
-) -> Frame:
-    """The frame of ``raws``, whose tensors are on the host. ``observing``: observer on, by site."""
+) -> StepSamples:
+    """The samples of ``raws``, whose tensors are on the host. ``observing``: whether the observer
+    of each is on."""
     numbers = {info.path: index for index, info in enumerate(infos)}
     metrics = np.full((len(infos), len(METRICS)), math.nan)
-    counts: dict[int, SiteCounts] = {}
+    counts: dict[int, Counts] = {}
     channels: dict[int, Array] = {}
     for raw in raws:
         rows = np.array([numbers[probe.target.info.path] for probe in raw.probes])
@@ -99,10 +66,10 @@ def build_frame(
             _ranges(found, table, starts, raw, on)
         metrics[rows] = found
         _split_channels(channels, table, starts, raw, rows)
-    return Frame(step, metrics, counts, channels, {})
+    return StepSamples(step, rounded(metrics), counts, channels)
 
 
-def _grids(found: Array, table: Array, starts: Array, raw: RawLook) -> None:
+def _grids(found: Array, table: Array, starts: Array, raw: RawSamples) -> None:
     scale = table[p.SCALE]
     found[:, _M["scale_min"]] = np.minimum.reduceat(scale, starts)
     found[:, _M["scale_max"]] = np.maximum.reduceat(scale, starts)
@@ -121,7 +88,7 @@ def _grids(found: Array, table: Array, starts: Array, raw: RawLook) -> None:
     found[:, _M["max_val"]] = np.where(seen, most, math.nan)
 
 
-def _values(found: Array, sums: Array, raw: RawLook) -> None:
+def _values(found: Array, sums: Array, raw: RawSamples) -> None:
     sampled = np.array(raw.sampled, dtype=np.float64)
     found[:, _M["sampled"]] = sampled
     found[:, _M["total"]] = raw.totals
@@ -135,7 +102,7 @@ def _values(found: Array, sums: Array, raw: RawLook) -> None:
     found[:, _M["batch_max"]] = np.where(some, sums[c.HIGH], math.nan)
 
 
-def _counted(found: Array, sums: Array, raw: RawLook, grids: Sequence[Bins]) -> list[SiteCounts]:
+def _counted(found: Array, sums: Array, raw: RawSamples, grids: Sequence[Bins]) -> list[Counts]:
     table = raw.counts.numpy()
     sampled = np.array(raw.sampled, dtype=np.float64)
     used_all = np.zeros(len(grids), dtype=np.int64)
@@ -159,7 +126,7 @@ def _counted(found: Array, sums: Array, raw: RawLook, grids: Sequence[Bins]) -> 
     kept = table.astype(np.uint16 if max(raw.sampled) < 65_536 else np.uint32)
     zeros, off_grid = sums[c.ZEROS].astype(int), sums[c.OFF_GRID].astype(int)
     return [
-        SiteCounts(
+        Counts(
             first=0,
             counts=kept[index, : grid.count],
             zeros=int(zeros[index]),
@@ -170,7 +137,7 @@ def _counted(found: Array, sums: Array, raw: RawLook, grids: Sequence[Bins]) -> 
     ]
 
 
-def _dead(found: Array, raw: RawLook) -> None:
+def _dead(found: Array, raw: RawSamples) -> None:
     starts = np.cumsum([0, *raw.channels[:-1]])
     enough = raw.channel_seen.numpy() >= LEAST_PER_CHANNEL
     dead = enough & (raw.alive.numpy() == 0)
@@ -180,7 +147,7 @@ def _dead(found: Array, raw: RawLook) -> None:
         found[:, _M[name]] = np.where(several, sums, math.nan)
 
 
-def _ranges(found: Array, table: Array, starts: Array, raw: RawLook, on: Array) -> None:
+def _ranges(found: Array, table: Array, starts: Array, raw: RawSamples, on: Array) -> None:
     """Range of the batch, read back from the moving average, and how far it lies from it."""
     constants = [probe.target.averaging_constant or math.nan for probe in raw.probes]
     constant = np.repeat(np.where(on, constants, math.nan), raw.grids)
@@ -199,7 +166,7 @@ def _ranges(found: Array, table: Array, starts: Array, raw: RawLook, on: Array) 
     away = np.maximum(np.abs(batch_low - low), np.abs(batch_high - high)) / (high - low)
     away[~np.isfinite(away)] = math.nan
     drift = np.fmax.reduceat(away, starts)
-    # With the observer off the sample is held against the range that stands still.
+    # With the observer off what was taken is held against the range that stands still.
     sample = np.maximum(
         np.abs(found[:, _M["batch_min"]] - found[:, _M["min_val"]]),
         np.abs(found[:, _M["batch_max"]] - found[:, _M["max_val"]]),
@@ -212,53 +179,9 @@ def _split_channels(
     channels: dict[int, Array],
     table: Array,
     starts: Array,
-    raw: RawLook,
+    raw: RawSamples,
     rows: Array,
 ) -> None:
     kept = table[[p.SCALE, p.ZERO_POINT, p.NEW_MIN, p.NEW_MAX]]
     for start, width, row in zip(starts, raw.grids, rows, strict=True):
         channels[int(row)] = kept[:, start : start + width]
-
-
-def grid_histogram_of(
-    info: SiteInfo, bins: Bins, counts: SiteCounts, metrics: Array
-) -> GridHistogram:
-    """The histogram of a site as the rest of the package knows it."""
-    merge = bins.width // bins.fine
-    fine = np.zeros(bins.count, np.int64)
-    fine[counts.first : counts.first + len(counts.counts)] = counts.counts
-    merged = fine.reshape(-1, merge).sum(1)
-    tail, last = (border // merge for border in bins.inner)
-    # Empty tails are left out; the grid itself stays in view even where nothing falls on it.
-    taken = np.flatnonzero(merged)
-    first = min(tail, int(taken[0])) if len(taken) else tail
-    stop = max(last, int(taken[-1]) + 1) if len(taken) else last
-    merged = merged[first:stop]
-    start = bins.start + first * bins.width - 0.5
-    edges = (np.arange(len(merged) + 1) * bins.width + start).tolist()
-    sampled = int(metrics[_M["sampled"]])
-    scale, zero_point = metrics[_M["scale_median"]], metrics[_M["zero_point"]]
-    one = metrics[_M["scale_min"]] == metrics[_M["scale_max"]] and math.isfinite(zero_point)
-    one = one and scale > 0
-    if one and math.isfinite(metrics[_M["batch_min"]]):
-        edges[0] = min(edges[0], float(metrics[_M["batch_min"]] / scale + zero_point))
-    if one and math.isfinite(metrics[_M["batch_max"]]):
-        edges[-1] = max(edges[-1], float(metrics[_M["batch_max"]] / scale + zero_point))
-    return GridHistogram(
-        edges=tuple(edges) if merged.sum() else (),
-        counts=tuple(merged.tolist()) if merged.sum() else (),
-        quant_min=info.quant_min,
-        quant_max=info.quant_max,
-        scale=float(scale) if one else None,
-        zero_point=int(zero_point) if one else None,
-        total=int(metrics[_M["total"]]),
-        sampled=sampled,
-        clipped_low=round(float(metrics[_M["clipped_low"]]) * sampled),
-        clipped_high=round(float(metrics[_M["clipped_high"]]) * sampled),
-        min=float(metrics[_M["batch_min"]]),
-        max=float(metrics[_M["batch_max"]]),
-        zeros=counts.zeros,
-        nonfinite=round(float(metrics[_M["nonfinite"]]) * sampled),
-        off_grid=counts.off_grid,
-        codes_used=counts.codes_used,
-    )

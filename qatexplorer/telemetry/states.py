@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qatexplorer.runs.samples import StateChange
 from qatexplorer.telemetry.host import HostCopy
-from qatexplorer.telemetry.records import StateChange
 from qatexplorer.telemetry.targets import Target
-
-MAX_CHANGES = 20_000
 
 State = tuple[bool, bool, "bool | None"]
 
@@ -36,9 +34,8 @@ class Timeline:
         self._moving: list[bool] = []
         self._frozen: list[bool | None] = [None] * len(targets)
         self._on: list[tuple[bool, bool]] = [(True, True)] * len(targets)
-        self._told: list[State | None] = [None] * len(targets)
+        self._reported: list[State | None] = [None] * len(targets)
         self._pending: list[tuple[int, list[bool | None], HostCopy]] = []
-        self.changes: list[StateChange] = []
         self.find_flags()
 
     def find_flags(self) -> None:
@@ -51,7 +48,7 @@ class Timeline:
             self._present, self._versions = present, -1
 
     def update(self, step: int) -> list[StateChange]:
-        """What has changed by step ``step``; on a GPU it may be told a few steps late."""
+        """What has changed by step ``step``; on a GPU it may be known a few steps late."""
         norms = [
             norm.training and not owner.__dict__.get("freeze_bn", False)
             for norm, owner in self._watched
@@ -71,7 +68,7 @@ class Timeline:
                 self._pending.append((step, frozen, HostCopy({"flags": torch.empty(0)})))
         elif not self._pending:
             self._frozen = frozen
-            return self._tell(step)
+            return self._report(step)
         self._frozen = frozen
         return self.collect() if self._pending else []
 
@@ -85,7 +82,7 @@ class Timeline:
                 (True if a is None else next(values), True if b is None else next(values))
                 for a, b in self._flags
             ]
-            found += self._tell(step, frozen)
+            found += self._report(step, frozen)
         return found
 
     @property
@@ -102,17 +99,12 @@ class Timeline:
             )
         return frozen
 
-    def _tell(self, step: int, frozen: list[bool | None] | None = None) -> list[StateChange]:
+    def _report(self, step: int, frozen: list[bool | None] | None = None) -> list[StateChange]:
         found = []
         for index, norm in enumerate(self._frozen if frozen is None else frozen):
             state = (*self._on[index], norm)
-            if state != self._told[index]:
-                self._told[index] = state
+            if state != self._reported[index]:
+                self._reported[index] = state
                 path = self._targets[index].info.path
                 found.append(StateChange(step, path, *state))
-        self.changes += found
-        if len(self.changes) > MAX_CHANGES:
-            # First states stay: they say how the run began.
-            sites = len(self._targets)
-            self.changes = [*self.changes[:sites], *self.changes[len(self.changes) // 2 :]]
         return found
