@@ -25,6 +25,7 @@ ROOMS = (
     "_tested",
     "signals",
     "shown",
+    "tables",
     "garbage",
     "data",
     "quantizers",
@@ -67,7 +68,7 @@ TORCHS_PRIVATE = {
 }
 LIBRARIES = ("torch.", "nn.", "argparse.")  # a private class or function of theirs, by its name
 # Another object of the same class, made or compared in one of its methods.
-SAME_CLASS = {"self", "cls", "copy", "other"}
+SAME_CLASS = {"self", "cls", "copy", "made", "other"}
 
 
 @cache
