@@ -129,6 +129,7 @@ def of_targets(target: Tensor) -> dict[str, Any]:
 
 
 def diverging(lr: float) -> Any:
+    torch.manual_seed(0)
     data = {"train": [BATCH] * 5, "eval": [BATCH]}
     return ok(data=data).train(1, optimizer=lambda p: torch.optim.SGD(p, lr=lr))
 
@@ -164,7 +165,12 @@ def kept_run() -> qx.OpenedRun:
 
 CASES: list[tuple[str, Callable[[], Any], Callable[[], Any]]] = [
     ("Pass Sequential(…)", lambda: ok(nn.Sequential), ok),
-    ("Pass the module itself", lambda: ok(net().state_dict()), lambda: ok(from_checkpoint())),
+    ("Pass the module itself", lambda: ok("checkpoint.pt"), lambda: ok(from_checkpoint())),
+    (
+        "Build the module and call model.load_state_dict(state)",
+        lambda: ok(net().state_dict()),
+        lambda: ok(from_checkpoint()),
+    ),
     (
         "Pass the Python module that it was made from",
         lambda: ok(torch.jit.script(nn.Sequential(nn.Linear(6, 4)))),
