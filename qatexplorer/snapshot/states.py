@@ -70,6 +70,7 @@ def unlowered_paths(model: nn.Module) -> frozenset[str]:
         and not is_quantizer(modules[str(node.target)])
         and not hasattr(modules[str(node.target)], "weight_fake_quant")
         and compute_of(modules[str(node.target)]) in ("layer", "container")
+        and not any(compute_of(m) == "reference" for m in modules[str(node.target)].children())
         and not is_special_pattern_node(node, modules)[2]
     )
 
@@ -124,6 +125,7 @@ class _Standings:
         now = {p for p, m in self.modules.items() if p and compute_of(m) in _INT8_NOW}
         self.int8_paths = swapped | now
         self.unlowered = unlowered_paths(model)
+        self.by_reference = any(compute_of(m) == "reference" for m in self.modules.values())
         self.on_int8: set[str] = set()
         self.from_input: set[str] = set()
         for node in graph.nodes:
@@ -143,6 +145,8 @@ class _Standings:
         """Whether the result is an int8 tensor; ``fed``: everything that it works on is one."""
         if (node.dtype or "").startswith("torch.q") or "quantize_per" in node.target:
             return True
+        if self.by_reference and node.target.endswith("dequantize"):
+            return fed  # lowering takes it away, with the operation between it and a quantize
         module = self.modules.get(node.path) if node.path else None
         if module is not None and compute_of(module) in ("int8", "boundary", "stub"):
             leaves = "Dequant" in type(module).__name__.replace("DeQuant", "Dequant")
@@ -157,16 +161,20 @@ class _Standings:
         return fed and name in ON_INT8
 
     def _watched(self, node: GraphNode) -> bool:
-        """Whether a fake quant looks at the result, or at that of the ReLU computed with it."""
+        """Whether a fake quant looks at the result, or at that of the ReLU computed with it; in a
+        reference model a quantize stands where it stood."""
         takers = self.out_of.get(node.id, ())
-        if any(edge.sites for edge in takers):
+        if any(e.sites or "quantize_per" in self.nodes[e.target].target for e in takers):
             return True
         if len(takers) != 1:
             return False
         after = self.nodes[takers[0].target]
         module = self.modules.get(after.path) if after.path else None
         name = _operation(after) if module is None else operation_of(module)
-        return name == "relu" and any(edge.sites for edge in self.out_of.get(after.id, ()))
+        return name == "relu" and any(
+            e.sites or "quantize_per" in self.nodes[e.target].target
+            for e in self.out_of.get(after.id, ())
+        )
 
     # -- modules --------------------------------------------------------------------------------
 

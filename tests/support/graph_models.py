@@ -44,6 +44,7 @@ def site(owner: str, kind: SiteKind, name: str = "", **changes: object) -> FakeQ
         "zero_point": (0,),
         "min_val": (-1.0,),
         "max_val": (1.5,),
+        "seen": "all",
         "observer_enabled": True,
         "fake_quant_enabled": True,
         "calls_per_forward": 1,

@@ -262,7 +262,7 @@ def test_the_tooltip_of_a_fake_quant_tells_its_qparams() -> None:
     text = "\n".join(scene["sites"][one.path]["tip"])
     for part in ("qint8 -128…127", "axis 0", "0.1 … 0.25 over 2 channels", "-2.5", "once"):
         assert part in text
-    unseen = site("c", "output", min_val=(), max_val=(), calls_per_forward=0)
+    unseen = site("c", "output", min_val=(), max_val=(), seen="nothing", calls_per_forward=0)
     entry = build_scene(snapshot([call("c", "c", "")], [], [unseen]))["sites"][unseen.path]
     assert entry["off"]
     assert "has seen no data yet" in entry["tip"]

@@ -109,7 +109,7 @@ class Bridge:
 
 
 class Job:
-    """One long call on a worker thread; ``stop`` is a wish that the call looks at."""
+    """One long call on a worker thread; ``stop`` is a request that the call looks at."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -30,7 +30,7 @@ _OF_QCONFIG = "that of the qconfig"
 
 
 class SettingsPanel(widgets.VBox):
-    """Change what the next walk does; Apply starts again from the float stage."""
+    """Change what the next stages do; Apply starts again from the float stage."""
 
     def __init__(self, start_job: Callable[..., Any]) -> None:
         self._start_job = start_job
