@@ -120,7 +120,9 @@ def on_device(value: Any, device: torch.device) -> Any:
 def synchronize(device: torch.device) -> None:
     """Wait for what ``device`` has been given to do; on the CPU there is nothing to wait for."""
     if device.type != "cpu":
-        torch.get_device_module(device).synchronize(device)
+        wait = getattr(torch.get_device_module(device), "synchronize", None)
+        if wait is not None:
+            wait(device)
 
 
 def call_model(model: torch.nn.Module, inputs: Any) -> Any:

@@ -32,6 +32,3 @@ def _environment_in_the_result(
         with suppress(metadata.PackageNotFoundError):
             record_testsuite_property(name, metadata.version(name))
     record_testsuite_property("python", platform.python_version())
-    asked = pytestconfig.option.markexpr
-    files = " ".join(Path(arg).as_posix() for arg in pytestconfig.args)
-    record_testsuite_property("asked", f'{files} -m "{asked}"' if asked else files)

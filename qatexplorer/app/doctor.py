@@ -134,6 +134,8 @@ def _cpu() -> dict[str, Any]:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         facts = {key.strip(): value.strip() for key, _, value in (s.partition(":") for s in lines)}
         name = facts.get("model name", name)
+        if "cpu family" in facts:  # virtual machines often hide the rest of the name
+            name += f" (family {facts['cpu family']}, model {facts['model']})"
         flags = facts.get("flags", facts.get("Features", "")).split()
         features = [feature for feature in CPU_FEATURES if feature in flags]
     except OSError:

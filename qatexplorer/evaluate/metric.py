@@ -29,6 +29,21 @@ class MetricValue:
     complete: bool = True
 
 
+_ONLY_CLASSES = "It takes scores of shape (N, classes) and class indices of shape (N,)."
+_OWN_METRIC = (
+    "Pass metric=function(output, target) that fits your task; your loss is one, if no other is at "
+    "hand: metric=loss."
+)
+
+
+def _in_words(target: Any) -> str:
+    kind = type(target).__name__
+    if isinstance(target, (list, tuple)) and target:
+        inside = ", ".join(dict.fromkeys(type(part).__name__ for part in target))
+        return f"a {kind} of {len(target)} ({inside})"
+    return f"a {kind}"
+
+
 def accuracy(output: Any, target: Any) -> torch.Tensor:
     """Share of samples whose highest score is that of the target class (top-1), 0 to 1.
 
@@ -36,16 +51,23 @@ def accuracy(output: Any, target: Any) -> torch.Tensor:
         output: what the model returns; its main tensor has shape (N, classes, …).
         target: class indices, shape (N, …).
 
-    Raises InputError if the two shapes do not fit each other.
+    Raises InputError if the target is no tensor of class indices, or the shapes do not fit.
     """
     scores = main_output(output)
-    classes = torch.as_tensor(target)
+    try:
+        classes = torch.as_tensor(target)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"accuracy cannot read class indices from a target that is {_in_words(target)}.",
+            why=_ONLY_CLASSES,
+            remedy=_OWN_METRIC,
+        ) from error
     if scores.dim() < 2 or scores[:, 0].shape != classes.shape:
         raise InputError(
             f"accuracy cannot compare scores of shape {tuple(scores.shape)} with a target of "
             f"shape {tuple(classes.shape)}.",
-            why="It takes scores of shape (N, classes) and class indices of shape (N,).",
-            remedy="Pass metric=function(output, target) that fits your task.",
+            why=_ONLY_CLASSES,
+            remedy=_OWN_METRIC,
         )
     return scores.argmax(dim=1).eq(classes).float().mean()
 

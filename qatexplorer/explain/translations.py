@@ -99,6 +99,15 @@ RULES: tuple[Rule, ...] = (
         "division by a tensor: " + ISLAND,
     ),
     Rule(
+        "qnnpack-add",
+        r"failed to create QNNPACK (?P<op>Add) operator",
+        "The qnnpack engine adds two int8 tensors at {here}, and needs scales within 2**-14 to "
+        "2**8 of the result's. One of them has next to no range beside the other, as a branch has "
+        "that gives zeros (a batch norm's gamma of zero, an input of zeros).",
+        "Train, or calibrate on real data, so that both branches give something. Or take another "
+        "engine with a qconfig that it is right with: qconfig='x86' sets both.",
+    ),
+    Rule(
         "batch-norm",
         _ON_INT8.format(ops=r"(?:native_|cudnn_|_native_)?batch_norm\w*|_batch_norm\w*"),
         "A batch, layer, group or instance norm computes in float at {here} and got an int8 "
@@ -164,9 +173,10 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "attention",
-        r"only works for Linear, got NonDynamicallyQuantizableLinear",
-        "nn.MultiheadAttention holds a special Linear that torch's QAT mapping lists and its swap "
-        "then refuses (a defect of torch).",
+        # Older releases do not name the class that they got.
+        r"only works for Linear(?:, got NonDynamicallyQuantizableLinear)?$",
+        "Torch's QAT mapping lists a subclass of nn.Linear that its swap then refuses (a defect of "
+        "torch): nn.MultiheadAttention holds one, NonDynamicallyQuantizableLinear.",
         "Pass qat_mapping='attention': torch's table without that class, with which attention "
         "becomes torch.ao.nn.quantizable.MultiheadAttention. Or set its qconfig to None.",
     ),

@@ -21,8 +21,9 @@ from qatexplorer.snapshot.records import Graph, Placement
 from qatexplorer.snapshot.take import same_path
 
 StubMode = Literal["none", "model", "layers"]
-"""Who quantizes the float input: the model's own stubs, one ``QuantWrapper`` around the whole
-model, or ``add_quant_dequant`` around every layer that will be int8."""
+"""Who quantizes the float input: the model's own stubs; one ``QuantWrapper`` around the whole model
+(or, where it takes more than one tensor, :class:`flows.stubs.InputStubs` with a stub per argument);
+or ``add_quant_dequant`` around every layer that will be int8."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from torch.ao.quantization import (
 )
 from torch.ao.quantization import get_default_qat_qconfig as torch_qat_qconfig
 
-from qatexplorer.errors import QConfigError
+from qatexplorer.errors import EngineWarning, QConfigError
 from qatexplorer.quantizers.engine import check_engine
 from qatexplorer.quantizers.engine_choice import (
     BACKENDS,
@@ -67,6 +67,12 @@ class QConfigPlan:
         """What is wrong with this engine for these qconfigs on this CPU, None if nothing is."""
         tops = _activation_tops(self)
         return engine_concern(self.backend, max(tops), min(tops)) if tops else None
+
+    def warn(self, stacklevel: int = 2) -> None:
+        """Warn with :class:`~qatexplorer.errors.EngineWarning` of an engine that computes wrong on
+        this CPU; ``stacklevel`` as in ``warnings.warn``, 2 being the caller."""
+        if self.concern is not None and self.concern.kind != "clamps":
+            warnings.warn(EngineWarning(str(self.concern)), stacklevel=stacklevel)
 
     def as_mapping(self, model: nn.Module) -> QConfigMapping:
         """What ``prepare_qat_fx`` takes: the given mapping itself, or torch's default for the
@@ -119,6 +125,7 @@ class QConfigPlan:
             chosen |= dict.fromkeys(hits, qconfig)
         for path, _ in self.by_path:
             _require([path] if path in paths else [], f"path {path!r}", list(paths))
+            _not_inside_fused(path, paths)
             # What is said of a place holds for all below it, as in QConfigMapping.
             chosen = {p: q for p, q in chosen.items() if not f"{p}.".startswith(f"{path}.")}
         chosen |= dict(self.by_path)
@@ -126,6 +133,17 @@ class QConfigPlan:
         for path, qconfig in chosen.items():
             if not hasattr(paths[path], "qconfig"):
                 paths[path].qconfig = qconfig
+
+
+def _not_inside_fused(path: str, paths: Mapping[str, nn.Module]) -> None:
+    fused = path.rpartition(".")[0]
+    if fused and isinstance(paths[fused], _FusedModule):
+        raise QConfigError(
+            f"the qconfig names {path!r}, which is a part of a fused module.",
+            where=path,
+            why=f"{fused!r} ({type(paths[fused]).__name__}) is quantized as one operation.",
+            remedy=f"Name {fused!r} instead, or leave it out of the groups to fuse.",
+        )
 
 
 def _is_of_type(module: nn.Module, kind: type) -> bool:

@@ -28,7 +28,7 @@ from qatexplorer.snapshot.records import Graph, GraphEdge, GraphNode
 
 NO_STUBS = (
     "The model has no QuantStub: its float input will reach int8 layers and the int8 model will "
-    "not run. Choose stubs='model' (QuantWrapper around the whole) or stubs='layers' "
+    "not run. Choose stubs='model' (around the whole model) or stubs='layers' "
     "(add_quant_dequant around each layer)."
 )
 

@@ -130,7 +130,9 @@ def _module_reason(s: Situation, path: str, module: nn.Module) -> tuple[Reason, 
     has_own = any(True for _ in module.parameters())
     if qconfig is None:
         return "no_qconfig", {}
-    if not has_own and ops and all(c.name in ON_INT8 for c in ops) and _fed_float(s, ops):
+    passes_on = not has_own and ops and all(c.name in ON_INT8 for c in ops)
+    given_float = path not in s.unlowered and _fed_float_in_int8(s, path)
+    if passes_on and (given_float or _fed_float(s, ops)):
         return "float_input", {}
     if not kind.__module__.startswith("torch."):
         if base is not None:
@@ -153,6 +155,17 @@ def _fed_float(s: Situation, ops: list[Call]) -> bool:
         i not in s.outcome.followers and i in s.from_input and i not in mine
         for c in ops
         for i in c.inputs
+    )
+
+
+def _fed_float_in_int8(s: Situation, path: str) -> bool:
+    """Whether it got a float tensor in the converted copy: there is a DeQuantStub before it."""
+    ran = s.outcome.recording
+    calls = [c for c in ran.calls if c.kind == "op" and c.scope == path] if ran is not None else []
+    return any(
+        ran is not None and ran.calls[i].dtype.startswith("torch.float")
+        for call in calls[:1]
+        for i in call.inputs
     )
 
 

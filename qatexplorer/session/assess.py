@@ -55,7 +55,7 @@ class StubOption:
 
 _TITLES: dict[StubMode, str] = {
     "none": "The model's own stubs",
-    "model": "QuantWrapper around the whole model",
+    "model": "Stubs around the whole model",
     "layers": "add_quant_dequant around each layer",
 }
 

@@ -41,7 +41,7 @@ def changes_for(options: FlowOptions, kept: Mapping[str, Any]) -> dict[str, Any]
                 why="A qconfig holds functions, which are not kept on disk.",
                 remedy="Make the session with the qconfig= that the run was made with.",
             )
-        changes["qconfig"] = kept["qconfig"]
+        changes |= {"qconfig": kept["qconfig"], "engine": options.qconfig.backend}
     if kept["stubs"] != options.stubs:
         changes["stubs"] = kept["stubs"]
     if kept["fusion"] != [list(run) for run in options.fusion]:

@@ -11,7 +11,7 @@ from qatexplorer.flows.own_copy import in_plain_names_of
 from qatexplorer.flows.own_qconfig import warn_of_post_training
 from qatexplorer.flows.settings import changed_options
 from qatexplorer.session.assess import Preflight, StubOption
-from qatexplorer.session.stages import StageWalk, warn_of_engine
+from qatexplorer.session.stages import StageWalk
 from qatexplorer.snapshot.records import Snapshot
 
 
@@ -66,7 +66,7 @@ class Configured(StageWalk):
         self._emit("config")
         self._show(before)
         if "qconfig" in given or "engine" in given:
-            warn_of_engine(options)
+            options.qconfig.warn(stacklevel=3)
         return self.snapshot
 
     @property

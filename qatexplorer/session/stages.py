@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -16,7 +15,6 @@ from qatexplorer._tested import warn_if_untested
 from qatexplorer.data import Data, as_data
 from qatexplorer.errors import (
     BusyError,
-    EngineWarning,
     EvalModeError,
     QatExplorerError,
     StageError,
@@ -110,7 +108,7 @@ class StageWalk:
         self._run: TrainingRun | None = None
         self._selection = ""
         self._start_over()
-        warn_of_engine(self.options)
+        self.options.qconfig.warn(stacklevel=3)
         warn_of_post_training(self.options.qconfig, stacklevel=3)
 
     def _start_over(self) -> None:
@@ -295,9 +293,10 @@ class StageWalk:
             self._probe = calls_in_graph(model, graph) if graph is not None else None
         if converted and not self.observed:
             notes = (*notes, _NEVER_OBSERVED)
-        if stage == self.flow.int8_stage and self.options.qconfig.concern is not None:
-            notes = (*notes, str(self.options.qconfig.concern))
-            warn_of_engine(self.options)
+        concern = self.options.qconfig.concern
+        if stage == self.flow.int8_stage and concern is not None:
+            notes = (*notes, str(concern))
+            self.options.qconfig.warn(stacklevel=3)
         self._ahead[stage] = self._snapshot_of(
             model,
             stage,
@@ -394,13 +393,6 @@ class StageWalk:
 
     def _emit(self, kind: EventKind, detail: Any = None) -> None:
         self.signal.emit(SessionEvent(kind, detail))
-
-
-def warn_of_engine(options: FlowOptions) -> None:
-    """Warn, at the line that called the caller, of an engine that computes wrong on this CPU."""
-    concern = options.qconfig.concern
-    if concern is not None and concern.kind != "clamps":
-        warnings.warn(EngineWarning(str(concern)), stacklevel=3)
 
 
 _EVAL_NOTE = (

@@ -160,10 +160,11 @@ def failure(
             remedy="Use a smaller batch. A fake quant keeps one more copy of each activation.",
         )
     if phase == "data":
+        ours = error.remedy if isinstance(error, QatExplorerError) else ""
         return TrainingError(
             f"The data could not give batch {batch} of epoch {epoch}.",
             why=text + (f" (at {place.source})" if place.source else ""),
-            remedy="Iterate over your data alone to see it; the model is kept as it was.",
+            remedy=ours or "Iterate over your data alone to see it; the model is kept as it was.",
         )
     if phase == "loss":
         return TrainingError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ from tests.tools import compatibility
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA_SUFFIXES = {".js", ".css", ".safetensors", ".typed", ".json", ".j2", ".svg"}
+BUNDLES = ("graph", "html", "panel", "plot", "stagebar", "table", "tree")
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 README = (ROOT / "README.md").read_text()
 TEST = "'.[test,dev]'"
@@ -46,7 +48,8 @@ def test_wheel_holds_every_data_file_and_the_notebooks(wheel: Path) -> None:
         for path in (ROOT / "qatexplorer").rglob("*")
         if path.suffix in DATA_SUFFIXES or path.name == "py.typed" or path.name == "LICENSE"
     }
-    assert any(name.endswith(".js") for name in data)
+    assert {f"qatexplorer/widgets/bundled/{name}.js" for name in BUNDLES} <= data
+    assert "qatexplorer/widgets/common/base.css" in data
     assert any(name.endswith(".safetensors") for name in data)
     assert "qatexplorer/py.typed" in data
     assert data <= names
@@ -120,7 +123,7 @@ def test_what_is_said_to_be_tested_has_a_result_in_the_table() -> None:
 def junit(folder: Path, name: str, cases: str, torch: str = "2.99.1+cpu") -> Path:
     properties = "".join(
         f'<property name="{key}" value="{value}" />'
-        for key, value in {"torch": torch, "python": "3.12.1", "asked": f"tests/{name}"}.items()
+        for key, value in {"torch": torch, "python": "3.12.1"}.items()
     )
     path = folder / f"{name}.xml"
     path.write_text(
@@ -131,21 +134,25 @@ def junit(folder: Path, name: str, cases: str, torch: str = "2.99.1+cpu") -> Pat
 
 
 def test_a_result_becomes_the_row_of_its_torch_and_python(tmp_path: Path) -> None:
-    good = '<testcase classname="a" name="b" />'
-    bad = good + '<testcase classname="a" name="c[x|y]"><failure message="E | it&#10;broke"/>'
-    bad += '</testcase><testcase classname="a" name="d"><skipped message="no GPU"/></testcase>'
+    good = '<testcase classname="tests.a.one" name="b" />'
+    bad = good.replace("tests.a", "tests.z")
+    bad += '<testcase classname="tests.a.two" name="c[x|y]"><failure message="E | it&#10;broke"/>'
+    bad += '</testcase><testcase classname="tests.a.two" name="d"><skipped message="no GPU"/>'
+    bad += "</testcase>"
     first = compatibility.read([junit(tmp_path, "one", good), junit(tmp_path, "two", bad)])
-    assert (first["passed"], first["skipped"]) == (2, {"no GPU": 1})
-    assert first["failed"] == {"a::c[x|y]": "E | it broke"}
+    assert (first["ran"], first["skipped"]) == ({"a": 2, "z": 1}, {"no GPU": 1})
+    assert first["failed"] == {"tests.a.two::c[x|y]": "E | it broke"}
+    mended = junit(tmp_path, "three", '<testcase classname="tests.a.two" name="c[x|y]" />')
+    assert compatibility.read([tmp_path / "two.xml", mended])["failed"] == {}
     rows = compatibility.with_result([], first)
     (row,) = compatibility.table(rows).removeprefix(compatibility.HEAD).splitlines()
     assert row == (
-        "| 2.99.1+cpu | 3.12.1 | none | 2026-11-26 | 2 | 1 | 1 | `tests/one`<br>`tests/two` | "
-        "failed: `a::c[x\\|y]`: E \\| it broke<br>skipped 1: no GPU |"
+        "| 2.99.1+cpu | 3.12.1 | none | 2026-11-26 | 2 | 1 | 1 | a 2, z 1 | "
+        "failed: `tests.a.two::c[x\\|y]`: E \\| it broke<br>skipped 1: no GPU |"
     )
     assert compatibility.passed_on(rows) == ()
     again = compatibility.with_result(rows, compatibility.read([junit(tmp_path, "one", good)]))
-    assert [r["passed"] for r in again] == [1]
+    assert [r["ran"] for r in again] == [{"a": 1}]
     assert compatibility.passed_on(again) == ("2.99.1",)
     older = compatibility.read([junit(tmp_path, "old", good, torch="2.100.0")])
     assert [r["torch"] for r in compatibility.with_result(again, older)] == [
@@ -177,6 +184,21 @@ def test_ci_installs_what_the_readme_says() -> None:
     assert f"install --quiet --disable-pip-version-check {commands[1][0]}" in script
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
     assert script.rstrip().splitlines()[-1].endswith('-m pytest "$@"')
+
+
+def test_ci_checks_the_javascript_and_needs_node_for_it() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "nodejs npm" in script
+    assert "npm --prefix tests/js ci" in script
+    assert "npm --prefix tests/js run --silent check" in script
+    tools = json.loads((ROOT / "tests" / "js" / "package.json").read_text())
+    check = tools["scripts"]["check"]
+    assert {"types", "lint", "test", "fresh"} <= set(re.findall(r"\w+", check))
+    # Exact versions, from whatever registry a machine uses.
+    lock = json.loads((ROOT / "tests" / "js" / "package-lock.json").read_text())
+    packages = [entry for path, entry in lock["packages"].items() if path]
+    assert packages
+    assert all("integrity" in entry and "resolved" not in entry for entry in packages)
 
 
 def test_readme_names_commands_that_exist() -> None:

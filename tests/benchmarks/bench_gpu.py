@@ -6,8 +6,8 @@ Steps at batch 64 with 224 × 224 images, bare and watched by turns from the sam
 process. A round is timed from an idle GPU to an idle GPU, so that work that only queues up is paid
 for in the round that queued it. The figure is the median over the rounds of the ratio to the
 neighbouring bare round, at the default budget and for a look at every step. ``--goal 1.02`` makes
-the exit status 1 when watching at the default budget costs more. torchvision is used where it
-imports, else timm's resnet50, both with random weights.
+the exit status 1 when watching at the default budget costs more. The model is timm's, with random
+weights.
 """
 
 from __future__ import annotations
@@ -29,18 +29,16 @@ from torch.nn import functional as F
 
 import qatexplorer as qx
 from qatexplorer.data import synchronize
+from tests.support.models import declare_torchvision_operators
 
 
 def resnet50() -> nn.Module:
     """Random weights; no gamma of zero, which torch's fused conv-bn divides by."""
-    try:
-        from torchvision.models import resnet50 as make
+    declare_torchvision_operators()
+    from timm import create_model
 
-        return make(weights=None)  # type: ignore[no-any-return]
-    except Exception:  # its compiled operations may not fit this torch
-        from timm import create_model
-
-        return create_model("resnet50", pretrained=False, zero_init_last=False)
+    model: nn.Module = create_model("resnet50", pretrained=False, zero_init_last=False)
+    return model
 
 
 def prepared(batch: Tensor) -> nn.Module:

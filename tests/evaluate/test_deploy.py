@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.ao.quantization import MinMaxObserver, convert
 
+import qatexplorer as qx
 from qatexplorer.errors import InputError, NoDataError, UnknownEngineError
 from qatexplorer.evaluate.evaluation import Evaluation, ModelResult
 from qatexplorer.evaluate.int8 import run_int8
@@ -56,6 +57,35 @@ def test_accuracy_refuses_shapes_that_would_broadcast() -> None:
         accuracy(torch.rand(4, 3), torch.zeros(4, 1, dtype=torch.long))
     with pytest.raises(InputError, match="shape"):
         accuracy(torch.rand(4), torch.zeros(4))
+
+
+class TwoHeads(nn.Module):
+    """Gives two maps, and its target is a list of two, as in object detection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.coarse, self.fine = nn.Linear(6, 4), nn.Linear(6, 8)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [self.coarse(x), self.fine(x)]
+
+
+def test_accuracy_of_targets_that_are_lists_and_the_fix_that_it_names() -> None:
+    def loss(output: Any, target: Any) -> Tensor:
+        return sum((o - t).square().mean() for o, t in zip(output, target, strict=True))  # type: ignore[return-value]
+
+    batch = (torch.rand(4, 6), [torch.rand(4, 4), torch.rand(4, 8)])
+    data = {"train": [batch], "eval": [batch]}
+    session = qx.Session(TwoHeads().train(), batch[0], data=data, loss=loss, stubs="model")
+    with pytest.raises(InputError, match=r"list of 2 \(Tensor\)") as caught:
+        session.train(epochs=1)
+    assert "metric=loss" in caught.value.remedy
+    session = qx.Session(TwoHeads().train(), batch[0], data=data, loss=loss, metric=loss)
+    assert session.train(epochs=1).history.epochs[-1].metric > 0
+    assert session.evaluate(latency=False)["float"].metric is not None
+    for target in (None, ["cat", "dog"], {"boxes": torch.rand(2)}):
+        with pytest.raises(InputError, match=r"class indices|cannot compare"):
+            accuracy(torch.rand(2, 3), target)
 
 
 def test_custom_metric_and_callbacks() -> None:

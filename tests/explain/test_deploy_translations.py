@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.ao.nn.quantized import FloatFunctional
 from torch.ao.quantization import (
     DeQuantStub,
     FakeQuantize,
@@ -245,6 +246,22 @@ def test_qint8_activations(engine: str) -> None:
         run_int8(int8, IMAGES, engine)
     assert caught.value.where == "layer"
     assert "quint8" in caught.value.remedy
+
+
+@pytest.mark.skipif("qnnpack" not in available_engines(), reason="no engine qnnpack")
+def test_qnnpack_cannot_add_what_has_no_range() -> None:
+    model = linear(
+        lambda s, y: s.sum.add(y, s.zeros(y)), sum=FloatFunctional(), zeros=nn.Linear(8, 8)
+    )
+    nn.init.zeros_(model.block.zeros.weight)
+    nn.init.zeros_(model.block.zeros.bias)
+    with quantized_engine("qnnpack"):
+        int8 = to_int8(model, ROWS)
+    with pytest.raises(Int8RunError) as caught:
+        run_int8(int8, ROWS, "qnnpack")
+    assert caught.value.where == "block.sum"
+    assert "next to no range" in caught.value.why
+    run_int8(int8, ROWS, "x86" if "x86" in available_engines() else None)
 
 
 CONVERT: dict[str, tuple[str, str, Callable[[], nn.Module], Tensor]] = {

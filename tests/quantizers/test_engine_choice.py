@@ -9,7 +9,8 @@ from qatexplorer.errors import UnknownEngineError
 from qatexplorer.quantizers.engine import available_engines
 from qatexplorer.quantizers.engine_choice import default_backend, engine_concern
 from qatexplorer.quantizers.engine_probe import probe_engine
-from tests.support.engines import fake_machine, faked
+from tests.support.engines import can_do_without_vnni, fake_machine, faked, need_exact
+from tests.support.saturating import gaps, new_session
 
 
 def test_the_default_is_exact_on_this_machine() -> None:
@@ -18,6 +19,13 @@ def test_the_default_is_exact_on_this_machine() -> None:
     assert probe_engine(best.engine).holds(255)
     assert best.qconfig == "onednn"
     assert engine_concern(best.engine, 255, 255) is None
+
+
+@pytest.mark.skipif(not can_do_without_vnni(), reason="no x86 CPU")
+def test_onednn_is_the_default_where_it_is_exact() -> None:
+    need_exact("onednn")
+    assert default_backend().engine == "onednn"
+    assert gaps(new_session())["steps"] < 6
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from qatexplorer.session.two_flows import compare_flows
 from qatexplorer.views.graph.scene import build_scene
 from qatexplorer.views.ledger import tables as views
 from qatexplorer.views.ledger.side_by_side import COLUMNS, match_summary, match_table
-from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.common.bridge import Bridge, Job
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
 from tests.support.ledger_models import Flat, OwnName, TwoLinear, old_style_fx, seen
 from tests.support.models import SMALL, Branching, PlainAdd
@@ -251,7 +251,7 @@ def test_answers_change_with_the_model(doubled: tuple[qx.Session, Ledger]) -> No
 
 
 def run_now(_name: str, work: Callable[[Any], Any], done: Callable[[Any], Any]) -> bool:
-    done(work(None))
+    done(work(Job("test")))
     return True
 
 

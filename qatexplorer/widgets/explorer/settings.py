@@ -21,7 +21,7 @@ from qatexplorer.widgets.common.controls import Html, button, labelled, row
 
 _STUBS = (
     ("the model's own stubs", "none"),
-    ("QuantWrapper around the whole model", "model"),
+    ("Stubs around the whole model", "model"),
     ("add_quant_dequant around each layer", "layers"),
 )
 _KEEP = "as given"
