@@ -131,8 +131,8 @@ def _module_reason(s: Situation, path: str, module: nn.Module) -> tuple[Reason, 
     if qconfig is None:
         return "no_qconfig", {}
     passes_on = not has_own and ops and all(c.name in ON_INT8 for c in ops)
-    in_int8 = not known.in_fx and _fed_float_in_int8(s, path)
-    if passes_on and (_fed_float(s, ops) or in_int8):
+    given_float = path not in s.unlowered and _fed_float_in_int8(s, path)
+    if passes_on and (given_float or _fed_float(s, ops)):
         return "float_input", {}
     if not kind.__module__.startswith("torch."):
         if base is not None:

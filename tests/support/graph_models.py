@@ -49,7 +49,9 @@ def site(owner: str, kind: SiteKind, name: str = "", **changes: object) -> FakeQ
         "fake_quant_enabled": True,
         "calls_per_forward": 1,
     }
-    return FakeQuantSite(**{**fields, **changes})  # type: ignore[arg-type]
+    fields |= changes
+    fields.setdefault("seen", "all" if fields["min_val"] else "nothing")
+    return FakeQuantSite(**fields)  # type: ignore[arg-type]
 
 
 def call(node_id: str, path: str, scope: str) -> GraphNode:
