@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils._pytree import tree_map
 
 from qatexplorer.errors import InputError
 
@@ -86,9 +88,46 @@ def cloned(inputs: Any) -> Any:
     return inputs
 
 
+def device_of(model: torch.nn.Module) -> torch.device:
+    """Where the parameters (or buffers) of ``model`` lie; the CPU if it has none, as int8 models
+    have none."""
+    for tensors in (model.parameters(), model.buffers()):
+        for tensor in tensors:
+            return tensor.device
+    return torch.device("cpu")
+
+
+def on_device(value: Any, device: torch.device) -> Any:
+    """``value`` with every tensor in it on ``device``; those that are there already are not copied.
+
+    Tuples, lists, dicts and what else torch knows as containers are gone through; other things
+    that have a ``to`` (a batch of a tokenizer) are asked to move themselves.
+    """
+    # From pinned memory a copy to a GPU need not be waited for; the other way round it must.
+    blocking = device.type != "cuda"
+
+    def move(item: Any) -> Any:
+        if isinstance(item, torch.Tensor):
+            return item if item.device == device else item.to(device, non_blocking=not blocking)
+        return item.to(device) if callable(getattr(item, "to", None)) else item
+
+    if isinstance(value, torch.Tensor):
+        return move(value)
+    # A packed sequence keeps its lengths on the CPU, and knows it.
+    return tree_map(move, value, is_leaf=lambda item: isinstance(item, PackedSequence))
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what ``device`` has been given to do; on the CPU there is nothing to wait for."""
+    if device.type != "cpu":
+        wait = getattr(torch.get_device_module(device), "synchronize", None)
+        if wait is not None:
+            wait(device)
+
+
 def call_model(model: torch.nn.Module, inputs: Any) -> Any:
-    """``model(*args, **kwargs)`` for any accepted form of ``inputs``."""
-    args, kwargs = as_args(inputs)
+    """``model(*args, **kwargs)`` for any accepted form of ``inputs``, moved to its device."""
+    args, kwargs = as_args(on_device(inputs, device_of(model)))
     return model(*args, **kwargs)
 
 

@@ -37,11 +37,6 @@ class QatExplorerError(Exception):
             parts.append(f"What to do: {self.remedy}")
         return "\n".join(parts)
 
-    def advise(self, remedy: str) -> None:
-        """Replace what to do about it."""
-        self.remedy = remedy
-        self.args = (self.full_text(),)
-
     def __reduce__(self) -> tuple[object, ...]:
         state = (type(self), self.message, self.where, self.why, self.remedy)
         return (_rebuild, state)
@@ -171,3 +166,19 @@ class BusyError(QatExplorerError):
 
 class UnsupportedTorchError(QatExplorerError):
     """An internal of torch that is watched has moved in this release."""
+
+
+class QatExplorerWarning(UserWarning):
+    """Base of all warnings given on purpose."""
+
+
+class UntestedTorchWarning(QatExplorerWarning):
+    """The running release of torch is none of those that this version is tested on."""
+
+
+class EngineWarning(QatExplorerWarning):
+    """The int8 engine in use computes something else on this CPU than the fake quants simulate."""
+
+
+class PostTrainingQConfigWarning(QatExplorerWarning):
+    """A qconfig has observers where fake quants belong: training there simulates nothing."""

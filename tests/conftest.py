@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
+
+import pytest
 
 # Nets this small are slower on two threads than on one, and a busy machine makes it far worse.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -13,3 +19,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 _ROOT = str(Path(__file__).resolve().parents[1])
 if _ROOT not in sys.path:
     sys.path.insert(0, _ROOT)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _environment_in_the_result(
+    record_testsuite_property: Callable[[str, object], None], pytestconfig: pytest.Config
+) -> None:
+    """What ``tests.tools.compatibility`` reads of a result that is kept with ``--junitxml``."""
+    if not pytestconfig.option.xmlpath:
+        return
+    for name in ("torch", "torchvision"):
+        with suppress(metadata.PackageNotFoundError):
+            record_testsuite_property(name, metadata.version(name))
+    record_testsuite_property("python", platform.python_version())

@@ -1,6 +1,7 @@
-"""The command line: ``qatexplorer dashboard | lab | inspect``.
+"""The command line: ``qatexplorer dashboard | lab | inspect | doctor``.
 
-Exit codes: 0 all went well, 1 an error of ours with its message on stderr, 2 wrong usage.
+Exit codes: 0 all went well, 1 an error of ours with its message on stderr (or, from ``doctor``, a
+problem that it found), 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_dashboard(commands)
     _add_lab(commands)
     _add_inspect(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -79,6 +81,12 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.add_argument("--qconfig", metavar="BACKEND", help="x86, fbgemm, qnnpack or onednn")
     command.add_argument("--json", action="store_true", help="machine-readable, on stdout")
     command.set_defaults(run=_inspect)
+
+
+def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("doctor", help="what this machine has, and what is wrong with it")
+    command.add_argument("--json", action="store_true", help="machine-readable, on stdout")
+    command.set_defaults(run=_doctor)
 
 
 def _dashboard(args: argparse.Namespace) -> int:
@@ -123,6 +131,16 @@ def _inspect(args: argparse.Namespace) -> int:
     else:
         print(as_text(args.model, first, session.snapshot))
     return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from qatexplorer.app import doctor
+
+    # A package that is imported may print; stdout is for the report.
+    with contextlib.redirect_stdout(sys.stderr):
+        report = doctor.examine()
+    print(json.dumps(report, indent=1, allow_nan=False) if args.json else doctor.as_text(report))
+    return 1 if report["problems"] else 0
 
 
 def _port(text: str) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qatexplorer.errors import QatExplorerError
+from qatexplorer.runs.place import DEFAULT_FOLDER, RUNS_VARIABLE
 
 LOOPBACK = "127.0.0.1"
 MODEL_VARIABLE = "QATEXPLORER_MODEL"
@@ -71,7 +72,7 @@ def hand_over(model: str | None, example: str | None) -> None:
         else:
             os.environ.pop(variable, None)
     # Inside the installed package, where the dashboard's notebook lies, is no place for runs.
-    os.environ.setdefault("QATEXPLORER_RUNS", os.path.join(os.getcwd(), "qatexplorer-runs"))
+    os.environ.setdefault(RUNS_VARIABLE, os.path.join(os.getcwd(), DEFAULT_FOLDER))
     # A kernel starts in the notebook's folder; the model named here is found from this one.
     if model:
         _prepend("PYTHONPATH", os.getcwd())

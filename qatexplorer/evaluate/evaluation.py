@@ -10,6 +10,7 @@ from qatexplorer.evaluate.measure import Latency
 from qatexplorer.evaluate.metric import MetricValue
 
 NAMES = ("float", "ptq", "fake_quant", "int8")
+INT8_NAMES = ("ptq", "int8")
 LABELS = {
     "float": "float",
     "ptq": "int8 after calibration only (PTQ)",
@@ -20,13 +21,15 @@ LABELS = {
 
 @dataclass(frozen=True, slots=True)
 class ModelResult:
-    """What one form of the model is worth. ``note`` says why a number is missing."""
+    """What one form of the model is worth. ``note`` says why a number is missing, ``warning`` why
+    the numbers are not what they should be."""
 
     name: str
     metric: MetricValue | None = None
     size_bytes: int | None = None
     latency: Latency | None = None
     note: str = ""
+    warning: str = ""
 
 
 class Evaluation(Mapping[str, ModelResult]):
@@ -66,7 +69,7 @@ class Evaluation(Mapping[str, ModelResult]):
                 format_metric(result.metric),
                 format_size(result.size_bytes),
                 format_latency(result.latency),
-                result.note,
+                " ".join(filter(None, (result.note, result.warning))),
             )
             for name, result in self._results.items()
         ]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch.fx import GraphModule
 from torch.nn import Module
 from torch.overrides import TorchFunctionMode, resolve_name
 
@@ -68,7 +69,7 @@ def int8_error(error: Exception, model: Module, call: str = "") -> Int8RunError:
     place = place_of(error, model)
     named = _NAMED.search(str(error))
     op = named.group(1) if named else call or place.function
-    told = translate(error, place)
+    told = translate(error, place, in_fx=isinstance(model, GraphModule))
     return Int8RunError(
         f"The int8 model cannot run: {op} failed{_at(place)}.",
         where=place.path,
@@ -85,7 +86,7 @@ def convert_error(error: Exception, model: Module) -> ConvertError:
     ``where`` is the module in hand: the innermost one that a frame of torch's walk holds.
     """
     place = place_in_walk(error, model)
-    told = translate(error, place)
+    told = translate(error, place, in_fx=isinstance(model, GraphModule))
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     message = f"torch's convert failed: {type(error).__name__}: {first[:200]}"
     return ConvertError(message, where=place.path, why=told.why, remedy=told.remedy)

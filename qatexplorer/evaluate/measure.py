@@ -13,7 +13,7 @@ from typing import IO, Any, cast
 import torch
 from torch.nn import Module
 
-from qatexplorer.data import as_args, cloned
+from qatexplorer.data import as_args, cloned, device_of, on_device, synchronize
 from qatexplorer.errors import InputError
 from qatexplorer.evaluate.metric import batch_size, evaluation_mode
 from qatexplorer.quantizers.engine import quantized_engine
@@ -109,7 +109,9 @@ def compare_latency(
     """
     if not models:
         raise InputError("There is no model to time.")
-    args, kwargs = as_args(cloned(inputs))
+    given = {
+        name: as_args(cloned(on_device(inputs, device_of(model)))) for name, model in models.items()
+    }
     times: dict[str, list[float]] = {name: [] for name in models}
     until = time.perf_counter() + budget_s
 
@@ -122,17 +124,25 @@ def compare_latency(
         for index in range(max(1, warmup)):
             if index and over():
                 break
-            for model in models.values():
-                model(*args, **kwargs)
+            for name in models:
+                _seconds(models[name], *given[name])
         for index in range(max(1, repeats)):
             if index and over():
                 break
-            for name, model in models.items():
-                started = time.perf_counter()
-                model(*args, **kwargs)
-                times[name].append(time.perf_counter() - started)
+            for name in models:
+                times[name].append(_seconds(models[name], *given[name]))
     size = batch_size((inputs, None))
     return {name: _summary(taken, count, used, size) for name, taken in times.items()}
+
+
+def _seconds(model: Module, args: Any, kwargs: Any) -> float:
+    """Time of one forward, until its device has done it."""
+    device = device_of(model)
+    synchronize(device)
+    started = time.perf_counter()
+    model(*args, **kwargs)
+    synchronize(device)
+    return time.perf_counter() - started
 
 
 def _summary(times: list[float], threads: int, engine: str, size: int) -> Latency:

@@ -12,7 +12,7 @@ import torch
 from torch.ao.quantization import FakeQuantizeBase
 from torch.ao.quantization.observer import ObserverBase
 
-from qatexplorer.data import Batch, call_model, main_output
+from qatexplorer.data import Batch, call_model, device_of, main_output, on_device
 from qatexplorer.errors import InputError, NoDataError
 
 Metric = Callable[[Any, Any], Any]
@@ -30,6 +30,21 @@ class MetricValue:
     complete: bool = True
 
 
+_ONLY_CLASSES = "It takes scores of shape (N, classes) and class indices of shape (N,)."
+_OWN_METRIC = (
+    "Pass metric=function(output, target) that fits your task; your loss is one, if no other is at "
+    "hand: metric=loss."
+)
+
+
+def _in_words(target: Any) -> str:
+    kind = type(target).__name__
+    if isinstance(target, (list, tuple)) and target:
+        inside = ", ".join(dict.fromkeys(type(part).__name__ for part in target))
+        return f"a {kind} of {len(target)} ({inside})"
+    return f"a {kind}"
+
+
 def accuracy(output: Any, target: Any) -> torch.Tensor:
     """Share of samples whose highest score is that of the target class (top-1), 0 to 1.
 
@@ -37,16 +52,23 @@ def accuracy(output: Any, target: Any) -> torch.Tensor:
         output: what the model returns; its main tensor has shape (N, classes, …).
         target: class indices, shape (N, …).
 
-    Raises InputError if the two shapes do not fit each other.
+    Raises InputError if the target is no tensor of class indices, or the shapes do not fit.
     """
     scores = main_output(output)
-    classes = torch.as_tensor(target)
+    try:
+        classes = torch.as_tensor(target)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"accuracy cannot read class indices from a target that is {_in_words(target)}.",
+            why=_ONLY_CLASSES,
+            remedy=_OWN_METRIC,
+        ) from error
     if scores.dim() < 2 or scores[:, 0].shape != classes.shape:
         raise InputError(
             f"accuracy cannot compare scores of shape {tuple(scores.shape)} with a target of "
             f"shape {tuple(classes.shape)}.",
-            why="It takes scores of shape (N, classes) and class indices of shape (N,).",
-            remedy="Pass metric=function(output, target) that fits your task.",
+            why=_ONLY_CLASSES,
+            remedy=_OWN_METRIC,
         )
     return scores.argmax(dim=1).eq(classes).float().mean()
 
@@ -123,7 +145,7 @@ def evaluate(
 
     Args:
         model: any module: float, prepared (its observers do not learn from this) or int8.
-        batches: (input, target) pairs.
+        batches: (input, target) pairs; both are moved to the model's device.
         metric: ``(output, target) -> float``; the default is top-1 :func:`accuracy`.
         should_stop: asked before every batch; True ends the evaluation (``complete=False``).
         on_batch: called with the number of batches done.
@@ -133,13 +155,15 @@ def evaluate(
     measure = accuracy if metric is None else metric
     started = time.perf_counter()
     total, samples, count, complete = 0.0, 0, 0, True
+    device = device_of(model)
     with evaluation_mode(model):
         for batch in batches:
             if should_stop is not None and should_stop():
                 complete = False
                 break
             size = batch_size(batch)
-            total += float(measure(call_model(model, batch[0]), batch[1])) * size
+            target = on_device(batch[1], device)
+            total += float(measure(call_model(model, batch[0]), target)) * size
             samples += size
             count += 1
             if on_batch is not None:

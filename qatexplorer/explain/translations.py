@@ -15,12 +15,22 @@ from qatexplorer.explain.blame import Place
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """``id`` names the row in tests; ``pattern`` is a regular expression."""
+    """``id`` names the row in tests; ``pattern`` is a regular expression.
+
+    ``fx_remedy`` stands for ``remedy`` where FX made the model: it needs no stubs.
+    """
 
     id: str
     pattern: str
     why: str
     remedy: str
+    fx_remedy: str = ""
+
+    def fix(self, in_fx: bool) -> str:
+        """What to do, in the flow that made the model."""
+        if in_fx and self.fx_remedy:
+            return self.fx_remedy
+        return self.remedy.replace(ISLAND, FX_ISLAND) if in_fx else self.remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +66,21 @@ RULES: tuple[Rule, ...] = (
         "Convert and run a copy on the CPU: copy.deepcopy(model).cpu().eval(), inputs.cpu().",
     ),
     Rule(
+        "two-devices",
+        r"Expected all tensors to be on the same device|found at least two devices"
+        r"|is not on the expected device",
+        "{here} computes with tensors on two devices. Inputs and targets are moved to the model's "
+        "device, and the model to the CPU to convert it; a tensor that is a plain attribute, "
+        "or is made with a fixed device= in forward, stays where it is.",
+        "Register it with register_buffer('name', tensor), or make it with device=x.device.",
+    ),
+    Rule(
         "float-into-int8",
         r"Could not run 'quantized::(?P<op>[\w.]+)' with arguments from the 'CPU' backend",
         "The int8 layer at {here} got a float tensor: no QuantStub quantizes its input.",
         "Put a QuantStub before it (and a DeQuantStub at the end), wrap the model in QuantWrapper, "
         "or let add_quant_dequant wrap each layer; or set its qconfig to None to keep it in float.",
+        FX_ISLAND,
     ),
     Rule(
         "quantized-twice",
@@ -74,7 +94,18 @@ RULES: tuple[Rule, ...] = (
         _ON_INT8.format(ops=r"add_?|sub_?|rsub|mul_?|div_?|addcmul|addcdiv"),
         "{here} computes '{op}' on int8 tensors. The result needs a scale of its own, and a plain "
         "operator has no observer that could have learned one.",
-        _FLOAT_FUNCTIONAL + "Write a - b as add of mul_scalar(b, -1).",
+        _FLOAT_FUNCTIONAL
+        + "Write a - b as add of mul_scalar(b, -1), and a / 2 as mul_scalar(a, 0.5). For a "
+        "division by a tensor: " + ISLAND,
+    ),
+    Rule(
+        "qnnpack-add",
+        r"failed to create QNNPACK (?P<op>Add) operator",
+        "The qnnpack engine adds two int8 tensors at {here}, and needs scales within 2**-14 to "
+        "2**8 of the result's. One of them has next to no range beside the other, as a branch has "
+        "that gives zeros (a batch norm's gamma of zero, an input of zeros).",
+        "Train, or calibrate on real data, so that both branches give something. Or take another "
+        "engine with a qconfig that it is right with: qconfig='x86' sets both.",
     ),
     Rule(
         "batch-norm",
@@ -82,7 +113,9 @@ RULES: tuple[Rule, ...] = (
         "A batch, layer, group or instance norm computes in float at {here} and got an int8 "
         "tensor: it was not fused into a convolution and has no int8 version.",
         "For a batch norm right after a convolution use nn.BatchNorm2d and put it in the list of "
-        "fused modules. Otherwise: " + ISLAND,
+        "fused modules. For others use the modules nn.LayerNorm, nn.GroupNorm or nn.InstanceNorm2d "
+        "with their default affine weights (affine=True), which have int8 versions. Otherwise: "
+        + ISLAND,
     ),
     Rule(
         "layer-left-float",
@@ -92,8 +125,9 @@ RULES: tuple[Rule, ...] = (
         "A layer with float weights at {here} got an int8 tensor. torch swaps exact types only: "
         "a subclass of nn.Linear or nn.Conv2d, F.linear, F.conv2d, a matrix product, or a layer "
         "with qconfig None stays in float.",
-        "Use nn.Linear or nn.Conv2d itself, register the subclass in the mapping given to "
-        "convert, or keep this part in float between a DeQuantStub and a QuantStub.",
+        "Use nn.Linear or nn.Conv2d itself; for a matrix product call ff.matmul(a, b) of an ff = "
+        "torch.ao.nn.quantized.FloatFunctional() made in __init__. Or: " + ISLAND,
+        "Use nn.Linear or nn.Conv2d itself. Or: " + FX_ISLAND,
     ),
     Rule(
         "int8-with-float",
@@ -121,21 +155,21 @@ RULES: tuple[Rule, ...] = (
         "per-channel-tensor",
         r"only on uniformly quantized tensor|only supports? per.?tensor",
         "{here} treats an int8 tensor with one scale per channel (an int8 weight) as a plain one.",
-        "Call the layer instead of computing with its weight, or use weight().dequantize().",
+        "Call the layer instead of computing with its weight. Or: " + ISLAND,
     ),
     Rule(
         "weight-is-a-method",
         r"'(?:function|method|builtin_function_or_method)' object has no attribute",
         "The code reads layer.weight as a tensor. In an int8 layer weight is a method.",
-        "Do not read .weight in forward (take the dtype of an input instead), or set that layer's "
-        "qconfig to None.",
+        "Do not read .weight in forward (take the dtype of an input instead). Or: " + ISLAND,
     ),
     Rule(
         "weight-through-wrapper",
         r"'QuantWrapper' object has no attribute '(?P<op>\w+)'",
         "The code reads .{op} of a layer that was put into a QuantWrapper, which does not pass "
         "attributes on.",
-        "Leave this layer unwrapped (qconfig None), or read layer.module.{op}.",
+        "Give this layer the qconfig None, so that it is not wrapped. Or, if what is read is no "
+        "weight (an int8 layer has it as a method), read layer.module.{op}.",
     ),
     Rule(
         "attention",
@@ -157,7 +191,9 @@ RULES: tuple[Rule, ...] = (
         r"Expected LSTM custom module inputs to be",
         "FX converts an LSTM as a custom module only where it is called with its state, and {here} "
         "is called with the input alone.",
-        "Write self.lstm(x, (h0, c0)) with zeros for the state; or use flow='eager'.",
+        "Write self.lstm(x, (h0, c0)) with the state as a buffer of zeros (register_buffer) or as "
+        "an argument of forward: FX puts no fake quant on zeros made in forward from x.shape. Or "
+        "use flow='eager'.",
     ),
     Rule(
         "fusion-for-eval-only",
@@ -173,18 +209,30 @@ RULES: tuple[Rule, ...] = (
         "Return tensors only (a wrapper around the model can pick them), or use flow='eager'.",
     ),
     Rule(
-        "functional-without-bias",
-        r"quantized::\w+_prepack\(\) is missing value for argument 'bias'",
-        "FX packs the weight of a functional convolution together with its bias, and {here} calls "
-        "it without one (a gap of torch's lowering).",
-        "Pass a bias of zeros to F.conv2d, or use nn.Conv2d, or set that function to None in the "
+        "functional-arguments",
+        r"quantized::\w+_prepack\(\) (?:is missing value for argument '(?P<op>\w+)'"
+        r"|Expected a value of type 'List\[int\]')",
+        "FX hands the arguments of a functional convolution to the int8 kernel as {here} writes "
+        "them, and the kernel wants all of them, with one number for each dimension (a gap of "
+        "torch's lowering).",
+        "Use nn.Conv2d. Or write all arguments out, with your values: F.conv2d(x, weight, bias, "
+        "(1, 1), (0, 0), (1, 1), 1); bias may be None. Or set that function to None in the "
         "QConfigMapping.",
+    ),
+    Rule(
+        "other-engine",
+        r"Didn't find engine for operation quantized::(?P<op>\w+)",
+        "The int8 operation {op} at {here} exists for another quantized engine only. A backend "
+        "config of one engine with another one in force asks for such operations.",
+        "Leave backend_config=None, or run on the engine of the backend config (engine='onednn' "
+        "for conv with an addition).",
     ),
     Rule(
         "embedding",
         r"Embedding quantization is only supported with|Embedding weights requires a qscheme",
         "An embedding needs a qconfig of its own kind; the one it inherited is for convolutions.",
-        "Set its qconfig to torch.ao.quantization.float_qparams_weight_only_qconfig, or to None.",
+        "Set its qconfig to torch.ao.quantization.default_embedding_qat_qconfig (the qconfig of "
+        "that kind with a fake quant in it), or to None.",
     ),
     Rule(
         "integer-input",
@@ -192,6 +240,7 @@ RULES: tuple[Rule, ...] = (
         "A fake quant at {here} got whole numbers (token ids, a mask). Only float values can be "
         "quantized.",
         "Do not wrap the whole model: put the QuantStub after the embedding.",
+        "Give the operation that takes whole numbers the qconfig None, by path or type.",
     ),
     Rule(
         "dtype",
@@ -199,33 +248,35 @@ RULES: tuple[Rule, ...] = (
         r"|not implemented for '(?:Half|BFloat16)'",
         "torch's fused fake quant computes in float32 only; {here} has another dtype (half(), "
         "bfloat16(), double() or autocast).",
-        "Train in float32 (model.float(), inputs.float(), no autocast), or take a qconfig "
-        "with the unfused FakeQuantize (get_default_qat_qconfig(backend, version=0)).",
+        "Train in float32 (model.float(), inputs.float(), no autocast). To keep autocast, take a "
+        "qconfig with the unfused FakeQuantize: get_default_qat_qconfig(backend, version=0).",
     ),
     Rule(
         "transposed-per-channel",
         r"Per Channel Quantization is currently disabled for transposed conv",
         "torch cannot convert a transposed convolution with one weight scale per channel.",
-        "Give it a qconfig with a per-tensor weight (the 'qnnpack' one), or None.",
+        "Give it a qconfig with a per-tensor weight (the 'qnnpack' one). Or: " + ISLAND,
     ),
     Rule(
         "prelu",
         r"^IndexError: Dimension out of range .*expected to be in range of \[-1, 0\], but got 1",
         "The weight of nn.PReLU has one dimension; torch's convert asks for the scale of a second "
         "one when the weight observer is per channel.",
-        "Set the qconfig of the PReLU to None (between a DeQuantStub and a QuantStub), or use ReLU "
-        "or LeakyReLU.",
+        "Give it a qconfig with a per-tensor weight (the 'qnnpack' one), or use ReLU or LeakyReLU. "
+        "Or: " + ISLAND,
     ),
     Rule(
         "nan-range",
         r"`?zero_point`? must be between `?quant_min`?|zero_point must be between",
         "A range holds NaN: a batch had NaN or Inf, or a batch norm has a gamma of zero, which "
         "torch's fused conv-bn divides by.",
-        "Check the data; train the float model first; or build it with zero_init_last=False.",
+        "Check the data; train the float model first; build it with zero_init_last=False; or set "
+        "module._enable_slow_path_for_better_numerical_stability = True on the fused modules.",
     ),
     Rule(
         "qint8-activation",
-        r"Expected input data type QUInt8 but got QInt8|data type of input should be QUint8",
+        r"Expected (?:input|activation) data type QUInt8 but got QInt8"
+        r"|data type of input should be QUint8",
         "Activations are quantized to qint8; torch's eager int8 layers take quint8 only.",
         "Use quint8 for activations (0..255) in the qconfig; weights stay qint8.",
     ),
@@ -235,6 +286,17 @@ RULES: tuple[Rule, ...] = (
         "{here} returns a {op}, and the fake quant of its output takes one tensor (nn.GRU, a block "
         "that returns several tensors).",
         "Set the qconfig of that module to None.",
+        "If it is x.chunk, x.split or x.unbind whose pieces are used as one list: name each piece, "
+        "as in a, b = x.chunk(2, 1); torch.cat([a, b], 1). Otherwise: " + FX_ISLAND,
+    ),
+    Rule(
+        "transposed-batch-norm",
+        r"Fusing ConvTranspose\+BatchNorm not yet supported in QAT",
+        "FX fuses each batch norm with the convolution before it, and for a transposed convolution "
+        "torch has no fused module that trains. A qconfig of None does not prevent it.",
+        "Fold the batch norm first: model.up = torch.nn.utils.fuse_conv_bn_eval(model.up.eval(), "
+        "model.bn.eval(), transpose=True) and model.bn = nn.Identity(), with your names for the "
+        "two, then model.train(). Or use flow='eager', which leaves the two apart.",
     ),
     Rule(
         "one-sample",
@@ -253,8 +315,10 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def translate(error: BaseException, place: Place | None = None) -> Translation:
-    """Why ``error`` happened and what to do.
+def translate(
+    error: BaseException, place: Place | None = None, *, in_fx: bool = False
+) -> Translation:
+    """Why ``error`` happened and what to do; ``in_fx`` says that FX made the model.
 
     Unknown errors give torch's own first line and the advice to keep that part in float.
     """
@@ -266,9 +330,10 @@ def translate(error: BaseException, place: Place | None = None) -> Translation:
         if match:
             found = match.groupdict().get("op") or "the operation"
             words = {"op": found, "here": here}
-            return Translation(rule.id, rule.why.format(**words), rule.remedy.format(**words))
+            return Translation(rule.id, rule.why.format(**words), rule.fix(in_fx).format(**words))
     first = message.splitlines()[0] if message else type(error).__name__
-    return Translation("", f"torch says: {first}", f"If {here} need not be quantized: {ISLAND}")
+    island = FX_ISLAND if in_fx else ISLAND
+    return Translation("", f"torch says: {first}", f"If {here} need not be quantized: {island}")
 
 
 def _here(place: Place | None) -> str:

@@ -8,17 +8,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import nn
+from torch.ao.quantization import QConfig
 from torch.ao.quantization.backend_config import BackendConfig
 
+from qatexplorer.data import device_of
+from qatexplorer.flows.copying import copied
 from qatexplorer.flows.custom import CustomConfig
 from qatexplorer.flows.qconfig import QConfigPlan
 from qatexplorer.snapshot.records import Graph, Placement
 from qatexplorer.snapshot.take import same_path
 
 StubMode = Literal["none", "model", "layers"]
-"""Who quantizes the float input: the model's own stubs, one ``QuantWrapper`` around the whole
-model, or ``add_quant_dequant`` around every layer that will be int8."""
+"""Who quantizes the float input: the model's own stubs; one ``QuantWrapper`` around the whole model
+(or, where it takes more than one tensor, :class:`flows.stubs.InputStubs` with a stub per argument);
+or ``add_quant_dequant`` around every layer that will be int8."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class FlowOptions:
         graph: dataflow graph of the float model.
         custom: non-traceable modules, preserved attributes, custom modules.
         backend_config: what the FX flow knows of the backend's operators; None is torch's default.
+        own_qconfigs: the ``qconfig`` attributes that the user's model came with, by path.
     """
 
     qconfig: QConfigPlan
@@ -52,6 +58,7 @@ class FlowOptions:
     graph: Graph | None = None
     custom: CustomConfig = field(default_factory=CustomConfig)
     backend_config: BackendConfig | None = None
+    own_qconfigs: Mapping[str, QConfig | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -138,17 +145,31 @@ def copy_sharing_parameters(model: nn.Module) -> nn.Module:
     memory of the buffers only. Give it parameters of its own (:func:`own_parameters`) before
     training it or handing it out.
     """
-    memo: dict[int, Any] = {id(p): p for p in model.parameters()}
-    return copy.deepcopy(model, memo)
+    return copied(model, {id(p): p for p in model.parameters()})
 
 
-def own_parameters(model: nn.Module) -> None:
-    """Replace every parameter by a copy, keeping shared ones shared."""
+def moved_to_cpu(model: nn.Module) -> nn.Module:
+    """``model``, which the caller has copied, on the CPU; a model that it shares parameters with
+    stays where it is (``model.cpu()`` alone would move those too)."""
+    if device_of(model).type != "cpu":
+        own_parameters(model, torch.device("cpu"))
+        model.cpu()
+    return model
+
+
+def own_parameters(model: nn.Module, device: torch.device | None = None) -> None:
+    """Replace every parameter by a copy (on ``device``), keeping shared ones shared."""
     copies: dict[int, nn.Parameter] = {}
     for module in model.modules():
-        for name, parameter in module._parameters.items():
+        for name, parameter in list(module._parameters.items()):
             if parameter is None:
                 continue
             if id(parameter) not in copies:
-                copies[id(parameter)] = copy.deepcopy(parameter)
+                copies[id(parameter)] = _copied_parameter(parameter, device)
             module._parameters[name] = copies[id(parameter)]
+
+
+def _copied_parameter(parameter: nn.Parameter, device: torch.device | None) -> nn.Parameter:
+    if device is None or device == parameter.device:
+        return copy.deepcopy(parameter)
+    return nn.Parameter(parameter.detach().to(device), parameter.requires_grad)

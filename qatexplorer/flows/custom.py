@@ -16,6 +16,7 @@ from torch.ao.quantization.fx.custom_config import ConvertCustomConfig, PrepareC
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from qatexplorer.errors import CustomConfigError
+from qatexplorer.forward.scripted import ScriptedPart
 
 BACKEND_CONFIGS = ("native", "fbgemm", "qnnpack", "onednn", "x86", "tensorrt", "executorch")
 """Names of torch's backend configs; ``None`` leaves the choice (native) to torch."""
@@ -48,8 +49,28 @@ class CustomConfig:
         paths = [entry for entry in self.non_traceable if isinstance(entry, str)]
         types = [entry for entry in self.non_traceable if not isinstance(entry, str)]
         config.non_traceable_module_names = [*config.non_traceable_module_names, *paths]
-        config.non_traceable_module_classes = [*config.non_traceable_module_classes, *types]
+        config.non_traceable_module_classes = [
+            *config.non_traceable_module_classes,
+            *types,
+            ScriptedPart,
+        ]
         return config
+
+    def untraced_layers(self, model: nn.Module) -> tuple[str, ...]:
+        """Paths that FX leaves as one call and that hold layers which torch would swap."""
+        config = self.for_fx()
+        observed = {t for types in config.float_to_observed_mapping.values() for t in types}
+        swapped = set(get_default_qat_module_mappings())
+        return tuple(
+            path
+            for path, module in model.named_modules()
+            if (
+                path in config.non_traceable_module_names
+                or type(module) in config.non_traceable_module_classes
+            )
+            and type(module) not in observed
+            and any(type(part) in swapped for part in module.modules())
+        )
 
     def for_fx_convert(self) -> ConvertCustomConfig:
         """For ``convert_fx``; attributes preserved so far stay preserved."""

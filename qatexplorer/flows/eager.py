@@ -6,6 +6,7 @@ after one another they leave the model in the same state, bit for bit (the tests
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import nn
@@ -96,7 +97,9 @@ class EagerFlow(Flow):
         # As attributes, not as torch's qconfig_dict: that is how a user calls prepare_qat.
         options.qconfig.assign(model)
         propagate_qconfig_(model, prepare_custom_config_dict=options.custom.for_eager())
-        return add_stubs(model, options.stubs, self._mapping(options), options.graph)
+        mapping, inputs = self._mapping(options), options.example_inputs
+        result = add_stubs(model, options.stubs, mapping, inputs, options.graph)
+        return replace(result, notes=(*options.qconfig.notes, *result.notes))
 
     def _swap(self, model: nn.Module, options: FlowOptions) -> StageResult:
         convert(

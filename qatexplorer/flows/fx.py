@@ -6,8 +6,13 @@ unchanged; :mod:`~qatexplorer.flows.fx_watch` tells when it passes from one to t
 
 from __future__ import annotations
 
+import copy
+import linecache
+import re
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import fx, nn
 from torch.ao.quantization import QConfigMapping
@@ -16,16 +21,25 @@ from torch.ao.quantization.quantize_fx import convert_fx, convert_to_reference_f
 from qatexplorer.errors import QatExplorerError, QConfigError, TraceFailedError
 from qatexplorer.explain.blame import place_of
 from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
-from qatexplorer.flows.fx_notes import log_placements, lowering_notes, prepare_notes
+from qatexplorer.flows.fx_notes import (
+    frozen_branch_note,
+    log_placements,
+    lowering_notes,
+    prepare_notes,
+)
 from qatexplorer.flows.fx_watch import ConvertWatch, PrepareLog, PrepareWatch
+from qatexplorer.flows.own_qconfig import take_own_qconfigs
+from qatexplorer.flows.user_hooks import WAYS_OUT, WHY, hooks_in, listed
 from qatexplorer.forward.graph_module import (
     GraphRunError,
     Scopes,
+    bound_arguments,
     graph_of_module,
     positional_inputs,
     scopes_of,
     shapes_of,
 )
+from qatexplorer.forward.trace import first_tensor_info
 from qatexplorer.snapshot.records import Graph
 
 _STAGES = (
@@ -144,12 +158,17 @@ class FxFlow(Flow):
 
         # torch would ignore names that are not there. Said when the mapping is laid on the model.
         mapping, wrong = _mapping_or_error(model, options)
+        mapping = _float_where_untraced(mapping, options.custom.untraced_layers(model))
 
         def at(stage: str, module: fx.GraphModule) -> None:
             if stage == until:
                 raise _Reached(StageResult(module))
             if seen is not None:
-                seen(stage, _described(stage, module, options, watch.log, paths))
+                result = _described(stage, module, options, watch.log, paths)
+                if stage == "trace":
+                    notes = frozen_branch_note(model, module, options.example_inputs)
+                    result = replace(result, notes=(*result.notes, *notes))
+                seen(stage, result)
             if stage == "fuse" and wrong is not None:
                 raise wrong
 
@@ -164,7 +183,7 @@ class FxFlow(Flow):
         except Exception as error:
             if watch.log.reached or isinstance(error, QatExplorerError):
                 raise
-            raise _trace_failed(error, model) from error
+            raise _trace_failed(error, model, options.example_inputs) from error
         if seen is None:
             return StageResult(prepared)
         return _described("insert", prepared, options, watch.log, paths)
@@ -216,9 +235,30 @@ def _mapping_or_error(
     model: nn.Module, options: FlowOptions
 ) -> tuple[QConfigMapping, QConfigError | None]:
     try:
-        return options.qconfig.as_mapping(model), None
+        mapping = options.qconfig.as_mapping(model)
+        set_in_the_walk = take_own_qconfigs(model)
+        if set_in_the_walk:
+            mapping = copy.deepcopy(mapping)
+        for path, qconfig in set_in_the_walk.items():
+            mapping.set_module_name(path, qconfig) if path else mapping.set_global(qconfig)
+        return mapping, None
     except QConfigError as error:
         return QConfigMapping(), error
+
+
+def _float_where_untraced(mapping: QConfigMapping, paths: Collection[str]) -> QConfigMapping:
+    """``mapping`` with None for modules that stay one call.
+
+    ``prepare_qat_fx`` swaps the layers inside, and ``convert_fx`` takes the observers out of their
+    fake quants and leaves them: the int8 model does not run.
+    """
+    paths = [path for path in paths if path not in mapping.module_name_qconfigs]
+    if paths:
+        mapping = copy.copy(mapping)
+        mapping.module_name_qconfigs = mapping.module_name_qconfigs.copy()
+        for path in paths:
+            mapping.set_module_name(path, None)
+    return mapping
 
 
 def _described(
@@ -251,16 +291,27 @@ def _traced_wrongly(error: GraphRunError) -> TraceFailedError:
     )
 
 
-def _trace_failed(error: Exception, model: nn.Module) -> TraceFailedError:
+def _trace_failed(error: Exception, model: nn.Module, inputs: Any) -> TraceFailedError:
     place = place_of(error, model)
     path = place.path or ""
     kind = place.type_name or type(model).__name__
     file, _, number = place.source.rpartition(":")
     line = f" at {Path(file).name}:{number}" if Path(file).name not in _PASSED_ON_THE_WAY else ""
     first = (str(error).strip().splitlines() or [""])[0]
-    wrapped = next((n for n in ("_orig_mod", "module") if _is_wrapper(model, n)), "")
-    if wrapped:
-        remedy = f"Pass the model inside: model.{wrapped}."
+    why = (
+        "Tracing runs forward with stand-ins that have no values, so it cannot follow if, for and "
+        "Python functions that depend on what is in a tensor."
+    )
+    deciding = _deciding_arguments(model, inputs, place.source)
+    if not isinstance(error, fx.proxy.TraceError) and (
+        hooks := {h.place for *_, h in hooks_in(model)}
+    ):
+        why = f"Hooks do not run in tracing: {listed(frozenset(hooks))}. {WHY[True]}"
+        remedy = WAYS_OUT[True]
+    elif deciding and not path:
+        why += f" The line asks for {', '.join(deciding)}: every argument of forward is traced, "
+        why += "also one that is left at its default."
+        remedy = _fixed_arguments(model, inputs)
     elif path:
         remedy = (
             f"Pass non_traceable=[{path!r}] (or [{kind}]) to leave this module as one call in "
@@ -274,13 +325,30 @@ def _trace_failed(error: Exception, model: nn.Module) -> TraceFailedError:
     return TraceFailedError(
         f"torch.fx cannot trace {kind}.forward{line}: {type(error).__name__}: {first[:200]}",
         where=path,
-        why="Tracing runs forward with stand-ins that have no values, so it cannot follow if, for "
-        "and Python functions that depend on what is in a tensor.",
+        why=why,
         remedy=remedy,
     )
 
 
-def _is_wrapper(model: nn.Module, inner: str) -> bool:
-    """Whether it is what ``torch.compile`` or ``DataParallel`` makes of a model."""
-    compiled = type(model).__name__ == "OptimizedModule" and inner == "_orig_mod"
-    return compiled or (isinstance(model, nn.DataParallel) and inner == "module")
+def _deciding_arguments(model: nn.Module, inputs: Any, source: str) -> tuple[str, ...]:
+    """Arguments of ``model.forward`` that are no tensors and stand in the line at ``source``."""
+    file, _, number = source.rpartition(":")
+    line = linecache.getline(file, int(number)) if number.isdigit() else ""
+    try:
+        arguments = bound_arguments(model, inputs)
+    except (TypeError, ValueError):
+        return ()
+    plain = (name for name, value in arguments.items() if first_tensor_info(value) is None)
+    return tuple(name for name in plain if re.search(rf"\b{re.escape(name)}\b", line))
+
+
+def _fixed_arguments(model: nn.Module, inputs: Any) -> str:
+    """How to leave out of the traced forward what is no tensor."""
+    arguments = bound_arguments(model, inputs)
+    tensors = [name for name, value in arguments.items() if first_tensor_info(value) is not None]
+    fixed = [f"{name}={value!r}" for name, value in arguments.items() if name not in tensors]
+    return (
+        "Fix it: wrap the model in a module with "
+        f"def forward(self, {', '.join(tensors)}): "
+        f"return self.model({', '.join([*tensors, *fixed])}), and pass that; or use flow='eager'."
+    )

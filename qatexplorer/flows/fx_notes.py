@@ -5,15 +5,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+import torch
 from torch import fx, nn
 from torch.ao.quantization import DeQuantStub, QuantStub
+from torch.utils._pytree import tree_map_only
 
+from qatexplorer.data import call_model, cloned
 from qatexplorer.flows.base import FlowOptions
 from qatexplorer.flows.fx_watch import LoweringPass, PrepareLog
+from qatexplorer.forward.preserve import preserved_state
+from qatexplorer.forward.scripted import ScriptedPart
 from qatexplorer.snapshot.records import Placement
 
 _SHOWN = 6
+_NO_CODE = (lambda: None).__code__
 
 
 def log_placements(placed: Mapping[str, Placement], log: PrepareLog) -> dict[str, Placement]:
@@ -39,6 +46,8 @@ def prepare_notes(
     """
     if stage == "trace":
         return _trace_notes(module, paths, options)
+    if stage == "propagate":
+        return options.qconfig.notes
     if stage == "insert":
         notes = [
             f"Custom module {path}: swapped by float_to_observed_mapping[{before}: {after}]."
@@ -59,6 +68,7 @@ def _trace_notes(
 ) -> tuple[str, ...]:
     notes = []
     custom = options.custom.for_fx()
+    untraced = [path for path in options.custom.untraced_layers(module) if path]
     for node in module.graph.nodes:
         if node.op != "call_module":
             continue
@@ -66,8 +76,13 @@ def _trace_notes(
         kind = type(module.get_submodule(path))
         if path in custom.non_traceable_module_names:
             notes.append(f"{path} ({kind.__name__}) is left as one call: non_traceable names it.")
-        elif kind in custom.non_traceable_module_classes:
+        elif kind in custom.non_traceable_module_classes and kind is not ScriptedPart:
             notes.append(f"{path} is left as one call: non_traceable names {kind.__name__}.")
+    notes += [
+        f"{path} has layers of its own, which stay float: torch would swap them and its convert "
+        f"would break them. In a script of your own: mapping.set_module_name({path!r}, None)."
+        for path in untraced
+    ]
     frozen = [node.name for node in module.graph.nodes if _in_train_mode_for_good(node)]
     if frozen:
         notes.append(
@@ -99,6 +114,33 @@ def _in_train_mode_for_good(node: fx.Node) -> bool:
         return False
     given = dict(zip(parameters, node.args)) | dict(node.kwargs)  # noqa: B905 - args may be fewer
     return given.get("training", parameters["training"].default) is True
+
+
+def frozen_branch_note(model: nn.Module, traced: fx.GraphModule, inputs: Any) -> tuple[str, ...]:
+    """A note if ``model`` returns something else in eval mode and ``traced`` does not.
+
+    Both are run in eval mode, where code of the user's own asks for ``self.training``; state and
+    RNG are put back.
+    """
+    methods = (vars(type(m)).get("forward") for m in model.modules())
+    if not any("training" in getattr(m, "__code__", _NO_CODE).co_names for m in methods):
+        return ()
+    shapes = []
+    for one in (model, traced):
+        with preserved_state(one), torch.no_grad():
+            try:
+                output = call_model(one.eval(), cloned(inputs))
+            except Exception:
+                return ()  # what does not run in eval mode is said where it is run
+        shapes.append(tree_map_only(torch.Tensor, lambda t: tuple(t.shape), output))
+    if shapes[0] == shapes[1]:
+        return ()
+    note = (
+        "A branch on self.training was traced in train mode and is part of the graph now: in eval "
+        f"mode the graph gives {shapes[1]}, and your forward {shapes[0]}. Metrics and int8 see the "
+        "former."
+    )
+    return (note,)
 
 
 def _is_layer(kind: type[nn.Module]) -> bool:

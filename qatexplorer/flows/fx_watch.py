@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import fx, nn
 
+from qatexplorer._tested import TESTED
 from qatexplorer.errors import UnsupportedTorchError
 from qatexplorer.forward.leaves import is_quantizer
 from qatexplorer.forward.trace import TRACE_LOCK
@@ -100,7 +101,7 @@ def watching(functions: Sequence[Watched], tell: Callable[[Call], None]) -> Iter
             for watched, (module, original) in zip(functions, found, strict=True):
                 put_back.append((module, watched.name, original))
                 setattr(module, watched.name, _telling(watched.name, original, tell, thread))
-            with _tracing_one_thread():
+            with _tracing_one_thread(), _tracing_with_lines():
                 yield
         finally:
             for module, name, original in reversed(put_back):
@@ -126,8 +127,8 @@ def _moved(what: str) -> UnsupportedTorchError:
         f"torch {torch.__version__} has no {what}.",
         why="The FX flow watches torch's own functions while they run, and this one has moved or "
         "changed in this release.",
-        remedy="Use the release of torch that this version of qatexplorer is made for (see its "
-        "requirements), or the eager flow.",
+        remedy="Use the eager flow, or a release of torch that this version of qatexplorer is "
+        f"tested on: {', '.join(TESTED)}.",
     )
 
 
@@ -186,6 +187,21 @@ def _tracing_one_thread() -> Iterator[None]:
             delattr(tracer, name)
             if name in own:
                 setattr(tracer, name, own[name])
+
+
+@contextmanager
+def _tracing_with_lines() -> Iterator[None]:
+    """Every traced node keeps the lines that made it, also for a user who has turned that off
+    (torch 2.12 and newer): where a node belongs is read from them."""
+    config, setting = getattr(fx, "config", None), "do_not_emit_stack_traces"
+    before = getattr(config, setting, False)
+    if before:
+        setattr(config, setting, False)
+    try:
+        yield
+    finally:
+        if before:
+            setattr(config, setting, before)
 
 
 # -- prepare_qat_fx ------------------------------------------------------------------------------

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import torch
 from torch import nn
 from torch.ao.nn.intrinsic.modules.fused import _FusedModule
 from torch.ao.quantization import (
+    FakeQuantize,
     FakeQuantizeBase,
+    FixedQParamsFakeQuantize,
     QConfig,
     QConfigMapping,
     get_default_qat_qconfig_mapping,
 )
 from torch.ao.quantization import get_default_qat_qconfig as torch_qat_qconfig
 
-from qatexplorer.errors import QConfigError
-from qatexplorer.quantizers.engine import check_engine, default_backend
+from qatexplorer.errors import EngineWarning, QConfigError
+from qatexplorer.quantizers.engine import check_engine
+from qatexplorer.quantizers.engine_choice import (
+    BACKENDS,
+    Backend,
+    EngineConcern,
+    default_backend,
+    engine_concern,
+)
 
 
 @dataclass(frozen=True)
@@ -30,9 +42,11 @@ class QConfigPlan:
         default: for every module without an exception; None leaves it in float.
         by_type, by_path, by_regex: exceptions, the later kind winning, as in ``QConfigMapping``.
         backend: quantized engine that the int8 model will run on.
-        name: what to show; reason: why this backend, if we chose it.
+        name: what to show; reason: why this engine, if we chose it.
         default_of: the backend whose default ``default`` is, ``""`` if it was given.
         given: the ``QConfigMapping`` as the user gave it, None if the plan was made otherwise.
+        gives_default: the user gave a qconfig for the whole model (also None).
+        notes: what became of the model's own qconfig attributes; loud: what must not be missed.
     """
 
     default: QConfig | None
@@ -44,6 +58,21 @@ class QConfigPlan:
     reason: str = ""
     default_of: str = ""
     given: QConfigMapping | None = None
+    gives_default: bool = False
+    notes: tuple[str, ...] = ()
+    loud: tuple[str, ...] = ()
+
+    @cached_property
+    def concern(self) -> EngineConcern | None:
+        """What is wrong with this engine for these qconfigs on this CPU, None if nothing is."""
+        tops = _activation_tops(self)
+        return engine_concern(self.backend, max(tops), min(tops)) if tops else None
+
+    def warn(self, stacklevel: int = 2) -> None:
+        """Warn with :class:`~qatexplorer.errors.EngineWarning` of an engine that computes wrong on
+        this CPU; ``stacklevel`` as in ``warnings.warn``, 2 being the caller."""
+        if self.concern is not None and self.concern.kind != "clamps":
+            warnings.warn(EngineWarning(str(self.concern)), stacklevel=stacklevel)
 
     def as_mapping(self, model: nn.Module) -> QConfigMapping:
         """What ``prepare_qat_fx`` takes: the given mapping itself, or torch's default for the
@@ -79,8 +108,8 @@ class QConfigPlan:
     def assign(self, model: nn.Module) -> None:
         """Set ``.qconfig`` on the modules concerned; ``propagate_qconfig_`` does the rest.
 
-        A qconfig that the user has already set on a module stays. Raises QConfigError for a path
-        or type that the model does not have: torch would ignore it silently.
+        A qconfig that the user has set on a module during the walk stays. Raises QConfigError for
+        a path or type that the model does not have: torch would ignore it silently.
         """
         chosen: dict[str, QConfig | None] = {}
         paths = dict(model.named_modules())
@@ -96,6 +125,7 @@ class QConfigPlan:
             chosen |= dict.fromkeys(hits, qconfig)
         for path, _ in self.by_path:
             _require([path] if path in paths else [], f"path {path!r}", list(paths))
+            _not_inside_fused(path, paths)
             # What is said of a place holds for all below it, as in QConfigMapping.
             chosen = {p: q for p, q in chosen.items() if not f"{p}.".startswith(f"{path}.")}
         chosen |= dict(self.by_path)
@@ -103,6 +133,17 @@ class QConfigPlan:
         for path, qconfig in chosen.items():
             if not hasattr(paths[path], "qconfig"):
                 paths[path].qconfig = qconfig
+
+
+def _not_inside_fused(path: str, paths: Mapping[str, nn.Module]) -> None:
+    fused = path.rpartition(".")[0]
+    if fused and isinstance(paths[fused], _FusedModule):
+        raise QConfigError(
+            f"the qconfig names {path!r}, which is a part of a fused module.",
+            where=path,
+            why=f"{fused!r} ({type(paths[fused]).__name__}) is quantized as one operation.",
+            remedy=f"Name {fused!r} instead, or leave it out of the groups to fuse.",
+        )
 
 
 def _is_of_type(module: nn.Module, kind: type) -> bool:
@@ -126,18 +167,19 @@ def resolve_qconfig(spec: Any, engine: str | None = None) -> QConfigPlan:
     """Understand ``spec``: None, a backend name, a ``QConfig``, a dict or a ``QConfigMapping``.
 
     A dict maps ``""`` (the whole model), module paths or module types to any of the first three;
-    None leaves that part in float. ``engine`` overrides the engine that runs int8.
+    None leaves that part in float. ``engine`` runs int8; where only it is named, the qconfig is
+    torch's default for it. Where neither is named, a probe of this CPU chooses both
+    (:func:`~qatexplorer.quantizers.engine_choice.default_backend`), and the engine alone where the
+    qconfig is not a name.
 
     Raises UnknownEngineError, QConfigError.
     """
-    best = default_backend()
-    backend, reason = best.name, best.reason
-    if isinstance(spec, str):
-        backend, reason = check_engine(spec), ""
-    elif isinstance(spec, Mapping) and isinstance(spec.get("", None), str):
-        backend, reason = check_engine(spec[""]), ""
-    if engine is not None:
-        backend, reason = check_engine(engine), ""
+    named = spec.get("", None) if isinstance(spec, Mapping) else spec
+    chosen = engine if engine is not None else named if isinstance(named, str) else None
+    if chosen is not None:
+        best = Backend(check_engine(chosen), chosen, reason="")
+    else:
+        best = default_backend()
     name = spec if isinstance(spec, str) else "custom"
     default_of = ""
     by_type: list[tuple[type, QConfig | None]] = []
@@ -145,7 +187,7 @@ def resolve_qconfig(spec: Any, engine: str | None = None) -> QConfigPlan:
     by_regex: list[tuple[str, QConfig | None]] = []
     default: QConfig | None
     if spec is None:
-        default, name, default_of = qat_qconfig(backend), backend, backend
+        default, name, default_of = qat_qconfig(best.qconfig), best.qconfig, best.qconfig
     elif isinstance(spec, QConfigMapping):
         default = _one(spec.global_qconfig)
         # Not checked one by one: torch's own default has entries of every kind here.
@@ -153,7 +195,7 @@ def resolve_qconfig(spec: Any, engine: str | None = None) -> QConfigPlan:
         by_regex = [(k, _one(v)) for k, v in spec.module_name_regex_qconfigs.items()]
         by_path = [(k, _one(v)) for k, v in spec.module_name_qconfigs.items()]
     elif isinstance(spec, Mapping):
-        whole = spec.get("", backend)
+        whole = spec.get("", best.qconfig)
         default = _one(whole)
         default_of = whole if isinstance(whole, str) else ""
         for key, value in spec.items():
@@ -174,12 +216,34 @@ def resolve_qconfig(spec: Any, engine: str | None = None) -> QConfigPlan:
         tuple(by_type),
         tuple(by_regex),
         tuple(by_path),
-        backend=backend,
+        backend=best.engine,
         name=name,
-        reason=reason,
+        reason=best.reason,
         default_of=default_of,
         given=spec if isinstance(spec, QConfigMapping) else None,
+        gives_default=spec is not None and (not isinstance(spec, Mapping) or "" in spec),
     )
+
+
+def _activation_tops(plan: QConfigPlan) -> list[int]:
+    """The codes at which the plan's activation fake quants clamp, counted from their lowest."""
+    exceptions = (*plan.by_type, *plan.by_regex, *plan.by_path)
+    tops = []
+    for qconfig in (plan.default, *(qconfig for _, qconfig in exceptions)):
+        fake_quant = _made(qconfig)
+        # Sigmoid and its like have a fixed grid of their own in torch's default mapping.
+        fixed = isinstance(fake_quant, FixedQParamsFakeQuantize)
+        if isinstance(fake_quant, FakeQuantize) and not fixed and fake_quant.dtype == torch.quint8:
+            tops.append(int(fake_quant.quant_max) - int(fake_quant.quant_min))
+    return tops
+
+
+def _made(qconfig: QConfig | None) -> Any:
+    if qconfig is None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # reduce_range warns each time
+        return qconfig.activation()
 
 
 def qat_qconfig(backend: str) -> QConfig:
@@ -192,7 +256,8 @@ def _one(spec: Any) -> QConfig | None:
     if spec is None:
         return None
     if isinstance(spec, str):
-        return qat_qconfig(check_engine(spec))
+        # A qconfig asks nothing of the engine of its name, which may be missing here.
+        return qat_qconfig(spec if spec in BACKENDS else check_engine(spec))
     if not isinstance(spec, QConfig):
         raise QConfigError(
             f"{spec!r} is no qconfig.",

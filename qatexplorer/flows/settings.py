@@ -16,6 +16,7 @@ from qatexplorer.flows.custom import (
     find_qat_mapping,
 )
 from qatexplorer.flows.fusion import check_fusion, find_fusable
+from qatexplorer.flows.own_qconfig import settle
 from qatexplorer.flows.qconfig import resolve_qconfig
 from qatexplorer.flows.stubs import check_stub_mode
 from qatexplorer.quantizers.engine import check_engine
@@ -31,7 +32,8 @@ def changed_options(base: nn.Module, options: FlowOptions, given: Mapping[str, A
     changes: dict[str, Any] = {}
     engine = given.get("engine")
     if "qconfig" in given:
-        changes["qconfig"] = resolve_qconfig(given["qconfig"], engine)
+        plan = resolve_qconfig(given["qconfig"], engine)
+        changes["qconfig"] = settle(plan, options.own_qconfigs, engine)
     elif engine is not None:
         changes["qconfig"] = replace(options.qconfig, backend=check_engine(engine), reason="")
     if given.get("stubs") is not None:

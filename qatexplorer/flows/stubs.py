@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 from torch.ao.quantization import (
+    DeQuantStub,
     QuantStub,
     QuantWrapper,
     add_quant_dequant,
     propagate_qconfig_,
 )
+from torch.utils._pytree import tree_map_only
 
+from qatexplorer.data import as_args
 from qatexplorer.errors import InputError
 from qatexplorer.flows.base import StageResult, StubMode
+from qatexplorer.forward.graph_module import bound_arguments
+from qatexplorer.forward.scripted import ScriptedPart
+from qatexplorer.forward.trace import tensors_in
 from qatexplorer.snapshot.records import Graph, GraphEdge, GraphNode
 
 NO_STUBS = (
     "The model has no QuantStub: its float input will reach int8 layers and the int8 model will "
-    "not run. Choose stubs='model' (QuantWrapper around the whole) or stubs='layers' "
+    "not run. Choose stubs='model' (around the whole model) or stubs='layers' "
     "(add_quant_dequant around each layer)."
 )
 
@@ -35,22 +43,89 @@ def check_stub_mode(mode: Any) -> StubMode:
 
 
 def has_stubs(model: nn.Module) -> bool:
-    """Whether any module is a ``QuantStub`` (``QuantWrapper`` holds one)."""
-    return any(isinstance(m, QuantStub) for m in model.modules())
+    """Whether any module is a ``QuantStub`` of the user's (``QuantWrapper`` holds one)."""
+    ours = {id(m) for p in model.modules() if isinstance(p, ScriptedPart) for m in p.modules()}
+    return any(isinstance(m, QuantStub) and id(m) not in ours for m in model.modules())
+
+
+class InputStubs(nn.Module):
+    """torch's ``QuantWrapper`` for a model that takes more than one tensor: a ``QuantStub`` for
+    each argument that holds float tensors, and a ``DeQuantStub`` for every tensor returned.
+
+    Whole numbers and flags (indices, masks) pass as they are. ``names`` are the arguments of
+    ``module.forward`` to quantize; the tensors of one argument share a stub.
+    """
+
+    def __init__(self, module: nn.Module, names: Collection[str]) -> None:
+        super().__init__()
+        self.quant = nn.ModuleDict({_free_key(name): QuantStub() for name in names})
+        self.dequant = DeQuantStub()
+        self.module = module
+        qconfig: Any = getattr(module, "qconfig", None)
+        if qconfig:
+            self.qconfig = qconfig
+        self.train(module.training)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        bound = inspect.signature(self.module.forward).bind(*args, **kwargs)
+        for name, value in bound.arguments.items():
+            if _free_key(name) in self.quant:
+                stub = self.quant[_free_key(name)]
+                bound.arguments[name] = tree_map_only(Tensor, partial(_quantized, stub), value)
+        result = self.module(*bound.args, **bound.kwargs)
+        return tree_map_only(Tensor, self.dequant, result)
+
+
+def _free_key(name: str) -> str:
+    """A key for a ``ModuleDict``, which has attributes of its own (``values``, ``type``)."""
+    return f"{name}_" if hasattr(nn.ModuleDict, name) else name
+
+
+def _quantized(stub: nn.Module, value: Tensor) -> Any:
+    return stub(value) if value.is_floating_point() else value
+
+
+def _float_arguments(model: nn.Module, inputs: Any) -> tuple[str, ...]:
+    """Names of the arguments of ``model.forward`` that hold float tensors."""
+    return tuple(
+        name
+        for name, value in bound_arguments(model, inputs).items()
+        if any(tensor.is_floating_point() for tensor in tensors_in(value))
+    )
+
+
+def _wrap_model(model: nn.Module, inputs: Any) -> StageResult:
+    args, kwargs = as_args(inputs)
+    one_tensor = not kwargs and len(args) == 1 and isinstance(args[0], Tensor)
+    names = () if one_tensor else _float_arguments(model, inputs)
+    if not names:
+        wrapped: nn.Module = QuantWrapper(model)
+        notes: tuple[str, ...] = ()
+    else:
+        wrapped = InputStubs(model, names)
+        note = (
+            "The model takes more than one tensor, and torch's QuantWrapper only one: each of "
+            f"{', '.join(names)} gets a QuantStub and a scale of its own."
+        )
+        notes = (note,)
+    propagate_qconfig_(wrapped)
+    return StageResult(wrapped, origin=_inside_module, moved=True, notes=notes)
 
 
 def add_stubs(
-    model: nn.Module, mode: StubMode, mapping: Mapping[Any, Any], graph: Graph | None = None
+    model: nn.Module,
+    mode: StubMode,
+    mapping: Mapping[Any, Any],
+    inputs: Any,
+    graph: Graph | None = None,
 ) -> StageResult:
     """Wrap ``model`` after its qconfig is propagated (``QuantWrapper`` hands the qconfig on)."""
     if mode == "model":
-        wrapped = QuantWrapper(model)
-        propagate_qconfig_(wrapped)
-        return StageResult(wrapped, origin=_inside_module, moved=True)
+        return _wrap_model(model, inputs)
     if mode == "layers":
         paths = _wrap_layers(model, frozenset(mapping))
         if "" in paths:
-            return add_stubs(model, "model", mapping, graph)
+            return add_stubs(model, "model", mapping, inputs, graph)
         _leave_the_rest_float(model)
         note = (
             f"{len(paths)} layers wrapped, each with its own QuantStub and DeQuantStub; all other "

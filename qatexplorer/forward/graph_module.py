@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from qatexplorer.data import as_args
+from qatexplorer.data import as_args, device_of, on_device
 from qatexplorer.explain.usercode import is_user_file
 from qatexplorer.forward.leaves import is_quantizer
 from qatexplorer.forward.preserve import preserved_state
@@ -44,11 +44,20 @@ def positional_inputs(model: nn.Module, inputs: Any) -> tuple[Any, ...]:
     What is not given takes its default. Raises TypeError if they do not fit the signature.
     """
     args, kwargs = as_args(inputs)
-    if not kwargs:
-        return args
+    return _bound(model, inputs).args if kwargs else args
+
+
+def bound_arguments(model: nn.Module, inputs: Any) -> dict[str, Any]:
+    """Each argument of ``model.forward`` by name, those not given at their default. Raises
+    TypeError if the example inputs do not fit the signature."""
+    return dict(_bound(model, inputs).arguments)
+
+
+def _bound(model: nn.Module, inputs: Any) -> inspect.BoundArguments:
+    args, kwargs = as_args(inputs)
     bound = inspect.signature(model.forward).bind(*args, **kwargs)
     bound.apply_defaults()
-    return bound.args
+    return bound
 
 
 class GraphRunError(RuntimeError):
@@ -85,7 +94,7 @@ def shapes_of(module: fx.GraphModule, inputs: Any) -> dict[str, Info]:
     run = _ShapeRun(module)
     try:
         with preserved_state(module), torch.no_grad():
-            run.run(*positional_inputs(module, inputs))
+            run.run(*positional_inputs(module, on_device(inputs, device_of(module))))
     except Exception as error:
         source = source_of(run.at) if run.at is not None else ""
         first = (str(error).strip().splitlines() or [""])[0]

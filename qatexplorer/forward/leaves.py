@@ -12,10 +12,13 @@ from torch.ao.nn.intrinsic.modules.fused import _FusedModule
 from torch.ao.nn.quantized import FloatFunctional, FXFloatFunctional, QFunctional
 from torch.ao.quantization import FakeQuantizeBase, ObserverBase, QuantWrapper
 
+from qatexplorer.forward.scripted import ScriptedPart
+
 FUNCTIONAL_CLASSES = (FloatFunctional, FXFloatFunctional, QFunctional)
 FUNCTIONAL_METHODS = ("add", "add_scalar", "mul", "mul_scalar", "cat", "add_relu", "matmul")
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, QuantWrapper)
+_LEAVES = (_FusedModule, torch.jit.ScriptModule, ScriptedPart)
 _OPAQUE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 
 
@@ -30,7 +33,7 @@ def is_leaf_call(module: nn.Module) -> bool:
     Torch's own modules are leaves unless they only combine others; the reader's own modules are
     opened, so that functional operations in them show.
     """
-    if is_quantizer(module) or isinstance(module, (_FusedModule, torch.jit.ScriptModule)):
+    if is_quantizer(module) or isinstance(module, _LEAVES):
         return True
     if isinstance(module, _CONTAINERS):
         return False

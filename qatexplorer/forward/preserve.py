@@ -72,8 +72,9 @@ def preserved_state(model: Module) -> Iterator[Module]:
 def _remember_module(module: Module) -> Callable[[], None]:
     """Remember one module (not its children); returns the function that puts it back."""
     state = vars(module)
+    scripted = isinstance(module, torch.jit.ScriptModule)  # its tables live in C++
     plain = {key: value for key, value in state.items() if isinstance(value, _PLAIN)}
-    buffers = dict(module._buffers)
+    buffers = dict(module._buffers.items())
     contents = [
         (buffer, buffer.detach().clone(), _version(buffer))
         for buffer in buffers.values()
@@ -86,7 +87,8 @@ def _remember_module(module: Module) -> Callable[[], None]:
     def restore() -> None:
         for key, value in plain.items():
             state[key] = value
-        _restore_table(module._buffers, buffers)
+        if not scripted:
+            _restore_table(module._buffers, buffers)
         for buffer, content, version in contents:
             _restore_tensor(buffer, content, version)
         for table, entries in hooks:

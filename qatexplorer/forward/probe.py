@@ -17,6 +17,7 @@ from torch.ao.quantization import FusedMovingAvgObsFakeQuantize
 from qatexplorer.data import call_model, cloned
 from qatexplorer.forward.leaves import is_quantizer
 from qatexplorer.forward.preserve import preserved_state
+from qatexplorer.forward.scripted import python_modules
 from qatexplorer.forward.trace import first_tensor_info
 from qatexplorer.snapshot.records import Graph, Mechanism
 
@@ -89,7 +90,7 @@ class _Watcher:
 def _watching(model: nn.Module, watcher: _Watcher) -> Iterator[None]:
     handles: list[Any] = []
     try:
-        for module in model.modules():
+        for module in python_modules(model):
             handles += [
                 module.register_forward_pre_hook(watcher.first_pre_hook, prepend=True),
                 module.register_forward_pre_hook(watcher.last_pre_hook),

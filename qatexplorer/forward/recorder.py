@@ -13,8 +13,9 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from qatexplorer.data import as_args, cloned
+from qatexplorer.data import as_args, cloned, device_of, on_device
 from qatexplorer.forward.leaves import is_leaf_call
+from qatexplorer.forward.scripted import named_python_modules
 from qatexplorer.forward.trace import (
     first_tensor_info,
     functional_calls_as_nodes,
@@ -127,10 +128,10 @@ def recorded_graph(model: nn.Module, inputs: Any, note: str = "") -> Graph:
     ``note`` says why FX was not used. The caller preserves the model's state. Raises whatever the
     forward raises.
     """
-    args, kwargs = as_args(cloned(inputs))
+    args, kwargs = as_args(cloned(on_device(inputs, device_of(model))))
     recorder = _Recorder(model)
     handles = []
-    for path, module in model.named_modules():
+    for path, module in named_python_modules(model):
         if path == "":
             continue
         leaf = is_leaf_call(module)

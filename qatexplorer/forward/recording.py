@@ -17,10 +17,11 @@ import torch
 from torch import fx, nn
 from torch.overrides import TorchFunctionMode
 
-from qatexplorer.data import as_args, cloned
+from qatexplorer.data import as_args, cloned, device_of, on_device
 from qatexplorer.forward.leaves import FUNCTIONAL_CLASSES, is_leaf_call, is_quantizer
 from qatexplorer.forward.macs import MacCounter
 from qatexplorer.forward.preserve import preserved_state
+from qatexplorer.forward.scripted import python_modules
 from qatexplorer.forward.trace import (
     first_tensor_info,
     functional_calls_as_nodes,
@@ -254,7 +255,7 @@ class _Watcher(TorchFunctionMode):
     def watching(self, model: nn.Module) -> Iterator[None]:
         handles: list[Any] = []
         try:
-            for module in model.modules():
+            for module in python_modules(model):
                 handles += [
                     module.register_forward_pre_hook(self.enter, prepend=True),
                     module.register_forward_pre_hook(self.running),
@@ -297,7 +298,7 @@ def record_forward(model: nn.Module, inputs: Any) -> Recording:
     The model runs in the mode it is in; buffers, hooks, flags and the random state are put back.
     Raises whatever the model's own forward raises.
     """
-    args, kwargs = as_args(cloned(inputs))
+    args, kwargs = as_args(cloned(on_device(inputs, device_of(model))))
     with preserved_state(model), torch.no_grad():
         watcher = _Watcher(model)
         with watcher.watching(model), watcher.macs, watcher:

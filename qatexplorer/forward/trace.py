@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from qatexplorer.data import as_args, cloned
+from qatexplorer.data import as_args, cloned, device_of, on_device
 from qatexplorer.explain.usercode import is_user_file
 from qatexplorer.forward.leaves import FUNCTIONAL_CLASSES, FUNCTIONAL_METHODS, is_leaf_call
 from qatexplorer.snapshot.records import Graph, GraphEdge, GraphNode
@@ -146,7 +146,7 @@ def fx_graph(model: nn.Module, inputs: Any) -> Graph:
 
     The caller preserves the model's state. Raises whatever tracing or running raises.
     """
-    args, kwargs = as_args(cloned(inputs))
+    args, kwargs = as_args(cloned(on_device(inputs, device_of(model))))
     signature = inspect.signature(model.forward)
     bound = signature.bind(*args, **kwargs)
     given = set(bound.arguments)

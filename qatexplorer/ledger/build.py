@@ -8,6 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from torch import fx, nn
+from torch.ao.nn.intrinsic.modules.fused import _FusedModule
+from torch.ao.quantization import quantize_fx  # noqa: F401 - the next import needs it first
+from torch.ao.quantization.backend_config import get_native_backend_config
 
 from qatexplorer.errors import ExampleInputError, InputError, NotAModuleError, StageError
 from qatexplorer.forward.recording import Recording, record_forward
@@ -64,8 +67,8 @@ def ledger_of(
     recording = _first_forward(model, example_inputs)
     rows = make_rows(model, example_inputs, recording, origins or {})
     outcome = outcome_of(model, example_inputs, recording, convert or torch_convert, engine)
-    findings = find_redundancies(model, recording)
     known = Known(model, mapping, backend_config)
+    findings = find_redundancies(model, recording, known)
     floats = float_rows(Situation(model, recording, outcome, known, graph))
     coverage = cover(model, recording, outcome)
     redundancies = _measured(model, example_inputs, findings, samples or {}, timing)
@@ -177,7 +180,7 @@ def _warnings(
         said.append(
             f"These become int8 although training never rounded their weights: "
             f"{_some(unsimulated)}. torch's int8 mapping has an entry for them, its QAT "
-            "mapping has none."
+            f"mapping has none.{_simulated_in_fx(model, unsimulated)}"
         )
     if outcome.error:
         what = "does not run" if outcome.int8_paths is not None else "cannot be made"
@@ -197,13 +200,29 @@ def _unsimulated(
         for path in sorted(outcome.int8_paths or ())
         if path in modules
         and ran.get(path)
-        and isinstance(getattr(modules[path], "weight", None), nn.Parameter)
-        and modules[path].weight.dim() > 1
+        and isinstance(getattr(_layer(modules[path]), "weight", None), nn.Parameter)
+        and _layer(modules[path]).weight.dim() > 1
         and not isinstance(modules[path], nn.Embedding)
         and not hasattr(modules[path], "weight_fake_quant")
     ]
-    second = [path for path in found if id(modules[path].weight) in simulated]
+    second = [path for path in found if id(_layer(modules[path]).weight) in simulated]
     return [path for path in found if path not in second], second
+
+
+def _layer(module: nn.Module) -> Any:
+    """The layer with the weight: a fused container without a QAT version holds it first."""
+    return module[0] if isinstance(module, _FusedModule) else module
+
+
+def _simulated_in_fx(model: nn.Module, paths: Sequence[str]) -> str:
+    """What to do, where FX has a QAT class for all of them."""
+    if isinstance(model, fx.GraphModule):
+        return ""
+    trained = {c.pattern for c in get_native_backend_config().configs if c.qat_module is not None}
+    layers = [model.get_submodule(path) for path in paths]
+    if all(type(layer) in trained for layer in layers):
+        return " Fix: use flow='fx', whose backend config has QAT classes for them."
+    return " Give them the qconfig None if the accuracy of the int8 model suffers."
 
 
 def _some(paths: Sequence[str], most: int = 4) -> str:

@@ -13,7 +13,7 @@ from torch import fx, nn
 from qatexplorer.data import call_model, cloned
 from qatexplorer.explain.blame import place_of
 from qatexplorer.explain.translations import translate
-from qatexplorer.flows.base import copy_sharing_parameters
+from qatexplorer.flows.base import copy_sharing_parameters, moved_to_cpu
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.forward.recording import Call, Recording, record_forward
 from qatexplorer.ledger.records import Coverage
@@ -115,7 +115,7 @@ def outcome_of(
         warnings.simplefilter("ignore")
         copy = model
         try:
-            copy = copy_sharing_parameters(model).eval()
+            copy = moved_to_cpu(copy_sharing_parameters(model)).eval()
             call_model(copy, cloned(inputs))
             int8 = convert(copy)
         except Exception as error:
@@ -131,7 +131,7 @@ def outcome_of(
 def _told(error: Exception, model: nn.Module) -> str:
     """What went wrong, where in the model, and what to do."""
     place = place_of(error, model)
-    told = translate(error, place)
+    told = translate(error, place, in_fx=isinstance(model, fx.GraphModule))
     first = (str(error).strip().splitlines() or [""])[0]
     short = first if len(first) <= 120 else f"{first[:119]}…"
     where = f" in {place.path}" if place.path else ""

@@ -13,6 +13,7 @@ from torch.ao.quantization import DeQuantStub, QuantStub
 from qatexplorer.forward.leaves import FUNCTIONAL_CLASSES, is_leaf_call, is_quantizer
 from qatexplorer.forward.recording import Call, Recording
 from qatexplorer.ledger.coverage import FOLLOWS, QUANTIZED_DTYPES, Outcome
+from qatexplorer.ledger.nodes import node_table
 from qatexplorer.ledger.reasons import Known, explain, qconfig_dtypes
 from qatexplorer.ledger.records import FloatRow, Reason
 from qatexplorer.snapshot.records import Graph
@@ -34,7 +35,7 @@ class Situation:
 
     def __post_init__(self) -> None:
         self.modules = dict(self.model.named_modules())
-        self.nodes = _node_table(self.model)
+        self.nodes = node_table(self.model)
         self.sources = {n.id: n.source for n in self.graph.nodes} if self.graph else {}
         self.from_input = _from_input(self.recording)
         self.int8_ops = _op_dtypes(self.outcome.recording)
@@ -139,7 +140,8 @@ def _module_reason(s: Situation, path: str, module: nn.Module) -> tuple[Reason, 
     has_own = any(True for _ in module.parameters())
     if qconfig is None:
         return "no_qconfig", {}
-    if not has_own and ops and all(c.name in FOLLOWS for c in ops) and _fed_float(s, ops):
+    passes_on = not has_own and ops and all(c.name in FOLLOWS for c in ops)
+    if passes_on and (_fed_float(s, ops) or _fed_float_in_int8(s, path)):
         return "float_input", {}
     if not kind.__module__.startswith("torch."):
         if base is not None:
@@ -162,6 +164,17 @@ def _fed_float(s: Situation, ops: list[Call]) -> bool:
         i not in s.outcome.followers and i in s.from_input and i not in mine
         for c in ops
         for i in c.inputs
+    )
+
+
+def _fed_float_in_int8(s: Situation, path: str) -> bool:
+    """Whether it got a float tensor in the converted copy: there is a DeQuantStub before it."""
+    ran = s.outcome.recording
+    calls = [c for c in ran.calls if c.kind == "op" and c.scope == path] if ran is not None else []
+    return any(
+        ran is not None and ran.calls[i].dtype.startswith("torch.float")
+        for call in calls[:1]
+        for i in call.inputs
     )
 
 
@@ -250,30 +263,6 @@ def _from_input(recording: Recording) -> frozenset[int]:
 
 def _op_key(call: Call) -> str:
     return f"op:{call.name}:{call.ordinal}"
-
-
-def _node_table(model: nn.Module) -> dict[str, str]:
-    """FX node names by module path, and by ``"op:<name>:<n-th>"`` for functions and methods."""
-    table: dict[str, str] = {}
-    counts: dict[str, int] = {}
-    for node in model.graph.nodes if isinstance(model, fx.GraphModule) else ():
-        if node.op == "call_module":
-            table.setdefault(str(node.target), node.name)
-        elif node.op in ("call_function", "call_method"):
-            name = op_name(node.target)
-            table[f"op:{name}:{counts.get(name, 0)}"] = node.name
-            counts[name] = counts.get(name, 0) + 1
-    return table
-
-
-def op_name(target: Any) -> str:
-    """Name of a function or method as the recorder sees it (``"add"`` for ``operator.add``)."""
-    name = str(getattr(target, "__name__", target)).strip("_")
-    # The code that FX generates for ``x += y`` is ``x + y``.
-    return name[1:] if getattr(operator, name, None) is target and name in _IN_PLACE else name
-
-
-_IN_PLACE = ("iadd", "isub", "imul", "itruediv", "imatmul")
 
 
 def _node_target(model: nn.Module, name: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qatexplorer.data import call_model, cloned
+from qatexplorer.data import call_model, cloned, device_of, synchronize
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.sampling import show_once
 from qatexplorer.forward.trace import tensors_in
@@ -105,8 +105,10 @@ def measure_values(
 def sqnr(signal: Tensor, changed: Tensor) -> float:
     """Signal to quantization noise in dB: ``20 log10(|signal| / |signal - changed|)``; inf if
     nothing changed, NaN if there is no signal."""
-    noise = float((signal.double() - changed.double()).norm())
-    power = float(signal.double().norm())
+    # Not every device has float64.
+    signal, changed = signal.cpu().double(), changed.cpu().double()
+    noise = float((signal - changed).norm())
+    power = float(signal.norm())
     if noise == 0:
         return math.inf
     return 20 * math.log10(power / noise) if power else math.nan
@@ -158,14 +160,16 @@ def measure_step(model: nn.Module, inputs: Any, finding: Finding, rounds: int = 
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     times: dict[bool, list[float]] = {True: [], False: []}
-    calls = finding.calls
+    calls, device = finding.calls, device_of(model)
 
     def step() -> float:
+        synchronize(device)
         started = time.perf_counter()
         outputs = [t for t in tensors_in(call_model(model, cloned(inputs))) if t.requires_grad]
         loss = sum(t.float().mean() for t in outputs)
         if outputs:
             torch.autograd.grad(loss, parameters, allow_unused=True)  # type: ignore[arg-type]
+        synchronize(device)
         return time.perf_counter() - started
 
     with preserved_state(model), torch.enable_grad():

@@ -17,13 +17,16 @@ FX_TEXTS: dict[Reason, tuple[str, str]] = {
     "type_not_in_mapping": (
         "No pattern of the backend config has {type}, so FX leaves it as it is.",
         (
-            "Keep it float, replace it by an operation that the backend config knows, or give a "
-            "BackendConfig with a pattern for it."
+            "Replace it by an operation that the backend config knows, or keep it float: FX puts "
+            "quantize and dequantize around it."
         ),
     ),
     "subclass_not_in_mapping": (
         "{type} is a subclass of {base}; the backend config matches exact types only.",
-        "Use {base} itself, or give a BackendConfig with a pattern for {type}.",
+        (
+            "Use {base} itself. (An entry in the backend config is not enough: from_float of the "
+            "QAT class takes exactly {base}.)"
+        ),
     ),
 }
 
@@ -35,13 +38,16 @@ TEXTS: dict[Reason, tuple[str, str]] = {
     "type_not_in_mapping": (
         "{type} is not in torch's module mapping, so convert passes it by.",
         (
-            "Replace it by a type that torch quantizes, keep it float between DeQuantStub and "
-            "QuantStub, or pass a mapping with an entry for it."
+            "Replace it by a type that torch quantizes, or keep it float between DeQuantStub and "
+            "QuantStub."
         ),
     ),
     "subclass_not_in_mapping": (
         "{type} is a subclass of {base}, and torch looks up the exact type in its mapping.",
-        "Use {base} itself, or pass a mapping with an entry for {type}.",
+        (
+            "Use {base} itself. (An entry in the mapping is not enough: from_float of torch's QAT "
+            "and int8 classes takes exactly {base}.)"
+        ),
     ),
     "functional_op": (
         "{name} is a function{source}: eager mode quantizes modules only and cannot see it.",
@@ -51,7 +57,7 @@ TEXTS: dict[Reason, tuple[str, str]] = {
         "{type} stands alone: it was not fused into the layer before it.",
         (
             "Fuse it with the convolution or linear layer right before it; it must be the only one "
-            "that uses that layer's output."
+            "that uses that layer's output. Where no such layer stands before it, it stays float."
         ),
     ),
     "not_matched": (
@@ -70,7 +76,7 @@ TEXTS: dict[Reason, tuple[str, str]] = {
     ),
     "below_non_traceable": (
         "{name} lies inside {holder}, which FX does not trace: it is one float node.",
-        "Make {holder} traceable, give it a custom module entry, or quantize it in eager mode.",
+        "Make {holder} traceable and take it out of non_traceable, or quantize it in eager mode.",
     ),
     "never_executed": (
         "{name} does not run in a forward of the example input, so no fake quant sees data.",
@@ -88,7 +94,10 @@ TEXTS: dict[Reason, tuple[str, str]] = {
     ),
     "root_module": (
         "The model itself is a {type}: torch swaps children, never the root.",
-        "Wrap it: nn.Sequential(layer), or QuantWrapper(layer), which adds the stubs too.",
+        (
+            "Wrap it: QuantWrapper(layer), which adds the stubs too, or nn.Sequential(QuantStub(), "
+            "layer, DeQuantStub())."
+        ),
     ),
     "float_input": (
         "{name} works on whatever it is given, and here it is given a float tensor.",
@@ -99,13 +108,13 @@ TEXTS: dict[Reason, tuple[str, str]] = {
 _WAYS_OUT = {
     "add": "Use torch.ao.nn.quantized.FloatFunctional().add(a, b), or FX mode.",
     "mul": "Use torch.ao.nn.quantized.FloatFunctional().mul(a, b), or FX mode.",
-    "cat": "Use torch.ao.nn.quantized.FloatFunctional().cat(list), or FX mode.",
     "matmul": "Use torch.ao.nn.quantized.FloatFunctional().matmul(a, b), or FX mode.",
     "linear": "Use an nn.Linear module instead of the function, or FX mode.",
     "conv2d": "Use an nn.Conv2d module instead of the function, or FX mode.",
 }
 _WAY_OUT = (
-    "Use FX mode, which sees functions, or keep it float: DeQuantStub before it, QuantStub after."
+    "Use FX mode, which sees functions and dequantizes where int8 has none, or keep it float: "
+    "DeQuantStub before it, QuantStub after."
 )
 
 
@@ -146,6 +155,14 @@ class Known:
     def has(self, target: Any) -> bool:
         """Whether a table has an entry for this type, function or method name."""
         return target in self.types
+
+    def shares(self, target: Any) -> bool:
+        """Whether FX lets the result of ``target`` share the fake quant of its input."""
+        return any(
+            config.pattern == target
+            and config.observation_type.name == "OUTPUT_SHARE_OBSERVER_WITH_INPUT"
+            for config in self._configs
+        )
 
     def base_of(self, module: nn.Module) -> type | None:
         """The nearest base class that a table has an entry for, not the type itself."""

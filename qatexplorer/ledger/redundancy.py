@@ -13,7 +13,9 @@ from dataclasses import dataclass, field, replace
 from torch import fx, nn
 
 from qatexplorer.forward.recording import Call, Recording
+from qatexplorer.ledger.fixes import BOUNDING, Fix, fix_of_double, module_at, twice_in_a_sequence
 from qatexplorer.ledger.places import place_of_call
+from qatexplorer.ledger.reasons import Known
 from qatexplorer.ledger.records import Redundancy, TensorPlace
 
 _MOVING = frozenset(
@@ -78,9 +80,8 @@ _SELECTING = frozenset(
         "amax",
     ]
 )
-_BOUNDING = frozenset(["relu", "relu6", "hardtanh", "clamp", "clip", "clamp_min", "clamp_max"])
 
-KEEPING = _MOVING | _DROPPING | _SELECTING | _BOUNDING
+KEEPING = _MOVING | _DROPPING | _SELECTING | BOUNDING
 """Operations whose results are values that they were given, or a constant bound."""
 
 
@@ -116,8 +117,14 @@ def before(call: Call, recording: Recording) -> tuple[Call | None, tuple[Call, .
     return None, ()
 
 
-def find_redundancies(model: nn.Module, recording: Recording) -> tuple[Finding, ...]:
-    """Every pair of fake quants in a row, and every one that serves several tensors."""
+def find_redundancies(
+    model: nn.Module, recording: Recording, known: Known | None = None
+) -> tuple[Finding, ...]:
+    """Every pair of fake quants in a row, and every one that serves several tensors.
+
+    ``known`` are the tables of torch in force, by default those of the flow that made ``model``.
+    """
+    known = known or Known(model)
     doubles: dict[tuple[str, str], Finding] = {}
     twice: dict[str, list[Call]] = {}
     for call in recording.quants:
@@ -125,10 +132,10 @@ def find_redundancies(model: nn.Module, recording: Recording) -> tuple[Finding, 
         if first is None:
             continue
         if first.name != call.name:
-            found = _double(first, call, between, recording)
-            known = doubles.get((first.name, call.name))
-            if known is not None:  # the same two modules again: their layer is used twice
-                found = replace(known, calls=known.calls + found.calls)
+            found = _double(first, call, between, recording, fix_of_double(model, known))
+            earlier = doubles.get((first.name, call.name))
+            if earlier is not None:  # the same two modules again: their layer is used twice
+                found = replace(earlier, calls=earlier.calls + found.calls)
             doubles[first.name, call.name] = found
         elif not between:
             twice.setdefault(call.name, []).append(call)
@@ -159,7 +166,9 @@ def _ops_text(between: Sequence[Call]) -> tuple[str, ...]:
     )
 
 
-def _double(first: Call, second: Call, between: Sequence[Call], recording: Recording) -> Finding:
+def _double(
+    first: Call, second: Call, between: Sequence[Call], recording: Recording, fix: Fix
+) -> Finding:
     through = _ops_text(between)
     way = f"through {', '.join(through)}, as they are" if through else "with nothing between"
     evidence = (
@@ -176,49 +185,9 @@ def _double(first: Call, second: Call, between: Sequence[Call], recording: Recor
         places=(place_of_call(first, recording), place_of_call(second, recording)),
         through=through,
         evidence=evidence,
-        remedy=_double_remedy(first, second, between),
+        remedy=fix(first, second, between),
     )
     return Finding(record, ((second.name, second.ordinal),), end=second, start=first)
-
-
-def _double_remedy(first: Call, second: Call, between: Sequence[Call]) -> str:
-    names = [call.name for call in between]
-    if second.mechanism == "node":
-        if not between:
-            return (
-                f"The module fake-quantizes its own output in forward ({first.name}), and FX adds "
-                "a node for the same tensor. Take the call out of the module's forward: FX and "
-                "eager prepare both add the output's fake quant themselves."
-            )
-        at = between[-1]
-        if at.name == "flatten":
-            written = "nn.Flatten" if at.scope else "x.flatten(…)"
-            return (
-                f"Write torch.flatten(x, …) instead of {written}: torch's backend config knows "
-                "the function and lets it share the fake quant before it."
-            )
-        if at.name in _BOUNDING:
-            return (
-                "Write the activation as nn.ReLU or F.relu right after its layer, so that torch "
-                "fuses the two and quantizes once."
-            )
-        where = f"the type of module {at.scope!r}" if at.scope else f"{at.name}"
-        return (
-            f"Tell torch that {where} keeps its values: pass a backend_config with a "
-            "BackendPatternConfig for it whose observation type is "
-            "ObservationType.OUTPUT_SHARE_OBSERVER_WITH_INPUT. (A qconfig of None does not help: "
-            "the next layer then asks for the fake quant.)"
-        )
-    holder = second.name.rpartition(".")[0]
-    if names and names[-1] in _BOUNDING:
-        return (
-            f"Fuse the layer before with {between[-1].scope or names[-1]!r} (nn.ReLU right after "
-            f"it), or set {holder}.qconfig = None before prepare."
-        )
-    return (
-        f"One of the two is enough: set {holder}.qconfig = None before prepare, or take the call "
-        f"of {first.name} out of the module's own forward."
-    )
 
 
 def _twice(model: nn.Module, calls: Sequence[Call], recording: Recording) -> Finding:
@@ -234,6 +203,8 @@ def _twice(model: nn.Module, calls: Sequence[Call], recording: Recording) -> Fin
             "model that is not prepared yet; or remove the extra entries of "
             f"{parent}._forward_hooks."
         )
+    elif isinstance(module_at(model, parent), nn.Sequential):
+        why, remedy = twice_in_a_sequence(model, parent)
     elif "forward" in ways and "hook" in ways:
         why = f"the forward of {parent} calls it, and the hook that prepare registered does too"
         remedy = (
@@ -242,7 +213,7 @@ def _twice(model: nn.Module, calls: Sequence[Call], recording: Recording) -> Fin
         )
     else:
         why = f"it is called {len(ways)} times in a row ({', then '.join(ways)})"
-        remedy = "Call it once."
+        remedy = f"Call {path} once in a forward."
     record = Redundancy(
         kind="twice",
         fault=True,
@@ -259,9 +230,8 @@ def _twice(model: nn.Module, calls: Sequence[Call], recording: Recording) -> Fin
 
 def observer_hooks(model: nn.Module, path: str) -> int:
     """How many times torch's ``_observer_forward_hook`` is registered on the module at ``path``."""
-    try:
-        module = model.get_submodule(path)
-    except AttributeError:
+    module = module_at(model, path)
+    if module is None:
         return 0
     names = [getattr(hook, "__name__", "") for hook in module._forward_hooks.values()]
     return names.count("_observer_forward_hook")

@@ -1,12 +1,10 @@
-"""Which library runs the int8 kernels."""
+"""The engines of this machine (libraries that run int8 kernels), and which one is in force."""
 
 from __future__ import annotations
 
-import platform
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 
@@ -14,53 +12,10 @@ from qatexplorer.errors import UnknownEngineError
 
 _LOCK = threading.RLock()
 
-_REASONS = {
-    "onednn": "onednn trains on the whole range 0..255 that the int8 kernels use, and runs on "
-    "this CPU.",
-    "x86": "onednn is not available here; x86 is torch's next best on this CPU. Its fake quants "
-    "train on 0..127 (reduce_range) while the int8 layers clamp to 0..255, so the two can differ.",
-    "fbgemm": "onednn and x86 are not available here. fbgemm's fake quants train on 0..127 "
-    "(reduce_range) while the int8 layers clamp to 0..255, so the two can differ.",
-    "qnnpack": "qnnpack is the engine for ARM and the only one here; it trains on 0..255 with one "
-    "scale per weight tensor.",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Backend:
-    """A backend name (qconfig and engine share it) and one sentence on why it was taken."""
-
-    name: str
-    reason: str
-
 
 def available_engines() -> tuple[str, ...]:
     """Quantized engines of this build of torch on this machine, without ``"none"``."""
     return tuple(e for e in torch.backends.quantized.supported_engines if e != "none")
-
-
-def default_backend() -> Backend:
-    """The backend to quantize for when none is named. Raises UnknownEngineError if there is none.
-
-    On ARM it is qnnpack, since onednn's int8 kernels are made for x86 CPUs.
-    """
-    engines = available_engines()
-    arm = platform.machine().lower() in ("aarch64", "arm64")
-    order = ("qnnpack", "onednn") if arm else ("onednn", "x86", "fbgemm", "qnnpack")
-    for name in order:
-        if name in engines:
-            return Backend(name, _reason(name, engines))
-    raise UnknownEngineError(
-        "This build of torch has no quantized engine.",
-        why=f"torch.backends.quantized.supported_engines is {list(engines)}.",
-        remedy="Install torch's official wheel for your platform.",
-    )
-
-
-def _reason(name: str, engines: tuple[str, ...]) -> str:
-    if name == "qnnpack" and len(engines) > 1:
-        return "This is an ARM CPU, for which qnnpack is made; it trains on the whole range 0..255."
-    return _REASONS[name]
 
 
 def check_engine(name: str) -> str:

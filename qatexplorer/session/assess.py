@@ -11,12 +11,12 @@ from torch import nn
 from torch.ao.nn.quantized import DeQuantize
 from torch.ao.quantization import FakeQuantizeBase
 
-from qatexplorer.data import Data, call_model, cloned
+from qatexplorer.data import Data, call_model, cloned, device_of
 from qatexplorer.errors import NoDataError, QatExplorerError
-from qatexplorer.evaluate.evaluation import Evaluation, ModelResult
+from qatexplorer.evaluate.evaluation import INT8_NAMES, Evaluation, ModelResult
 from qatexplorer.evaluate.measure import compare_latency, size_on_disk
 from qatexplorer.evaluate.metric import Metric, MetricValue, evaluate
-from qatexplorer.flows.base import FlowOptions, StubMode, copy_sharing_parameters
+from qatexplorer.flows.base import FlowOptions, StubMode, copy_sharing_parameters, moved_to_cpu
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.forward.recorder import recorded_graph
 from qatexplorer.session.models import Workbench
@@ -55,7 +55,7 @@ class StubOption:
 
 _TITLES: dict[StubMode, str] = {
     "none": "The model's own stubs",
-    "model": "QuantWrapper around the whole model",
+    "model": "Stubs around the whole model",
     "layers": "add_quant_dequant around each layer",
 }
 
@@ -216,7 +216,9 @@ class Assessor:
         return self._trained[name]
 
     def _row(self, name: str, model: nn.Module, value: MetricValue, note: str = "") -> ModelResult:
-        return ModelResult(name, value, size_on_disk(model), None, note)
+        concern = self._bench.options.qconfig.concern if name in INT8_NAMES else None
+        warning = "" if concern is None else str(concern)
+        return ModelResult(name, value, size_on_disk(model), None, note, warning)
 
     def _evaluate(self, model: nn.Module) -> MetricValue:
         with preserved_rng(), self._bench.engine():
@@ -233,8 +235,15 @@ class Assessor:
         if wanted:
             options = self._bench.options
             backend = options.qconfig.backend
+            # What is compared runs on one device, and int8 runs on the CPU only.
+            there = {
+                name: model
+                if device_of(model).type == "cpu"
+                else moved_to_cpu(copy_sharing_parameters(model))
+                for name, model in models.items()
+            }
             timed = compare_latency(
-                models, options.example_inputs, engine=backend, should_stop=should_stop
+                there, options.example_inputs, engine=backend, should_stop=should_stop
             )
             for name, value in timed.items():
                 results[name] = replace(results[name], latency=value)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
+from torch.ao.quantization import default_fused_act_fake_quant
 from torch.nn.parameter import is_lazy
 
 from qatexplorer.data import Data
@@ -20,6 +22,7 @@ from qatexplorer.errors import (
     NotCopyableError,
 )
 from qatexplorer.explain.blame import place_of
+from qatexplorer.flows.own_copy import OwnCopy, own_copy
 from qatexplorer.forward.leaves import is_quantizer
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.snapshot.records import Graph
@@ -44,6 +47,8 @@ def check_model(model: Any) -> nn.Module:
         raise NotAModuleError(
             f"{model.__name__} is a class, not a model.", remedy=f"Pass {model.__name__}(…)."
         )
+    if isinstance(model, Mapping) and model and all(isinstance(key, str) for key in model):
+        raise _state_dict_error(model)
     if not isinstance(model, nn.Module):
         raise NotAModuleError(
             f"the model is a {type(model).__name__}, not a torch.nn.Module.",
@@ -51,13 +56,37 @@ def check_model(model: Any) -> nn.Module:
         )
     if isinstance(model, torch.jit.ScriptModule):
         raise NotAModuleError(
-            "the model is a TorchScript module.",
-            why="Its modules cannot be swapped one by one.",
-            remedy="Pass the Python module that it was made from.",
+            "the model is a TorchScript module (torch.jit.script, trace or load made it).",
+            why="It is compiled already: torch.fx cannot trace it, and prepare_qat finds no layer "
+            "in it that it could swap, and says nothing.",
+            remedy="Pass the Python module that it was made from. If only the archive is left, "
+            "build that class anew and call model.load_state_dict(scripted.state_dict()): the "
+            "names are the same.",
         )
     _check_float(model)
     _check_tensors(model)
     return model
+
+
+def _state_dict_error(state: Mapping[str, Any]) -> NotAModuleError:
+    """What helps somebody who has weights and passes them in the model's place."""
+    prefix = ""
+    while all(key[len(prefix) :].startswith(("module.", "_orig_mod.")) for key in state):
+        first = next(iter(state))[len(prefix) :]
+        prefix += first.partition(".")[0] + "."
+    if not prefix:
+        return NotAModuleError(
+            f"the model is a {type(state).__name__} of tensors by name, not a torch.nn.Module.",
+            remedy="Build the module and call model.load_state_dict(state); pass the module.",
+        )
+    strip = f"{{name.removeprefix({prefix!r}): t for name, t in state.items()}}"
+    return NotAModuleError(
+        f"the model is a {type(state).__name__} of tensors by name, not a torch.nn.Module.",
+        why=f"All its names begin with {prefix!r}: it was saved from a model inside DataParallel, "
+        "DistributedDataParallel ('module.') or torch.compile ('_orig_mod.').",
+        remedy=f"Build the module, and load it without the prefix: `model.load_state_dict({strip})`"
+        "; then pass the module.",
+    )
 
 
 def _check_float(model: nn.Module) -> None:
@@ -114,6 +143,16 @@ def _check_device(device: torch.device, path: str) -> None:
             where=path,
             remedy="Build the model on the CPU, or model.to_empty(device='cpu') and load weights.",
         )
+    if device.type not in ("cpu", "cuda"):
+        try:  # whether its kernels are there is asked of torch
+            _fake_quantize_on(device)
+        except Exception as error:
+            raise DeviceError(
+                f"parameters are on {device}, where torch's fake quants do not run.",
+                where=path,
+                why=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
+                remedy="Call model.cpu() before you hand it over, and train on the CPU or CUDA.",
+            ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise DeviceError(
             f"parameters are on {device}, and this machine has no usable GPU.",
@@ -122,11 +161,22 @@ def _check_device(device: torch.device, path: str) -> None:
         )
 
 
-def copy_model(model: nn.Module) -> nn.Module:
-    """Deep copy of the user's model. Raises NotCopyableError naming what cannot be copied."""
+def _fake_quantize_on(device: torch.device) -> None:
+    """One forward and backward of the fake quant of torch's default qconfigs. Raises what it
+    raises."""
+    fake_quant = default_fused_act_fake_quant().to(device)
+    value = torch.linspace(-1, 1, 8, device=device, requires_grad=True)
+    fake_quant(value).sum().backward()
+
+
+def copy_model(model: nn.Module) -> OwnCopy:
+    """The session's own copy of the user's model, see :mod:`~qatexplorer.flows.own_copy`.
+
+    Raises NotCopyableError naming what cannot be copied.
+    """
     with preserved_rng():
         try:
-            return copy.deepcopy(model)
+            return own_copy(model)
         except Exception as error:
             where, what = _not_copyable(model)
             raise NotCopyableError(
@@ -134,7 +184,7 @@ def copy_model(model: nn.Module) -> nn.Module:
                 where=where,
                 why=f"{type(error).__name__}: {error}",
                 remedy="The explorer works on a copy so that yours stays as it is, and so does "
-                "prepare_qat. Keep locks, generators, open files and non-leaf tensors out of the "
+                "prepare_qat. Keep locks, generators and open files out of the "
                 "module's attributes, or give the module a __deepcopy__.",
             ) from error
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from qatexplorer.errors import RunFolderError
 from qatexplorer.flows.base import FlowOptions
-from qatexplorer.quantizers.engine import available_engines
+from qatexplorer.quantizers.engine_choice import BACKENDS
 
 
 def as_data(options: FlowOptions) -> dict[str, Any]:
@@ -20,26 +20,28 @@ def as_data(options: FlowOptions) -> dict[str, Any]:
         "fusion": [list(run) for run in options.fusion],
         "qconfig": plan.name,
         "engine": plan.backend,
-        "fingerprint": _fingerprint(options),
+        "fingerprint": _fingerprint(options, plan.backend),
     }
 
 
 def changes_for(options: FlowOptions, kept: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments for ``Session.configure`` that bring ``options`` to what :func:`as_data` kept.
 
-    Raises RunFolderError if the run had a qconfig of the user's own that is not this one.
+    The engine stays the session's: it may be another machine that the run goes on, and training
+    does not use it. Raises RunFolderError if the run had a qconfig of the user's own that is not
+    this one.
     """
     if not kept:
         return {}
     changes: dict[str, Any] = {}
-    if kept["fingerprint"] != _fingerprint(options):
-        if kept["qconfig"] not in available_engines():
+    if kept["fingerprint"] != _fingerprint(options, kept["engine"]):
+        if kept["qconfig"] not in BACKENDS:
             raise RunFolderError(
                 "The run was made with a qconfig of its own, and the session has another one.",
                 why="A qconfig holds functions, which are not kept on disk.",
                 remedy="Make the session with the qconfig= that the run was made with.",
             )
-        changes["qconfig"] = kept["qconfig"]
+        changes |= {"qconfig": kept["qconfig"], "engine": options.qconfig.backend}
     if kept["stubs"] != options.stubs:
         changes["stubs"] = kept["stubs"]
     if kept["fusion"] != [list(run) for run in options.fusion]:
@@ -47,7 +49,7 @@ def changes_for(options: FlowOptions, kept: Mapping[str, Any]) -> dict[str, Any]
     return changes
 
 
-def _fingerprint(options: FlowOptions) -> str:
+def _fingerprint(options: FlowOptions, engine: str) -> str:
     plan = options.qconfig
-    text = repr((plan.default, plan.by_type, plan.by_regex, plan.by_path, plan.backend))
+    text = repr((plan.default, plan.by_type, plan.by_regex, plan.by_path, engine))
     return hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", text).encode()).hexdigest()[:16]

@@ -7,7 +7,6 @@ parameter. Training, and handing a model out, gives that model parameters of its
 
 from __future__ import annotations
 
-import copy
 import gc
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,14 +24,16 @@ from qatexplorer.errors import (
     UnsupportedTorchError,
 )
 from qatexplorer.evaluate.int8 import convert_error, place_in_walk, run_int8
-from qatexplorer.explain.translations import FX_ISLAND, ISLAND, translate
+from qatexplorer.explain.translations import translate
 from qatexplorer.flows.base import (
     Flow,
     FlowOptions,
     StageResult,
     copy_sharing_parameters,
+    moved_to_cpu,
     own_parameters,
 )
+from qatexplorer.flows.copying import copied
 from qatexplorer.forward.preserve import preserved_rng, preserved_state
 from qatexplorer.quantizers.engine import quantized_engine
 
@@ -106,7 +107,7 @@ class Workbench:
         # A model that was handed out stays what its reader took it for, and what the reader has
         # done to it goes on with the walk. Training is what it was handed out for.
         in_readers_hands = self._owns_parameters and stage != self.flow.train_stage
-        model = copy.deepcopy(self.work) if in_readers_hands else self.work
+        model = copied(self.work) if in_readers_hands else self.work
         at, last = stage, self.flow.call_of(stage)[-1]
         result: StageResult | None = None
 
@@ -139,6 +140,7 @@ class Workbench:
         Raises ConvertError if torch's convert raises, Int8RunError if the result does not run.
         """
         stage = stage or self.flow.int8_stage
+        candidate = moved_to_cpu(candidate)  # torch's int8 kernels run there
         engine = self.options.qconfig.backend
         with _quietly() as said, preserved_rng():
             with quantized_engine(engine):
@@ -147,21 +149,10 @@ class Workbench:
                 except QatExplorerError:
                     raise
                 except Exception as error:
-                    told = convert_error(error, candidate)
-                    self._without_stubs(told)
-                    raise told from error
+                    raise convert_error(error, candidate) from error
             with preserved_state(result.model):  # a traced batch norm may learn in eval mode too
-                try:
-                    run_int8(result.model, self.options.example_inputs, engine)
-                except QatExplorerError as error:
-                    self._without_stubs(error)
-                    raise
+                run_int8(result.model, self.options.example_inputs, engine)
         return Built(result, tuple(said))
-
-    def _without_stubs(self, error: QatExplorerError) -> None:
-        """Advice for the eager flow, where a float part needs stubs, is not for one without."""
-        if not self.flow.offers_stubs and ISLAND in error.remedy:
-            error.advise(error.remedy.replace(ISLAND, FX_ISLAND))
 
     def _stage_error(
         self, stage: str, error: Exception, model: nn.Module, result: StageResult | None
@@ -187,12 +178,10 @@ class Workbench:
         if isinstance(error, QatExplorerError):
             return error
         place = place_in_walk(error, model)
-        told = translate(error, place)
+        told = translate(error, place, in_fx=not self.flow.offers_stubs)
         first = (str(error).strip().splitlines() or [""])[0]
         message = f"{type(error).__name__}: {first[:300]}"
-        failed = StageError(message, where=place.path, why=told.why, remedy=told.remedy)
-        self._without_stubs(failed)
-        return failed
+        return StageError(message, where=place.path, why=told.why, remedy=told.remedy)
 
     def engine(self) -> AbstractContextManager[Any]:
         """The quantized engine that the int8 model runs on; the user's is put back."""

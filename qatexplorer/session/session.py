@@ -44,7 +44,11 @@ class Session(Configured):
             None takes the first training batch of ``data``.
         flow: name of the quantization system, ``"eager"`` or ``"fx"``.
         qconfig: backend name, ``QConfig``, dict by module path or type, ``QConfigMapping``, or
-            None for torch's default of the best backend (:func:`flows.qconfig.resolve_qconfig`).
+            None: a probe of this CPU chooses qconfig and engine
+            (:func:`quantizers.engine_choice.default_backend`). What is given wins over ``qconfig``
+            attributes of the model (yours is not changed): for the whole, over the root's and those
+            equal to it; by path, over those there and below. An attribute that differs (also None)
+            stays, and notes name it. Without a qconfig the model's own attributes are used.
         data: train and eval iterables of (input, target), see :func:`qatexplorer.data.as_data`.
         loss: ``(output, target) -> scalar``, default cross entropy.
         metric: ``(output, target) -> float``, default top-1 accuracy.
@@ -52,14 +56,17 @@ class Session(Configured):
         fusion: runs of module paths to fuse; None finds them; eager only.
         qat_mapping: replaces torch's default QAT module mapping, or ``"attention"`` for the default
             without what breaks ``nn.MultiheadAttention``; eager only.
-        engine: quantized engine for int8, default the backend of ``qconfig``.
+        engine: quantized engine for int8; default the backend that ``qconfig`` names, else the one
+            that the probe chooses. One that computes wrong on this CPU is warned of
+            (:class:`~qatexplorer.errors.EngineWarning`).
         non_traceable: paths or types of modules that FX leaves as one float call.
         prepare_custom_config, convert_custom_config: torch's ``PrepareCustomConfig`` and
             ``ConvertCustomConfig``, or the dicts that they are made from (eager takes dicts too).
         backend_config: what FX knows of the backend's operators: a ``BackendConfig`` or a name of
             :data:`flows.custom.BACKEND_CONFIGS`; None is torch's default.
 
-    Raises the :class:`~qatexplorer.errors.InputError` types for what cannot be used. ``signal``
+    Raises the :class:`~qatexplorer.errors.InputError` types for what cannot be used; warns with
+    ``PostTrainingQConfigWarning`` of observers that stand where fake quants belong. ``signal``
     emits a :class:`SessionEvent` at every change, on the thread that made it.
     """
 

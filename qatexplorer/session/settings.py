@@ -7,6 +7,8 @@ from typing import Any
 from qatexplorer.flows import get_flow
 from qatexplorer.flows.base import StubMode
 from qatexplorer.flows.fusion import FusionRuns
+from qatexplorer.flows.own_copy import in_plain_names_of
+from qatexplorer.flows.own_qconfig import warn_of_post_training
 from qatexplorer.flows.settings import changed_options
 from qatexplorer.session.assess import Preflight, StubOption
 from qatexplorer.session.stages import StageWalk
@@ -53,13 +55,18 @@ class Configured(StageWalk):
                 **custom,
             }
             given = {k: v for k, v in given.items() if v is not (... if k == "qconfig" else None)}
+            given = in_plain_names_of(given, self._names)
             options = changed_options(self._bench.base, self.options, given)
             before = self.snapshot
             self.flow = flow_now
             self._bench.reset(options, flow_now)
             self._start_over()
+        if "qconfig" in given:
+            warn_of_post_training(self.options.qconfig, stacklevel=3)
         self._emit("config")
         self._show(before)
+        if "qconfig" in given or "engine" in given:
+            options.qconfig.warn(stacklevel=3)
         return self.snapshot
 
     @property

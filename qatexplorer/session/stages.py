@@ -12,6 +12,7 @@ from typing import Any, Literal
 from torch import nn
 from torch.ao.quantization import FakeQuantizeBase
 
+from qatexplorer._tested import warn_if_untested
 from qatexplorer.data import Data, as_data
 from qatexplorer.errors import (
     BusyError,
@@ -24,9 +25,12 @@ from qatexplorer.evaluate.metric import Metric
 from qatexplorer.explain.blame import release_frames
 from qatexplorer.flows import get_flow
 from qatexplorer.flows.base import FlowOptions, StubMode
+from qatexplorer.flows.own_copy import in_plain_names, in_plain_names_of
+from qatexplorer.flows.own_qconfig import take_own_qconfigs, warn_of_post_training
 from qatexplorer.flows.qconfig import resolve_qconfig
 from qatexplorer.flows.settings import changed_options
 from qatexplorer.flows.stubs import has_stubs
+from qatexplorer.flows.user_hooks import HookFollower
 from qatexplorer.forward.probe import Probe, calls_in_graph, probe
 from qatexplorer.session.assess import Assessor
 from qatexplorer.session.inputs import check_model, copy_model, example_inputs_from, graph_of
@@ -74,17 +78,22 @@ class StageWalk:
         convert_custom_config: Any = None,
         backend_config: Any = None,
     ) -> None:
+        warn_if_untested()
         self.signal: Signal[SessionEvent] = Signal()
         self.flow = get_flow(flow)
         self.data: Data | None = as_data(data)
         self.loss, self.metric = loss, metric
-        plan = resolve_qconfig(qconfig, engine)
-        base = copy_model(check_model(model))
+        copied = copy_model(check_model(model))
+        base, self._names, self._copy_notes = copied.model, copied.names, copied.notes
+        plan = resolve_qconfig(in_plain_names(qconfig, self._names), engine)
+        own = take_own_qconfigs(base)
         inputs = example_inputs_from(example_inputs, self.data)
         graph = graph_of(base, inputs)
         self.has_stubs = has_stubs(base)
-        options = FlowOptions(plan, inputs, graph=graph)
+        options = FlowOptions(plan, inputs, graph=graph, own_qconfigs=own)
         settings = {
+            "qconfig": qconfig,
+            "engine": engine,
             "qat_mapping": qat_mapping,
             "stubs": stubs,
             "fusion": "auto" if fusion is None else fusion,
@@ -93,11 +102,14 @@ class StageWalk:
             "convert_custom_config": convert_custom_config,
             "backend_config": backend_config,
         }
+        settings = in_plain_names_of(settings, self._names)
         self._bench = Workbench(base, self.flow, changed_options(base, options, settings))
         self._lock = threading.RLock()
         self._run: TrainingRun | None = None
         self._selection = ""
         self._start_over()
+        self.options.qconfig.warn(stacklevel=3)
+        warn_of_post_training(self.options.qconfig, stacklevel=3)
 
     def _start_over(self) -> None:
         first = self.flow.stage_names[0]
@@ -110,8 +122,11 @@ class StageWalk:
         self._probe: Probe | None = None
         self._origin: Any = None
         self._trained = False
+        self._hooks = HookFollower(self._bench.work, self.options.example_inputs)
         self._assessor = Assessor(self._bench, self.data, self.metric)
-        notes = () if self._bench.base.training else (_EVAL_NOTE,)
+        plan = self.options.qconfig
+        notes = (*self._copy_notes, *plan.loud, *plan.notes)
+        notes += () if self._bench.base.training else (_EVAL_NOTE,)
         self._snapshots[first] = take_snapshot(
             self._bench.work,
             flow=self.flow.name,
@@ -262,8 +277,12 @@ class StageWalk:
         before = self._before(stage)
         model, result = built.result.model, built.result
         if stage == self.flow.train_stage and self._bench.untouched and not built.warnings:
-            self._ahead[stage] = replace(before, stage=stage, notes=result.notes)
+            notes = (*self.options.qconfig.loud, *result.notes)
+            self._ahead[stage] = replace(before, stage=stage, notes=notes)
             return
+        converted = stage in self.flow.converted_stages
+        silent = () if converted else self._hooks.silenced_by(stage, model)
+        notes = (*result.notes, *silent)
         graph = before.graph if result.graph is None else result.graph
         if result.moved:
             graph = result.graph or take_graph(model, self.options.example_inputs)
@@ -272,10 +291,12 @@ class StageWalk:
             self._probe = probe(model, self.options.example_inputs)
         elif self.stages.index(stage) < self.stages.index(self.flow.prepared_stage):
             self._probe = calls_in_graph(model, graph) if graph is not None else None
-        converted = stage in self.flow.converted_stages
-        notes = result.notes
         if converted and not self.observed:
             notes = (*notes, _NEVER_OBSERVED)
+        concern = self.options.qconfig.concern
+        if stage == self.flow.int8_stage and concern is not None:
+            notes = (*notes, str(concern))
+            self.options.qconfig.warn(stacklevel=3)
         self._ahead[stage] = self._snapshot_of(
             model,
             stage,
@@ -315,7 +336,7 @@ class StageWalk:
             probed=probed,
             placed=placed,
             warnings=warnings,
-            notes=notes,
+            notes=(*self.options.qconfig.loud, *notes),
             **extra,
         )
 

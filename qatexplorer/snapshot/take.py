@@ -13,6 +13,7 @@ from qatexplorer.forward.leaves import is_quantizer
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.probe import Probe
 from qatexplorer.forward.recorder import recorded_graph
+from qatexplorer.forward.scripted import named_python_modules
 from qatexplorer.forward.trace import fx_graph
 from qatexplorer.snapshot.records import (
     FakeQuantSite,
@@ -104,7 +105,7 @@ def module_records(
     identities: dict[int, int] = {}
     qconfigs: dict[int, QConfigRecord | None] = {}  # many modules share one
     records = []
-    for path, module in model.named_modules(remove_duplicate=False):
+    for path, module in named_python_modules(model, remove_duplicate=False):
         if id(module) in inner_observers:
             continue
         prefix = f"{path}." if path else ""
@@ -123,7 +124,9 @@ def module_records(
                 children=tuple(
                     prefix + name
                     for name, child in module._modules.items()
-                    if child is not None and id(child) not in inner_observers
+                    if child is not None
+                    and id(child) not in inner_observers
+                    and not isinstance(child, torch.jit.ScriptModule)
                 ),
                 tensors=_tensors(module),
                 param_count=counts[id(module)],

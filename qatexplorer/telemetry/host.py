@@ -19,9 +19,11 @@ class HostCopy:
         if any(t.is_cuda for t in tensors.values()):
             # The sources must outlive the copies.
             self._sources = dict(tensors)
+            device = next(t.device for t in tensors.values() if t.is_cuda)
             self._event = torch.cuda.Event()
             self.tensors = {name: _pinned(t) for name, t in tensors.items()}
-            self._event.record()
+            # The model need not be on the current device.
+            self._event.record(torch.cuda.current_stream(device))
         else:
             self.tensors = {name: t.to("cpu") for name, t in tensors.items()}
 
@@ -56,6 +58,7 @@ class DeviceTimer:
     """Seconds that a CUDA device spent between :meth:`start` and :meth:`stop`; 0 on the CPU."""
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._events: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
         if device.type == "cuda":
             make: Any = torch.cuda.Event
@@ -63,11 +66,11 @@ class DeviceTimer:
 
     def start(self) -> None:
         if self._events is not None:
-            self._events[0].record()
+            self._events[0].record(torch.cuda.current_stream(self._device))
 
     def stop(self) -> None:
         if self._events is not None:
-            self._events[1].record()
+            self._events[1].record(torch.cuda.current_stream(self._device))
 
     @property
     def seconds(self) -> float:

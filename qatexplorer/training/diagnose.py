@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.ao.quantization import FakeQuantizeBase
 from torch.ao.quantization.observer import ObserverBase
+from torch.fx import GraphModule
 from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -15,6 +16,7 @@ from qatexplorer.data import call_model
 from qatexplorer.errors import DivergedError, QatExplorerError, TrainingError
 from qatexplorer.explain.blame import place_of
 from qatexplorer.explain.translations import translate
+from qatexplorer.forward.scripted import named_python_modules
 
 LOWER_LR = "Use a lower lr, or clip gradients in an optimizer of your own (optimizer=)."
 
@@ -49,7 +51,7 @@ def first_nonfinite(model: Module, inputs: Any) -> tuple[str, Module] | None:
     found: list[tuple[str, Module]] = []
     handles = []
     inner = {id(c) for m in model.modules() if _fused(m) for c in m.children()}
-    for path, module in model.named_modules():
+    for path, module in named_python_modules(model):
         if id(module) in inner or isinstance(module, (FakeQuantizeBase, ObserverBase)):
             continue
 
@@ -159,10 +161,11 @@ def failure(
             remedy="Use a smaller batch. A fake quant keeps one more copy of each activation.",
         )
     if phase == "data":
+        ours = error.remedy if isinstance(error, QatExplorerError) else ""
         return TrainingError(
             f"The data could not give batch {batch} of epoch {epoch}.",
             why=text + (f" (at {place.source})" if place.source else ""),
-            remedy="Iterate over your data alone to see it; the model is kept as it was.",
+            remedy=ours or "Iterate over your data alone to see it; the model is kept as it was.",
         )
     if phase == "loss":
         return TrainingError(
@@ -177,7 +180,7 @@ def failure(
             why=error.why,
             remedy=error.remedy,
         )
-    told = translate(error, place)
+    told = translate(error, place, in_fx=isinstance(model, GraphModule))
     return TrainingError(
         f"The {phase} of {at} failed: {text}",
         where=place.path,

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Module
 
-from qatexplorer.data import Data, call_model
+from qatexplorer.data import Data, call_model, device_of, on_device
 from qatexplorer.errors import InputError, NoDataError, TrainingError
 from qatexplorer.evaluate.metric import Metric, MetricValue, batch_size, evaluate
 from qatexplorer.explain.blame import release_frames
@@ -294,7 +294,7 @@ class Loop:
         except StopIteration:
             self._glance = None
             return None
-        inputs, target = self._in_hand = pair(batch)
+        inputs, target = self._in_hand = on_device(pair(batch), device_of(self.model))
         parts, every = self.parts, self.config.telemetry_every
         watched = bool(every) and self.step % every == 0
         self._buffers.save()

@@ -90,7 +90,8 @@ def all_finite(tensors: list[Tensor]) -> bool:
 def _finite_norms(tensors: list[Tensor], order: float) -> bool:
     norms = torch._foreach_norm(tensors, ord=order)
     device = norms[0].device
-    return bool(torch.isfinite(torch.stack([n.to(device, torch.float64) for n in norms])).all())
+    wide = torch.float32 if device.type == "mps" else torch.float64  # which has no float64
+    return bool(torch.isfinite(torch.stack([n.to(device, wide) for n in norms])).all())
 
 
 class BufferBackup:

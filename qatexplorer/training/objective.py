@@ -36,9 +36,14 @@ def trainable(model: Module) -> list[Parameter]:
     """The parameters that training moves. Raises TrainingError if there are none."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
+        frozen = any(True for _ in model.parameters())
         raise TrainingError(
             "The model has no parameter that can be trained.",
-            why="All have requires_grad=False, or the model is converted to int8 already.",
-            remedy="Train the prepared model, before convert.",
+            why="All have requires_grad=False."
+            if frozen
+            else "It has none at all: it is converted to int8 already.",
+            remedy="Call requires_grad_(True) on the parameters that are to learn."
+            if frozen
+            else "Train the prepared model, before convert.",
         )
     return parameters

@@ -82,28 +82,33 @@ class OwnRandomState:
     def glance(self) -> tuple[Any, ...]:
         """A cheap :meth:`now`, inside only: NumPy's state, which is slow to read, is left out."""
         own = [generator.get_state() for generator in self._generators]
-        return torch.get_rng_state(), random.getstate(), own
+        return torch.get_rng_state(), _cuda_state(), random.getstate(), own
 
     def rewound(self, glance: tuple[Any, ...]) -> tuple[Any, ...]:
         """:meth:`now`, with what :meth:`glance` saw earlier put in."""
-        cpu, python, own = glance
-        _, cuda, _, numpy, _ = self.now()
+        cpu, cuda, python, own = glance
+        _, _, _, numpy, _ = self.now()
         return cpu, cuda, python, numpy, own
 
     def _read(self) -> tuple[Any, ...]:
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
         own = [generator.get_state() for generator in self._generators]
-        return torch.get_rng_state(), cuda, random.getstate(), np.random.get_state(), own
+        return torch.get_rng_state(), _cuda_state(), random.getstate(), np.random.get_state(), own
 
     def _write(self, state: tuple[Any, ...]) -> None:
         cpu, cuda, python, numpy, own = state
         torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
+        # A run may go on on a machine with fewer GPUs, or none.
+        for index, value in enumerate((cuda or ())[: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(value, index)
         random.setstate(python)
         np.random.set_state(numpy)
         for generator, value in zip(self._generators, own, strict=True):
             generator.set_state(value)
+
+
+def _cuda_state() -> list[torch.Tensor] | None:
+    """States of all GPUs' generators, which lie on the host; None while CUDA is not in use."""
+    return torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
 
 
 def _generators(sources: Iterable[Any]) -> Iterator[torch.Generator]:

@@ -17,7 +17,13 @@ import torch
 from torch.nn import Module
 
 from qatexplorer.data import as_data
-from qatexplorer.errors import CheckpointError, NoDataError, NotAModuleError, TrainingError
+from qatexplorer.errors import (
+    CheckpointError,
+    NoDataError,
+    NotAModuleError,
+    QatExplorerError,
+    TrainingError,
+)
 from qatexplorer.evaluate.metric import Metric, MetricValue, metric_name
 from qatexplorer.runs.folder import RunFolder
 from qatexplorer.runs.records import History, Progress, RunState, TrainingConfig
@@ -253,6 +259,11 @@ class TrainingRun:
             self.error = error
         except KeyboardInterrupt:
             final = "stopped"
+        except QatExplorerError as error:
+            self.error = TrainingError(
+                error.message, where=error.where, why=error.why, remedy=error.remedy
+            )
+            self.error.__cause__ = error
         except BaseException as error:
             self.error = TrainingError(
                 "Training ended unexpectedly.", why=f"{type(error).__name__}: {error}"

@@ -42,12 +42,14 @@ def compare_fx(
     convert_custom: Any = None,
     torch_config: Any = None,
     trainable: bool = True,
+    classifies: bool = True,
     **settings: Any,
 ) -> Outcome:
     """Walk ``model`` in the FX flow and prepare, train and convert it by torch alone.
 
     Where torch's one call raises, so must the session, with a typed error, and the other way
-    round. Everything that can be compared must be the same, bit for bit.
+    round. Everything that can be compared must be the same, bit for bit. A model that does not
+    classify is trained towards outputs of zero.
     """
     settings.setdefault("qconfig", BACKEND)
     session = qx.Session(model, inputs, flow="fx", **settings)
@@ -72,7 +74,7 @@ def compare_fx(
     sites, nodes = len(session.snapshot.sites), len(session.snapshot.graph.nodes)
     session.step()
     if trainable:
-        stopped = train_alike(ours, theirs, positional[0], inputs)
+        stopped = train_alike(ours, theirs, positional[0], inputs, classifies)
         if stopped:
             return Outcome(session, sites, nodes, stopped=stopped)
     same_program(ours, theirs)
@@ -105,9 +107,11 @@ def kinds(model: nn.Module) -> list[tuple[str, str]]:
     return [(n, type(m).__qualname__) for n, m in model.named_modules(remove_duplicate=False)]
 
 
-def train_alike(ours: nn.Module, theirs: nn.Module, x: torch.Tensor, inputs: Any) -> str:
+def train_alike(
+    ours: nn.Module, theirs: nn.Module, x: torch.Tensor, inputs: Any, classifies: bool
+) -> str:
     """Five training steps; if torch's model raises, the error that both raise."""
-    plain = x.dim() in (2, 4) and isinstance(inputs, tuple)
+    plain = classifies and x.dim() in (2, 4) and isinstance(inputs, tuple)
 
     def steps(model: nn.Module) -> tuple[list[torch.Tensor], list[float]]:
         return train(model, x) if plain else steps_on(model, inputs)
@@ -129,16 +133,19 @@ def train_alike(ours: nn.Module, theirs: nn.Module, x: torch.Tensor, inputs: Any
 
 
 def steps_on(model: nn.Module, inputs: Any) -> tuple[list[torch.Tensor], list[float]]:
-    """Five steps on the very same inputs (token ids cannot be drawn like images)."""
+    """Five steps on the very same inputs (token ids cannot be drawn like images); forwards alone
+    where nothing can be trained."""
     torch.manual_seed(11)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    parameters = list(model.parameters())
+    optimizer = torch.optim.SGD(parameters, lr=1e-3) if parameters else None
     outputs, losses = [], []
     for _ in range(5):
         output = main_tensor_of(call_model(model, inputs))
         loss = output.float().pow(2).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        if optimizer is not None:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
         outputs.append(output.detach().clone())
         losses.append(loss.item())
     return outputs, losses

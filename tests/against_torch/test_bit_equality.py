@@ -234,7 +234,7 @@ def test_a_batch_norm_with_gamma_zero_is_prepared_as_torch_does_it() -> None:
 
 def test_each_layer_of_a_timm_network_reaches_int8() -> None:
     """The way out for models that nobody wrote for eager mode."""
-    from ..models import load_timm
+    from tests.support.models import load_timm
 
     model, x = load_timm("resnet18", zero_init_last=False)
     session = qx.Session(model, (x,), stubs="layers")

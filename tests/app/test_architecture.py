@@ -17,7 +17,7 @@ FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 WIDGET_LIBRARIES = {"ipywidgets", "anywidget", "traitlets", "IPython", "ipykernel"}
 PLOT_LIBRARIES = {"plotly", "matplotlib", "bokeh"}
 TYPES_ONLY = "TYPE_CHECKING"
-MAX_FILE = 400
+MAX_FILE = 800
 MAX_FUNCTION = 60
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -12,11 +13,15 @@ from pathlib import Path
 import pytest
 
 import qatexplorer
+from qatexplorer._tested import TESTED
+from tests.tools import compatibility
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA_SUFFIXES = {".js", ".css", ".safetensors", ".typed", ".json", ".j2", ".svg"}
+BUNDLES = ("graph", "html", "panel", "plot", "stagebar", "table", "tree")
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 README = (ROOT / "README.md").read_text()
+TEST = "'.[test,dev]'"
 
 
 def requirements(section: str) -> dict[str, str]:
@@ -43,7 +48,8 @@ def test_wheel_holds_every_data_file_and_the_notebooks(wheel: Path) -> None:
         for path in (ROOT / "qatexplorer").rglob("*")
         if path.suffix in DATA_SUFFIXES or path.name == "py.typed" or path.name == "LICENSE"
     }
-    assert any(name.endswith(".js") for name in data)
+    assert {f"qatexplorer/widgets/bundled/{name}.js" for name in BUNDLES} <= data
+    assert "qatexplorer/widgets/common/base.css" in data
     assert any(name.endswith(".safetensors") for name in data)
     assert "qatexplorer/py.typed" in data
     assert data <= names
@@ -88,13 +94,73 @@ def test_wheel_runs_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
     assert Path(lines[2]).is_relative_to(site)
 
 
-def test_torch_is_the_tested_release_alone() -> None:
-    import torch
+def pins() -> dict[str, str]:
+    """Name → release of ``constraints.txt``."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
 
-    assert requirements("dependencies")["torch"] == "==2.13.0"
-    assert torch.__version__.split("+")[0] == "2.13.0"
+
+def test_torch_and_python_have_a_lower_bound_and_no_upper_one() -> None:
+    lowest = TESTED[0].rpartition(".")[0]
+    assert requirements("dependencies")["torch"] == f">={lowest}"
+    assert re.search(r'^requires-python = "(.*)"$', PYPROJECT, re.MULTILINE)[1] == ">=3.10"
+    assert f"torch {lowest} or newer on Python 3.10 or newer" in README
     # A torchvision of its own would let pip choose a torch to go with it.
     assert not {"torch", "torchvision"} & requirements("test").keys()
+
+
+def test_what_is_said_to_be_tested_has_a_result_in_the_table() -> None:
+    results = compatibility.kept()
+    assert compatibility.TABLE.read_text() == compatibility.table(results)
+    assert compatibility.passed_on(results) == TESTED
+    pythons = {".".join(result["python"].split(".")[:2]) for result in results}
+    assert pythons == set(re.findall(r'"Programming Language :: Python :: (3\.\d+)"', PYPROJECT))
+    assert set(pins()) == {"torch", "torchvision"}
+    daily = {(r["torch"].partition("+")[0], r["torchvision"]) for r in results}
+    assert (pins()["torch"], pins()["torchvision"]) in daily
+
+
+def junit(folder: Path, name: str, cases: str, torch: str = "2.99.1+cpu") -> Path:
+    properties = "".join(
+        f'<property name="{key}" value="{value}" />'
+        for key, value in {"torch": torch, "python": "3.12.1"}.items()
+    )
+    path = folder / f"{name}.xml"
+    path.write_text(
+        '<testsuites><testsuite timestamp="2026-11-26T00:51:31+00:00">'
+        f"<properties>{properties}</properties>{cases}</testsuite></testsuites>"
+    )
+    return path
+
+
+def test_a_result_becomes_the_row_of_its_torch_and_python(tmp_path: Path) -> None:
+    good = '<testcase classname="tests.a.one" name="b" />'
+    bad = good.replace("tests.a", "tests.z")
+    bad += '<testcase classname="tests.a.two" name="c[x|y]"><failure message="E | it&#10;broke"/>'
+    bad += '</testcase><testcase classname="tests.a.two" name="d"><skipped message="no GPU"/>'
+    bad += "</testcase>"
+    first = compatibility.read([junit(tmp_path, "one", good), junit(tmp_path, "two", bad)])
+    assert (first["ran"], first["skipped"]) == ({"a": 2, "z": 1}, {"no GPU": 1})
+    assert first["failed"] == {"tests.a.two::c[x|y]": "E | it broke"}
+    mended = junit(tmp_path, "three", '<testcase classname="tests.a.two" name="c[x|y]" />')
+    assert compatibility.read([tmp_path / "two.xml", mended])["failed"] == {}
+    rows = compatibility.with_result([], first)
+    (row,) = compatibility.table(rows).removeprefix(compatibility.HEAD).splitlines()
+    assert row == (
+        "| 2.99.1+cpu | 3.12.1 | none | 2026-11-26 | 2 | 1 | 1 | a 2, z 1 | "
+        "failed: `tests.a.two::c[x\\|y]`: E \\| it broke<br>skipped 1: no GPU |"
+    )
+    assert compatibility.passed_on(rows) == ()
+    again = compatibility.with_result(rows, compatibility.read([junit(tmp_path, "one", good)]))
+    assert [r["ran"] for r in again] == [{"a": 1}]
+    assert compatibility.passed_on(again) == ("2.99.1",)
+    older = compatibility.read([junit(tmp_path, "old", good, torch="2.100.0")])
+    assert [r["torch"] for r in compatibility.with_result(again, older)] == [
+        "2.99.1+cpu",
+        "2.100.0",
+    ]
+    with pytest.raises(ValueError, match="different environments"):
+        compatibility.read([tmp_path / "one.xml", tmp_path / "old.xml"])
 
 
 def test_binder_brings_what_the_package_asks_for() -> None:
@@ -103,20 +169,36 @@ def test_binder_brings_what_the_package_asks_for() -> None:
         match.groups() for line in lines if (match := re.match(r"  - ([a-z-]+)(.*)$", line))
     )
     wanted = requirements("dependencies")
-    torch_range = wanted.pop("torch")
-    assert listed["pytorch-cpu"] == "=" + torch_range.removeprefix("==").rpartition(".")[0] + ".*"
+    del wanted["torch"]
+    assert listed["pytorch-cpu"] == "=" + pins()["torch"].rpartition(".")[0] + ".*"
     assert {name: listed.get(name) for name in wanted} == wanted
     for script in ("postBuild", "start"):
         assert os.access(ROOT / "binder" / script, os.X_OK)
 
 
 def test_ci_installs_what_the_readme_says() -> None:
-    extras = re.search(r"pip install '(\.\[[a-z,]+\])' && .* -m pytest", README)
-    assert extras is not None
+    commands = re.findall(r"pip install (.*) && \.venv/bin/(.*)$", README, re.MULTILINE)
+    assert [what for what, _ in commands] == [f"-c constraints.txt {w}" for w in (".", TEST)]
+    assert commands[1][1] == "python -m pytest"
     script = (ROOT / ".ci" / "run").read_text()
-    assert f"install --quiet --disable-pip-version-check '{extras[1]}'" in script
+    assert f"install --quiet --disable-pip-version-check {commands[1][0]}" in script
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
     assert script.rstrip().splitlines()[-1].endswith('-m pytest "$@"')
+
+
+def test_ci_checks_the_javascript_and_needs_node_for_it() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "nodejs npm" in script
+    assert "npm --prefix tests/js ci" in script
+    assert "npm --prefix tests/js run --silent check" in script
+    tools = json.loads((ROOT / "tests" / "js" / "package.json").read_text())
+    check = tools["scripts"]["check"]
+    assert {"types", "lint", "test", "fresh"} <= set(re.findall(r"\w+", check))
+    # Exact versions, from whatever registry a machine uses.
+    lock = json.loads((ROOT / "tests" / "js" / "package-lock.json").read_text())
+    packages = [entry for path, entry in lock["packages"].items() if path]
+    assert packages
+    assert all("integrity" in entry and "resolved" not in entry for entry in packages)
 
 
 def test_readme_names_commands_that_exist() -> None:

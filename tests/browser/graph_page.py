@@ -17,7 +17,7 @@ from playwright.sync_api import Page, expect
 
 from qatexplorer.views.graph.scene import build_scene
 from qatexplorer.widgets.common.assets import read_text
-from qatexplorer.widgets.graph.graph import graph_esm
+from qatexplorer.widgets.graph.graph import GraphWidget
 from tests.support.graph_models import call, function, residual_net, site, snapshot
 
 _HTML = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>graph</title>
@@ -58,7 +58,7 @@ def graph_server() -> Iterator[str]:
     """Serves the page on a free loopback port; gives its address."""
     files = {
         "/": ("text/html", _HTML),
-        "/graph.mjs": ("text/javascript", graph_esm()),
+        "/graph.mjs": ("text/javascript", GraphWidget._esm),
         "/graph.css": ("text/css", read_text("graph/graph.css")),
     }
 

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.ao.quantization import MinMaxObserver, convert
 
+import qatexplorer as qx
 from qatexplorer.errors import InputError, NoDataError, UnknownEngineError
 from qatexplorer.evaluate.evaluation import Evaluation, ModelResult
 from qatexplorer.evaluate.int8 import run_int8
 from qatexplorer.evaluate.measure import compare_latency, latency, size_on_disk
 from qatexplorer.evaluate.metric import MetricValue, accuracy, evaluate
-from qatexplorer.quantizers.engine import available_engines, default_backend, quantized_engine
+from qatexplorer.quantizers.engine import available_engines, quantized_engine
 from tests.support.training_models import batches, one_thread, prepared, same, state  # noqa: F401
 
 
@@ -56,6 +57,35 @@ def test_accuracy_refuses_shapes_that_would_broadcast() -> None:
         accuracy(torch.rand(4, 3), torch.zeros(4, 1, dtype=torch.long))
     with pytest.raises(InputError, match="shape"):
         accuracy(torch.rand(4), torch.zeros(4))
+
+
+class TwoHeads(nn.Module):
+    """Gives two maps, and its target is a list of two, as in object detection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.coarse, self.fine = nn.Linear(6, 4), nn.Linear(6, 8)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [self.coarse(x), self.fine(x)]
+
+
+def test_accuracy_of_targets_that_are_lists_and_the_fix_that_it_names() -> None:
+    def loss(output: Any, target: Any) -> Tensor:
+        return sum((o - t).square().mean() for o, t in zip(output, target, strict=True))  # type: ignore[return-value]
+
+    batch = (torch.rand(4, 6), [torch.rand(4, 4), torch.rand(4, 8)])
+    data = {"train": [batch], "eval": [batch]}
+    session = qx.Session(TwoHeads().train(), batch[0], data=data, loss=loss, stubs="model")
+    with pytest.raises(InputError, match=r"list of 2 \(Tensor\)") as caught:
+        session.train(epochs=1)
+    assert "metric=loss" in caught.value.remedy
+    session = qx.Session(TwoHeads().train(), batch[0], data=data, loss=loss, metric=loss)
+    assert session.train(epochs=1).history.epochs[-1].metric > 0
+    assert session.evaluate(latency=False)["float"].metric is not None
+    for target in (None, ["cat", "dog"], {"boxes": torch.rand(2)}):
+        with pytest.raises(InputError, match=r"class indices|cannot compare"):
+            accuracy(torch.rand(2, 3), target)
 
 
 def test_custom_metric_and_callbacks() -> None:
@@ -203,20 +233,6 @@ def test_engines() -> None:
     with pytest.raises(ZeroDivisionError), quantized_engine("qnnpack"):
         raise ZeroDivisionError
     assert torch.backends.quantized.engine == before
-
-
-def test_default_backend_is_onednn_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    import qatexplorer.quantizers.engine as module
-
-    monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
-    assert default_backend().name == "onednn"
-    monkeypatch.setattr(module, "available_engines", lambda: ("x86", "fbgemm"))
-    backend = default_backend()
-    assert backend.name == "x86"
-    assert "0..127" in backend.reason
-    monkeypatch.setattr(module, "available_engines", lambda: ())
-    with pytest.raises(UnknownEngineError):
-        default_backend()
 
 
 def test_int8_model_runs_and_is_left_alone() -> None:

@@ -121,12 +121,8 @@ def test_lazy_modules() -> None:
     assert error.where == "1"
 
 
-def non_leaf() -> Tensor:
-    return torch.ones(2, requires_grad=True) * 2
-
-
 @pytest.mark.parametrize(
-    "thing", [threading.Lock, lambda: (i for i in ()), non_leaf], ids=["lock", "generator", "graph"]
+    "thing", [threading.Lock, lambda: (i for i in ())], ids=["lock", "generator"]
 )
 def test_not_copyable_names_module_and_attribute(thing: Callable[[], Any]) -> None:
     model = linear()

@@ -245,6 +245,18 @@ def test_graph_is_torchs_own_without_the_fake_quants(walked: qx.Session) -> None
     assert on_the_way == placed
 
 
+def test_scopes_and_lines_stay_where_the_user_turned_stack_traces_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = fx_session(QuantizableMobileNet(), rgb(16)).goto("lower").graph
+    monkeypatch.setattr(torch.fx.config, "do_not_emit_stack_traces", True, raising=False)
+    graph = fx_session(QuantizableMobileNet(), rgb(16)).goto("lower").graph
+    assert graph is not None
+    assert any(n.source for n in graph.nodes)
+    assert graph == known
+    assert torch.fx.config.do_not_emit_stack_traces
+
+
 def test_scopes_after_lowering_with_one_class_used_twice() -> None:
     session = fx_session(QuantizableMobileNet(), rgb(16))
     session.goto("train")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -13,11 +14,14 @@ from torch.ao.quantization import (
     QConfigMapping,
     default_per_channel_weight_fake_quant,
     get_default_qat_qconfig,
+    get_default_qat_qconfig_mapping,
 )
 
 import qatexplorer as qx
+from qatexplorer.errors import EngineWarning, UnknownEngineError
 from qatexplorer.flows.qconfig import resolve_qconfig
-from qatexplorer.quantizers.engine import available_engines, default_backend
+from qatexplorer.quantizers.engine_choice import BACKENDS, default_backend
+from tests.support.engines import fake_machine, faked
 from tests.support.models import ConvBnRelu, image
 
 SPECIAL = QConfig(activation=FakeQuantize, weight=default_per_channel_weight_fake_quant)
@@ -30,15 +34,87 @@ def owners(qconfig: Any) -> dict[str, str]:
     return {s.owner: s.fake_quant_class for s in sites if s.kind != "weight"}
 
 
-def test_default_is_the_best_backend_and_says_why() -> None:
-    plan = resolve_qconfig(None)
-    assert plan.backend == plan.name == default_backend().name
-    assert plan.reason
-    if "onednn" in available_engines():
-        assert plan.backend == "onednn"
-        session = qx.Session(ConvBnRelu().train(), (image(),))
-        site = session.goto("insert").site_by_path["conv1.activation_post_process"]
-        assert (site.quant_min, site.quant_max) == (0, 255)
+def test_the_default_follows_the_probe_and_says_why() -> None:
+    plan, best = resolve_qconfig(None), default_backend()
+    assert (plan.backend, plan.name, plan.default_of) == (best.engine, best.qconfig, best.qconfig)
+    assert plan.reason == best.reason
+    assert plan.concern is None
+    session = qx.Session(ConvBnRelu().train(), (image(),))
+    site = session.goto("insert").site_by_path["conv1.activation_post_process"]
+    assert (site.quant_min, site.quant_max) == (0, 255)
+
+
+def without_vnni(monkeypatch: pytest.MonkeyPatch) -> None:
+    probes = [faked(name, 0 if name == "qnnpack" else 63) for name in BACKENDS]
+    fake_machine(monkeypatch, *probes)
+
+
+def test_a_qconfig_without_a_name_runs_on_the_engine_of_the_probe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    without_vnni(monkeypatch)
+    for spec in (None, SPECIAL, {"": SPECIAL}, {"": None, "fc": "onednn"}, QConfigMapping()):
+        plan = resolve_qconfig(spec)
+        assert (plan.backend, plan.concern) == ("qnnpack", None)
+        assert "onednn, x86 and fbgemm saturate" in plan.reason
+
+
+@pytest.mark.parametrize(
+    ("spec", "engine", "kind"),
+    [
+        ("onednn", None, "saturates"),
+        ({"": "onednn"}, None, "saturates"),
+        (None, "onednn", "saturates"),
+        (SPECIAL, "fbgemm", "saturates"),
+        ("onednn", "x86", "saturates"),
+        # One part of the model on the full range, the other not.
+        ({"": "x86", "fc": "onednn"}, None, "saturates"),
+        ("x86", None, "clamps"),
+        (None, "x86", "clamps"),
+        ("x86", "qnnpack", "clamps"),
+        (QConfigMapping().set_global(get_default_qat_qconfig("fbgemm")), "x86", "clamps"),
+        (get_default_qat_qconfig_mapping("fbgemm"), "x86", "clamps"),
+        ("onednn", "qnnpack", None),
+        ("qnnpack", None, None),
+        ({"": None}, "onednn", None),
+    ],
+)
+def test_what_is_wrong_with_an_engine_that_was_named(
+    monkeypatch: pytest.MonkeyPatch, spec: Any, engine: str | None, kind: str | None
+) -> None:
+    without_vnni(monkeypatch)
+    plan = resolve_qconfig(spec, engine)
+    assert plan.reason == ""
+    assert (plan.concern.kind if plan.concern else None) == kind
+
+
+def test_a_qconfig_can_be_named_whose_engine_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    import qatexplorer.quantizers.engine as module
+
+    monkeypatch.setattr(module, "available_engines", lambda: ("qnnpack",))
+    plan = resolve_qconfig("onednn", "qnnpack")
+    assert (plan.name, plan.backend) == ("onednn", "qnnpack")
+    with pytest.raises(UnknownEngineError, match="onednn"):
+        resolve_qconfig("onednn")
+
+
+def test_a_session_warns_at_the_start_and_at_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_vnni(monkeypatch)
+    with pytest.warns(EngineWarning, match="engine onednn saturates") as caught:
+        session = qx.Session(ConvBnRelu().train(), (image(),), qconfig="onednn")
+    assert caught[0].filename == __file__
+    with pytest.warns(EngineWarning, match="engine onednn saturates"):
+        notes = session.goto("convert").notes
+    assert any("engine onednn saturates" in note for note in notes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", EngineWarning)
+        session.configure(engine="qnnpack")
+        assert not any("saturates" in note for note in session.goto("convert").notes)
+        session.configure(qconfig=None)
+        session.configure(qconfig="x86")
+    with pytest.warns(EngineWarning, match="engine onednn saturates") as caught:
+        session.configure(qconfig="onednn")
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize("name", ["x86", "fbgemm", "qnnpack", "onednn"])

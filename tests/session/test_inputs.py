@@ -53,7 +53,7 @@ def test_copies_share_nothing_and_use_no_random_numbers() -> None:
     state = torch.get_rng_state()
     model = nn.Sequential(Draws(2, 2))
     state = torch.get_rng_state()
-    copied = copy_model(model)
+    copied = copy_model(model).model
     assert torch.equal(torch.get_rng_state(), state)
     assert copied[0].weight.data_ptr() != model[0].weight.data_ptr()
 

@@ -87,6 +87,25 @@ def test_a_qconfig_of_ones_own_must_be_brought_again(tmp_path: Path) -> None:
     assert run.state == "finished"
 
 
+def test_a_run_goes_on_where_another_engine_runs_int8(tmp_path: Path) -> None:
+    """Training does not use the engine: a checkpoint of one machine goes on on another."""
+    from qatexplorer.quantizers.engine import available_engines
+    from qatexplorer.zoo.digits_depthwise import per_tensor_qconfig
+
+    one, *others = available_engines()
+    own = per_tensor_qconfig()
+    new_session(qconfig=own, engine=one).train(epochs=1, run_dir=tmp_path / "own")
+    session = new_session(qconfig=own, engine=others[-1] if others else one)
+    before = session.options
+    session.resume(tmp_path / "own", epochs=2, background=False)
+    assert session.options is before
+    # By name too.
+    new_session(engine=one, qconfig="onednn").train(epochs=1, run_dir=tmp_path / "named")
+    session = new_session(engine=one, qconfig="qnnpack")
+    session.resume(tmp_path / "named", epochs=2, background=False)
+    assert (session.options.qconfig.name, session.options.qconfig.backend) == ("onednn", one)
+
+
 def _model() -> tuple[Any, Any]:
     example = qx.zoo.load("digits_mlp")
     return example.model, example.example_inputs

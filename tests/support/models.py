@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,19 +17,29 @@ _KEPT: list[Any] = []
 
 
 def declare_torchvision_operators() -> None:
-    """timm and transformers ask for torchvision, which a CPU build of torch cannot load whole."""
-    if not hasattr(torch.ops.torchvision, "nms") and not _KEPT:
+    """Make torchvision importable where its compiled operators do not load.
+
+    timm and transformers ask for torchvision. Beside a CPU build of torch the index's torchvision
+    finds none of its operators; declaring the two that it looks up lets it be imported. Beside a
+    torchvision that works they exist, and declaring them again would abort the interpreter.
+    """
+    if _KEPT:
+        return
+    try:
+        importlib.import_module("torchvision")
+    except ModuleNotFoundError:
+        return
+    except (ImportError, OSError, RuntimeError):
         library = torch.library.Library("torchvision", "FRAGMENT")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _KEPT.append(library)
 
 
 def load_timm(name: str, size: int = 32, batch: int = 4, **settings: Any) -> tuple[Any, Tensor]:
     """A timm architecture in train mode with random weights, 10 classes, and an input.
 
-    Skips the test if timm cannot be imported. timm asks for torchvision, whose compiled operators
-    do not load beside a CPU build of torch; declaring the two it looks up is enough to import it.
+    Skips the test if timm cannot be imported.
     """
     declare_torchvision_operators()
     timm = pytest.importorskip("timm", reason="timm is not installed", exc_type=ImportError)

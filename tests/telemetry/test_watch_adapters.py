@@ -16,9 +16,8 @@ from torch.nn import functional as F
 import qatexplorer as qx
 from qatexplorer.errors import InputError
 from qatexplorer.telemetry.integrations.trainers import make_lightning_callback
+from tests.support.models import declare_torchvision_operators
 from tests.support.training_models import batches, one_thread, prepared, same, state  # noqa: F401
-
-_KEPT: list[Any] = []
 
 
 class ForTrainer(nn.Module):
@@ -36,12 +35,7 @@ class ForTrainer(nn.Module):
 def transformers_run(tmp_path: Path, watched: bool) -> tuple[dict[str, Tensor], Any]:
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate", reason="transformers.Trainer needs accelerate")
-    if not hasattr(torch.ops.torchvision, "nms") and not _KEPT:
-        # Trainer imports torchvision, whose compiled operators want CUDA.
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _KEPT.append(library)
+    declare_torchvision_operators()  # the Trainer imports torchvision
     rows = [{"pixels": x[i], "labels": y[i]} for x, y in batches(4) for i in range(8)]
     model = ForTrainer()
     watch = qx.watch(model, every=1) if watched else None

@@ -320,4 +320,4 @@ def test_old_style_fx_model_shows_its_double() -> None:
     x = vector()
     page = views.redundancies_html(ledger_of(old_style_fx(x), x))
     assert "fc1.activation_post_process" in page
-    assert "Take the call out of the module" in page
+    assert "call out of the module&#x27;s forward" in page

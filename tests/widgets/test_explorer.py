@@ -13,8 +13,12 @@ import torch
 from torch import nn
 
 import qatexplorer as qx
+from qatexplorer.quantizers.engine import available_engines
+from qatexplorer.quantizers.engine_choice import default_backend
 from qatexplorer.views.common.story import message_html
+from qatexplorer.widgets.explorer import settings as settings_module
 from qatexplorer.widgets.explorer.explorer import Explorer
+from tests.support.engines import fake_machine, faked
 
 
 @pytest.fixture(autouse=True)
@@ -182,6 +186,54 @@ def test_settings_try_each_way_and_start_again(explorer: Explorer) -> None:
     until(lambda: explorer.jobs.current is None)
     assert "cannot fuse" in explorer.message.html
     assert session.fusion == (("conv1", "bn1"),)
+
+
+def test_settings_show_the_probe_of_every_engine(explorer: Explorer) -> None:
+    html = explorer.settings.engines.html
+    assert html.count("<tr") == len(available_engines()) + 1
+    assert f"{default_backend().engine} (in use)" in html
+    assert default_backend().reason in html
+    assert explorer.concern.html == ""
+    assert default_backend().reason in explorer.settings.words.html
+
+
+@pytest.mark.filterwarnings("ignore::qatexplorer.errors.EngineWarning")
+def test_an_engine_that_saturates_is_told_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    probes = tuple(faked(name, 0 if name == "qnnpack" else 63) for name in available_engines())
+    fake_machine(monkeypatch, *probes)
+    monkeypatch.setattr(settings_module, "probe_engines", lambda: probes)
+    explorer = qx.explore(example="digits_cnn")
+    session = explorer.session
+    assert session.options.qconfig.backend == "qnnpack"
+    assert explorer.concern.html == ""
+    settings = explorer.settings
+    assert settings.engines.html.count("up to 63 of 127 steps off") == len(probes) - 1
+    settings.qconfig.value = "onednn"
+    settings.apply.click()
+    until(lambda: explorer.jobs.current is None and explorer.concern.html)
+    assert "engine onednn saturates on this CPU" in explorer.concern.html
+    assert "engine onednn saturates on this CPU" in settings.words.html
+    assert "onednn (in use)" in settings.engines.html
+    walk(explorer, "train")
+    explorer.training.calibrate.click()
+    until(lambda: explorer.jobs.current is None)
+    walk(explorer, "convert")
+    assert "engine onednn saturates on this CPU" in explorer.story.html
+    explorer.results.start()
+    until(lambda: explorer.jobs.current is None and explorer.results.table.html)
+    rows = explorer.results.table.html.split("<tr")[2:]
+    saturates = ["engine onednn saturates on this CPU" in row for row in rows]
+    assert saturates == [False, True, False, True]  # float, PTQ, fake-quant, int8
+    # What the message tells to do: another engine, the qconfig as it is.
+    settings.qconfig.value, settings.engine.value = "as given", "qnnpack"
+    settings.apply.click()
+    until(lambda: explorer.jobs.current is None and not explorer.concern.html)
+    plan = session.options.qconfig
+    assert (plan.name, plan.backend, plan.concern) == ("onednn", "qnnpack", None)
+    settings.qconfig.value, settings.engine.value = "chosen for this CPU", "that of the qconfig"
+    settings.apply.click()
+    until(lambda: explorer.jobs.current is None)
+    assert session.options.qconfig.reason == default_backend().reason
 
 
 def test_settings_change_the_flow(explorer: Explorer) -> None:

@@ -32,7 +32,7 @@ def results_html(evaluation: Evaluation) -> str:
             _cell(format_metric(result.metric), metrics[i], metrics, "metric"),
             _cell(format_size(result.size_bytes), sizes[i], sizes, "size"),
             _cell(format_latency(result.latency), times[i], times, "latency"),
-            tag("td", result.note, class_="qx-results-note"),
+            tag("td", *_notes(result), class_="qx-results-note"),
             class_="qx-is-int8" if name == "int8" else None,
         )
         for i, (name, result) in enumerate(results)
@@ -41,6 +41,13 @@ def results_html(evaluation: Evaluation) -> str:
     head = tag("thead", tag("tr", *(tag("th", text, scope="col") for text in heads)))
     caption = tag("caption", _caption([result for _, result in results]))
     return tag("table", caption, head, tag("tbody", *rows), class_="qx-results")
+
+
+def _notes(result: ModelResult) -> list[Html]:
+    notes = [tag("div", result.note)] if result.note else []
+    if result.warning:
+        notes.append(tag("div", f"⚠ {result.warning}", class_="qx-results-warning"))
+    return notes
 
 
 def _cell(text: str, value: float | None, column: Sequence[float | None], kind: str) -> Html:

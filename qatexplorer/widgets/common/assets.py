@@ -1,4 +1,4 @@
-"""The CSS and JavaScript files that lie beside the widgets, read once."""
+"""The style sheets that lie beside the widgets and the bundles of their JavaScript, read once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from importlib.resources import files
 def read_text(name: str) -> str:
     """Text of ``widgets/<name>``. Raises FileNotFoundError if there is none."""
     return files("qatexplorer.widgets").joinpath(*name.split("/")).read_text(encoding="utf-8")
+
+
+def esm(name: str) -> str:
+    """The bundle of one widget, for its ``_esm``; ``tests/js/build.mjs`` makes it."""
+    return read_text(f"bundled/{name}.js")
 
 
 def css(*names: str) -> str:

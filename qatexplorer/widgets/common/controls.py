@@ -9,7 +9,7 @@ import ipywidgets as widgets
 import traitlets
 
 from qatexplorer.views.common.story import message_html
-from qatexplorer.widgets.common.assets import css, read_text
+from qatexplorer.widgets.common.assets import css, esm
 
 
 class Html(anywidget.AnyWidget):
@@ -21,7 +21,7 @@ class Html(anywidget.AnyWidget):
         role: ARIA role, such as ``"alert"``; ``""`` for none.
     """
 
-    _esm = read_text("common/html.js")
+    _esm = esm("html")
     _css = css("explorer/explorer.css")
 
     html: Any = traitlets.Unicode("").tag(sync=True)

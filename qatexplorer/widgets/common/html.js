@@ -1,8 +1,18 @@
 // A block of HTML that Python's views made (and escaped).
 
+import { html, listen } from "./dom.js";
+
+/**
+ * @typedef {object} Traits see controls.py
+ * @property {string} html
+ * @property {string} kind
+ * @property {string} role
+ */
+
 export default {
+  /** @param {import("@anywidget/types").RenderProps<Traits>} props */
   render({ model, el }) {
-    const root = document.createElement("div");
+    const root = html("div");
     el.append(root);
     const draw = () => {
       root.className = `qx ${model.get("kind")}`;
@@ -11,10 +21,7 @@ export default {
       root.innerHTML = model.get("html");
       root.hidden = model.get("html") === "";
     };
-    for (const name of ["html", "kind", "role"]) model.on(`change:${name}`, draw);
     draw();
-    return () => {
-      for (const name of ["html", "kind", "role"]) model.off(`change:${name}`, draw);
-    };
+    return listen(model, { "change:html": draw, "change:kind": draw, "change:role": draw });
   },
 };

@@ -1,33 +1,36 @@
-// Shows the inspector's HTML (escaped by the view that made it) and hands clicks on
-// [data-select] to Python as the selection.
+// Shows HTML of a view (escaped by the view that made it) and hands clicks on [data-select] to
+// Python as the selection.
 
-function openTitles(root) {
-  const titles = new Set();
-  for (const details of root.querySelectorAll("details[open]")) titles.add(title(details));
-  return titles;
-}
+import { closest, forceTheme, html, listen, OWN_KEYS, save } from "./dom.js";
 
+/**
+ * @typedef {object} Traits see panel.py
+ * @property {string} html
+ * @property {string} selected
+ * @property {boolean | null} dark
+ */
+
+/** What a fold is called, without the count behind its name. @param {Element} details */
 function title(details) {
-  return details.querySelector("summary").textContent.replace(/\(.*$/, "").trim();
+  const summary = details.querySelector("summary")?.textContent ?? "";
+  return summary.replace(/\(.*$/, "").trim();
 }
 
 export default {
+  /** @param {import("@anywidget/types").RenderProps<Traits>} props */
   render({ model, el }) {
-    const root = document.createElement("div");
-    root.className = "qx qx-inspector";
-    root.dataset.lmSuppressShortcuts = "true";
-    let open = new Set();
+    const root = html("div", { class: "qx qx-inspector", ...OWN_KEYS });
+    /** Titles of what is folded out. @type {Set<string>} */
+    const open = new Set();
     let fromHere = false;
 
-    const look = () => {
-      const dark = model.get("dark");
-      root.classList.toggle("qx-dark", dark === true);
-      root.classList.toggle("qx-light", dark === false);
-    };
+    const look = () => forceTheme(root, model.get("dark"));
     const draw = () => {
-      // What a reader folded out for one module they want to see for the next one too.
-      for (const details of root.querySelectorAll("details")) open.delete(title(details));
-      open = new Set([...open, ...openTitles(root)]);
+      // What a user folded out for one module they want to see for the next one too.
+      for (const details of root.querySelectorAll("details")) {
+        if (details.open) open.add(title(details));
+        else open.delete(title(details));
+      }
       root.innerHTML = model.get("html");
       for (const details of root.querySelectorAll("details")) {
         if (open.has(title(details))) details.open = true;
@@ -41,20 +44,17 @@ export default {
       }
     };
     root.addEventListener("click", (event) => {
-      const button = event.target.closest("[data-select]");
-      if (!button) return;
+      const selected = closest(event.target, "[data-select]")?.dataset.select;
+      if (selected === undefined) return;
       fromHere = true;
-      model.set("selected", button.dataset.select);
-      model.save_changes();
+      save(model, { selected });
     });
-    model.on("change:html", draw);
-    model.on("change:dark", look);
+    const unlisten = listen(model, { "change:html": draw, "change:dark": look });
     look();
     draw();
     el.append(root);
     return () => {
-      model.off("change:html", draw);
-      model.off("change:dark", look);
+      unlisten();
       root.remove();
     };
   },

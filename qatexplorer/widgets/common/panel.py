@@ -7,7 +7,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from qatexplorer.widgets.common.assets import css, read_text
+from qatexplorer.widgets.common.assets import css, esm
 
 
 class HtmlPanel(anywidget.AnyWidget):
@@ -17,7 +17,7 @@ class HtmlPanel(anywidget.AnyWidget):
     wrote. ``dark`` is True or False to force a theme, None to follow the page.
     """
 
-    _esm = read_text("common/panel.js")
+    _esm = esm("panel")
     _css = css("common/panel.css")
 
     html: Any = traitlets.Unicode("").tag(sync=True)

@@ -20,7 +20,7 @@ from plotly.offline import get_plotlyjs
 
 from qatexplorer.runs.records import History
 from qatexplorer.views.training.figures import curves_figure
-from qatexplorer.widgets.common.assets import css, read_text
+from qatexplorer.widgets.common.assets import css, esm
 
 
 def _source_module() -> str:
@@ -69,7 +69,7 @@ class Plot(anywidget.AnyWidget):
         label: what a screen reader says.
     """
 
-    _esm = read_text("common/plot.js")
+    _esm = esm("plot")
     _css = css()
 
     figure: Any = traitlets.Dict().tag(sync=True)

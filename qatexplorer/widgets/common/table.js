@@ -1,106 +1,124 @@
 // A sortable, searchable table that draws only the rows in view. Rows, columns, filters, query and
 // selection belong to Python; the order and what has focus live here.
 
+import { forceTheme, html, listen, OWN_KEYS, save } from "./dom.js";
+import { RowList } from "./list.js";
+import { filterRows, nextSort, sortRows } from "./table_rows.js";
+
+/** @typedef {import("./table_rows.js").TableRow} TableRow */
+
+/**
+ * @typedef {object} Column
+ * @property {string} label
+ * @property {string} [width] of CSS grid
+ * @property {boolean} [number]
+ * @property {boolean} [mono]
+ */
+
+/**
+ * @typedef {object} Traits see table.py
+ * @property {Column[]} columns
+ * @property {TableRow[]} rows
+ * @property {{ flag: string, label: string }[]} filters
+ * @property {string} flag
+ * @property {string} query
+ * @property {string} selected
+ * @property {string} label
+ * @property {string} nothing
+ * @property {number} height
+ * @property {boolean | null} dark
+ */
+
 const ROW_HEIGHT = 30;
-const SPARE = 8;
-
-function el(tag, className, text) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
-/** Numbers by value, text by the reader's alphabet with numbers inside, nothing last. */
-function compare(a, b) {
-  const none = (v) => v === null || v === undefined || v === "";
-  if (none(a) || none(b)) return none(a) - none(b);
-  if (typeof a === "number" && typeof b === "number") return a - b;
-  return String(a).localeCompare(String(b), "en", { numeric: true });
-}
 
 class TableView {
-  constructor(model, root) {
+  /**
+   * @param {import("@anywidget/types").AnyModel<Traits>} model
+   * @param {HTMLElement} el
+   */
+  constructor(model, el) {
     this.model = model;
-    this.elements = new Map();
+    /** @type {import("./table_rows.js").Sort} */
     this.sort = { column: -1, down: false };
-    this.active = null;
-    this.build(root);
-    this.listeners = [
-      ["change:rows", () => this.onRows()],
-      ["change:columns", () => this.onColumns()],
-      ["change:filters", () => this.onColumns()],
-      ["change:selected", () => this.onSelected()],
-      ["change:query", () => this.refresh()],
-      ["change:flag", () => this.refresh()],
-      ["change:height", () => this.onLook()],
-      ["change:dark", () => this.onLook()],
-    ];
-    for (const [name, handler] of this.listeners) model.on(name, handler);
-    this.resize = new ResizeObserver(() => this.draw());
-    this.resize.observe(this.viewport);
+    /** @type {HTMLButtonElement[]} */
+    this.toggles = [];
+    this.input = html("input", {
+      class: "qx-field qx-table-search",
+      type: "search",
+      placeholder: "Search all columns",
+      "aria-label": "Search all columns",
+    });
+    this.chips = html("span", { class: "qx-table-chips" });
+    this.status = html("span", { class: "qx-table-status qx-muted", role: "status" });
+    this.head = html("div", { class: "qx-table-head", role: "row", "aria-rowindex": 1 });
+    this.canvas = html("div", { class: "qx-table-canvas", role: "rowgroup" });
+    this.empty = html("p", { class: "qx-table-empty qx-muted" });
+    this.viewport = html("div", { class: "qx-table-viewport", role: "grid" }, [
+      this.head,
+      this.canvas,
+      this.empty,
+    ]);
+    // What a row has no room for, of the row that has the focus or is selected.
+    const detail = "qx-terms qx-table-detail";
+    this.detail = html("dl", { class: detail, "aria-label": "The row in full", hidden: true });
+    const bar = html("div", { class: "qx-table-bar" }, [this.input, this.chips, this.status]);
+    const parts = [bar, this.viewport, this.detail];
+    this.root = html("div", { class: "qx qx-table", ...OWN_KEYS }, parts);
+    /** @type {RowList<TableRow>} */
+    this.list = new RowList({
+      viewport: this.viewport,
+      canvas: this.canvas,
+      head: this.head,
+      rowHeight: ROW_HEIGHT,
+      role: "row",
+      height: () => model.get("height"),
+      fill: (element, row) => this.fillRow(element, row),
+      mark: (element, row, i) => this.markRow(element, row, i),
+      onFocus: (row) => this.showDetail(row),
+    });
+    el.append(this.root);
+    this.hear();
     this.onLook();
     this.onColumns();
     this.onRows();
     this.onSelected();
   }
 
-  build(root) {
-    this.root = el("div", "qx qx-table");
-    this.root.dataset.lmSuppressShortcuts = "true";
-    const bar = el("div", "qx-table-bar");
-    this.input = el("input", "qx-field qx-table-search");
-    this.input.type = "search";
-    this.input.placeholder = "Search all columns";
-    this.input.setAttribute("aria-label", "Search all columns");
-    this.input.addEventListener("input", () => this.send("query", this.input.value));
+  hear() {
+    this.input.addEventListener("input", () => save(this.model, { query: this.input.value }));
     this.input.addEventListener("keydown", (event) => {
       if (event.key === "ArrowDown") {
-        this.focusRow(0);
+        this.list.focus(0);
         event.preventDefault();
-      } else if (event.key === "Escape") this.send("query", "");
+      } else if (event.key === "Escape") save(this.model, { query: "" });
     });
-    this.chips = el("span", "qx-table-chips");
-    this.status = el("span", "qx-table-status qx-muted");
-    this.status.setAttribute("role", "status");
-    bar.append(this.input, this.chips, this.status);
-    this.viewport = el("div", "qx-table-viewport");
-    this.viewport.setAttribute("role", "grid");
-    this.viewport.addEventListener("scroll", () => this.draw(), { passive: true });
     this.viewport.addEventListener("click", (event) => this.onClick(event));
-    this.viewport.addEventListener("keydown", (event) => this.onKey(event));
-    this.head = el("div", "qx-table-head");
-    this.head.setAttribute("role", "row");
-    this.head.setAttribute("aria-rowindex", "1");
-    this.canvas = el("div", "qx-table-canvas");
-    this.canvas.setAttribute("role", "rowgroup");
-    this.empty = el("p", "qx-table-empty qx-muted");
-    this.viewport.append(this.head, this.canvas, this.empty);
-    // What a row has no room for, of the row that has the focus or is selected.
-    this.detail = el("dl", "qx-terms qx-table-detail");
-    this.detail.setAttribute("aria-label", "The row in full");
-    this.detail.hidden = true;
-    this.root.append(bar, this.viewport, this.detail);
-    root.append(this.root);
+    this.viewport.addEventListener("keydown", (event) => {
+      // Not for the buttons of the head.
+      if (this.list.rowOf(event)) this.list.key(event, (row) => this.choose(row));
+    });
+    this.unlisten = listen(this.model, {
+      "change:rows": () => this.onRows(),
+      "change:columns": () => this.onColumns(),
+      "change:filters": () => this.onColumns(),
+      "change:selected": () => this.onSelected(),
+      "change:query": () => this.refresh(),
+      "change:flag": () => this.refresh(),
+      "change:height": () => this.onLook(),
+      "change:dark": () => this.onLook(),
+    });
   }
 
   destroy() {
-    for (const [name, handler] of this.listeners) this.model.off(name, handler);
-    this.resize.disconnect();
+    this.unlisten?.();
+    this.list.destroy();
     this.root.remove();
   }
 
-  send(name, value) {
-    this.model.set(name, value);
-    this.model.save_changes();
-  }
-
   onLook() {
-    const dark = this.model.get("dark");
-    this.root.classList.toggle("qx-dark", dark === true);
-    this.root.classList.toggle("qx-light", dark === false);
+    forceTheme(this.root, this.model.get("dark"));
     this.viewport.style.maxHeight = `${this.model.get("height")}px`;
-    this.draw();
+    this.list.draw();
   }
 
   onColumns() {
@@ -110,223 +128,146 @@ class TableView {
     this.root.style.setProperty("--qx-columns", columns.map((c) => c.width || "1fr").join(" "));
     // Every row is a grid of its own: they line up because all are as wide as the least widths add
     // up to, or as the widget.
-    const least = columns.map((c) => Number(/(\d+)px/.exec(c.width || "")?.[1] ?? 80));
+    const least = columns.map((c) => Number(/(\d+)px/.exec(c.width ?? "")?.[1] ?? 80));
     this.root.style.setProperty("--qx-least", `${least.reduce((a, b) => a + b, 3)}px`);
-    this.head.replaceChildren(
-      ...columns.map((column, i) => {
-        const cell = el("div", column.number ? "qx-table-th qx-is-number" : "qx-table-th");
-        cell.setAttribute("role", "columnheader");
-        const button = el("button", "", column.label);
-        button.type = "button";
-        button.title = `Sort by ${column.label}`;
-        button.addEventListener("click", () => this.sortBy(i));
-        cell.append(button);
-        return cell;
-      }),
-    );
-    this.toggles = this.model.get("filters").map((filter) => {
-      const button = el("button", "qx-button", filter.label);
-      button.type = "button";
-      button.dataset.flag = filter.flag;
+    this.head.replaceChildren(...columns.map((column, i) => this.headCell(column, i)));
+    this.toggles = this.model.get("filters").map(({ flag, label }) => {
+      const button = html("button", { class: "qx-button", text: label, "data-flag": flag });
       button.addEventListener("click", () =>
-        this.send("flag", this.model.get("flag") === filter.flag ? "" : filter.flag),
+        save(this.model, { flag: this.model.get("flag") === flag ? "" : flag }),
       );
       return button;
     });
     this.chips.replaceChildren(...this.toggles);
-    for (const element of this.elements.values()) element.dataset.stale = "1";
+    this.list.refill();
     this.refresh();
   }
 
+  /**
+   * @param {Column} column
+   * @param {number} i
+   */
+  headCell(column, i) {
+    const button = html("button", { text: column.label, title: `Sort by ${column.label}` });
+    button.addEventListener("click", () => {
+      this.sort = nextSort(this.sort, i);
+      this.refresh();
+    });
+    const name = column.number ? "qx-table-th qx-is-number" : "qx-table-th";
+    return html("div", { class: name, role: "columnheader" }, [button]);
+  }
+
   onRows() {
-    this.rows = this.model.get("rows");
-    this.text = new Map(this.rows.map((row) => [row.id, row.cells.join("\n").toLowerCase()]));
-    for (const element of this.elements.values()) element.dataset.stale = "1";
+    this.list.refill();
     this.detail.hidden = true;
     this.refresh();
   }
 
   onSelected() {
     const selected = this.model.get("selected");
-    const row = selected && this.shown ? this.shown.find((r) => r.sel === selected) : null;
-    if (row) {
-      this.active = row.id;
-      this.reveal(this.shown.indexOf(row));
-      this.tell(row);
+    const at = selected ? this.list.rows.findIndex((row) => row.sel === selected) : -1;
+    if (at >= 0) {
+      const row = this.list.rows[at];
+      this.list.active = row.id;
+      this.list.reveal(at);
+      this.showDetail(row);
     }
-    this.draw();
+    this.list.draw();
   }
 
-  tell(row) {
+  /** @param {TableRow} row */
+  showDetail(row) {
     const columns = this.model.get("columns");
     const parts = row.cells.map((text, i) => {
       const tip = row.tips?.[i];
       if (!text && !tip) return null;
-      const pair = el("div");
       const value = tip && tip !== text ? `${text}${text ? " · " : ""}${tip}` : text;
-      pair.append(el("dt", "", columns[i]?.label ?? ""), el("dd", "", value));
-      return pair;
+      return html("div", {}, [
+        html("dt", { text: columns[i]?.label ?? "" }),
+        html("dd", { text: value }),
+      ]);
     });
-    this.detail.replaceChildren(...parts.filter(Boolean));
+    this.detail.replaceChildren(...parts.filter((part) => part !== null));
     this.detail.hidden = false;
   }
 
-  /** First click up, second down, third as Python gave them. */
-  sortBy(column) {
-    const { column: now, down } = this.sort;
-    if (now !== column) this.sort = { column, down: false };
-    else this.sort = down ? { column: -1, down: false } : { column, down: true };
-    this.refresh();
-  }
-
   refresh() {
-    if (!this.rows) return;
+    const rows = this.model.get("rows");
     const query = this.model.get("query");
     const flag = this.model.get("flag");
+    const { column, down } = this.sort;
     if (this.input.value !== query) this.input.value = query;
     for (const button of this.toggles) {
       button.setAttribute("aria-pressed", String(button.dataset.flag === flag));
     }
-    const words = query.toLowerCase().split(/\s+/).filter(Boolean);
-    this.shown = this.rows.filter(
-      (row) =>
-        (!flag || row.flags.includes(flag)) && words.every((w) => this.text.get(row.id).includes(w)),
-    );
-    const { column, down } = this.sort;
-    if (column >= 0) {
-      const value = (row) => row.sort[column];
-      const empty = (v) => v === null || v === undefined || v === "";
-      this.shown.sort((a, b) => {
-        const order = compare(value(a), value(b));
-        return down && !empty(value(a)) && !empty(value(b)) ? -order : order;
-      });
-    }
-    [...this.head.children].forEach((cell, i) => {
+    const shown = sortRows(filterRows(rows, flag, query), this.sort);
+    for (const [i, cell] of [...this.head.children].entries()) {
       cell.setAttribute("aria-sort", i !== column ? "none" : down ? "descending" : "ascending");
-    });
-    if (!this.shown.some((row) => row.id === this.active)) this.active = this.shown[0]?.id ?? null;
-    this.viewport.setAttribute("aria-rowcount", String(this.shown.length + 1));
-    this.canvas.style.height = `${this.shown.length * ROW_HEIGHT}px`;
-    const total = this.rows.length.toLocaleString("en");
-    const count = this.shown.length.toLocaleString("en");
-    this.status.textContent = this.shown.length === this.rows.length
-      ? `${total} ${this.rows.length === 1 ? "row" : "rows"}` : `${count} of ${total} rows`;
-    this.empty.hidden = this.shown.length > 0;
-    this.empty.textContent = this.rows.length ? "Nothing matches." : this.model.get("nothing");
-    this.draw();
-  }
-
-  draw() {
-    if (!this.shown) return;
-    const top = Math.max(0, this.viewport.scrollTop - this.head.offsetHeight);
-    const height = this.viewport.clientHeight || this.model.get("height");
-    const first = Math.max(0, Math.floor(top / ROW_HEIGHT) - SPARE);
-    const last = Math.min(this.shown.length, Math.ceil((top + height) / ROW_HEIGHT) + SPARE);
-    const wanted = new Set();
-    for (let i = first; i < last; i++) wanted.add(i);
-    const active = this.shown.findIndex((row) => row.id === this.active);
-    if (active >= 0) wanted.add(active); // the focus must not scroll away
-    const keep = new Set([...wanted].map((i) => this.shown[i].id));
-    for (const [id, element] of this.elements) {
-      if (!keep.has(id)) {
-        element.remove();
-        this.elements.delete(id);
-      }
     }
-    for (const i of [...wanted].sort((a, b) => a - b)) this.drawRow(this.shown[i], i);
+    this.list.setRows(shown);
+    const { active } = this.list;
+    if (active === null || !this.list.indexOf.has(active)) this.list.active = shown[0]?.id ?? null;
+    this.viewport.setAttribute("aria-rowcount", String(shown.length + 1));
+    const total = rows.length.toLocaleString("en");
+    this.status.textContent =
+      shown.length === rows.length
+        ? `${total} ${rows.length === 1 ? "row" : "rows"}`
+        : `${shown.length.toLocaleString("en")} of ${total} rows`;
+    this.empty.hidden = shown.length > 0;
+    this.empty.textContent = rows.length ? "Nothing matches." : this.model.get("nothing");
+    this.list.draw();
   }
 
-  drawRow(row, i) {
-    let element = this.elements.get(row.id);
-    if (!element || element.dataset.stale) {
-      if (!element) {
-        element = el("div");
-        element.setAttribute("role", "row");
-        element.dataset.id = row.id;
-        this.elements.set(row.id, element);
-      }
-      this.fill(element, row);
-      delete element.dataset.stale;
-    }
-    // Moving an element that is in the page already would take the focus away from it.
-    if (!element.isConnected) this.canvas.append(element);
-    element.style.transform = `translateY(${i * ROW_HEIGHT}px)`;
-    element.tabIndex = row.id === this.active ? 0 : -1;
-    element.setAttribute("aria-rowindex", String(i + 2));
-    const selected = Boolean(row.sel) && row.sel === this.model.get("selected");
-    element.setAttribute("aria-selected", String(selected));
-  }
-
-  fill(element, row) {
+  /**
+   * @param {HTMLElement} element
+   * @param {TableRow} row
+   */
+  fillRow(element, row) {
     const columns = this.model.get("columns");
     const kind = row.kind ? ` qx-kind-${row.kind}` : "";
     element.className = `qx-table-row${kind} ${row.flags.map((f) => `qx-flag-${f}`).join(" ")}`;
     element.replaceChildren(
       ...row.cells.map((text, i) => {
-        const cell = el("div", "qx-table-td", text);
-        cell.setAttribute("role", "gridcell");
+        const tip = row.tips?.[i];
+        const title = tip ? `${text}\n${tip}` : text || null;
+        const cell = html("div", { class: "qx-table-td", role: "gridcell", text, title });
         if (columns[i]?.number) cell.classList.add("qx-is-number");
         if (columns[i]?.mono) cell.classList.add("qx-is-mono");
-        const tip = row.tips?.[i];
-        if (text || tip) cell.title = tip ? `${text}\n${tip}` : text;
         return cell;
       }),
     );
   }
 
-  reveal(index) {
-    const top = index * ROW_HEIGHT;
-    const room = this.viewport.clientHeight - this.head.offsetHeight - ROW_HEIGHT;
-    if (top < this.viewport.scrollTop) this.viewport.scrollTop = top;
-    else if (top > this.viewport.scrollTop + room) this.viewport.scrollTop = top - room;
+  /**
+   * @param {HTMLElement} element
+   * @param {TableRow} row
+   * @param {number} i
+   */
+  markRow(element, row, i) {
+    element.setAttribute("aria-rowindex", String(i + 2));
+    const selected = Boolean(row.sel) && row.sel === this.model.get("selected");
+    element.setAttribute("aria-selected", String(selected));
   }
 
-  focusRow(index) {
-    const at = Math.max(0, Math.min(this.shown.length - 1, index));
-    const row = this.shown[at];
-    if (!row) return;
-    this.active = row.id;
-    this.reveal(at);
-    this.draw();
-    this.elements.get(row.id)?.focus({ preventScroll: true });
-    this.tell(row);
-  }
-
+  /** @param {MouseEvent} event */
   onClick(event) {
-    const element = event.target.closest("[role=row][data-id]");
-    if (!element) return;
-    const at = this.shown.findIndex((row) => row.id === element.dataset.id);
-    if (at < 0) return;
-    this.focusRow(at);
-    if (this.shown[at].sel) this.send("selected", this.shown[at].sel);
+    const row = this.list.rowOf(event);
+    const at = row && this.list.indexOf.get(row.id);
+    if (!row || at === undefined) return;
+    this.list.focus(at);
+    this.choose(row);
   }
 
-  onKey(event) {
-    const element = event.target.closest("[role=row][data-id]");
-    if (!element || event.ctrlKey || event.metaKey || event.altKey) return;
-    const at = this.shown.findIndex((row) => row.id === this.active);
-    const page = Math.max(1, Math.floor(this.viewport.clientHeight / ROW_HEIGHT) - 2);
-    const select = () => this.shown[at]?.sel && this.send("selected", this.shown[at].sel);
-    const actions = {
-      ArrowDown: () => this.focusRow(at + 1),
-      ArrowUp: () => this.focusRow(at - 1),
-      PageDown: () => this.focusRow(at + page),
-      PageUp: () => this.focusRow(at - page),
-      Home: () => this.focusRow(0),
-      End: () => this.focusRow(this.shown.length - 1),
-      Enter: select,
-      " ": select,
-    };
-    if (!actions[event.key]) return;
-    actions[event.key]();
-    event.preventDefault();
-    event.stopPropagation();
+  /** @param {TableRow} row */
+  choose(row) {
+    if (row.sel) save(this.model, { selected: row.sel });
   }
 }
 
 export default {
-  render({ model, el: root }) {
-    const view = new TableView(model, root);
+  /** @param {import("@anywidget/types").RenderProps<Traits>} props */
+  render({ model, el }) {
+    const view = new TableView(model, el);
     return () => view.destroy();
   },
 };

@@ -7,7 +7,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from qatexplorer.widgets.common.assets import css, read_text
+from qatexplorer.widgets.common.assets import css, esm
 
 
 class TableWidget(anywidget.AnyWidget):
@@ -26,7 +26,7 @@ class TableWidget(anywidget.AnyWidget):
         dark: True or False to force a theme, None to follow the page.
     """
 
-    _esm = read_text("common/table.js")
+    _esm = esm("table")
     _css = css("common/table.css")
 
     columns: Any = traitlets.List().tag(sync=True)

@@ -15,6 +15,7 @@ from qatexplorer import zoo
 from qatexplorer.errors import BusyError, EvalModeError, QatExplorerError
 from qatexplorer.session.inputs import describe_inputs
 from qatexplorer.session.session import Session, SessionEvent
+from qatexplorer.views.common.engines import concern_html
 from qatexplorer.views.common.names import count
 from qatexplorer.views.common.options import header_html
 from qatexplorer.views.common.story import stage_entries, story_html
@@ -66,6 +67,7 @@ class Explorer(widgets.VBox):
             width="min(460px, 100%)",
         )
         self.description = Html(kind="qx-muted")
+        self.concern = Html(kind="qx-engine-concern", role="status")
         self.bar = StageBar()
         self.bar.on_action(self._on_action)
         self.message = Message()
@@ -100,6 +102,7 @@ class Explorer(widgets.VBox):
         return [
             row(self.header, self.examples),
             self.description,
+            self.concern,
             self.bar,
             self.message,
             self.to_train_mode,
@@ -173,6 +176,7 @@ class Explorer(widgets.VBox):
         self.training.use(session, suggested or {})
         for panel in (self.live, self.ledger, self.results, self.settings, self.runs):
             panel.use(session)
+        self._show_concern()
         self._on_jobs()
         self.refresh()
 
@@ -187,7 +191,7 @@ class Explorer(widgets.VBox):
         elif event.kind == "selection":
             self.bridge.post("selection", self._on_selection)
         elif event.kind == "config":
-            self.bridge.post("config", self.settings.refresh)
+            self.bridge.post("config", self._on_config)
         elif event.kind == "stepping":
             title = self.session.flow.stage(event.detail).title if self.session else ""
             self.bridge.post("stepping", lambda: self._busy(f"running: {title} …"))
@@ -195,6 +199,16 @@ class Explorer(widgets.VBox):
             self.bridge.post("stage", self.refresh)
             if event.kind != "stage":
                 self.bridge.post("runs", self.runs.on_training)
+
+    def _on_config(self) -> None:
+        self.settings.refresh()
+        self._show_concern()
+
+    def _show_concern(self) -> None:
+        """Say at the top of the page what is wrong with the engine on this CPU."""
+        concern = self.session.options.qconfig.concern if self.session is not None else None
+        wrong = concern is not None and concern.kind != "clamps"
+        self.concern.html = concern_html(concern) if wrong else ""
 
     def _on_progress(self) -> None:
         if self.session is not None and self.session.run is not None:

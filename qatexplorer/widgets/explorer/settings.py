@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import escape
 from typing import Any, cast
 
 import ipywidgets as widgets
@@ -10,17 +11,22 @@ import ipywidgets as widgets
 from qatexplorer.flows import FLOWS
 from qatexplorer.flows.base import StubMode
 from qatexplorer.quantizers.engine import available_engines
+from qatexplorer.quantizers.engine_choice import default_backend
+from qatexplorer.quantizers.engine_probe import probe_engines
 from qatexplorer.session.assess import Preflight, StubOption
 from qatexplorer.session.session import Session
+from qatexplorer.views.common.engines import concern_html, engines_html
 from qatexplorer.views.common.options import preflight_html, qconfig_words, stub_options_html
 from qatexplorer.widgets.common.controls import Html, button, labelled, row
 
 _STUBS = (
     ("the model's own stubs", "none"),
-    ("QuantWrapper around the whole model", "model"),
+    ("Stubs around the whole model", "model"),
     ("add_quant_dequant around each layer", "layers"),
 )
 _KEEP = "as given"
+_PROBED = "chosen for this CPU"
+_OF_QCONFIG = "that of the qconfig"
 _FLOWS = tuple((flow.title, name) for name, flow in FLOWS.items())
 
 
@@ -34,10 +40,16 @@ class SettingsPanel(widgets.VBox):
             widgets.Dropdown(options=_FLOWS), "Flow", "which of torch's systems", width="330px"
         )
         self.qconfig = labelled(
-            widgets.Dropdown(options=[_KEEP, *available_engines()]),
+            widgets.Dropdown(options=[_KEEP, _PROBED, *available_engines()]),
             "QConfig",
             "torch's default QAT qconfig of a backend, or the one that was given",
-            width="230px",
+            width="250px",
+        )
+        self.engine = labelled(
+            widgets.Dropdown(options=[_OF_QCONFIG, *available_engines()]),
+            "Int8 engine",
+            "the library that runs the int8 model",
+            width="270px",
         )
         self.stubs = labelled(
             widgets.Dropdown(options=_STUBS), "Input is quantized by", width="430px"
@@ -55,6 +67,7 @@ class SettingsPanel(widgets.VBox):
         self.check = button("Will it run in int8?", "Convert a copy and run it once")
         self.words = Html(kind="qx-muted")
         self.outcome = Html()
+        self.engines = Html(kind="qx-engines")
         self.flow.observe(lambda _: self._offer(), "value")
         self.apply.on_click(lambda _: self._apply())
         self.auto.on_click(lambda _: self._find_again())
@@ -63,10 +76,11 @@ class SettingsPanel(widgets.VBox):
         super().__init__(
             [
                 self.words,
-                row(self.flow, self.qconfig, self.stubs),
+                row(self.flow, self.qconfig, self.engine, self.stubs),
                 self.fusion,
                 row(self.apply, self.auto, self.compare, self.check),
                 self.outcome,
+                self.engines,
             ]
         )
         self.add_class("qx-panel")
@@ -75,7 +89,7 @@ class SettingsPanel(widgets.VBox):
         """Show the settings of ``session``."""
         self._session = session
         self.outcome.html = ""
-        self.qconfig.value = _KEEP
+        self.qconfig.value, self.engine.value = _KEEP, _OF_QCONFIG
         self.refresh()
 
     def refresh(self) -> None:
@@ -83,7 +97,9 @@ class SettingsPanel(widgets.VBox):
         if self._session is None:
             return
         options = self._session.options
-        self.words.html = f"In force: {qconfig_words(options)}"
+        plan = options.qconfig
+        self.words.html = f"In force: {escape(qconfig_words(options))}{concern_html(plan.concern)}"
+        self.engines.html = engines_html(probe_engines(), plan.backend, default_backend())
         self.flow.value = self._session.flow.name
         self.stubs.value = options.stubs
         self.fusion.value = "\n".join(", ".join(run) for run in options.fusion)
@@ -111,7 +127,9 @@ class SettingsPanel(widgets.VBox):
         if flow.offers_fusion:
             changes["fusion"] = self._lines()
         if self.qconfig.value != _KEEP:
-            changes["qconfig"] = self.qconfig.value
+            changes["qconfig"] = None if self.qconfig.value == _PROBED else self.qconfig.value
+        if self.engine.value != _OF_QCONFIG:
+            changes["engine"] = self.engine.value
         self._start_job("starting again", lambda _job: session.configure(**changes))
 
     def _find_again(self) -> None:

@@ -1,6 +1,25 @@
 // The stages as a stepper: one button a stage, Back, Next and Reset. It draws what Python says and
 // sends what is asked for; it decides nothing.
 
+import { html, listen, OWN_KEYS } from "../common/dom.js";
+
+/**
+ * One stage, as views/common/story.py makes it.
+ * @typedef {object} Entry
+ * @property {string} name
+ * @property {string} title
+ * @property {"done" | "current" | "next" | "later"} state
+ * @property {string} summary
+ * @property {string} call
+ */
+
+/**
+ * @typedef {object} Traits see stagebar.py
+ * @property {Entry[]} stages
+ * @property {string} busy
+ * @property {boolean} can_stop
+ */
+
 const STATE_WORDS = {
   done: "done",
   current: "in view",
@@ -8,81 +27,65 @@ const STATE_WORDS = {
   later: "not reached",
 };
 
-function make(tag, className, text) {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  if (text !== undefined) element.textContent = text;
-  return element;
-}
-
 class StageBar {
+  /**
+   * @param {import("@anywidget/types").AnyModel<Traits>} model
+   * @param {HTMLElement} el
+   */
   constructor(model, el) {
     this.model = model;
-    this.root = make("div", "qx qx-stagebar");
-    this.root.dataset.lmSuppressShortcuts = "true";
-    this.list = make("ol", "qx-stages");
-    this.list.setAttribute("aria-label", "Stages");
-    this.controls = make("div", "qx-stage-controls");
+    this.list = html("ol", { class: "qx-stages", "aria-label": "Stages" });
     this.back = this.button("◀ Back", "Show the stage before (nothing is undone)", "back");
     this.next = this.button("Next ▶", "Run the next torch call", "next");
     this.reset = this.button("↺ Reset", "Start again from the float model", "reset");
     this.stop = this.button("■ Stop", "Stop what is running", "stop");
     this.next.classList.add("qx-primary");
-    this.status = make("span", "qx-stage-status");
-    this.status.setAttribute("role", "status");
-    this.status.setAttribute("aria-live", "polite");
-    this.controls.append(this.back, this.next, this.reset, this.stop, this.status);
-    this.root.append(this.list, this.controls);
+    this.status = html("span", { class: "qx-stage-status", role: "status", "aria-live": "polite" });
+    const buttons = [this.back, this.next, this.reset, this.stop];
+    this.root = html("div", { class: "qx qx-stagebar", ...OWN_KEYS }, [
+      this.list,
+      html("div", { class: "qx-stage-controls" }, [...buttons, this.status]),
+    ]);
     el.append(this.root);
-    this.draw = this.draw.bind(this);
-    for (const name of ["stages", "busy", "can_stop"]) model.on(`change:${name}`, this.draw);
+    const draw = () => this.draw();
+    const heard = { "change:stages": draw, "change:busy": draw, "change:can_stop": draw };
+    this.unlisten = listen(model, heard);
     this.draw();
   }
 
+  /**
+   * @param {string} text
+   * @param {string} title
+   * @param {string} action
+   */
   button(text, title, action) {
-    const button = make("button", "qx-button", text);
-    button.type = "button";
-    button.title = title;
-    button.dataset.action = action;
-    button.addEventListener("click", () => this.ask(action));
+    const button = html("button", { class: "qx-button", text, title, "data-action": action });
+    button.addEventListener("click", () => this.request(action));
     return button;
   }
 
-  ask(action, stage) {
-    this.model.send({ action, stage: stage ?? "" });
+  /**
+   * @param {string} action
+   * @param {string} [stage]
+   */
+  request(action, stage = "") {
+    this.model.send({ action, stage });
   }
 
   draw() {
     const stages = this.model.get("stages");
     const busy = this.model.get("busy");
-    const focused = this.root.contains(document.activeElement)
-      ? document.activeElement.dataset.stage
-      : undefined;
-    this.list.replaceChildren(
-      ...stages.map((stage, index) => {
-        const item = make("li", `qx-stage qx-stage-${stage.state}`);
-        const button = make("button", "qx-stage-button");
-        button.type = "button";
-        button.dataset.stage = stage.name;
-        button.disabled = Boolean(busy);
-        const dot = make("span", "qx-stage-dot", stage.state === "done" ? "✓" : String(index + 1));
-        dot.setAttribute("aria-hidden", "true");
-        const text = make("span", "qx-stage-text");
-        text.append(make("span", "qx-stage-title", stage.title));
-        if (stage.summary) text.append(make("span", "qx-stage-summary", stage.summary));
-        button.append(dot, text);
-        button.title = stage.call ? `${stage.call}\n${stage.summary}` : stage.title;
-        button.setAttribute(
-          "aria-label",
-          `Stage ${index + 1}, ${stage.title}, ${STATE_WORDS[stage.state]}. ${stage.summary}`,
-        );
-        if (stage.state === "current") button.setAttribute("aria-current", "step");
-        button.addEventListener("click", () => this.ask("goto", stage.name));
-        item.append(button);
-        return item;
-      }),
-    );
-    if (focused) this.list.querySelector(`[data-stage="${focused}"]`)?.focus();
+    const focused = document.activeElement;
+    const name =
+      focused instanceof HTMLElement && this.root.contains(focused)
+        ? focused.dataset.stage
+        : undefined;
+    const items = stages.map((stage, index) => this.item(stage, index, Boolean(busy)));
+    this.list.replaceChildren(...items);
+    if (name !== undefined) {
+      const again = this.list.querySelector(`[data-stage="${CSS.escape(name)}"]`);
+      if (again instanceof HTMLElement) again.focus();
+    }
     const at = stages.findIndex((stage) => stage.state === "current");
     this.back.disabled = Boolean(busy) || at <= 0;
     this.next.disabled = Boolean(busy) || at === stages.length - 1 || stages.length === 0;
@@ -92,13 +95,44 @@ class StageBar {
     this.root.classList.toggle("qx-busy", Boolean(busy));
   }
 
+  /**
+   * @param {Entry} stage
+   * @param {number} index
+   * @param {boolean} busy
+   */
+  item(stage, index, busy) {
+    const { name, title, state, summary, call } = stage;
+    const dot = state === "done" ? "✓" : String(index + 1);
+    const button = html(
+      "button",
+      {
+        class: "qx-stage-button",
+        "data-stage": name,
+        disabled: busy,
+        title: call ? `${call}\n${summary}` : title,
+        "aria-label": `Stage ${index + 1}, ${title}, ${STATE_WORDS[state]}. ${summary}`,
+        "aria-current": state === "current" ? "step" : null,
+      },
+      [
+        html("span", { class: "qx-stage-dot", "aria-hidden": "true", text: dot }),
+        html("span", { class: "qx-stage-text" }, [
+          html("span", { class: "qx-stage-title", text: title }),
+          summary && html("span", { class: "qx-stage-summary", text: summary }),
+        ]),
+      ],
+    );
+    button.addEventListener("click", () => this.request("goto", name));
+    return html("li", { class: `qx-stage qx-stage-${state}` }, [button]);
+  }
+
   destroy() {
-    for (const name of ["stages", "busy", "can_stop"]) this.model.off(`change:${name}`, this.draw);
+    this.unlisten();
     this.root.remove();
   }
 }
 
 export default {
+  /** @param {import("@anywidget/types").RenderProps<Traits>} props */
   render({ model, el }) {
     const view = new StageBar(model, el);
     return () => view.destroy();

@@ -8,7 +8,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from qatexplorer.widgets.common.assets import css, read_text
+from qatexplorer.widgets.common.assets import css, esm
 
 
 class StageBar(anywidget.AnyWidget):
@@ -23,7 +23,7 @@ class StageBar(anywidget.AnyWidget):
     callbacks of :meth:`on_action`.
     """
 
-    _esm = read_text("explorer/stagebar.js")
+    _esm = esm("stagebar")
     _css = css("explorer/stagebar.css")
 
     stages: Any = traitlets.List().tag(sync=True)

@@ -1,94 +1,128 @@
-// Where the reader looks: pan, zoom, fit. Mixed into GraphView.
+// Where the user looks: pan, zoom, fit.
 
-Object.assign(GraphView.prototype, {
-  size() {
-    return { w: this.svg.clientWidth || 800, h: this.svg.clientHeight || 500 };
-  },
+/** @typedef {{ x: number, y: number, w: number, h: number }} Box in the picture's px */
 
-  paintView() {
-    const { x, y, k } = this.view;
+const READABLE = 0.85;
+const LEAST = 0.04;
+const MOST = 4;
+
+/**
+ * How far to shift what begins at `start`, so that it lies in a view of `room` px; 0 if it does.
+ * @param {number} start
+ * @param {number} length
+ * @param {number} room
+ */
+export function shiftIntoView(start, length, room) {
+  const margin = 24;
+  if (length > room - 2 * margin) {
+    const covers = start <= margin && start + length >= room - margin;
+    return covers ? 0 : margin - start;
+  }
+  if (start < margin) return margin - start;
+  return start + length > room - margin ? room - margin - start - length : 0;
+}
+
+export class Camera {
+  /**
+   * @param {SVGSVGElement} window what is looked through
+   * @param {SVGGElement} world what is looked at
+   */
+  constructor(window, world) {
+    this.window = window;
+    this.world = world;
+    this.x = 0;
+    this.y = 0;
+    this.k = 1;
+  }
+
+  get size() {
+    return { w: this.window.clientWidth || 800, h: this.window.clientHeight || 500 };
+  }
+
+  /** @param {{ x: number, y: number, k?: number }} to */
+  set({ x, y, k = this.k }) {
+    Object.assign(this, { x, y, k });
     this.world.setAttribute("transform", `translate(${x} ${y}) scale(${k})`);
-  },
+  }
 
+  /**
+   * @param {number} dx
+   * @param {number} dy
+   */
   panBy(dx, dy) {
-    this.view.x += dx;
-    this.view.y += dy;
-    this.paintView();
-  },
+    this.set({ x: this.x + dx, y: this.y + dy });
+  }
 
-  zoomBy(factor, px, py) {
-    const { w, h } = this.size();
-    const [cx, cy] = px === undefined ? [w / 2, h / 2] : [px, py];
-    const k = Math.min(4, Math.max(0.04, this.view.k * factor));
-    const real = k / this.view.k;
-    this.view = { k, x: cx - (cx - this.view.x) * real, y: cy - (cy - this.view.y) * real };
-    this.paintView();
-  },
+  /**
+   * Zooms around a point of the window, around its middle if none is given.
+   * @param {number} factor
+   * @param {[x: number, y: number]} [around]
+   */
+  zoomBy(factor, around) {
+    const { w, h } = this.size;
+    const [cx, cy] = around ?? [w / 2, h / 2];
+    const k = Math.min(MOST, Math.max(LEAST, this.k * factor));
+    const real = k / this.k;
+    this.set({ k, x: cx - (cx - this.x) * real, y: cy - (cy - this.y) * real });
+  }
 
-  frame(box, least, most) {
-    const { w, h } = this.size();
+  /**
+   * Shows `box` as large as fits between two scales.
+   * @param {Box} box
+   * @param {number} least
+   * @param {number} most
+   * @param {boolean} lr
+   */
+  frame(box, least, most, lr) {
+    const { w, h } = this.size;
     const margin = 20;
     const fit = Math.min((w - 2 * margin) / box.w, (h - 2 * margin) / box.h);
     const k = Math.min(most, Math.max(least, fit));
+    /** @param {number} room @param {number} size */
     const centre = (room, size) => (room - size * k) / 2;
     // What does not fit is shown from where the tensors enter.
-    const x = box.w * k > w - margin && this.lr ? margin : centre(w, box.w);
+    const x = box.w * k > w - margin && lr ? margin : centre(w, box.w);
     const y = box.h * k > h - margin ? margin : centre(h, box.h);
-    this.view = { k, x: x - box.x * k, y: y - box.y * k };
-    this.paintView();
-  },
+    this.set({ k, x: x - box.x * k, y: y - box.y * k });
+  }
 
-  /** The whole picture, however small it gets. */
-  fit() {
-    if (this.picture) this.frame({ x: 0, y: 0, w: this.picture.w, h: this.picture.h }, 0.04, 1.15);
-  },
+  /**
+   * The whole picture, however small it gets.
+   * @param {import("./geometry.js").Picture} picture
+   */
+  fit({ w, h, lr }) {
+    this.frame({ x: 0, y: 0, w, h }, LEAST, 1.15, lr);
+  }
 
-  /** The whole picture if it stays readable, else its beginning. */
-  fitReadable() {
-    if (this.picture) this.frame({ x: 0, y: 0, w: this.picture.w, h: this.picture.h }, READABLE, 1.15);
-  },
+  /**
+   * The whole picture if it stays readable, else its beginning.
+   * @param {import("./geometry.js").Picture} picture
+   */
+  fitReadable({ w, h, lr }) {
+    this.frame({ x: 0, y: 0, w, h }, READABLE, 1.15, lr);
+  }
 
-  zoomToSelection() {
-    const found = itemsOfSelection(this.index, this.selection).find((id) => this.drawn.elements.has(id));
-    const box = this.picture && this.picture.boxes.get(found || this.cursor);
-    if (!box) return false;
-    this.frame({ x: box.x - 60, y: box.y - 60, w: box.w + 120, h: box.h + 120 }, 0.2, 1.6);
-    return true;
-  },
-
-  /** Pans as little as needed to show an item; does nothing if it is in view. */
-  makeVisible(id) {
-    const box = this.picture && this.picture.boxes.get(id);
-    if (!box) return;
-    const { w, h } = this.size();
-    const { x, y, k } = this.view;
-    const shift = (start, length, room) => {
-      const margin = 24;
-      if (length > room - 2 * margin) {
-        const covers = start <= margin && start + length >= room - margin;
-        return covers ? 0 : margin - start;
-      }
-      if (start < margin) return margin - start;
-      return start + length > room - margin ? room - margin - start - length : 0;
-    };
-    const dx = shift(box.x * k + x, box.w * k, w);
-    const dy = shift(box.y * k + y, box.h * k, h);
+  /** Pans as little as needed to show `box`; does nothing if it is in view. @param {Box} box */
+  reveal(box) {
+    const { w, h } = this.size;
+    const dx = shiftIntoView(box.x * this.k + this.x, box.w * this.k, w);
+    const dy = shiftIntoView(box.y * this.k + this.y, box.h * this.k, h);
     if (dx || dy) this.panBy(dx, dy);
-  },
+  }
 
-  /** The item nearest to the middle of the window: it stays in place when the scene changes. */
-  centreItem() {
-    if (!this.picture) return null;
-    const { w, h } = this.size();
-    const { x, y, k } = this.view;
-    const [cx, cy] = [(w / 2 - x) / k, (h / 2 - y) / k];
-    let best = null;
-    let least = Infinity;
-    for (const box of this.picture.boxes.values()) {
-      if (box.open || !this.index.items.has(box.id)) continue;
-      const far = Math.hypot(box.x + box.w / 2 - cx, box.y + box.h / 2 - cy);
-      if (far < least) [best, least] = [box.id, far];
-    }
-    return best;
-  },
-});
+  /**
+   * The one of `boxes` nearest to the middle of the window.
+   * @template {Box} B
+   * @param {B[]} boxes
+   */
+  nearest(boxes) {
+    const { w, h } = this.size;
+    const [cx, cy] = [(w / 2 - this.x) / this.k, (h / 2 - this.y) / this.k];
+    /** @param {B} box */
+    const far = (box) => Math.hypot(box.x + box.w / 2 - cx, box.y + box.h / 2 - cy);
+    /** @type {[number, B | null]} */
+    let best = [Number.POSITIVE_INFINITY, null];
+    for (const box of boxes) if (far(box) < best[0]) best = [far(box), box];
+    return best[1];
+  }
+}

@@ -1,91 +1,43 @@
-// The picture as SVG elements. Text goes in as text nodes, so no name can become markup.
+// The picture as SVG elements.
 
-const SVG_NS = "http://www.w3.org/2000/svg";
+import { svg } from "../common/dom.js";
+import { MAX_ITEM_MARKS } from "./budget.js";
+import { HEADER, siteTotal, subText } from "./geometry.js";
+import {
+  drawChevron,
+  drawCounts,
+  drawDelta,
+  drawInt8,
+  drawSite,
+  drawSites,
+  drawTwice,
+  svgText,
+} from "./marks.js";
+import { itemOf } from "./scene.js";
 
-function svg(tag, attributes = {}, children = []) {
-  const node = document.createElementNS(SVG_NS, tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value);
-  }
-  node.append(...children.filter(Boolean));
-  return node;
-}
+/**
+ * @typedef {import("./scene.js").Index} Index
+ * @typedef {import("./scene.js").Item} Item
+ * @typedef {import("./layered.js").Point} Point
+ * @typedef {import("./geometry.js").Picture} Picture
+ * @typedef {import("./geometry.js").PlacedClosed} PlacedClosed
+ * @typedef {import("./geometry.js").PlacedOpen} PlacedOpen
+ * @typedef {import("./geometry.js").DrawnEdge} DrawnEdge
+ */
 
-function svgText(x, y, className, text, extra = {}) {
-  const node = svg("text", { x, y, class: className, ...extra });
-  node.textContent = text;
-  return node;
-}
+/**
+ * What is in the page: elements by item id, and those of the edges.
+ * @typedef {object} Drawn
+ * @property {Map<string, SVGGElement>} elements
+ * @property {{ element: SVGGElement, edge: DrawnEdge }[]} edgeElements
+ */
 
-/** A fake quant: square, triangle or circle with its letter, 16 px around (x, y). */
-function drawMark(entry, x, y, attributes = {}) {
-  const shape = {
-    weight: () => svg("rect", { x: -8, y: -8, width: 16, height: 16, rx: 2 }),
-    input: () => svg("path", { d: "M0 -10 L10.5 8.5 L-10.5 8.5 Z" }),
-    output: () => svg("circle", { r: 8.5 }),
-  }[entry.kind]();
-  shape.setAttribute("class", "qxg-shape");
-  const names = ["qxg-mark", `qxg-${entry.kind}`];
-  if (entry.changed) names.push("qxg-changed");
-  if (entry.off) names.push("qxg-off");
-  return svg("g", { class: names.join(" "), transform: `translate(${x} ${y})`, ...attributes }, [
-    shape,
-    svgText(0, entry.kind === "input" ? 6 : 3.6, "qxg-letter", entry.letter),
-    entry.off && svg("path", { d: "M-9 9 L9 -9", class: "qxg-slash" }),
-  ]);
-}
-
-function drawSite(index, path, x, y) {
-  const entry = index.sites[path];
-  const label = entry.tip.join(", ") + (entry.changed ? ", changed in this step" : "");
-  return drawMark(entry, x, y, {
-    "data-site": path, "data-sel": entry.sel, role: "img", "aria-label": label,
-  });
-}
-
-/** Some marks in a row, and how many more there are. */
-function drawRow(index, sites, x, y) {
-  const shown = sites.length > MAX_ITEM_MARKS ? sites.slice(0, MAX_ITEM_MARKS - 1) : sites;
-  const parts = shown.map((path, i) => drawSite(index, path, x + i * 22, y));
-  if (sites.length > shown.length) {
-    const more = `+${sites.length - shown.length}`;
-    parts.push(svgText(x + shown.length * 22 - 6, y + 4, "qxg-sub", more));
-  }
-  return parts;
-}
-
-/** Counts by kind, for a closed group. */
-function drawCounts(item, x, y) {
-  const parts = [];
-  let at = x;
-  for (const [kind, letter] of [["weight", "W"], ["input", "I"], ["output", "A"]]) {
-    const count = item.sites[kind];
-    if (!count) continue;
-    const mark = drawMark({ kind, letter }, at, y);
-    mark.setAttribute("transform", `translate(${at} ${y}) scale(0.72)`);
-    const text = svgText(at + 10, y + 3.8, "qxg-count", `${count}`);
-    parts.push(mark, text);
-    at += 21 + 6.5 * `${count}`.length;
-  }
-  return parts;
-}
-
-const deltaBadge = (x, y) =>
-  svg("g", { class: "qxg-delta", transform: `translate(${x} ${y})` }, [
-    svg("circle", { r: 8 }),
-    svgText(0, 3.8, "", "Δ"),
-  ]);
-
-function chevron(x, y, open) {
-  const d = open ? "M-4 -2.5 L0 2.5 L4 -2.5" : "M-2.5 -4 L2.5 0 L-2.5 4";
-  return svg("g", { class: "qxg-chevron", transform: `translate(${x} ${y})`, "data-toggle": "1" }, [
-    svg("rect", { x: -10, y: -10, width: 20, height: 20, rx: 4, class: "qxg-hit" }),
-    svg("path", { d }),
-  ]);
-}
-
-function itemLabel(item) {
-  const parts = [item.path || item.label, item.children ? opsText(item) : item.sub];
+/**
+ * An item in words.
+ * @param {Item} item
+ */
+export function itemLabel(item) {
+  const parts = [item.path || item.label, subText(item)];
   if (item.precision === "int8") parts.push("int8");
   if (item.sites && siteTotal(item)) {
     const { weight, input, output } = item.sites;
@@ -98,121 +50,161 @@ function itemLabel(item) {
   return parts.filter(Boolean).join(", ");
 }
 
-/** A node or a closed group. */
+/**
+ * Attributes of an item's element.
+ * @param {Item} item
+ * @param {{ x: number, y: number }} box
+ * @param {string} prefix
+ * @param {string[]} names classes
+ */
+const itemAttributes = (item, box, prefix, names) => ({
+  class: names.join(" "),
+  transform: `translate(${box.x} ${box.y})`,
+  id: `${prefix}${item.id}`,
+  "data-item": item.id,
+  "data-sel": item.sel,
+  role: "button",
+  "aria-label": itemLabel(item),
+});
+
+/** Whether it is an input or output of the model. @param {Item} item */
+const isPort = (item) => item.op === "placeholder" || item.op === "output";
+
+/**
+ * Classes of a node or a closed group.
+ * @param {Item} item
+ */
+function boxNames(item) {
+  const names = ["qxg-item", item.children ? "qxg-closed" : "qxg-node"];
+  if (item.precision && item.precision !== "float") names.push(`qxg-is-${item.precision}`);
+  if (isPort(item)) names.push("qxg-io");
+  if (item.changed || item.inside) names.push("qxg-changed");
+  return names;
+}
+
+/**
+ * A node or a closed group.
+ * @param {Index} index
+ * @param {PlacedClosed} box
+ * @param {string} prefix
+ */
 function drawBox(index, box, prefix) {
-  const item = index.items.get(box.id);
+  const item = itemOf(index, box.id);
   const isGroup = Boolean(item.children);
+  const isInt8 = item.precision === "int8";
   const { bx, by, bw, bh } = box;
-  const round = item.op === "placeholder" || item.op === "output" ? bh / 2 : 6;
+  const round = isPort(item) ? bh / 2 : 6;
+  /**
+   * @param {number} grow
+   * @param {string} name
+   * @param {number} [shift]
+   */
   const rect = (grow, name, shift = 0) =>
     svg("rect", {
-      x: bx - grow + shift, y: by - grow + shift, width: bw + 2 * grow, height: bh + 2 * grow,
-      rx: Math.max(round + grow, 1), class: name,
+      x: bx - grow + shift,
+      y: by - grow + shift,
+      width: bw + 2 * grow,
+      height: bh + 2 * grow,
+      rx: Math.max(round + grow, 1),
+      class: name,
     });
   const marked = item.changed || item.inside;
-  const names = ["qxg-item", isGroup ? "qxg-closed" : "qxg-node"];
-  if (item.precision && item.precision !== "float") names.push(`qxg-is-${item.precision}`);
-  if (item.op === "placeholder" || item.op === "output") names.push("qxg-io");
-  if (marked) names.push("qxg-changed");
   const mid = bx + bw / 2;
-  const cx = isGroup ? mid + 8 : item.precision === "int8" ? mid - 16 : mid;
-  const labelY = by + (box.sub ? 18 : 19);
-  const g = svg(
-    "g",
-    {
-      class: names.join(" "), transform: `translate(${box.x} ${box.y})`, id: `${prefix}${item.id}`,
-      "data-item": item.id, "data-sel": item.sel, role: "button", "aria-label": itemLabel(item),
-      "aria-expanded": isGroup ? "false" : null,
-    },
-    [
-      isGroup && rect(0, "qxg-behind", 4),
-      rect(3.5, "qxg-ring"),
-      rect(0, "qxg-frame"),
-      item.precision === "int8" && rect(-3, "qxg-inner"),
-      svgText(cx, labelY, "qxg-label", box.label),
-      box.sub && svgText(mid, by + 33, "qxg-sub", box.sub),
-      item.precision === "int8" && drawTag(bx + bw - 25, by + 14),
-      isGroup && chevron(bx + 16, by + 14, false),
-    ],
-  );
-  if (isGroup && box.chips) g.append(...drawCounts(item, bx + 18, by + bh - 12));
-  if (!isGroup && box.chips) g.append(...drawRow(index, box.inner, bx + 18, by + bh - 13));
+  const cx = isGroup ? mid + 8 : isInt8 ? mid - 16 : mid;
+  const attributes = itemAttributes(item, box, prefix, boxNames(item));
+  const g = svg("g", { ...attributes, "aria-expanded": isGroup ? "false" : null }, [
+    isGroup && rect(0, "qxg-behind", 4),
+    rect(3.5, "qxg-ring"),
+    rect(0, "qxg-frame"),
+    isInt8 && rect(-3, "qxg-inner"),
+    svgText(cx, by + (box.sub ? 18 : 19), "qxg-label", box.label),
+    box.sub && svgText(mid, by + 33, "qxg-sub", box.sub),
+    isInt8 && drawInt8(bx + bw - 25, by + 14),
+    isGroup && drawChevron(bx + 16, by + 14, false),
+  ]);
+  if (box.chips) {
+    if (item.sites) g.append(...drawCounts(item.sites, bx + 18, by + bh - 12));
+    else g.append(...drawSites(index, box.inner, bx + 18, by + bh - 13));
+  }
   g.append(...drawAround(index, box));
-  if (marked) g.append(deltaBadge(bx + bw - 1, by + 1));
+  if (marked) g.append(drawDelta(bx + bw - 1, by + 1));
   return g;
 }
 
-const drawTag = (x, y) =>
-  svg("g", { class: "qxg-tag", transform: `translate(${x} ${y})` }, [
-    svg("rect", { x: -15, y: -7.5, width: 30, height: 15, rx: 4 }),
-    svgText(0, 3.6, "", "int8"),
-  ]);
-
-/** Weight marks on the border, activation marks on the outgoing edge. */
+/**
+ * Weight fake quants on the border, those of activations on the outgoing edge.
+ * @param {Index} index
+ * @param {PlacedClosed} box
+ */
 function drawAround(index, box) {
   const { bx, by, bw, bh, roles, w, h, lr } = box;
+  /** @type {SVGElement[]} */
   const parts = [];
-  if (roles.side.length) {
-    const [x, y] = lr ? [bx + 16, by] : [bx, by + bh / 2];
-    parts.push(...roles.side.slice(0, 2).map((site, i) => drawSite(index, site, x + i * 20, y)));
+  const [sideX, sideY] = lr ? [bx + 16, by] : [bx, by + bh / 2];
+  for (const [i, path] of roles.side.slice(0, 2).entries()) {
+    parts.push(drawSite(index, path, sideX + i * 20, sideY));
   }
-  if (roles.tail.length) {
-    const shown = roles.tail.slice(0, MAX_ITEM_MARKS - 1);
-    const step = 20;
-    shown.forEach((site, i) => {
-      const off = (i - (shown.length - 1) / 2) * step;
-      const at = lr ? [bx + bw + 15, by + bh / 2 + off] : [bx + bw / 2 + off, by + bh + 15];
-      const stem =
-        lr
-          ? `M${bx + bw} ${by + bh / 2} H${w}`
-          : `M${bx + bw / 2} ${by + bh} V${h}`;
-      if (i === 0) parts.push(svg("path", { d: stem, class: "qxg-stem" }));
-      parts.push(drawSite(index, site, ...at));
-    });
+  if (!roles.tail.length) return parts;
+  const stem = lr ? `M${bx + bw} ${by + bh / 2} H${w}` : `M${bx + bw / 2} ${by + bh} V${h}`;
+  parts.push(svg("path", { d: stem, class: "qxg-stem" }));
+  const shown = roles.tail.slice(0, MAX_ITEM_MARKS - 1);
+  for (const [i, path] of shown.entries()) {
+    const off = (i - (shown.length - 1) / 2) * 20;
+    const [x, y] = lr ? [bx + bw + 15, by + bh / 2 + off] : [bx + bw / 2 + off, by + bh + 15];
+    parts.push(drawSite(index, path, x, y));
   }
   return parts;
 }
 
-/** Frame and title of an open group. */
+/**
+ * Frame and title of an open group.
+ * @param {Index} index
+ * @param {PlacedOpen} box
+ * @param {boolean} isRoot
+ * @param {string} prefix
+ */
 function drawOpen(index, box, isRoot, prefix) {
-  const item = index.items.get(box.id);
-  const marked = item.changed;
+  const item = itemOf(index, box.id);
   const names = ["qxg-item", "qxg-open"];
-  if (marked) names.push("qxg-changed");
+  if (item.changed) names.push("qxg-changed");
+  /**
+   * @param {number} grow
+   * @param {string} name
+   */
   const frame = (grow, name) =>
     svg("rect", {
-      x: -grow, y: -grow, width: box.w + 2 * grow, height: box.h + 2 * grow, rx: 8 + grow, class: name,
+      x: -grow,
+      y: -grow,
+      width: box.w + 2 * grow,
+      height: box.h + 2 * grow,
+      rx: 8 + grow,
+      class: name,
     });
-  const labelWidth = textWidth(box.label, FONT.label, box.family);
-  const g = svg(
-    "g",
-    {
-      class: names.join(" "), transform: `translate(${box.x} ${box.y})`, id: `${prefix}${item.id}`,
-      "data-item": item.id, "data-sel": item.sel, role: "button", "aria-label": itemLabel(item),
-      "aria-expanded": "true",
-    },
-    [
-      frame(3.5, "qxg-ring"),
-      frame(0, "qxg-frame"),
-      svg("path", {
-        d: `M0 ${HEADER} V8 Q0 0 8 0 H${box.w - 8} Q${box.w} 0 ${box.w} 8 V${HEADER} Z`,
-        class: "qxg-title",
-      }),
-      frame(0, "qxg-outline"),
-      !isRoot && chevron(16, HEADER / 2, true),
-      svgText(isRoot ? 12 : 30, 19.5, "qxg-label qxg-left", box.label),
-      box.sub && svgText((isRoot ? 20 : 38) + labelWidth, 19.5, "qxg-sub qxg-left", box.sub),
-    ],
-  );
-  const sites = item.marks.map((m) => m.site);
-  const room = Math.min(sites.length, MAX_ITEM_MARKS) * 22;
-  g.append(...drawRow(index, sites, box.w - room, HEADER / 2));
-  if (marked) g.append(deltaBadge(box.w - 1, 1));
+  const title = `M0 ${HEADER} V8 Q0 0 8 0 H${box.w - 8} Q${box.w} 0 ${box.w} 8 V${HEADER} Z`;
+  const attributes = itemAttributes(item, box, prefix, names);
+  const left = isRoot ? 12 : 30;
+  const g = svg("g", { ...attributes, "aria-expanded": "true" }, [
+    frame(3.5, "qxg-ring"),
+    frame(0, "qxg-frame"),
+    svg("path", { d: title, class: "qxg-title" }),
+    frame(0, "qxg-outline"),
+    !isRoot && drawChevron(16, HEADER / 2, true),
+    svgText(left, 19.5, "qxg-label qxg-left", box.label),
+    box.sub && svgText(left + 8 + box.labelWidth, 19.5, "qxg-sub qxg-left", box.sub),
+  ]);
+  const paths = item.marks.map((mark) => mark.site);
+  const room = Math.min(paths.length, MAX_ITEM_MARKS) * 22;
+  g.append(...drawSites(index, paths, box.w - room, HEADER / 2));
+  if (item.changed) g.append(drawDelta(box.w - 1, 1));
   return g;
 }
 
-/** Straight within a layer, one smooth bend between layers. */
-function edgePath(points, lr) {
+/**
+ * The `d` of an edge: straight within a layer, one smooth bend between layers.
+ * @param {Point[]} points
+ * @param {boolean} lr
+ */
+export function edgePath(points, lr) {
   let d = `M${points[0][0].toFixed(1)} ${points[0][1].toFixed(1)}`;
   for (let i = 1; i < points.length; i += 1) {
     const [x0, y0] = points[i - 1];
@@ -225,68 +217,66 @@ function edgePath(points, lr) {
   return d;
 }
 
+/**
+ * The `d` of an edge from an item to itself.
+ * @param {import("./geometry.js").PlacedBox | undefined} box
+ */
+function loopPath(box) {
+  if (!box) return "";
+  const right = box.open ? box.w : box.bx + box.bw;
+  const [x, y] = [box.x + right, box.y + box.h / 2];
+  return `M${x} ${y - 8} C${x + 26} ${y - 18} ${x + 26} ${y + 18} ${x + 3} ${y + 8}`;
+}
+
+/**
+ * @param {Index} index
+ * @param {DrawnEdge} edge
+ * @param {Picture} picture
+ * @param {string} prefix
+ */
 function drawEdge(index, edge, picture, prefix) {
-  let d;
-  if (edge.points) {
-    d = edgePath(edge.points, picture.lr);
-  } else {
-    const box = picture.boxes.get(edge.from);
-    const [x, y] = [box.x + (box.bx || 0) + (box.bw || box.w), box.y + box.h / 2];
-    d = `M${x} ${y - 8} C${x + 26} ${y - 18} ${x + 26} ${y + 18} ${x + 3} ${y + 8}`;
-  }
-  const shape = svg("path", {
-    d, class: "qxg-line", "marker-end": edge.arrow ? `url(#${prefix}arrow)` : null,
-  });
-  const names = ["qxg-edge", edge.back ? "qxg-back" : "", edge.list.length > 1 ? "qxg-many" : ""];
-  const twice = edge.list.find((i) => index.redundant.has(i));
+  const { points, list, back, arrow, from } = edge;
+  const d = points ? edgePath(points, picture.lr) : loopPath(picture.boxes.get(from ?? ""));
+  const twice = list.find((i) => index.redundant.has(i));
+  const names = ["qxg-edge"];
+  if (back) names.push("qxg-back");
+  if (list.length > 1) names.push("qxg-many");
   if (twice !== undefined) names.push("qxg-twice");
-  return svg(
-    "g",
-    { class: names.filter(Boolean).join(" "), "data-edge": twice ?? edge.list[0] },
-    [
-      svg("path", { d, class: "qxg-wide" }),
-      shape,
-      twice !== undefined && edge.points && drawTwice(edge.points),
-    ],
-  );
+  return svg("g", { class: names.join(" "), "data-edge": twice ?? list[0] }, [
+    svg("path", { d, class: "qxg-wide" }),
+    svg("path", { d, class: "qxg-line", "marker-end": arrow && `url(#${prefix}arrow)` }),
+    twice !== undefined && points !== null && drawTwice(points),
+  ]);
 }
 
-/** "2×" in the middle of an edge whose tensor is fake-quantized twice. */
-function drawTwice(points) {
-  const [[x0, y0], [x1, y1]] = points.length > 2
-    ? [points[Math.floor((points.length - 1) / 2)], points[Math.ceil((points.length - 1) / 2)]]
-    : [points[0], points[points.length - 1]];
-  const at = `translate(${(x0 + x1) / 2} ${(y0 + y1) / 2})`;
-  return svg(
-    "g",
-    { class: "qxg-twice-mark", transform: at, role: "img", "aria-label": "fake-quantized twice" },
-    [svg("rect", { x: -12, y: -8, width: 24, height: 16, rx: 8 }), svgText(0, 4, "", "2×")],
-  );
-}
-
-/** Replaces what `world` shows. Returns the drawn elements by item id, and those of the edges. */
-function drawPicture(index, picture, world, root, prefix, family) {
-  const layer = document.createDocumentFragment();
-  const elements = new Map();
-  const edgeElements = [];
-  const open = [...picture.boxes.values()].filter((b) => b.open);
-  const closed = [...picture.boxes.values()].filter((b) => !b.open);
-  for (const box of open) {
-    box.family = family;
-    const g = drawOpen(index, box, box.id === root, prefix);
-    elements.set(box.id, g);
-    layer.append(g);
+/**
+ * Replaces what `world` shows.
+ * @param {Index} index
+ * @param {Picture} picture
+ * @param {SVGGElement} world
+ * @param {string} root id of the outermost group
+ * @param {string} prefix of element ids
+ * @returns {Drawn}
+ */
+export function drawPicture(index, picture, world, root, prefix) {
+  /** @type {Drawn} */
+  const drawn = { elements: new Map(), edgeElements: [] };
+  const boxes = [...picture.boxes.values()];
+  for (const box of boxes) {
+    if (box.open) drawn.elements.set(box.id, drawOpen(index, box, box.id === root, prefix));
   }
   for (const edge of picture.edges) {
-    const g = drawEdge(index, edge, picture, prefix);
-    edgeElements.push({ element: g, edge });
-    layer.append(g);
+    drawn.edgeElements.push({ element: drawEdge(index, edge, picture, prefix), edge });
   }
-  for (const box of closed) {
-    const g = drawBox(index, box, prefix);
-    elements.set(box.id, g);
-    layer.append(g);
+  const frames = [...drawn.elements.values()];
+  const lines = drawn.edgeElements.map(({ element }) => element);
+  const closed = [];
+  for (const box of boxes) {
+    if (box.open) continue;
+    const element = drawBox(index, box, prefix);
+    drawn.elements.set(box.id, element);
+    closed.push(element);
   }
-  world.replaceChildren(layer);
-  return { elements, edgeElements };
+  world.replaceChildren(...frames, ...lines, ...closed);
+  return drawn;
 }

@@ -2,40 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import anywidget
 import traitlets
 
-from qatexplorer.widgets.common.assets import read_text
-
-# In this order: a later file may use at load time what an earlier one defines.
-_SOURCES = (
-    "model.js",
-    "geometry.js",
-    "layout.js",
-    "draw.js",
-    "view.js",
-    "camera.js",
-    "keys.js",
-    "toolbar.js",
-    "graph.js",
-)
-_DAGRE = "graph/vendor/dagre/dagre.min.js"
-
-
-@cache
-def graph_esm() -> str:
-    """The widget's front end as one ES module.
-
-    The page loads it from a blob, where relative imports lead nowhere, so the parts are joined
-    here. The layout library goes in as text: it runs in a worker made of that text.
-    """
-    library = f"const DAGRE_SOURCE = {json.dumps(read_text(_DAGRE))};"
-    return "\n".join([library, *(read_text(f"graph/{name}") for name in _SOURCES)])
+from qatexplorer.widgets.common.assets import esm, read_text
 
 
 class GraphWidget(anywidget.AnyWidget):
@@ -64,7 +37,7 @@ class GraphWidget(anywidget.AnyWidget):
     "svg", "id": …, "svg": "<svg …"}``, see :meth:`request_svg`.
     """
 
-    _esm = graph_esm()
+    _esm = esm("graph")
     _css = read_text("graph/graph.css")
 
     scene = traitlets.Dict().tag(sync=True)

@@ -1,141 +1,217 @@
-// The keyboard: arrows follow the tensors, Enter opens or selects. Mixed into GraphView.
+// The keyboard: arrows follow the tensors, Enter opens or selects.
 
-Object.assign(GraphView.prototype, {
-  /** Neighbours of every closed box, whatever open groups lie between. */
-  neighbours() {
-    if (this.links) return this.links;
-    const shown = (node) => {
-      let id = node.id;
-      const chain = ancestorsOf(this.index, id);
-      for (let i = chain.length - 1; i >= 0; i -= 1) {
-        const box = this.picture.boxes.get(id);
-        if (box && !box.open) return id;
-        id = chain[i];
-      }
-      return null;
-    };
-    const at = this.index.nodes.map(shown);
-    const links = { next: new Map(), previous: new Map() };
-    const add = (map, from, to) => {
-      if (!map.has(from)) map.set(from, new Set());
-      map.get(from).add(to);
-    };
-    for (const [s, t] of this.index.edges) {
-      const [a, b] = [at[s], at[t]];
-      if (!a || !b || a === b) continue;
-      add(links.next, a, b);
-      add(links.previous, b, a);
-    }
-    this.links = links;
-    return links;
-  },
+import { isShortcut } from "../common/dom.js";
+import { ancestorsOf } from "./scene.js";
 
-  middle(id) {
-    const box = this.picture.boxes.get(id);
-    return [box.x + box.w / 2, box.y + box.h / 2];
-  },
+/**
+ * @typedef {import("./scene.js").Index} Index
+ * @typedef {import("./scene.js").Item} Item
+ * @typedef {import("./geometry.js").Picture} Picture
+ * @typedef {import("./geometry.js").PlacedBox} PlacedBox
+ */
 
-  /** Moves the cursor: "next" and "previous" along edges, "before" and "after" in the layer. */
-  step(way) {
-    if (!this.picture) return;
-    const boxes = [...this.picture.boxes.values()].filter((b) => !b.open);
-    if (!boxes.length) return;
-    if (!this.cursor || !this.picture.boxes.has(this.cursor)) {
-      this.moveTo(boxes[0].id);
-      return;
-    }
-    const [x, y] = this.middle(this.cursor);
-    const [along, across] = this.lr ? [x, y] : [y, x];
-    const place = (id) => (this.lr ? this.middle(id) : this.middle(id).reverse());
-    if (way === "next" || way === "previous") {
-      const box = this.picture.boxes.get(this.cursor);
-      let found = [...(this.neighbours()[way].get(this.cursor) || [])];
-      if (box.open) {
-        const inside = boxes.filter((b) => ancestorsOf(this.index, b.id).includes(this.cursor));
-        if (inside.length) found = [way === "next" ? inside[0].id : inside.at(-1).id];
-      }
-      found.sort((a, b) => {
-        const [a0, a1] = place(a);
-        const [b0, b1] = place(b);
-        return Math.abs(a1 - across) + Math.abs(a0 - along) - Math.abs(b1 - across) - Math.abs(b0 - along);
-      });
-      if (found.length) this.moveTo(found[0]);
-      return;
-    }
-    const sign = way === "after" ? 1 : -1;
-    const size = (b) => (this.lr ? b.w : b.h) / 2;
-    const here = size(this.picture.boxes.get(this.cursor));
-    let best = null;
-    for (const box of boxes) {
-      const [a, c] = place(box.id);
-      const far = (c - across) * sign;
-      if (far <= 1 || Math.abs(a - along) > Math.max(here, size(box))) continue;
-      if (!best || far < best[0]) best = [far, box.id];
-    }
-    if (best) this.moveTo(best[1]);
-  },
+/**
+ * Neighbours by id, along and against the edges.
+ * @typedef {{ next: Map<string, Set<string>>, previous: Map<string, Set<string>> }} Links
+ */
 
-  moveTo(id) {
-    this.cursor = id;
+/** @typedef {"next" | "previous" | "before" | "after"} Way */
+
+/** @type {Record<string, Way>} */
+const DOWN = { ArrowDown: "next", ArrowUp: "previous", ArrowLeft: "before", ArrowRight: "after" };
+/** @type {Record<string, Way>} */
+const ACROSS = { ArrowRight: "next", ArrowLeft: "previous", ArrowUp: "before", ArrowDown: "after" };
+
+/**
+ * Neighbours of every closed box, whatever open groups lie between.
+ * @param {Index} index
+ * @param {Picture} picture
+ * @returns {Links}
+ */
+export function neighbours(index, picture) {
+  /** The closed box that shows a node. @param {string} node */
+  const shown = (node) =>
+    [node, ...ancestorsOf(index, node).reverse()].find(
+      (id) => picture.boxes.get(id)?.open === false,
+    );
+  /** @type {Links} */
+  const links = { next: new Map(), previous: new Map() };
+  /**
+   * @param {Map<string, Set<string>>} map
+   * @param {string} from
+   * @param {string} to
+   */
+  const add = (map, from, to) => map.set(from, (map.get(from) ?? new Set()).add(to));
+  const at = index.nodes.map((node) => shown(node.id));
+  for (const [s, t] of index.edges) {
+    const [a, b] = [at[s], at[t]];
+    if (a === undefined || b === undefined || a === b) continue;
+    add(links.next, a, b);
+    add(links.previous, b, a);
+  }
+  return links;
+}
+
+export class Keyboard {
+  /** @param {import("./view.js").GraphView} view */
+  constructor(view) {
+    this.view = view;
     this.markAt = -1;
-    this.paintCursor();
-    this.makeVisible(id);
-    this.host.onCursor(this.drawn.elements.get(id));
-  },
+    /** Of the picture that they were made for. @type {{ picture: Picture, links: Links } | null} */
+    this.known = null;
+  }
+
+  /** @param {Picture} picture */
+  links(picture) {
+    if (this.known?.picture !== picture) {
+      this.known = { picture, links: neighbours(this.view.index, picture) };
+    }
+    return this.known.links;
+  }
+
+  /**
+   * Moves the cursor: "next" and "previous" along edges, "before" and "after" in the layer.
+   * @param {Way} way
+   */
+  step(way) {
+    const { picture, cursor } = this.view;
+    if (!picture) return;
+    const closed = [...picture.boxes.values()].filter((box) => !box.open);
+    if (!closed.length) return;
+    const here = picture.boxes.get(cursor ?? "");
+    const to =
+      here === undefined
+        ? closed[0].id
+        : way === "next" || way === "previous"
+          ? this.along(picture, here, closed, way)
+          : besides(picture, here, closed, way === "after" ? 1 : -1);
+    if (to !== undefined) this.moveTo(to);
+  }
+
+  /**
+   * The nearest item that an edge leads to; for an open group, what it begins or ends with.
+   * @param {Picture} picture
+   * @param {PlacedBox} here
+   * @param {PlacedBox[]} closed
+   * @param {"next" | "previous"} way
+   */
+  along(picture, here, closed, way) {
+    const { index } = this.view;
+    if (here.open) {
+      const inside = closed.filter((box) => ancestorsOf(index, box.id).includes(here.id));
+      if (inside.length) return (way === "next" ? inside[0] : inside[inside.length - 1]).id;
+    }
+    const [a0, c0] = middle(here, picture.lr);
+    /** @param {string} id */
+    const far = (id) => {
+      const box = picture.boxes.get(id);
+      if (!box) return Number.POSITIVE_INFINITY;
+      const [a, c] = middle(box, picture.lr);
+      return Math.abs(a - a0) + Math.abs(c - c0);
+    };
+    const found = [...(this.links(picture)[way].get(here.id) ?? [])];
+    return found.sort((a, b) => far(a) - far(b))[0];
+  }
+
+  /** @param {string} id */
+  moveTo(id) {
+    this.view.cursor = id;
+    this.markAt = -1;
+    this.view.paintCursor();
+    this.view.makeVisible(id);
+    this.view.host.onCursor(this.view.drawn.elements.get(id));
+  }
 
   /** Goes through the fake quants of the item under the cursor. */
   nextMark() {
-    const element = this.drawn.elements.get(this.cursor);
+    const element = this.view.drawn.elements.get(this.view.cursor ?? "");
     const marks = element ? [...element.querySelectorAll("[data-site]")] : [];
     if (!marks.length) return;
-    this.markAt = ((this.markAt ?? -1) + 1) % marks.length;
-    this.host.onSelect(marks[this.markAt].dataset.sel);
-    this.host.onCursor(marks[this.markAt]);
-  },
+    this.markAt = (this.markAt + 1) % marks.length;
+    const mark = marks[this.markAt];
+    this.view.host.onSelect(mark.getAttribute("data-sel") ?? "");
+    this.view.host.onCursor(mark);
+  }
 
-  /** Handles a key; true if it meant something here. */
-  key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return false;
-    const arrows = this.lr
-      ? { ArrowRight: "next", ArrowLeft: "previous", ArrowUp: "before", ArrowDown: "after" }
-      : { ArrowDown: "next", ArrowUp: "previous", ArrowLeft: "before", ArrowRight: "after" };
-    if (arrows[event.key]) {
-      this.step(arrows[event.key]);
+  /**
+   * Handles a key; true if it meant something here.
+   * @param {KeyboardEvent} event
+   */
+  handle(event) {
+    if (isShortcut(event)) return false;
+    const { view } = this;
+    const way = (view.lr ? ACROSS : DOWN)[event.key];
+    if (way) {
+      this.step(way);
       return true;
     }
-    const item = this.cursor && this.index.items.get(this.cursor);
+    const item = view.index.items.get(view.cursor ?? "");
+    const select = () => item && view.host.onSelect(item.sel);
+    /** @type {Record<string, () => unknown>} */
     const actions = {
-      Enter: () => {
-        if (!item) return;
-        if (item.children) this.toggle(item.id);
-        else this.host.onSelect(item.sel);
-      },
-      " ": () => item && this.host.onSelect(item.sel),
+      Enter: () => (item?.children ? view.toggle(item.id) : select()),
+      " ": select,
       Escape: () => this.escape(item),
       m: () => this.nextMark(),
-      "+": () => this.zoomBy(1.25),
-      "=": () => this.zoomBy(1.25),
-      "-": () => this.zoomBy(0.8),
-      0: () => this.fit(),
-      z: () => this.zoomToSelection(),
-      f: () => this.host.onSearch(),
-      "/": () => this.host.onSearch(),
+      "+": () => view.camera.zoomBy(1.25),
+      "=": () => view.camera.zoomBy(1.25),
+      "-": () => view.camera.zoomBy(0.8),
+      0: () => view.fit(),
+      z: () => view.zoomToSelection(),
+      f: () => view.host.onSearch(),
+      "/": () => view.host.onSearch(),
     };
-    const action = actions[event.key];
-    if (!action) return false;
-    action();
+    if (!Object.hasOwn(actions, event.key)) return false;
+    actions[event.key]();
     return true;
-  },
+  }
 
-  /** Cancels a layout; else closes the group around the cursor; else clears the selection. */
+  /**
+   * Cancels a layout; else closes the group around the cursor; else clears the selection.
+   * @param {Item | undefined} item
+   */
   escape(item) {
-    if (this.cancel()) return;
-    const around = item && (item.children && this.opened.has(item.id) ? item.id : item.parent);
-    if (around && around !== ROOT) {
-      this.cursor = around;
-      this.toggle(around);
+    const { view } = this;
+    if (view.cancel()) return;
+    const isOpen = item?.children !== undefined && view.opened.has(item.id);
+    const around = view.index.items.get((isOpen ? item.id : item?.parent) ?? "");
+    if (around && around.parent !== null) {
+      view.cursor = around.id;
+      view.toggle(around.id);
     } else {
-      this.host.onSelect("");
+      view.host.onSelect("");
     }
-  },
-});
+  }
+}
+
+/**
+ * Middle of a box, along the tensors' way and across it.
+ * @param {PlacedBox} box
+ * @param {boolean} lr
+ */
+function middle({ x, y, w, h }, lr) {
+  const [mx, my] = [x + w / 2, y + h / 2];
+  return lr ? [mx, my] : [my, mx];
+}
+
+/**
+ * The nearest closed box beside `here`, in about the same layer.
+ * @param {Picture} picture
+ * @param {PlacedBox} here
+ * @param {PlacedBox[]} closed
+ * @param {1 | -1} sign
+ */
+function besides({ lr }, here, closed, sign) {
+  const [along, across] = middle(here, lr);
+  /** @param {PlacedBox} box */
+  const size = (box) => (lr ? box.w : box.h) / 2;
+  /** @type {[number, string | undefined]} */
+  let best = [Number.POSITIVE_INFINITY, undefined];
+  for (const box of closed) {
+    const [a, c] = middle(box, lr);
+    const far = (c - across) * sign;
+    if (far <= 1 || Math.abs(a - along) > Math.max(size(here), size(box))) continue;
+    if (far < best[0]) best = [far, box.id];
+  }
+  return best[1];
+}

@@ -1,119 +1,47 @@
-// Layered layout of one group at a time, in a worker; cached, and ended by terminating the worker.
+// Layout of groups, off the main thread and cached; ended by terminating the worker.
+
+import { layoutOne, workerText } from "./layered.js";
+// As text: the worker is made of it.
+import DAGRE from "./vendor/dagre/dagre.min.js" with { type: "text" };
 
 /**
- * Lays out one group. Runs in the worker, so it may use nothing but its arguments.
- * All in top-to-bottom coordinates: `nodes` [[id, w, h, inX, outX]] where inX and outX are where
- * tensors enter and leave, from the box's centre; `edges` [[key, a, b, back]]; `ins`, `outs` ids.
+ * @typedef {import("./layered.js").Spec} Spec
+ * @typedef {import("./layered.js").LaidOut} LaidOut
  */
-function layoutOne(dagre, spec) {
-  const g = new dagre.graphlib.Graph({ multigraph: true });
-  g.setGraph({
-    rankdir: "TB", nodesep: spec.gap, edgesep: 14, ranksep: spec.rankGap, marginx: 0, marginy: 0,
-    ranker: spec.nodes.length > 150 ? "longest-path" : "network-simplex",
-  });
-  g.setDefaultEdgeLabel(() => ({}));
-  const port = new Map();
-  for (const [id, w, h, inX, outX] of spec.nodes) {
-    g.setNode(id, { width: w, height: h });
-    port.set(id, [inX, outX]);
-  }
-  const fed = new Set();
-  const feeds = new Set();
-  for (const [key, a, b, back] of spec.edges) {
-    if (a === b) continue;
-    const [from, to] = back ? [b, a] : [a, b];
-    g.setEdge(from, to, { weight: back ? 0 : 2 }, key);
-    fed.add(to);
-    feeds.add(from);
-  }
-  // The port of the group's inputs lies above everything, that of the outputs below.
-  const addPort = (name, real, loose, toNode) => {
-    if (!real.length) return;
-    g.setNode(name, { width: 2, height: 2 });
-    port.set(name, [0, 0]);
-    const wanted = new Set(real);
-    for (const id of new Set([...real, ...loose])) {
-      const [v, w] = toNode ? [name, id] : [id, name];
-      g.setEdge(v, w, { weight: wanted.has(id) ? 1 : 0 }, `${name}${id}`);
-    }
-  };
-  const ids = spec.nodes.map((n) => n[0]);
-  addPort("@in", spec.ins, ids.filter((id) => !fed.has(id)), true);
-  addPort("@out", spec.outs, ids.filter((id) => !feeds.has(id)), false);
-  dagre.layout(g);
 
-  const ranks = new Map();
-  const rankOf = (y) => Math.round(y * 4);
-  const size = { w: 0, h: 0 };
-  for (const id of g.nodes()) {
-    const n = g.node(id);
-    const r = ranks.get(rankOf(n.y)) || { top: Infinity, bottom: -Infinity };
-    r.top = Math.min(r.top, n.y - n.height / 2);
-    r.bottom = Math.max(r.bottom, n.y + n.height / 2);
-    ranks.set(rankOf(n.y), r);
-    size.w = Math.max(size.w, n.x + n.width / 2);
-    size.h = Math.max(size.h, n.y + n.height / 2);
-  }
-  // Within a layer an edge runs straight, so it never cuts a box; it bends between layers only.
-  const route = (v, w, name) => {
-    const a = g.node(v);
-    const b = g.node(w);
-    const points = [[a.x + port.get(v)[1], a.y + a.height / 2]];
-    const first = ranks.get(rankOf(a.y)).bottom;
-    if (first - points[0][1] > 1) points.push([points[0][0], first]);
-    const way = g.edge(v, w, name).points.slice(1, -1);
-    for (const p of way) {
-      const r = ranks.get(rankOf(p.y));
-      if (r) points.push([p.x, r.top], [p.x, r.bottom]);
-    }
-    const last = ranks.get(rankOf(b.y)).top;
-    const end = [b.x + port.get(w)[0], b.y - b.height / 2];
-    if (end[1] - last > 1) points.push([end[0], last]);
-    points.push(end);
-    return points;
-  };
-  const out = { pos: {}, edges: {}, ins: {}, outs: {}, in: null, out: null };
-  for (const [key, a, b, back] of spec.edges) {
-    if (a === b) continue;
-    out.edges[key] = back ? route(b, a, key).reverse() : route(a, b, key);
-  }
-  for (const id of spec.ins) out.ins[id] = route("@in", id, `@in${id}`);
-  for (const id of spec.outs) out.outs[id] = route(id, "@out", `@out${id}`);
-  // Long edges may run outside of all boxes, on either side.
-  const routes = [out.edges, out.ins, out.outs].flatMap((table) => Object.values(table)).flat();
-  const left = routes.reduce((least, [x]) => Math.min(least, x), 0);
-  const right = routes.reduce((most, [x]) => Math.max(most, x), size.w);
-  for (const point of new Set(routes)) point[0] -= left;
-  for (const id of ids) out.pos[id] = [g.node(id).x - left, g.node(id).y];
-  if (spec.ins.length) out.in = g.node("@in").x - left;
-  if (spec.outs.length) out.out = g.node("@out").x - left;
-  out.w = right - left;
-  out.h = size.h;
-  return out;
-}
+/**
+ * A layout that the worker is at.
+ * @typedef {object} Waiting
+ * @property {Spec} spec
+ * @property {(laidOut: LaidOut) => void} resolve
+ * @property {(error: Error) => void} reject
+ */
 
-class Cancelled extends Error {}
+const MOST_KEPT = 400;
+
+/** What a cancelled layout is rejected with. */
+export class Cancelled extends Error {}
 
 /** Runs `layoutOne` off the main thread; in it where the page refuses workers. */
-class Layouter {
+export class Layouter {
   constructor() {
+    /** @type {Map<string, LaidOut>} */
     this.cache = new Map();
+    /** @type {Map<number, Waiting>} */
     this.waiting = new Map();
     this.serial = 0;
+    /** @type {Worker | null} */
     this.worker = null;
+    /** @type {string | null} */
     this.url = null;
+    /** dagre in the main thread. @type {Promise<any> | null} */
     this.local = null;
     this.start();
   }
 
   start() {
-    const answer =
-      "onmessage = (e) => { const { id, spec } = e.data;" +
-      "try { postMessage({ id, result: layoutOne(dagre, spec) }); }" +
-      "catch (error) { postMessage({ id, error: String(error) }); } };";
-    const code = `${DAGRE_SOURCE}\n${layoutOne.toString()}\n${answer}`;
     try {
-      this.url = this.url || URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
+      this.url ??= URL.createObjectURL(new Blob([workerText(DAGRE)], { type: "text/javascript" }));
       this.worker = new Worker(this.url);
       this.worker.onmessage = (e) => this.settle(e.data);
       this.worker.onerror = () => this.refuse();
@@ -122,12 +50,16 @@ class Layouter {
     }
   }
 
+  /**
+   * The worker's answer.
+   * @param {{ id: number, result?: LaidOut, error?: string }} answer
+   */
   settle({ id, result, error }) {
     const wait = this.waiting.get(id);
     if (!wait) return;
     this.waiting.delete(id);
-    if (error) wait.reject(new Error(error));
-    else wait.resolve(result);
+    if (result) wait.resolve(result);
+    else wait.reject(new Error(error));
   }
 
   /** The worker could not be loaded: what waits is laid out here instead. */
@@ -135,38 +67,48 @@ class Layouter {
     this.worker = null;
     const waits = [...this.waiting.values()];
     this.waiting.clear();
-    waits.forEach((w) => this.runHere(w.spec).then(w.resolve, w.reject));
+    for (const { spec, resolve, reject } of waits) this.runHere(spec).then(resolve, reject);
   }
 
+  /** @param {Spec} spec */
   async runHere(spec) {
     if (!this.local) {
-      const code = `${DAGRE_SOURCE}\nexport default dagre;`;
+      const code = `${DAGRE}\nexport default dagre;`;
       const url = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
       this.local = import(url).finally(() => URL.revokeObjectURL(url));
     }
     return layoutOne((await this.local).default, spec);
   }
 
+  /**
+   * @param {string} key what `spec` follows from: under the same key it is laid out once
+   * @param {Spec} spec
+   * @returns {Promise<LaidOut>} rejected with {@link Cancelled} by {@link cancel}
+   */
   async layout(key, spec) {
     const known = this.cache.get(key);
     if (known) return known;
-    const result = this.worker
-      ? await new Promise((resolve, reject) => {
-          const id = ++this.serial;
-          this.waiting.set(id, { resolve, reject, spec });
-          this.worker.postMessage({ id, spec });
-        })
-      : await this.runHere(spec);
-    if (this.cache.size > 400) this.cache.delete(this.cache.keys().next().value);
+    const result = this.worker ? await this.runThere(this.worker, spec) : await this.runHere(spec);
+    const [oldest] = this.cache.keys();
+    if (this.cache.size > MOST_KEPT) this.cache.delete(oldest);
     this.cache.set(key, result);
     return result;
   }
 
-  get busy() {
-    return this.waiting.size > 0;
+  /**
+   * @param {Worker} worker
+   * @param {Spec} spec
+   * @returns {Promise<LaidOut>}
+   */
+  runThere(worker, spec) {
+    return new Promise((resolve, reject) => {
+      this.serial += 1;
+      this.waiting.set(this.serial, { resolve, reject, spec });
+      worker.postMessage({ id: this.serial, spec });
+    });
   }
 
-  /** Ends what is being laid out, at once. */
+  /** Ends what is being laid out, at once. Returns whether there was anything. */
   cancel() {
     const waits = [...this.waiting.values()];
     this.waiting.clear();
@@ -174,7 +116,7 @@ class Layouter {
       this.worker.terminate();
       this.start();
     }
-    waits.forEach((w) => w.reject(new Cancelled("cancelled")));
+    for (const { reject } of waits) reject(new Cancelled("cancelled"));
     return waits.length > 0;
   }
 
@@ -186,6 +128,7 @@ class Layouter {
     this.cancel();
     if (this.worker) this.worker.terminate();
     if (this.url) URL.revokeObjectURL(this.url);
-    this.worker = this.url = null;
+    this.worker = null;
+    this.url = null;
   }
 }

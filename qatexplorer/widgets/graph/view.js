@@ -1,53 +1,134 @@
-// One shown graph: what is open, where the reader looks, what is selected.
+// One shown graph: what is open, where the user looks, what is selected.
 
-const MAX_MARKS = 300;
-const READABLE = 0.85;
+import { OWN_KEYS, svg } from "../common/dom.js";
+import { countMarks, firstOpened, withinBudget } from "./budget.js";
+import { Camera } from "./camera.js";
+import { drawPicture } from "./draw.js";
+import { composePicture } from "./geometry.js";
+import { Cancelled, Layouter } from "./layout.js";
+import {
+  ancestorsOf,
+  edgeOfSelection,
+  indexScene,
+  itemOf,
+  itemsOfSelection,
+  ROOT,
+} from "./scene.js";
+
+/**
+ * @typedef {import("./draw.js").Drawn} Drawn
+ * @typedef {import("./geometry.js").Picture} Picture
+ * @typedef {import("./scene.js").Scene} Scene
+ */
+
+/**
+ * What a view reports to.
+ * @typedef {object} Host
+ * @property {(selection: string) => void} onSelect
+ * @property {(ids: string[]) => void} onOpened
+ * @property {(text: string) => void} onStatus
+ * @property {(metrics: Record<string, string | number>) => void} onMetrics
+ * @property {(busy: boolean) => void} onBusy
+ * @property {() => void} onSearch
+ * @property {(element: Element | undefined) => void} onCursor
+ */
+
+/**
+ * Why a picture is drawn anew, and what it keeps.
+ * @typedef {object} Reason
+ * @property {"scene" | "open" | "close" | "root" | "direction"} what
+ * @property {number} [began]
+ * @property {string | null} [anchor] id of an item that stays in place
+ * @property {string | null} [keep] id of an item that stays shown
+ */
+
+/** @returns {Drawn} */
+const nothingDrawn = () => ({ elements: new Map(), edgeElements: [] });
+
 let viewSerial = 0;
 
-class GraphView {
-  /** `host` is told: onSelect(selection), onOpened(ids), onStatus(text), onMetrics(dict), onBusy. */
+export class GraphView {
+  /**
+   * @param {HTMLElement} stage
+   * @param {Host} host
+   */
   constructor(stage, host) {
     this.host = host;
-    this.prefix = `qxg${++viewSerial}-`;
+    viewSerial += 1;
+    this.prefix = `qxg${viewSerial}-`;
     this.layouter = new Layouter();
     this.index = indexScene({});
+    /** Ids of the open groups, least recently used first. @type {Set<string>} */
     this.opened = new Set();
+    /** What is being laid out, {@link opened} once it is drawn. @type {Set<string>} */
     this.target = this.opened;
     this.root = ROOT;
     this.lr = false;
     this.selection = "";
+    /** Id of the item that the keyboard is on. @type {string | null} */
     this.cursor = null;
     this.token = 0;
+    /** @type {Picture | null} */
     this.picture = null;
-    this.drawn = { elements: new Map(), edgeElements: [] };
-    this.view = { x: 0, y: 0, k: 1 };
+    this.drawn = nothingDrawn();
     this.hasFit = false;
     this.stage = stage;
     this.world = svg("g", { class: "qxg-world" });
-    const arrow = svg("marker", {
-      id: `${this.prefix}arrow`, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 8, markerHeight: 8,
-      markerUnits: "userSpaceOnUse", orient: "auto-start-reverse",
-    }, [svg("path", { d: "M0 0.8 L8 4 L0 7.2 Z", class: "qxg-arrow" })]);
-    this.svg = svg("svg", {
-      ...OWN_KEYS, class: "qxg-svg", tabindex: 0, role: "application", "aria-label": "Dataflow graph",
-      "aria-roledescription": "graph; arrow keys follow tensors, Enter opens a group or selects",
-    }, [svg("defs", {}, [arrow]), this.world]);
+    this.svg = this.makeSvg();
+    this.camera = new Camera(this.svg, this.world);
     stage.append(this.svg);
-    this.family = getComputedStyle(this.svg).fontFamily || "sans-serif";
+    this.family = this.fontFamily();
   }
 
-  /** Shows a new scene and keeps the reader's place. `openIds` is empty for the first picture. */
+  makeSvg() {
+    const arrow = svg(
+      "marker",
+      {
+        id: `${this.prefix}arrow`,
+        viewBox: "0 0 8 8",
+        refX: 7,
+        refY: 4,
+        markerWidth: 8,
+        markerHeight: 8,
+        markerUnits: "userSpaceOnUse",
+        orient: "auto-start-reverse",
+      },
+      [svg("path", { d: "M0 0.8 L8 4 L0 7.2 Z", class: "qxg-arrow" })],
+    );
+    return svg(
+      "svg",
+      {
+        ...OWN_KEYS,
+        class: "qxg-svg",
+        tabindex: 0,
+        role: "application",
+        "aria-label": "Dataflow graph",
+        "aria-roledescription": "graph; arrow keys follow tensors, Enter opens a group or selects",
+      },
+      [svg("defs", {}, [arrow]), this.world],
+    );
+  }
+
+  fontFamily() {
+    return getComputedStyle(this.svg).fontFamily || "sans-serif";
+  }
+
+  /**
+   * Shows a new scene and keeps the user's place.
+   * @param {Scene} scene
+   * @param {string[]} openIds empty for the first picture
+   */
   async setScene(scene, openIds) {
     const began = performance.now();
     this.layouter.cancel();
     this.layouter.forget();
     this.index = indexScene(scene);
-    this.family = getComputedStyle(this.svg).fontFamily || "sans-serif";
+    this.family = this.fontFamily();
     if (!this.index.items.has(this.root)) this.root = ROOT;
     this.world.replaceChildren();
     if (!this.index.nodes.length) {
       this.picture = null;
-      this.drawn = { elements: new Map(), edgeElements: [] };
+      this.drawn = nothingDrawn();
       this.host.onStatus(scene.reason || "Nothing to draw yet");
       return;
     }
@@ -57,52 +138,54 @@ class GraphView {
   }
 
   /** Text was measured before the widget was in the page, in another font: measures again. */
-  remeasure() {
-    const family = getComputedStyle(this.svg).fontFamily || "sans-serif";
-    if (family === this.family) return Promise.resolve(false);
+  async remeasure() {
+    const family = this.fontFamily();
+    if (family === this.family) return;
     this.family = family;
     this.layouter.forget();
-    if (!this.index.nodes.length) return Promise.resolve(false);
-    return this.apply(this.target, this.root, { what: "scene" });
+    if (this.index.nodes.length) await this.apply(this.target, this.root, { what: "scene" });
   }
 
-  /** Lays out and draws the state wanted; the state before stays until that is done. */
-  async apply(opened, root, { what, began = performance.now(), anchor = null, keep = null, say = "" }) {
-    const fitted = this.withinBudget(opened, root, keep);
-    const token = ++this.token;
+  /**
+   * Lays out and draws the state wanted; the state before stays until that is done.
+   * @param {Set<string>} opened
+   * @param {string} root
+   * @param {Reason} reason
+   * @returns {Promise<boolean>} false if it was cancelled, overtaken by another, or failed
+   */
+  async apply(opened, root, { what, began = performance.now(), anchor = null, keep = null }) {
+    const fitted = withinBudget(this.index, opened, root, keep);
+    this.token += 1;
+    const { token } = this;
     this.target = fitted.opened;
     const busy = setTimeout(() => token === this.token && this.host.onBusy(true), 120);
-    const before = anchor && this.picture ? this.picture.boxes.get(anchor) : null;
+    const before = anchor === null ? undefined : this.picture?.boxes.get(anchor);
     try {
       const laid = performance.now();
-      const picture = await composePicture(
-        this.index, this.layouter, fitted.root, fitted.opened, this.lr, this.family,
-      );
+      const { index, layouter, lr, family } = this;
+      const picture = await composePicture(index, layouter, fitted.root, fitted.opened, lr, family);
       if (token !== this.token) return false;
       const drawing = performance.now();
       const sameRoot = fitted.root === this.root;
-      this.opened = this.target = fitted.opened;
+      this.opened = fitted.opened;
       this.root = fitted.root;
       this.picture = picture;
-      this.draw();
-      const after = anchor && picture.boxes.get(anchor);
+      this.draw(picture);
+      const after = anchor === null ? undefined : picture.boxes.get(anchor);
       if (!this.hasFit || !sameRoot) this.fitReadable();
-      else if (before && after) this.panBy((before.x - after.x) * this.view.k, (before.y - after.y) * this.view.k);
+      else if (before && after) {
+        const { k } = this.camera;
+        this.camera.panBy((before.x - after.x) * k, (before.y - after.y) * k);
+      }
       this.hasFit = true;
-      const marks = countMarks(this.index, this.opened, this.root);
-      const done = performance.now();
-      const metrics = {
-        what, marks, layout_ms: drawing - laid, draw_ms: done - drawing, total_ms: done - began,
-      };
-      this.host.onOpened([...this.opened]);
-      this.host.onMetrics(metrics);
-      const text = `laid out ${marks} marks in ${Math.round(done - began)} ms`;
-      this.host.onStatus([say, fitted.say, text].filter(Boolean).join("; "));
+      this.report(what, fitted.say, { began, laid, drawing });
       return true;
     } catch (error) {
       if (token !== this.token) return false;
       this.target = this.opened;
-      this.host.onStatus(error instanceof Cancelled ? "cancelled" : `cannot lay out: ${error.message}`);
+      const message = error instanceof Error ? error.message : String(error);
+      const failed = error instanceof Cancelled ? "cancelled" : `cannot lay out: ${message}`;
+      this.host.onStatus(failed);
       return false;
     } finally {
       clearTimeout(busy);
@@ -110,115 +193,139 @@ class GraphView {
     }
   }
 
-  /** Closes what was used least recently, then steps inside, until few enough marks are drawn. */
-  withinBudget(wanted, wantedRoot, keep) {
-    const opened = new Set([...wanted]);
-    let root = wantedRoot;
-    const closed = [];
-    const kept = new Set(keep ? [...ancestorsOf(this.index, keep), keep] : []);
-    for (const id of wanted) {
-      if (countMarks(this.index, opened, root) <= MAX_MARKS) break;
-      if (kept.has(id) || !this.index.items.has(id)) continue;
-      if (!this.isShown(id, opened, root)) continue;
-      opened.delete(id);
-      closed.push(this.index.items.get(id).label);
-    }
-    const way = keep ? [...ancestorsOf(this.index, keep), keep] : [];
-    for (const id of way.slice(way.indexOf(root) + 1)) {
-      if (countMarks(this.index, opened, root) <= MAX_MARKS) break;
-      root = id;
-    }
-    const says = [];
-    if (closed.length) {
-      const names = closed.length > 2 ? `${closed.length} groups` : closed.join(", ");
-      says.push(`collapsed ${names} to stay under ${MAX_MARKS} marks`);
-    }
-    if (root !== wantedRoot) {
-      says.push(`showing inside ${this.index.items.get(root).label} to stay under ${MAX_MARKS} marks`);
-    }
-    return { opened, root, say: says.join(", ") };
+  /**
+   * @param {string} what
+   * @param {string} say
+   * @param {{ began: number, laid: number, drawing: number }} times
+   */
+  report(what, say, { began, laid, drawing }) {
+    const marks = countMarks(this.index, this.opened, this.root);
+    const done = performance.now();
+    this.host.onOpened([...this.opened]);
+    this.host.onMetrics({
+      what,
+      marks,
+      layout_ms: drawing - laid,
+      draw_ms: done - drawing,
+      total_ms: done - began,
+    });
+    const text = `laid out ${marks} marks in ${Math.round(done - began)} ms`;
+    this.host.onStatus([say, text].filter(Boolean).join("; "));
   }
 
-  isShown(id, opened, root) {
-    const chain = ancestorsOf(this.index, id);
-    const from = root === id ? -1 : chain.indexOf(root);
-    return root === id || (from >= 0 && chain.slice(from + 1).every((a) => opened.has(a)));
-  }
-
-  /** Opens or closes a group. Insertion order of the set is the order of use. */
-  toggle(id) {
+  /**
+   * Opens or closes a group. Insertion order of the set is the order of use.
+   * @param {string} id
+   */
+  async toggle(id) {
     const item = this.index.items.get(id);
-    if (!item || !item.children || id === ROOT) return Promise.resolve(false);
+    if (!item?.children || item.parent === null) return;
     const opened = new Set(this.target);
-    if (id === this.root) return this.goTo(item.parent);
-    if (opened.delete(id)) return this.apply(opened, this.root, { what: "close", anchor: id });
-    return this.open([id]);
+    if (id === this.root) await this.goTo(item.parent);
+    else if (opened.delete(id)) await this.apply(opened, this.root, { what: "close", anchor: id });
+    else await this.open([id]);
   }
 
-  async open(ids, say = "") {
+  /** @param {string[]} ids outer ones first */
+  async open(ids) {
     const opened = new Set(this.target);
-    ids.forEach((id) => {
+    for (const id of ids) {
       opened.delete(id);
       opened.add(id);
-    });
+    }
     const last = ids[ids.length - 1];
-    const done = await this.apply(opened, this.root, { what: "open", anchor: ids[0], keep: last, say });
+    const done = await this.apply(opened, this.root, { what: "open", anchor: ids[0], keep: last });
     if (done) this.makeVisible(last);
-    return done;
   }
 
-  closeAll() {
-    return this.apply(new Set(), ROOT, { what: "close" }).then((done) => done && this.fitReadable());
+  async closeAll() {
+    if (await this.apply(new Set(), ROOT, { what: "close" })) this.fitReadable();
   }
 
-  /** Makes `id` the outermost group shown. */
-  goTo(id) {
+  /** Makes `id` the outermost group shown. @param {string} id */
+  async goTo(id) {
     const opened = new Set(this.target);
     opened.delete(this.root);
-    return this.apply(opened, id, { what: "root", keep: id });
+    await this.apply(opened, id, { what: "root", keep: id });
   }
 
-  /** `opened` was set from Python. */
-  setOpened(ids) {
+  /** `opened` was set from Python. @param {string[]} ids */
+  async setOpened(ids) {
     const same = ids.length === this.target.size && ids.every((id) => this.target.has(id));
-    if (same || !this.index.nodes.length) return Promise.resolve(false);
-    return this.apply(new Set(ids), this.root, { what: "open", anchor: this.centreItem(), keep: ids.at(-1) });
+    if (same || !this.index.nodes.length) return;
+    const anchor = this.centreItem();
+    await this.apply(new Set(ids), this.root, { what: "open", anchor, keep: ids.at(-1) ?? null });
   }
 
-  setDirection(lr) {
+  /** @param {boolean} lr whether to lay out from left to right */
+  async setDirection(lr) {
     this.lr = lr;
     this.hasFit = false;
-    if (this.index.nodes.length) this.apply(this.target, this.root, { what: "direction" });
+    if (this.index.nodes.length) await this.apply(this.target, this.root, { what: "direction" });
   }
 
   cancel() {
     return this.layouter.cancel();
   }
 
-  draw() {
-    this.drawn = drawPicture(
-      this.index, this.picture, this.world, this.root, this.prefix, this.family,
+  fit() {
+    if (this.picture) this.camera.fit(this.picture);
+  }
+
+  fitReadable() {
+    if (this.picture) this.camera.fitReadable(this.picture);
+  }
+
+  zoomToSelection() {
+    const found = itemsOfSelection(this.index, this.selection).find((id) =>
+      this.drawn.elements.has(id),
     );
-    this.links = null;
-    if (this.cursor && !this.drawn.elements.has(this.cursor)) {
-      const chain = ancestorsOf(this.index, this.cursor);
-      this.cursor = chain.reverse().find((id) => this.drawn.elements.has(id)) || null;
+    const box = this.picture?.boxes.get(found ?? this.cursor ?? "");
+    if (!box) return;
+    const around = { x: box.x - 60, y: box.y - 60, w: box.w + 120, h: box.h + 120 };
+    this.camera.frame(around, 0.2, 1.6, this.lr);
+  }
+
+  /** Pans as little as needed to show an item. @param {string} id */
+  makeVisible(id) {
+    const box = this.picture?.boxes.get(id);
+    if (box) this.camera.reveal(box);
+  }
+
+  /** The item nearest to the middle of the window: it stays in place when the scene changes. */
+  centreItem() {
+    if (!this.picture) return null;
+    const boxes = [...this.picture.boxes.values()];
+    const here = boxes.filter((box) => !box.open && this.index.items.has(box.id));
+    return this.camera.nearest(here)?.id ?? null;
+  }
+
+  /** @param {Picture} picture */
+  draw(picture) {
+    this.drawn = drawPicture(this.index, picture, this.world, this.root, this.prefix);
+    if (this.cursor !== null && !this.drawn.elements.has(this.cursor)) {
+      const around = ancestorsOf(this.index, this.cursor).reverse();
+      this.cursor = around.find((id) => this.drawn.elements.has(id)) ?? null;
     }
     this.paintSelection();
     this.paintCursor();
   }
 
-  /** Shows `selection` as selected; `reveal` also opens what hides it and brings it into view. */
+  /**
+   * Shows `selection` as selected.
+   * @param {string} selection
+   * @param {boolean} reveal whether to open what hides it and to bring it into view
+   */
   async select(selection, reveal) {
     this.selection = selection;
     if (reveal && selection && this.index.nodes.length) {
       const found = itemsOfSelection(this.index, selection);
-      const shown = found.filter((id) => this.drawn.elements.has(id));
-      const id = shown.length ? shown[0] : found[0];
-      if (!id) {
+      const shown = found.find((id) => this.drawn.elements.has(id));
+      const id = shown ?? found[0];
+      if (id === undefined) {
         this.host.onStatus(`${selection} runs nothing in this graph`);
       } else {
-        if (!shown.length) await this.revealHidden(id);
+        if (shown === undefined) await this.revealHidden(id);
         if (this.selection !== selection) return;
         this.cursor = id;
         this.makeVisible(id);
@@ -228,55 +335,54 @@ class GraphView {
     this.paintCursor();
   }
 
-  /** Selects an item and shows it: what a search does, also for a module that is called twice. */
+  /**
+   * Selects an item and shows it: what a search does, also for a module that is called twice.
+   * @param {string} id
+   */
   async revealItem(id) {
     if (!this.drawn.elements.has(id)) await this.revealHidden(id);
-    this.selection = this.index.items.get(id).sel;
+    this.selection = itemOf(this.index, id).sel;
     this.cursor = id;
     this.makeVisible(id);
     this.paintSelection();
     this.paintCursor();
   }
 
+  /** @param {string} id */
   async revealHidden(id) {
     const chain = ancestorsOf(this.index, id);
     const from = chain.indexOf(this.root);
-    if (from < 0) {
-      const opened = new Set([...this.target, ...chain.slice(1)]);
-      await this.apply(opened, ROOT, { what: "open", keep: chain.at(-1) });
-    } else {
+    if (from >= 0) {
       await this.open(chain.slice(from + 1));
+      return;
     }
+    const opened = new Set([...this.target, ...chain.slice(1)]);
+    await this.apply(opened, ROOT, { what: "open", keep: chain.at(-1) ?? null });
   }
 
   paintSelection() {
-    const selection = this.selection;
-    const isNode = (id) => {
-      const item = this.index.items.get(id);
-      return Boolean(selection) && item.sel === selection && !item.synthetic;
-    };
-    let any = false;
+    const { selection, index } = this;
+    const { elements, edgeElements } = this.drawn;
+    /** @type {Set<string | null>} */
     const chosen = new Set();
-    for (const [id, element] of this.drawn.elements) {
-      const on = isNode(id);
-      any = any || on;
+    for (const [id, element] of elements) {
+      const item = index.items.get(id);
+      const on = selection !== "" && item?.sel === selection && !item.synthetic;
       if (on) chosen.add(id);
       element.classList.toggle("qxg-selected", on);
     }
-    if (!any && selection.startsWith("module:")) {
-      itemsOfSelection(this.index, selection).forEach((id) => {
-        const element = this.drawn.elements.get(id);
-        if (element) element.classList.add("qxg-selected");
-      });
+    if (!chosen.size && selection.startsWith("module:")) {
+      for (const id of itemsOfSelection(index, selection)) {
+        elements.get(id)?.classList.add("qxg-selected");
+      }
     }
-    this.world.querySelectorAll("[data-site]").forEach((mark) => {
-      mark.classList.toggle("qxg-selected", mark.dataset.sel === selection);
-    });
-    const edge = selection.startsWith("edge:") ? edgeOfSelection(this.index, selection) : -1;
-    for (const { element, edge: drawn } of this.drawn.edgeElements) {
+    for (const mark of this.world.querySelectorAll("[data-site]")) {
+      mark.classList.toggle("qxg-selected", mark.getAttribute("data-sel") === selection);
+    }
+    const edge = selection.startsWith("edge:") ? edgeOfSelection(index, selection) : -1;
+    for (const { element, edge: drawn } of edgeElements) {
       element.classList.toggle("qxg-selected", edge >= 0 && drawn.list.includes(edge));
-      const near = (drawn.from && chosen.has(drawn.from)) || (drawn.to && chosen.has(drawn.to));
-      element.classList.toggle("qxg-near", Boolean(near));
+      element.classList.toggle("qxg-near", chosen.has(drawn.from) || chosen.has(drawn.to));
     }
   }
 
@@ -284,8 +390,8 @@ class GraphView {
     for (const [id, element] of this.drawn.elements) {
       element.classList.toggle("qxg-cursor", id === this.cursor);
     }
-    if (this.cursor) this.svg.setAttribute("aria-activedescendant", `${this.prefix}${this.cursor}`);
-    else this.svg.removeAttribute("aria-activedescendant");
+    if (this.cursor === null) this.svg.removeAttribute("aria-activedescendant");
+    else this.svg.setAttribute("aria-activedescendant", `${this.prefix}${this.cursor}`);
   }
 
   dispose() {

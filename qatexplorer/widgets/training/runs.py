@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import ipywidgets as widgets
 
 from qatexplorer.errors import InputError, RunFolderError
 from qatexplorer.runs.opened import OpenedRun, list_runs, open_run
+from qatexplorer.runs.place import DEFAULT_FOLDER, default_folder
 from qatexplorer.session import running as registry
 from qatexplorer.session.session import Session
 from qatexplorer.views.training.figures import curves_figure
@@ -21,15 +21,7 @@ from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.controls import Html, button, labelled, row
 from qatexplorer.widgets.common.plot import FigureSlot
 
-DEFAULT_FOLDER = "qatexplorer-runs"
-RUNS_VARIABLE = "QATEXPLORER_RUNS"
 FOLLOW_S = 2.0
-
-
-def default_folder() -> str:
-    """``$QATEXPLORER_RUNS``, which the command line sets to a folder where it was started; else
-    one in the kernel's working directory."""
-    return os.environ.get(RUNS_VARIABLE, DEFAULT_FOLDER)
 
 
 class RunsPanel(widgets.VBox):

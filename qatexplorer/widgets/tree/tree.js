@@ -1,104 +1,140 @@
 // The module tree: a WAI-ARIA tree that draws only the rows in view. State that belongs to Python
 // (rows, selected, query, only) lives in the model; what is open and what has focus lives here.
 
-const OVERSCAN = 8;
+import { closest, forceTheme, html, isShortcut, listen, OWN_KEYS, save } from "../common/dom.js";
+import { RowList } from "../common/list.js";
+import { fillRow } from "./row.js";
+import { Tree } from "./rows.js";
 
-class View {
+/**
+ * @typedef {import("./rows.js").TreeRow} TreeRow
+ * @typedef {import("./rows.js").Only} Only
+ */
+
+/**
+ * @typedef {object} Traits see tree.py
+ * @property {TreeRow[]} rows
+ * @property {string} selected
+ * @property {string} query
+ * @property {Only} only
+ * @property {number} height
+ * @property {boolean | null} dark
+ */
+
+const ROW_HEIGHT = 26;
+
+class TreeView {
+  /**
+   * @param {import("@anywidget/types").AnyModel<Traits>} model
+   * @param {HTMLElement} el
+   */
   constructor(model, el) {
     this.model = model;
     this.tree = new Tree();
-    this.elements = new Map();
-    this.active = null;
-    this.build(el);
-    this.listeners = [
-      ["change:rows", () => this.onRows()],
-      ["change:selected", () => this.onSelected()],
-      ["change:query", () => this.onFilter()],
-      ["change:only", () => this.onFilter()],
-      ["change:height", () => this.onLook()],
-      ["change:dark", () => this.onLook()],
-    ];
-    for (const [name, handler] of this.listeners) model.on(name, handler);
-    this.resize = new ResizeObserver(() => this.draw());
-    this.resize.observe(this.viewport);
+    /** What the search and filter find, null without them. @type {Set<string> | null} */
+    this.hits = null;
+    /** Id of the selected row. @type {string | null} */
+    this.selected = null;
+    this.input = html("input", {
+      class: "qx-field qx-tree-search",
+      type: "search",
+      placeholder: "Search path or type",
+      "aria-label": "Search modules by path or type",
+    });
+    /** @type {Map<Only, HTMLButtonElement>} */
+    this.toggles = new Map();
+    this.status = html("span", { class: "qx-tree-status qx-muted", role: "status" });
+    this.canvas = html("div", { class: "qx-tree-canvas", role: "presentation" });
+    this.empty = html("p", { class: "qx-tree-empty qx-muted" });
+    this.viewport = html(
+      "div",
+      { class: "qx-tree-viewport", role: "tree", "aria-label": "Modules of the model" },
+      [this.canvas, this.empty],
+    );
+    // JupyterLab would take letters typed here for notebook shortcuts ("a" inserts a cell).
+    this.root = html("div", { class: "qx qx-tree", ...OWN_KEYS }, [this.bar(), this.viewport]);
+    /** @type {RowList<TreeRow>} */
+    this.list = new RowList({
+      viewport: this.viewport,
+      canvas: this.canvas,
+      rowHeight: ROW_HEIGHT,
+      role: "treeitem",
+      height: () => model.get("height"),
+      fill: fillRow,
+      mark: (element, row) => this.markRow(element, row),
+    });
+    el.append(this.root);
+    this.hear();
     this.onLook();
     this.onRows();
     this.onSelected();
   }
 
-  build(el) {
-    this.root = make("div", "qx qx-tree");
-    // JupyterLab would take letters typed here for notebook shortcuts ("a" inserts a cell).
-    this.root.dataset.lmSuppressShortcuts = "true";
-    const bar = make("div", "qx-tree-bar");
-    this.input = make("input", "qx-field qx-tree-search");
-    this.input.type = "search";
-    this.input.placeholder = "Search path or type";
-    this.input.setAttribute("aria-label", "Search modules by path or type");
-    this.input.addEventListener("input", () => this.send("query", this.input.value));
-    this.input.addEventListener("keydown", (event) => this.onSearchKey(event));
-    const filters = make("span", "qx-tree-filters");
-    this.toggles = ["changed", "float"].map((only) => {
-      const text = only === "changed" ? "Only what changed" : "Only what stays float";
-      const button = make("button", "qx-button", text);
-      button.type = "button";
-      button.addEventListener("click", () =>
-        this.send("only", this.model.get("only") === only ? "all" : only),
-      );
-      filters.append(button);
-      return [only, button];
-    });
-    for (const [text, label, open] of [["⊞", "Expand all", true], ["⊟", "Collapse all", false]]) {
-      const button = make("button", "qx-button qx-tree-icon", text);
-      button.type = "button";
-      button.title = label;
-      button.setAttribute("aria-label", label);
+  bar() {
+    this.toggles.set("changed", this.toggleButton("changed", "Only what changed"));
+    this.toggles.set("float", this.toggleButton("float", "Only what stays float"));
+    const all = /** @type {const} */ ([
+      ["⊞", "Expand all", true],
+      ["⊟", "Collapse all", false],
+    ]).map(([text, label, open]) => {
+      const name = "qx-button qx-tree-icon";
+      const button = html("button", { class: name, text, title: label, "aria-label": label });
       button.addEventListener("click", () => {
         this.tree.setAllOpen(open);
         this.refresh();
       });
-      filters.append(button);
-    }
-    this.status = make("span", "qx-tree-status qx-muted");
-    this.status.setAttribute("role", "status");
-    bar.append(this.input, filters, this.status);
-    this.viewport = make("div", "qx-tree-viewport");
-    this.viewport.setAttribute("role", "tree");
-    this.viewport.setAttribute("aria-label", "Modules of the model");
-    this.viewport.addEventListener("scroll", () => this.draw(), { passive: true });
-    this.viewport.addEventListener("click", (event) => this.onClick(event));
+      return button;
+    });
+    const filters = html("span", { class: "qx-tree-filters" }, [...this.toggles.values(), ...all]);
+    return html("div", { class: "qx-tree-bar" }, [this.input, filters, this.status]);
+  }
+
+  /**
+   * @param {Only} only
+   * @param {string} text
+   */
+  toggleButton(only, text) {
+    const button = html("button", { class: "qx-button", text });
+    button.addEventListener("click", () =>
+      save(this.model, { only: this.model.get("only") === only ? "all" : only }),
+    );
+    return button;
+  }
+
+  hear() {
+    this.input.addEventListener("input", () => save(this.model, { query: this.input.value }));
+    this.input.addEventListener("keydown", (event) => this.onSearchKey(event));
+    this.viewport.addEventListener("click", (event) => this.onClick(event, false));
     this.viewport.addEventListener("dblclick", (event) => this.onClick(event, true));
     this.viewport.addEventListener("keydown", (event) => this.onKey(event));
-    this.canvas = make("div", "qx-tree-canvas");
-    this.canvas.setAttribute("role", "presentation");
-    this.empty = make("p", "qx-tree-empty qx-muted");
-    this.viewport.append(this.canvas, this.empty);
-    this.root.append(bar, this.viewport);
-    el.append(this.root);
+    this.unlisten = listen(this.model, {
+      "change:rows": () => this.onRows(),
+      "change:selected": () => this.onSelected(),
+      "change:query": () => this.onFilter(),
+      "change:only": () => this.onFilter(),
+      "change:height": () => this.onLook(),
+      "change:dark": () => this.onLook(),
+    });
   }
 
   destroy() {
-    for (const [name, handler] of this.listeners) this.model.off(name, handler);
-    this.resize.disconnect();
+    this.unlisten?.();
+    this.list.destroy();
     this.root.remove();
   }
 
-  send(name, value) {
-    this.model.set(name, value);
-    this.model.save_changes();
-  }
-
   onLook() {
-    const dark = this.model.get("dark");
-    this.root.classList.toggle("qx-dark", dark === true);
-    this.root.classList.toggle("qx-light", dark === false);
+    forceTheme(this.root, this.model.get("dark"));
     this.root.style.height = `${this.model.get("height")}px`;
   }
 
   onRows() {
     this.tree.setRows(this.model.get("rows"));
-    if (!this.tree.byId.has(this.active)) this.active = this.tree.rows[0]?.id ?? null;
-    for (const element of this.elements.values()) element.dataset.stale = "1";
+    const { active } = this.list;
+    if (active === null || !this.tree.byId.has(active)) {
+      this.list.active = this.tree.rows[0]?.id ?? null;
+    }
+    this.list.refill();
     this.refresh();
   }
 
@@ -109,88 +145,55 @@ class View {
 
   onSelected() {
     const row = this.tree.find(this.model.get("selected"));
-    this.selected = row ? row.id : null;
     if (row) {
-      this.active = row.id;
+      this.list.active = row.id;
       this.tree.reveal(row);
     }
     this.refresh();
-    if (row) this.scrollTo(row.id);
+    const at = row && this.list.indexOf.get(row.id);
+    if (at === undefined) return;
+    this.list.centre(at);
+    this.list.draw();
   }
 
   refresh() {
     const query = this.model.get("query");
     const only = this.model.get("only");
     if (this.input.value !== query) this.input.value = query;
-    for (const [name, button] of this.toggles) button.setAttribute("aria-pressed", String(only === name));
+    for (const [name, button] of this.toggles) {
+      button.setAttribute("aria-pressed", String(only === name));
+    }
     this.hits = this.tree.search(query, only);
-    const row = this.tree.find(this.model.get("selected"));
-    this.selected = row ? row.id : null;
-    this.shown = this.tree.visible(this.hits, this.selected);
-    this.indexOf = new Map(this.shown.map((item, i) => [item.id, i]));
-    if (!this.indexOf.has(this.active)) this.active = this.nearestShown(this.active);
-    this.canvas.style.height = `${this.shown.length * ROW}px`;
-    const n = this.hits ? this.hits.size : this.tree.rows.length;
+    this.selected = this.tree.find(this.model.get("selected"))?.id ?? null;
+    const shown = this.tree.visible(this.hits, this.selected);
+    this.list.setRows(shown);
+    this.list.active = this.nearestShown(this.list.active);
+    const all = this.tree.rows.length.toLocaleString("en");
     this.status.textContent = this.hits
-      ? `${n.toLocaleString("en")} of ${this.tree.rows.length.toLocaleString("en")}`
-      : `${n.toLocaleString("en")} modules and fake quants`;
-    this.empty.hidden = this.shown.length > 0;
-    this.empty.textContent = this.emptyText(query, only);
-    this.draw();
+      ? `${this.hits.size.toLocaleString("en")} of ${all}`
+      : `${all} modules and fake quants`;
+    this.empty.hidden = shown.length > 0;
+    this.empty.textContent = emptyText(query, only);
+    this.list.draw();
   }
 
-  emptyText(query, only) {
-    if (query.trim()) return "Nothing matches the search.";
-    if (only === "changed") return "Nothing changed in this stage.";
-    if (only === "float") {
-      return "Nothing stays float here. (Before fake quants are inserted this is not decided.)";
-    }
-    return "There is no model to show.";
-  }
-
+  /**
+   * The row `id`, or what is shown of what it lies in, or the first row.
+   * @param {string | null} id
+   */
   nearestShown(id) {
-    for (let row = this.tree.byId.get(id); row; row = this.tree.byId.get(row.parent)) {
-      if (this.indexOf.has(row.id)) return row.id;
-    }
-    return this.shown[0]?.id ?? null;
+    let row = id === null ? undefined : this.tree.byId.get(id);
+    while (row && !this.list.indexOf.has(row.id)) row = this.tree.parentOf(row);
+    return row?.id ?? this.list.rows[0]?.id ?? null;
   }
 
-  draw() {
-    if (!this.shown) return;
-    const height = this.viewport.clientHeight || this.model.get("height");
-    const first = Math.max(0, Math.floor(this.viewport.scrollTop / ROW) - OVERSCAN);
-    const last = Math.min(this.shown.length, Math.ceil((this.viewport.scrollTop + height) / ROW) + OVERSCAN);
-    const wanted = new Set();
-    for (let i = first; i < last; i++) wanted.add(i);
-    // The row with the focus stays in the page, or a scroll would throw the focus away.
-    if (this.indexOf.has(this.active)) wanted.add(this.indexOf.get(this.active));
-    const keep = new Set([...wanted].map((i) => this.shown[i].id));
-    for (const [id, element] of this.elements) {
-      if (!keep.has(id)) {
-        element.remove();
-        this.elements.delete(id);
-      }
-    }
-    for (const i of wanted) this.drawRow(this.shown[i], i);
-  }
-
-  drawRow(row, i) {
-    let element = this.elements.get(row.id);
-    if (!element || element.dataset.stale) {
-      if (!element) {
-        element = make("div");
-        element.setAttribute("role", "treeitem");
-        element.dataset.id = row.id;
-        this.elements.set(row.id, element);
-        this.canvas.append(element);
-      }
-      fillRow(element, row);
-      delete element.dataset.stale;
-    }
-    element.style.transform = `translateY(${i * ROW}px)`;
-    element.tabIndex = row.id === this.active ? 0 : -1;
+  /**
+   * @param {HTMLElement} element
+   * @param {TreeRow} row
+   */
+  markRow(element, row) {
     element.setAttribute("aria-selected", String(row.id === this.selected));
-    const [place, size] = this.tree.position.get(row.id) || [1, 1];
+    const [place, size] = this.tree.position.get(row.id) ?? [1, 1];
     element.setAttribute("aria-posinset", String(place));
     element.setAttribute("aria-setsize", String(size));
     if (this.tree.hasChildren(row)) {
@@ -198,101 +201,90 @@ class View {
     } else {
       element.removeAttribute("aria-expanded");
     }
-    element.classList.toggle("qx-is-context", Boolean(this.hits) && !this.hits.has(row.id));
+    element.classList.toggle("qx-is-context", this.hits !== null && !this.hits.has(row.id));
   }
 
-  scrollTo(id) {
-    const i = this.indexOf.get(id);
-    if (i === undefined) return;
-    const height = this.viewport.clientHeight || this.model.get("height");
-    const top = i * ROW;
-    if (top < this.viewport.scrollTop + ROW || top + 2 * ROW > this.viewport.scrollTop + height) {
-      this.viewport.scrollTop = Math.max(0, top - height / 2);
-    }
-    this.draw();
-  }
-
-  focusRow(index) {
-    const row = this.shown[Math.max(0, Math.min(this.shown.length - 1, index))];
-    if (!row) return;
-    this.active = row.id;
-    const top = this.indexOf.get(row.id) * ROW;
-    const height = this.viewport.clientHeight;
-    if (top < this.viewport.scrollTop) this.viewport.scrollTop = top;
-    else if (top + ROW > this.viewport.scrollTop + height) this.viewport.scrollTop = top + ROW - height;
-    this.draw();
-    this.elements.get(row.id)?.focus({ preventScroll: true });
-  }
-
+  /**
+   * @param {TreeRow} row
+   * @param {boolean} open
+   */
   toggle(row, open) {
     this.tree.setOpen(row, open);
     this.refresh();
   }
 
+  /**
+   * @param {MouseEvent} event
+   * @param {boolean} double
+   */
   onClick(event, double) {
-    const element = event.target.closest("[role=treeitem]");
-    const row = element && this.tree.byId.get(element.dataset.id);
+    const row = this.list.rowOf(event);
     if (!row) return;
-    const onChevron = Boolean(event.target.closest(".qx-tree-chevron"));
+    const onChevron = closest(event.target, ".qx-tree-chevron") !== null;
     if (double ? !onChevron : onChevron) this.toggle(row, !this.tree.isOpen(row));
-    else if (!double) this.send("selected", row.id);
-    this.focusRow(this.indexOf.get(row.id));
+    else if (!double) save(this.model, { selected: row.id });
+    const at = this.list.indexOf.get(row.id);
+    if (at !== undefined) this.list.focus(at);
   }
 
+  /** @param {KeyboardEvent} event */
   onSearchKey(event) {
     if (event.key === "ArrowDown" || event.key === "Enter") {
-      const hit = this.hits ? this.shown.findIndex((row) => this.hits.has(row.id)) : 0;
-      this.focusRow(Math.max(0, hit));
-      event.preventDefault();
+      const { hits } = this;
+      this.list.focus(hits ? this.list.rows.findIndex((row) => hits.has(row.id)) : 0);
     } else if (event.key === "Escape") {
-      this.send("query", "");
-      event.preventDefault();
-    }
+      save(this.model, { query: "" });
+    } else return;
+    event.preventDefault();
   }
 
+  /** @param {KeyboardEvent} event */
   onKey(event) {
-    const row = this.tree.byId.get(this.active);
-    if (!row || event.ctrlKey || event.metaKey || event.altKey) return;
-    const at = this.indexOf.get(row.id);
-    const page = Math.max(1, Math.floor(this.viewport.clientHeight / ROW) - 1);
-    const open = this.tree.hasChildren(row) && this.tree.isOpen(row);
-    const actions = {
-      ArrowDown: () => this.focusRow(at + 1),
-      ArrowUp: () => this.focusRow(at - 1),
-      PageDown: () => this.focusRow(at + page),
-      PageUp: () => this.focusRow(at - page),
-      Home: () => this.focusRow(0),
-      End: () => this.focusRow(this.shown.length - 1),
-      Enter: () => this.send("selected", row.id),
-      " ": () => this.send("selected", row.id),
-      ArrowRight: () => {
-        if (open) this.focusRow(at + 1);
-        else this.toggle(row, true);
+    const { tree, list } = this;
+    /** @param {TreeRow} row */
+    const isOpen = (row) => tree.hasChildren(row) && tree.isOpen(row);
+    /** @type {Record<string, (row: TreeRow, at: number) => void>} */
+    const more = {
+      ArrowRight: (row, at) => (isOpen(row) ? list.focus(at + 1) : this.toggle(row, true)),
+      ArrowLeft: (row) => {
+        const up = row.parent === null ? undefined : list.indexOf.get(row.parent);
+        if (isOpen(row)) this.toggle(row, false);
+        else if (up !== undefined) list.focus(up);
       },
-      ArrowLeft: () => {
-        if (open) this.toggle(row, false);
-        else if (this.indexOf.has(row.parent)) this.focusRow(this.indexOf.get(row.parent));
-      },
-      "*": () => {
-        const siblings = row.parent === null ? [row] : this.tree.children.get(row.parent);
-        for (const sibling of siblings) this.tree.setOpen(sibling, true);
+      "*": (row) => {
+        const siblings = row.parent === null ? [row] : (tree.children.get(row.parent) ?? [row]);
+        for (const sibling of siblings) tree.setOpen(sibling, true);
         this.refresh();
       },
     };
-    if (actions[event.key]) actions[event.key]();
-    else if (event.key.length === 1) {
-      this.input.focus();
-      this.input.value += event.key;
-      this.send("query", this.input.value);
-    } else return;
+    if (list.key(event, (row) => save(this.model, { selected: row.id }), more)) return;
+    if (isShortcut(event) || event.key.length !== 1 || list.active === null) return;
+    this.input.focus();
+    this.input.value += event.key;
+    save(this.model, { query: this.input.value });
     event.preventDefault();
     event.stopPropagation();
   }
 }
 
+/**
+ * What an empty tree says.
+ * @param {string} query
+ * @param {Only} only
+ */
+function emptyText(query, only) {
+  if (query.trim()) return "Nothing matches the search.";
+  if (only === "changed") return "Nothing changed in this stage.";
+  if (only === "float") {
+    return "Nothing stays float here. (Before fake quants are inserted this is not decided.)";
+  }
+  return "There is no model to show.";
+}
+
 export default {
+  /** @param {import("@anywidget/types").RenderProps<Traits>} props */
   render({ model, el }) {
-    const view = new View(model, el);
+    const view = new TreeView(model, el);
     return () => view.destroy();
   },
 };

@@ -7,7 +7,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from qatexplorer.widgets.common.assets import css, read_text
+from qatexplorer.widgets.common.assets import css, esm
 
 
 class TreeWidget(anywidget.AnyWidget):
@@ -27,7 +27,7 @@ class TreeWidget(anywidget.AnyWidget):
         dark: True or False to force a theme, None to follow the page.
     """
 
-    _esm = read_text("tree/rows.js") + read_text("tree/tree.js")
+    _esm = esm("tree")
     _css = css("tree/tree.css")
 
     rows: Any = traitlets.List().tag(sync=True)

@@ -1,0 +1,143 @@
+// Made by tests/js/build.mjs, not by hand, of
+//   common/dom.js
+//   explorer/stagebar.js
+// sha256 of these: 2fe0cde0ebc3a95b3daa14ee08d6756959322a3d53b90a6d7e4fe3a9338d135b
+
+// common/dom.js
+var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
+function complete(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === void 0 || value === false) continue;
+    if (name === "text") node.textContent = String(value);
+    else node.setAttribute(name, value === true ? "" : String(value));
+  }
+  for (const child of children) if (child) node.append(child);
+  return node;
+}
+function html(tag, attributes = {}, children = []) {
+  const node = document.createElement(tag);
+  if (tag === "button") complete(node, { type: "button", ...OWN_KEYS }, []);
+  if (tag === "input") complete(node, OWN_KEYS, []);
+  return complete(node, attributes, children);
+}
+function listen(model, handlers) {
+  const pairs = Object.entries(handlers);
+  for (const [event, handler] of pairs) model.on(event, handler);
+  return () => {
+    for (const [event, handler] of pairs) model.off(event, handler);
+  };
+}
+
+// explorer/stagebar.js
+var STATE_WORDS = {
+  done: "done",
+  current: "in view",
+  next: "next",
+  later: "not reached"
+};
+var StageBar = class {
+  /**
+   * @param {import("@anywidget/types").AnyModel<Traits>} model
+   * @param {HTMLElement} el
+   */
+  constructor(model, el) {
+    this.model = model;
+    this.list = html("ol", { class: "qx-stages", "aria-label": "Stages" });
+    this.back = this.button("◀ Back", "Show the stage before (nothing is undone)", "back");
+    this.next = this.button("Next ▶", "Run the next torch call", "next");
+    this.reset = this.button("↺ Reset", "Start again from the float model", "reset");
+    this.stop = this.button("■ Stop", "Stop what is running", "stop");
+    this.next.classList.add("qx-primary");
+    this.status = html("span", { class: "qx-stage-status", role: "status", "aria-live": "polite" });
+    const buttons = [this.back, this.next, this.reset, this.stop];
+    this.root = html("div", { class: "qx qx-stagebar", ...OWN_KEYS }, [
+      this.list,
+      html("div", { class: "qx-stage-controls" }, [...buttons, this.status])
+    ]);
+    el.append(this.root);
+    const draw = () => this.draw();
+    const heard = { "change:stages": draw, "change:busy": draw, "change:can_stop": draw };
+    this.unlisten = listen(model, heard);
+    this.draw();
+  }
+  /**
+   * @param {string} text
+   * @param {string} title
+   * @param {string} action
+   */
+  button(text, title, action) {
+    const button = html("button", { class: "qx-button", text, title, "data-action": action });
+    button.addEventListener("click", () => this.request(action));
+    return button;
+  }
+  /**
+   * @param {string} action
+   * @param {string} [stage]
+   */
+  request(action, stage = "") {
+    this.model.send({ action, stage });
+  }
+  draw() {
+    const stages = this.model.get("stages");
+    const busy = this.model.get("busy");
+    const focused = document.activeElement;
+    const name = focused instanceof HTMLElement && this.root.contains(focused) ? focused.dataset.stage : void 0;
+    const items = stages.map((stage, index) => this.item(stage, index, Boolean(busy)));
+    this.list.replaceChildren(...items);
+    if (name !== void 0) {
+      const again = this.list.querySelector(`[data-stage="${CSS.escape(name)}"]`);
+      if (again instanceof HTMLElement) again.focus();
+    }
+    const at = stages.findIndex((stage) => stage.state === "current");
+    this.back.disabled = Boolean(busy) || at <= 0;
+    this.next.disabled = Boolean(busy) || at === stages.length - 1 || stages.length === 0;
+    this.reset.disabled = Boolean(busy);
+    this.stop.hidden = !this.model.get("can_stop");
+    this.status.textContent = busy;
+    this.root.classList.toggle("qx-busy", Boolean(busy));
+  }
+  /**
+   * @param {Entry} stage
+   * @param {number} index
+   * @param {boolean} busy
+   */
+  item(stage, index, busy) {
+    const { name, title, state, summary, call } = stage;
+    const dot = state === "done" ? "✓" : String(index + 1);
+    const button = html(
+      "button",
+      {
+        class: "qx-stage-button",
+        "data-stage": name,
+        disabled: busy,
+        title: call ? `${call}
+${summary}` : title,
+        "aria-label": `Stage ${index + 1}, ${title}, ${STATE_WORDS[state]}. ${summary}`,
+        "aria-current": state === "current" ? "step" : null
+      },
+      [
+        html("span", { class: "qx-stage-dot", "aria-hidden": "true", text: dot }),
+        html("span", { class: "qx-stage-text" }, [
+          html("span", { class: "qx-stage-title", text: title }),
+          summary && html("span", { class: "qx-stage-summary", text: summary })
+        ])
+      ]
+    );
+    button.addEventListener("click", () => this.request("goto", name));
+    return html("li", { class: `qx-stage qx-stage-${state}` }, [button]);
+  }
+  destroy() {
+    this.unlisten();
+    this.root.remove();
+  }
+};
+var stagebar_default = {
+  /** @param {import("@anywidget/types").RenderProps<Traits>} props */
+  render({ model, el }) {
+    const view = new StageBar(model, el);
+    return () => view.destroy();
+  }
+};
+export {
+  stagebar_default as default
+};

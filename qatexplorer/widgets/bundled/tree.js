@@ -1,0 +1,655 @@
+// Made by tests/js/build.mjs, not by hand, of
+//   common/dom.js
+//   common/list.js
+//   tree/row.js
+//   tree/rows.js
+//   tree/tree.js
+// sha256 of these: 5764426b4472e71ef437c0bfed8ec7ac92bfe57219a02683a1eb38f0f6090425
+
+// common/dom.js
+var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
+function complete(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === void 0 || value === false) continue;
+    if (name === "text") node.textContent = String(value);
+    else node.setAttribute(name, value === true ? "" : String(value));
+  }
+  for (const child of children) if (child) node.append(child);
+  return node;
+}
+function html(tag, attributes = {}, children = []) {
+  const node = document.createElement(tag);
+  if (tag === "button") complete(node, { type: "button", ...OWN_KEYS }, []);
+  if (tag === "input") complete(node, OWN_KEYS, []);
+  return complete(node, attributes, children);
+}
+function closest(target, selector) {
+  return target instanceof Element ? target.closest(selector) : null;
+}
+function listen(model, handlers) {
+  const pairs = Object.entries(handlers);
+  for (const [event, handler] of pairs) model.on(event, handler);
+  return () => {
+    for (const [event, handler] of pairs) model.off(event, handler);
+  };
+}
+function save(model, changes) {
+  for (const name of Object.keys(changes)) {
+    model.set(
+      name,
+      /** @type {Traits[string]} */
+      changes[name]
+    );
+  }
+  model.save_changes();
+}
+function forceTheme(root, dark) {
+  root.classList.toggle("qx-dark", dark === true);
+  root.classList.toggle("qx-light", dark === false);
+}
+function isShortcut(event) {
+  return event.ctrlKey || event.metaKey || event.altKey;
+}
+
+// common/list.js
+var SPARE = 8;
+function rowsInView(top, height, rowHeight, count) {
+  const first = Math.max(0, Math.floor(top / rowHeight) - SPARE);
+  const last = Math.min(count, Math.ceil((top + height) / rowHeight) + SPARE);
+  return [first, Math.max(first, last)];
+}
+function leastScroll(index, scrolled, height, rowHeight) {
+  const top = index * rowHeight;
+  if (top < scrolled) return top;
+  return top + rowHeight > scrolled + height ? top + rowHeight - height : scrolled;
+}
+var RowList = class {
+  /** @param {Options<Row>} options */
+  constructor(options) {
+    this.options = options;
+    this.viewport = options.viewport;
+    this.rows = [];
+    this.indexOf = /* @__PURE__ */ new Map();
+    this.elements = /* @__PURE__ */ new Map();
+    this.stale = /* @__PURE__ */ new Set();
+    this.active = null;
+    this.viewport.addEventListener("scroll", () => this.draw(), { passive: true });
+    this.resize = new ResizeObserver(() => this.draw());
+    this.resize.observe(this.viewport);
+  }
+  destroy() {
+    this.resize.disconnect();
+  }
+  /** @param {Row[]} rows in order; call {@link draw} after it */
+  setRows(rows) {
+    this.rows = rows;
+    this.indexOf = new Map(rows.map((row, i) => [row.id, i]));
+    this.options.canvas.style.height = `${rows.length * this.options.rowHeight}px`;
+  }
+  /** What rows say has changed: each is written anew when it is next drawn. */
+  refill() {
+    this.stale = new Set(this.elements.keys());
+  }
+  get headHeight() {
+    return this.options.head?.offsetHeight ?? 0;
+  }
+  draw() {
+    const { rowHeight, height } = this.options;
+    const top = Math.max(0, this.viewport.scrollTop - this.headHeight);
+    const room = this.viewport.clientHeight || height();
+    const [first, last] = rowsInView(top, room, rowHeight, this.rows.length);
+    const wanted = new Set(Array.from({ length: last - first }, (_, i) => first + i));
+    const active = this.active === null ? void 0 : this.indexOf.get(this.active);
+    if (active !== void 0) wanted.add(active);
+    const keep = new Set([...wanted].map((i) => this.rows[i].id));
+    for (const [id, element] of this.elements) {
+      if (keep.has(id)) continue;
+      element.remove();
+      this.elements.delete(id);
+    }
+    for (const i of [...wanted].sort((a, b) => a - b)) this.drawRow(this.rows[i], i);
+  }
+  /**
+   * @param {Row} row
+   * @param {number} i
+   */
+  drawRow(row, i) {
+    const { canvas, role, rowHeight, fill, mark } = this.options;
+    let element = this.elements.get(row.id);
+    if (!element || this.stale.has(row.id)) {
+      if (!element) {
+        element = document.createElement("div");
+        element.setAttribute("role", role);
+        element.dataset.id = row.id;
+        this.elements.set(row.id, element);
+        canvas.append(element);
+      }
+      fill(element, row);
+      this.stale.delete(row.id);
+    }
+    element.style.transform = `translateY(${i * rowHeight}px)`;
+    element.tabIndex = row.id === this.active ? 0 : -1;
+    mark(element, row, i);
+  }
+  /** Scrolls as little as needed to show a row. @param {number} index */
+  reveal(index) {
+    const { scrollTop, clientHeight } = this.viewport;
+    const room = clientHeight - this.headHeight;
+    const to = leastScroll(index, scrollTop, room, this.options.rowHeight);
+    if (to !== scrollTop) this.viewport.scrollTop = to;
+  }
+  /** Shows a row in the middle, unless it is well in view already. @param {number} index */
+  centre(index) {
+    const { rowHeight } = this.options;
+    const height = this.viewport.clientHeight || this.options.height();
+    const [top, now] = [index * rowHeight, this.viewport.scrollTop];
+    if (top < now + rowHeight || top + 2 * rowHeight > now + height) {
+      this.viewport.scrollTop = Math.max(0, top - height / 2);
+    }
+  }
+  /** Gives a row the focus; beyond the ends the first or last. @param {number} index */
+  focus(index) {
+    const at = Math.max(0, Math.min(this.rows.length - 1, index));
+    const row = this.rows[at];
+    if (!row) return;
+    this.active = row.id;
+    this.reveal(at);
+    this.draw();
+    this.elements.get(row.id)?.focus({ preventScroll: true });
+    this.options.onFocus?.(row);
+  }
+  /** The row that an event happened in, undefined for none. @param {Event} event */
+  rowOf(event) {
+    const id = closest(event.target, `[role=${this.options.role}][data-id]`)?.dataset.id;
+    const index = id === void 0 ? void 0 : this.indexOf.get(id);
+    return index === void 0 ? void 0 : this.rows[index];
+  }
+  /**
+   * Acts on a key that means something in a list, or in `more`. Returns whether it did.
+   * @param {KeyboardEvent} event
+   * @param {(row: Row) => void} choose for Enter and the space bar
+   * @param {Record<string, (row: Row, at: number) => void>} [more] other keys
+   */
+  key(event, choose, more = {}) {
+    const at = this.active === null ? void 0 : this.indexOf.get(this.active);
+    if (at === void 0 || isShortcut(event)) return false;
+    const room = this.viewport.clientHeight - this.headHeight;
+    const page = Math.max(1, Math.floor(room / this.options.rowHeight) - 1);
+    const actions = {
+      ArrowDown: () => this.focus(at + 1),
+      ArrowUp: () => this.focus(at - 1),
+      PageDown: () => this.focus(at + page),
+      PageUp: () => this.focus(at - page),
+      Home: () => this.focus(0),
+      End: () => this.focus(this.rows.length - 1),
+      Enter: choose,
+      " ": choose,
+      ...more
+    };
+    if (!Object.hasOwn(actions, event.key)) return false;
+    actions[event.key](this.rows[at], at);
+    event.preventDefault();
+    event.stopPropagation();
+    return true;
+  }
+};
+
+// tree/row.js
+var KINDS = [
+  ["weight", "■", "W"],
+  ["input", "▲", "I"],
+  ["output", "●", "A"]
+];
+var span = (className, text, title) => html("span", { class: className, text, title });
+var badge = (text, className, title) => span(`qx-badge ${className}`, text, title || null);
+function describe(row) {
+  const parts = [row.name, row.before ? `was ${row.before}, now ${row.type}` : row.type];
+  if (row.kind === "site") parts.push(`${row.site} fake quant`);
+  if (row.changed) parts.push(`changed: ${row.what.join(", ")}`);
+  if (row.qconfig) parts.push(`qconfig ${row.qconfig}`);
+  KINDS.forEach(([kind], i) => {
+    const n = row.below[i];
+    if (n) parts.push(`${n} ${kind} fake quant${n > 1 ? "s" : ""}`);
+  });
+  if (row.int8) parts.push("int8");
+  if (row.float) parts.push("stays float");
+  if (row.not_run) parts.push("not run");
+  if (row.shared !== null) parts.push(`same object as ${row.shared || "the model"}`);
+  return parts.join(", ");
+}
+function typeCell(row) {
+  if (!row.before) return span("qx-tree-type", row.type, row.title);
+  const title = `${row.before} → ${row.type}
+${row.title}`;
+  return html("span", { class: "qx-tree-type", title }, [
+    span("qx-tree-before", row.before),
+    span("qx-tree-arrow", " → "),
+    html("strong", { class: "qx-tree-after", text: row.type })
+  ]);
+}
+function badges(row) {
+  const own = row.marks.some(Boolean);
+  const marks = KINDS.map(([kind, mark, letter], i) => {
+    const n = own ? row.marks[i] : row.below[i];
+    if (!n) return null;
+    const text = own ? `${mark} ${letter}${n > 1 ? ` ${n}` : ""}` : `${mark} ${n}`;
+    const title = `${n} ${kind} fake quant(s) ${own ? "held by this module" : "inside"}`;
+    return badge(text, own ? `qx-${kind}` : "qx-tree-inside", title);
+  });
+  return html("span", { class: "qx-tree-badges" }, [
+    ...marks,
+    row.int8 && badge("int8", "qx-int8", "An int8 module of torch"),
+    row.float && badge("float", "qx-tree-float", "Computes in float at this stage"),
+    row.not_run && badge("not run", "", "Did not run in the forward of the example input"),
+    row.shared !== null && badge("shared", "", `The same object as ${row.shared || "the model"}`),
+    row.qconfig && badge(row.qconfig, "qx-tree-qconfig", row.qconfig_title)
+  ]);
+}
+function fillRow(element, row) {
+  const indent = span("qx-tree-indent");
+  indent.style.width = `${row.depth * 16}px`;
+  const delta = row.changed ? `Changed in this stage: ${row.what.join(", ")}` : null;
+  const [kind, mark, letter] = KINDS.find(([k]) => row.kind === "site" && k === row.site) ?? [];
+  element.replaceChildren(
+    indent,
+    html("span", { class: "qx-tree-chevron", "aria-hidden": "true" }),
+    ...kind ? [badge(`${mark} ${letter}`, `qx-${kind}`, `${kind} fake quant`)] : [],
+    span("qx-tree-name", row.name, row.path || "the model itself"),
+    typeCell(row),
+    span("qx-tree-delta", row.changed ? "Δ" : "", delta),
+    badges(row)
+  );
+  element.className = "qx-tree-row";
+  element.classList.toggle("qx-is-changed", row.changed);
+  element.classList.toggle("qx-is-gone", row.what.includes("gone"));
+  element.classList.toggle("qx-is-site", row.kind === "site");
+  element.setAttribute("aria-label", describe(row));
+  element.setAttribute("aria-level", String(row.depth + 1));
+}
+
+// tree/rows.js
+var OPEN_AT_FIRST = 80;
+var Tree = class {
+  constructor() {
+    this.open = /* @__PURE__ */ new Map();
+    this.closedInSearch = /* @__PURE__ */ new Set();
+    this.allOpen = void 0;
+    this.filtered = false;
+    this.rows = [];
+    this.byId = /* @__PURE__ */ new Map();
+    this.children = /* @__PURE__ */ new Map();
+    this.position = /* @__PURE__ */ new Map();
+    this.openDepth = 1;
+  }
+  /** @param {TreeRow[]} rows parents before children */
+  setRows(rows) {
+    this.rows = rows;
+    this.byId = new Map(rows.map((row) => [row.id, row]));
+    this.children = /* @__PURE__ */ new Map();
+    for (const row of rows) {
+      if (row.parent === null || !this.byId.has(row.parent)) continue;
+      const siblings = this.children.get(row.parent);
+      if (siblings) siblings.push(row);
+      else this.children.set(row.parent, [row]);
+    }
+    this.openDepth = firstOpenDepth(rows);
+    this.position = /* @__PURE__ */ new Map();
+    for (const siblings of [...this.children.values(), rows.filter((r) => r.parent === null)]) {
+      for (const [i, row] of siblings.entries()) {
+        this.position.set(row.id, [i + 1, siblings.length]);
+      }
+    }
+  }
+  /**
+   * The row that a selection string means.
+   * @param {string} selection
+   */
+  find(selection) {
+    if (!/^(module|site):/.test(selection)) return void 0;
+    const path = selection.slice(selection.indexOf(":") + 1);
+    return this.byId.get(selection) ?? this.byId.get(`site:${path}`) ?? this.byId.get(`module:${path}`);
+  }
+  /** @param {TreeRow} row */
+  parentOf(row) {
+    return row.parent === null ? void 0 : this.byId.get(row.parent);
+  }
+  /** @param {TreeRow} row */
+  hasChildren(row) {
+    return this.children.has(row.id);
+  }
+  /** @param {TreeRow} row */
+  isOpen(row) {
+    if (this.filtered) return !this.closedInSearch.has(row.path);
+    return this.open.get(row.path) ?? this.allOpen ?? row.depth < this.openDepth;
+  }
+  /**
+   * @param {TreeRow} row
+   * @param {boolean} open
+   */
+  setOpen(row, open) {
+    if (!this.hasChildren(row)) return;
+    if (!this.filtered) this.open.set(row.path, open);
+    else if (open) this.closedInSearch.delete(row.path);
+    else this.closedInSearch.add(row.path);
+  }
+  /** Opens or closes all rows, also those that a later stage brings. @param {boolean} open */
+  setAllOpen(open) {
+    this.allOpen = open;
+    this.open.clear();
+    this.closedInSearch.clear();
+    if (open) return;
+    for (const row of this.rows) {
+      if (row.parent === null) this.open.set(row.path, true);
+      else if (this.filtered) this.closedInSearch.add(row.path);
+    }
+  }
+  /** Opens what a row lies in. @param {TreeRow} row */
+  reveal(row) {
+    for (let up = this.parentOf(row); up; up = this.parentOf(up)) {
+      this.open.set(up.path, true);
+      this.closedInSearch.delete(up.path);
+    }
+  }
+  /**
+   * Ids that the search and the filter find, or null when all rows are shown.
+   * @param {string} query words that path, type or earlier type must contain
+   * @param {Only} only
+   */
+  search(query, only) {
+    const terms = query.toLowerCase().split(/\s+/).filter(Boolean);
+    this.filtered = terms.length > 0 || only !== "all";
+    if (!this.filtered) return null;
+    const hits = /* @__PURE__ */ new Set();
+    for (const row of this.rows) {
+      if (only === "changed" && !row.changed) continue;
+      if (only === "float" && !row.float) continue;
+      const text = `${row.path} ${row.type} ${row.before}`.toLowerCase();
+      if (terms.every((term) => text.includes(term))) hits.add(row.id);
+    }
+    return hits;
+  }
+  /**
+   * The rows to draw, in order: open ones, and under a search hits with their ancestors.
+   * @param {Set<string> | null} hits
+   * @param {string | null} pinned id of a row that is shown though it is no hit
+   */
+  visible(hits, pinned) {
+    const keep = hits && this.withAncestors(pinned === null ? hits : [...hits, pinned]);
+    const shown = [];
+    let hiddenBelow = Number.POSITIVE_INFINITY;
+    for (const row of this.rows) {
+      if (row.depth > hiddenBelow) continue;
+      hiddenBelow = Number.POSITIVE_INFINITY;
+      if (keep && !keep.has(row.id)) continue;
+      shown.push(row);
+      if (this.hasChildren(row) && !this.isOpen(row)) hiddenBelow = row.depth;
+    }
+    return shown;
+  }
+  /** @param {Iterable<string>} ids */
+  withAncestors(ids) {
+    const found = /* @__PURE__ */ new Set();
+    for (const id of ids) {
+      let row = this.byId.get(id);
+      while (row && !found.has(row.id)) {
+        found.add(row.id);
+        row = this.parentOf(row);
+      }
+    }
+    return found;
+  }
+};
+function firstOpenDepth(rows) {
+  const perDepth = [];
+  for (const row of rows) perDepth[row.depth] = (perDepth[row.depth] ?? 0) + 1;
+  let depth = 0;
+  for (let sum = 0; depth < perDepth.length; depth++) {
+    sum += perDepth[depth] ?? 0;
+    if (sum > OPEN_AT_FIRST) break;
+  }
+  return Math.max(1, depth - 1);
+}
+
+// tree/tree.js
+var ROW_HEIGHT = 26;
+var TreeView = class {
+  /**
+   * @param {import("@anywidget/types").AnyModel<Traits>} model
+   * @param {HTMLElement} el
+   */
+  constructor(model, el) {
+    this.model = model;
+    this.tree = new Tree();
+    this.hits = null;
+    this.selected = null;
+    this.input = html("input", {
+      class: "qx-field qx-tree-search",
+      type: "search",
+      placeholder: "Search path or type",
+      "aria-label": "Search modules by path or type"
+    });
+    this.toggles = /* @__PURE__ */ new Map();
+    this.status = html("span", { class: "qx-tree-status qx-muted", role: "status" });
+    this.canvas = html("div", { class: "qx-tree-canvas", role: "presentation" });
+    this.empty = html("p", { class: "qx-tree-empty qx-muted" });
+    this.viewport = html(
+      "div",
+      { class: "qx-tree-viewport", role: "tree", "aria-label": "Modules of the model" },
+      [this.canvas, this.empty]
+    );
+    this.root = html("div", { class: "qx qx-tree", ...OWN_KEYS }, [this.bar(), this.viewport]);
+    this.list = new RowList({
+      viewport: this.viewport,
+      canvas: this.canvas,
+      rowHeight: ROW_HEIGHT,
+      role: "treeitem",
+      height: () => model.get("height"),
+      fill: fillRow,
+      mark: (element, row) => this.markRow(element, row)
+    });
+    el.append(this.root);
+    this.hear();
+    this.onLook();
+    this.onRows();
+    this.onSelected();
+  }
+  bar() {
+    this.toggles.set("changed", this.toggleButton("changed", "Only what changed"));
+    this.toggles.set("float", this.toggleButton("float", "Only what stays float"));
+    const all = (
+      /** @type {const} */
+      [
+        ["⊞", "Expand all", true],
+        ["⊟", "Collapse all", false]
+      ].map(([text, label, open]) => {
+        const name = "qx-button qx-tree-icon";
+        const button = html("button", { class: name, text, title: label, "aria-label": label });
+        button.addEventListener("click", () => {
+          this.tree.setAllOpen(open);
+          this.refresh();
+        });
+        return button;
+      })
+    );
+    const filters = html("span", { class: "qx-tree-filters" }, [...this.toggles.values(), ...all]);
+    return html("div", { class: "qx-tree-bar" }, [this.input, filters, this.status]);
+  }
+  /**
+   * @param {Only} only
+   * @param {string} text
+   */
+  toggleButton(only, text) {
+    const button = html("button", { class: "qx-button", text });
+    button.addEventListener(
+      "click",
+      () => save(this.model, { only: this.model.get("only") === only ? "all" : only })
+    );
+    return button;
+  }
+  hear() {
+    this.input.addEventListener("input", () => save(this.model, { query: this.input.value }));
+    this.input.addEventListener("keydown", (event) => this.onSearchKey(event));
+    this.viewport.addEventListener("click", (event) => this.onClick(event, false));
+    this.viewport.addEventListener("dblclick", (event) => this.onClick(event, true));
+    this.viewport.addEventListener("keydown", (event) => this.onKey(event));
+    this.unlisten = listen(this.model, {
+      "change:rows": () => this.onRows(),
+      "change:selected": () => this.onSelected(),
+      "change:query": () => this.onFilter(),
+      "change:only": () => this.onFilter(),
+      "change:height": () => this.onLook(),
+      "change:dark": () => this.onLook()
+    });
+  }
+  destroy() {
+    this.unlisten?.();
+    this.list.destroy();
+    this.root.remove();
+  }
+  onLook() {
+    forceTheme(this.root, this.model.get("dark"));
+    this.root.style.height = `${this.model.get("height")}px`;
+  }
+  onRows() {
+    this.tree.setRows(this.model.get("rows"));
+    const { active } = this.list;
+    if (active === null || !this.tree.byId.has(active)) {
+      this.list.active = this.tree.rows[0]?.id ?? null;
+    }
+    this.list.refill();
+    this.refresh();
+  }
+  onFilter() {
+    this.tree.closedInSearch.clear();
+    this.refresh();
+  }
+  onSelected() {
+    const row = this.tree.find(this.model.get("selected"));
+    if (row) {
+      this.list.active = row.id;
+      this.tree.reveal(row);
+    }
+    this.refresh();
+    const at = row && this.list.indexOf.get(row.id);
+    if (at === void 0) return;
+    this.list.centre(at);
+    this.list.draw();
+  }
+  refresh() {
+    const query = this.model.get("query");
+    const only = this.model.get("only");
+    if (this.input.value !== query) this.input.value = query;
+    for (const [name, button] of this.toggles) {
+      button.setAttribute("aria-pressed", String(only === name));
+    }
+    this.hits = this.tree.search(query, only);
+    this.selected = this.tree.find(this.model.get("selected"))?.id ?? null;
+    const shown = this.tree.visible(this.hits, this.selected);
+    this.list.setRows(shown);
+    this.list.active = this.nearestShown(this.list.active);
+    const all = this.tree.rows.length.toLocaleString("en");
+    this.status.textContent = this.hits ? `${this.hits.size.toLocaleString("en")} of ${all}` : `${all} modules and fake quants`;
+    this.empty.hidden = shown.length > 0;
+    this.empty.textContent = emptyText(query, only);
+    this.list.draw();
+  }
+  /**
+   * The row `id`, or what is shown of what it lies in, or the first row.
+   * @param {string | null} id
+   */
+  nearestShown(id) {
+    let row = id === null ? void 0 : this.tree.byId.get(id);
+    while (row && !this.list.indexOf.has(row.id)) row = this.tree.parentOf(row);
+    return row?.id ?? this.list.rows[0]?.id ?? null;
+  }
+  /**
+   * @param {HTMLElement} element
+   * @param {TreeRow} row
+   */
+  markRow(element, row) {
+    element.setAttribute("aria-selected", String(row.id === this.selected));
+    const [place, size] = this.tree.position.get(row.id) ?? [1, 1];
+    element.setAttribute("aria-posinset", String(place));
+    element.setAttribute("aria-setsize", String(size));
+    if (this.tree.hasChildren(row)) {
+      element.setAttribute("aria-expanded", String(this.tree.isOpen(row)));
+    } else {
+      element.removeAttribute("aria-expanded");
+    }
+    element.classList.toggle("qx-is-context", this.hits !== null && !this.hits.has(row.id));
+  }
+  /**
+   * @param {TreeRow} row
+   * @param {boolean} open
+   */
+  toggle(row, open) {
+    this.tree.setOpen(row, open);
+    this.refresh();
+  }
+  /**
+   * @param {MouseEvent} event
+   * @param {boolean} double
+   */
+  onClick(event, double) {
+    const row = this.list.rowOf(event);
+    if (!row) return;
+    const onChevron = closest(event.target, ".qx-tree-chevron") !== null;
+    if (double ? !onChevron : onChevron) this.toggle(row, !this.tree.isOpen(row));
+    else if (!double) save(this.model, { selected: row.id });
+    const at = this.list.indexOf.get(row.id);
+    if (at !== void 0) this.list.focus(at);
+  }
+  /** @param {KeyboardEvent} event */
+  onSearchKey(event) {
+    if (event.key === "ArrowDown" || event.key === "Enter") {
+      const { hits } = this;
+      this.list.focus(hits ? this.list.rows.findIndex((row) => hits.has(row.id)) : 0);
+    } else if (event.key === "Escape") {
+      save(this.model, { query: "" });
+    } else return;
+    event.preventDefault();
+  }
+  /** @param {KeyboardEvent} event */
+  onKey(event) {
+    const { tree, list } = this;
+    const isOpen = (row) => tree.hasChildren(row) && tree.isOpen(row);
+    const more = {
+      ArrowRight: (row, at) => isOpen(row) ? list.focus(at + 1) : this.toggle(row, true),
+      ArrowLeft: (row) => {
+        const up = row.parent === null ? void 0 : list.indexOf.get(row.parent);
+        if (isOpen(row)) this.toggle(row, false);
+        else if (up !== void 0) list.focus(up);
+      },
+      "*": (row) => {
+        const siblings = row.parent === null ? [row] : tree.children.get(row.parent) ?? [row];
+        for (const sibling of siblings) tree.setOpen(sibling, true);
+        this.refresh();
+      }
+    };
+    if (list.key(event, (row) => save(this.model, { selected: row.id }), more)) return;
+    if (isShortcut(event) || event.key.length !== 1 || list.active === null) return;
+    this.input.focus();
+    this.input.value += event.key;
+    save(this.model, { query: this.input.value });
+    event.preventDefault();
+    event.stopPropagation();
+  }
+};
+function emptyText(query, only) {
+  if (query.trim()) return "Nothing matches the search.";
+  if (only === "changed") return "Nothing changed in this stage.";
+  if (only === "float") {
+    return "Nothing stays float here. (Before fake quants are inserted this is not decided.)";
+  }
+  return "There is no model to show.";
+}
+var tree_default = {
+  /** @param {import("@anywidget/types").RenderProps<Traits>} props */
+  render({ model, el }) {
+    const view = new TreeView(model, el);
+    return () => view.destroy();
+  }
+};
+export {
+  tree_default as default
+};

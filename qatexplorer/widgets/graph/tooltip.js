@@ -1,0 +1,88 @@
+// The tooltip: built of text nodes, shown beside the pointer or the focused item.
+
+import { html } from "../common/dom.js";
+import { subText } from "./geometry.js";
+import { itemOf } from "./scene.js";
+
+/** @typedef {{ title: string, lines: string[] }} Tip */
+
+export class Tooltip {
+  /** @param {HTMLElement} stage */
+  constructor(stage) {
+    this.stage = stage;
+    this.box = html("div", { class: "qxg-tip", role: "tooltip", hidden: true });
+    stage.append(this.box);
+  }
+
+  /**
+   * @param {Tip} tip
+   * @param {number} x
+   * @param {number} y
+   */
+  show({ title, lines }, x, y) {
+    const rows = lines.filter(Boolean).map((text) => html("div", { text }));
+    this.box.replaceChildren(html("b", { text: title }), ...rows);
+    this.box.hidden = false;
+    const { clientWidth: w, clientHeight: h } = this.stage;
+    const { offsetWidth: bw, offsetHeight: bh } = this.box;
+    this.box.style.left = `${Math.max(4, x + 14 + bw > w ? x - bw - 10 : x + 14)}px`;
+    this.box.style.top = `${Math.max(4, Math.min(y + 12, h - bh - 4))}px`;
+  }
+
+  hide() {
+    this.box.hidden = true;
+  }
+}
+
+/**
+ * What to say of whatever the pointer or the cursor is on; null for nothing.
+ * @param {import("./scene.js").Index} index
+ * @param {Element} element
+ * @returns {Tip | null}
+ */
+export function tipOf(index, element) {
+  /** @type {HTMLElement | SVGElement | null} */
+  const at = element.closest("[data-site], [data-edge], [data-item]");
+  if (!at) return null;
+  const { site, edge, item } = at.dataset;
+  if (site !== undefined) {
+    const { tip, changed } = index.sites[site];
+    return { title: site, lines: [...tip, changed ? "changed in this step" : ""] };
+  }
+  if (edge !== undefined) return edgeTip(index, Number(edge));
+  return itemTip(index, item ?? "");
+}
+
+/**
+ * @param {import("./scene.js").Index} index
+ * @param {number} edge
+ */
+function edgeTip(index, edge) {
+  const [s, t, isBack] = index.edges[edge];
+  const [source, target] = [index.nodes[s], index.nodes[t]];
+  const isTwice = index.redundant.has(edge);
+  const twice = isTwice ? "2×: fake-quantized twice on this way, see the ledger" : "";
+  const back = isBack ? "closes a cycle" : "";
+  return {
+    title: `${source.path || source.label} → ${target.path || target.label}`,
+    lines: [source.shape || "shape unknown", twice, back],
+  };
+}
+
+/**
+ * @param {import("./scene.js").Index} index
+ * @param {string} id
+ */
+function itemTip(index, id) {
+  const item = itemOf(index, id);
+  const lines = [subText(item), ...item.tip];
+  for (const mark of item.marks) {
+    const { tip, letter } = index.sites[mark.site];
+    const [what, ...rest] = tip;
+    const kind = what.split(" ").slice(0, 3).join(" ");
+    lines.push(`${letter}  ${kind}: ${rest.slice(0, 3).join("; ")}`);
+  }
+  if (item.changed) lines.push("changed in this step");
+  else if (item.inside) lines.push("something inside changed in this step");
+  return { title: item.path || item.label, lines };
+}
