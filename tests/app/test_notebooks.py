@@ -29,6 +29,7 @@ def test_committed_without_outputs(path: Path) -> None:
     assert "widgets" not in read(path).metadata
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_runs_from_top_to_bottom(

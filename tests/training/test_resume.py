@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,12 @@ def resumed(path: Path, source: Any, model: nn.Module | None = None, **changes: 
     return TrainingRun(model or prepared(5), source, config, run_dir=path, saved=saved)
 
 
-@pytest.mark.parametrize("step", [1, 5, 6, 7, 13, 18, 23])
+def most_slow(values: Iterable[Any], kept: Container[Any]) -> list[Any]:
+    """Parameters of which the inner loop takes those of ``kept`` only."""
+    return [v if v in kept else pytest.param(v, marks=pytest.mark.slow) for v in values]
+
+
+@pytest.mark.parametrize("step", most_slow([1, 5, 6, 7, 13, 18, 23], [7]))
 def test_stop_and_resume_is_bit_for_bit_the_unbroken_run(step: int, tmp_path: Path) -> None:
     whole_model, model = prepared(), prepared()
     whole = TrainingRun(whole_model, loaders(), TrainingConfig(**EVERYTHING)).run()
@@ -116,6 +121,7 @@ def test_stop_and_resume_is_bit_for_bit_the_unbroken_run(step: int, tmp_path: Pa
     assert read_again.history.epochs == second.history.epochs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_stopped_again_and_again_at_random_steps(seed: int, tmp_path: Path) -> None:
     stops = sorted(random.Random(seed).sample(range(1, 24), 4))
@@ -142,7 +148,7 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", most_slow(OPTIMIZERS, ["sgd"]))
 def test_any_optimizer_of_torch(name: str, tmp_path: Path) -> None:
     config = TrainingConfig(epochs=2, optimizer=OPTIMIZERS[name])
     whole = TrainingRun(prepared(), data(), config).run()
@@ -173,8 +179,8 @@ SCHEDULERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
-@pytest.mark.parametrize("step", [4, 11])
+@pytest.mark.parametrize("name", most_slow(SCHEDULERS, ["onecycle"]))
+@pytest.mark.parametrize("step", most_slow([4, 11], [4]))
 def test_any_scheduler_of_torch(name: str, step: int, tmp_path: Path) -> None:
     interval, make = SCHEDULERS[name]
     config = TrainingConfig(epochs=3, scheduler=make, scheduler_interval=interval)  # type: ignore[arg-type]
@@ -189,6 +195,7 @@ def test_any_scheduler_of_torch(name: str, step: int, tmp_path: Path) -> None:
     assert losses(second) == losses(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "own"), [(0, True), (2, False), (2, True)])
 def test_loader_workers_and_a_generator_of_ones_own(
     workers: int, own: bool, tmp_path: Path
