@@ -173,9 +173,10 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "attention",
-        r"only works for Linear, got NonDynamicallyQuantizableLinear",
-        "nn.MultiheadAttention holds a special Linear that torch's QAT mapping lists and its swap "
-        "then refuses (a defect of torch).",
+        # Older releases do not name the class that they got.
+        r"only works for Linear(?:, got NonDynamicallyQuantizableLinear)?$",
+        "Torch's QAT mapping lists a subclass of nn.Linear that its swap then refuses (a defect of "
+        "torch): nn.MultiheadAttention holds one, NonDynamicallyQuantizableLinear.",
         "Pass qat_mapping='attention': torch's table without that class, with which attention "
         "becomes torch.ao.nn.quantizable.MultiheadAttention. Or set its qconfig to None.",
     ),

@@ -283,3 +283,26 @@ def test_inspector_texts_have_contrast(page: Page, dark: bool) -> None:
     mount(page, HtmlPanel, dark=dark, html=html, selected="")
     worst = page.evaluate(CONTRAST)
     assert worst[0] >= 4.5, worst
+
+
+@pytest.mark.parametrize(
+    ("system", "lab_is_light", "own", "expected"),
+    [
+        ("light", None, None, "light"),
+        ("dark", None, None, "dark"),
+        ("dark", "true", None, "light"),
+        ("light", "false", None, "dark"),
+        ("dark", "false", False, "light"),
+        ("light", "true", True, "dark"),
+    ],
+)
+def test_theme_is_the_widgets_own_else_the_pages_else_the_systems(
+    page: Page, system: Any, lab_is_light: str | None, own: bool | None, expected: str
+) -> None:
+    page.emulate_media(color_scheme=system)
+    mount(page, HtmlPanel, html="<p>words</p>", selected="")
+    if lab_is_light is not None:
+        page.evaluate("(is) => { document.body.dataset.jpThemeLight = is; }", lab_is_light)
+    set_trait(page, "dark", own)
+    colour = {"light": "rgb(31, 35, 40)", "dark": "rgb(230, 237, 243)"}[expected]
+    expect(page.locator("p")).to_have_css("color", colour)

@@ -46,11 +46,6 @@ def test_qnnpack_adds_in_32_bits_everywhere() -> None:
     assert probe_engine("qnnpack").error_at(255) == 0
 
 
-@pytest.mark.skipif("x86" not in available_engines(), reason="no engine x86")
-def test_the_flag_of_torch_and_the_probe_agree_on_a_cpu_left_alone() -> None:
-    assert probe_engine("x86").holds(255) == torch.cpu._is_vnni_supported()
-
-
 def test_an_engine_is_run_once_and_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     probe_engines()
     started = time.process_time()

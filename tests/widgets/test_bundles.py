@@ -60,3 +60,14 @@ def test_the_bundler_gives_the_same() -> None:
         ["node", "build.mjs", "--check"], cwd=TOOLS, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", sorted((WIDGETS / "common").glob("*.*")), ids=lambda p: p.name)
+def test_what_screens_share_knows_no_screen(path: Path) -> None:
+    """``common`` imports nothing of a screen, and takes no style sheet of one."""
+    text = path.read_text(encoding="utf-8")
+    screens = [p.name for p in WIDGETS.iterdir() if (p / "__init__.py").is_file()]
+    for screen in set(screens) - {"common"}:
+        assert f"qatexplorer.widgets.{screen}" not in text
+        assert f"../{screen}/" not in text
+        assert f'"{screen}/' not in text

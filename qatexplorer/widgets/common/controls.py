@@ -22,7 +22,7 @@ class Html(anywidget.AnyWidget):
     """
 
     _esm = esm("html")
-    _css = css("explorer/explorer.css")
+    _css = css("common/html.css")
 
     html: Any = traitlets.Unicode("").tag(sync=True)
     kind: Any = traitlets.Unicode("").tag(sync=True)

@@ -70,7 +70,7 @@ class Plot(anywidget.AnyWidget):
     """
 
     _esm = esm("plot")
-    _css = css()
+    _css = css("common/plot.css")
 
     figure: Any = traitlets.Dict().tag(sync=True)
     label: Any = traitlets.Unicode("").tag(sync=True)
