@@ -38,7 +38,7 @@ from qatexplorer.data import as_args
 from qatexplorer.errors import StageError
 from qatexplorer.evaluate.int8 import run_int8
 from qatexplorer.explain.translations import RULES, translate
-from tests.explain.test_deploy_translations import (
+from tests.support.int8_failures import (
     IMAGES,
     ROWS,
     Block,

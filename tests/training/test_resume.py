@@ -17,54 +17,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from qatexplorer.errors import BusyError, CheckpointError, InputError, RunFolderError
 from qatexplorer.runs.opened import OpenedRun, list_runs, open_run
 from qatexplorer.runs.records import TrainingConfig
 from qatexplorer.training.run import TrainingRun
+from tests.support.everything import EVERYTHING, loaders, losses
 from tests.support.training_models import SmallNet, batches, data, one_thread, prepared, same, state  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-class Noisy(Dataset):  # type: ignore[type-arg]
-    """Draws from all three random generators for every sample, as augmentations do."""
-
-    def __init__(self) -> None:
-        self.x, self.y = (torch.cat(part) for part in zip(*batches(), strict=True))
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        noise = random.random() + np.random.rand() + torch.rand(())
-        return self.x[index] + 0.1 * noise, self.y[index]
-
-
-def loaders(workers: int = 0, own: bool = False) -> tuple[Any, Any]:
-    generator = torch.Generator().manual_seed(9) if own else None
-    train = DataLoader(Noisy(), 8, shuffle=True, generator=generator, num_workers=workers)
-    return train, DataLoader(Noisy(), 16)
-
-
-EVERYTHING: dict[str, Any] = {
-    "epochs": 4,
-    "lr": 3e-3,
-    "optimizer": "adamw",
-    "scheduler": "cosine",
-    "warmup_steps": 3,
-    "fake_quant_start_epoch": 1,
-    "freeze_observer_epoch": 2,
-    "freeze_bn_epoch": 3,
-    "label_smoothing": 0.1,
-    "clip_grad_norm": 0.5,
-    "ema_decay": 0.9,
-}
-
-
-def losses(run: TrainingRun) -> list[float]:
-    return [s.loss for s in run.history.steps]
 
 
 def stopped_after(step: int, run: TrainingRun) -> TrainingRun:
@@ -379,8 +340,11 @@ CHILD = """
 import json, sys, torch
 torch.set_num_threads(1)
 from pathlib import Path
-from tests.training.test_resume import EVERYTHING, TrainingRun, TrainingConfig, loaders, prepared
-from tests.training.test_resume import open_run, losses, state
+from qatexplorer.runs.opened import open_run
+from qatexplorer.runs.records import TrainingConfig
+from qatexplorer.training.run import TrainingRun
+from tests.support.everything import EVERYTHING, loaders, losses
+from tests.support.training_models import prepared
 path, what = Path(sys.argv[1]), sys.argv[2]
 if what == "begin":
     config = TrainingConfig(**{**EVERYTHING, "epochs": 4000, "checkpoint_every": 5,
