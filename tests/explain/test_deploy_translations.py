@@ -338,6 +338,7 @@ def test_every_row_is_tested() -> None:
         "float-into-int8",
         "quantized-twice",
         "qint8-activation",
+        "qnnpack-add",
         "never-ran",
         "nan-range",
         # In FX only: tests/flows/test_fx_custom.py.
