@@ -41,6 +41,7 @@ def test_of_this_package_a_notebook_needs_qx_only(path: Path) -> None:
     assert set(ours) == {"import qatexplorer as qx"}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_runs_from_top_to_bottom(

@@ -267,6 +267,7 @@ def parameter_bytes() -> int:
     return sum(storages.values())
 
 
+@pytest.mark.slow
 def test_one_extra_copy_of_the_parameters_until_training() -> None:
     torch.manual_seed(0)
     model = NoStubs().train()
@@ -521,6 +522,7 @@ def test_eval_mode_is_the_sessions_to_change() -> None:
     assert not model.training
 
 
+@pytest.mark.slow
 def test_looks_and_training_never_run_the_model_at_once() -> None:
     # A forward of another thread between a step's forward and its backward once broke the step.
     example = qx.zoo.load("digits_cnn")

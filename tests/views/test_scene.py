@@ -81,6 +81,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
     return snapshot(nodes, [(f"n{a}", f"n{b}") for a, b in edges], sites, made)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(snapshots(), st.integers(2, 9))
 def test_any_nesting_keeps_every_node_edge_and_site(snap: Snapshot, max_children: int) -> None:
@@ -127,6 +128,7 @@ def has_cycle_between_children(scene: dict) -> bool:
     return False
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(snapshots())
 def test_collapsing_never_makes_a_cycle(snap: Snapshot) -> None:
@@ -139,7 +141,7 @@ def test_collapsing_never_makes_a_cycle(snap: Snapshot) -> None:
     assert all(back == 0 for _, _, back in scene["edges"])
 
 
-@pytest.mark.parametrize("length", [40, 41, 1000, 5000])
+@pytest.mark.parametrize("length", [40, 41, 1000, pytest.param(5000, marks=pytest.mark.slow)])
 def test_a_flat_graph_is_split_into_ranges(length: int) -> None:
     scene = build_scene(flat_net(length))
     check_tree(scene, 40)
@@ -268,6 +270,7 @@ def test_the_tooltip_of_a_fake_quant_tells_its_qparams() -> None:
     assert "has seen no data yet" in entry["tip"]
 
 
+@pytest.mark.slow
 def test_a_large_nested_net_is_built_quickly_and_whole() -> None:
     scene = build_scene(residual_net(5, 50, 19))
     check_tree(scene, 40)

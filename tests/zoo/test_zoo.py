@@ -136,6 +136,7 @@ def test_stretching_changes_ranges_and_not_the_function() -> None:
     assert float(gamma.max() / gamma.min()) == pytest.approx(1024)
 
 
+@pytest.mark.slow
 def test_depthwise_loses_by_ptq_and_wins_back_by_qat(qconfig: Any) -> None:
     """The story of the example, in real int8. The README's table has the numbers."""
     example = zoo.load("digits_depthwise")
