@@ -18,7 +18,7 @@ Batch = tuple[Any, Any]
 
 @dataclass(frozen=True)
 class Data:
-    """Train and eval iterables of (input, target), re-iterable (a DataLoader, a list of batches)."""
+    """Train and eval batches of (input, target), re-iterable (a DataLoader, a list)."""
 
     train: Iterable[Batch]
     eval: Iterable[Batch]
