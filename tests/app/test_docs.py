@@ -8,8 +8,12 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import qatexplorer as qx
+from qatexplorer.explain.translations import Rule
+from qatexplorer.flows.base import FlowOptions
+from qatexplorer.flows.qconfig import resolve_qconfig
 from tests.app.test_architecture import PACKAGE, ROOMS, ROOT
 
 DOCUMENTS = sorted(
@@ -93,6 +97,44 @@ def test_examples_of_code_are_python() -> None:
     for path in DOCUMENTS:
         for block in re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL):
             ast.parse(block)
+
+
+def block_with(words: str) -> str:
+    """The block of Python in CONTRIBUTING that has ``words``."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    (found,) = [b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if words in b]
+    return str(found)
+
+
+def test_the_flow_that_is_shown_is_one() -> None:
+    model = torch.nn.Linear(2, 2)
+    names = {"my_prepare": lambda given: given, "my_convert": lambda given: given.eval()}
+    try:
+        exec(block_with("class MyFlow"), names)
+        flow = qx.flows.get_flow("mine")
+    finally:
+        qx.flows.FLOWS.pop("mine", None)
+    assert (flow.prepared_stage, flow.train_stage, flow.int8_stage) == ("place", "learn", "finish")
+    options = FlowOptions(resolve_qconfig("onednn"), torch.zeros(1, 2))
+    assert flow.apply("place", model, options).model is model
+    assert not flow.apply("finish", model, options).model.training
+
+
+def test_the_rule_that_is_shown_answers() -> None:
+    (rule,) = eval(block_with("group-norm"), {"Rule": Rule})
+    raised = (
+        "Could not run 'aten::native_group_norm' with arguments from the 'QuantizedCPU' backend"
+    )
+    assert re.search(rule.pattern, f"NotImplementedError: {raised}")
+    assert rule.why.format(here="layer")
+
+
+def test_the_metric_that_is_shown_is_one() -> None:
+    function = block_with("def top3").partition("session =")[0]
+    names: dict[str, object] = {"torch": torch}
+    exec(function, names)
+    scores = torch.tensor([[9.0, 8, 7, 1], [9, 8, 7, 1]])
+    assert names["top3"](scores, torch.tensor([2, 3])) == 0.5  # type: ignore[operator]
 
 
 def test_every_notebook_is_in_the_list() -> None:
