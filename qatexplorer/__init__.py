@@ -5,6 +5,10 @@
 >>> session = qx.Session(example.model, example.example_inputs, data=example.data)
 >>> session.goto("insert")
 >>> explorer = qx.explore(example.model, example.example_inputs, data=example.data)
+
+Public is what ``__all__`` has: these names, their attributes without a leading underscore, and
+those of the objects that they return. Everything else is private, whatever it is called, and can
+change or move in any release.
 """
 
 from __future__ import annotations

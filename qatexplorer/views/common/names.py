@@ -17,13 +17,12 @@ class Kind:
     letter: str
     mark: str
     word: str
-    colour: str
 
 
 KINDS: dict[SiteKind, Kind] = {
-    "weight": Kind("W", "■", "weight", "#D55E00"),
-    "input": Kind("I", "▲", "input", "#009E73"),
-    "output": Kind("A", "●", "output", "#0072B2"),
+    "weight": Kind("W", "■", "weight"),
+    "input": Kind("I", "▲", "input"),
+    "output": Kind("A", "●", "output"),
 }
 
 _TYPE_PREFIXES = (
