@@ -13,38 +13,10 @@ from pathlib import Path
 import pytest
 
 from qatexplorer.flows import FLOWS
+from tests.support.rooms import PACKAGE, ROOMS, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGE = ROOT / "qatexplorer"
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
-# From the bottom up. A room imports from rooms before it only, also for types.
-ROOMS = (
-    "_version",
-    "errors",
-    "_tested",
-    "signals",
-    "shown",
-    "tables",
-    "garbage",
-    "data",
-    "quantizers",
-    "explain",
-    "forward",
-    "flows",
-    "snapshot",
-    "evaluate",
-    "runs",
-    "telemetry",
-    "training",
-    "ledger",
-    "session",
-    "zoo",
-    "views",
-    "widgets",
-    "app",
-    "__init__",  # the front door: what it offers is loaded when it is asked for
-)
 WIDGET_LIBRARIES = {"ipywidgets", "anywidget", "traitlets", "IPython", "ipykernel"}
 PLOT_LIBRARIES = {"plotly", "matplotlib", "bokeh"}
 MAX_FILE = 800

@@ -14,7 +14,7 @@ import qatexplorer as qx
 from qatexplorer.explain.translations import Rule
 from qatexplorer.flows.base import FlowOptions
 from qatexplorer.flows.qconfig import resolve_qconfig
-from tests.app.test_architecture import PACKAGE, ROOMS, ROOT
+from tests.support.rooms import PACKAGE, ROOMS, ROOT
 
 DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "notebooks" / "README.md"]
