@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch.ao.quantization import (
     FakeQuantizeBase,
-    FixedQParamsObserver,
     FusedMovingAvgObsFakeQuantize,
     ObserverBase,
     QuantStub,
@@ -66,10 +65,6 @@ class Family:
         holder: Any = self.observer(quantizer) or quantizer
         low, high = getattr(holder, "min_val", None), getattr(holder, "max_val", None)
         return (low, high) if isinstance(low, Tensor) and isinstance(high, Tensor) else None
-
-    def is_fixed(self, quantizer: nn.Module) -> bool:
-        """Whether the operation fixes its range, so that nothing is observed."""
-        return isinstance(self.observer(quantizer) or quantizer, FixedQParamsObserver)
 
     def flag_buffers(self, quantizer: nn.Module) -> tuple[Tensor | None, Tensor | None]:
         """(observer_enabled, fake_quant_enabled) as the tensors that they are, None for none."""

@@ -40,8 +40,6 @@ const model = {
   saves: 0,
   on: (event, f) => { heard.set(event, [...(heard.get(event) || []), f]); },
   off: (event, f) => { heard.set(event, (heard.get(event) || []).filter((g) => g !== f)); },
-  send: (message) => model.sent.push(message),
-  sent: [],
   listeners: () => [...heard.values()].flat().length,
 };
 const text = await (await fetch("graph.mjs")).text();

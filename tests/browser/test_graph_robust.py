@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,14 +102,15 @@ def test_the_theme_of_the_page_is_followed(page: Page, address: str, small: dict
 
 def test_export_is_a_picture_of_its_own(page: Page, address: str, small: dict[str, Any]) -> None:
     open_graph(page, address, small)
-    page.evaluate("model.fire('msg:custom', { type: 'export_svg', id: 7 })")
-    answer = page.evaluate("model.sent.at(-1)")
-    assert (answer["type"], answer["id"]) == ("svg", 7)
-    tree = ET.fromstring(answer["svg"])
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download as SVG").click()
+    assert download.value.suggested_filename == "graph.svg"
+    picture = Path(download.value.path()).read_text()
+    tree = ET.fromstring(picture)
     texts = {e.text for e in tree.iter("{http://www.w3.org/2000/svg}text")}
     assert {"conv1", "quant", "W", "I", "A"} <= texts
-    assert "var(" not in answer["svg"]
-    assert 'class="qxg-wide"' not in answer["svg"]
+    assert "var(" not in picture
+    assert 'class="qxg-wide"' not in picture
 
 
 def test_without_workers_the_page_lays_out_itself(

@@ -18,6 +18,7 @@ from qatexplorer.runs.store import Telemetry
 from qatexplorer.training.run import TrainingRun
 from qatexplorer.views.training.runs import run_html, run_line
 from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.training.live import LivePanel
 from qatexplorer.widgets.training.runs import RunsPanel
 from tests.support.training_models import batches, data, one_thread, prepared  # noqa: F401
@@ -194,8 +195,9 @@ def test_a_new_kernel_shows_the_run_in_the_live_panel(tmp_path: Path) -> None:
     code = (
         "import qatexplorer as qx\n"
         "from qatexplorer.widgets.common.bridge import Bridge\n"
+        "from qatexplorer.widgets.common.page import PageState\n"
         "from qatexplorer.widgets.training.live import LivePanel\n"
-        "panel = LivePanel(Bridge())\n"
+        "panel = LivePanel(Bridge(), PageState())\n"
         f"panel.show(qx.open_run({str(tmp_path / 'a')!r}))\n"
         "assert panel.words.value.startswith('a: '), panel.words.value\n"
         "assert 'dB' in panel.sites.html or 'clipped' in panel.sites.html\n"
@@ -226,7 +228,7 @@ def test_the_runs_tab_opens_a_run_inside_the_explorer(tmp_path: Path) -> None:
 
 
 def test_live_panel_without_a_session(tmp_path: Path) -> None:
-    panel = LivePanel(Bridge())
+    panel = LivePanel(Bridge(), PageState())
     panel.show(watched(tmp_path / "w"))
     assert "fake quants watched" in panel.words.value
     panel.show(None)

@@ -17,7 +17,7 @@
 //   graph/tooltip.js
 //   graph/vendor/dagre/dagre.min.js
 //   graph/view.js
-// sha256 of these: a86d3a9bc0c74840f8ba5d4356b0d4c9a0767e873c8756ae883dd7d22e4f6b2d
+// sha256 of these: 6e37b028bc81f69b5bc6a8bb3c28fa92bd8ead45b814d24c25ba161dd2450214
 
 // common/dom.js
 var SVG_NS = "http://www.w3.org/2000/svg";
@@ -1976,8 +1976,7 @@ var GraphPage = class {
           if (selected !== view.selection) view.select(selected, true);
         },
         "change:opened": () => view.setOpened(model.get("opened") || []),
-        "change:height": () => this.paintHeight(),
-        "msg:custom": (message) => this.onMessage(message)
+        "change:height": () => this.paintHeight()
       })
     ];
   }
@@ -1997,11 +1996,6 @@ var GraphPage = class {
     await this.view.remeasure();
     this.view.fitReadable();
     if (this.view.selection) await this.view.select(this.view.selection, true);
-  }
-  /** @param {{ type?: string, id?: number } | undefined} message */
-  onMessage(message) {
-    if (message?.type !== "export_svg") return;
-    this.model.send({ type: "svg", id: message.id ?? null, svg: exportSvg(this.view) });
   }
   /** @param {import("./scene.js").Item | null} item */
   onFound(item) {

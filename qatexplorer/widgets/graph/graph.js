@@ -146,7 +146,6 @@ class GraphPage {
         },
         "change:opened": () => view.setOpened(model.get("opened") || []),
         "change:height": () => this.paintHeight(),
-        "msg:custom": (message) => this.onMessage(message),
       }),
     ];
   }
@@ -168,12 +167,6 @@ class GraphPage {
     await this.view.remeasure();
     this.view.fitReadable();
     if (this.view.selection) await this.view.select(this.view.selection, true);
-  }
-
-  /** @param {{ type?: string, id?: number } | undefined} message */
-  onMessage(message) {
-    if (message?.type !== "export_svg") return;
-    this.model.send({ type: "svg", id: message.id ?? null, svg: exportSvg(this.view) });
   }
 
   /** @param {import("./scene.js").Item | null} item */

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import anywidget
@@ -33,9 +32,6 @@ class GraphWidget(anywidget.AnyWidget):
       layer1 to stay under 300 marks; …"`` or ``"cancelled"``.
     - ``metrics`` (out): of the last picture: ``what`` (``"scene"``, ``"open"``, ``"close"``,
       ``"root"``, ``"direction"``), ``marks``, ``layout_ms``, ``draw_ms``, ``total_ms``.
-
-    Custom messages: ``{"type": "export_svg", "id": …}`` to the page is answered by ``{"type":
-    "svg", "id": …, "svg": "<svg …"}``, see :meth:`request_svg`.
     """
 
     _esm = esm("graph")
@@ -51,23 +47,3 @@ class GraphWidget(anywidget.AnyWidget):
 
     def __init__(self, scene: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(scene=scene or {}, **kwargs)
-        self._svg_requests: dict[int, Callable[[str], None]] = {}
-        self._svg_serial = 0
-        self.on_msg(self._on_svg)
-
-    def request_svg(self, callback: Callable[[str], None]) -> None:
-        """Asks the page for the picture as it is drawn now.
-
-        ``callback`` gets the SVG text (``""`` if nothing is drawn), once, when the page answers;
-        never if the widget is not shown.
-        """
-        self._svg_serial += 1
-        self._svg_requests[self._svg_serial] = callback
-        self.send({"type": "export_svg", "id": self._svg_serial})
-
-    def _on_svg(self, _: Any, content: Any, buffers: Any) -> None:
-        if not isinstance(content, dict) or content.get("type") != "svg":
-            return
-        callback = self._svg_requests.pop(content.get("id", 0), None)
-        if callback is not None:
-            callback(str(content.get("svg", "")))
