@@ -5,6 +5,10 @@
 >>> session = qx.Session(example.model, example.example_inputs, data=example.data)
 >>> session.goto("insert")
 >>> explorer = qx.explore(example.model, example.example_inputs, data=example.data)
+
+Public is what ``__all__`` has: these names, their attributes without a leading underscore, and
+those of the objects that they return. Everything else is private, whatever it is called, and can
+change or move in any release.
 """
 
 from __future__ import annotations
@@ -14,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from qatexplorer import errors
 from qatexplorer._version import __version__
-from qatexplorer.errors import QatExplorerError
+from qatexplorer.errors import QatExplorerError, QatExplorerWarning
 
 if TYPE_CHECKING:
-    from qatexplorer import zoo
+    from qatexplorer import flows, zoo
     from qatexplorer.data import Data
+    from qatexplorer.evaluate.evaluation import Evaluation
+    from qatexplorer.flows.base import StubMode
     from qatexplorer.ledger import Ledger, ledger_of
     from qatexplorer.runs.config import TrainingConfig
     from qatexplorer.runs.opened import OpenedRun, list_runs, open_run
@@ -28,16 +34,20 @@ if TYPE_CHECKING:
     from qatexplorer.telemetry.watch import Watch, watch
     from qatexplorer.training.run import TrainingRun
     from qatexplorer.widgets.explorer.explorer import Explorer
+    from qatexplorer.widgets.ledger.ledger import LedgerView
 
 __all__ = [
     "Data",
     "Diff",
+    "Evaluation",
     "FakeQuantSite",
     "Graph",
     "Ledger",
+    "LedgerView",
     "ModuleRecord",
     "OpenedRun",
     "QatExplorerError",
+    "QatExplorerWarning",
     "Session",
     "SessionEvent",
     "Snapshot",
@@ -45,9 +55,11 @@ __all__ = [
     "TrainingRun",
     "Watch",
     "__version__",
+    "dashboard",
     "diff",
     "errors",
     "explore",
+    "flows",
     "ledger_of",
     "list_runs",
     "open_run",
@@ -60,9 +72,11 @@ __all__ = [
 _LAZY = {
     "Data": "qatexplorer.data",
     "Diff": "qatexplorer.snapshot.diff",
+    "Evaluation": "qatexplorer.evaluate.evaluation",
     "FakeQuantSite": "qatexplorer.snapshot.records",
     "Graph": "qatexplorer.snapshot.records",
     "Ledger": "qatexplorer.ledger",
+    "LedgerView": "qatexplorer.widgets.ledger.ledger",
     "ModuleRecord": "qatexplorer.snapshot.records",
     "OpenedRun": "qatexplorer.runs.opened",
     "Session": "qatexplorer.session.session",
@@ -80,8 +94,8 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "zoo":
-        return importlib.import_module("qatexplorer.zoo")
+    if name in ("flows", "zoo"):
+        return importlib.import_module(f"qatexplorer.{name}")
     if name in _LAZY:
         value = getattr(importlib.import_module(_LAZY[name]), name)
         globals()[name] = value
@@ -103,19 +117,49 @@ def running() -> tuple[Session, ...]:
     return training()
 
 
-def explore(model: Any = None, example_inputs: Any = None, **settings: Any) -> Explorer:
+def explore(
+    model: Any = None,
+    example_inputs: Any = None,
+    *,
+    data: Any = None,
+    flow: str | None = None,
+    qconfig: Any = None,
+    loss: Any = None,
+    metric: Any = None,
+    stubs: StubMode | None = None,
+    fusion: Any = None,
+    qat_mapping: Any = None,
+    engine: str | None = None,
+    non_traceable: Any = None,
+    prepare_custom_config: Any = None,
+    convert_custom_config: Any = None,
+    backend_config: Any = None,
+    suggested: dict[str, Any] | None = None,
+    example: str | None = None,
+) -> Explorer:
     """The explorer as a widget: the last line of a notebook cell shows it.
 
     Args:
         model: your ``torch.nn.Module`` (copied, never changed); None opens an embedded example; a
             :class:`Session` that exists is shown as it is, its training too (:func:`running`).
         example_inputs: what you would pass to the model: tensor, tuple or dict.
-        settings: ``data=``, ``qconfig=``, … as for :class:`Session`; ``suggested=`` fills the
-            fields of the training panel, ``example=`` names the embedded example.
+        suggested: values for the fields of the training panel, by name.
+        example: name of the embedded example to open first.
+
+    All others are as for :class:`Session`; None is its default.
 
     Returns the widget; ``explorer.session`` is the session behind it. Input that cannot be used
     shows its message in the widget and raises nothing.
     """
+    given = {k: v for k, v in locals().items() if k not in ("model", "example_inputs")}
     from qatexplorer.widgets.explorer.explorer import Explorer
 
+    settings = {name: value for name, value in given.items() if value is not None}
     return Explorer(model, example_inputs, **settings)
+
+
+def dashboard() -> Explorer:
+    """The page of the command line: the explorer on what ``qatexplorer app`` was started with."""
+    from qatexplorer.app.dashboard import dashboard as page
+
+    return page()

@@ -18,15 +18,11 @@ Batch = tuple[Any, Any]
 
 @dataclass(frozen=True)
 class Data:
-    """Train and eval iterables of (input, target), re-iterable (a DataLoader, a list of batches).
-
-    ``class_names`` is optional, for confusion tables and axis labels.
-    """
+    """Train and eval batches of (input, target), re-iterable (a DataLoader, a list)."""
 
     train: Iterable[Batch]
     eval: Iterable[Batch]
     name: str = "data"
-    class_names: tuple[str, ...] = ()
 
 
 def as_data(data: Any) -> Data | None:
@@ -59,12 +55,10 @@ def as_data(data: Any) -> Data | None:
                 why="Every epoch goes through the data once more; an iterator is empty after one.",
                 remedy="Pass a DataLoader or a list of (input, target) batches.",
             )
-    names = getattr(data, "class_names", ())
     return Data(
         cast(Iterable[Batch], train),
         cast(Iterable[Batch], evaluation),
         getattr(data, "name", "data"),
-        tuple(names),
     )
 
 

@@ -6,6 +6,10 @@ Every error of this package derives from :class:`QatExplorerError`. Widgets show
 
 from __future__ import annotations
 
+import sys
+import warnings
+from pathlib import Path
+
 
 class QatExplorerError(Exception):
     """Base of all errors raised on purpose.
@@ -164,12 +168,16 @@ class BusyError(QatExplorerError):
     """The session cannot change while a training run is going on."""
 
 
+class StoppedError(QatExplorerError):
+    """It was asked to stop, and did; nothing of it is kept."""
+
+
 class UnsupportedTorchError(QatExplorerError):
     """An internal of torch that is watched has moved in this release."""
 
 
 class QatExplorerWarning(UserWarning):
-    """Base of all warnings given on purpose."""
+    """Base of all warnings given on purpose: nothing failed, and it is hardly what was meant."""
 
 
 class UntestedTorchWarning(QatExplorerWarning):
@@ -182,3 +190,12 @@ class EngineWarning(QatExplorerWarning):
 
 class PostTrainingQConfigWarning(QatExplorerWarning):
     """A qconfig has observers where fake quants belong: training there simulates nothing."""
+
+
+def warn(message: str, kind: type[QatExplorerWarning] = QatExplorerWarning) -> None:
+    """Emit a warning that names the caller's line outside of this package."""
+    here = str(Path(__file__).parent)
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(here):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, kind, stacklevel=level)

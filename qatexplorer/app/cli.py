@@ -76,7 +76,7 @@ def _add_lab(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("inspect", help="walk a model to a stage and print what it is")
     command.add_argument("model", metavar="package.module:factory|zoo:NAME")
-    command.add_argument("--to", default="insert", metavar="STAGE", help="default: %(default)s")
+    command.add_argument("--to", metavar="STAGE", help="default: the one with all fake quants")
     command.add_argument("--flow", default="eager", help="eager or fx (default: %(default)s)")
     command.add_argument("--qconfig", metavar="BACKEND", help="x86, fbgemm, qnnpack or onednn")
     command.add_argument("--json", action="store_true", help="machine-readable, on stdout")
@@ -125,7 +125,7 @@ def _inspect(args: argparse.Namespace) -> int:
             loaded.model, loaded.example_inputs, flow=args.flow, qconfig=qconfig, data=loaded.data
         )
         first = session.snapshot
-        session.goto(args.to)
+        session.goto(args.to or session.flow.prepared_stage)
     if args.json:
         print(json.dumps(as_json(args.model, first, session.snapshot), indent=1, allow_nan=False))
     else:

@@ -8,6 +8,7 @@ from typing import Any
 
 from qatexplorer.evaluate.measure import Latency
 from qatexplorer.evaluate.metric import MetricValue
+from qatexplorer.shown import Shown, at_most, columns
 
 NAMES = ("float", "ptq", "fake_quant", "int8")
 INT8_NAMES = ("ptq", "int8")
@@ -32,7 +33,7 @@ class ModelResult:
     warning: str = ""
 
 
-class Evaluation(Mapping[str, ModelResult]):
+class Evaluation(Shown, Mapping[str, ModelResult]):
     """Results by name (``"float"``, ``"ptq"``, ``"fake_quant"``, ``"int8"``), in that order.
 
     Immutable. ``repr`` is a table; :meth:`to_dict` is ready for JSON.
@@ -76,19 +77,16 @@ class Evaluation(Mapping[str, ModelResult]):
 
     def __repr__(self) -> str:
         head = ("model", self.metric_name, "size", "latency", "note")
-        table = [head, *self.rows()]
-        widths = [max(len(row[column]) for row in table) for column in range(len(head))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in table
-        ]
+        # A note may be an error with its reason and its fix: here its first line will do.
+        rows = ((*row[:-1], (row[-1].splitlines() or [""])[0]) for row in self.rows())
+        lines = columns([head, *rows])
         timed = next((r.latency for r in self._results.values() if r.latency), None)
         if timed:
             lines.append(
                 f"latency: median of {timed.repeats} runs, batch of {timed.batch_size}, "
                 f"{timed.threads} thread(s), engine {timed.engine}"
             )
-        return "\n".join(lines)
+        return at_most(lines)
 
 
 def format_metric(metric: MetricValue | None) -> str:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.ao.quantization import FakeQuantizeBase
-from torch.ao.quantization.observer import ObserverBase
 
 from qatexplorer.data import Batch, call_model, device_of, main_output, on_device
 from qatexplorer.errors import InputError, NoDataError
+from qatexplorer.quantizers.facts import observers_paused
 
 Metric = Callable[[Any, Any], Any]
 """``(output, target) -> float or 0-dim Tensor``: mean over the batch; ``name`` is optional."""
@@ -91,34 +90,6 @@ def batch_size(batch: Batch) -> int:
         if isinstance(part, torch.Tensor) and part.dim() > 0:
             return int(part.shape[0])
     return 1
-
-
-@contextmanager
-def observers_paused(model: torch.nn.Module) -> Iterator[None]:
-    """No observer of ``model`` learns from what runs inside; flags and ranges are put back.
-
-    ``eval()`` does not do that: a fake quant's observer goes on averaging in eval mode.
-    """
-    flags: list[tuple[torch.Tensor, torch.Tensor]] = []
-    bare: list[tuple[ObserverBase, dict[str, torch.Tensor | None]]] = []
-    inside: set[int] = set()
-    for module in model.modules():
-        if isinstance(module, FakeQuantizeBase):
-            inside.update(id(m) for m in module.modules())
-            flags.append((module.observer_enabled, module.observer_enabled.clone()))
-        elif isinstance(module, ObserverBase) and id(module) not in inside:
-            # A bare observer has no switch: what it learns is taken back afterwards.
-            buffers = {k: None if b is None else b.clone() for k, b in module._buffers.items()}
-            bare.append((module, buffers))
-    try:
-        for flag, _ in flags:
-            flag.zero_()
-        yield
-    finally:
-        for flag, before in flags:
-            flag.copy_(before)
-        for observer, buffers in bare:
-            observer._buffers.update(buffers)
 
 
 @contextmanager

@@ -6,11 +6,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
-from torch.ao.quantization import FakeQuantizeBase
-from torch.ao.quantization.observer import ObserverBase
 from torch.nn import Module
 
 from qatexplorer.explain.usercode import is_user_file
+from qatexplorer.quantizers.facts import is_quantizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +30,7 @@ class Place:
 def place_of(error: BaseException, model: Module) -> Place:
     """Read the place from the traceback of ``error``, so that nothing needs to be hooked."""
     # A fake quant is part of the layer it belongs to, whose frames lie further out.
-    paths = {
-        id(module): path
-        for path, module in model.named_modules()
-        if not isinstance(module, (FakeQuantizeBase, ObserverBase))
-    }
+    paths = {id(module): path for path, module in model.named_modules() if not is_quantizer(module)}
     path: str | None = None
     source = type_name = function = ""
     step: TracebackType | None = error.__traceback__

@@ -2,12 +2,50 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+from torch import nn
+from torch.fx import GraphModule
+
 from qatexplorer.errors import InputError
-from qatexplorer.flows.base import Flow
+from qatexplorer.flows.base import Flow, Role, Stage, StageResult
 from qatexplorer.flows.eager import EagerFlow
 from qatexplorer.flows.fx import FxFlow
 
-FLOWS: dict[str, type[Flow]] = {"eager": EagerFlow, "fx": FxFlow}
+__all__ = [
+    "FLOWS",
+    "Flow",
+    "Role",
+    "Stage",
+    "StageResult",
+    "flow_of",
+    "get_flow",
+    "other_kind",
+    "register",
+]
+
+FLOWS: dict[str, type[Flow]] = {}
+"""The flows that a session can be asked for, by name."""
+
+F = TypeVar("F", bound=type[Flow])
+
+
+def register(flow: F) -> F:
+    """Make a flow known under its ``name``: a decorator of the class, or a call with it.
+
+    Raises InputError if its stages lack a role that every flow has (:data:`flows.base.Role`), or
+    if another flow has the name.
+    """
+    flow.check()
+    known = FLOWS.setdefault(flow.name, flow)
+    if (known.__module__, known.__qualname__) != (flow.__module__, flow.__qualname__):
+        raise InputError(f"there is a flow {flow.name!r} already.", remedy="Choose another name.")
+    FLOWS[flow.name] = flow  # a notebook's cell may be run again
+    return flow
+
+
+register(EagerFlow)
+register(FxFlow)
 
 
 def get_flow(name: str) -> Flow:
@@ -19,3 +57,13 @@ def get_flow(name: str) -> Flow:
         raise InputError(
             f"there is no flow {name!r}.", remedy=f"Flows of this version: {known}."
         ) from None
+
+
+def flow_of(model: nn.Module) -> Flow:
+    """The flow of torch that has prepared ``model``, as far as the model shows it."""
+    return next(f for f in FLOWS.values() if f.by_graph == isinstance(model, GraphModule))()
+
+
+def other_kind(flow: Flow) -> Flow:
+    """The first flow that works on the other thing: on a graph's operations, or on modules."""
+    return next(f for f in FLOWS.values() if f.by_graph != flow.by_graph)()

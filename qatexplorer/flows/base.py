@@ -1,4 +1,8 @@
-"""What a flow is: named stages, each one torch call on the session's own copy of the model."""
+"""What a flow is: stages, each one torch call on the session's own copy of the model.
+
+A flow names its stages as it likes. What the rest of the package has to know of a stage is its
+*role*: what is true of the model from it on.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import nn
@@ -14,26 +18,47 @@ from torch.ao.quantization import QConfig
 from torch.ao.quantization.backend_config import BackendConfig
 
 from qatexplorer.data import device_of
+from qatexplorer.errors import InputError
 from qatexplorer.flows.copying import copied
 from qatexplorer.flows.custom import CustomConfig
 from qatexplorer.flows.qconfig import QConfigPlan
-from qatexplorer.snapshot.records import Graph, Placement
-from qatexplorer.snapshot.take import same_path
+from qatexplorer.forward.graph import Graph, Placement
 
 StubMode = Literal["none", "model", "layers"]
 """Who quantizes the float input: the model's own stubs; one ``QuantWrapper`` around the whole model
 (or, where it takes more than one tensor, :class:`flows.stubs.InputStubs` with a stub per argument);
 or ``add_quant_dequant`` around every layer that will be int8."""
 
+Role = Literal[
+    "float", "traced", "fused", "qconfig", "weights", "inserted", "trained", "reference", "int8"
+]
+"""What is true of the model from a stage on, in the order in which a flow comes to it.
+
+``float``: as the user gave it. ``traced``: the program is a graph. ``fused``: modules are fused.
+``qconfig``: every module knows how it will be quantized. ``weights``: weights have fake quants.
+``inserted``: all fake quants are there. ``trained``: the user's loop runs on it. ``reference``: it
+says what int8 must compute. ``int8``: it computes in int8.
+"""
+ROLES: tuple[Role, ...] = get_args(Role)
+
 
 @dataclass(frozen=True)
 class Stage:
-    """One stop of a flow: ``call`` is the torch call that leads to it, ``why`` one sentence."""
+    """One stop of a flow.
+
+    Attributes:
+        name: what scripts call it. title: what the page calls it.
+        call: the torch call that leads to it; nowhere else is it written down.
+        why: one sentence for the page.
+        role: see :data:`Role`; several stages in a row may have the same one, but there is one
+            ``float`` (the first), one ``trained`` and one ``int8`` stage (the last).
+    """
 
     name: str
     title: str
     call: str
     why: str
+    role: Role
 
 
 @dataclass(frozen=True)
@@ -59,6 +84,11 @@ class FlowOptions:
     custom: CustomConfig = field(default_factory=CustomConfig)
     backend_config: BackendConfig | None = None
     own_qconfigs: Mapping[str, QConfig | None] = field(default_factory=dict)
+
+
+def same_path(path: str) -> str:
+    """The default origin: every module stands where it stood in the float model."""
+    return path
 
 
 @dataclass(frozen=True)
@@ -89,20 +119,17 @@ class Flow(ABC):
     ``calls``, and are seen while that call runs once.
 
     Attributes:
-        converted_stages: those made from a copy of the prepared model, int8_stage the last of them.
         offers_stubs, offers_fusion: whether FlowOptions.stubs and FlowOptions.fusion mean anything.
+        by_graph: whether torch quantizes the operations of a graph, not modules only.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     stages: ClassVar[tuple[Stage, ...]]
-    train_stage: ClassVar[str] = "train"
-    int8_stage: ClassVar[str] = "convert"
-    prepared_stage: ClassVar[str] = "insert"
-    converted_stages: ClassVar[tuple[str, ...]] = ("convert",)
     calls: ClassVar[tuple[tuple[str, ...], ...]] = ()
     offers_stubs: ClassVar[bool] = True
     offers_fusion: ClassVar[bool] = True
+    by_graph: ClassVar[bool] = False
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -110,6 +137,33 @@ class Flow(ABC):
 
     def stage(self, name: str) -> Stage:
         return self.stages[self.stage_names.index(name)]
+
+    def stage_with(self, role: Role) -> Stage | None:
+        """The last stage of that role, None if the flow has none."""
+        return next((stage for stage in reversed(self.stages) if stage.role == role), None)
+
+    def _name_with(self, role: Role) -> str:
+        stage = self.stage_with(role)
+        assert stage is not None  # register() has seen to it
+        return stage.name
+
+    @property
+    def prepared_stage(self) -> str:
+        """The stage with all fake quants in."""
+        return self._name_with("inserted")
+
+    @property
+    def train_stage(self) -> str:
+        return self._name_with("trained")
+
+    @property
+    def int8_stage(self) -> str:
+        return self._name_with("int8")
+
+    @property
+    def converted_stages(self) -> tuple[str, ...]:
+        """The stages made from a copy of the prepared model, the int8 stage the last of them."""
+        return tuple(s.name for s in self.stages if s.role in ("reference", "int8"))
 
     def call_of(self, stage: str) -> tuple[str, ...]:
         """The stages that torch makes in the same call as ``stage``, in order."""
@@ -133,9 +187,20 @@ class Flow(ABC):
         The caller hands over a copy of its own. Raises what torch raises.
         """
 
-    @abstractmethod
-    def snapshot_needs_probe(self, stage: str) -> bool:
-        """Whether fake quants exist from this stage on that a forward has to be counted for."""
+    @classmethod
+    def check(cls) -> None:
+        """Raise InputError if the stages do not have the roles that every flow has."""
+        roles = [stage.role for stage in cls.stages]
+        once = all(roles.count(role) == 1 for role in ("float", "trained", "int8"))
+        if not once or "inserted" not in roles or roles != sorted(roles, key=ROLES.index):
+            raise InputError(
+                f"the stages of flow {cls.name!r} have the roles {', '.join(roles)}.",
+                why="Each flow has one float, one trained and one int8 stage and at least one that "
+                f"is inserted, in the order {', '.join(ROLES)}.",
+                remedy="Give each Stage the role that is true of the model from it on.",
+            )
+        if len({stage.name for stage in cls.stages}) < len(roles):
+            raise InputError(f"two stages of flow {cls.name!r} have the same name.")
 
 
 def copy_sharing_parameters(model: nn.Module) -> nn.Module:

@@ -24,6 +24,7 @@ _STAGES = (
         "Float",
         "",
         "Your model as you gave it: a copy, in train mode; yours stays as it is.",
+        role="float",
     ),
     Stage(
         "fuse",
@@ -31,6 +32,7 @@ _STAGES = (
         "fuse_modules_qat(model, modules_to_fuse)",
         "Int8 kernels compute conv, batch norm and ReLU as one operation, so they must be trained "
         "as one: the first module of a run becomes the fused one, the others become Identity.",
+        role="fused",
     ),
     Stage(
         "propagate",
@@ -38,6 +40,7 @@ _STAGES = (
         "propagate_qconfig_(model)",
         "The qconfig set on the root is handed down to every module: it says which fake quant "
         "will watch its weight and its output. Nothing computes differently yet.",
+        role="qconfig",
     ),
     Stage(
         "swap",
@@ -45,6 +48,7 @@ _STAGES = (
         "convert(model, mapping=get_default_qat_module_mappings(), remove_qconfig=False)",
         "Layers with weights become their torch.ao.nn.qat versions, which fake-quantize the weight "
         "in forward. This convert only makes the weight side; the final one makes int8.",
+        role="weights",
     ),
     Stage(
         "insert",
@@ -52,6 +56,7 @@ _STAGES = (
         "prepare(model, observer_non_leaf_module_list=set(mapping.values()))",
         "A forward hook with a fake quant of its own is put on every module whose output will be "
         "int8. The input is covered by the output of QuantStub.",
+        role="inserted",
     ),
     Stage(
         "train",
@@ -59,6 +64,7 @@ _STAGES = (
         "your training loop on the prepared model",
         "The weights learn to live with the rounding that the fake quants simulate, while the "
         "observers follow the ranges.",
+        role="trained",
     ),
     Stage(
         "convert",
@@ -66,6 +72,7 @@ _STAGES = (
         "convert(model.eval())",
         "The final convert: every fake-quantized module is replaced by one that stores int8 "
         "weights and runs int8 kernels; the fake quants' scales become its settings.",
+        role="int8",
     ),
 )
 
@@ -76,9 +83,6 @@ class EagerFlow(Flow):
     name: ClassVar[str] = "eager"
     title: ClassVar[str] = "Eager mode (prepare_qat)"
     stages: ClassVar[tuple[Stage, ...]] = _STAGES
-
-    def snapshot_needs_probe(self, stage: str) -> bool:
-        return stage == "insert"
 
     def apply(
         self, stage: str, model: nn.Module, options: FlowOptions, seen: Seen | None = None

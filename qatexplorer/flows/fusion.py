@@ -10,7 +10,7 @@ from torch import nn
 from torch.ao.quantization.fuser_method_mappings import get_fuser_method
 
 from qatexplorer.errors import FusionError
-from qatexplorer.snapshot.records import Graph
+from qatexplorer.forward.graph import Graph
 
 _LONGEST = 3
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

@@ -30,6 +30,7 @@ from qatexplorer.flows.fx_notes import (
 from qatexplorer.flows.fx_watch import ConvertWatch, PrepareLog, PrepareWatch
 from qatexplorer.flows.own_qconfig import take_own_qconfigs
 from qatexplorer.flows.user_hooks import WAYS_OUT, WHY, hooks_in, listed
+from qatexplorer.forward.graph import Graph
 from qatexplorer.forward.graph_module import (
     GraphRunError,
     Scopes,
@@ -40,7 +41,6 @@ from qatexplorer.forward.graph_module import (
     shapes_of,
 )
 from qatexplorer.forward.trace import first_tensor_info
-from qatexplorer.snapshot.records import Graph
 
 _STAGES = (
     Stage(
@@ -48,6 +48,7 @@ _STAGES = (
         "Float",
         "",
         "Your model as you gave it: a copy, in train mode; yours stays as it is.",
+        role="float",
     ),
     Stage(
         "trace",
@@ -55,6 +56,7 @@ _STAGES = (
         "GraphModule(model, QuantizationTracer(…).trace(model))",
         "forward is run once with stand-ins for the tensors, and what it calls is written down as "
         "a graph. From here on the graph is the program; your forward is not run again.",
+        role="traced",
     ),
     Stage(
         "fuse",
@@ -62,6 +64,7 @@ _STAGES = (
         "_fuse_fx(graph_module, is_qat=True, …)",
         "Patterns of the backend config (conv, batch norm, ReLU) are found in the graph and become "
         "one module each, because int8 kernels compute them as one operation.",
+        role="fused",
     ),
     Stage(
         "propagate",
@@ -69,6 +72,7 @@ _STAGES = (
         "propagate_qconfig_(model, flattened_qconfig_dict, …)",
         "The QConfigMapping is laid on the modules: it says which fake quant will watch what. "
         "Nothing computes differently yet.",
+        role="qconfig",
     ),
     Stage(
         "swap",
@@ -76,6 +80,7 @@ _STAGES = (
         "_qat_swap_modules(model, module_to_qat_module)",
         "Layers with weights become their torch.ao.nn.qat versions, which fake-quantize the weight "
         "in forward. It is the eager convert, with the backend config's table.",
+        role="weights",
     ),
     Stage(
         "insert",
@@ -83,6 +88,7 @@ _STAGES = (
         "insert_observers_for_model(model, …)",
         "Fake quants for activations become nodes of the graph, one _insert_obs_or_fq each, also "
         "after the inputs: no stubs are needed. Some operations share one with their input.",
+        role="inserted",
     ),
     Stage(
         "train",
@@ -90,6 +96,7 @@ _STAGES = (
         "your training loop on the prepared model",
         "The weights learn to live with the rounding that the fake quants simulate, while the "
         "observers follow the ranges.",
+        role="trained",
     ),
     Stage(
         "convert",
@@ -97,6 +104,7 @@ _STAGES = (
         "convert_to_reference_fx(model.eval())",
         "Each fake quant becomes a quantize and a dequantize, with float operations between: a "
         "model that says what int8 must compute, for any backend. convert_fx starts with it too.",
+        role="reference",
     ),
     Stage(
         "lower",
@@ -105,6 +113,7 @@ _STAGES = (
         "Where a dequantize, an operation and a quantize match a kernel of the backend, they "
         "become one int8 operation. What matches none stays float, between dequantize and "
         "quantize.",
+        role="int8",
     ),
 )
 _PREPARED = ("trace", "fuse", "propagate", "swap", "insert")
@@ -129,13 +138,9 @@ class FxFlow(Flow):
     title: ClassVar[str] = "FX graph mode (prepare_qat_fx)"
     stages: ClassVar[tuple[Stage, ...]] = _STAGES
     calls: ClassVar[tuple[tuple[str, ...], ...]] = (_PREPARED,)
-    int8_stage: ClassVar[str] = "lower"
-    converted_stages: ClassVar[tuple[str, ...]] = ("convert", "lower")
     offers_stubs: ClassVar[bool] = False
     offers_fusion: ClassVar[bool] = False
-
-    def snapshot_needs_probe(self, stage: str) -> bool:
-        return stage == "insert"
+    by_graph: ClassVar[bool] = True
 
     def apply(
         self, stage: str, model: nn.Module, options: FlowOptions, seen: Seen | None = None

@@ -15,9 +15,9 @@ from torch.utils._pytree import tree_map_only
 from qatexplorer.data import call_model, cloned
 from qatexplorer.flows.base import FlowOptions
 from qatexplorer.flows.fx_watch import LoweringPass, PrepareLog
+from qatexplorer.forward.graph import Placement
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.scripted import ScriptedPart
-from qatexplorer.snapshot.records import Placement
 
 _SHOWN = 6
 _NO_CODE = (lambda: None).__code__

@@ -21,8 +21,8 @@ from torch import fx, nn
 
 from qatexplorer._tested import TESTED
 from qatexplorer.errors import UnsupportedTorchError
-from qatexplorer.forward.leaves import is_quantizer
 from qatexplorer.forward.trace import TRACE_LOCK
+from qatexplorer.quantizers.facts import is_quantizer
 
 _API = "torch.ao.quantization.quantize_fx"
 _PREPARE = "torch.ao.quantization.fx.prepare"

@@ -26,7 +26,7 @@ from torch.ao.quantization.observer import (
 )
 from torch.ao.quantization.qconfig import qconfig_equals
 
-from qatexplorer.errors import PostTrainingQConfigWarning, QConfigError
+from qatexplorer.errors import QConfigError
 from qatexplorer.flows.qconfig import QConfigPlan, qat_qconfig
 from qatexplorer.quantizers.engine import available_engines
 from qatexplorer.quantizers.engine_choice import default_backend
@@ -109,15 +109,6 @@ def settle(plan: QConfigPlan, own: OwnQConfigs, engine: str | None = None) -> QC
         notes=tuple(notes),
     )
     return replace(plan, loud=_only_observed(plan))
-
-
-def warn_of_post_training(plan: QConfigPlan, stacklevel: int) -> None:
-    """Warn (:class:`PostTrainingQConfigWarning`) if ``plan`` has observers for fake quants.
-
-    ``stacklevel`` is counted from the caller, as in :func:`warnings.warn`.
-    """
-    for text in plan.loud:
-        warnings.warn(text, PostTrainingQConfigWarning, stacklevel=stacklevel + 1)
 
 
 def with_paths(mapping: QConfigMapping, paths: OwnQConfigs) -> QConfigMapping:

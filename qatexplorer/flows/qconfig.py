@@ -23,7 +23,7 @@ from torch.ao.quantization import (
 )
 from torch.ao.quantization import get_default_qat_qconfig as torch_qat_qconfig
 
-from qatexplorer.errors import EngineWarning, QConfigError
+from qatexplorer.errors import EngineWarning, QConfigError, warn
 from qatexplorer.quantizers.engine import check_engine
 from qatexplorer.quantizers.engine_choice import (
     BACKENDS,
@@ -68,11 +68,11 @@ class QConfigPlan:
         tops = _activation_tops(self)
         return engine_concern(self.backend, max(tops), min(tops)) if tops else None
 
-    def warn(self, stacklevel: int = 2) -> None:
+    def warn(self) -> None:
         """Warn with :class:`~qatexplorer.errors.EngineWarning` of an engine that computes wrong on
-        this CPU; ``stacklevel`` as in ``warnings.warn``, 2 being the caller."""
+        this CPU."""
         if self.concern is not None and self.concern.kind != "clamps":
-            warnings.warn(EngineWarning(str(self.concern)), stacklevel=stacklevel)
+            warn(str(self.concern), EngineWarning)
 
     def as_mapping(self, model: nn.Module) -> QConfigMapping:
         """What ``prepare_qat_fx`` takes: the given mapping itself, or torch's default for the

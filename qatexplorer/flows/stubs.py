@@ -21,10 +21,10 @@ from torch.utils._pytree import tree_map_only
 from qatexplorer.data import as_args
 from qatexplorer.errors import InputError
 from qatexplorer.flows.base import StageResult, StubMode
+from qatexplorer.forward.graph import Graph, GraphEdge, GraphNode
 from qatexplorer.forward.graph_module import bound_arguments
 from qatexplorer.forward.scripted import ScriptedPart
 from qatexplorer.forward.trace import tensors_in
-from qatexplorer.snapshot.records import Graph, GraphEdge, GraphNode
 
 NO_STUBS = (
     "The model has no QuantStub: its float input will reach int8 layers and the int8 model will "

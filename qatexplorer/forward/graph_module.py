@@ -1,7 +1,7 @@
 """The dataflow graph of a model that is an FX graph already, with its fake quants as marks.
 
 In torch's graph an activation fake quant is a node between two operations. Here it is no box: the
-operations are joined by an edge that names it, and a :class:`~.records.Placement` says where it
+operations are joined by an edge that names it, and a :class:`~.graph.Placement` says where it
 stands. A shared fake quant, one object under several names, has a placement for each name.
 """
 
@@ -19,17 +19,10 @@ from torch import fx, nn
 
 from qatexplorer.data import as_args, device_of, on_device
 from qatexplorer.explain.usercode import is_user_file
-from qatexplorer.forward.leaves import is_quantizer
+from qatexplorer.forward.graph import Graph, GraphEdge, GraphNode, NodeOp, Placement
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.trace import first_tensor_info, qualified_function, writes_in_place
-from qatexplorer.snapshot.records import (
-    Graph,
-    GraphEdge,
-    GraphNode,
-    NodeOp,
-    Placement,
-    SiteKind,
-)
+from qatexplorer.quantizers.facts import is_quantizer, kind_of_node
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 # What converting puts beside each operation: numbers, not data that flows.
@@ -196,7 +189,7 @@ class _Reader:
             if record is None:
                 continue
             path = str(node.target)
-            place = Placement(_kind(source), *self._owner(record), (record.id,))
+            place = Placement(kind_of_node(source), *self._owner(record), (record.id,))
             if path in found:  # one name called at two places
                 nodes = (*found[path].nodes, record.id)
                 place = Placement(place.kind, place.owner, place.owner_type, nodes)
@@ -256,12 +249,6 @@ def _matched(module: fx.GraphModule, by_lines: Mapping[str, Sequence[str]]) -> d
 
 def _is_qparam(node: fx.Node) -> bool:
     return node.op == "get_attr" and _QPARAM.search(str(node.target)) is not None
-
-
-def _kind(source: fx.Node) -> SiteKind:
-    if source.op == "placeholder":
-        return "input"
-    return "weight" if source.op == "get_attr" else "output"
 
 
 def source_of(node: fx.Node) -> str:

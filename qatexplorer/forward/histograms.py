@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -16,6 +15,7 @@ from torch.nn import Module
 from qatexplorer.data import call_model
 from qatexplorer.errors import InputError
 from qatexplorer.forward.preserve import preserved_state
+from qatexplorer.quantizers.facts import freeze_observers, grid_of, has_grid, quant_range
 
 MAX_BINS = 320
 """Enough for one bin per code of an 8-bit grid and its tails."""
@@ -172,12 +172,10 @@ def capture_histograms(
     modules = dict(model.named_modules(remove_duplicate=False))
     collectors: dict[str, _Collector] = {}
     with preserved_state(model), torch.no_grad():
-        for module in modules.values():
-            if isinstance(getattr(module, "observer_enabled", None), Tensor):
-                module.observer_enabled.fill_(0)
+        freeze_observers(model)
         for path in paths:
             site = modules.get(path)
-            if site is None or not _has_grid(site):
+            if site is None or not has_grid(site):
                 raise InputError(
                     f"there is no fake quant at {path!r}.",
                     where=path,
@@ -190,35 +188,11 @@ def capture_histograms(
     return {path: item.result() for path, item in collectors.items() if item.calls}
 
 
-def quant_range(fake_quant: Module) -> tuple[int, int]:
-    """``(quant_min, quant_max)`` that the fake quant clamps to: its observer's, if it has one."""
-    observer = getattr(fake_quant, "activation_post_process", None)
-    source: Any = observer if hasattr(observer, "quant_min") else fake_quant
-    return int(source.quant_min), int(source.quant_max)
-
-
-def _has_grid(module: Module) -> bool:
-    return isinstance(getattr(module, "scale", None), Tensor) or (
-        hasattr(module, "calculate_qparams") and hasattr(module, "quant_min")
-    )
-
-
-def _grid_of(site: Any) -> tuple[Tensor, Tensor, int | None]:
-    """(scale, zero_point, channel axis or None) that a fake quant or bare observer has now."""
-    if isinstance(getattr(site, "scale", None), Tensor):
-        per_channel = bool(getattr(site, "is_per_channel", False))
-        return site.scale, site.zero_point, int(site.ch_axis) if per_channel else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns when the observer has seen nothing yet
-        scale, zero_point = site.calculate_qparams()
-    axis = getattr(site, "ch_axis", None)
-    return scale, zero_point, axis if scale.numel() > 1 else None
-
-
 def _collect_into(collector: _Collector) -> Callable[[Module, tuple[Any, ...]], None]:
     def hook(module: Module, args: tuple[Any, ...]) -> None:
         if args and isinstance(args[0], Tensor):
-            collector.add(args[0], *_grid_of(module))
+            grid = grid_of(module)
+            collector.add(args[0], grid.scale, grid.zero_point, grid.ch_axis)
 
     return hook
 

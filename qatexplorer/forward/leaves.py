@@ -9,22 +9,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 from torch.ao.nn.intrinsic.modules.fused import _FusedModule
-from torch.ao.nn.quantized import FloatFunctional, FXFloatFunctional, QFunctional
-from torch.ao.quantization import FakeQuantizeBase, ObserverBase, QuantWrapper
 
 from qatexplorer.forward.scripted import ScriptedPart
+from qatexplorer.quantizers.facts import is_quantizer
+from qatexplorer.quantizers.types import CONTAINERS
 
-FUNCTIONAL_CLASSES = (FloatFunctional, FXFloatFunctional, QFunctional)
 FUNCTIONAL_METHODS = ("add", "add_scalar", "mul", "mul_scalar", "cat", "add_relu", "matmul")
 
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, QuantWrapper)
 _LEAVES = (_FusedModule, torch.jit.ScriptModule, ScriptedPart)
 _OPAQUE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
-
-
-def is_quantizer(module: nn.Module) -> bool:
-    """Whether ``module`` is a fake quant or an observer."""
-    return isinstance(module, (FakeQuantizeBase, ObserverBase))
 
 
 def is_leaf_call(module: nn.Module) -> bool:
@@ -35,7 +28,7 @@ def is_leaf_call(module: nn.Module) -> bool:
     """
     if is_quantizer(module) or isinstance(module, _LEAVES):
         return True
-    if isinstance(module, _CONTAINERS):
+    if isinstance(module, CONTAINERS):
         return False
     namespace = type(module).__module__
     if namespace.startswith("torch.ao."):

@@ -10,7 +10,7 @@ from torch import nn
 from qatexplorer.data import call_model, cloned
 from qatexplorer.forward.histograms import GridHistogram, capture_histograms
 from qatexplorer.forward.preserve import preserved_rng, preserved_state
-from qatexplorer.snapshot.sites import find_quantizers
+from qatexplorer.quantizers.facts import find_quantizers, has_range
 
 MAX_SAMPLES = 65_536
 
@@ -24,7 +24,7 @@ def histograms_of(model: nn.Module, inputs: Any) -> dict[str, GridHistogram]:
     """
     quantizers = find_quantizers(model)
     with preserved_state(model):
-        if not all(_has_range(module) for module in quantizers.values()):
+        if not all(has_range(module) for module in quantizers.values()):
             show_once(model, inputs)
         return capture_histograms(model, cloned(inputs), list(quantizers), max_samples=MAX_SAMPLES)
 
@@ -37,11 +37,3 @@ def show_once(model: nn.Module, inputs: Any) -> None:
         call_model(model, cloned(inputs))
         for buffer, before in statistics:
             buffer.copy_(before)
-
-
-def _has_range(quantizer: nn.Module) -> bool:
-    observer: Any = getattr(quantizer, "activation_post_process", quantizer)
-    low = getattr(observer, "min_val", None)
-    if not isinstance(low, torch.Tensor):
-        return True  # fixed qparams
-    return low.numel() > 0 and bool(torch.isfinite(low).all())

@@ -17,8 +17,9 @@ from torch import fx, nn
 
 from qatexplorer.data import as_args, cloned, device_of, on_device
 from qatexplorer.explain.usercode import is_user_file
-from qatexplorer.forward.leaves import FUNCTIONAL_CLASSES, FUNCTIONAL_METHODS, is_leaf_call
-from qatexplorer.snapshot.records import Graph, GraphEdge, GraphNode
+from qatexplorer.forward.graph import Graph, GraphEdge, GraphNode
+from qatexplorer.forward.leaves import FUNCTIONAL_METHODS, is_leaf_call
+from qatexplorer.quantizers.types import FUNCTIONAL_CLASSES
 
 
 def user_source(limit: int = 60) -> str:

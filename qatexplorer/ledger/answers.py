@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from qatexplorer.flows.base import Flow
 from qatexplorer.ledger.records import Ledger, LedgerRow
 from qatexplorer.ledger.scales import cause_text
 from qatexplorer.ledger.words import percent
-from qatexplorer.session.session import Session
-from qatexplorer.snapshot.diff import diff
+from qatexplorer.snapshot.diff import Diff, ModuleChange
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,44 @@ class Answer:
     selection: str = ""
 
 
-def answers(session: Session) -> tuple[Answer, ...]:
-    """All answers for the session's model at the stage in view; see :meth:`Session.ledger`."""
-    ledger = session.ledger()
-    return tuple(answer(session, ledger) for answer in QUESTIONS)
+@dataclass(frozen=True)
+class Asked:
+    """What is asked about: a ledger, the flow, and what its stage that makes weight fake quants
+    has changed (None if it has no such stage)."""
+
+    ledger: Ledger
+    flow: Flow
+    making: Diff | None
+
+    @property
+    def swapped(self) -> list[ModuleChange]:
+        """Modules swapped in that stage for such as hold a weight fake quant."""
+        if self.making is None:
+            return []
+        owners = {site.owner for site in self.making.sites_added if site.kind == "weight"}
+        return [pair for pair in self.making.swapped if pair.after.path in owners]
 
 
-def why_three_calls(session: Session, ledger: Ledger) -> Answer:
+def answers(ledger: Ledger, flow: Flow, making: Diff | None) -> tuple[Answer, ...]:
+    """All answers; see :class:`Asked` and :meth:`Session.answers`."""
+    asked = Asked(ledger, flow, making)
+    return tuple(answer(asked) for answer in QUESTIONS)
+
+
+def why_three_calls(asked: Asked) -> Answer:
     """Why does ``prepare_qat`` run propagate, convert and prepare?"""
-    weights = [row for row in ledger.sites if row.stage == "swap"]
-    others = [row for row in ledger.sites if row.stage == "insert"]
-    swapped = len(diff(session.snapshots["propagate"], session.snapshots["swap"]).swapped)
+    ledger = asked.ledger
+    key = "three_calls"
+    question = (
+        "Why does prepare_qat run propagate, convert and prepare, when convert already made a "
+        "fake-quantized module?"
+    )
+    making = asked.flow.stage_with("weights")
+    if making is None:
+        return Answer(key, question, "In this flow one call makes all fake quants, so it does not.")
+    weights = [row for row in ledger.sites if row.stage == making.name]
+    others = [row for row in ledger.sites if row.stage == asked.flow.prepared_stage]
+    swapped = len(asked.swapped)
     made, kept = _many(len(weights), "fake quant"), _many(len(others), "tensor")
     text = (
         "Each makes another part. propagate hands the qconfig down and makes no fake quant. "
@@ -45,25 +72,20 @@ def why_three_calls(session: Session, ledger: Ledger) -> Answer:
         f"input and for outputs ({_ways(others)}). After convert alone, {kept} would "
         "pass unrounded."
     )
-    if ledger.flow == "fx":
+    if asked.flow.by_graph:
         text += " In FX the same parts are steps inside the one call prepare_qat_fx."
-    return Answer(
-        "three_calls",
-        "Why does prepare_qat run propagate, convert and prepare, when convert already made a "
-        "fake-quantized module?",
-        text,
-        weights[0].selection if weights else "",
-    )
+    return Answer(key, question, text, weights[0].selection if weights else "")
 
 
-def two_observers(session: Session, ledger: Ledger) -> Answer:
+def two_observers(asked: Asked) -> Answer:
     """Has a swapped ``nnqat.Linear`` two observers?"""
+    ledger = asked.ledger
     question = "Has a swapped nnqat.Linear two observers?"
     weight = _weight_of_layer(ledger)
     if weight is None:
         return Answer("two_observers", question, "This model has no layer with a fake quant.")
     rows = ledger.of(weight.parent)
-    if ledger.flow == "fx":
+    if asked.flow.by_graph:
         after = [row for row in ledger.sites if row.tensor.module == weight.parent]
         mine = {row.path for row in after}
         rows += tuple(
@@ -90,8 +112,9 @@ def two_observers(session: Session, ledger: Ledger) -> Answer:
     return Answer("two_observers", question, text, weight.selection)
 
 
-def fx_redundant(session: Session, ledger: Ledger) -> Answer:
+def fx_redundant(asked: Asked) -> Answer:
     """Is the observer that FX adds redundant to one in the QAT module's forward?"""
+    ledger = asked.ledger
     inside = [
         row
         for row in ledger.sites
@@ -131,8 +154,9 @@ def fx_redundant(session: Session, ledger: Ledger) -> Answer:
     )
 
 
-def scales_twice(session: Session, ledger: Ledger) -> Answer:
+def scales_twice(asked: Asked) -> Answer:
     """Why do the scales calculated twice differ by a little?"""
+    ledger = asked.ledger
     question = 'Why do "the scales calculated twice" differ by a little?'
     known = [row for row in ledger.sites if row.scale_difference is not None]
     if not known:
@@ -168,8 +192,9 @@ def scales_twice(session: Session, ledger: Ledger) -> Answer:
     return Answer("scales_twice", question, text, fused[0].selection if fused else "")
 
 
-def inner_convert_custom(session: Session, ledger: Ledger) -> Answer:
+def inner_convert_custom(asked: Asked) -> Answer:
     """What does the ``convert`` inside ``prepare_qat`` do for custom modules?"""
+    ledger = asked.ledger
     custom = [row for row in ledger.floats if row.reason == "custom_without_entry"]
     subclasses = [row for row in ledger.floats if row.reason == "subclass_not_in_mapping"]
     text = (
@@ -193,9 +218,10 @@ def inner_convert_custom(session: Session, ledger: Ledger) -> Answer:
     )
 
 
-def two_converts(session: Session, ledger: Ledger) -> Answer:
+def two_converts(asked: Asked) -> Answer:
     """How does the inner ``convert`` differ from the final one?"""
-    swapped = diff(session.snapshots["propagate"], session.snapshots["swap"]).swapped
+    ledger = asked.ledger
+    swapped = asked.swapped
     first = swapped[0] if swapped else None
     example = (
         f" Here {first.after.path or 'the root'}: {first.before.type_name} → "
@@ -220,8 +246,9 @@ def two_converts(session: Session, ledger: Ledger) -> Answer:
     )
 
 
-def who_quantizes_input(session: Session, ledger: Ledger) -> Answer:
+def who_quantizes_input(asked: Asked) -> Answer:
     """Who inserts the input's fake quant?"""
+    ledger = asked.ledger
     question = "Who inserts the input's fake quant?"
     inputs = [row for row in ledger.sites if row.kind == "input"]
     if not inputs:
@@ -242,7 +269,7 @@ def who_quantizes_input(session: Session, ledger: Ledger) -> Answer:
     return Answer("input", question, text, first.selection)
 
 
-QUESTIONS: tuple[Callable[[Session, Ledger], Answer], ...] = (
+QUESTIONS: tuple[Callable[[Asked], Answer], ...] = (
     why_three_calls,
     two_observers,
     fx_redundant,

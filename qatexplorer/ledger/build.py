@@ -3,35 +3,55 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 from torch.ao.nn.intrinsic.modules.fused import _FusedModule
 from torch.ao.quantization import quantize_fx  # noqa: F401 - the next import needs it first
 from torch.ao.quantization.backend_config import get_native_backend_config
 
-from qatexplorer.errors import ExampleInputError, InputError, NotAModuleError, StageError
-from qatexplorer.forward.recording import Recording, record_forward
-from qatexplorer.ledger.coverage import Convert, Outcome, cover, outcome_of, torch_convert
+from qatexplorer.errors import (
+    ExampleInputError,
+    InputError,
+    NotAModuleError,
+    StageError,
+    StoppedError,
+)
+from qatexplorer.flows import flow_of
+from qatexplorer.flows.base import copy_sharing_parameters
+from qatexplorer.forward.preserve import preserved_state
+from qatexplorer.forward.record import Recording, record_here
+from qatexplorer.ledger.coverage import (
+    Convert,
+    Outcome,
+    cover,
+    followers,
+    outcome_of,
+    told,
+    torch_convert,
+)
 from qatexplorer.ledger.edges import edges_between
 from qatexplorer.ledger.floats import Situation, float_rows
-from qatexplorer.ledger.measure import drift_of, measure_step, measure_values
+from qatexplorer.ledger.forwards import Forwards, LedgerProgress
+from qatexplorer.ledger.measure import Values, drift_of, measure_step, measure_values
 from qatexplorer.ledger.reasons import Known
 from qatexplorer.ledger.records import Coverage, FloatRow, Ledger, LedgerRow, Redundancy
 from qatexplorer.ledger.redundancy import Finding, find_redundancies
 from qatexplorer.ledger.rows import Origins, make_rows
+from qatexplorer.ledger.scales import FreshScales
 from qatexplorer.ledger.words import cost_text
+from qatexplorer.quantizers.facts import find_quantizers, has_range
 from qatexplorer.snapshot.records import Graph
-from qatexplorer.snapshot.sites import find_quantizers
 
 
 def ledger_of(
     model: nn.Module,
     example_inputs: Any,
     *,
-    stage: str = "insert",
+    stage: str | None = None,
     origins: Origins | None = None,
     graph: Graph | None = None,
     samples: Mapping[str, Sequence[Any]] | None = None,
@@ -41,15 +61,20 @@ def ledger_of(
     convert: Convert | None = None,
     engine: str | None = None,
     prepared: bool = False,
+    effects: bool = False,
+    progress: Callable[[LedgerProgress], Any] | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Ledger:
     """Who put each fake quant of ``model`` there, what stays float, and what is one too many.
 
     Works on any module that torch's eager or FX flow has prepared, also one prepared elsewhere.
-    The model is run a few times on the example inputs and put back as it was.
+    A copy that shares the parameters runs on the example inputs: twice, and twice more where values
+    are quantized more than once. The model itself stays as it is.
 
     Args:
         model: the prepared module. example_inputs: in any form that ``Session`` takes.
-        stage: the stage it is at. origins: stage and call of each fake quant, where known.
+        stage: the stage it is at, by default that of torch's flow with all fake quants.
+        origins: stage and call of each fake quant, where known.
         graph: the dataflow graph whose edges are to be marked.
         samples: telemetry samples of a run by path, for the drift of scales.
         timing: rounds of timing per redundancy; 0 measures no times.
@@ -58,34 +83,51 @@ def ledger_of(
         engine: quantized engine for that copy, default the one in force.
         prepared: the model is known to be prepared: no fake quant at all is then a finding, with a
             loud warning, and no error.
+        effects: one more forward for each redundancy, for what it alone does to the output.
+        progress: told how far it is. should_stop: asked at every module call.
 
     Raises:
         NotAModuleError, ExampleInputError: the input cannot be used.
         StageError: the model holds no fake quant and no observer.
+        StoppedError: ``should_stop`` said so.
     """
     _check(model, prepared)
-    recording = _first_forward(model, example_inputs)
-    rows = make_rows(model, example_inputs, recording, origins or {})
-    outcome = outcome_of(model, example_inputs, recording, convert or torch_convert, engine)
+    forwards = Forwards(progress, should_stop)
     known = Known(model, mapping, backend_config)
-    findings = find_redundancies(model, recording, known)
+    work, uncopied = _copy_of(model)
+    with preserved_state(work):  # where it could not be copied, it is the model
+        recording, fresh, observed = _first_forward(work, example_inputs, forwards)
+        rows = make_rows(model, recording, fresh, origins or {})
+        findings = find_redundancies(model, recording, known)
+        values = measure_values(
+            work, example_inputs, findings, forwards, observed=observed, effects=effects
+        )
+        if uncopied is None:
+            make = convert or torch_convert
+            outcome = outcome_of(work, example_inputs, recording, make, engine, forwards)
+        else:
+            outcome = Outcome(None, None, told(uncopied, model), followers(recording, model))
     floats = float_rows(Situation(model, recording, outcome, known, graph))
     coverage = cover(model, recording, outcome)
-    redundancies = _measured(model, example_inputs, findings, samples or {}, timing)
+    forwards.say("Putting it together")
+    redundancies = _measured(
+        model, example_inputs, findings, values, samples or {}, timing, forwards
+    )
     redundancies = tuple(
         replace(found, edges=edges_between(graph, finding, recording))
         for found, finding in zip(redundancies, findings, strict=True)
     )
     rows = _linked(rows, redundancies)
     return Ledger(
-        flow="fx" if isinstance(model, fx.GraphModule) else "eager",
-        stage=stage,
+        flow=flow_of(model).name,
+        stage=flow_of(model).prepared_stage if stage is None else stage,
         rows=rows,
         floats=floats,
         redundancies=redundancies,
         coverage=coverage,
         warnings=_warnings(rows, floats, coverage, outcome, model, recording),
         notes=_notes(outcome),
+        together_sqnr_db=values.together_sqnr_db,
     )
 
 
@@ -103,10 +145,31 @@ def _check(model: Any, prepared: bool) -> None:
         )
 
 
-def _first_forward(model: nn.Module, inputs: Any) -> Recording:
+def _copy_of(model: nn.Module) -> tuple[nn.Module, Exception | None]:
+    """A copy that shares the parameters; the model itself, and why, if it cannot be copied."""
     try:
-        return record_forward(model, inputs)
-    except InputError:
+        return copy_sharing_parameters(model), None
+    except Exception as error:
+        return model, error
+
+
+def _first_forward(
+    work: nn.Module, inputs: Any, forwards: Forwards
+) -> tuple[Recording, Mapping[str, Tensor], bool]:
+    """What one forward did, the scales that it alone asks for, and whether it was shown to them.
+
+    Those that lacked a range before keep the one that they have found now: without one a scale is
+    1, which is no grid to measure on or to convert with. All else is put back.
+    """
+    sites = find_quantizers(work)
+    lacking = {path: module for path, module in sites.items() if not has_range(module)}
+    fresh = FreshScales(sites)
+    kept: list[tuple[Tensor, Tensor]] = []
+    try:
+        with preserved_state(work), forwards.one("Recording one forward", work):
+            recording = record_here(work, inputs, look=fresh)
+            kept = [(b, b.clone()) for m in lacking.values() for b in m.buffers()]
+    except (InputError, StoppedError):
         raise
     except Exception as error:
         raise ExampleInputError(
@@ -114,25 +177,31 @@ def _first_forward(model: nn.Module, inputs: Any) -> Recording:
             why=f"{type(error).__name__}: {error}",
             remedy="Pass what you would pass to model(…).",
         ) from error
+    with torch.no_grad():
+        for buffer, found in kept:
+            buffer.resize_(found.shape).copy_(found)
+    return recording, fresh.found, bool(lacking)
 
 
 def _measured(
     model: nn.Module,
     inputs: Any,
     findings: Sequence[Finding],
+    values: Values,
     samples: Mapping[str, Sequence[Any]],
     timing: int,
+    forwards: Forwards,
 ) -> tuple[Redundancy, ...]:
-    numbers = measure_values(model, inputs, findings)
     done = []
     for index, finding in enumerate(findings):
         record = finding.record
-        record = replace(record, numbers=numbers.get(index))
+        record = replace(record, numbers=values.numbers.get(index))
         if record.kind == "double":
             drift = drift_of(samples.get(record.first, ()), samples.get(record.second, ()))
             record = replace(record, drift=drift)
         if timing and finding.calls:
-            record = replace(record, step=measure_step(model, inputs, finding, timing))
+            cost = measure_step(model, inputs, finding, timing, forwards.say)
+            record = replace(record, step=cost)
         done.append(replace(record, cost=cost_text(record)))
     return tuple(done)
 

@@ -10,55 +10,19 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from qatexplorer.data import call_model, cloned
+from qatexplorer.errors import StoppedError
 from qatexplorer.explain.blame import place_of
 from qatexplorer.explain.translations import translate
-from qatexplorer.flows.base import copy_sharing_parameters, moved_to_cpu
+from qatexplorer.flows.base import moved_to_cpu
+from qatexplorer.forward.calls import Call
 from qatexplorer.forward.preserve import preserved_rng
-from qatexplorer.forward.recording import Call, Recording, record_forward
+from qatexplorer.forward.record import Recording, record_forward
+from qatexplorer.ledger.forwards import Forwards
 from qatexplorer.ledger.records import Coverage
-from qatexplorer.ledger.redundancy import KEEPING
 from qatexplorer.quantizers.engine import quantized_engine
-
-_INT8 = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
-_NOT_INT8 = ("torch.ao.nn.quantized.reference.",)
-_FLOAT_TYPES = frozenset({"FloatFunctional", "FXFloatFunctional", "Quantize", "DeQuantize"})
-QUANTIZED_DTYPES = frozenset({"torch.quint8", "torch.qint8", "torch.qint32"})
-
-FOLLOWS = KEEPING | frozenset(
-    [
-        "cat",
-        "stack",
-        "gelu",
-        "sigmoid",
-        "tanh",
-        "leaky_relu",
-        "avg_pool1d",
-        "avg_pool2d",
-        "avg_pool3d",
-        "adaptive_avg_pool1d",
-        "adaptive_avg_pool2d",
-        "adaptive_avg_pool3d",
-        "mean",
-        "interpolate",
-        "pad",
-        "topk",
-        "max",
-        "min",
-        "sort",
-    ]
-)
-"""Operations that run on an int8 tensor as they do on a float one (seen by running them)."""
+from qatexplorer.quantizers.types import KEEPING, ON_INT8, is_int8_module
 
 Convert = Callable[[nn.Module], nn.Module]
-
-
-def is_int8_module(module: nn.Module) -> bool:
-    """Whether it is one of torch's modules that compute in int8."""
-    name = f"{type(module).__module__}.{type(module).__qualname__}"
-    if type(module).__name__ in _FLOAT_TYPES or name.startswith(_NOT_INT8):
-        return False
-    return name.startswith(_INT8)
 
 
 @dataclass
@@ -103,46 +67,53 @@ def torch_convert(model: nn.Module) -> nn.Module:
 
 
 def outcome_of(
-    model: nn.Module, inputs: Any, recording: Recording, convert: Convert, engine: str | None
+    work: nn.Module,
+    inputs: Any,
+    recording: Recording,
+    convert: Convert,
+    engine: str | None,
+    forwards: Forwards,
 ) -> Outcome:
-    """Convert a copy of the prepared ``model`` and run it on the example inputs.
+    """Convert ``work`` and run the result on the example inputs.
 
-    The copy shares the parameters; its observers see the example once, so that its scales are
-    sane. Nothing of the model changes, and nothing is raised.
+    ``work`` is a copy of the prepared model, which is given up: its observers have seen the
+    example, so that its scales are sane. Nothing is raised but StoppedError.
     """
     backend = engine or torch.backends.quantized.engine
+    forwards.say("Converting a copy to int8")
     with warnings.catch_warnings(), preserved_rng(), torch.no_grad(), quantized_engine(backend):
         warnings.simplefilter("ignore")
-        copy = model
+        passed_on = followers(recording, work)
         try:
-            copy = moved_to_cpu(copy_sharing_parameters(model)).eval()
-            call_model(copy, cloned(inputs))
-            int8 = convert(copy)
+            int8 = convert(moved_to_cpu(work).eval())
         except Exception as error:
-            return Outcome(None, None, _told(error, copy), followers(recording, model))
+            return Outcome(None, None, told(error, work), passed_on)
         paths = frozenset(p for p, m in int8.named_modules() if p and is_int8_module(m))
         try:
-            ran = record_forward(int8, inputs)
+            with forwards.one("Running the int8 copy", int8):
+                ran = record_forward(int8, inputs)
+        except StoppedError:
+            raise
         except Exception as error:
-            return Outcome(paths, None, _told(error, int8), followers(recording, model))
-    return Outcome(paths, ran, "", followers(recording, model))
+            return Outcome(paths, None, told(error, int8), passed_on)
+    return Outcome(paths, ran, "", passed_on)
 
 
-def _told(error: Exception, model: nn.Module) -> str:
+def told(error: Exception, model: nn.Module) -> str:
     """What went wrong, where in the model, and what to do."""
     place = place_of(error, model)
-    told = translate(error, place, in_fx=isinstance(model, fx.GraphModule))
+    said = translate(error, place, in_fx=isinstance(model, fx.GraphModule))
     first = (str(error).strip().splitlines() or [""])[0]
     short = first if len(first) <= 120 else f"{first[:119]}…"
     where = f" in {place.path}" if place.path else ""
-    return f"{type(error).__name__}{where}: {short} {told.why} {told.remedy}".strip()
+    return f"{type(error).__name__}{where}: {short} {said.why} {said.remedy}".strip()
 
 
 def followers(recording: Recording, model: nn.Module) -> frozenset[int]:
     """Calls of the prepared model that will work on int8: fake quants, what passes int8 on after
     them, and operations between fake quants whose module, or graph node, torch quantizes."""
     consumers = recording.consumers()
-    passing = KEEPING if isinstance(model, fx.GraphModule) else FOLLOWS
+    passing = KEEPING if isinstance(model, fx.GraphModule) else ON_INT8
     found: set[int] = set()
     for call in recording.calls:
         if call.kind == "quant":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 
-from qatexplorer.forward.recording import Call, Recording
+from qatexplorer.forward.calls import Call
+from qatexplorer.forward.record import Recording
 from qatexplorer.ledger.redundancy import Finding
 from qatexplorer.snapshot.records import Graph, GraphNode
 

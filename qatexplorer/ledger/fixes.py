@@ -10,11 +10,11 @@ from torch import nn
 from torch.ao.nn.intrinsic.modules.fused import _FusedModule
 from torch.ao.quantization import QuantStub, QuantWrapper
 
-from qatexplorer.forward.recording import Call
+from qatexplorer.forward.calls import Call
 from qatexplorer.ledger.nodes import node_table, pattern_of, spelled
 from qatexplorer.ledger.reasons import Known
+from qatexplorer.quantizers.types import BOUNDING
 
-BOUNDING = frozenset(["relu", "relu6", "hardtanh", "clamp", "clip", "clamp_min", "clamp_max"])
 """Activations that hand on a value or a constant bound."""
 
 _IN_PIECES = frozenset(["chunk", "split", "unbind", "tensor_split"])

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from torch import fx, nn
-from torch.ao.quantization import DeQuantStub, QuantStub
 
-from qatexplorer.forward.leaves import FUNCTIONAL_CLASSES, is_leaf_call, is_quantizer
-from qatexplorer.forward.recording import Call, Recording
-from qatexplorer.ledger.coverage import FOLLOWS, QUANTIZED_DTYPES, Outcome
+from qatexplorer.forward.calls import Call
+from qatexplorer.forward.leaves import is_leaf_call
+from qatexplorer.forward.record import Recording
+from qatexplorer.ledger.coverage import Outcome
 from qatexplorer.ledger.nodes import node_table
 from qatexplorer.ledger.reasons import Known, explain, qconfig_dtypes
 from qatexplorer.ledger.records import FloatRow, Reason
+from qatexplorer.quantizers.types import ON_INT8, QUANTIZED_DTYPES
 from qatexplorer.snapshot.records import Graph
+from qatexplorer.snapshot.states import computing_modules, swapped_paths, unlowered_paths
 
-_STUBS = (QuantStub, DeQuantStub, nn.Identity)
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 _FUSED_ACTIVATIONS = (nn.ReLU, nn.ReLU6)
 
@@ -45,12 +45,20 @@ class Situation:
             for path, module in self.modules.items()
             if not self.known.in_fx and self.known.base_of(module) is not None
         }
+        self.swapped, self.unlowered = swapped_paths(self.model), unlowered_paths(self.model)
         self.ops_of: dict[str, list[Call]] = {}
         self.macs_at: dict[str, int] = {}
         for call in self.recording.calls:
             if call.kind == "op":
                 self.ops_of.setdefault(call.scope, []).append(call)
                 self.macs_at[call.scope] = self.macs_at.get(call.scope, 0) + call.macs
+
+    def becomes_int8(self, path: str) -> bool:
+        """Whether the module at ``path``, or one around it, is int8 in the converted copy; where
+        torch could not convert one, whether ``convert`` would swap it."""
+        if self.outcome.int8_paths is not None or self.known.in_fx:
+            return self.outcome.is_int8(path)
+        return any(path == p or path.startswith(f"{p}.") for p in self.swapped)
 
     def macs_below(self, path: str) -> int:
         """MACs of this module; of the whole model for ``""``."""
@@ -61,7 +69,7 @@ class Situation:
 
 def float_rows(situation: Situation) -> tuple[FloatRow, ...]:
     """Modules in order of definition, then operations in order of execution."""
-    modules = [_module_row(situation, path, m) for path, m in _candidates(situation.model)]
+    modules = [_module_row(situation, path, m) for path, m in computing_modules(situation.model)]
     ops = [_op_row(situation, call) for call in situation.recording.calls if call.kind == "op"]
     return tuple(row for row in (*modules, *ops) if row is not None)
 
@@ -69,28 +77,8 @@ def float_rows(situation: Situation) -> tuple[FloatRow, ...]:
 # -- modules ------------------------------------------------------------------------------------
 
 
-def _candidates(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Leaf modules, and modules of the reader's own that hold parameters themselves."""
-    seen: set[int] = set()
-
-    def visit(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-        if id(module) in seen or is_quantizer(module) or isinstance(module, _STUBS):
-            return
-        seen.add(id(module))
-        leaf = is_leaf_call(module)
-        own = any(p is not None for p in module._parameters.values())
-        if (leaf and not isinstance(module, FUNCTIONAL_CLASSES)) or own:
-            yield path, module
-        if not leaf:
-            for name, child in module._modules.items():
-                if child is not None:
-                    yield from visit(f"{path}.{name}" if path else name, child)
-
-    yield from visit(prefix, model)
-
-
 def _module_row(s: Situation, path: str, module: nn.Module) -> FloatRow | None:
-    if path and s.outcome.is_int8(path):
+    if path and s.becomes_int8(path):
         return None
     if s.known.in_fx and path not in s.nodes and s.known.holder(path) is None:
         return None  # FX has traced through it: its operations have rows
@@ -121,6 +109,8 @@ def _computes_on_int8(s: Situation, path: str, module: nn.Module) -> bool:
         return s.outcome.recording.module_dtypes.get(path) in QUANTIZED_DTYPES
     if hasattr(module, "weight_fake_quant"):
         return s.outcome.int8_paths is None  # it is prepared; convert could not be asked
+    if path in s.unlowered:
+        return False
     ops = [c for c in s.ops_of.get(path, []) if c.index in s.from_input]
     return bool(ops) and all(c.index in s.outcome.followers for c in ops)
 
@@ -140,8 +130,9 @@ def _module_reason(s: Situation, path: str, module: nn.Module) -> tuple[Reason, 
     has_own = any(True for _ in module.parameters())
     if qconfig is None:
         return "no_qconfig", {}
-    passes_on = not has_own and ops and all(c.name in FOLLOWS for c in ops)
-    if passes_on and (_fed_float(s, ops) or _fed_float_in_int8(s, path)):
+    passes_on = not has_own and ops and all(c.name in ON_INT8 for c in ops)
+    given_float = path not in s.unlowered and _fed_float_in_int8(s, path)
+    if passes_on and (given_float or _fed_float(s, ops)):
         return "float_input", {}
     if not kind.__module__.startswith("torch."):
         if base is not None:
@@ -217,7 +208,7 @@ def _op_reason(s: Situation, call: Call) -> tuple[Reason, dict[str, Any]]:
     holder = known.holder(call.scope) if call.scope else None
     if holder is not None:
         return "below_non_traceable", {"holder": holder}
-    if call.name in FOLLOWS and _fed_float(s, [call]):
+    if call.name in ON_INT8 and _fed_float(s, [call]):
         return "float_input", {}
     if not known.in_fx:
         return "functional_op", {}

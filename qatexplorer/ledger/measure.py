@@ -5,21 +5,21 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from qatexplorer.data import call_model, cloned, device_of, synchronize
-from qatexplorer.forward.preserve import preserved_state
-from qatexplorer.forward.sampling import show_once
+from qatexplorer.forward.preserve import preserved_rng, preserved_state
 from qatexplorer.forward.trace import tensors_in
+from qatexplorer.ledger.forwards import Forwards
 from qatexplorer.ledger.records import RedundancyNumbers, StepCost
 from qatexplorer.ledger.redundancy import Finding
-from qatexplorer.ledger.scales import has_observed
-from qatexplorer.snapshot.sites import find_quantizers
+from qatexplorer.quantizers.facts import find_quantizers, freeze_observers
 
 Calls = Sequence[tuple[str, int]]
 
@@ -55,51 +55,125 @@ def bypassed(model: nn.Module, calls: Calls) -> Iterator[None]:
             modules[path].__dict__.pop("forward", None)
 
 
-def measure_values(
-    model: nn.Module, inputs: Any, findings: Sequence[Finding]
-) -> dict[int, RedundancyNumbers]:
-    """Numbers of each finding that repeats work, by its place in ``findings``.
+@dataclass(frozen=True)
+class Values:
+    """What redundancies do to the values: numbers by place in the findings, and of all together."""
 
-    In eval mode and with observers off, as in deployment; the model is put back. Observers that
-    have seen nothing are shown the example first. Raises what the model's forward raises.
+    numbers: Mapping[int, RedundancyNumbers]
+    together_sqnr_db: float | None = None
+
+
+def measure_values(
+    work: nn.Module,
+    inputs: Any,
+    findings: Sequence[Finding],
+    forwards: Forwards,
+    *,
+    observed: bool,
+    effects: bool,
+) -> Values:
+    """Numbers of the findings that repeat work.
+
+    One forward with all of them as they are gives what each does to its tensor; one that leaves all
+    of their calls out gives what they do to the model's output together. ``effects`` adds a forward
+    for each, for what it does to the output alone. ``work`` is a copy that nobody else runs; it is
+    left in eval mode with observers off, as in deployment. ``observed``: its observers were shown
+    the example for this. Raises what the model's forward raises.
     """
     wanted = {i: f for i, f in enumerate(findings) if f.calls}
     if not wanted:
-        return {}
-    sites = find_quantizers(model)
-    numbers: dict[int, RedundancyNumbers] = {}
-    with preserved_state(model), torch.no_grad():
-        unseen = not all(has_observed(sites[f.record.second]) for f in wanted.values())
-        if unseen:
-            show_once(model, inputs)
-        model.eval()
-        for module in sites.values():
-            flag = getattr(module, "observer_enabled", None)
-            if isinstance(flag, Tensor):
-                flag.fill_(0)
-        seen = _watch(model, inputs, wanted.values(), sites)
-        whole = seen.pop("output")
+        return Values({})
+    alone = effects and len(wanted) > 1
+    forwards.total += 2 + (len(wanted) if alone else 0)
+    sites = find_quantizers(work)
+    work.eval()
+    freeze_observers(work)
+    with preserved_rng(), torch.no_grad():
+        looks = _Looks(wanted.values(), sites)
+        with forwards.one("Looking at the redundant fake quants", work), looks.watching():
+            whole = _flat(call_model(work, cloned(inputs)))
+
+        def without(what: str, calls: Calls) -> float:
+            with forwards.one(what, work), bypassed(work, calls):
+                return sqnr(_flat(call_model(work, cloned(inputs))), whole)
+
+        every = tuple(dict.fromkeys(call for f in wanted.values() for call in f.calls))
+        together = without("Running without all of them", every)
+        numbers: dict[int, RedundancyNumbers] = {}
         for index, finding in wanted.items():
-            with bypassed(model, finding.calls):
-                without = _flat(call_model(model, cloned(inputs)))
-            key = finding.first_call
-            if key not in seen:
-                continue
-            before, after = seen[key]
-            scale = _scale_of(sites[finding.record.second])
-            step = scale.reshape(-1)[0] if scale.numel() == 1 else scale.min()
-            change = (after - before).abs()
-            numbers[index] = RedundancyNumbers(
-                values=before.numel(),
-                changed=int((after != before).sum()),
-                max_steps=float(change.max() / step) if change.numel() else 0.0,
-                sqnr_db=sqnr(before, after),
-                output_sqnr_db=sqnr(without, whole),
-                scale_first=float(_scale_of(sites[finding.record.first]).reshape(-1)[0]),
-                scale_second=float(scale.reshape(-1)[0]),
-                observed_for_this=unseen,
-            )
-    return numbers
+            effect = together if len(wanted) == 1 else None
+            if alone:
+                place = f"Running without one of them, {len(numbers) + 1} of {len(wanted)}"
+                effect = without(place, finding.calls)
+            look = looks.found.get(finding.first_call)
+            if look is not None:
+                numbers[index] = look.numbers(finding, sites, effect, observed)
+    return Values(numbers, together)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one call of a fake quant did to its tensor."""
+
+    values: int
+    changed: int
+    change: float
+    sqnr_db: float
+
+    def numbers(
+        self, finding: Finding, sites: Mapping[str, nn.Module], effect: float | None, observed: bool
+    ) -> RedundancyNumbers:
+        scale = _scale_of(sites[finding.record.second])
+        step = scale.reshape(-1)[0] if scale.numel() == 1 else scale.min()
+        return RedundancyNumbers(
+            values=self.values,
+            changed=self.changed,
+            max_steps=float(self.change / step),
+            sqnr_db=self.sqnr_db,
+            output_sqnr_db=effect,
+            scale_first=float(_scale_of(sites[finding.record.first]).reshape(-1)[0]),
+            scale_second=float(scale.reshape(-1)[0]),
+            observed_for_this=observed,
+        )
+
+
+class _Looks:
+    """Looks at the first repeated call of each finding while the model runs; keeps no tensor."""
+
+    def __init__(self, findings: Iterable[Finding], sites: Mapping[str, nn.Module]) -> None:
+        self.found: dict[Any, _Look] = {}
+        self._wanted = {f.first_call for f in findings if f.first_call is not None}
+        self._sites = {path: sites[path] for path, _ in self._wanted}
+        self._counts: dict[str, int] = {}
+
+    def _hook(self, path: str) -> Any:
+        def hook(_module: nn.Module, args: tuple[Any, ...], after: Any) -> None:
+            turn = self._counts.get(path, 0)
+            self._counts[path] = turn + 1
+            if (path, turn) in self._wanted:
+                before = args[0]
+                change = (after - before).abs()
+                self.found[path, turn] = _Look(
+                    before.numel(),
+                    int((after != before).sum()),
+                    float(change.max()) if change.numel() else 0.0,
+                    sqnr(before, after),
+                )
+
+        return hook
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        # First of the hooks, as what comes after may do anything to the tensor.
+        handles = [
+            module.register_forward_hook(self._hook(path), prepend=True)
+            for path, module in self._sites.items()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 def sqnr(signal: Tensor, changed: Tensor) -> float:
@@ -114,32 +188,6 @@ def sqnr(signal: Tensor, changed: Tensor) -> float:
     return 20 * math.log10(power / noise) if power else math.nan
 
 
-def _watch(
-    model: nn.Module, inputs: Any, findings: Any, sites: dict[str, nn.Module]
-) -> dict[Any, Any]:
-    """(input, output) of the last repeated call of each finding, and the model's output."""
-    wanted = {f.first_call for f in findings if f.first_call is not None}
-    counts: dict[str, int] = {}
-    seen: dict[Any, Any] = {}
-
-    def look(path: str) -> Any:
-        def hook(_module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
-            turn = counts.get(path, 0)
-            counts[path] = turn + 1
-            if (path, turn) in wanted:
-                seen[path, turn] = (args[0].detach().clone(), out.detach().clone())
-
-        return hook
-
-    handles = [sites[p].register_forward_hook(look(p)) for p in dict.fromkeys(p for p, _ in wanted)]
-    try:
-        seen["output"] = _flat(call_model(model, cloned(inputs)))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen
-
-
 def _flat(outputs: Any) -> Tensor:
     floats = [t.detach().flatten().float() for t in tensors_in(outputs) if t.is_floating_point()]
     return torch.cat(floats) if floats else torch.zeros(0)
@@ -152,11 +200,17 @@ def _scale_of(quantizer: nn.Module) -> Tensor:
     return torch.ones(1)
 
 
-def measure_step(model: nn.Module, inputs: Any, finding: Finding, rounds: int = 15) -> StepCost:
+def measure_step(
+    model: nn.Module,
+    inputs: Any,
+    finding: Finding,
+    rounds: int = 15,
+    say: Callable[[str], Any] = lambda _what: None,
+) -> StepCost:
     """Time of forward and backward with the repeated calls and without, one after the other.
 
     The median over ``rounds`` pairs after two that do not count. Gradients are computed and thrown
-    away: no ``.grad`` is written. The model is put back.
+    away: no ``.grad`` is written. The model is put back. ``say`` is told what is going on.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     times: dict[bool, list[float]] = {True: [], False: []}
@@ -174,6 +228,7 @@ def measure_step(model: nn.Module, inputs: Any, finding: Finding, rounds: int = 
 
     with preserved_state(model), torch.enable_grad():
         for turn in range(rounds + 2):
+            say(f"Measuring the time of {finding.record.second}, turn {turn + 1} of {rounds + 2}")
             both = {True: 0.0, False: 0.0}
             for whole in (True, False) if turn % 2 else (False, True):
                 if whole:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import fx, nn
 from torch.overrides import resolve_name
 
-from qatexplorer.forward.recording import Call
+from qatexplorer.forward.calls import Call
 
 
 def node_table(model: nn.Module) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from qatexplorer.forward.recording import Call, Recording
+from qatexplorer.forward.calls import Call
+from qatexplorer.forward.record import Recording
 from qatexplorer.ledger.records import TensorPlace
 
 

@@ -10,8 +10,9 @@ from torch.ao.quantization.quantization_mappings import (
     get_default_static_quant_module_mappings,
 )
 
-from qatexplorer.forward.leaves import is_leaf_call, is_quantizer
+from qatexplorer.forward.leaves import is_leaf_call
 from qatexplorer.ledger.records import Reason
+from qatexplorer.quantizers.facts import is_quantizer
 
 FX_TEXTS: dict[Reason, tuple[str, str]] = {
     "type_not_in_mapping": (

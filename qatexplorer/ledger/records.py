@@ -8,6 +8,8 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Literal
 
+from qatexplorer.quantizers.types import Seen
+
 Role = Literal["fake quant", "observer", "inner observer"]
 RedundancyKind = Literal["double", "twice", "shared"]
 
@@ -75,6 +77,7 @@ class LedgerRow:
         fresh_scale: what the module's observer would compute from nothing but the tensor of the
             example forward; fresh_difference and fresh_cause the same way.
         ghost: it is in the model and not on the path of the data; ghost_text says how.
+        seen: what its observer has seen, see :data:`~qatexplorer.quantizers.types.Seen`.
         observer_enabled, fake_quant_enabled: the flags.
         selection: selection string of the row.
     """
@@ -105,6 +108,7 @@ class LedgerRow:
     fresh_cause: Cause = "none"
     ghost: bool = False
     ghost_text: str = ""
+    seen: Seen = "nothing"
     observer_enabled: bool = True
     fake_quant_enabled: bool = True
     selection: str = ""
@@ -167,6 +171,8 @@ class RedundancyNumbers:
         max_steps: the largest change, in steps of the second one's grid.
         sqnr_db: signal to noise that the second one adds to the tensor, inf if it changes nothing.
         output_sqnr_db: the same at the model's output, with the second one against without it.
+            That takes a forward for each redundancy: None unless it was asked for, or it is the
+            only one. What all of them do together is in :class:`Ledger`.
         scale_first, scale_second: stored scales (the first channel's).
         observed_for_this: no data had been seen, so the observers were shown the example first.
     """
@@ -175,7 +181,7 @@ class RedundancyNumbers:
     changed: int
     max_steps: float
     sqnr_db: float
-    output_sqnr_db: float
+    output_sqnr_db: float | None
     scale_first: float
     scale_second: float
     observed_for_this: bool = False
@@ -253,7 +259,12 @@ class Redundancy:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The whole account of one prepared model. ``warnings`` are loud, ``notes`` are not."""
+    """The whole account of one prepared model. ``warnings`` are loud, ``notes`` are not.
+
+    ``together_sqnr_db`` is the signal to noise at the model's output, with all redundant calls
+    against without any of them, from one forward each: what they do together, not a sum of what
+    each does. None if there is none.
+    """
 
     flow: str
     stage: str
@@ -263,6 +274,7 @@ class Ledger:
     coverage: Coverage
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    together_sqnr_db: float | None = None
 
     @cached_property
     def by_path(self) -> Mapping[str, LedgerRow]:

@@ -12,77 +12,13 @@ from dataclasses import dataclass, field, replace
 
 from torch import fx, nn
 
-from qatexplorer.forward.recording import Call, Recording
-from qatexplorer.ledger.fixes import BOUNDING, Fix, fix_of_double, module_at, twice_in_a_sequence
+from qatexplorer.forward.calls import Call
+from qatexplorer.forward.record import Recording
+from qatexplorer.ledger.fixes import Fix, fix_of_double, module_at, twice_in_a_sequence
 from qatexplorer.ledger.places import place_of_call
 from qatexplorer.ledger.reasons import Known
 from qatexplorer.ledger.records import Redundancy, TensorPlace
-
-_MOVING = frozenset(
-    [
-        "flatten",
-        "unflatten",
-        "view",
-        "reshape",
-        "view_as",
-        "reshape_as",
-        "permute",
-        "transpose",
-        "t",
-        "movedim",
-        "swapaxes",
-        "swapdims",
-        "moveaxis",
-        "squeeze",
-        "unsqueeze",
-        "getitem",
-        "select",
-        "narrow",
-        "index_select",
-        "chunk",
-        "split",
-        "unbind",
-        "tensor_split",
-        "contiguous",
-        "detach",
-        "clone",
-        "expand",
-        "expand_as",
-        "repeat",
-        "repeat_interleave",
-        "tile",
-        "flip",
-        "roll",
-        "pixel_shuffle",
-        "pixel_unshuffle",
-        "channel_shuffle",
-        "gather",
-        "take",
-        "identity",
-        "alias",
-        "to",
-        "float",
-        "type_as",
-    ]
-)
-_DROPPING = frozenset(["dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout"])
-_SELECTING = frozenset(
-    [
-        "max_pool1d",
-        "max_pool2d",
-        "max_pool3d",
-        "max_pool1d_with_indices",
-        "max_pool2d_with_indices",
-        "max_pool3d_with_indices",
-        "adaptive_max_pool1d",
-        "adaptive_max_pool2d",
-        "adaptive_max_pool3d",
-        "amax",
-    ]
-)
-
-KEEPING = _MOVING | _DROPPING | _SELECTING | BOUNDING
-"""Operations whose results are values that they were given, or a constant bound."""
+from qatexplorer.quantizers.types import DROPPING, KEEPING
 
 
 @dataclass(frozen=True)
@@ -175,7 +111,7 @@ def _double(
         f"The values that {first.name} returns reach {second.name} {way}; the two are different "
         "modules, each with a scale of its own."
     )
-    if any(call.name in _DROPPING for call in between):
+    if any(call.name in DROPPING for call in between):
         evidence += " (Dropout keeps them in eval and in int8; in training it rescales.)"
     record = Redundancy(
         kind="double",

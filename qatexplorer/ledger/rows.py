@@ -4,38 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
-import torch
-from torch import fx, nn
-from torch.ao.quantization import FakeQuantizeBase, QuantStub
+from torch import Tensor, nn
 
-from qatexplorer.forward.recording import Call, Recording
+from qatexplorer.flows import Role, flow_of
+from qatexplorer.forward.calls import Call
+from qatexplorer.forward.record import Recording
 from qatexplorer.ledger.places import place_of_call
 from qatexplorer.ledger.records import LedgerRow, TensorPlace
-from qatexplorer.ledger.scales import ScaleAccount, account, fresh_scales
-from qatexplorer.snapshot.sites import find_quantizers, observer_of
+from qatexplorer.ledger.scales import ScaleAccount, account
+from qatexplorer.quantizers.facts import (
+    find_quantizers,
+    flags_of,
+    is_fake_quant,
+    kind_of,
+    observer_of,
+    observer_runs,
+    seen_data,
+)
 
 Origins = Mapping[str, tuple[str, str]]
 """Path of a fake quant -> (stage, torch call) that made it, where it is known."""
 
-EAGER_SWAP = "convert(model, mapping=get_default_qat_module_mappings(), remove_qconfig=False)"
-EAGER_INSERT = "prepare(model, observer_non_leaf_module_list=set(mapping.values()))"
-FX_SWAP = "prepare_qat_fx: _qat_swap_modules"
-FX_INSERT = "prepare_qat_fx: insert_observers_for_model"
-
 
 def make_rows(
-    model: nn.Module, inputs: Any, recording: Recording, origins: Origins
+    model: nn.Module, recording: Recording, fresh: Mapping[str, Tensor], origins: Origins
 ) -> tuple[LedgerRow, ...]:
-    """A row for each fake quant object (all its names in one), and one for the observer in it."""
+    """A row for each fake quant object (all its names in one), and one for the observer in it.
+
+    ``fresh`` are the scales that the example alone asks for, by path.
+    """
     names: dict[int, list[str]] = {}
     sites = find_quantizers(model)
     for path, module in sites.items():
         names.setdefault(id(module), []).append(path)
     first = {paths[0]: sites[paths[0]] for paths in names.values()}
     aliases = {paths[0]: tuple(paths[1:]) for paths in names.values()}
-    fresh = fresh_scales(model, inputs, first)
     ran: dict[str, list[Call]] = {}
     for call in recording.quants:
         ran.setdefault(call.name, []).append(call)
@@ -68,20 +72,22 @@ def _site_row(
     holder = modules.get(parent)
     places = tuple(dict.fromkeys(place_of_call(call, recording) for call in calls))
     tensor = places[0] if places else TensorPlace()
-    kind = _kind(path, holder, tensor)
+    inner = recording.module_calls.get(f"{path}.activation_post_process", 0)
+    ran = recording.module_calls.get(path, 0)
+    flags = flags_of(module)
     mechanism = _mechanism(calls)
     stage, made_by = origins.get(path) or _guess_origin(path, modules[""])
     ghost_text = _ghost(parent, calls, recording, live)
     return LedgerRow(
         path=path,
-        role="fake quant" if isinstance(module, FakeQuantizeBase) else "observer",
-        kind=kind,
+        role="fake quant" if is_fake_quant(module) else "observer",
+        kind=kind_of(path, holder, tensor.key.partition(":")[0]),
         class_name=type(module).__name__,
         stage=stage,
         call=made_by,
         mechanism=mechanism,
-        calls_per_forward=recording.module_calls.get(path, 0),
-        observer_runs=_observer_runs(path, module, recording),
+        calls_per_forward=ran,
+        observer_runs=observer_runs(module, ran, inner, path in recording.observer_writes),
         parent=parent,
         parent_type=type(holder).__name__ if holder is not None else "",
         tensor=tensor,
@@ -96,9 +102,9 @@ def _site_row(
         fresh_cause=scales.fresh_cause,
         ghost=bool(ghost_text),
         ghost_text=ghost_text,
-        observer_enabled=_flag(module, "observer_enabled"),
-        fake_quant_enabled=isinstance(module, FakeQuantizeBase)
-        and _flag(module, "fake_quant_enabled"),
+        seen=seen_data(module),
+        observer_enabled=flags.observer,
+        fake_quant_enabled=flags.fake_quant,
         selection=f"site:{path}",
     )
 
@@ -127,40 +133,16 @@ def _inner_row(site: LedgerRow, module: nn.Module, recording: Recording) -> Ledg
     )
 
 
-def _observer_runs(path: str, module: nn.Module, recording: Recording) -> str:
-    if observer_of(module) is None:
-        return "module" if recording.module_calls.get(path) else "never"
-    if recording.module_calls.get(f"{path}.activation_post_process"):
-        return "module"
-    return "fused kernel" if path in recording.observer_writes else "never"
-
-
 def _mechanism(calls: Sequence[Call]) -> str:
     ways = dict.fromkeys(call.mechanism for call in calls)
     return " + ".join(ways) if ways else "unused"
 
 
-def _kind(path: str, holder: nn.Module | None, tensor: TensorPlace) -> str:
-    if tensor.key.startswith("param:") or "weight" in path.rpartition(".")[2]:
-        return "weight"
-    if isinstance(holder, QuantStub) or tensor.key.startswith("input:"):
-        return "input"
-    return "output"
-
-
-def _flag(module: nn.Module, name: str) -> bool:
-    value = getattr(module, name, None)
-    if value is None:
-        return True
-    return bool(value[0]) if isinstance(value, torch.Tensor) and value.dim() else bool(value)
-
-
 def _guess_origin(path: str, root: nn.Module) -> tuple[str, str]:
     """For a model that was prepared elsewhere: what torch's own flows do, by place."""
-    in_fx = isinstance(root, fx.GraphModule)
-    if "weight" in path.rpartition(".")[2]:
-        return "swap", FX_SWAP if in_fx else EAGER_SWAP
-    return "insert", FX_INSERT if in_fx else EAGER_INSERT
+    role: Role = "weights" if "weight" in path.rpartition(".")[2] else "inserted"
+    stage = flow_of(root).stage_with(role)
+    return (stage.name, stage.call) if stage is not None else ("", "")
 
 
 def _ghost(parent: str, calls: Sequence[Call], recording: Recording, live: set[int]) -> str:

@@ -15,14 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.ao.quantization import FixedQParamsObserver
 
-from qatexplorer.data import call_model, cloned
-from qatexplorer.forward.histograms import quant_range
-from qatexplorer.forward.leaves import is_quantizer
-from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.ledger.records import Cause
-from qatexplorer.snapshot.sites import observer_of
+from qatexplorer.quantizers.facts import flags_of, is_quantizer, observer_of, quant_range, seen_data
 
 _EQUAL = 1e-6  # float32 rounding of one division
 _LAG = 1e-3
@@ -39,6 +34,8 @@ _TEXTS: dict[Cause, str] = {
     "unexplained": "The stored scale was set by something other than the observer.",
 }
 
+_PARTLY = "The observer has seen no data in some of its channels: their scale is no measured one."
+
 
 @dataclass(frozen=True)
 class ScaleAccount:
@@ -52,15 +49,6 @@ class ScaleAccount:
     fresh: tuple[float, ...] = ()
     fresh_difference: float | None = None
     fresh_cause: Cause = "none"
-
-
-def has_observed(quantizer: nn.Module) -> bool:
-    """Whether its observer has a range; True for fixed qparams, which need none."""
-    observer: Any = observer_of(quantizer) or quantizer
-    low, high = getattr(observer, "min_val", None), getattr(observer, "max_val", None)
-    if not isinstance(low, Tensor) or not isinstance(high, Tensor):
-        return True
-    return low.numel() > 0 and bool((low <= high).all())
 
 
 def recomputed_scale(quantizer: nn.Module) -> Tensor | None:
@@ -85,45 +73,40 @@ def recomputed_scale(quantizer: nn.Module) -> Tensor | None:
                     tensor.set_(content)
 
 
-def fresh_scales(
-    model: nn.Module, inputs: Any, sites: Mapping[str, nn.Module]
-) -> dict[str, Tensor]:
-    """What each observer would compute from the tensor of this one forward alone.
+class FreshScales:
+    """What each observer would compute from the tensor of one forward alone, by path.
 
-    A copy of the observer, emptied, is shown the tensor. Sites that do not run, and observers that
-    cannot be emptied, are left out. The model is put back.
+    Empty copies of the observers are made first; each is shown the first tensor that its fake quant
+    gets. Those that do not run, and observers that cannot be emptied, are left out of ``found``.
     """
-    found: dict[str, Tensor] = {}
 
-    def look(path: str, observer: Any) -> Any:
-        def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
-            if path in found or not args or not isinstance(args[0], Tensor):
-                return
-            empty = copy.deepcopy(observer)
-            empty._forward_pre_hooks.clear()  # this very hook, on a bare observer
-            empty._forward_hooks.clear()
-            try:
-                empty.reset_min_max_vals()
-            except NotImplementedError:
-                return  # a histogram observer
-            empty(args[0].detach())
-            scale = recomputed_scale(empty)
-            if scale is not None:
-                found[path] = scale
-
-        return hook
-
-    with preserved_state(model), torch.no_grad():
+    def __init__(self, sites: Mapping[str, nn.Module]) -> None:
+        self.found: dict[str, Tensor] = {}
+        self._empty: dict[str, Any] = {}
         for path, module in sites.items():
             observer = observer_of(module) or module
             if hasattr(observer, "reset_min_max_vals") and is_quantizer(observer):
-                module.register_forward_pre_hook(look(path, observer))
-        call_model(model, cloned(inputs))
-    return found
+                empty: Any = copy.deepcopy(observer)
+                empty._forward_pre_hooks.clear()
+                empty._forward_hooks.clear()
+                try:
+                    empty.reset_min_max_vals()
+                except NotImplementedError:
+                    continue  # a histogram observer
+                self._empty[path] = empty
+
+    def __call__(self, path: str, _module: nn.Module, tensor: Tensor) -> None:
+        """The fake quant at ``path`` gets ``tensor``."""
+        empty = self._empty.pop(path, None)
+        if empty is not None:
+            empty(tensor.detach())
+            scale = recomputed_scale(empty)
+            if scale is not None:
+                self.found[path] = scale
 
 
 def account(quantizer: nn.Module, fresh: Tensor | None = None) -> ScaleAccount:
-    """Compare the scales of ``quantizer``; ``fresh`` from :func:`fresh_scales`."""
+    """Compare the scales of ``quantizer``; ``fresh`` from :class:`FreshScales`."""
     module: Any = quantizer
     stored = (
         module.scale.detach().flatten()
@@ -132,21 +115,21 @@ def account(quantizer: nn.Module, fresh: Tensor | None = None) -> ScaleAccount:
     )
     again = recomputed_scale(quantizer)
     stored_numbers = () if stored is None else tuple(stored.tolist())
-    if isinstance(observer_of(quantizer) or quantizer, FixedQParamsObserver):
+    seen = seen_data(quantizer)
+    if seen == "fixed":
         numbers = () if again is None else tuple(again.tolist())
         return ScaleAccount(
             stored_numbers, numbers, _largest(again, stored), "fixed", _TEXTS["fixed"]
         )
-    if not has_observed(quantizer):
-        return ScaleAccount(
-            stored_numbers, cause="never_observed", cause_text=_TEXTS["never_observed"]
-        )
+    if seen in ("nothing", "partly"):
+        text = _TEXTS["never_observed"] if seen == "nothing" else _PARTLY
+        return ScaleAccount(stored_numbers, cause="never_observed", cause_text=text)
     if again is None:
         return ScaleAccount(stored_numbers)
     difference = _largest(again, stored)
     cause = _cause(quantizer, stored, difference)
     lag = None if fresh is None else _largest(fresh, again)
-    enabled = _enabled(quantizer)
+    enabled = flags_of(quantizer).observer
     text = _TEXTS[cause]
     if cause == "fused_formula" and stored is not None:
         text = _fused_text(quantizer, stored, again)
@@ -176,17 +159,12 @@ def _largest(after: Tensor | None, before: Tensor | None) -> float | None:
     return float(relative[relative.abs().argmax()])
 
 
-def _enabled(quantizer: nn.Module) -> bool:
-    flag = getattr(quantizer, "observer_enabled", None)
-    return True if flag is None else bool(flag[0] if isinstance(flag, Tensor) else flag)
-
-
 def _cause(quantizer: nn.Module, stored: Tensor | None, difference: float | None) -> Cause:
     if stored is None or difference is None or abs(difference) <= _EQUAL:
         return "none"
     if _is_kernel_scale(quantizer, stored):
         return "fused_formula"
-    return "stale" if not _enabled(quantizer) else "unexplained"
+    return "stale" if not flags_of(quantizer).observer else "unexplained"
 
 
 def kernel_scale(quantizer: nn.Module) -> Tensor | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from qatexplorer.ledger.records import Redundancy
+from qatexplorer.ledger.records import Ledger, Redundancy, RedundancyNumbers
 
 
 def percent(value: float) -> str:
@@ -20,6 +20,22 @@ def decibel(value: float) -> str:
     return "unknown" if math.isnan(value) else f"{value:.1f} dB"
 
 
+def _at_output(numbers: RedundancyNumbers) -> str:
+    if numbers.output_sqnr_db is None:
+        return ""
+    return f"; at the model's output {decibel(numbers.output_sqnr_db)}"
+
+
+def together_text(ledger: Ledger) -> str:
+    """What the redundant fake quants do to the model's output together; ``""`` if there is none."""
+    if ledger.together_sqnr_db is None:
+        return ""
+    return (
+        "All of them together, against a forward that leaves every one of them out: signal to "
+        f"noise at the model's output {decibel(ledger.together_sqnr_db)}."
+    )
+
+
 def cost_text(found: Redundancy) -> str:
     """What it does to the values, and what it takes of a step's time."""
     parts = []
@@ -31,8 +47,7 @@ def cost_text(found: Redundancy) -> str:
             parts.append(
                 f"The second one changes {numbers.changed:,} of {numbers.values:,} values "
                 f"({numbers.changed_share:.0%}), by up to {numbers.max_steps:.1f} steps "
-                f"(signal to noise {decibel(numbers.sqnr_db)}; at the model's output "
-                f"{decibel(numbers.output_sqnr_db)})."
+                f"(signal to noise {decibel(numbers.sqnr_db)}{_at_output(numbers)})."
             )
         else:
             parts.append(

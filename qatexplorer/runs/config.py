@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from qatexplorer.errors import InputError
@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULERS = ("cosine", "linear", "step")
+
+
+class _Unset:
+    """The default of a keyword that stands for a field of TrainingConfig: it is left as it is."""
+
+    def __repr__(self) -> str:
+        return "default"
+
+
+UNSET: Any = _Unset()
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,10 @@ class TrainingConfig:
             )
         self._check_schedules()
 
+    def but(self, **changes: Any) -> TrainingConfig:
+        """The same settings with some changed."""
+        return replace(self, **changes)
+
     def _check_schedules(self) -> None:
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("scheduler", self.scheduler, SCHEDULERS)
@@ -144,3 +158,9 @@ def _one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
         raise InputError(
             f"{name} is {value!r}; it is one of {', '.join(known)}, or a function.",
         )
+
+
+def given_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of :class:`TrainingConfig` among ``arguments`` that are not :data:`UNSET`."""
+    names = [field.name for field in fields(TrainingConfig)]
+    return {name: arguments[name] for name in names if arguments.get(name, UNSET) is not UNSET}

@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.ao.quantization import FakeQuantizeBase
-from torch.ao.quantization.observer import ObserverBase
 from torch.nn import Module
 
 from qatexplorer.errors import CheckpointError
+from qatexplorer.quantizers.facts import is_quantizer
 from qatexplorer.runs.codec import pack, unpack
 
 _PREFIX = "model/"
@@ -96,7 +95,7 @@ def _elastic(model: Module) -> set[str]:
     return {
         f"{path}.{name}" if path else name
         for path, module in model.named_modules()
-        if isinstance(module, (FakeQuantizeBase, ObserverBase))
+        if is_quantizer(module)
         for name, _ in module.named_buffers()
     }
 

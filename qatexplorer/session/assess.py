@@ -1,4 +1,4 @@
-"""What a model is worth at each end of the walk: accuracy, size, latency, and will it run."""
+"""What a model is worth before and after quantization: accuracy, size, latency, and will it run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.ao.nn.quantized import DeQuantize
-from torch.ao.quantization import FakeQuantizeBase
 
 from qatexplorer.data import Data, call_model, cloned, device_of
 from qatexplorer.errors import NoDataError, QatExplorerError
@@ -18,8 +17,9 @@ from qatexplorer.evaluate.measure import compare_latency, size_on_disk
 from qatexplorer.evaluate.metric import Metric, MetricValue, evaluate
 from qatexplorer.flows.base import FlowOptions, StubMode, copy_sharing_parameters, moved_to_cpu
 from qatexplorer.forward.preserve import preserved_rng
-from qatexplorer.forward.recorder import recorded_graph
-from qatexplorer.session.models import Workbench
+from qatexplorer.forward.record import recorded_graph
+from qatexplorer.quantizers.facts import is_fake_quant
+from qatexplorer.session.models import Models
 from qatexplorer.snapshot.records import Graph
 
 PTQ_BATCHES = 8
@@ -61,10 +61,10 @@ _TITLES: dict[StubMode, str] = {
 
 
 class Assessor:
-    """Evaluates the models of a workbench, on copies, and remembers what cannot change."""
+    """Evaluates the models of a session, on copies, and remembers what cannot change."""
 
-    def __init__(self, bench: Workbench, data: Data | None, metric: Metric | None) -> None:
-        self._bench, self._data, self._metric = bench, data, metric
+    def __init__(self, models: Models, data: Data | None, metric: Metric | None) -> None:
+        self._models, self._data, self._metric = models, data, metric
         self._float: MetricValue | None = None
         self._ptq: tuple[nn.Module, MetricValue] | QatExplorerError | None = None
         self._trained: dict[str, MetricValue] = {}
@@ -78,19 +78,19 @@ class Assessor:
 
     def preflight(self, options: FlowOptions | None = None) -> Preflight:
         """Prepare, show one batch, convert and run a copy. Raises only if preparing does."""
-        return self._try(self._bench.rebuild(self._bench.flow.prepared_stage, options=options))
+        return self._try(self._models.rebuild(self._models.flow.prepared_stage, options=options))
 
     def _try(self, prepared: nn.Module) -> Preflight:
-        inputs = self._bench.options.example_inputs
+        inputs = self._models.options.example_inputs
         try:
             with preserved_rng(), torch.no_grad():
                 call_model(prepared.eval(), cloned(inputs))
-                int8 = self._bench.convert_copy(prepared).result.model
+                int8 = self._models.convert_copy(prepared).result.model
                 graph = recorded_graph(int8, inputs)
         except QatExplorerError as error:
             return Preflight(False, error)
         except Exception as error:
-            return Preflight(False, self._bench.translated(error, prepared))
+            return Preflight(False, self._models.translated(error, prepared))
         borders = {p for p, m in int8.named_modules() if isinstance(m, _NO_COMPUTE)}
         return Preflight(True, None, count_int8(int8), count_float_islands(graph, borders))
 
@@ -98,14 +98,14 @@ class Assessor:
         """Try every stub mode on a copy that shares the parameters."""
         options = []
         for mode, title in _TITLES.items():
-            chosen = replace(self._bench.options, stubs=mode)
+            chosen = replace(self._models.options, stubs=mode)
             try:
-                prepared = self._bench.rebuild(self._bench.flow.prepared_stage, options=chosen)
+                prepared = self._models.rebuild(self._models.flow.prepared_stage, options=chosen)
             except Exception as error:
-                told = self._bench.translated(error, self._bench.base)
+                told = self._models.translated(error, self._models.base)
                 options.append(StubOption(mode, title, 0, Preflight(False, told)))
                 continue
-            count = sum(isinstance(m, FakeQuantizeBase) for m in prepared.modules())
+            count = sum(is_fake_quant(m) for m in prepared.modules())
             options.append(StubOption(mode, title, count, self._try(prepared)))
         return tuple(options)
 
@@ -114,7 +114,7 @@ class Assessor:
     def float_metric(self) -> MetricValue:
         """Metric of the float model, evaluated once."""
         if self._float is None or not self._float.complete:
-            self._float = self._evaluate(self._bench.base)
+            self._float = self._evaluate(self._models.base)
         return self._float
 
     def calibrate(self, model: nn.Module, batches: int = PTQ_BATCHES) -> int:
@@ -158,8 +158,8 @@ class Assessor:
         tell = progress or (lambda _what, _share: None)
         tell("float model", 0.0)
         results: dict[str, ModelResult] = {}
-        models: dict[str, nn.Module] = {"float": self._bench.base}
-        results["float"] = self._row("float", self._bench.base, self.float_metric())
+        models: dict[str, nn.Module] = {"float": self._models.base}
+        results["float"] = self._row("float", self._models.base, self.float_metric())
         if not prepared:
             note = "Go to the insert stage first."
             for name in ("ptq", "fake_quant", "int8"):
@@ -169,7 +169,7 @@ class Assessor:
         results["ptq"] = self._ptq_row(models)
         if observed:
             tell("fake-quant and int8 model", 0.4)
-            work = self._bench.work
+            work = self._models.work
             results["fake_quant"] = self._row(
                 "fake_quant", work, self._metric_of("fake_quant", work)
             )
@@ -185,9 +185,9 @@ class Assessor:
     def _ptq_row(self, models: dict[str, nn.Module]) -> ModelResult:
         if self._ptq is None:
             try:
-                prepared = self._bench.rebuild(self._bench.flow.prepared_stage)
+                prepared = self._models.rebuild(self._models.flow.prepared_stage)
                 self.calibrate(prepared)
-                int8 = self._bench.convert_copy(prepared).result.model
+                int8 = self._models.convert_copy(prepared).result.model
                 self._ptq = (int8, self._evaluate(int8))
             except QatExplorerError as error:
                 self._ptq = error
@@ -199,11 +199,11 @@ class Assessor:
         return self._row("ptq", model, value, note)
 
     def _int8_row(self, models: dict[str, nn.Module]) -> ModelResult:
-        int8, note = self._bench.int8, ""
+        int8, note = self._models.int8, ""
         if int8 is None:
             try:
-                candidate = copy_sharing_parameters(self._bench.work)
-                int8 = self._bench.convert_copy(candidate).result.model
+                candidate = copy_sharing_parameters(self._models.work)
+                int8 = self._models.convert_copy(candidate).result.model
                 note = "of a copy converted for this; the session is not at convert yet"
             except QatExplorerError as error:
                 return ModelResult("int8", None, None, None, error.full_text())
@@ -216,12 +216,12 @@ class Assessor:
         return self._trained[name]
 
     def _row(self, name: str, model: nn.Module, value: MetricValue, note: str = "") -> ModelResult:
-        concern = self._bench.options.qconfig.concern if name in INT8_NAMES else None
+        concern = self._models.options.qconfig.concern if name in INT8_NAMES else None
         warning = "" if concern is None else str(concern)
         return ModelResult(name, value, size_on_disk(model), None, note, warning)
 
     def _evaluate(self, model: nn.Module) -> MetricValue:
-        with preserved_rng(), self._bench.engine():
+        with preserved_rng(), self._models.engine():
             stop = self._should_stop
             return evaluate(model, self._require_data().eval, self._metric, should_stop=stop)
 
@@ -233,7 +233,7 @@ class Assessor:
         should_stop: Callable[[], bool] | None,
     ) -> Evaluation:
         if wanted:
-            options = self._bench.options
+            options = self._models.options
             backend = options.qconfig.backend
             # What is compared runs on one device, and int8 runs on the CPU only.
             there = {

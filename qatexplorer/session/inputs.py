@@ -23,8 +23,8 @@ from qatexplorer.errors import (
 )
 from qatexplorer.explain.blame import place_of
 from qatexplorer.flows.own_copy import OwnCopy, own_copy
-from qatexplorer.forward.leaves import is_quantizer
 from qatexplorer.forward.preserve import preserved_rng
+from qatexplorer.quantizers.facts import is_quantizer
 from qatexplorer.snapshot.records import Graph
 from qatexplorer.snapshot.take import take_graph
 

@@ -2,95 +2,111 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
-from qatexplorer.errors import BusyError, StageError, UnknownStageError
+from qatexplorer.errors import BusyError, StageError
 from qatexplorer.ledger.build import ledger_of
+from qatexplorer.ledger.forwards import LedgerProgress
 from qatexplorer.ledger.records import Ledger
+from qatexplorer.session.models import Models
+from qatexplorer.session.stages import Stages
 from qatexplorer.snapshot.records import Snapshot
-
-if TYPE_CHECKING:
-    from qatexplorer.session.session import Session
-
-_KEPT: WeakKeyDictionary[Any, dict[str, tuple[Snapshot, int, Ledger]]] = WeakKeyDictionary()
+from qatexplorer.training.run import TrainingRun
 
 
-def session_ledger(session: Session, stage: str | None, timing: int) -> Ledger:
-    """See :meth:`qatexplorer.session.session.Session.ledger`."""
-    chosen = stage_of(session, stage)
-    snapshot = session.snapshots[chosen]
-    kept = _KEPT.setdefault(session, {})
-    known = kept.get(chosen)
-    if known is not None and known[0] is snapshot and known[1] >= timing:
-        return known[2]
-    if session.running and chosen == session.flow.train_stage:
-        raise BusyError(
-            "cannot account for a model while it is being trained.",
-            remedy="Stop the run, wait for it, or look at the ledger of the 'insert' stage.",
-        )
-    ledger = _make(session, chosen, snapshot, timing)
-    kept[chosen] = (snapshot, timing, ledger)
-    return ledger
+@dataclass(frozen=True)
+class Wanted:
+    """What a ledger is asked for, as in :meth:`~qatexplorer.session.session.Session.ledger`."""
+
+    timing: int
+    effects: bool
+    progress: Callable[[LedgerProgress], Any] | None = None
+    should_stop: Callable[[], bool] | None = None
+
+    def covers(self, other: Wanted) -> bool:
+        """Whether a ledger made for this has all that ``other`` asks for."""
+        return self.timing >= other.timing and self.effects >= other.effects
 
 
-def kept_ledger(session: Session) -> Ledger | None:
-    """The ledger of the stage in view if it has been made and is still true; makes none."""
-    try:
-        stage = stage_of(session, None)
-    except StageError:
-        return None
-    known = _KEPT.get(session, {}).get(stage)
-    return known[2] if known is not None and known[0] is session.snapshots[stage] else None
+class Ledgers:
+    """Makes the ledgers of the stages with fake quants, and keeps those that are still true."""
 
+    def __init__(self, models: Models, stages: Stages) -> None:
+        self._models, self._stages = models, stages
+        self._kept: dict[str, tuple[Snapshot, Wanted, Ledger]] = {}
 
-def stage_of(session: Session, stage: str | None) -> str:
-    """The stage whose ledger is meant: a converted model has none, its prepared one has.
+    def known(self) -> Ledger | None:
+        """The ledger of the stage in view if it has been made and is still true; makes none."""
+        try:
+            stage = self.stage_of(None)
+        except StageError:
+            return None
+        kept = self._kept.get(stage)
+        return kept[2] if kept is not None and kept[0] is self._stages.snapshots[stage] else None
 
-    Raises UnknownStageError, and StageError for a stage without fake quants or not reached yet.
-    """
-    flow = session.flow
-    chosen = session.stage if stage is None else stage
-    if chosen not in session.stages:
-        raise UnknownStageError(
-            f"there is no stage {chosen!r}.", remedy=f"Stages: {', '.join(session.stages)}."
-        )
-    if session.stages.index(chosen) > session.stages.index(flow.train_stage):
-        chosen = flow.train_stage
-    prepared = chosen in (flow.prepared_stage, flow.train_stage)
-    reached = chosen in session.snapshots
-    if not reached or not (prepared or session.snapshots[chosen].sites):
-        raise StageError(
-            f"there are no fake quants to account for at stage {chosen!r}.",
-            why="Weight fake quants come with the swap, the others when observers are inserted.",
-            remedy=f"Call session.goto({flow.prepared_stage!r}) first.",
-        )
-    return chosen
+    def stage_of(self, stage: str | None) -> str:
+        """The stage whose ledger is meant: a converted model has none, its prepared one has.
 
+        Raises UnknownStageError, and StageError for a stage without fake quants or not reached yet.
+        """
+        stages, flow = self._stages, self._models.flow
+        chosen = stages.current if stage is None else stage
+        if stages.index(chosen) > stages.index(flow.train_stage):
+            chosen = flow.train_stage
+        snapshot = stages.snapshots.get(chosen)
+        if snapshot is None or not (snapshot.is_from("inserted") or snapshot.sites):
+            raise StageError(
+                f"there are no fake quants to account for at stage {chosen!r}.",
+                why="Weight fake quants come with the swap, the others when observers are "
+                "inserted.",
+                remedy=f"Call session.goto({flow.prepared_stage!r}) first.",
+            )
+        return chosen
 
-def _make(session: Session, stage: str, snapshot: Snapshot, timing: int) -> Ledger:
-    bench, options, flow = session._bench, session.options, session.flow
+    def of(
+        self, stage: str | None, wanted: Wanted, run: TrainingRun | None, running: bool
+    ) -> Ledger:
+        """See :meth:`qatexplorer.session.session.Session.ledger`; nothing else may change the
+        working model meanwhile."""
+        chosen, flow = self.stage_of(stage), self._models.flow
+        snapshot = self._stages.snapshots[chosen]
+        kept = self._kept.get(chosen)
+        if kept is not None and kept[0] is snapshot and kept[1].covers(wanted):
+            return kept[2]
+        model = self._models.view(chosen)
+        if running and model is self._models.work:
+            raise BusyError(
+                "cannot account for a model while it is being trained.",
+                remedy="Stop the run, wait for it, or look at the ledger of stage "
+                f"{flow.prepared_stage!r}.",
+            )
+        ledger = self._make(model, snapshot, wanted, run if chosen == flow.train_stage else None)
+        self._kept[chosen] = (snapshot, wanted, ledger)
+        return ledger
 
-    def convert(model: nn.Module) -> nn.Module:
-        return flow.apply(flow.int8_stage, model, options).model
+    def _make(
+        self, model: nn.Module, snapshot: Snapshot, wanted: Wanted, run: TrainingRun | None
+    ) -> Ledger:
+        options, flow = self._models.options, self._models.flow
 
-    with session._lock:
-        model = bench.view(stage, trained=session._trained, own=False)
-        session._require_still(model)
-        run = session.run if stage == flow.train_stage else None
+        def convert(candidate: nn.Module) -> nn.Module:
+            return flow.apply(flow.int8_stage, candidate, options).model
+
         return ledger_of(
             model,
             options.example_inputs,
-            stage=stage,
+            stage=snapshot.stage,
             origins={s.path: (s.stage, s.call) for s in snapshot.sites},
             graph=snapshot.graph,
             samples=run.history.sites if run is not None else None,
-            timing=timing,
+            **vars(wanted),
             mapping=options.qat_mapping,
-            backend_config=getattr(options, "backend_config", None),
+            backend_config=options.backend_config,
             convert=convert,
             engine=options.qconfig.backend,
-            prepared=stage in (flow.prepared_stage, flow.train_stage),
+            prepared=snapshot.is_from("inserted"),
         )

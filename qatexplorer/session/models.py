@@ -7,11 +7,10 @@ parameter. Training, and handing a model out, gives that model parameters of its
 
 from __future__ import annotations
 
-import gc
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -35,7 +34,10 @@ from qatexplorer.flows.base import (
 )
 from qatexplorer.flows.copying import copied
 from qatexplorer.forward.preserve import preserved_rng, preserved_state
+from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.quantizers.engine import quantized_engine
+from qatexplorer.quantizers.facts import any_seen
+from qatexplorer.session.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,18 @@ Look = Callable[[str, Built], object]
 """Sees a stage that a torch call makes, with the model as it is then."""
 
 
-class Workbench:
-    """Holds the pristine copy, the model being worked on, and the int8 model."""
+class Models:
+    """Holds the pristine copy, the model being worked on, and the converted ones.
 
-    def __init__(self, base: nn.Module, flow: Flow, options: FlowOptions) -> None:
+    ``trained`` says whether a run has had the working model: from then on it is that of the train
+    stage, and the prepared one before it is made anew when it is asked for.
+    """
+
+    def __init__(self, base: nn.Module, settings: Settings) -> None:
         self.base = base
-        self.flow = flow
-        self.options = options
+        self.settings = settings
         self.work: nn.Module = base
-        self.work_stage = flow.stage_names[0]
+        self.work_stage = self.flow.stage_names[0]
         self.converted: dict[str, nn.Module] = {}
         self._viewed: tuple[str, nn.Module] | None = None
         self._handed_out: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
@@ -68,14 +73,22 @@ class Workbench:
         self.work = copy_sharing_parameters(self.base)
         self.work_stage = self.flow.stage_names[0]
         self._owns_parameters = False
+        self.trained = False
         self.converted.clear()
         self._viewed = None
         self._handed_out.clear()
 
-    def reset(self, options: FlowOptions | None = None, flow: Flow | None = None) -> None:
-        """Start again from the pristine copy, with other options or another flow if given."""
-        self.options = options or self.options
-        self.flow = flow or self.flow
+    @property
+    def flow(self) -> Flow:
+        return self.settings.flow
+
+    @property
+    def options(self) -> FlowOptions:
+        return self.settings.options
+
+    def reset(self, settings: Settings | None = None) -> None:
+        """Start again from the pristine copy, with other settings if given."""
+        self.settings = settings or self.settings
         self._restart()
 
     def set_training(self, mode: bool) -> None:
@@ -95,7 +108,7 @@ class Workbench:
         or ``look`` (which may run the model) raises, the working model is as it was before. Raises
         StageError (ConvertError, Int8RunError) with the place in the user's model.
         """
-        with _cycles_collected_later():
+        with cycles_collected_later():
             if stage in self.flow.converted_stages:
                 built = self.convert_copy(copy_sharing_parameters(self.work), stage)
                 look(stage, built)
@@ -104,10 +117,10 @@ class Workbench:
                 self._prepare(stage, look)
 
     def _prepare(self, stage: str, look: Look) -> None:
-        # A model that was handed out stays what its reader took it for, and what the reader has
-        # done to it goes on with the walk. Training is what it was handed out for.
-        in_readers_hands = self._owns_parameters and stage != self.flow.train_stage
-        model = copied(self.work) if in_readers_hands else self.work
+        # A model that was handed out stays what its user took it for, and what the user has done
+        # to it goes on to the later stages. Training is what it was handed out for.
+        in_users_hands = self._owns_parameters and stage != self.flow.train_stage
+        model = copied(self.work) if in_users_hands else self.work
         at, last = stage, self.flow.call_of(stage)[-1]
         result: StageResult | None = None
 
@@ -189,8 +202,13 @@ class Workbench:
 
     @property
     def untouched(self) -> bool:
-        """Whether nothing but the walk has had the working model in hand."""
+        """Whether nothing but the stages has had the working model in hand."""
         return not self._owns_parameters
+
+    @property
+    def observed(self) -> bool:
+        """Whether any fake quant of the working model has seen data."""
+        return any_seen(self.work)
 
     def own_work(self) -> nn.Module:
         """The working model, with parameters that nothing else shares: safe to train."""
@@ -212,20 +230,23 @@ class Workbench:
             own_parameters(model)
         return model
 
-    def view(self, stage: str, *, trained: bool, own: bool) -> nn.Module:
-        """The model to show for ``stage``: the working one, the int8 one, or a rebuilt one."""
+    def view(self, stage: str, *, own: bool = False) -> nn.Module:
+        """The model of ``stage``: the working one, a converted one, or one made anew.
+
+        ``own`` gives it parameters that nothing else shares.
+        """
         if stage in self.converted:
             converted = self.converted[stage]
             if own and self._handed_out.get(stage) is not converted:
                 own_parameters(converted)
                 self._handed_out[stage] = converted
             return converted
-        # Up to training, the prepared model is the same at "insert" and at "train".
+        # Up to training, the prepared model is the same at the stage before it.
         waiting = stage == self.flow.prepared_stage and self.work_stage == self.flow.train_stage
-        if stage == self.work_stage or (waiting and not trained):
+        if stage == self.work_stage or (waiting and not self.trained):
             return self.own_work() if own else self.work
         if own:
-            # Held by the reader alone: going back must not keep another copy of the weights.
+            # Held by the user alone: going back must not keep another copy of the weights.
             model = self._handed_out.get(stage)
             if model is None:
                 self._handed_out[stage] = model = self.rebuild(stage, own=True)
@@ -234,26 +255,9 @@ class Workbench:
             self._viewed = (stage, self.rebuild(stage))
         return self._viewed[1]
 
-    def with_options(self, **changes: Any) -> FlowOptions:
-        """The options with some fields replaced."""
-        return replace(self.options, **changes)
-
 
 def _nothing_seen(_stage: str, _result: StageResult) -> None:
     """Converting makes one stage a call."""
-
-
-@contextmanager
-def _cycles_collected_later() -> Iterator[None]:
-    """A stage makes thousands of small objects and hardly any garbage; each full collection that
-    they set off goes through all objects of the process, which takes longer than some stages."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 @contextmanager

@@ -11,23 +11,33 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 from weakref import WeakSet
 
-if TYPE_CHECKING:
-    from qatexplorer.session.session import Session
+from qatexplorer.training.run import TrainingRun
 
-_sessions: WeakSet[Session] = WeakSet()
+
+class Trains(Protocol):
+    """What has a run: a session."""
+
+    @property
+    def run(self) -> TrainingRun | None: ...
+
+    @property
+    def running(self) -> bool: ...
+
+
+_sessions: WeakSet[Trains] = WeakSet()
 _lock = threading.Lock()
 
 
-def remember(session: Session) -> None:
+def remember(session: Trains) -> None:
     """``session`` has a run; it is forgotten when nobody holds it and its run is over."""
     with _lock:
         _sessions.add(session)
 
 
-def session_of(run_dir: str | os.PathLike[str]) -> Session | None:
+def session_of(run_dir: str | os.PathLike[str]) -> Any:
     """The session of this process whose newest run is kept in ``run_dir``, None if none is."""
     wanted = Path(run_dir).expanduser().absolute()
     with _lock:
@@ -37,7 +47,7 @@ def session_of(run_dir: str | os.PathLike[str]) -> Session | None:
     return next((s for s in held if s.running), held[0] if held else None)
 
 
-def training() -> tuple[Session, ...]:
+def training() -> tuple[Any, ...]:
     """The sessions of this process that train now or stand in a pause."""
     with _lock:
         known = list(_sessions)

@@ -1,4 +1,4 @@
-"""The one state object: model, flow, stage in view, selection and run.
+"""The one state object: a model's way through a flow, its training, and what it is worth.
 
 Everything a view shows comes from here, everything a click does goes here. No widget library is
 imported, so scripts and CI use the very same object.
@@ -7,25 +7,52 @@ imported, so scripts and CI use the very same object.
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
-from qatexplorer.data import Data
-from qatexplorer.errors import InputError, NoDataError, StageError
+from torch import nn
+from torch.nn import Parameter
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from qatexplorer._tested import warn_if_untested
+from qatexplorer.data import Data, as_data
+from qatexplorer.errors import BusyError, NoDataError, StageError
 from qatexplorer.evaluate.evaluation import Evaluation
+from qatexplorer.evaluate.metric import Metric
+from qatexplorer.flows import Flow, get_flow, other_kind
+from qatexplorer.flows.base import FlowOptions, StubMode
+from qatexplorer.flows.copying import copied
+from qatexplorer.flows.fusion import FusionRuns
+from qatexplorer.flows.own_copy import in_plain_names
+from qatexplorer.flows.own_qconfig import take_own_qconfigs
+from qatexplorer.flows.stubs import has_stubs
 from qatexplorer.forward.histograms import GridHistogram
 from qatexplorer.forward.sampling import histograms_of
+from qatexplorer.garbage import cycles_collected_later
+from qatexplorer.ledger.answers import Answer, answers
+from qatexplorer.ledger.compare import Match, match_sites
+from qatexplorer.ledger.forwards import LedgerProgress
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.runs.checkpoint import CheckpointInfo
+from qatexplorer.runs.config import UNSET, TrainingConfig, given_settings
 from qatexplorer.runs.opened import open_run
-from qatexplorer.runs.records import Progress, TrainingConfig
+from qatexplorer.runs.records import Progress
 from qatexplorer.runs.run_writer import Saved
 from qatexplorer.session import running as registry
-from qatexplorer.session.kept_settings import as_data, changes_for
-from qatexplorer.session.ledgers import kept_ledger, session_ledger
-from qatexplorer.session.settings import Configured
-from qatexplorer.session.stages import SessionEvent
+from qatexplorer.session.assess import Assessor, Preflight, StubOption
+from qatexplorer.session.inputs import check_model, copy_model, example_inputs_from, graph_of
+from qatexplorer.session.ledgers import Ledgers, Wanted
+from qatexplorer.session.models import Models
+from qatexplorer.session.settings import Settings, qconfig_plan
+from qatexplorer.session.stages import EventKind, Stages
+from qatexplorer.session.warner import Warner
+from qatexplorer.shown import Shown, at_most, columns
+from qatexplorer.signals import Signal
+from qatexplorer.snapshot.diff import Diff
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.training.control import FINAL
 from qatexplorer.training.progress import progress_bar
@@ -36,8 +63,16 @@ __all__ = ["Session", "SessionEvent"]
 _LOOK_EVERY_S = 1.0
 
 
-class Session(Configured):
-    """Walk a copy of a model through a quantization flow, train it and run it in int8.
+@dataclass(frozen=True)
+class SessionEvent:
+    """Something changed; observers read the rest from the session."""
+
+    kind: EventKind
+    detail: Any = None
+
+
+class Session(Shown):
+    """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 
     Args:
         model: a float ``torch.nn.Module``; it is copied, never changed and not kept.
@@ -54,7 +89,7 @@ class Session(Configured):
         loss: ``(output, target) -> scalar``, default cross entropy.
         metric: ``(output, target) -> float``, default top-1 accuracy.
         stubs: ``"none"``, ``"model"`` or ``"layers"``, see :data:`flows.base.StubMode`; eager only.
-        fusion: runs of module paths to fuse; None finds them; eager only.
+        fusion: groups of module paths to fuse; None finds them; eager only.
         qat_mapping: replaces torch's default QAT module mapping, or ``"attention"`` for the default
             without what breaks ``nn.MultiheadAttention``; eager only.
         engine: quantized engine for int8; default the backend that ``qconfig`` names, else the one
@@ -66,26 +101,304 @@ class Session(Configured):
         backend_config: what FX knows of the backend's operators: a ``BackendConfig`` or a name of
             :data:`flows.custom.BACKEND_CONFIGS`; None is torch's default.
 
-    Raises the :class:`~qatexplorer.errors.InputError` types for what cannot be used; warns with
-    ``PostTrainingQConfigWarning`` of observers that stand where fake quants belong. ``signal``
-    emits a :class:`SessionEvent` at every change, on the thread that made it.
+    Raises the :class:`~qatexplorer.errors.InputError` types for what cannot be used. ``signal``
+    emits a :class:`SessionEvent` at every change, on the thread that made it. What a script must
+    hear (no stub, no weight quantized, converted before any observer has seen data, observers that
+    stand where fake quants belong) is a :class:`~qatexplorer.errors.QatExplorerWarning` too.
     """
 
-    _next_look = 0.0
-    _histograms: tuple[Snapshot, Mapping[str, GridHistogram]] | None = None
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any = None,
+        *,
+        flow: str = "eager",
+        qconfig: Any = None,
+        data: Any = None,
+        loss: Any = None,
+        metric: Metric | None = None,
+        stubs: StubMode = "none",
+        fusion: Any = None,
+        qat_mapping: Mapping[Any, Any] | str | None = None,
+        engine: str | None = None,
+        non_traceable: Any = None,
+        prepare_custom_config: Any = None,
+        convert_custom_config: Any = None,
+        backend_config: Any = None,
+    ) -> None:
+        warn_if_untested()
+        self.signal: Signal[SessionEvent] = Signal()
+        self.data: Data | None = as_data(data)
+        self.loss, self.metric = loss, metric
+        chosen = get_flow(flow)
+        mine = copy_model(check_model(model))
+        base = mine.model
+        plan = qconfig_plan(in_plain_names(qconfig, mine.names), engine)
+        own = take_own_qconfigs(base)
+        inputs = example_inputs_from(example_inputs, self.data)
+        given = {
+            "qconfig": qconfig,
+            "engine": engine,
+            "qat_mapping": qat_mapping,
+            "stubs": stubs,
+            "fusion": "auto" if fusion is None else fusion,
+            "non_traceable": non_traceable,
+            "prepare_custom_config": prepare_custom_config,
+            "convert_custom_config": convert_custom_config,
+            "backend_config": backend_config,
+        }
+        options = FlowOptions(plan, inputs, graph=graph_of(base, inputs), own_qconfigs=own)
+        settings = Settings(chosen, options, mine.names).change(base, given)
+        self.has_stubs = has_stubs(base)
+        self._lock = threading.RLock()
+        self._run: TrainingRun | None = None
+        self._next_look = 0.0
+        self._histograms: tuple[Snapshot, Mapping[str, GridHistogram]] | None = None
+        self.warns = True  # a page shows the notes itself, and puts this to False
+        self._warner = Warner()
+        self._models = Models(base, settings)
+        self._stages = Stages(self._models, mine.notes, self._emit, self._require_idle)
+        self._ledgers = Ledgers(self._models, self._stages)
+        self._assessor = Assessor(self._models, self.data, self.metric)
+        self._warner.of_settings(self.options.qconfig)
 
-    # -- selection ------------------------------------------------------------------------------
+    def __repr__(self) -> str:
+        stages = self.stages
+        name = self.snapshots[stages[0]].modules[0].type_name
+        run = f"run {self._run.state}" if self._run is not None else "no run"
+        options = self.options
+        data = "none" if self.data is None else self.data.name
+        lines = [
+            f"Session of {name}: flow {self.flow.name}, at stage {self.stage!r}, {run}",
+            f"qconfig {options.qconfig.name}, engine {options.qconfig.backend}, data {data}",
+        ]
+        changes = self.summaries
+        rows = [
+            (
+                ">" if stage == self.stage else " ",
+                stage,
+                changes.get(stage, "your model" if stage in self.snapshots else "not reached yet"),
+            )
+            for stage in stages
+        ]
+        return at_most([*lines, *columns(rows)])
+
+    # -- stages ---------------------------------------------------------------------------------
 
     @property
-    def selection(self) -> str:
-        """What is selected: "module:…", "site:…", "node:…", "edge:…" or ""."""
-        return self._selection
+    def flow(self) -> Flow:
+        """The quantization system, with its stages."""
+        return self._models.flow
 
-    def select(self, selection: str) -> None:
-        """Select a module, fake quant, graph node or edge; observers are told."""
-        if selection != self._selection:
-            self._selection = selection
-            self._emit("selection", selection)
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the flow's stages, in order."""
+        return self._stages.names
+
+    @property
+    def stage(self) -> str:
+        """The stage in view."""
+        return self._stages.current
+
+    @property
+    def reached(self) -> str:
+        """The furthest stage there is a snapshot of."""
+        return self._stages.reached
+
+    @property
+    def snapshots(self) -> Mapping[str, Snapshot]:
+        """Snapshots by stage, of all stages reached."""
+        return self._stages.snapshots
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Snapshot of the stage in view."""
+        return self._stages.snapshot
+
+    @property
+    def diff(self) -> Diff | None:
+        """What the stage in view changed, None at the first one."""
+        return self.diff_at(self.stage)
+
+    def diff_at(self, stage: str) -> Diff | None:
+        """What ``stage`` changed, None at the first one and where it has not been reached. Two
+        snapshots are compared once, whoever asks."""
+        return self._stages.diff_at(stage)
+
+    @property
+    def summaries(self) -> dict[str, str]:
+        """One line a stage reached, on what it changed."""
+        return self._stages.summaries()
+
+    def step(self) -> Snapshot:
+        """Go to the next stage, running its torch call if it has not run yet.
+
+        Raises StageError at the last stage or if the call fails; the session then stays where it
+        was. Raises BusyError while a run is going on, EvalModeError for a model in eval mode.
+        """
+        following = self._stages.neighbour(+1)
+        if following is None:
+            raise StageError(
+                f"{self.stage!r} is the last stage.", remedy="Go back, or reset to start again."
+            )
+        return self.goto(following)
+
+    def back(self) -> Snapshot:
+        """Show the stage before; nothing is undone. At the first stage it stays there."""
+        return self.goto(self._stages.neighbour(-1) or self.stage)
+
+    def goto(self, stage: str) -> Snapshot:
+        """Show ``stage``, running every torch call up to it that has not run yet.
+
+        Raises UnknownStageError and what :meth:`step` raises. If a call fails on the way, the
+        last good stage is in view.
+        """
+        self._stages.index(stage)
+        with self._lock:
+            try:
+                self._stages.goto(stage)
+            finally:
+                self._emit("stage", self.stage)
+                found = tuple(self.snapshots.values())
+                self._warner.of_stages(found, self.options.qconfig, aloud=self.warns)
+            return self.snapshot
+
+    def reset(self) -> Snapshot:
+        """Back to the float stage as if nothing had run; the last run and its model stay in
+        :attr:`run`. Raises BusyError while a run is going on."""
+        with self._lock:
+            self._require_idle("reset")
+            return self._start_again(None)
+
+    def _start_again(self, settings: Settings | None, *events: EventKind) -> Snapshot:
+        self._models.reset(settings)
+        self._stages.start_over()
+        self._assessor = Assessor(self._models, self.data, self.metric)
+        for event in (*events, "stage"):
+            self._emit(event, self.stage if event == "stage" else None)
+        return self.snapshot
+
+    # -- settings -------------------------------------------------------------------------------
+
+    @property
+    def options(self) -> FlowOptions:
+        """Qconfig plan, groups to fuse, stub mode and example inputs in force."""
+        return self._models.options
+
+    @property
+    def fusion(self) -> FusionRuns:
+        """Groups of module paths that the fuse stage fuses."""
+        return self.options.fusion
+
+    def use_train_mode(self) -> Snapshot:
+        """Put the session's copy into train mode (for a model given in eval mode)."""
+        with self._lock:
+            self._require_idle("change the mode")
+            self._models.set_training(True)
+            return self._start_again(None)
+
+    def configure(
+        self,
+        *,
+        qconfig: Any = ...,
+        stubs: StubMode | None = None,
+        fusion: Any = None,
+        engine: str | None = None,
+        flow: str | None = None,
+        qat_mapping: Mapping[Any, Any] | str | None = None,
+        non_traceable: Any = None,
+        prepare_custom_config: Any = None,
+        convert_custom_config: Any = None,
+        backend_config: Any = None,
+    ) -> Snapshot:
+        """Change settings and start again from the float stage; what is not given stays.
+
+        ``fusion`` is a list of groups of module paths, or ``"auto"``; the others are as at the
+        start. Raises the InputError types (then nothing changes) and BusyError.
+        """
+        named = {
+            "stubs": stubs,
+            "fusion": fusion,
+            "engine": engine,
+            "flow": flow,
+            "qat_mapping": qat_mapping,
+            "non_traceable": non_traceable,
+            "prepare_custom_config": prepare_custom_config,
+            "convert_custom_config": convert_custom_config,
+            "backend_config": backend_config,
+        }
+        given = {name: value for name, value in named.items() if value is not None}
+        if qconfig is not ...:
+            given["qconfig"] = qconfig
+        with self._lock:
+            self._require_idle("change the settings")
+            return self._change(given)
+
+    def _change(self, given: Mapping[str, Any]) -> Snapshot:
+        settings = self._models.settings.change(self._models.base, given)
+        snapshot = self._start_again(settings, "config")
+        if "qconfig" in given or "engine" in given:
+            self._warner.of_settings(self.options.qconfig)
+        return snapshot
+
+    def stub_options(self) -> tuple[StubOption, ...]:
+        """Each way of getting int8 tensors into the model, tried on a copy, with its cost.
+
+        Empty in a flow that quantizes the input by itself.
+        """
+        return self._assessor.stub_options() if self.flow.offers_stubs else ()
+
+    def preflight(self) -> Preflight:
+        """Convert a copy and run it once in int8: will this model get there after training?"""
+        return self._assessor.preflight()
+
+    # -- models ---------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> nn.Module:
+        """The torch module of the stage in view, never the user's own object.
+
+        At the stages with all fake quants and of training it is the very model that training uses:
+        what you do to it, you do to the session. Asked for the first time at a stage, it is given
+        parameters of its own, which copies them all; where one call of torch makes several stages
+        (FX), or training has changed the model since, it is made anew by torch's calls as well.
+        :meth:`copy_model` gives one that is yours alone.
+        """
+        return self._models.view(self.stage, own=True)
+
+    def copy_model(self, stage: str | None = None) -> nn.Module:
+        """A copy of the model of ``stage`` (None: the one in view), which the session forgets.
+
+        Raises UnknownStageError, StageError for a stage not reached, BusyError while it is trained.
+        """
+        chosen = self.stage if stage is None else stage
+        self._stages.index(chosen)
+        with self._lock:
+            if chosen not in self.snapshots:
+                raise StageError(
+                    f"stage {chosen!r} has not been reached.",
+                    remedy=f"Call session.goto({chosen!r}) first.",
+                )
+            model = self._models.view(chosen)
+            self._require_still(model)
+            return copied(model)
+
+    @property
+    def int8(self) -> nn.Module:
+        """The converted int8 module. Raises StageError before the last stage is reached."""
+        if self._models.int8 is None:
+            raise StageError(
+                "there is no int8 model yet.",
+                remedy=f"Call session.goto({self.flow.int8_stage!r}) first.",
+            )
+        return self._models.int8
+
+    @property
+    def observed(self) -> bool:
+        """Whether the model has been trained or calibrated: any fake quant has seen data."""
+        return self._models.observed
+
+    # -- what was measured ----------------------------------------------------------------------
 
     def histogram(self, site: str) -> GridHistogram:
         """Histogram, on the quantization grid, of what fake quant ``site`` sees in one forward of
@@ -101,7 +414,7 @@ class Session(Configured):
                 return cast(GridHistogram, samples[-1].histogram)
         known = self.snapshot.site_by_path.get(site)
         if known is None:
-            raise StageError(f"stage {self._stage!r} has no fake quant {site!r}.", where=site)
+            raise StageError(f"stage {self.stage!r} has no fake quant {site!r}.", where=site)
         found = self.histograms().get(known.path)
         if found is None:
             raise StageError(
@@ -116,11 +429,12 @@ class Session(Configured):
         """The histograms of all fake quants of the stage in view that run, by path; one or two
         forwards the first time, then kept until the model changes."""
         with self._lock:
-            snapshot = self.snapshot
+            snapshot, inputs = self.snapshot, self.options.example_inputs
             if self._histograms is None or self._histograms[0] is not snapshot:
-                model = self._bench.view(self._stage, trained=self._trained, own=False)
+                model = self._models.view(self.stage)
                 self._require_still(model)
-                made = histograms_of(model, self.options.example_inputs) if snapshot.sites else {}
+                with cycles_collected_later():
+                    made = histograms_of(model, inputs) if snapshot.sites else {}
                 self._histograms = (snapshot, made)
             return self._histograms[1]
 
@@ -129,28 +443,102 @@ class Session(Configured):
         kept = self._histograms
         return self.running or (kept is not None and kept[0] is self.snapshot)
 
-    def ledger(self, stage: str | None = None, *, timing: int = 0) -> Ledger:
+    def ledger(
+        self,
+        stage: str | None = None,
+        *,
+        timing: int = 0,
+        effects: bool = False,
+        progress: Callable[[LedgerProgress], Any] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Ledger:
         """Who put each fake quant there, what stays float and why, and what is one too many.
 
         Args:
             stage: a stage with fake quants; None is the one in view (for the converted stages, the
                 prepared model that they are made from).
             timing: rounds in which the time of each redundant fake quant is measured, 0 for none.
+            effects: measure what each redundant fake quant alone does to the model's output, with
+                a forward for each.
+            progress: called with a :class:`~qatexplorer.ledger.forwards.LedgerProgress`, on this
+                thread. should_stop: asked at every module call; True ends it with StoppedError.
 
-        The model is run a few times on the example input and put back; nothing is trained. The
-        result is kept until the model changes. Raises StageError where there are no fake quants,
-        BusyError for the train stage while a run is going on.
+        A copy of the model runs on the example input, at most four times (without ``timing`` and
+        ``effects``); nothing is trained. The result is kept until the model changes. Raises
+        StageError where there are no fake quants, BusyError for the train stage while a run is
+        going on.
         """
-        return session_ledger(self, stage, timing)
+        wanted = Wanted(timing, effects, progress, should_stop)
+        with self._lock:
+            return self._ledgers.of(stage, wanted, self._run, self.running)
 
     @property
-    def redundant_edges(self) -> frozenset[str]:
-        """Selection strings of the graph's edges with a double quantization, as far as a ledger
-        of the stage in view has been made; asking makes none."""
-        ledger = kept_ledger(self)
-        if ledger is None:
-            return frozenset()
-        return frozenset(edge for found in ledger.faults for edge in found.edges)
+    def known_ledger(self) -> Ledger | None:
+        """The ledger of the stage in view if one has been made and is still true; makes none."""
+        return self._ledgers.known()
+
+    def answers(self) -> tuple[Answer, ...]:
+        """What people ask about ``prepare_qat``, answered with the numbers of this model.
+
+        They come from :meth:`ledger`, which is made if need be; the same errors are raised.
+        """
+        ledger = self.ledger()
+        making = self.flow.stage_with("weights")
+        return answers(ledger, self.flow, self.diff_at(making.name) if making else None)
+
+    def in_other_flow(self) -> Session:
+        """A session of the same float model, inputs and settings in the other flow, prepared.
+
+        The other of a flow that works on modules (eager) is the first that works on a graph (FX),
+        and the other way round. An eager one of a model without stubs gets ``QuantWrapper``. What
+        was trained is not taken over. Raises what stepping raises, such as TraceFailedError.
+        """
+        flow = other_kind(self.flow)
+        other = Session(
+            self._models.base,  # the other one copies it
+            self.options.example_inputs,
+            flow=flow.name,
+            data=self.data,
+            stubs="model" if flow.offers_stubs and not self.has_stubs else "none",
+            **self._models.settings.as_arguments(),
+        )
+        other.goto(flow.prepared_stage)
+        return other
+
+    def compare_flows(self) -> tuple[Match, ...]:
+        """Every tensor that eager mode or FX quantizes in this model, and which of them does.
+
+        Raises StageError where there are no fake quants yet, and what :meth:`in_other_flow` raises.
+        """
+        mine = self.ledger()
+        snapshot, other = self.snapshots[mine.stage], self.in_other_flow()
+        theirs = other.ledger()
+        if self.flow.by_graph:
+            return match_sites(theirs, mine, other.snapshot, snapshot)
+        return match_sites(mine, theirs, snapshot, other.snapshot)
+
+    def evaluate(
+        self,
+        *,
+        latency: bool = True,
+        should_stop: Callable[[], bool] | None = None,
+        progress: Callable[[str, float], Any] | None = None,
+    ) -> Evaluation:
+        """Metric, size and latency of float, PTQ int8, fake-quant and int8, side by side.
+
+        Rows that do not exist yet say why. ``should_stop()`` is asked between batches;
+        ``progress(what, share)`` is told how far it is. Raises NoDataError, BusyError.
+        """
+        self._require_data("evaluation")
+        self._require_idle("evaluate")
+        prepared = self.flow.prepared_stage in self.snapshots
+        return self._assessor.evaluate(
+            prepared=prepared,
+            observed=self.observed,
+            latency=latency,
+            should_stop=should_stop,
+            progress=progress,
+        )
 
     # -- training -------------------------------------------------------------------------------
 
@@ -159,39 +547,82 @@ class Session(Configured):
         """The newest training run, None before the first."""
         return self._run
 
+    @property
+    def running(self) -> bool:
+        """Whether a run is about to start, going on or paused."""
+        return self._run is not None and self._run.state not in FINAL
+
     def start_training(
         self,
-        epochs: int | None = None,
+        epochs: int = UNSET,
         *,
         config: TrainingConfig | None = None,
         run_dir: str | os.PathLike[str] | None = None,
-        **settings: Any,
+        lr: float = UNSET,
+        optimizer: str | Callable[[Iterable[Parameter]], Optimizer] | None = UNSET,
+        scheduler: str | Callable[[Optimizer], LRScheduler] | None = UNSET,
+        scheduler_interval: Literal["step", "epoch"] = UNSET,
+        warmup_steps: int = UNSET,
+        freeze_observer_epoch: int | None = UNSET,
+        freeze_bn_epoch: int | None = UNSET,
+        fake_quant_start_epoch: int = UNSET,
+        label_smoothing: float = UNSET,
+        clip_grad_norm: float | None = UNSET,
+        ema_decay: float | None = UNSET,
+        checkpoint_every: int = UNSET,
+        keep_checkpoints: int = UNSET,
+        metric_mode: Literal["max", "min"] = UNSET,
+        seed: int = UNSET,
+        telemetry_every: int = UNSET,
+        max_samples: int = UNSET,
+        telemetry_paths: tuple[str, ...] | None = UNSET,
     ) -> TrainingRun:
         """Train in the background, going to the train stage first if need be.
 
         Args:
-            epochs: passes over the training data, 3 if neither this nor ``config`` is given.
-            config: all settings at once, in place of ``epochs`` and ``settings``.
+            config: all settings in one; what is given beside it comes before it.
             run_dir: new folder to keep curves and checkpoints in, for :meth:`resume`; None keeps
                 nothing on disk.
-            settings: fields of :class:`~qatexplorer.TrainingConfig`.
+
+        All others are the fields of :class:`~qatexplorer.TrainingConfig`, with its defaults.
 
         Raises NoDataError, BusyError, InputError (RunFolderError), and what :meth:`goto` raises.
         """
-        return self._new_run(epochs, config, run_dir, settings).start()
+        return self._new_run(config, run_dir, given_settings(locals())).start()
 
     def train(
         self,
-        epochs: int | None = None,
+        epochs: int = UNSET,
         *,
         config: TrainingConfig | None = None,
         run_dir: str | os.PathLike[str] | None = None,
         progress: bool = True,
-        **settings: Any,
+        lr: float = UNSET,
+        optimizer: str | Callable[[Iterable[Parameter]], Optimizer] | None = UNSET,
+        scheduler: str | Callable[[Optimizer], LRScheduler] | None = UNSET,
+        scheduler_interval: Literal["step", "epoch"] = UNSET,
+        warmup_steps: int = UNSET,
+        freeze_observer_epoch: int | None = UNSET,
+        freeze_bn_epoch: int | None = UNSET,
+        fake_quant_start_epoch: int = UNSET,
+        label_smoothing: float = UNSET,
+        clip_grad_norm: float | None = UNSET,
+        ema_decay: float | None = UNSET,
+        checkpoint_every: int = UNSET,
+        keep_checkpoints: int = UNSET,
+        metric_mode: Literal["max", "min"] = UNSET,
+        seed: int = UNSET,
+        telemetry_every: int = UNSET,
+        max_samples: int = UNSET,
+        telemetry_paths: tuple[str, ...] | None = UNSET,
     ) -> TrainingRun:
-        """The same in the foreground, for scripts, with a progress bar unless ``progress`` is
-        False. Raises the run's error if it fails."""
-        return _in_front(self._new_run(epochs, config, run_dir, settings), progress)
+        """Train in the foreground, for scripts, with a progress bar unless ``progress`` is False.
+
+        All other arguments are those of :meth:`start_training`.
+
+        Raises the run's error if it fails, and what :meth:`start_training` raises.
+        """
+        return _in_front(self._new_run(config, run_dir, given_settings(locals())), progress)
 
     def resume(
         self,
@@ -199,61 +630,73 @@ class Session(Configured):
         *,
         checkpoint: CheckpointInfo | None = None,
         background: bool = True,
-        **changes: Any,
+        epochs: int = UNSET,
+        lr: float = UNSET,
+        optimizer: str | Callable[[Iterable[Parameter]], Optimizer] | None = UNSET,
+        scheduler: str | Callable[[Optimizer], LRScheduler] | None = UNSET,
+        scheduler_interval: Literal["step", "epoch"] = UNSET,
+        warmup_steps: int = UNSET,
+        freeze_observer_epoch: int | None = UNSET,
+        freeze_bn_epoch: int | None = UNSET,
+        fake_quant_start_epoch: int = UNSET,
+        label_smoothing: float = UNSET,
+        clip_grad_norm: float | None = UNSET,
+        ema_decay: float | None = UNSET,
+        checkpoint_every: int = UNSET,
+        keep_checkpoints: int = UNSET,
+        metric_mode: Literal["max", "min"] = UNSET,
+        seed: int = UNSET,
+        telemetry_every: int = UNSET,
+        max_samples: int = UNSET,
+        telemetry_paths: tuple[str, ...] | None = UNSET,
     ) -> TrainingRun:
         """Go on with the run kept in folder ``path``, from its last checkpoint.
 
         With the same model and data the losses are those of an unbroken run, bit for bit on the
-        CPU. Stubs, fusion and a qconfig by name are set to what the run had, which starts the
-        walk again if they differ.
+        CPU. Stubs, fusion and a qconfig by name are set to what the run had, which starts again
+        from the float stage if they differ.
 
         Args:
             path: the ``run_dir`` of the run, of this process or of one that is gone.
             checkpoint: another one of ``open_run(path).checkpoints``.
             background: False trains here and now, and raises the run's error if it fails.
-            changes: settings to change, such as more ``epochs``; an ``optimizer`` or ``scheduler``
-                of your own must be passed again, since no code is kept on disk.
+
+        The others are settings to change, such as more ``epochs``; an ``optimizer`` or
+        ``scheduler`` of your own must be passed again, since no code is kept on disk.
 
         Raises RunFolderError, CheckpointError, BusyError, InputError, NoDataError.
         """
+        run = self._resumed(path, checkpoint, given_settings(locals()))
+        return run.start() if background else _in_front(run)
+
+    def _resumed(
+        self, path: str | os.PathLike[str], checkpoint: CheckpointInfo | None, changes: Any
+    ) -> TrainingRun:
         self._require_data("training")
         opened = open_run(path)
         config = opened.config(**changes)
         with self._lock:
             self._require_idle("resume a run")
             saved = opened.read(checkpoint)
-            wanted = changes_for(self.options, opened.about.get("session", {}))
+            wanted = self._models.settings.from_json(opened.about.get("session", {}))
             if wanted:
-                self.configure(**wanted)
+                self._change(wanted)
             run = self._make_run(config, opened.path, saved)
-            self._refresh_train_snapshot()
+            self._look_again()
         self._emit("run", run)
-        return run.start() if background else _in_front(run)
+        return run
 
     def _new_run(
         self,
-        epochs: int | None,
         config: TrainingConfig | None,
         run_dir: str | os.PathLike[str] | None,
-        settings: dict[str, Any],
+        settings: Mapping[str, Any],
     ) -> TrainingRun:
         self._require_data("training")
-        given = settings if epochs is None else {"epochs": epochs, **settings}
-        if config is not None and given:
-            raise InputError(
-                f"config= and {next(iter(given))}= are both given.",
-                remedy="Put the setting into the config: dataclasses.replace(config, …).",
-            )
-        try:
-            config = config or TrainingConfig(**given)
-        except TypeError as error:
-            raise InputError(
-                str(error).replace("TrainingConfig.__init__()", "start_training()"),
-                remedy="Settings are the fields of qatexplorer.TrainingConfig.",
-            ) from error
+        chosen = (config or TrainingConfig()).but(**settings)
         with self._lock:
             self._require_idle("start another run")
-            run = self._make_run(config, run_dir, None)
+            run = self._make_run(chosen, run_dir, None)
         self._emit("run", run)
         return run
 
@@ -264,9 +707,9 @@ class Session(Configured):
         saved: Saved | None,
     ) -> TrainingRun:
         self.goto(self.flow.train_stage)
-        self._forget_converted()
+        self._stages.forget_converted()
         run = TrainingRun(
-            self._bench.own_work(),
+            self._models.own_work(),
             self._require_data("training"),
             config,
             loss=self.loss,
@@ -274,10 +717,10 @@ class Session(Configured):
             baseline=None if saved else self._assessor.float_metric(),
             run_dir=run_dir,
             saved=saved,
-            about={"session": as_data(self.options)},
+            about={"session": self._models.settings.to_json()},
         )
-        self._run, self._trained = run, True
-        self._next_look = 0.0
+        self._models.trained = True
+        self._run, self._next_look = run, 0.0
         run.signal.subscribe(self._on_progress)
         registry.remember(self)
         return run
@@ -286,20 +729,18 @@ class Session(Configured):
         """On the run's thread, between two steps: nothing else touches the model now."""
         now = time.perf_counter()
         if progress.state in FINAL:
-            self._refresh_train_snapshot()
+            self._look_again()
             self._emit("trained", progress)
         elif now >= self._next_look:
-            self._refresh_train_snapshot()
+            self._look_again()
             # A look at a large model takes long; it may take one per cent of the time.
             cost = time.perf_counter() - now
             self._next_look = now + max(_LOOK_EVERY_S, 100 * cost)
         self._emit("progress", progress)
 
-    def _refresh_train_snapshot(self) -> None:
-        stage = self.flow.train_stage
-        graph = self._snapshots[stage].graph
+    def _look_again(self) -> None:
         self._assessor.forget_trained()
-        self._snapshots[stage] = self._snapshot_of(self._bench.work, stage, graph, self._probe)
+        self._stages.look_again()
 
     def calibrate(self, batches: int = 8) -> Snapshot:
         """Let the observers see ``batches`` training batches, weights and batch norms unchanged.
@@ -310,30 +751,13 @@ class Session(Configured):
         with self._lock:
             self._require_idle("calibrate")
             self.goto(self.flow.train_stage)
-            self._forget_converted()
-            self._assessor.calibrate(self._bench.work, batches)
-            self._refresh_train_snapshot()
-        self._emit("stage", self._stage)
+            self._stages.forget_converted()
+            self._assessor.calibrate(self._models.work, batches)
+            self._look_again()
+        self._emit("stage", self.stage)
         return self.snapshot
 
-    def evaluate(
-        self, *, latency: bool = True, should_stop: Any = None, progress: Any = None
-    ) -> Evaluation:
-        """Metric, size and latency of float, PTQ int8, fake-quant and int8, side by side.
-
-        Rows that do not exist yet say why. ``should_stop()`` is asked between batches;
-        ``progress(what, share)`` is told how far it is. Raises NoDataError, BusyError.
-        """
-        self._require_data("evaluation")
-        self._require_idle("evaluate")
-        prepared = self.flow.prepared_stage in self._snapshots
-        return self._assessor.evaluate(
-            prepared=prepared,
-            observed=self.observed,
-            latency=latency,
-            should_stop=should_stop,
-            progress=progress,
-        )
+    # -- helpers --------------------------------------------------------------------------------
 
     def _require_data(self, purpose: str) -> Data:
         if self.data is None:
@@ -342,6 +766,25 @@ class Session(Configured):
                 remedy="Pass data={'train': loader, 'eval': loader} of (input, target) batches.",
             )
         return self.data
+
+    def _require_still(self, model: nn.Module) -> None:
+        """A forward beside a training step would change what its backward needs. Ask with the
+        lock held: a run begins with it held."""
+        if self.running and model is self._models.work:
+            raise BusyError(
+                "cannot run the model while it is being trained.",
+                remedy=f"Stop the run, wait for it, or look at stage {self.flow.prepared_stage!r}.",
+            )
+
+    def _require_idle(self, what: str) -> None:
+        if self.running:
+            raise BusyError(
+                f"cannot {what} while a training run is going on.",
+                remedy="Stop the run first, or wait for it; the model is kept.",
+            )
+
+    def _emit(self, kind: EventKind, detail: Any = None) -> None:
+        self.signal.emit(SessionEvent(kind, detail))
 
 
 def _in_front(run: TrainingRun, progress: bool = False) -> TrainingRun:

@@ -1,86 +1,139 @@
-"""The part of a session that changes settings, and says beforehand what they lead to."""
+"""The settings of a session: a flow and its options, checked, and how a run folder keeps them."""
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from qatexplorer.flows import get_flow
-from qatexplorer.flows.base import StubMode
-from qatexplorer.flows.fusion import FusionRuns
+from torch import nn
+
+from qatexplorer.errors import RunFolderError
+from qatexplorer.flows import Flow, get_flow
+from qatexplorer.flows.base import FlowOptions
+from qatexplorer.flows.custom import (
+    CustomConfig,
+    custom_config,
+    find_backend_config,
+    find_qat_mapping,
+)
+from qatexplorer.flows.fusion import check_fusion, find_fusable
 from qatexplorer.flows.own_copy import in_plain_names_of
-from qatexplorer.flows.own_qconfig import warn_of_post_training
-from qatexplorer.flows.settings import changed_options
-from qatexplorer.session.assess import Preflight, StubOption
-from qatexplorer.session.stages import StageWalk
-from qatexplorer.snapshot.records import Snapshot
+from qatexplorer.flows.own_qconfig import settle
+from qatexplorer.flows.qconfig import QConfigPlan, resolve_qconfig
+from qatexplorer.flows.stubs import check_stub_mode
+from qatexplorer.quantizers.engine import check_engine
+from qatexplorer.quantizers.engine_choice import BACKENDS
+
+_CUSTOM = ("prepare_custom_config", "convert_custom_config", "non_traceable")
 
 
-class Configured(StageWalk):
-    """Settings of a :class:`~qatexplorer.session.session.Session`."""
+@dataclass(frozen=True)
+class Settings:
+    """What a session was asked for. :meth:`change` makes another one, checked.
 
-    def use_train_mode(self) -> Snapshot:
-        """Put the session's copy into train mode (for a model given in eval mode)."""
-        with self._lock:
-            self._require_idle("change the mode")
-            before = self.snapshot
-            self._bench.set_training(True)
-            self._start_over()
-        self._show(before)
-        return self.snapshot
+    ``names`` are the paths of the user's model that its copy has under another name.
+    """
 
-    def configure(
-        self,
-        *,
-        qconfig: Any = ...,
-        stubs: StubMode | None = None,
-        fusion: Any = None,
-        engine: str | None = None,
-        flow: str | None = None,
-        **custom: Any,
-    ) -> Snapshot:
-        """Change settings and start again from the float stage; what is not given stays.
+    flow: Flow
+    options: FlowOptions
+    names: Mapping[str, str] = field(default_factory=dict)
 
-        ``fusion`` is a list of runs of module paths, or ``"auto"``. ``custom`` may be
-        non_traceable, prepare_custom_config, convert_custom_config and backend_config, as at the
-        start. Raises the InputError types (then nothing changes) and BusyError.
+    def change(self, base: nn.Module, given: Mapping[str, Any]) -> Settings:
+        """These settings with what is ``given`` changed; keys and values as a session takes them.
+
+        ``base`` is the float model that they are for. Raises the InputError types.
         """
-        with self._lock:
-            self._require_idle("change the settings")
-            flow_now = self.flow if flow is None else get_flow(flow)
-            given = {
-                "qconfig": qconfig,
-                "engine": engine,
-                "stubs": stubs,
-                "fusion": fusion,
-                **custom,
-            }
-            given = {k: v for k, v in given.items() if v is not (... if k == "qconfig" else None)}
-            given = in_plain_names_of(given, self._names)
-            options = changed_options(self._bench.base, self.options, given)
-            before = self.snapshot
-            self.flow = flow_now
-            self._bench.reset(options, flow_now)
-            self._start_over()
+        given = in_plain_names_of(given, self.names)
+        flow = get_flow(given["flow"]) if given.get("flow") is not None else self.flow
+        changes: dict[str, Any] = {}
+        engine = given.get("engine")
         if "qconfig" in given:
-            warn_of_post_training(self.options.qconfig, stacklevel=3)
-        self._emit("config")
-        self._show(before)
-        if "qconfig" in given or "engine" in given:
-            options.qconfig.warn(stacklevel=3)
-        return self.snapshot
+            plan = qconfig_plan(given["qconfig"], engine)
+            changes["qconfig"] = settle(plan, self.options.own_qconfigs, engine)
+        elif engine is not None:
+            plan = self.options.qconfig
+            changes["qconfig"] = replace(plan, backend=check_engine(engine), reason="")
+        if given.get("stubs") is not None:
+            changes["stubs"] = check_stub_mode(given["stubs"])
+        if given.get("qat_mapping") is not None:
+            changes["qat_mapping"] = find_qat_mapping(given["qat_mapping"])
+        if given.get("fusion") is not None:
+            groups = given["fusion"]
+            found = isinstance(groups, str) and groups == "auto"
+            graph = self.options.graph
+            changes["fusion"] = find_fusable(base, graph) if found else check_fusion(base, groups)
+        if any(name in given for name in _CUSTOM):
+            changes["custom"] = _custom(base, self.options.custom, given)
+        if "backend_config" in given:
+            changes["backend_config"] = find_backend_config(given["backend_config"])
+        return replace(self, flow=flow, options=replace(self.options, **changes))
 
-    @property
-    def fusion(self) -> FusionRuns:
-        """Runs of module paths that the fuse stage fuses."""
-        return self.options.fusion
+    def as_arguments(self) -> dict[str, Any]:
+        """Arguments of a session of the same model in another flow."""
+        options = self.options
+        return {
+            "qconfig": options.qconfig,
+            "qat_mapping": options.qat_mapping,
+            "backend_config": options.backend_config,
+            "prepare_custom_config": options.custom.prepare,
+            "convert_custom_config": options.custom.convert,
+            "non_traceable": options.custom.non_traceable,
+        }
 
-    def stub_options(self) -> tuple[StubOption, ...]:
-        """Each way of getting int8 tensors into the model, tried on a copy, with its cost.
+    def to_json(self) -> dict[str, Any]:
+        """Stubs, fusion, qconfig; a qconfig that is not one by name leaves a fingerprint."""
+        return {
+            "stubs": self.options.stubs,
+            "fusion": [list(group) for group in self.options.fusion],
+            "qconfig": self.options.qconfig.name,
+            "engine": self.options.qconfig.backend,
+            "fingerprint": self._fingerprint(self.options.qconfig.backend),
+        }
 
-        Empty in a flow that quantizes the input by itself.
+    def from_json(self, kept: Mapping[str, Any]) -> dict[str, Any]:
+        """What to give to :meth:`change` to have again what :meth:`to_json` kept.
+
+        The engine stays the session's: it may be another machine that the run goes on, and
+        training does not use it. Raises RunFolderError if the run had a qconfig of the user's own
+        that is not this one.
         """
-        return self._assessor.stub_options() if self.flow.offers_stubs else ()
+        if not kept:
+            return {}
+        changes: dict[str, Any] = {}
+        if kept["fingerprint"] != self._fingerprint(kept["engine"]):
+            if kept["qconfig"] not in BACKENDS:
+                raise RunFolderError(
+                    "The run was made with a qconfig of its own, and the session has another one.",
+                    why="A qconfig holds functions, which are not kept on disk.",
+                    remedy="Make the session with the qconfig= that the run was made with.",
+                )
+            engine = self.options.qconfig.backend
+            changes |= {"qconfig": kept["qconfig"], "engine": engine}
+        if kept["stubs"] != self.options.stubs:
+            changes["stubs"] = kept["stubs"]
+        if kept["fusion"] != [list(group) for group in self.options.fusion]:
+            changes["fusion"] = kept["fusion"]
+        return changes
 
-    def preflight(self) -> Preflight:
-        """Convert a copy and run it once in int8: will this model get there after training?"""
-        return self._assessor.preflight()
+    def _fingerprint(self, engine: str) -> str:
+        plan = self.options.qconfig
+        text = repr((plan.default, plan.by_type, plan.by_regex, plan.by_path, engine))
+        return hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", text).encode()).hexdigest()[:16]
+
+
+def qconfig_plan(spec: Any, engine: str | None = None) -> QConfigPlan:
+    """See :func:`~qatexplorer.flows.qconfig.resolve_qconfig`; a plan is taken as it is."""
+    return spec if isinstance(spec, QConfigPlan) else resolve_qconfig(spec, engine)
+
+
+def _custom(base: nn.Module, now: CustomConfig, given: Mapping[str, Any]) -> CustomConfig:
+    custom = custom_config(
+        given.get("prepare_custom_config", now.prepare),
+        given.get("convert_custom_config", now.convert),
+        given.get("non_traceable", now.non_traceable),
+    )
+    custom.check(base)
+    return custom

@@ -1,10 +1,14 @@
-"""What changed between two snapshots."""
+"""What changed between two snapshots: the one answer, for the page's every view and for scripts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 
+from qatexplorer.shown import Shown, at_most
 from qatexplorer.snapshot.records import FakeQuantSite, ModuleRecord, Snapshot
 
 
@@ -17,14 +21,18 @@ class ModuleChange:
     what: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Diff:
+@dataclass(frozen=True, repr=False)
+class Diff(Shown):
     """Difference of two snapshots, in the order of the later one.
 
     Attributes:
+        before, after: names of the stages.
         swapped: modules whose type changed. changed: all modules with any change, those included.
         added, removed: modules that only one side has (fake quants are counted as sites instead).
         sites_added, sites_removed, sites_changed: fake quants; changed means qparams or flags.
+        gone: what only the earlier one has, modules and fake quants, by the path that the module
+            around them has in the later one.
+        owners_before: path in the later snapshot of the owners of removed fake quants.
     """
 
     before: str
@@ -35,6 +43,8 @@ class Diff:
     sites_added: tuple[FakeQuantSite, ...]
     sites_removed: tuple[FakeQuantSite, ...]
     sites_changed: tuple[FakeQuantSite, ...]
+    gone: Mapping[str, tuple[ModuleRecord, ...]] = field(default_factory=dict)
+    owners_before: tuple[str, ...] = ()
 
     @cached_property
     def swapped(self) -> tuple[ModuleChange, ...]:
@@ -51,19 +61,48 @@ class Diff:
         return sum("qconfig" in c.what and c.after.qconfig is None for c in self.changed)
 
     @cached_property
-    def paths(self) -> frozenset[str]:
-        """Paths, in the later snapshot, of all that changed: modules, fake quants, owners.
+    def before_of(self) -> Mapping[str, ModuleRecord]:
+        """The earlier record of each module that changed, by its path in the later snapshot."""
+        return MappingProxyType({c.after.path: c.before for c in self.changed})
 
-        A qconfig that convert takes off everywhere once it has served is no change to look at.
+    @cached_property
+    def what(self) -> Mapping[str, tuple[str, ...]]:
+        """What is to be seen of each module and fake quant that changed, by its path in the later
+        snapshot: any of "new", "type", "qconfig", "fake quant", "qparams", "hook", "mode".
+
+        A qconfig that convert takes off everywhere once it has served is nothing to look at.
         """
-        found = {c.after.path for c in self.changed if not _only_lost_qconfig(c)}
-        found |= {m.path for m in self.added}
-        for site in (*self.sites_added, *self.sites_changed):
-            found |= {site.path, site.owner}
-        return frozenset(found)
+        found: dict[str, dict[str, None]] = {}
+
+        def note(path: str, word: str) -> None:
+            found.setdefault(path, {})[word] = None
+
+        for change in self.changed:
+            for kind in change.what:
+                if kind != "qconfig" or change.after.qconfig is not None:
+                    note(change.after.path, _WORDS.get(kind, kind))
+        new = {module.path for module in self.added}
+        for path in new:
+            note(path, "new")
+        for site in self.sites_added:
+            note(site.path, "new")
+        counted = [site.owner for site in self.sites_added] + list(self.owners_before)
+        for owner in dict.fromkeys(counted):
+            if owner not in new:
+                note(owner, "fake quant")
+        for site in self.sites_changed:
+            note(site.path, "qparams")
+            if site.owner not in new and "fake quant" not in found.get(site.owner, ()):
+                note(site.owner, "qparams")
+        return MappingProxyType({path: tuple(words) for path, words in found.items()})
+
+    @cached_property
+    def paths(self) -> frozenset[str]:
+        """Paths, in the later snapshot, of all that changed: modules, fake quants, owners."""
+        return frozenset(self.what)
 
     def summary(self) -> str:
-        """One line for a reader, e.g. ``"5 modules swapped, 12 fake quants inserted"``."""
+        """One line for people, e.g. ``"5 modules swapped, 12 fake quants inserted"``."""
         parts = [
             _count(len(self.swapped), "module", "swapped"),
             _count(self.qconfigs_set, "qconfig", "set"),
@@ -76,16 +115,30 @@ class Diff:
         ]
         return ", ".join(p for p in parts if p) or "nothing changed"
 
+    def __repr__(self) -> str:
+        swaps = Counter(_names(c.before, c.after) for c in self.swapped)
+        sites = Counter((s.kind, s.fake_quant_class) for s in self.sites_added)
+        lines = [f"  {old} → {new} × {n}" for (old, new), n in swaps.most_common()]
+        lines += [f"  + {name} for {kind} × {n}" for (kind, name), n in sites.most_common()]
+        return at_most([f"Diff {self.before} → {self.after}: {self.summary()}", *lines])
 
-def _only_lost_qconfig(change: ModuleChange) -> bool:
-    return change.what == ("qconfig",) and change.after.qconfig is None
+
+def _names(before: ModuleRecord, after: ModuleRecord) -> tuple[str, str]:
+    """Class names, with where they come from if they are the same."""
+    if before.type_name != after.type_name:
+        return before.type_name, after.type_name
+    return before.qualified_type, after.qualified_type
+
+
+_WORDS = {"hooks": "hook", "training": "mode"}
 
 
 def _count(number: int, noun: str, verb: str) -> str:
     return f"{number} {noun}{'s' if number != 1 else ''} {verb}" if number else ""
 
 
-def _key(module: ModuleRecord) -> str:
+def place_of(module: ModuleRecord) -> str:
+    """Where it stands in the float model; its own path if it is new."""
     return module.origin or module.path
 
 
@@ -119,14 +172,15 @@ def _site_state(site: FakeQuantSite) -> tuple[object, ...]:
 def diff(before: Snapshot, after: Snapshot) -> Diff:
     """Compare two snapshots of the same model; modules are matched by their float-stage place."""
     old_sites, new_sites = dict(before.site_by_path), dict(after.site_by_path)
-    old = {_key(m): m for m in before.modules if m.path not in old_sites}
-    new = {_key(m): m for m in after.modules if m.path not in new_sites}
+    old = {place_of(m): m for m in before.modules if m.path not in old_sites}
+    new = {place_of(m): m for m in after.modules if m.path not in new_sites}
     mode = (before.training, after.training)
     changes = (
         ModuleChange(old[key], module, _module_changes(old[key], module, mode))
         for key, module in new.items()
         if key in old
     )
+    removed, owners = _sites_removed(before, new, new_sites)
     return Diff(
         before=before.stage,
         after=after.stage,
@@ -134,10 +188,35 @@ def diff(before: Snapshot, after: Snapshot) -> Diff:
         added=tuple(m for key, m in new.items() if key not in old),
         removed=tuple(m for key, m in old.items() if key not in new),
         sites_added=tuple(s for s in after.sites if s.path not in old_sites),
-        sites_removed=tuple(s for s in before.sites if s.path not in new_sites),
+        sites_removed=removed,
         sites_changed=tuple(
             s
             for s in after.sites
             if s.path in old_sites and _site_state(s) != _site_state(old_sites[s.path])
         ),
+        gone=_gone(before, after),
+        owners_before=owners,
     )
+
+
+def _sites_removed(
+    before: Snapshot, new: Mapping[str, ModuleRecord], there: Iterable[str]
+) -> tuple[tuple[FakeQuantSite, ...], tuple[str, ...]]:
+    known = set(there)
+    removed = tuple(s for s in before.sites if s.path not in known)
+    owners = (before.by_path.get(site.owner) for site in removed)
+    homes = (new.get(place_of(owner)) for owner in owners if owner is not None)
+    return removed, tuple(dict.fromkeys(home.path for home in homes if home is not None))
+
+
+def _gone(before: Snapshot, after: Snapshot) -> Mapping[str, tuple[ModuleRecord, ...]]:
+    new = {place_of(m): m for m in after.modules}
+    found: dict[str, list[ModuleRecord]] = {}
+    for module in before.modules:
+        parent = before.by_path.get(module.parent) if module.parent is not None else None
+        if parent is None or place_of(module) in new:
+            continue
+        home = new.get(place_of(parent))
+        if home is not None:
+            found.setdefault(home.path, []).append(module)
+    return {path: tuple(modules) for path, modules in found.items()}

@@ -7,20 +7,39 @@ browser.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
-SiteKind = Literal["weight", "input", "output"]
-"""What a fake quant quantizes: a parameter, the model's (or island's) input, a module's output."""
+from qatexplorer.flows.base import ROLES, Role
+from qatexplorer.forward.graph import (
+    Graph,
+    GraphEdge,
+    GraphNode,
+    NodeOp,
+    Placement,
+)
+from qatexplorer.quantizers.types import Compute, Mechanism, Seen, SiteKind, State
+from qatexplorer.shown import Shown, at_most
 
-Mechanism = Literal["forward", "hook", "node", "unused"]
-"""How a fake quant runs: called in its owner's ``forward``, by a forward hook on its owner, as a
-node of an FX graph, or not at all."""
-
-NodeOp = Literal["placeholder", "call_module", "call_function", "call_method", "get_attr", "output"]
+__all__ = [
+    "FakeQuantSite",
+    "Graph",
+    "GraphEdge",
+    "GraphNode",
+    "HookRecord",
+    "Mechanism",
+    "ModuleRecord",
+    "NodeOp",
+    "Placement",
+    "QConfigRecord",
+    "SiteKind",
+    "Snapshot",
+    "TensorInfo",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +94,10 @@ class ModuleRecord:
         extra_repr: torch's own one-line description of the settings.
         calls: how often it ran in one forward of the example input, None if not measured.
         identity: number shared by all paths that name the very same module object.
+        compute: what it does as it is now, see :data:`~qatexplorer.quantizers.types.Compute`.
+        state: in what it computes in the int8 model that this stage leads to (at a converted
+            stage: in the model itself); of a container, what is inside computes.
+        stays_float: it computes something of its own, and does so in float for good.
     """
 
     path: str
@@ -91,6 +114,9 @@ class ModuleRecord:
     extra_repr: str = ""
     calls: int | None = None
     identity: int = 0
+    compute: Compute = "layer"
+    state: State = ""
+    stays_float: bool = False
 
     @property
     def name(self) -> str:
@@ -116,7 +142,10 @@ class FakeQuantSite:
         dtype: quantized dtype, e.g. ``"torch.quint8"``; ``quant_min``/``quant_max`` the codes used.
         qscheme: e.g. ``"torch.per_channel_symmetric"``; ``ch_axis`` None if per tensor.
         scale, zero_point: as stored in the module's buffers, one entry per channel or one.
-        min_val, max_val: the observer's range, empty before it has seen data.
+        min_val, max_val: the observer's range, empty before it has seen data; a channel that has
+            seen none yet has (inf, -inf).
+        seen: what its observer has seen: nothing, all, of its channels some only (partly), or it
+            needs no data (fixed).
         observer_enabled, fake_quant_enabled: the flags (True where a bare observer has none).
         calls_per_forward: how often it ran in one forward of the example input, None if unknown.
         aliases: other paths that name the very same object.
@@ -156,80 +185,20 @@ class FakeQuantSite:
     tensor_shape: tuple[int, ...] | None = None
     nodes: tuple[str, ...] = ()
     shared_by: tuple[str, ...] = ()
+    seen: Seen = "nothing"
 
     @property
     def per_channel(self) -> bool:
         return self.ch_axis is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where a fake quant stands that is a node of an FX graph; fields as in FakeQuantSite."""
-
-    kind: SiteKind
-    owner: str
-    owner_type: str
-    nodes: tuple[str, ...]
-    call: str = ""
-    shared_by: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class GraphNode:
-    """One operation of the dataflow graph.
-
-    Attributes:
-        id: unique within the graph.
-        op: the FX opcode.
-        target: module path (``call_module``), qualified function or method name, or input name.
-        label: short name to draw.
-        path: module path for ``call_module`` and for methods of a ``FloatFunctional``, else ``""``.
-        scope: path of the module whose ``forward`` makes this call (``""`` is the root).
-        shape, dtype: of the output (first tensor of it), None if unknown.
-        source: ``"file.py:12"`` in the user's code, ``""`` if unknown.
-    """
-
-    id: str
-    op: NodeOp
-    target: str
-    label: str
-    path: str = ""
-    scope: str = ""
-    shape: tuple[int, ...] | None = None
-    dtype: str | None = None
-    source: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class GraphEdge:
-    """A tensor flowing from node ``source`` to node ``target`` (ids).
-
-    ``sites`` are the paths of the fake quants that are nodes on the way, in order.
-    """
-
-    source: str
-    target: str
-    sites: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Graph:
-    """Dataflow of one forward, nodes in execution order.
-
-    ``origin`` is ``"torch.fx"`` or ``"recorded forward"``; ``note`` says why FX was not used.
-    """
-
-    nodes: tuple[GraphNode, ...]
-    edges: tuple[GraphEdge, ...]
-    origin: str = "torch.fx"
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Snapshot:
+@dataclass(frozen=True, repr=False)
+class Snapshot(Shown):
     """What the model is after ``stage`` of ``flow``.
 
-    ``warnings`` are torch's own words during the stage, deduplicated; ``notes`` ours.
+    ``role`` is the stage's (:data:`~qatexplorer.flows.base.Role`), ``call`` the torch call that
+    led to it, ``""`` for none. ``warnings`` are torch's own words during the stage, deduplicated;
+    ``notes`` ours.
     """
 
     flow: str
@@ -240,15 +209,34 @@ class Snapshot:
     training: bool = True
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    extras: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    role: Role = "float"
+    call: str = ""
 
     def __getstate__(self) -> dict[str, object]:
-        # A mapping proxy cannot be pickled, and the tables below are made again when asked for.
-        state: dict[str, object] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {**state, "extras": dict(self.extras)}
+        # The tables below are made again when asked for, and a mapping proxy cannot be pickled.
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, extras=MappingProxyType(state["extras"]))
+        self.__dict__.update(state)
+
+    def __repr__(self) -> str:
+        root = self.modules[0] if self.modules else None
+        name, params = (root.type_name, root.param_count) if root is not None else ("", 0)
+        kinds = Counter((site.kind, site.fake_quant_class) for site in self.sites)
+        graph = "no graph"
+        if self.graph is not None:
+            graph = f"graph of {len(self.graph.nodes):,} operations ({self.graph.origin})"
+        lines = [
+            f"Snapshot of {name} at stage {self.stage!r} of flow {self.flow}",
+            f"{len(self.modules):,} modules, {params:,} parameters, {graph}",
+            *(f"{n:,} × {kind} fake quant ({made})" for (kind, made), n in kinds.most_common(8)),
+            *(f"note: {note[:160]}" for note in self.notes[:4]),
+        ]
+        return at_most(lines)
+
+    def is_from(self, role: Role) -> bool:
+        """Whether the stage has that role, or one that comes after it in a flow."""
+        return ROLES.index(self.role) >= ROLES.index(role)
 
     @cached_property
     def by_path(self) -> Mapping[str, ModuleRecord]:

@@ -8,31 +8,21 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.ao.quantization import FakeQuantizeBase, QuantStub
 
-from qatexplorer.forward.leaves import is_quantizer
-from qatexplorer.forward.probe import Probe
-from qatexplorer.snapshot.records import FakeQuantSite, Mechanism, Placement, SiteKind
-
-
-def observer_of(quantizer: nn.Module) -> nn.Module | None:
-    """The observer inside a fake quant (its child ``activation_post_process``), else None."""
-    inner = getattr(quantizer, "activation_post_process", None)
-    return inner if isinstance(inner, nn.Module) else None
-
-
-def find_quantizers(model: nn.Module) -> dict[str, nn.Module]:
-    """Fake quants and bare observers by path, aliases too; not observers in a fake quant."""
-    found: dict[str, nn.Module] = {}
-    inner: set[int] = set()
-    for path, module in model.named_modules(remove_duplicate=False):
-        if not is_quantizer(module):
-            continue
-        found[path] = module
-        observer = observer_of(module)
-        if observer is not None:
-            inner.add(id(observer))
-    return {path: module for path, module in found.items() if id(module) not in inner}
+from qatexplorer.forward.record import Probe
+from qatexplorer.quantizers.facts import (
+    find_quantizers,
+    flags_of,
+    is_fake_quant,
+    kind_of,
+    observed_range,
+    observer_of,
+    observer_runs,
+    quant_range,
+    seen_data,
+)
+from qatexplorer.quantizers.types import Mechanism
+from qatexplorer.snapshot.records import FakeQuantSite, Placement
 
 
 def find_sites(
@@ -89,33 +79,10 @@ def _at_nodes(site: FakeQuantSite, places: Sequence[Placement]) -> FakeQuantSite
     )
 
 
-def _kind(path: str, owner: nn.Module | None) -> SiteKind:
-    if "weight" in path.rpartition(".")[2]:
-        return "weight"
-    return "input" if isinstance(owner, QuantStub) else "output"
-
-
 def _numbers(value: Any) -> tuple[float, ...]:
     if not isinstance(value, torch.Tensor):
         return () if value is None else (float(value),)
     return tuple(value.detach().reshape(-1).tolist())
-
-
-def _flag(module: nn.Module, name: str) -> bool:
-    value = getattr(module, name, None)
-    return True if value is None else bool(value)
-
-
-def _observer_runs(quantizer: nn.Module, observer: nn.Module | None, probed: Probe | None) -> str:
-    if observer is None or probed is None:
-        return ""
-    if probed.calls.get(id(observer)):
-        return "module"
-    if not probed.calls.get(id(quantizer)):
-        return "never"
-    # FusedMovingAvgObsFakeQuantize hands the observer's buffers to one C++ op.
-    fused = "fused" in type(quantizer).__name__.lower()
-    return "fused kernel" if fused and _flag(quantizer, "observer_enabled") else "never"
 
 
 def _describe(
@@ -125,8 +92,8 @@ def _describe(
     owner_module: nn.Module | None,
     probed: Probe | None,
 ) -> FakeQuantSite:
-    is_fake_quant = isinstance(quantizer, FakeQuantizeBase)
-    observer = observer_of(quantizer) if is_fake_quant else quantizer
+    is_rounding = is_fake_quant(quantizer)
+    observer = observer_of(quantizer) if is_rounding else quantizer
     source: Any = observer if observer is not None else quantizer
     qscheme = getattr(quantizer, "qscheme", getattr(source, "qscheme", None))
     per_channel = qscheme in (
@@ -138,15 +105,18 @@ def _describe(
     mechanism: Mechanism = "unused"
     if probed is not None:
         mechanism = probed.mechanisms.get(id(quantizer), "unused")
-    min_val, max_val = (
-        _numbers(getattr(source, "min_val", None)),
-        _numbers(getattr(source, "max_val", None)),
-    )
-    if min_val and min_val[0] > max_val[0]:
-        min_val = max_val = ()
+    min_val, max_val = observed_range(quantizer)
+    quant_min, quant_max = quant_range(quantizer)
+    flags = flags_of(quantizer)
+    calls = None if probed is None else probed.calls.get(id(quantizer), 0)
+    runs = ""
+    if probed is not None and is_rounding and observer is not None:
+        inner = probed.calls.get(id(observer), 0)
+        wrote = None if id(quantizer) in probed.switched_off else id(quantizer) in probed.wrote
+        runs = observer_runs(quantizer, calls or 0, inner, wrote)
     return FakeQuantSite(
         path=path,
-        kind=_kind(path, owner_module),
+        kind=kind_of(path, owner_module, probed.fed.get(id(quantizer), "") if probed else ""),
         owner=owner,
         owner_type=type(owner_module).__name__ if owner_module is not None else "",
         stage="",
@@ -154,28 +124,21 @@ def _describe(
         mechanism=mechanism,
         fake_quant_class=type(quantizer).__name__,
         observer_class=type(observer).__name__ if observer is not None else "",
-        observer_path=f"{path}.activation_post_process" if is_fake_quant and observer else "",
-        observer_runs=_observer_runs(quantizer, observer, probed),
+        observer_path=f"{path}.activation_post_process" if is_rounding and observer else "",
+        observer_runs=runs,
         dtype=str(getattr(quantizer, "dtype", getattr(source, "dtype", ""))),
-        quant_min=int(_first(quantizer, source, "quant_min")),
-        quant_max=int(_first(quantizer, source, "quant_max")),
+        quant_min=quant_min,
+        quant_max=quant_max,
         qscheme=str(qscheme or ""),
         ch_axis=int(ch_axis) if per_channel and ch_axis is not None else None,
         scale=_numbers(getattr(quantizer, "scale", None)),
         zero_point=tuple(int(z) for z in _numbers(getattr(quantizer, "zero_point", None))),
         min_val=min_val,
         max_val=max_val,
-        observer_enabled=_flag(quantizer, "observer_enabled"),
-        fake_quant_enabled=is_fake_quant and _flag(quantizer, "fake_quant_enabled"),
-        calls_per_forward=None if probed is None else probed.calls.get(id(quantizer), 0),
+        seen=seen_data(quantizer),
+        observer_enabled=flags.observer,
+        fake_quant_enabled=flags.fake_quant,
+        calls_per_forward=calls,
         state_dict_keys=tuple(f"{path}.{key}" for key in quantizer.state_dict()),
         tensor_shape=None if probed is None else probed.shapes.get(id(quantizer)),
     )
-
-
-def _first(quantizer: nn.Module, observer: Any, name: str) -> int:
-    for holder in (quantizer, observer):
-        value = getattr(holder, name, None)
-        if value is not None:
-            return int(value)
-    return 0

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from qatexplorer.forward.leaves import is_quantizer
+from qatexplorer.flows.base import Role, same_path
 from qatexplorer.forward.preserve import preserved_state
-from qatexplorer.forward.probe import Probe
-from qatexplorer.forward.recorder import recorded_graph
+from qatexplorer.forward.record import Probe, recorded_graph
 from qatexplorer.forward.scripted import named_python_modules
 from qatexplorer.forward.trace import fx_graph
+from qatexplorer.quantizers.facts import is_quantizer
+from qatexplorer.quantizers.types import compute_of
 from qatexplorer.snapshot.records import (
     FakeQuantSite,
     Graph,
@@ -26,13 +27,10 @@ from qatexplorer.snapshot.records import (
     TensorInfo,
 )
 from qatexplorer.snapshot.sites import find_sites
+from qatexplorer.snapshot.states import Standing, standings
 
+_UNTOLD = Standing("", False)
 _OBSERVER_HOOKS = ("_observer_forward_hook", "_observer_forward_pre_hook")
-
-
-def same_path(path: str) -> str:
-    """The default origin: every module stands where it stood in the float model."""
-    return path
 
 
 def take_snapshot(
@@ -42,6 +40,7 @@ def take_snapshot(
     stage: str,
     call: str,
     graph: Graph | None,
+    role: Role = "float",
     float_paths: frozenset[str] | None = None,
     origin: Callable[[str], str] = same_path,
     earlier: Mapping[str, FakeQuantSite] | None = None,
@@ -49,28 +48,34 @@ def take_snapshot(
     placed: Mapping[str, Placement] | None = None,
     warnings: Sequence[str] = (),
     notes: Sequence[str] = (),
+    settled: bool = False,
 ) -> Snapshot:
     """Describe ``model`` as it is now; no tensor, module or hook is kept.
 
     Args:
+        flow, stage, call, role: of the stage, as in :class:`~qatexplorer.flows.base.Stage`.
         float_paths: paths of the float stage; a module whose origin is not among them is new.
         origin: maps a path of this stage to the float stage's path of the same place.
         earlier: sites of the stage before, by path; they keep the stage that made them.
         probed: counts of one forward on this very model, None if there was none.
         placed: fake quants that are nodes of an FX graph, by path.
+        settled: the fake quants are in, or converted: what will be int8 can be told.
     """
+    told = standings(model, graph) if settled else {}
     sites = find_sites(
         model, stage=stage, call=call, earlier=earlier or {}, probed=probed, placed=placed
     )
     return Snapshot(
         flow=flow,
         stage=stage,
-        modules=module_records(model, float_paths, origin, probed),
+        modules=module_records(model, float_paths, origin, probed, told),
         sites=sites,
         graph=graph,
         training=model.training,
         warnings=tuple(dict.fromkeys(warnings)),
         notes=tuple(notes),
+        role=role,
+        call=call,
     )
 
 
@@ -94,6 +99,7 @@ def module_records(
     float_paths: frozenset[str] | None,
     origin: Callable[[str], str],
     probed: Probe | None,
+    told: Mapping[str, Standing],
 ) -> tuple[ModuleRecord, ...]:
     """One record per path, preorder; a module under two names is listed under both."""
     inner_observers = {
@@ -114,6 +120,7 @@ def module_records(
         if id(qconfig) not in qconfigs:
             qconfigs[id(qconfig)] = describe_qconfig(qconfig)
         known = float_paths is None or home in float_paths
+        standing = told.get(path, _UNTOLD)
         records.append(
             ModuleRecord(
                 path=path,
@@ -136,6 +143,9 @@ def module_records(
                 extra_repr=_extra_repr(module),
                 calls=_calls(module, probed),
                 identity=identities.setdefault(id(module), len(identities)),
+                compute=compute_of(module),
+                state=standing.state,
+                stays_float=standing.stays_float,
             )
         )
     return tuple(records)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from qatexplorer.quantizers.facts import untouched
 from qatexplorer.runs.samples import (
     METRIC_INDEX,
     METRICS,
@@ -82,8 +83,7 @@ def _grids(found: Array, table: Array, starts: Array, raw: RawSamples) -> None:
     found[:, _M["zero_point"]] = np.where(low == high, low, math.nan)
     least = np.minimum.reduceat(table[p.NEW_MIN], starts)
     most = np.maximum.reduceat(table[p.NEW_MAX], starts)
-    # An observer that has seen nothing holds +inf and -inf.
-    seen = np.isfinite(least) & np.isfinite(most)
+    seen = np.isfinite(least) & np.isfinite(most) & ~untouched(least, most)
     found[:, _M["min_val"]] = np.where(seen, least, math.nan)
     found[:, _M["max_val"]] = np.where(seen, most, math.nan)
 

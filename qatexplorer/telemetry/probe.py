@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from qatexplorer.snapshot.sites import observer_of
+from qatexplorer.quantizers.facts import observer_of
 from qatexplorer.telemetry.targets import Target, channel_axis
 
 MAX_CHANNELS = 16_384

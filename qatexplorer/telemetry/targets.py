@@ -6,16 +6,21 @@ import gc
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.ao.quantization import FakeQuantizeBase
 
 from qatexplorer.errors import InputError, NotAModuleError
-from qatexplorer.forward.histograms import quant_range
+from qatexplorer.quantizers.facts import (
+    TORCH_AO,
+    averaging_constant,
+    family_of,
+    find_quantizers,
+    is_fake_quant,
+    kinds_of,
+    quant_range,
+)
+from qatexplorer.quantizers.types import SiteKind
 from qatexplorer.runs.samples import FakeQuantInfo
-from qatexplorer.snapshot.sites import find_quantizers, observer_of
 
 COMPILED = (
     "it runs inside a torch.compile'd module, where no hook is called: scale, range and state are "
@@ -40,15 +45,11 @@ class Target:
     @property
     def averaging_constant(self) -> float | None:
         """Of a moving-average observer, else None: from it a batch's range can be read back."""
-        constant = getattr(observer_of(self.module), "averaging_constant", None)
-        usable = isinstance(constant, float) and 0.0 < constant <= 1.0
-        return constant if usable else None
+        return averaging_constant(self.module)
 
     def flags(self) -> tuple[Tensor | None, Tensor | None]:
         """(observer_enabled, fake_quant_enabled) as the buffers that they are."""
-        module: Any = self.module
-        found = (getattr(module, "observer_enabled", None), module.fake_quant_enabled)
-        return tuple(f if isinstance(f, Tensor) else None for f in found)  # type: ignore[return-value]
+        return (family_of(self.module) or TORCH_AO).flag_buffers(self.module)
 
 
 def find_targets(model: nn.Module, paths: Sequence[str] | None) -> list[Target]:
@@ -59,7 +60,7 @@ def find_targets(model: nn.Module, paths: Sequence[str] | None) -> list[Target]:
     if not isinstance(model, nn.Module):
         raise NotAModuleError(f"model is a {type(model).__name__}, not a torch.nn.Module.")
     named = dict(model.named_modules(remove_duplicate=False))
-    found = {p: m for p, m in find_quantizers(model).items() if isinstance(m, FakeQuantizeBase)}
+    found = {p: m for p, m in find_quantizers(model).items() if is_fake_quant(m)}
     if paths is None:
         chosen = list(found)
     else:
@@ -77,11 +78,11 @@ def find_targets(model: nn.Module, paths: Sequence[str] | None) -> list[Target]:
             why="It is not prepared for quantization-aware training, or is converted already.",
             remedy="Watch the model that prepare_qat (or prepare_qat_fx) returns.",
         )
-    compiled = _compiled_paths(named)
+    compiled, kinds = _compiled_paths(named), kinds_of(model)
     once: dict[int, Target] = {}
     for path in chosen:
         if id(found[path]) not in once:
-            once[id(found[path])] = _target(path, found[path], named, compiled)
+            once[id(found[path])] = _target(path, kinds[path], found[path], named, compiled)
     # Rows of one grid lie side by side, so that a whole slice is clamped at once.
     return sorted(
         once.values(),
@@ -113,11 +114,15 @@ def anything_compiled() -> bool:
 
 
 def _target(
-    path: str, module: nn.Module, named: dict[str, nn.Module], compiled: tuple[str, ...]
+    path: str,
+    kind: SiteKind,
+    module: nn.Module,
+    named: dict[str, nn.Module],
+    compiled: tuple[str, ...],
 ) -> Target:
-    owner_path, _, name = path.rpartition(".")
+    owner_path = path.rpartition(".")[0]
     owner = named.get(owner_path)
-    is_weight = "weight" in name
+    is_weight = kind == "weight"
     inside = any(not c or path.startswith(f"{c}.") for c in compiled)
     # A conv fused with a batch norm hands over its weight scaled by it, which no attribute holds.
     batch_norm = getattr(owner, "bn", None) if is_weight else None
@@ -126,7 +131,7 @@ def _target(
     low, high = quant_range(module)
     info = FakeQuantInfo(
         path=path,
-        kind="weight" if is_weight else _activation_kind(owner),
+        kind=kind,
         owner=owner_path,
         owner_type=type(owner).__name__ if owner is not None else "",
         quant_min=low,
@@ -136,10 +141,6 @@ def _target(
         unseen=COMPILED if inside and not plain else "",
     )
     return Target(info, module, owner, batch_norm, weight=inside and plain)
-
-
-def _activation_kind(owner: nn.Module | None) -> Any:
-    return "input" if isinstance(owner, torch.ao.quantization.QuantStub) else "output"
 
 
 def channel_axis(target: Target, ndim: int) -> int | None:

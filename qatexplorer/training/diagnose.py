@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.ao.quantization import FakeQuantizeBase
-from torch.ao.quantization.observer import ObserverBase
 from torch.fx import GraphModule
 from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,6 +15,7 @@ from qatexplorer.errors import DivergedError, QatExplorerError, TrainingError
 from qatexplorer.explain.blame import place_of
 from qatexplorer.explain.translations import translate
 from qatexplorer.forward.scripted import named_python_modules
+from qatexplorer.quantizers.facts import is_quantizer
 
 LOWER_LR = "Use a lower lr, or clip gradients in an optimizer of your own (optimizer=)."
 
@@ -52,7 +51,7 @@ def first_nonfinite(model: Module, inputs: Any) -> tuple[str, Module] | None:
     handles = []
     inner = {id(c) for m in model.modules() if _fused(m) for c in m.children()}
     for path, module in named_python_modules(model):
-        if id(module) in inner or isinstance(module, (FakeQuantizeBase, ObserverBase)):
+        if id(module) in inner or is_quantizer(module):
             continue
 
         def hook(m: Module, args: Any, output: Any, path: str = path) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.ao.nn.intrinsic import qat as nniqat
-from torch.ao.quantization import FakeQuantizeBase, disable_fake_quant, disable_observer
 from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -28,34 +26,6 @@ def train_mode(model: Module, bn_frozen: bool) -> None:
                 module.eval()
 
 
-def freeze_observers(model: Module) -> None:
-    """Ranges stay as they are from now on (torch's ``disable_observer``)."""
-    model.apply(disable_observer)
-
-
-def fake_quants_off(model: Module) -> None:
-    """Fake quants pass values on, their observers go on (torch's ``disable_fake_quant``)."""
-    model.apply(disable_fake_quant)
-
-
-@torch.no_grad()
-def fake_quants_on(model: Module) -> None:
-    """Fake quants round again, on the ranges that their observers have found meanwhile.
-
-    torch's fused fake quant leaves ``scale`` as it was while it is off, and sets it in its next
-    forward only: until then a look at the model, or a conversion, would see a stale scale.
-    """
-    module: Any
-    for module in fake_quants(model).values():
-        if not bool(module.fake_quant_enabled[0]):
-            low = getattr(getattr(module, "activation_post_process", None), "min_val", None)
-            if isinstance(low, Tensor) and low.numel() and not bool(torch.isinf(low).any()):
-                scale, zero_point = module.calculate_qparams()
-                for buffer, value in ((module.scale, scale), (module.zero_point, zero_point)):
-                    buffer.resize_(value.shape).copy_(value)
-            module.enable_fake_quant()
-
-
 @contextmanager
 def restored_modes(model: Module) -> Iterator[None]:
     """Training flags and ``freeze_bn`` of every module are put back at exit."""
@@ -67,15 +37,6 @@ def restored_modes(model: Module) -> Iterator[None]:
             module.training = training
             if freeze_bn is not None:
                 module.freeze_bn = freeze_bn
-
-
-def fake_quants(model: Module) -> dict[str, FakeQuantizeBase]:
-    """Every fake quant once, by its first path. Observers inside fake quants are not listed."""
-    return {
-        path: module
-        for path, module in model.named_modules()
-        if isinstance(module, FakeQuantizeBase)
-    }
 
 
 def all_finite(tensors: list[Tensor]) -> bool:

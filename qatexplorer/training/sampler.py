@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from torch.nn import Module
 
 from qatexplorer.forward.histograms import MAX_BINS
+from qatexplorer.quantizers.facts import fake_quants
 from qatexplorer.runs.store import Telemetry
 from qatexplorer.telemetry.watch import Watch
-from qatexplorer.training.modes import fake_quants
 
 
 class Sampler:

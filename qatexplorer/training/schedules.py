@@ -14,14 +14,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from qatexplorer.errors import InputError, TrainingError
+from qatexplorer.quantizers.facts import fake_quants_off, fake_quants_on, freeze_observers
 from qatexplorer.runs.config import TrainingConfig
 from qatexplorer.runs.records import MarkerKind
-from qatexplorer.training.modes import (
-    fake_quants_off,
-    fake_quants_on,
-    freeze_observers,
-    train_mode,
-)
+from qatexplorer.training.modes import train_mode
 
 Mark = Callable[[MarkerKind, str], Any]
 

@@ -11,7 +11,6 @@ from qatexplorer.data import Data
 
 TRAIN_BATCH = 64
 EVAL_BATCH = 135
-CLASS_NAMES = tuple(str(digit) for digit in range(10))
 
 
 @lru_cache(maxsize=1)
@@ -47,4 +46,4 @@ def digits_data() -> Data:
     evaluation = DataLoader(
         TensorDataset(eval_x, eval_y), batch_size=EVAL_BATCH, generator=torch.Generator()
     )
-    return Data(train, evaluation, "digits", CLASS_NAMES)
+    return Data(train, evaluation, "digits")

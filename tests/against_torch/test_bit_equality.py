@@ -107,7 +107,15 @@ RUNS_IN_INT8 = {
 }
 
 
-@pytest.mark.parametrize("case", [*SMALL, *ZOO, *TIMM], ids=lambda c: c.name)
+FAST_TIMM = ("timm_lcnet_050",)
+
+
+def _param(case: Case) -> Any:
+    slow = case.name.startswith("timm") and case.name not in FAST_TIMM
+    return pytest.param(case, id=case.name, marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize("case", [_param(case) for case in (*SMALL, *ZOO, *TIMM)])
 def test_stepped_walk_equals_one_call(case: Case) -> None:
     model, x = case()
     compare(model, x, int8_runs=RUNS_IN_INT8.get(case.name))

@@ -67,5 +67,5 @@ def test_widgets_and_answers_are_there(ran: Any) -> None:
     shown = [o for c in ran.cells if c.cell_type == "code" for o in c.outputs]
     widgets = [o for o in shown if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
     assert len(widgets) == 3
-    assert said(ran, "answers(mine)").count("?\n") == 7
-    assert "output of fc1" in said(ran, "compare_flows(session)")
+    assert said(ran, "mine.answers()").count("?\n") == 7
+    assert "output of fc1" in said(ran, "session.compare_flows()")

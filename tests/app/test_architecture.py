@@ -1,4 +1,4 @@
-"""The rules that keep the house livable: headless core, short files, short functions."""
+"""The rules that keep the house livable: rooms in an order, short files, nothing private shared."""
 
 from __future__ import annotations
 
@@ -7,32 +7,78 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from qatexplorer.flows import FLOWS
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "qatexplorer"
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+
+# From the bottom up. A room imports from rooms before it only, also for types.
+ROOMS = (
+    "_version",
+    "errors",
+    "_tested",
+    "signals",
+    "shown",
+    "tables",
+    "garbage",
+    "data",
+    "quantizers",
+    "explain",
+    "forward",
+    "flows",
+    "snapshot",
+    "evaluate",
+    "runs",
+    "telemetry",
+    "training",
+    "ledger",
+    "session",
+    "zoo",
+    "views",
+    "widgets",
+    "app",
+    "__init__",  # the front door: what it offers is loaded when it is asked for
+)
 WIDGET_LIBRARIES = {"ipywidgets", "anywidget", "traitlets", "IPython", "ipykernel"}
 PLOT_LIBRARIES = {"plotly", "matplotlib", "bokeh"}
-TYPES_ONLY = "TYPE_CHECKING"
 MAX_FILE = 800
 MAX_FUNCTION = 60
 
+# torch's and Python's own names: there is no public way to the same thing.
+TORCHS_PRIVATE = {
+    "_modules",
+    "_parameters",
+    "_buffers",
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_version",  # of a tensor: how often it was written to
+    "_orig_mod",  # what torch.compile wraps
+    "_getframe",
+    "_tensor_name",  # of the hook of spectral_norm
+}
+LIBRARIES = ("torch.", "nn.", "argparse.")  # a private class or function of theirs, by its name
+# Another object of the same class, made or compared in one of its methods.
+SAME_CLASS = {"self", "cls", "copy", "made", "other"}
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse((PACKAGE / path).read_text())
+
 
 def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Full names of what is imported anywhere in the file, those for type checkers left out."""
-    skipped = {
-        id(node)
-        for branch in ast.walk(tree)
-        if isinstance(branch, ast.If) and TYPES_ONLY in ast.unparse(branch.test)
-        for statement in branch.body
-        for node in ast.walk(statement)
-    }
+    """Full names of what is imported anywhere in the file, for types too."""
     for node in ast.walk(tree):
-        if id(node) in skipped:
-            continue
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -41,38 +87,130 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
                 yield f"{node.module}.{alias.name}", node.lineno
 
 
-def forbidden(path: Path) -> set[str]:
-    """Prefixes of what the file at ``path`` (relative to the package) may not import."""
-    room = path.parts[0]
-    if room in ("widgets", "app"):
-        return set()
-    if room == "views":
-        return WIDGET_LIBRARIES | {"qatexplorer.widgets", "torch"}
-    rooms = {"qatexplorer.widgets", "qatexplorer.views", "qatexplorer.app"}
-    if str(path) == "__init__.py":
-        # The front door: `explore` imports the widget, and only when it is called.
-        rooms -= {"qatexplorer.widgets"}
-    return WIDGET_LIBRARIES | PLOT_LIBRARIES | rooms
+def room_of(path: Path) -> str:
+    return path.parts[0].removesuffix(".py")
+
+
+def too_high(path: Path, tree: ast.AST) -> list[str]:
+    """Imports of the package from rooms that are not below that of ``path``."""
+    mine = room_of(path)
+    wrong = []
+    for name, line in imports(tree):
+        first, _, rest = name.partition(".")
+        if first != "qatexplorer":
+            continue
+        room = rest.partition(".")[0]
+        room = room if room in ROOMS else "__init__"
+        if room != mine and ROOMS.index(room) >= ROOMS.index(mine):
+            wrong.append(f"{path}:{line} imports {name}")
+    return wrong
+
+
+def test_the_rooms_are_all_there() -> None:
+    assert {room_of(path) for path in FILES} == set(ROOMS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
-def test_imports_go_one_way(path: Path) -> None:
-    tree = ast.parse((PACKAGE / path).read_text())
-    banned = forbidden(path)
-    wrong = [
-        f"{path}:{line} imports {name}"
-        for name, line in imports(tree)
-        if any(name == prefix or name.startswith(f"{prefix}.") for prefix in banned)
+def test_a_room_imports_from_rooms_below_it(path: Path) -> None:
+    assert not too_high(path, tree_of(path))
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_libraries_stay_in_their_rooms(path: Path) -> None:
+    room = room_of(path)
+    banned: set[str] = set()
+    if ROOMS.index(room) < ROOMS.index("widgets"):
+        banned |= WIDGET_LIBRARIES
+    if ROOMS.index(room) < ROOMS.index("views"):
+        banned |= PLOT_LIBRARIES
+    if room == "views":
+        banned.add("torch")
+    found = {name.partition(".")[0] for name, _ in imports(tree_of(path))}
+    assert not found & banned
+
+
+def test_the_rules_see_what_they_should() -> None:
+    tree = ast.parse(
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from qatexplorer.session.session import Session\n"
+        "def f():\n    import qatexplorer.views.tree\n"
+        "from qatexplorer.flows import FLOWS\nfrom qatexplorer import diff, zoo\n"
+    )
+    wrong = too_high(Path("ledger/answers.py"), tree)
+    assert {line.rpartition(" ")[2] for line in wrong} == {
+        "qatexplorer.session.session.Session",
+        "qatexplorer.diff",
+        "qatexplorer.zoo",
+        "qatexplorer.views.tree",
+    }
+    code = "session._lock\nself._lock\nmodule._buffers\nf()._x\nsuper()._y\ntorch._z\n"
+    assert [name for _, name in foreign_private(ast.parse(code))] == ["session._lock", "f()._x"]
+
+
+def test_no_circle_of_imports() -> None:
+    modules = {".".join(("qatexplorer", *path.with_suffix("").parts)): path for path in FILES}
+
+    def known(name: str) -> str | None:
+        while name and name not in modules:
+            if f"{name}.__init__" in modules:
+                return f"{name}.__init__"
+            name = name.rpartition(".")[0]
+        return name or None
+
+    graph = {
+        module: {
+            found
+            for name, _ in imports(tree_of(path))
+            if name.startswith("qatexplorer.") and (found := known(name)) and found != module
+        }
+        for module, path in modules.items()
+        if room_of(path) != "__init__"
+    }
+    done: set[str] = set()
+
+    def visit(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, " → ".join((*above[above.index(module) :], module))
+        if module in done or module not in graph:
+            return
+        for found in graph[module]:
+            visit(found, (*above, module))
+        done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def foreign_private(tree: ast.AST) -> list[tuple[int, str]]:
+    """Private attributes of objects that are not ``self``: (line, name)."""
+    return [
+        (node.lineno, ast.unparse(node))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and node.attr not in TORCHS_PRIVATE
+        and not (isinstance(node.value, ast.Name) and node.value.id in SAME_CLASS)
+        and not ast.unparse(node).startswith(("super().", *LIBRARIES))
     ]
-    assert not wrong
 
 
-def test_the_rule_sees_what_it_should() -> None:
-    tree = ast.parse("def f():\n    import plotly.express as px\nfrom ipywidgets import HBox\n")
-    names = {name for name, _ in imports(tree)}
-    assert names == {"plotly.express", "ipywidgets.HBox"}
-    assert forbidden(Path("session/session.py")) > WIDGET_LIBRARIES | PLOT_LIBRARIES
-    assert forbidden(Path("training/loop.py")) >= {"qatexplorer.widgets", "plotly"}
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_what_is_private_is_left_alone(path: Path) -> None:
+    assert not foreign_private(tree_of(path))
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if room_of(p) in ("views", "ledger", "widgets")], ids=str
+)
+def test_stages_are_known_by_their_role(path: Path) -> None:
+    names = {stage.name for flow in FLOWS.values() for stage in flow.stages}
+    names.remove("float")  # also a precision, and a number
+    found = {
+        (node.lineno, node.value)
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Constant) and node.value in names
+    }
+    assert not found
 
 
 def test_headless_session_loads_no_widget_library() -> None:
@@ -99,7 +237,7 @@ def test_a_file_fits_in_a_head(path: Path) -> None:
     assert len(text.splitlines()) <= MAX_FILE, f"{path}: split it by what it does"
     long = [
         f"{path}:{node.lineno} {node.name} has {length} lines"
-        for node in ast.walk(ast.parse(text))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
         and (length := _code_lines(node)) > MAX_FUNCTION
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import nbformat
@@ -29,6 +30,18 @@ def test_committed_without_outputs(path: Path) -> None:
     assert "widgets" not in read(path).metadata
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_of_this_package_a_notebook_needs_qx_only(path: Path) -> None:
+    code = "\n".join(c.source for c in read(path).cells if c.cell_type == "code")
+    ours = [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and "qatexplorer" in ast.unparse(node)
+    ]
+    assert set(ours) == {"import qatexplorer as qx"}
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_runs_from_top_to_bottom(

@@ -135,7 +135,7 @@ def junit(folder: Path, name: str, cases: str, torch: str = "2.99.1+cpu") -> Pat
 
 def test_a_result_becomes_the_row_of_its_torch_and_python(tmp_path: Path) -> None:
     good = '<testcase classname="tests.a.one" name="b" />'
-    bad = good.replace("tests.a", "tests.z")
+    bad = good.replace("tests.a", "tests.z") + '<testcase time="0.1" />'
     bad += '<testcase classname="tests.a.two" name="c[x|y]"><failure message="E | it&#10;broke"/>'
     bad += '</testcase><testcase classname="tests.a.two" name="d"><skipped message="no GPU"/>'
     bad += "</testcase>"

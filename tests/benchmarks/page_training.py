@@ -59,7 +59,7 @@ def show(rounds: int) -> None:
     def body() -> None:
         bare, watched = [], []
         for _ in range(rounds):
-            model = copy_sharing_parameters(session._bench.work)
+            model = copy_sharing_parameters(session._models.work)
             own_parameters(model)
             bare.append(bare_epochs(model, example.data))
             watched.append(watched_epochs(session))

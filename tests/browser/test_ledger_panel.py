@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from IPython.display import display
 import qatexplorer as qx
-from qatexplorer.views.graph.scene import build_scene
+from qatexplorer.views.graph.scene import build_scene, redundant_edges
 from qatexplorer.widgets.graph.graph import GraphWidget
 from qatexplorer.widgets.ledger.ledger import LedgerView
 
@@ -38,9 +38,9 @@ session = qx.Session(Flat(), next(iter(data.train))[0], data=data, flow="fx")
 session.goto("insert")
 session.calibrate(4)
 view = LedgerView(session)
-session.ledger()
-graph = GraphWidget(build_scene(session.snapshot, redundant=session.redundant_edges), height=330)
-graph.observe(lambda change: session.select(change.new), "selected")
+edges = redundant_edges(session.ledger())
+graph = GraphWidget(build_scene(session.snapshot, redundant=edges), height=330)
+graph.observe(lambda change: view.page.select(change.new), "selected")
 display(ipywidgets.VBox([graph, view]))
 """
 

@@ -41,7 +41,7 @@ model = session.model
 call_model(model, example.example_inputs)
 sites = session.snapshot.site_by_path
 hists = capture_histograms(model, example.example_inputs, list(sites))
-tree = TreeWidget(rows=build_tree(session.snapshot, session.snapshots["swap"]), height=420)
+tree = TreeWidget(rows=build_tree(session.snapshot, session.diff), height=420)
 inspector = InspectorWidget()
 
 def show(change):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from qatexplorer.snapshot.diff import diff
 from qatexplorer.snapshot.records import ModuleRecord, Snapshot
 from qatexplorer.views.inspector.page import inspect_html
 from qatexplorer.views.tree import build_tree
@@ -20,7 +21,8 @@ pytestmark = pytest.mark.browser
 
 def rows(stage: str, before: str | None = None) -> list[dict[str, Any]]:
     snapshots, _ = walk()
-    return build_tree(snapshots[stage], snapshots[before] if before else None)
+    change = diff(snapshots[before], snapshots[stage]) if before else None
+    return build_tree(snapshots[stage], change)
 
 
 def show(page: Page, data: list[dict[str, Any]], **traits: Any) -> None:

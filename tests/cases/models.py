@@ -43,8 +43,8 @@ def to_int8(session: qx.Session) -> Any:
     assert run.error is None
     session.goto(session.flow.int8_stage)
     inputs = session.options.example_inputs
-    prepared = session._bench.work
-    with torch.no_grad(), session._bench.engine():
+    prepared = session._models.work
+    with torch.no_grad(), session._models.engine():
         wanted = _tensors(call_model(prepared.eval(), inputs))
         found = _tensors(call_model(session.int8, inputs))
     assert len(wanted) == len(found) > 0
@@ -67,7 +67,7 @@ def fake_quants(session: qx.Session) -> list[str]:
     """Paths of the working model's weight fake quants."""
     return [
         path.removesuffix(".weight_fake_quant")
-        for path, module in session._bench.work.named_modules()
+        for path, module in session._models.work.named_modules()
         if isinstance(module, FakeQuantizeBase) and path.endswith("weight_fake_quant")
     ]
 

@@ -54,7 +54,7 @@ def test_two_images_reach_int8(keywords: bool, stubs: Any) -> None:
         assert "each of before, after gets a QuantStub" in note
         scales = {
             n: float(m.activation_post_process.scale)
-            for n, m in session._bench.work.quant.named_children()
+            for n, m in session._models.work.quant.named_children()
         }
         assert scales["after"] > 20 * scales["before"]
         sites = {s.path: s.kind for s in session.snapshots["insert"].sites}
@@ -154,7 +154,7 @@ def test_a_detector_reaches_int8_in_eager() -> None:
     assert len(pairs) == len(session.fusion) == sum(isinstance(m, Conv) for m in Yolo().modules())
     assert ("block.m.0.conv", "block.m.0.bn") in pairs
     to_int8(session)
-    norms = [m.bn for m in session._bench.work.modules() if hasattr(m, "bn")]
+    norms = [m.bn for m in session._models.work.modules() if hasattr(m, "bn")]
     assert {(n.eps, n.momentum) for n in norms if hasattr(n, "eps")} == {(1e-3, 0.03)}
     result = session.evaluate(latency=False)
     assert result["int8"].metric is not None

@@ -88,7 +88,7 @@ def _walk(model: Any, flow: str, **settings: Any) -> None:
     )
     start = {n: p.detach().clone() for n, p in session.model.named_parameters()}
     to_int8(session)
-    moved = {n for n, p in session._bench.work.named_parameters() if not torch.equal(p, start[n])}
+    moved = {n for n, p in session._models.work.named_parameters() if not torch.equal(p, start[n])}
     assert {"gate.script.mix.weight", "gate.script.norm.weight"} <= moved  # it trains along
     assert_untouched(model, before)
 
@@ -97,11 +97,11 @@ def test_a_checkpoint_holds_it_too(tmp_path: Any) -> None:
     torch.manual_seed(0)
     session = session_of(Tabular(scripted(Gate(8))).train(), (table(),), "eager", data=data())
     session.train(2, run_dir=tmp_path / "run", seed=1)
-    weights = {n: p.detach().clone() for n, p in session._bench.work.named_parameters()}
+    weights = {n: p.detach().clone() for n, p in session._models.work.named_parameters()}
     torch.manual_seed(0)
     again = session_of(Tabular(scripted(Gate(8))).train(), (table(),), "eager", data=data())
     again.resume(tmp_path / "run", background=False, epochs=2)
-    assert all(torch.equal(p, weights[n]) for n, p in again._bench.work.named_parameters())
+    assert all(torch.equal(p, weights[n]) for n, p in again._models.work.named_parameters())
 
 
 def test_what_a_part_returns_is_quantized_tensor_by_tensor() -> None:

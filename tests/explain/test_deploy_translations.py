@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
+import re
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.ao.nn.quantized import FloatFunctional
 from torch.ao.quantization import (
-    DeQuantStub,
-    FakeQuantize,
-    MovingAverageMinMaxObserver,
-    QConfig,
     QuantStub,
     QuantWrapper,
     convert,
-    default_weight_fake_quant,
     disable_observer,
     get_default_qat_qconfig,
     prepare_qat,
@@ -30,73 +24,18 @@ from qatexplorer.evaluate.int8 import convert_error, run_int8
 from qatexplorer.explain.blame import place_of
 from qatexplorer.explain.translations import RULES, translate
 from qatexplorer.quantizers.engine import available_engines, quantized_engine
+from tests.support.int8_failures import (
+    IMAGES,
+    ROWS,
+    MyConv,
+    MyLinear,
+    conv,
+    linear,
+    qint8_activations,
+    to_int8,
+    weights,
+)
 from tests.support.training_models import one_thread  # noqa: F401
-
-ROWS = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
-IMAGES = torch.randn(2, 3, 9, 9, generator=torch.Generator().manual_seed(0))
-
-
-class Block(nn.Module):
-    """Calls ``function(self, x)``: where the reader's own code would stand."""
-
-    def __init__(self, function: Callable[[Any, Tensor], Any], **parts: Any) -> None:
-        super().__init__()
-        self.function = function
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, x: Tensor) -> Any:
-        return self.function(self, x)
-
-
-class Net(nn.Module):
-    """Stub, a layer, the block under test, stub."""
-
-    def __init__(self, layer: nn.Module, block: nn.Module) -> None:
-        super().__init__()
-        self.quant, self.dequant = QuantStub(), DeQuantStub()
-        self.layer, self.block = layer, block
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dequant(self.block(self.layer(self.quant(x))))
-
-
-def linear(function: Callable[[Any, Tensor], Any], **parts: Any) -> nn.Module:
-    return Net(nn.Linear(8, 8), Block(function, **parts))
-
-
-def conv(function: Callable[[Any, Tensor], Any], **parts: Any) -> nn.Module:
-    return Net(nn.Conv2d(3, 8, 3), Block(function, **parts))
-
-
-class MyLinear(nn.Linear):
-    pass
-
-
-class MyConv(nn.Conv2d):
-    pass
-
-
-def qint8_activations() -> QConfig:
-    activation = FakeQuantize.with_args(
-        observer=MovingAverageMinMaxObserver, quant_min=-128, quant_max=127, dtype=torch.qint8
-    )
-    return QConfig(activation=activation, weight=default_weight_fake_quant)
-
-
-def to_int8(model: nn.Module, x: Tensor, qconfig: Any = None) -> nn.Module:
-    model.train()
-    model.qconfig = qconfig or get_default_qat_qconfig("onednn")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ready = prepare_qat(model)
-        ready(x)
-        return convert(ready.eval())
-
-
-def weights(*shape: int) -> nn.Parameter:
-    return nn.Parameter(torch.ones(*shape))
-
 
 INT8_RUN: dict[str, tuple[str, str, Callable[[], nn.Module], Tensor]] = {
     # name: (rule, part of .op, model, input)
@@ -367,7 +306,8 @@ def test_qat_forward(name: str) -> None:
     place = place_of(error, ready)
     assert translate(error, place).rule == rule
     assert place.path == where
-    assert "test_deploy_translations.py:" in place.source
+    # The line of the model's own code: of its block (here) or of the net around it.
+    assert re.search(r"/(test_deploy_translations|int8_failures)\.py:\d+$", place.source)
 
 
 def test_spoiled_range() -> None:
@@ -398,6 +338,7 @@ def test_every_row_is_tested() -> None:
         "float-into-int8",
         "quantized-twice",
         "qint8-activation",
+        "qnnpack-add",
         "never-ran",
         "nan-range",
         # In FX only: tests/flows/test_fx_custom.py.

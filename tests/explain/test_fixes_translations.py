@@ -35,10 +35,11 @@ from torch.utils.data import DataLoader
 
 import qatexplorer as qx
 from qatexplorer.data import as_args
-from qatexplorer.errors import StageError
+from qatexplorer.errors import Int8RunError, StageError
 from qatexplorer.evaluate.int8 import run_int8
 from qatexplorer.explain.translations import RULES, translate
-from tests.explain.test_deploy_translations import (
+from qatexplorer.quantizers.engine import available_engines, quantized_engine
+from tests.support.int8_failures import (
     IMAGES,
     ROWS,
     Block,
@@ -701,8 +702,28 @@ def test_int8_of_a_copy_on_the_cpu() -> None:
     assert torch.isfinite(int8(ROWS.cuda().cpu())).all()
 
 
+@pytest.mark.skipif("qnnpack" not in available_engines(), reason="no engine qnnpack")
+@pytest.mark.parametrize(("engine", "gain"), [("qnnpack", 0.0), ("qnnpack", 1.0), ("x86", 0.0)])
+def test_an_addition_that_qnnpack_cannot_do(engine: str, gain: float) -> None:
+    """Both fixes: a branch that gives something, and another engine."""
+    if engine not in available_engines():
+        pytest.skip(f"this build of torch has no engine {engine}")
+    branch = nn.Linear(8, 8, bias=False)
+    nn.init.constant_(branch.weight, gain)
+    model = linear(lambda s, y: s.sum.add(y, s.branch(y)), sum=FloatFunctional(), branch=branch)
+    with quantized_engine(engine):
+        int8 = to_int8(model, ROWS, get_default_qat_qconfig(engine))
+    if (engine, gain) == ("qnnpack", 0.0):
+        with pytest.raises(Int8RunError) as caught:
+            run_int8(int8, ROWS, engine)
+        assert "qconfig='x86'" in caught.value.remedy
+    else:
+        assert torch.isfinite(run_int8(int8, ROWS, engine)).all()
+
+
 def test_every_fix_is_tried() -> None:
     apart = {
+        "qnnpack-add",
         "qint8-activation",
         "dtype",
         "one-sample",

@@ -16,8 +16,6 @@ from qatexplorer.session import Session
 
 # The very tests of the eager flow: the fixture below makes their sessions FX ones.
 from tests.faults.test_session_faults import (  # noqa: F401
-    VECTOR,
-    refused,
     test_already_prepared_or_converted,
     test_bad_settings_change_nothing_of_a_session,
     test_busy_while_training,
@@ -43,6 +41,7 @@ from tests.faults.test_session_faults import (  # noqa: F401
 )
 from tests.support.models import Branching, NoStubs, PlainAdd, image
 from tests.support.models_fx import Masked, rgb
+from tests.support.refusals import VECTOR, refused
 
 
 @pytest.fixture(autouse=True)

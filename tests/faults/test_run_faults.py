@@ -258,7 +258,9 @@ def test_interrupt_in_the_middle_of_a_step_leaves_the_step_before(tmp_path: Path
 ENDS = """
 import sys, time, torch
 torch.set_num_threads(1)
-from tests.faults.test_run_faults import TrainingRun, TrainingConfig, data, prepared
+from qatexplorer.runs.records import TrainingConfig
+from qatexplorer.training.run import TrainingRun
+from tests.support.training_models import data, prepared
 run = TrainingRun(prepared(), data(), TrainingConfig(epochs=10**6), run_dir=sys.argv[1]).start()
 while len(run.history.steps) < 9:
     time.sleep(0.01)

@@ -28,50 +28,10 @@ from qatexplorer.errors import ConvertError, StageError
 from qatexplorer.flows.custom import BACKEND_CONFIGS, find_backend_config, find_qat_mapping
 from tests.against_torch.fx_reference import compare_fx
 from tests.against_torch.reference import assert_same_state
+from tests.support.custom_modules import Doubling, Int8Doubling, ObservedDoubling
 from tests.support.models_fx import Attending, Masked, Masking, QuantizableResNet, Recurrent, rgb
 
 SEQUENCE = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0))
-
-
-class Doubling(nn.Module):
-    """A module that torch knows nothing of."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear(6, 6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(x) * 2
-
-
-class ObservedDoubling(nn.Module):
-    def __init__(self, fc: nn.Module) -> None:
-        super().__init__()
-        self.fc = fc
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(x) * 2
-
-    @classmethod
-    def from_float(cls, module: Doubling) -> ObservedDoubling:
-        observed = cls(module.fc)
-        observed.qconfig = module.qconfig
-        return observed
-
-
-class Int8Doubling(nn.Module):
-    def __init__(self, scale: float, zero_point: int) -> None:
-        super().__init__()
-        self.scale, self.zero_point = scale, zero_point
-
-    def forward(self, x: Tensor) -> Tensor:
-        plain = x.dequantize() if x.is_quantized else x
-        return torch.quantize_per_tensor(plain * 2, self.scale, self.zero_point, torch.quint8)
-
-    @classmethod
-    def from_observed(cls, module: ObservedDoubling) -> Int8Doubling:
-        scale, zero_point = module.activation_post_process.calculate_qparams()
-        return cls(float(scale), int(zero_point))
 
 
 class WithCustom(nn.Module):
@@ -184,7 +144,7 @@ def test_custom_module_in_fx_equals_torch() -> None:
     assert outcome.int8_error is None
     session = outcome.session
     assert isinstance(session.int8.mine, Int8Doubling)
-    assert "float_to_observed_mapping[tests.flows.test_fx_custom.Doubling" in notes(
+    assert "float_to_observed_mapping[tests.support.custom_modules.Doubling" in notes(
         session, "insert"
     )
 

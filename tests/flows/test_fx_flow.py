@@ -16,7 +16,8 @@ import qatexplorer as qx
 from qatexplorer.app import cli
 from qatexplorer.errors import EvalModeError
 from qatexplorer.flows.qconfig import qat_qconfig, resolve_qconfig
-from qatexplorer.forward.leaves import is_quantizer
+from qatexplorer.quantizers.facts import is_quantizer
+from qatexplorer.snapshot.follow import moved_selection
 from qatexplorer.views.graph.scene import build_scene
 from qatexplorer.views.inspector.page import inspect_html
 from qatexplorer.views.tree import build_tree
@@ -155,7 +156,7 @@ def test_eval_mode_is_refused_though_torch_accepts_it() -> None:
 def test_sites_against_the_graph_module(walked: qx.Session) -> None:
     """Every fake quant module of torch's model, counted and placed by reading its graph."""
     walked.goto("insert")
-    snapshot, model = walked.snapshots["insert"], walked._bench.work
+    snapshot, model = walked.snapshots["insert"], walked._models.work
     modules = dict(model.named_modules(remove_duplicate=False))
     inner = {id(m) for n, m in modules.items() if n.endswith(".activation_post_process")}
     objects = {id(m) for m in modules.values() if is_quantizer(m)} - inner
@@ -230,7 +231,7 @@ def test_graph_is_torchs_own_without_the_fake_quants(walked: qx.Session) -> None
     walked.goto("insert")
     graph = walked.snapshot.graph
     assert graph is not None
-    work = walked._bench.work
+    work = walked._models.work
     theirs = [n for n in work.graph.nodes if "activation_post_process" not in str(n.target)]
     assert [n.id for n in graph.nodes] == [n.name for n in theirs]
     assert all(n.shape for n in graph.nodes)
@@ -294,12 +295,9 @@ def test_scene_tree_and_inspector(walked: qx.Session) -> None:
 
 
 def test_selection_of_a_fake_quant_falls_back_to_its_owner(walked: qx.Session) -> None:
-    walked.goto("insert")
-    site = next(s for s in walked.snapshot.sites if s.owner == "layer1.0.conv1" and s.nodes)
-    walked.select(f"site:{site.path}")
-    walked.goto("swap")
-    assert walked.selection == "module:layer1.0.conv1"
-    walked.select("")
+    insert, swap = walked.snapshots["insert"], walked.snapshots["swap"]
+    site = next(s for s in insert.sites if s.owner == "layer1.0.conv1" and s.nodes)
+    assert moved_selection(f"site:{site.path}", insert, swap) == "module:layer1.0.conv1"
 
 
 def test_notes_say_what_happened(walked: qx.Session) -> None:

@@ -69,8 +69,8 @@ def test_a_session_trains_there_and_converts_on_the_cpu(flow: str) -> None:
     assert all(
         t.device.type == "cpu" for t in here.int8.state_dict().values() if isinstance(t, Tensor)
     )
-    assert device_of(here._bench.work).type == "cuda"
-    assert device_of(here._bench.base).type == "cuda"
+    assert device_of(here._models.work).type == "cuda"
+    assert device_of(here._models.base).type == "cuda"
     result = here.evaluate()
     for name in ("float", "ptq", "fake_quant", "int8"):
         assert result[name].metric is not None, result[name].note

@@ -28,7 +28,7 @@ import qatexplorer as qx
 from qatexplorer.errors import QatExplorerError
 from qatexplorer.ledger import FloatRow
 from qatexplorer.ledger.reasons import FX_TEXTS, TEXTS
-from tests.flows.test_fx_custom import Doubling, Int8Doubling, ObservedDoubling
+from tests.support.custom_modules import Doubling, Int8Doubling, ObservedDoubling
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))

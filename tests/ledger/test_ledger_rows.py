@@ -340,7 +340,7 @@ def test_prepare_alone_makes_no_weight_rows() -> None:
 
 
 def test_the_recording_holds_the_models_operations_and_no_others() -> None:
-    from qatexplorer.forward.recording import record_forward
+    from qatexplorer.forward.record import record_forward
 
     _, model, x = prepared(SMALL[0])
     calls = record_forward(model, x).calls

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -128,6 +129,7 @@ def of_targets(target: Tensor) -> dict[str, Any]:
 
 
 def diverging(lr: float) -> Any:
+    torch.manual_seed(0)
     data = {"train": [BATCH] * 5, "eval": [BATCH]}
     return ok(data=data).train(1, optimizer=lambda p: torch.optim.SGD(p, lr=lr))
 
@@ -154,9 +156,21 @@ KEYS = {"x": X, "scale": torch.ones(1)}
 RAISING = QConfig(activation=raising, weight=default_weight_fake_quant)
 PTQ = get_default_qconfig("onednn")
 
+
+def kept_run() -> qx.OpenedRun:
+    with TemporaryDirectory() as folder:
+        ok(data=DATA).train(epochs=1, run_dir=f"{folder}/run")
+        return qx.open_run(f"{folder}/run")
+
+
 CASES: list[tuple[str, Callable[[], Any], Callable[[], Any]]] = [
     ("Pass Sequential(…)", lambda: ok(nn.Sequential), ok),
-    ("Pass the module itself", lambda: ok(net().state_dict()), lambda: ok(from_checkpoint())),
+    ("Pass the module itself", lambda: ok("checkpoint.pt"), lambda: ok(from_checkpoint())),
+    (
+        "Build the module and call model.load_state_dict(state)",
+        lambda: ok(net().state_dict()),
+        lambda: ok(from_checkpoint()),
+    ),
     (
         "Pass the Python module that it was made from",
         lambda: ok(torch.jit.script(nn.Sequential(nn.Linear(6, 4)))),
@@ -245,8 +259,8 @@ CASES: list[tuple[str, Callable[[], Any], Callable[[], Any]]] = [
     ),
     (
         "fields of qatexplorer.TrainingConfig",
-        lambda: ok(data=DATA).train(epochs=1, learning_rate=0.1),
-        lambda: ok(data=DATA).train(epochs=1, lr=0.1),
+        lambda: kept_run().config(learning_rate=0.1),
+        lambda: kept_run().config(lr=0.1),
     ),
     (
         "torch's cross_entropy takes label_smoothing=",

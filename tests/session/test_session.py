@@ -102,21 +102,17 @@ def test_events_say_what_changed() -> None:
         lambda e: events.append((e.kind, e.detail)) if e.kind not in quiet else None
     )
     session.step()
-    session.select("module:conv1")
-    session.select("module:conv1")
     session.configure(stubs="model")
     session.train(epochs=1)
     kinds = [k for k, _ in events]
-    assert kinds == ["stage", "selection", "config", "stage", "stage", "run", "trained"]
+    assert kinds == ["stage", "config", "stage", "stage", "run", "trained"]
     assert events[0] == ("stage", "fuse")
-    assert events[1] == ("selection", "module:conv1")
-    assert events[4] == ("stage", "train")
-    assert events[5] == ("run", session.run)
-    assert events[6][1].state == "finished"
+    assert events[3] == ("stage", "train")
+    assert events[4] == ("run", session.run)
+    assert events[5][1].state == "finished"
     stop()
     session.reset()
     assert len(events) == len(kinds)
-    assert session.selection == "module:conv1"
 
 
 # -- models --------------------------------------------------------------------------------------
@@ -271,6 +267,7 @@ def parameter_bytes() -> int:
     return sum(storages.values())
 
 
+@pytest.mark.slow
 def test_one_extra_copy_of_the_parameters_until_training() -> None:
     torch.manual_seed(0)
     model = NoStubs().train()
@@ -477,15 +474,6 @@ def test_preflight_before_and_after() -> None:
     assert missing.error.where == "conv"
 
 
-def test_selection_survives_steps() -> None:
-    session = make()
-    session.select("site:fc.weight_fake_quant")
-    session.goto("insert")
-    assert session.selection == "site:fc.weight_fake_quant"
-    session.select("")
-    assert session.selection == ""
-
-
 def test_histogram_of_untrained_and_trained() -> None:
     session = make()
     session.goto("insert")
@@ -534,6 +522,7 @@ def test_eval_mode_is_the_sessions_to_change() -> None:
     assert not model.training
 
 
+@pytest.mark.slow
 def test_looks_and_training_never_run_the_model_at_once() -> None:
     # A forward of another thread between a step's forward and its backward once broke the step.
     example = qx.zoo.load("digits_cnn")

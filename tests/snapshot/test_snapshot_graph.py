@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import qatexplorer as qx
 from qatexplorer.forward.preserve import preserved_state
-from qatexplorer.forward.recorder import recorded_graph
+from qatexplorer.forward.record import recorded_graph
 from qatexplorer.forward.trace import fx_graph
 from qatexplorer.snapshot.records import Graph
 from qatexplorer.snapshot.take import take_graph

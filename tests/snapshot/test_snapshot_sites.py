@@ -21,7 +21,7 @@ from torch.ao.quantization import (
 from torch.ao.quantization.quantize import _observer_forward_hook
 
 import qatexplorer as qx
-from qatexplorer.forward.probe import probe
+from qatexplorer.forward.record import probe
 from qatexplorer.snapshot.records import FakeQuantSite, Snapshot
 from qatexplorer.snapshot.take import take_snapshot
 from tests.support.models import (

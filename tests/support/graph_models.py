@@ -44,11 +44,14 @@ def site(owner: str, kind: SiteKind, name: str = "", **changes: object) -> FakeQ
         "zero_point": (0,),
         "min_val": (-1.0,),
         "max_val": (1.5,),
+        "seen": "all",
         "observer_enabled": True,
         "fake_quant_enabled": True,
         "calls_per_forward": 1,
     }
-    return FakeQuantSite(**{**fields, **changes})  # type: ignore[arg-type]
+    fields |= changes
+    fields.setdefault("seen", "all" if fields["min_val"] else "nothing")
+    return FakeQuantSite(**fields)  # type: ignore[arg-type]
 
 
 def call(node_id: str, path: str, scope: str) -> GraphNode:

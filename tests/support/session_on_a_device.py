@@ -33,13 +33,13 @@ def walk(flow: str, device: torch.device) -> dict[str, Any]:
     """From float to int8, every look on the way, and a resumed run."""
     here = session(flow, device)
     here.train(2, seed=1)
-    found: dict[str, Any] = {"trained on": str(device_of(here._bench.work))}
+    found: dict[str, Any] = {"trained on": str(device_of(here._models.work))}
     found["histograms"] = len(here.histograms())
     found["ledger"] = len(here.ledger(timing=1).rows)
     found["sites"] = len(here.snapshot.sites)
     here.goto(here.flow.int8_stage)
     found["int8 on"] = sorted({str(t.device) for t in here.int8.buffers()} | {"cpu"})
-    found["float stays on"] = str(device_of(here._bench.base))
+    found["float stays on"] = str(device_of(here._models.base))
     result = here.evaluate()
     found["rows"] = [name for name, row in result.items() if row.metric and row.latency]
     found["preflight"] = here.preflight().ok

@@ -10,8 +10,9 @@ import torch.ao.quantization as tq
 from torch import nn
 from torch.ao.quantization.quantization_mappings import get_default_qat_module_mappings
 
+from qatexplorer.flows import get_flow
 from qatexplorer.forward.histograms import GridHistogram, capture_histograms
-from qatexplorer.forward.probe import probe
+from qatexplorer.forward.record import probe
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.snapshot.take import take_graph, take_snapshot
 
@@ -58,38 +59,40 @@ def walk() -> tuple[Mapping[str, Snapshot], Mapping[str, GridHistogram]]:
     snapshots: dict[str, Snapshot] = {}
     histograms: dict[str, GridHistogram] = {}
 
-    def take(stage: str, call: str) -> None:
+    def take(stage: str) -> None:
         last = list(snapshots.values())[-1:]
         snapshots[stage] = take_snapshot(
             model,
             flow="eager",
             stage=stage,
-            call=call,
+            call=get_flow("eager").stage(stage).call,
+            role=get_flow("eager").stage(stage).role,
             graph=take_graph(model, x),
             float_paths=paths,
             earlier=dict(last[0].site_by_path) if last else {},
             probed=probe(model, x),
+            settled=stage in ("insert", "train", "convert"),
         )
 
-    take("float", "")
+    take("float")
     runs = [[f"blocks.{i}.{name}" for name in ("conv", "bn", "relu")] for i in range(2)]
     tq.fuse_modules_qat(model, runs, inplace=True)
-    take("fuse", "fuse_modules_qat")
+    take("fuse")
     model.qconfig = tq.get_default_qat_qconfig("onednn")
     model.norm.qconfig = None
     tq.propagate_qconfig_(model)
-    take("propagate", "propagate_qconfig_")
+    take("propagate")
     mapping = get_default_qat_module_mappings()
     tq.convert(model, mapping=mapping, inplace=True, remove_qconfig=False)
-    take("swap", "convert")
+    take("swap")
     tq.prepare(model, inplace=True, observer_non_leaf_module_list=set(mapping.values()))
-    take("insert", "prepare")
+    take("insert")
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     for _ in range(3):
         optimizer.zero_grad()
         model(x).square().mean().backward()
         optimizer.step()
-    take("train", "your training loop")
+    take("train")
     sites = [s.path for s in snapshots["train"].sites]
     histograms.update(capture_histograms(model, x * 1.3, sites))
     engine = torch.backends.quantized.engine
@@ -97,7 +100,7 @@ def walk() -> tuple[Mapping[str, Snapshot], Mapping[str, GridHistogram]]:
     try:
         model.spare = nn.Identity()  # it never ran, so its observer has no range to convert
         tq.convert(model.eval(), inplace=True)
-        take("convert", "convert")
+        take("convert")
     finally:
         torch.backends.quantized.engine = engine
         torch.set_rng_state(state)

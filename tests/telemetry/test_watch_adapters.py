@@ -49,6 +49,7 @@ def transformers_run(tmp_path: Path, watched: bool) -> tuple[dict[str, Tensor], 
     return state(model), watch
 
 
+@pytest.mark.slow
 def test_inside_the_real_trainer_of_transformers(tmp_path: Path) -> None:
     plain, _ = transformers_run(tmp_path, False)
     ended, watch = transformers_run(tmp_path, True)

@@ -182,6 +182,7 @@ def resident() -> int:
     return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_steps_of_200_sites_stay_small_and_open(tmp_path: Path) -> None:
     infos, make = synthetic(200)
     telemetry = Telemetry(infos, 256)

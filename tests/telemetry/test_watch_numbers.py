@@ -320,6 +320,7 @@ def test_bins_are_whole_codes_and_the_grid_ends_at_bin_edges() -> None:
     assert histogram.clipped_low == histogram.clipped_high == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["normal", "heavy", "periodic", "few codes"])
 def test_the_stated_bound_holds_in_99_percent_of_1000_trials(shape: str) -> None:
     generator = torch.Generator().manual_seed(5)

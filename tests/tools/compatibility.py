@@ -57,6 +57,7 @@ def read(paths: Iterable[Path]) -> dict[str, Any]:
         f"{case.get('classname')}::{case.get('name')}": case
         for suite in suites
         for case in suite.iter("testcase")
+        if case.get("name")  # one without is the test in which pytest was interrupted
     }
     for name, case in cases.items():
         broken = [*case.iter("failure"), *case.iter("error")]

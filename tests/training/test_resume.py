@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,54 +17,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from qatexplorer.errors import BusyError, CheckpointError, InputError, RunFolderError
 from qatexplorer.runs.opened import OpenedRun, list_runs, open_run
 from qatexplorer.runs.records import TrainingConfig
 from qatexplorer.training.run import TrainingRun
+from tests.support.everything import EVERYTHING, loaders, losses
 from tests.support.training_models import SmallNet, batches, data, one_thread, prepared, same, state  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-class Noisy(Dataset):  # type: ignore[type-arg]
-    """Draws from all three random generators for every sample, as augmentations do."""
-
-    def __init__(self) -> None:
-        self.x, self.y = (torch.cat(part) for part in zip(*batches(), strict=True))
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        noise = random.random() + np.random.rand() + torch.rand(())
-        return self.x[index] + 0.1 * noise, self.y[index]
-
-
-def loaders(workers: int = 0, own: bool = False) -> tuple[Any, Any]:
-    generator = torch.Generator().manual_seed(9) if own else None
-    train = DataLoader(Noisy(), 8, shuffle=True, generator=generator, num_workers=workers)
-    return train, DataLoader(Noisy(), 16)
-
-
-EVERYTHING: dict[str, Any] = {
-    "epochs": 4,
-    "lr": 3e-3,
-    "optimizer": "adamw",
-    "scheduler": "cosine",
-    "warmup_steps": 3,
-    "fake_quant_start_epoch": 1,
-    "freeze_observer_epoch": 2,
-    "freeze_bn_epoch": 3,
-    "label_smoothing": 0.1,
-    "clip_grad_norm": 0.5,
-    "ema_decay": 0.9,
-}
-
-
-def losses(run: TrainingRun) -> list[float]:
-    return [s.loss for s in run.history.steps]
 
 
 def stopped_after(step: int, run: TrainingRun) -> TrainingRun:
@@ -87,7 +48,12 @@ def resumed(path: Path, source: Any, model: nn.Module | None = None, **changes: 
     return TrainingRun(model or prepared(5), source, config, run_dir=path, saved=saved)
 
 
-@pytest.mark.parametrize("step", [1, 5, 6, 7, 13, 18, 23])
+def most_slow(values: Iterable[Any], kept: Container[Any]) -> list[Any]:
+    """Parameters of which the inner loop takes those of ``kept`` only."""
+    return [v if v in kept else pytest.param(v, marks=pytest.mark.slow) for v in values]
+
+
+@pytest.mark.parametrize("step", most_slow([1, 5, 6, 7, 13, 18, 23], [7]))
 def test_stop_and_resume_is_bit_for_bit_the_unbroken_run(step: int, tmp_path: Path) -> None:
     whole_model, model = prepared(), prepared()
     whole = TrainingRun(whole_model, loaders(), TrainingConfig(**EVERYTHING)).run()
@@ -116,6 +82,7 @@ def test_stop_and_resume_is_bit_for_bit_the_unbroken_run(step: int, tmp_path: Pa
     assert read_again.history.epochs == second.history.epochs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_stopped_again_and_again_at_random_steps(seed: int, tmp_path: Path) -> None:
     stops = sorted(random.Random(seed).sample(range(1, 24), 4))
@@ -142,7 +109,7 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", most_slow(OPTIMIZERS, ["sgd"]))
 def test_any_optimizer_of_torch(name: str, tmp_path: Path) -> None:
     config = TrainingConfig(epochs=2, optimizer=OPTIMIZERS[name])
     whole = TrainingRun(prepared(), data(), config).run()
@@ -173,8 +140,8 @@ SCHEDULERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
-@pytest.mark.parametrize("step", [4, 11])
+@pytest.mark.parametrize("name", most_slow(SCHEDULERS, ["onecycle"]))
+@pytest.mark.parametrize("step", most_slow([4, 11], [4]))
 def test_any_scheduler_of_torch(name: str, step: int, tmp_path: Path) -> None:
     interval, make = SCHEDULERS[name]
     config = TrainingConfig(epochs=3, scheduler=make, scheduler_interval=interval)  # type: ignore[arg-type]
@@ -189,6 +156,7 @@ def test_any_scheduler_of_torch(name: str, step: int, tmp_path: Path) -> None:
     assert losses(second) == losses(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "own"), [(0, True), (2, False), (2, True)])
 def test_loader_workers_and_a_generator_of_ones_own(
     workers: int, own: bool, tmp_path: Path
@@ -372,8 +340,11 @@ CHILD = """
 import json, sys, torch
 torch.set_num_threads(1)
 from pathlib import Path
-from tests.training.test_resume import EVERYTHING, TrainingRun, TrainingConfig, loaders, prepared
-from tests.training.test_resume import open_run, losses, state
+from qatexplorer.runs.opened import open_run
+from qatexplorer.runs.records import TrainingConfig
+from qatexplorer.training.run import TrainingRun
+from tests.support.everything import EVERYTHING, loaders, losses
+from tests.support.training_models import prepared
 path, what = Path(sys.argv[1]), sys.argv[2]
 if what == "begin":
     config = TrainingConfig(**{**EVERYTHING, "epochs": 4000, "checkpoint_every": 5,

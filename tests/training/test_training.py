@@ -70,6 +70,7 @@ def test_same_as_the_loop_one_writes_by_hand() -> None:
     assert same(state(by_hand), state(mine))
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_in_front_in_background_with_and_without_telemetry() -> None:
     torch.manual_seed(1)
     reference = state(trained(epochs=2)[0])
@@ -308,6 +309,7 @@ def test_estimate_is_near_the_truth() -> None:
     assert all(0.5 * total < at + left < 1.6 * total for at, left in guesses)
 
 
+@pytest.mark.slow
 def test_custom_optimizer_loss_metric_and_inputs_as_dict() -> None:
     class Head(SmallNet):
         def forward(self, x: torch.Tensor, scale: float = 1.0) -> dict[str, torch.Tensor]:  # type: ignore[override]

@@ -92,7 +92,7 @@ def test_module_tells_its_types_and_who_made_them() -> None:
         assert name in found
     assert "quantized.ConvReLU2d since stage “convert”, put there by convert" in found
     swap = page("swap", "module:fc").text
-    assert "qat.Linear since stage “swap”, put there by convert (with the QAT mapping)" in swap
+    assert "qat.Linear since stage “swap”, put there by convert(model, mapping=" in swap
 
 
 def test_site_tells_grid_stage_and_mechanism() -> None:

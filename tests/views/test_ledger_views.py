@@ -14,13 +14,13 @@ from torch.ao.quantization.quantization_mappings import get_default_qat_module_m
 
 import qatexplorer as qx
 from qatexplorer.ledger import Ledger, ledger_of
-from qatexplorer.ledger.answers import QUESTIONS, answers
+from qatexplorer.ledger.answers import QUESTIONS
 from qatexplorer.ledger.compare import match_sites
-from qatexplorer.session.two_flows import compare_flows
-from qatexplorer.views.graph.scene import build_scene
+from qatexplorer.views.graph.scene import build_scene, redundant_edges
 from qatexplorer.views.ledger import tables as views
 from qatexplorer.views.ledger.side_by_side import COLUMNS, match_summary, match_table
-from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.common.bridge import Bridge, Job
+from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
 from tests.support.ledger_models import Flat, OwnName, TwoLinear, old_style_fx, seen
 from tests.support.models import SMALL, Branching, PlainAdd
@@ -100,7 +100,7 @@ def test_no_fake_quant_at_all_is_a_finding_once_prepared() -> None:
         assert ledger.rows == ()
         assert ledger.warnings[0].startswith("NOTHING IN THIS MODEL IS QUANTIZED")
         assert {row.reason for row in ledger.floats if row.params} == {"no_qconfig"}
-        assert len(answers(session)) == 7
+        assert len(session.answers()) == 7
 
 
 def test_names_of_users_are_escaped() -> None:
@@ -134,7 +134,7 @@ def _with_qconfig(module: nn.Module) -> nn.Module:
 
 def test_doubles_are_marked_on_their_edge(doubled: tuple[qx.Session, Ledger]) -> None:
     session, ledger = doubled
-    edges = session.redundant_edges
+    edges = redundant_edges(session.known_ledger)
     assert edges == {edge for found in ledger.faults for edge in found.edges} != frozenset()
     scene = build_scene(session.snapshot, redundant=edges)
     marked = {
@@ -148,10 +148,10 @@ def test_doubles_are_marked_on_their_edge(doubled: tuple[qx.Session, Ledger]) ->
 def test_marks_of_an_fx_graph() -> None:
     x = torch.randn(4, 1, 8, 8)
     session = session_of(Flat("method"), x, flow="fx")
-    assert session.redundant_edges == frozenset(), "asking makes no ledger"
+    assert redundant_edges(session.known_ledger) == frozenset(), "asking makes no ledger"
     session.ledger()
-    assert session.redundant_edges == {"edge:pool:flatten"}
-    scene = build_scene(session.snapshot, redundant=session.redundant_edges)
+    assert redundant_edges(session.known_ledger) == {"edge:pool:flatten"}
+    scene = build_scene(session.snapshot, redundant=redundant_edges(session.known_ledger))
     assert len(scene["redundant"]) == 1
 
 
@@ -160,7 +160,7 @@ def test_marks_of_an_fx_graph() -> None:
 
 def test_sites_of_two_flows_are_matched_by_tensor() -> None:
     x = torch.randn(4, 1, 8, 8)
-    matches = {m.key: m for m in compare_flows(session_of(SMALL[0].make()[0], x))}
+    matches = {m.key: m for m in session_of(SMALL[0].make()[0], x).compare_flows()}
     both = {key for key, m in matches.items() if m.eager and m.fx}
     assert {"input:0", "module:conv1:0", "module:fc:0", "param:conv2.weight"} <= both
     assert matches["input:0"].fx is not None
@@ -175,7 +175,7 @@ def test_sites_of_two_flows_are_matched_by_tensor() -> None:
 
 def test_comparing_from_fx_wraps_a_model_without_stubs() -> None:
     x = torch.randn(4, 1, 8, 8)
-    matches = {m.key: m for m in compare_flows(session_of(Flat("function"), x, flow="fx"))}
+    matches = {m.key: m for m in session_of(Flat("function"), x, flow="fx").compare_flows()}
     assert matches["module:conv:0"].eager is not None
     assert matches["module:conv:0"].eager.path == "module.conv.activation_post_process"
     assert matches["input:0"].eager is not None
@@ -191,7 +191,7 @@ def test_what_only_eager_has_says_why() -> None:
 
 
 def test_side_by_side_rows() -> None:
-    matches = compare_flows(session_of(TwoLinear(), vector()))
+    matches = session_of(TwoLinear(), vector()).compare_flows()
     rows = match_table(matches)
     assert all(len(r["cells"]) == len(r["sort"]) == len(COLUMNS) for r in rows)
     assert json.loads(json.dumps(rows)) == rows
@@ -201,7 +201,7 @@ def test_side_by_side_rows() -> None:
 
 def test_a_model_that_fx_cannot_trace_says_so() -> None:
     with pytest.raises(qx.errors.StageError, match="cannot trace"):
-        compare_flows(session_of(Branching(), torch.randn(4, 6)))
+        session_of(Branching(), torch.randn(4, 6)).compare_flows()
 
 
 # -- answers ------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def test_answers_carry_this_models_numbers(flow: str) -> None:
     x = torch.randn(4, 1, 8, 8)
     session = session_of(SMALL[0].make()[0], x, flow=flow)
     ledger = session.ledger()
-    told = {a.key: a for a in answers(session)}
+    told = {a.key: a for a in session.answers()}
     assert len(told) == len(QUESTIONS) == 7
     weights = [r for r in ledger.sites if r.kind == "weight"]
     assert f"made {len(weights)} fake quants" in told["three_calls"].text
@@ -237,12 +237,12 @@ def test_answers_carry_this_models_numbers(flow: str) -> None:
 
 def test_answers_change_with_the_model(doubled: tuple[qx.Session, Ledger]) -> None:
     session, _ = doubled
-    told = {a.key: a.text for a in answers(session)}
+    told = {a.key: a.text for a in session.answers()}
     assert "2 modules of this model fake-quantize their own output" in told["fx_redundant"]
     assert "fc1.out_fake_quant" in told["fx_redundant"] or "fc2.out" in told["fx_redundant"]
     unseen = qx.Session(TwoLinear(stubs=False).train(), vector())
     unseen.goto("insert")
-    told = {a.key: a.text for a in answers(unseen)}
+    told = {a.key: a.text for a in unseen.answers()}
     assert "has seen data" in told["scales_twice"]
     assert told["input"].startswith("Nobody")
 
@@ -251,16 +251,16 @@ def test_answers_change_with_the_model(doubled: tuple[qx.Session, Ledger]) -> No
 
 
 def run_now(_name: str, work: Callable[[Any], Any], done: Callable[[Any], Any]) -> bool:
-    done(work(None))
+    done(work(Job("test")))
     return True
 
 
-def panel_of(session: qx.Session) -> tuple[LedgerPanel, list[str], list[int]]:
-    picked: list[str] = []
+def panel_of(session: qx.Session) -> tuple[LedgerPanel, PageState, list[int]]:
+    page = PageState()
     ready: list[int] = []
-    panel = LedgerPanel(Bridge(), run_now, picked.append, lambda: ready.append(1))
+    panel = LedgerPanel(Bridge(), run_now, page, lambda: ready.append(1))
     panel.use(session)
-    return panel, picked, ready
+    return panel, page, ready
 
 
 def settle() -> None:
@@ -271,7 +271,9 @@ def settle() -> None:
 
 def test_panel_makes_its_ledger_when_it_is_looked_at(doubled: tuple[qx.Session, Ledger]) -> None:
     session, ledger = doubled
-    panel, picked, ready = panel_of(session)
+    panel, page, ready = panel_of(session)
+    picked: list[str] = []
+    page.signal.subscribe(picked.append)
     settle()
     assert panel.sites.rows == []
     panel.active = True
@@ -283,10 +285,10 @@ def test_panel_makes_its_ledger_when_it_is_looked_at(doubled: tuple[qx.Session, 
     assert ready == [1]
     panel.sites.selected = "site:fc1.weight_fake_quant"
     assert picked == ["site:fc1.weight_fake_quant"]
-    session.select("site:fc2.weight_fake_quant")
+    page.select("site:fc2.weight_fake_quant")
     panel.show_selection()
     assert panel.floats.selected == panel.sites.selected == "site:fc2.weight_fake_quant"
-    assert picked == ["site:fc1.weight_fake_quant"], "what comes from the session is no click"
+    assert picked == [f"site:fc{n}.weight_fake_quant" for n in (1, 2)], "marking is no click"
 
 
 def test_panel_measures_and_compares(doubled: tuple[qx.Session, Ledger]) -> None:
@@ -321,3 +323,13 @@ def test_old_style_fx_model_shows_its_double() -> None:
     page = views.redundancies_html(ledger_of(old_style_fx(x), x))
     assert "fc1.activation_post_process" in page
     assert "call out of the module&#x27;s forward" in page
+
+
+def test_progress_in_words() -> None:
+    from qatexplorer.ledger.forwards import LedgerProgress
+    from qatexplorer.views.ledger.progress import progress_words
+
+    assert progress_words(LedgerProgress("Recording", 0.0, 2)) == "Recording: forward 1 of 2"
+    running = LedgerProgress("Running", 2.5, 4, 12.0)
+    assert progress_words(running) == "Running: forward 3 of 4, about 12 s left"
+    assert progress_words(LedgerProgress("Putting it together", 4.0, 4, 0.0)).endswith("…")

@@ -81,6 +81,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
     return snapshot(nodes, [(f"n{a}", f"n{b}") for a, b in edges], sites, made)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(snapshots(), st.integers(2, 9))
 def test_any_nesting_keeps_every_node_edge_and_site(snap: Snapshot, max_children: int) -> None:
@@ -127,6 +128,7 @@ def has_cycle_between_children(scene: dict) -> bool:
     return False
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(snapshots())
 def test_collapsing_never_makes_a_cycle(snap: Snapshot) -> None:
@@ -139,7 +141,7 @@ def test_collapsing_never_makes_a_cycle(snap: Snapshot) -> None:
     assert all(back == 0 for _, _, back in scene["edges"])
 
 
-@pytest.mark.parametrize("length", [40, 41, 1000, 5000])
+@pytest.mark.parametrize("length", [40, 41, 1000, pytest.param(5000, marks=pytest.mark.slow)])
 def test_a_flat_graph_is_split_into_ranges(length: int) -> None:
     scene = build_scene(flat_net(length))
     check_tree(scene, 40)
@@ -262,12 +264,13 @@ def test_the_tooltip_of_a_fake_quant_tells_its_qparams() -> None:
     text = "\n".join(scene["sites"][one.path]["tip"])
     for part in ("qint8 -128…127", "axis 0", "0.1 … 0.25 over 2 channels", "-2.5", "once"):
         assert part in text
-    unseen = site("c", "output", min_val=(), max_val=(), calls_per_forward=0)
+    unseen = site("c", "output", min_val=(), max_val=(), seen="nothing", calls_per_forward=0)
     entry = build_scene(snapshot([call("c", "c", "")], [], [unseen]))["sites"][unseen.path]
     assert entry["off"]
     assert "has seen no data yet" in entry["tip"]
 
 
+@pytest.mark.slow
 def test_a_large_nested_net_is_built_quickly_and_whole() -> None:
     scene = build_scene(residual_net(5, 50, 19))
     check_tree(scene, 40)

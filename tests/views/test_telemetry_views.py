@@ -23,6 +23,7 @@ from qatexplorer.views.training.telemetry import (
     scales_figure,
 )
 from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.training.live import LivePanel
 from tests.support.training_models import batches, one_thread, prepared  # noqa: F401
 
@@ -146,7 +147,8 @@ def test_live_panel_follows_a_run_and_the_selection() -> None:
     example = qx.zoo.load("digits_cnn")
     session = qx.Session(example.model, example.example_inputs, data=example.data)
     session.goto("insert")
-    panel = LivePanel(Bridge(), session.select)
+    page = PageState()
+    panel = LivePanel(Bridge(), page)
     panel.use(session)
     assert "Nothing seen yet" in panel.words.value
     assert panel.histograms.layout.display == "none"
@@ -159,7 +161,7 @@ def test_live_panel_follows_a_run_and_the_selection() -> None:
     shown = re.findall(r'data-select="site:([^"]+)"', panel.sites.html)
     assert sorted(shown) == sorted(telemetry.paths)
     panel.sites.selected = f"site:{shown[-1]}"
-    assert session.selection == f"site:{shown[-1]}"
+    assert page.selection == f"site:{shown[-1]}"
     assert panel.path == shown[-1]
     shown_title = panel.histograms.plot.figure["layout"]["title"]["text"]
     assert histograms_figure(telemetry, shown[-1]).layout.title.text == shown_title

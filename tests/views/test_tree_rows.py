@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from qatexplorer.snapshot.diff import diff
 from qatexplorer.snapshot.records import ModuleRecord, Snapshot
 from qatexplorer.views.tree import build_tree
 from tests.support.view_snapshots import walk
@@ -23,17 +24,15 @@ PAIRS = list(
 
 def rows(stage: str, before: str | None = None) -> dict[str, dict[str, Any]]:
     snapshots, _ = walk()
-    return {
-        row["id"]: row
-        for row in build_tree(snapshots[stage], snapshots[before] if before else None)
-    }
+    change = diff(snapshots[before], snapshots[stage]) if before else None
+    return {row["id"]: row for row in build_tree(snapshots[stage], change)}
 
 
 @pytest.mark.parametrize(("before", "stage"), PAIRS)
 def test_every_module_and_fake_quant_is_one_row_below_its_parent(before: str, stage: str) -> None:
     snapshots, _ = walk()
     snapshot = snapshots[stage]
-    built = build_tree(snapshot, snapshots[before])
+    built = build_tree(snapshot, diff(snapshots[before], snapshot))
     json.dumps(built)
     assert len({row["id"] for row in built}) == len(built)
     present = {row["path"] for row in built if "gone" not in row["what"]}
@@ -151,7 +150,7 @@ def test_a_wrapper_around_the_model_does_not_make_all_of_it_new() -> None:
 
     wrapper = ModuleRecord("", "QuantWrapper", "torch.QuantWrapper", "", None, ("module",))
     new = replace(old, stage="fuse", modules=(wrapper, *(moved(m) for m in old.modules)))
-    table = {r["path"]: r for r in build_tree(new, old)}
+    table = {r["path"]: r for r in build_tree(new, diff(old, new))}
     assert table["module.stem"]["what"] == []
     assert table["module.blocks.0.conv"]["depth"] == 4
 

@@ -80,16 +80,24 @@ def test_next_back_goto_and_reset(explorer: Explorer) -> None:
 
 
 def test_a_selection_anywhere_is_seen_everywhere(explorer: Explorer) -> None:
-    session = walk(explorer, "insert")
+    walk(explorer, "insert")
     explorer.panes.tree.selected = "module:conv1"
-    assert session.selection == explorer.panes.graph.selected == "module:conv1"
+    assert explorer.selection == explorer.panes.graph.selected == "module:conv1"
     assert "conv1" in explorer.panes.inspector.panel.html
     explorer.panes.graph.selected = "site:conv1.weight_fake_quant"
     assert explorer.panes.tree.selected == "site:conv1.weight_fake_quant"
     until(lambda: explorer.panes.inspector.slots["histogram"].plot.figure.get("data"))
     assert "fake quant" in explorer.panes.inspector.details.html
-    session.select("module:fc")
+    explorer.select("module:fc")
     assert explorer.panes.tree.selected == explorer.panes.inspector.selected == "module:fc"
+
+
+def test_selection_survives_steps(explorer: Explorer) -> None:
+    explorer.select("site:fc.weight_fake_quant")
+    walk(explorer, "insert")
+    assert explorer.selection == explorer.panes.graph.selected == "site:fc.weight_fake_quant"
+    explorer.select("")
+    assert explorer.selection == ""
 
 
 def test_train_pause_resume_stop_and_convert(explorer: Explorer) -> None:
@@ -363,3 +371,32 @@ def test_no_widget_overrides_what_ipywidgets_needs(explorer: Explorer) -> None:
                     ("_all_trait", "_static", "_traits", "_descriptors", "_instance_inits")
                 )
                 assert not taken, f"{klass.__name__}.{name}"
+
+
+def test_a_ledger_in_the_making_says_how_far_it_is_and_can_be_stopped(
+    explorer: Explorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, panel = walk(explorer, "insert"), explorer.ledger
+    real = session.ledger
+
+    def slow(*, progress: Any, should_stop: Any) -> Any:
+        def tell(how_far: Any) -> None:
+            progress(how_far)
+            while how_far.done >= 1 and not should_stop():
+                time.sleep(0.01)
+
+        return real(progress=tell, should_stop=should_stop)
+
+    monkeypatch.setattr(session, "ledger", slow)
+    explorer.tabs.selected_index = 2
+    until(lambda: "forward 2 of" in panel.message.html)
+    assert "left" in panel.message.html
+    assert (panel.halt.description, panel.halt.layout.display) == ("Stop", "")
+    panel.halt.click()
+    until(lambda: "Stopped before" in panel.message.html)
+    assert panel.sites.rows == []
+    assert panel.halt.description == "Account again"
+    monkeypatch.undo()
+    panel.halt.click()
+    until(lambda: panel.sites.rows)
+    assert panel.halt.layout.display == "none"

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from qatexplorer.errors import InputError
 
-if TYPE_CHECKING:
-    from qatexplorer.telemetry.watch import Watch
+
+class Watched(Protocol):
+    """What a training loop does to a :class:`~qatexplorer.telemetry.watch.Watch`."""
+
+    def start(self) -> Any: ...
+    def step(self) -> Any: ...
+    def close(self) -> Any: ...
 
 
-def transformers_callback(watch: Watch) -> Any:
+def transformers_callback(watch: Watched) -> Any:
     """A ``transformers.TrainerCallback`` for ``Trainer(callbacks=[…])``.
 
     It begins with the training, ends each optimizer step and closes at the end. ``Trainer`` calls
@@ -36,7 +41,7 @@ def transformers_callback(watch: Watch) -> Any:
     return WatchCallback()
 
 
-def lightning_callback(watch: Watch) -> Any:
+def lightning_callback(watch: Watched) -> Any:
     """A Lightning ``Callback`` for ``Trainer(callbacks=[…])``; either package name will do.
 
     A batch that only accumulates gradients is no step of its own.
@@ -48,7 +53,7 @@ def lightning_callback(watch: Watch) -> Any:
     )
 
 
-def make_lightning_callback(watch: Watch, base: Any) -> Any:
+def make_lightning_callback(watch: Watched, base: Any) -> Any:
     """The same on a ``base`` class with Lightning's protocol."""
 
     class WatchCallback(base):

@@ -7,10 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qatexplorer.snapshot.records import ModuleRecord, QConfigRecord, SiteKind, Snapshot
-
-INSERTED_STAGES = frozenset({"insert", "train", "convert", "lower"})
-_INT8_STAGES = {"eager": "convert", "fx": "lower"}
+from qatexplorer.snapshot.records import FakeQuantSite, ModuleRecord, QConfigRecord, SiteKind
 
 
 @dataclass(frozen=True)
@@ -20,13 +17,12 @@ class Kind:
     letter: str
     mark: str
     word: str
-    colour: str
 
 
 KINDS: dict[SiteKind, Kind] = {
-    "weight": Kind("W", "■", "weight", "#D55E00"),
-    "input": Kind("I", "▲", "input", "#009E73"),
-    "output": Kind("A", "●", "output", "#0072B2"),
+    "weight": Kind("W", "■", "weight"),
+    "input": Kind("I", "▲", "input"),
+    "output": Kind("A", "●", "output"),
 }
 
 _TYPE_PREFIXES = (
@@ -37,10 +33,8 @@ _TYPE_PREFIXES = (
     ("torch.ao.nn.quantized.", "quantized."),
     ("torch.ao.nn.quantizable.", "quantizable."),
 )
-_INT8_PREFIXES = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
 FUNCTIONALS = ("FloatFunctional", "FXFloatFunctional")
 """Torch keeps them beside the int8 modules, but they compute in float."""
-_ACTIVATION_ONLY = frozenset({"Quantize", "DeQuantize"})
 
 
 def short_type(record: ModuleRecord) -> str:
@@ -53,25 +47,17 @@ def short_type(record: ModuleRecord) -> str:
 
 def is_int8(record: ModuleRecord) -> bool:
     """Whether the module is one of torch's quantized modules (not a reference module)."""
-    name = record.qualified_type
-    if record.type_name in FUNCTIONALS or name.startswith("torch.ao.nn.quantized.reference."):
-        return False
-    return name.startswith(_INT8_PREFIXES)
+    return record.compute in ("int8", "boundary")
 
 
 def is_reference(record: ModuleRecord) -> bool:
     """Whether it is a reference module: int8 weights, dequantized to compute in float."""
-    return record.qualified_type.startswith("torch.ao.nn.quantized.reference.")
-
-
-def is_int8_stage(snapshot: Snapshot) -> bool:
-    """Whether the model of the snapshot is the flow's int8 model."""
-    return snapshot.stage == _INT8_STAGES.get(snapshot.flow)
+    return record.compute == "reference"
 
 
 def is_boundary(record: ModuleRecord) -> bool:
     """Whether it only turns float into int8 or back (``Quantize``, ``DeQuantize``)."""
-    return record.type_name in _ACTIVATION_ONLY
+    return record.compute == "boundary"
 
 
 def qconfig_badge(qconfig: QConfigRecord | None) -> str:
@@ -94,6 +80,15 @@ def _bits(text: str) -> str:
     if dtype:
         return (dtype[1] or dtype[0]).lstrip("u")
     return "int8" if "weight" in text.lower() else ""
+
+
+def seen_words(site: FakeQuantSite) -> str:
+    """What the observer of a fake quant has seen, as the end of "it …"."""
+    if site.seen == "partly":
+        known = sum(low <= high for low, high in zip(site.min_val, site.max_val, strict=True))
+        return f"has seen data in {known:,} of {count(len(site.min_val), 'channel')}"
+    words = {"nothing": "has seen no data", "fixed": "has a range fixed by the operation"}
+    return words.get(site.seen, "has a range")
 
 
 def number(value: float, digits: int = 4) -> str:

@@ -95,7 +95,7 @@ def _change(change: Diff) -> str:
 
 
 def message_html(error: Exception) -> str:
-    """An error as its reader needs it: what, where, why, what to do. Never a traceback."""
+    """An error as its user needs it: what, where, why, what to do. Never a traceback."""
     if not isinstance(error, QatExplorerError):
         first = (str(error).strip().splitlines() or [""])[0]
         error = QatExplorerError(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qatexplorer.snapshot.records import FakeQuantSite, Graph
+from qatexplorer.views.common.names import seen_words
 from qatexplorer.views.graph.groups import ROOT, SceneTree, parent_path
 
 LETTERS = {"weight": "W", "input": "I", "output": "A"}
@@ -56,11 +57,11 @@ def site_tip(site: FakeQuantSite) -> list[str]:
         _spread("scale", site.scale),
         _spread("zero_point", site.zero_point),
     ]
-    if site.min_val and site.max_val and min(site.min_val) <= max(site.max_val):
+    if site.seen in ("all", "partly"):
         low, high = number(min(site.min_val)), number(max(site.max_val))
         lines.append(f"observed {low} … {high}")
-    else:
-        lines.append("has seen no data yet")
+    if site.seen != "all":
+        lines.append(seen_words(site) + (" yet" if site.seen == "nothing" else ""))
     lines.append(_how_it_runs(site))
     off = [
         name

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from qatexplorer.ledger.records import Ledger
 from qatexplorer.snapshot.records import Graph, GraphNode, ModuleRecord, Snapshot
 from qatexplorer.views.graph.groups import ROOT, SceneGroup, SceneTree, build_tree
 from qatexplorer.views.graph.marks import place_marks, site_entry
@@ -87,6 +88,12 @@ def build_scene(
     ]
     scene["groups"] = _groups(tree, snapshot, scene, marks, diff_paths)
     return scene
+
+
+def redundant_edges(ledger: Ledger | None) -> frozenset[str]:
+    """Selection strings of the edges that ``ledger`` found to be quantized twice; none for None."""
+    faults = ledger.faults if ledger is not None else ()
+    return frozenset(edge for found in faults for edge in found.edges)
 
 
 def _why_empty(snapshot: Snapshot) -> str:

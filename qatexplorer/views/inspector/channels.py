@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
@@ -72,12 +73,17 @@ def _channel_subtitle(site: FakeQuantSite, step: int) -> str:
 def _columns(site: FakeQuantSite, order: Sequence[int]) -> list[list[float | None]]:
     """The y of the four traces, with the channels in ``order``."""
     known = len(site.min_val) == len(site.scale)
-    lows: list[float | None] = [site.min_val[i] if known else None for i in order]
-    highs: list[float | None] = [site.max_val[i] if known else None for i in order]
+    lows: list[float | None] = [_finite(site.min_val[i]) if known else None for i in order]
+    highs: list[float | None] = [_finite(site.max_val[i]) if known else None for i in order]
     scales: list[float | None] = [site.scale[i] for i in order]
     differ = len(set(site.zero_point)) > 1 and len(site.zero_point) == len(site.scale)
     zeros: list[float | None] = [site.zero_point[i] if differ else None for i in order]
     return [scales, lows, highs, zeros]
+
+
+def _finite(value: float) -> float | None:
+    """None for a channel that has seen nothing yet: it has no range to draw."""
+    return value if math.isfinite(value) else None
 
 
 def _channel_traces(site: FakeQuantSite, order: list[int], look: Theme) -> list[dict[str, Any]]:

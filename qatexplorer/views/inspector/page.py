@@ -20,37 +20,12 @@ from qatexplorer.views.inspector.words import (
     why_module,
     why_node,
 )
-from qatexplorer.views.tree import stays_float
-
-CALLS = {
-    "float": "your own code",
-    "fuse": "fuse_modules_qat",
-    "propagate": "propagate_qconfig_",
-    "swap": "convert (with the QAT mapping)",
-    "insert": "prepare",
-    "train": "your training loop",
-    "convert": "convert",
-}
-
-
-FX_CALLS = {
-    "float": "your own code",
-    "trace": "QuantizationTracer.trace",
-    "fuse": "_fuse_fx",
-    "propagate": "propagate_qconfig_",
-    "swap": "_qat_swap_modules",
-    "insert": "insert_observers_for_model",
-    "train": "your training loop",
-    "convert": "convert_to_reference_fx",
-    "lower": "convert_fx",
-}
 
 
 def inspect_html(
     snapshots: Mapping[str, Snapshot],
     stage: str,
     selection: str,
-    calls: Mapping[str, str] | None = None,
 ) -> str:
     """Everything about ``selection`` at ``stage``, in the light of all stages reached.
 
@@ -59,7 +34,6 @@ def inspect_html(
         selection: ``"module:<path>"``, ``"site:<path>"``, ``"node:<id>"``,
             ``"edge:<source>:<target>"`` or ``""``. A path that this stage does not have is shown
             as it was at the nearest stage that has it.
-        calls: torch call that leads to each stage; the flow's own by default.
 
     Returns:
         HTML of one ``<article>``, all text escaped. Buttons with ``data-select`` name other
@@ -68,8 +42,7 @@ def inspect_html(
     kind, _, rest = selection.partition(":")
     body: Html | None = None
     if stage in snapshots:
-        own = FX_CALLS if snapshots[stage].flow == "fx" else CALLS
-        view = _View(snapshots, stage, calls or own)
+        view = _View(snapshots, stage)
         if kind in ("module", "site"):
             body = view.place(rest)
         elif kind == "node":
@@ -92,10 +65,8 @@ def _nothing(selection: str) -> Html:
 
 
 class _View:
-    def __init__(
-        self, snapshots: Mapping[str, Snapshot], stage: str, calls: Mapping[str, str]
-    ) -> None:
-        self.snapshots, self.stage, self.calls = snapshots, stage, calls
+    def __init__(self, snapshots: Mapping[str, Snapshot], stage: str) -> None:
+        self.snapshots, self.stage = snapshots, stage
         self.now = snapshots[stage]
 
     def place(self, path: str) -> Html | None:
@@ -131,12 +102,12 @@ class _View:
         badges = [kind_badge(s.kind) for s in sites]
         if is_int8(module):
             badges.append(tag("span", "int8", class_="qx-badge qx-int8"))
-        if stays_float(snapshot, module):
+        if module.stays_float:
             badges.append(tag("span", "stays float", class_="qx-badge qx-tree-float"))
         return join(
             [
                 tag("header", tag("h3", module.path or "The model itself"), *badges),
-                type_strip(self.snapshots, snapshot.stage, module, self.calls),
+                type_strip(self.snapshots, snapshot.stage, module),
                 tag("p", why_module(snapshot, module), class_="qx-why"),
                 self._module_terms(snapshot, module),
                 two_observers(sites),
@@ -297,9 +268,9 @@ def _torchs(observer: bool) -> str:
 
 
 def _no_qconfig(snapshot: Snapshot) -> str:
-    if snapshot.stage in ("convert", "lower"):
+    if snapshot.is_from("reference"):
         return "none (convert removes it once it has acted on it)"
-    if snapshot.stage in ("float", "trace", "fuse"):
+    if not snapshot.is_from("qconfig"):
         return "none yet"
     return "none: this part stays float"
 

@@ -7,7 +7,7 @@ from statistics import median
 
 from qatexplorer.snapshot.records import FakeQuantSite, Snapshot
 from qatexplorer.views.common.html import Html, code, folded, go, join, kind_badge, tag, terms
-from qatexplorer.views.common.names import count, number, plain_dtype, shape_text
+from qatexplorer.views.common.names import count, number, plain_dtype, seen_words, shape_text
 from qatexplorer.views.inspector.words import runs_word, strip
 
 
@@ -37,7 +37,7 @@ def _over_stages(
         found = snapshot.site_by_path.get(site.path)
         what = "not there"
         if found is not None:
-            what = "has seen no data" if not found.min_val else "has a range"
+            what = seen_words(found)
         entries.append((name, what, site.call if name == site.stage else ""))
     return entries
 
@@ -80,8 +80,7 @@ def _grid(site: FakeQuantSite) -> Html:
         channels = f"axis {site.ch_axis}"
         if len(site.scale) > 1:
             channels += f", {count(len(site.scale), 'channel')}"
-    seen = bool(site.min_val)
-    unseen = "none yet: the observer has seen no data"
+    seen = site.seen != "nothing"
     return terms(
         [
             ("dtype", code(plain_dtype(site.dtype))),
@@ -93,7 +92,7 @@ def _grid(site: FakeQuantSite) -> Html:
             ("channels", channels or "one grid for the whole tensor"),
             ("scale", _summary(site.scale) if seen or len(site.scale) > 1 else _start(site.scale)),
             ("zero_point", _summary(site.zero_point)),
-            ("range observed", _range(site) if seen else unseen),
+            ("range observed", _range(site)),
         ]
     )
 
@@ -117,9 +116,14 @@ def _summary(values: Sequence[float]) -> str:
 
 
 def _range(site: FakeQuantSite) -> str:
+    if site.seen == "fixed":
+        return "none: the operation fixes it"
+    if site.seen == "nothing":
+        return "none yet: the observer has seen no data"
     low, high = min(site.min_val), max(site.max_val)
     several = " over all channels" if len(site.min_val) > 1 else ""
-    return f"{number(low)} .. {number(high)}{several}"
+    partly = f"; it {seen_words(site)}" if site.seen == "partly" else ""
+    return f"{number(low)} .. {number(high)}{several}{partly}"
 
 
 def _running(site: FakeQuantSite) -> Html:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
+from qatexplorer.flows import FLOWS
 from qatexplorer.snapshot.records import FakeQuantSite, GraphNode, ModuleRecord, Snapshot
 from qatexplorer.views.common.html import Html, go, join, kind_badge, tag
 from qatexplorer.views.common.names import (
     FUNCTIONALS,
     is_boundary,
     is_int8,
-    is_int8_stage,
     is_reference,
     short_type,
 )
-from qatexplorer.views.tree import stays_float
 
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
 _OPERATORS = frozenset(
@@ -61,15 +60,14 @@ def strip(entries: Sequence[tuple[str, str, str]], stage: str) -> Html:
     return tag("ol", *items, class_="qx-strip", aria_label="What it is at each stage")
 
 
-def type_strip(
-    snapshots: Mapping[str, Snapshot], stage: str, module: ModuleRecord, calls: Mapping[str, str]
-) -> Html:
+def type_strip(snapshots: Mapping[str, Snapshot], stage: str, module: ModuleRecord) -> Html:
     """The module's type at every stage reached, matched by its place in the float model."""
     place = module.origin or module.path
     entries = []
     for name, snapshot in snapshots.items():
         found = next((m for m in snapshot.modules if (m.origin or m.path) == place), None)
-        entries.append((name, short_type(found) if found else "not there", calls.get(name, "")))
+        how = snapshot.call or "your own code"
+        entries.append((name, short_type(found) if found else "not there", how))
     line = strip(entries, stage)
     changes = [
         (name, what, how)
@@ -99,8 +97,8 @@ def why_module(snapshot: Snapshot, module: ModuleRecord) -> str:
             "Keeps its weight on the int8 grid and computes in float: a description of the int8 "
             "layer that lowering puts in its place."
         )
-    if stays_float(snapshot, module):
-        if is_int8_stage(snapshot) or snapshot.stage == "convert":
+    if module.stays_float:
+        if snapshot.is_from("reference"):
             return "Stays float: no int8 module took its place."
         reason = (
             "no qconfig reaches it" if module.qconfig is None else "torch has no QAT module for it"
@@ -114,7 +112,7 @@ def why_module(snapshot: Snapshot, module: ModuleRecord) -> str:
     if "weight" in kinds:
         return (
             "A torch QAT module: its forward rounds the weight to the int8 grid. Its output is not "
-            "watched" + (" yet." if snapshot.stage == "swap" else ".")
+            "watched" + ("." if snapshot.is_from("inserted") else " yet.")
         )
     if "input" in kinds:
         return "Marks where float input enters; a hook rounds what passes to the int8 grid."
@@ -143,7 +141,8 @@ def why_node(snapshot: Snapshot, node: GraphNode) -> str:
     if node.op == "call_module" or node.path:
         return "A call of a module; its fake quants belong to the module."
     name = node.target.rpartition(".")[2]
-    if name in _OPERATORS and snapshot.flow == "eager":
+    flow = FLOWS.get(snapshot.flow)
+    if name in _OPERATORS and flow is not None and not flow.by_graph:
         return (
             "A plain operation, not a module: eager mode can put no fake quant on its result, and "
             "on int8 tensors it raises. FloatFunctional() makes a module of it."

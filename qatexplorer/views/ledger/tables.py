@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from qatexplorer.ledger.records import FloatRow, Ledger, LedgerRow, Redundancy
-from qatexplorer.ledger.words import percent
+from qatexplorer.ledger.words import percent, together_text
 from qatexplorer.views.common.html import Html, code, go, join, tag
 from qatexplorer.views.common.names import KINDS, count, number, share
 
@@ -190,7 +190,8 @@ def redundancies_html(ledger: Ledger) -> str:
     if not ordered:
         text = "No value of this model is fake-quantized twice, and no fake quant is shared."
         return tag("p", text, class_="qx-muted")
-    return join(_card(found) for found in ordered)
+    together = tag("p", together_text(ledger)) if ledger.together_sqnr_db is not None else None
+    return join([together, *(_card(found) for found in ordered)])
 
 
 def _card(found: Redundancy) -> Html:

@@ -17,7 +17,7 @@
 //   graph/tooltip.js
 //   graph/vendor/dagre/dagre.min.js
 //   graph/view.js
-// sha256 of these: c6566b96ca22266ccc2276c2511d17d50c44daff752b3933bed66c89a784e8de
+// sha256 of these: a86d3a9bc0c74840f8ba5d4356b0d4c9a0767e873c8756ae883dd7d22e4f6b2d
 
 // common/dom.js
 var SVG_NS = "http://www.w3.org/2000/svg";
@@ -87,6 +87,9 @@ function watchPageTheme(onChange) {
 }
 function isShortcut(event) {
   return event.ctrlKey || event.metaKey || event.altKey;
+}
+function unpacked(value) {
+  return ArrayBuffer.isView(value) ? JSON.parse(new TextDecoder().decode(value)) : value;
 }
 
 // graph/export.js
@@ -1980,7 +1983,10 @@ var GraphPage = class {
   }
   async onScene() {
     const first = !this.view.picture;
-    await this.view.setScene(this.model.get("scene") || {}, this.model.get("opened") || []);
+    await this.view.setScene(
+      unpacked(this.model.get("scene")) || {},
+      this.model.get("opened") || []
+    );
     this.paintCrumbs();
     const selected = this.model.get("selected");
     if (selected) await this.view.select(selected, first);

@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/html.js
-// sha256 of these: 0e5463ea054d11ae9c1161267b7a21dd778508ba23241180c76aeac314bc55ae
+// sha256 of these: 38ecb47e31999ccfd7cabb99209ea0bfec892e89e115c8f0bf5739d05fd23abb
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };

@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/panel.js
-// sha256 of these: fe1449c7e179b7ad0be90ab3f1f02eec5211bf32e8c78b2efcf7cce4e7ce12a6
+// sha256 of these: ae2787617976df42f8edf978c2389660ec14cea37b22addeedc54087fca7b4e2
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };

@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/plot.js
-// sha256 of these: e24d6caef3fa9dc50f6c59a870317b5cff79e1358a02fce25b0c9c72b5fe98e4
+// sha256 of these: 0303c9bc04c33d2b3458b5201a0d4f5df552cb5f24866ffbe7b716857656a0d4
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };

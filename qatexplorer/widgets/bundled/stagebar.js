@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   explorer/stagebar.js
-// sha256 of these: 2fe0cde0ebc3a95b3daa14ee08d6756959322a3d53b90a6d7e4fe3a9338d135b
+// sha256 of these: acf72200b3ee21dc6b486131fe6a5fe1f0ee761dc3163c2463e107daafd541e1
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };

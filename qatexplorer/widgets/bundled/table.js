@@ -3,7 +3,7 @@
 //   common/list.js
 //   common/table.js
 //   common/table_rows.js
-// sha256 of these: 75c179443dd03487c234a5737175c40ed0e4fd73bc85af2fbfa52a3a44891548
+// sha256 of these: 9fb5d0bb760ff46b251a0d3fa071f0301263111faab77e8ad40d821e4ca97e00
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };

@@ -4,7 +4,7 @@
 //   tree/row.js
 //   tree/rows.js
 //   tree/tree.js
-// sha256 of these: 5764426b4472e71ef437c0bfed8ec7ac92bfe57219a02683a1eb38f0f6090425
+// sha256 of these: cbfad4086e9c976ecc36fad432d080cef7dfea27eaafb2e2d6473c2d74ba8830
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -49,6 +49,9 @@ function forceTheme(root, dark) {
 }
 function isShortcut(event) {
   return event.ctrlKey || event.metaKey || event.altKey;
+}
+function unpacked(value) {
+  return ArrayBuffer.isView(value) ? JSON.parse(new TextDecoder().decode(value)) : value;
 }
 
 // common/list.js
@@ -511,7 +514,7 @@ var TreeView = class {
     this.root.style.height = `${this.model.get("height")}px`;
   }
   onRows() {
-    this.tree.setRows(this.model.get("rows"));
+    this.tree.setRows(unpacked(this.model.get("rows")));
     const { active } = this.list;
     if (active === null || !this.tree.byId.has(active)) {
       this.list.active = this.tree.rows[0]?.id ?? null;

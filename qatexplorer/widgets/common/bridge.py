@@ -12,7 +12,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class Bridge:
         self._waiting: dict[str, Callable[[], Any]] = {}
         self._last: dict[str, float] = {}
         self._took: dict[str, float] = {}
+        self._asked: dict[str, int] = {}
 
     @property
     def has_loop(self) -> bool:
@@ -59,6 +62,34 @@ class Bridge:
         else:
             self._loop.call_soon_threadsafe(self._schedule, key, max(wait, 0.0))
 
+    def make(self, key: str, work: Callable[[], T], show: Callable[[T], Any]) -> None:
+        """Run ``work`` off the loop, and ``show`` with its result on it.
+
+        A worker thread that asks does the work itself, the loop's thread leaves it to a new one.
+        What was asked for last under ``key`` is shown last; older results are dropped. Without a
+        loop both run at once.
+        """
+        with self._lock:
+            number = self._asked[key] = self._asked.get(key, 0) + 1
+
+        def body() -> None:
+            try:
+                made = work()
+            except Exception:
+                log.exception("a view failed to be made (%s)", key)
+                return
+            with self._lock:
+                newest = self._asked[key] == number
+                if newest and self._loop is not None:
+                    self.post(key, lambda: show(made))
+            if newest and self._loop is None:
+                self.post(key, lambda: show(made))  # runs it here and now: not with the lock held
+
+        if self._loop is not None and threading.get_ident() == self._thread:
+            threading.Thread(target=body, name=f"qatexplorer-{key}", daemon=True).start()
+        else:
+            body()
+
     def _schedule(self, key: str, wait: float) -> None:
         assert self._loop is not None
         self._loop.call_later(wait, self._run, key)
@@ -78,7 +109,7 @@ class Bridge:
 
 
 class Job:
-    """One long call on a worker thread; ``stop`` is a wish that the call looks at."""
+    """One long call on a worker thread; ``stop`` is a request that the call looks at."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -142,3 +142,11 @@ export function watchPageTheme(onChange) {
 export function isShortcut(event) {
   return event.ctrlKey || event.metaKey || event.altKey;
 }
+
+/**
+ * Plain data that Python may have sent as the bytes of its JSON (see packed.py).
+ * @param {any} value
+ */
+export function unpacked(value) {
+  return ArrayBuffer.isView(value) ? JSON.parse(new TextDecoder().decode(value)) : value;
+}

@@ -6,6 +6,7 @@ No view talks to another: a click calls the session, the session emits an event,
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -13,6 +14,7 @@ import ipywidgets as widgets
 
 from qatexplorer import zoo
 from qatexplorer.errors import BusyError, EvalModeError, QatExplorerError
+from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.runs.opened import OpenedRun
 from qatexplorer.session.inputs import describe_inputs
 from qatexplorer.session.session import Session, SessionEvent
@@ -22,7 +24,8 @@ from qatexplorer.views.common.options import header_html
 from qatexplorer.views.common.story import stage_entries, story_html
 from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
 from qatexplorer.widgets.common.controls import Html, Message, button, labelled, row
-from qatexplorer.widgets.explorer.panes import Panes
+from qatexplorer.widgets.common.page import PageState
+from qatexplorer.widgets.explorer.panes import Panes, StagePicture
 from qatexplorer.widgets.explorer.settings import SettingsPanel
 from qatexplorer.widgets.explorer.stagebar import StageBar
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
@@ -34,6 +37,16 @@ from qatexplorer.widgets.training.training import TrainingPanel
 _PROGRESS_S = 0.25
 
 
+@dataclass(frozen=True)
+class _StagePage:
+    """All that the page shows of a stage: entries of the bar, story, and the panes' picture."""
+
+    session: Session
+    entries: list[dict[str, Any]]
+    story: str
+    picture: StagePicture
+
+
 class Explorer(widgets.VBox):
     """See :func:`qatexplorer.explore`. ``session`` is None while the input cannot be used."""
 
@@ -43,6 +56,8 @@ class Explorer(widgets.VBox):
         self._unsubscribe: Callable[[], None] | None = None
         self.bridge = Bridge()
         self.jobs = Jobs(self.bridge, self._on_jobs)
+        self.page = PageState()
+        self.page.signal.subscribe(lambda _: self.bridge.post("selection", self._on_selection))
         self._build()
         if model is None:
             self._offer_examples(settings.pop("example", zoo.names()[0]), settings)
@@ -76,15 +91,15 @@ class Explorer(widgets.VBox):
         self.to_train_mode.on_click(lambda _: self._use_train_mode())
         self.to_train_mode.layout.display = "none"
         self.story = Html(kind="qx-story")
-        self.panes = Panes(self.bridge, self._select)
+        self.panes = Panes(self.bridge, self.page)
         self.runs = RunsPanel(
             self.bridge, self._act, self.start_job, self.show_session, self._look_inside
         )
         self.training = TrainingPanel(
             self.bridge, self._act, self.start_job, lambda: self.runs.run_dir()
         )
-        self.live = LivePanel(self.bridge, self._select)
-        self.ledger = LedgerPanel(self.bridge, self.start_job, self._select, self._on_ledger)
+        self.live = LivePanel(self.bridge, self.page)
+        self.ledger = LedgerPanel(self.bridge, self.start_job, self.page, self._on_ledger)
         self.results = ResultsPanel(self.bridge, self.start_job)
         self.settings = SettingsPanel(self.start_job)
         panels = {
@@ -169,6 +184,8 @@ class Explorer(widgets.VBox):
         if self._unsubscribe is not None:
             self._unsubscribe()
         self.session = session
+        session.warns = False  # its notes are on the page
+        self.page.start_over()
         self._unsubscribe = session.signal.subscribe(self._on_event)
         self.message.clear()
         first = session.snapshot.modules[0]
@@ -191,15 +208,13 @@ class Explorer(widgets.VBox):
             final = event.detail.state not in ("running", "paused")
             wait = 0.0 if final or event.detail.state == "paused" else _PROGRESS_S
             self.bridge.post("progress", self._on_progress, every_s=wait)
-        elif event.kind == "selection":
-            self.bridge.post("selection", self._on_selection)
         elif event.kind == "config":
             self.bridge.post("config", self._on_config)
         elif event.kind == "stepping":
             title = self.session.flow.stage(event.detail).title if self.session else ""
             self.bridge.post("stepping", lambda: self._busy(f"running: {title} …"))
         elif event.kind in ("stage", "trained", "run"):
-            self.bridge.post("stage", self.refresh)
+            self.refresh()
             if event.kind != "stage":
                 self.bridge.post("runs", self.runs.on_training)
 
@@ -226,19 +241,41 @@ class Explorer(widgets.VBox):
                 self.message.error(error)
 
     def refresh(self) -> None:
-        """Draw the stage in view."""
+        """Draw the stage in view: made on the thread that has made it, shown on the loop."""
         session = self.session
-        if session is None:
+        if session is not None:
+            self.bridge.make("stage", lambda: self._stage_page(session), self._show_stage)
+
+    def _stage_page(self, session: Session) -> _StagePage:
+        stage, stages = session.flow.stage(session.stage), session.flow.stages
+        with cycles_collected_later():
+            return _StagePage(
+                session,
+                stage_entries(stages, stage.name, session.reached, session.summaries),
+                story_html(stage, session.snapshot, session.diff),
+                self.panes.picture(session),
+            )
+
+    def _show_stage(self, page: _StagePage) -> None:
+        session = page.session
+        if session is not self.session:
             return
-        diffs = session.summaries
-        self.bar.stages = stage_entries(session.flow.stages, session.stage, session.reached, diffs)
-        stage = session.flow.stage(session.stage)
-        self.story.html = story_html(stage, session.snapshot, session.diff)
+        self.bar.stages, self.story.html = page.entries, page.story
         needs_mode = not session.snapshots[session.stages[0]].training
         self.to_train_mode.layout.display = "" if needs_mode else "none"
-        self.panes.show_stage()
+        self.panes.show(page.picture)
         self.ledger.refresh()
         self.training.set_enabled(self.jobs.current is None)
+
+    def select(self, selection: str) -> None:
+        """Select ``"module:<path>"``, ``"site:<path>"``, ``"node:<id>"`` or
+        ``"edge:<source>:<target>"`` in all views; ``""`` selects nothing."""
+        self.page.select(selection)
+
+    @property
+    def selection(self) -> str:
+        """What is selected."""
+        return self.page.selection
 
     def _on_selection(self) -> None:
         self.panes.show_selection()
@@ -273,10 +310,6 @@ class Explorer(widgets.VBox):
             self.live.draw()
 
     # -- what a click does ----------------------------------------------------------------------
-
-    def _select(self, selection: str) -> None:
-        if self.session is not None:
-            self.session.select(selection)
 
     def _on_action(self, action: str, stage: str) -> None:
         session = self.session

@@ -1,23 +1,26 @@
-"""Tree, graph and inspector side by side, following the session's stage and selection."""
+"""Tree, graph and inspector side by side, following the session's stage and the selection."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import ipywidgets as widgets
 
 from qatexplorer.errors import QatExplorerError
 from qatexplorer.session.session import Session
-from qatexplorer.snapshot.records import FakeQuantSite
-from qatexplorer.views.graph.scene import build_scene
+from qatexplorer.snapshot.records import FakeQuantSite, Snapshot
+from qatexplorer.views.graph.scene import build_scene, redundant_edges
 from qatexplorer.views.inspector.figures import channel_figure, histogram_figure
 from qatexplorer.views.inspector.page import inspect_html
 from qatexplorer.views.training.figures import scale_trace_figure
 from qatexplorer.views.tree import build_tree
 from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.common.packed import Packed
+from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.graph.graph import GraphWidget
 from qatexplorer.widgets.inspector.inspector import InspectorWidget
 from qatexplorer.widgets.tree.tree import TreeWidget
@@ -29,11 +32,33 @@ _HEIGHT = 600
 _GRAPH_BARS = 72  # its tool bar and status line
 
 
-class Panes(widgets.Box):
-    """The three views of a snapshot. ``select`` is called with what a click has selected."""
+@dataclass(frozen=True)
+class Inspected:
+    """What the inspector is to show: a page, and figures in its slots."""
 
-    def __init__(self, bridge: Bridge, select: Callable[[str], Any]) -> None:
-        self._bridge = bridge
+    html: str
+    figures: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StagePicture:
+    """All that the panes show of a stage, ready for the page."""
+
+    snapshot: Snapshot
+    tree: Packed
+    scene: Packed
+    inspected: Inspected
+
+
+class Panes(widgets.Box):
+    """The three views of a snapshot; a click selects in ``page``.
+
+    What they show is made off the kernel's loop (:meth:`picture`, :meth:`Bridge.make`) and handed
+    over ready (:meth:`show`).
+    """
+
+    def __init__(self, bridge: Bridge, page: PageState) -> None:
+        self._bridge, self._page = bridge, page
         self._session: Session | None = None
         self._preparing = False
         self.tree = TreeWidget(height=_HEIGHT)
@@ -41,8 +66,8 @@ class Panes(widgets.Box):
         self.inspector = InspectorWidget()
         self.inspector.add_class("qx-inspector-pane")
         for widget in (self.tree, self.graph, self.inspector):
-            widget.observe(lambda change: select(change["new"]), "selected")
-        self.graph.observe(lambda _change: self._draw_figures(), "dark")
+            widget.observe(lambda change: page.select(change["new"]), "selected")
+        self.graph.observe(lambda _change: self._inspect(), "dark")
         super().__init__([self.tree, self.graph, self.inspector])
         self.add_class("qx-panes")
 
@@ -51,81 +76,32 @@ class Panes(widgets.Box):
         self._session = session
         self.graph.opened = []
 
-    def show_stage(self) -> None:
-        """Draw the stage in view."""
-        session = self._session
-        if session is None:
-            return
-        names = session.stages
-        index = names.index(session.stage)
-        before = session.snapshots[names[index - 1]] if index else None
-        change = session.diff
+    # -- made on any thread ---------------------------------------------------------------------
+
+    def picture(self, session: Session) -> StagePicture:
+        """What to show of the stage in view."""
+        stage, snapshot = session.stage, session.snapshot
+        change = session.diff_at(stage)
+        return StagePicture(
+            snapshot,
+            Packed(build_tree(snapshot, change)),
+            self._scene(session),
+            self._inspected(session, self._page.moved_to(snapshot)),
+        )
+
+    def _scene(self, session: Session) -> Packed:
+        change = session.diff_at(session.stage)
         paths = change.paths if change is not None else frozenset()
-        self.tree.rows = build_tree(session.snapshot, before)
-        self._draw_scene(paths)
-        self.show_selection()
-        if session.snapshot.sites and not session.running:
-            self._prepare_histograms()
+        edges = redundant_edges(session.known_ledger)
+        return Packed(build_scene(session.snapshot, paths, redundant=edges))
 
-    def mark_redundant(self) -> None:
-        """Draw again which edges the ledger has found to be quantized twice."""
-        if self._session is not None:
-            change = self._session.diff
-            self._draw_scene(change.paths if change is not None else frozenset())
+    def _inspected(self, session: Session, selection: str) -> Inspected:
+        page = inspect_html(session.snapshots, session.stage, selection)
+        return Inspected(page, self._figures(session, selected_site(session.snapshot, selection)))
 
-    def _draw_scene(self, paths: frozenset[str]) -> None:
-        session = self._session
-        if session is not None:
-            edges = session.redundant_edges
-            self.graph.scene = build_scene(session.snapshot, paths, redundant=edges)
-
-    def show_selection(self) -> None:
-        """Mark the selection in tree and graph, and inspect it."""
-        session = self._session
-        if session is None:
-            return
-        selection = session.selection
-        for widget in (self.tree, self.graph, self.inspector):
-            if widget.selected != selection:
-                widget.selected = selection
-        self._draw_page()
-        self._draw_figures()
-
-    def _draw_page(self) -> None:
-        session = self._session
-        if session is not None:
-            page = inspect_html(session.snapshots, session.stage, session.selection)
-            self.inspector.show_page(page)
-
-    def on_training(self) -> None:
-        """A run has moved on: the selected fake quant's figures move with it."""
-        self._bridge.post("live", self._draw_live, every_s=_LIVE_S)
-
-    def _draw_live(self) -> None:
-        session = self._session
-        if session is not None and session.stage == session.flow.train_stage:
-            self._draw_page()
-            self._draw_figures()
-
-    @property
-    def site(self) -> FakeQuantSite | None:
-        """The fake quant that is selected, or the output (else weight) one of the module."""
-        session = self._session
-        if session is None:
-            return None
-        kind, _, path = session.selection.partition(":")
-        if kind == "site":
-            return session.snapshot.site_by_path.get(path)
-        if kind == "module":
-            sites = sorted(session.snapshot.sites_of(path), key=lambda s: s.kind == "weight")
-            return sites[0] if sites else None
-        return None
-
-    def _draw_figures(self) -> None:
-        session, site = self._session, self.site
-        if session is None or site is None:
-            self.inspector.show_figures({})
-            return
+    def _figures(self, session: Session, site: FakeQuantSite | None) -> dict[str, Any]:
+        if site is None:
+            return {}
         dark = self.graph.dark
         figures: dict[str, Any] = {}
         if session.has_histogram(site.path):
@@ -137,19 +113,70 @@ class Panes(widgets.Box):
             except QatExplorerError:
                 pass  # a fake quant that does not run has no histogram; the page says so
         else:
-            self._prepare_histograms()
+            self._prepare_histograms(session)
         if site.per_channel and len(site.scale) > 1:
             figures["channels"] = channel_figure(site, dark)
         samples = session.run.history.samples(site.path) if session.run is not None else ()
         if len(samples) > 1:
             kinds = {site.path: site.kind}
-            figures["trace"] = scale_trace_figure({site.path: samples}, kinds, dark)
-        self.inspector.show_figures(figures)
+            figures["scales"] = scale_trace_figure({site.path: samples}, kinds, dark)
+        return figures
 
-    def _prepare_histograms(self) -> None:
-        """Run the model once, off the loop; the figures come when that is done."""
+    # -- on the loop ----------------------------------------------------------------------------
+
+    def show(self, picture: StagePicture) -> None:
+        """Draw a stage."""
         session = self._session
-        if session is None or self._preparing:
+        self._page.follow(picture.snapshot)
+        self.tree.rows = picture.tree
+        self.graph.scene = picture.scene
+        self._mark_selection()
+        self._show_inspected(picture.inspected)
+        if session is not None and picture.snapshot.sites and not session.running:
+            self._prepare_histograms(session)
+
+    def mark_redundant(self) -> None:
+        """Draw again which edges the ledger has found to be quantized twice."""
+        session = self._session
+        if session is not None:
+            self._bridge.make("scene", lambda: self._scene(session), self._show_scene)
+
+    def show_selection(self) -> None:
+        """Mark the selection in tree and graph, and inspect it."""
+        self._mark_selection()
+        self._inspect()
+
+    def on_training(self) -> None:
+        """A run has moved on: the selected fake quant's figures move with it."""
+        self._bridge.post("live", self._draw_live, every_s=_LIVE_S)
+
+    def _draw_live(self) -> None:
+        session = self._session
+        if session is not None and session.stage == session.flow.train_stage:
+            self._inspect()
+
+    def _show_scene(self, scene: Packed) -> None:
+        self.graph.scene = scene
+
+    def _mark_selection(self) -> None:
+        for widget in (self.tree, self.graph, self.inspector):
+            if widget.selected != self._page.selection:
+                widget.selected = self._page.selection
+
+    def _inspect(self) -> None:
+        session = self._session
+        if session is not None:
+            selection = self._page.selection
+            self._bridge.make(
+                "inspector", lambda: self._inspected(session, selection), self._show_inspected
+            )
+
+    def _show_inspected(self, inspected: Inspected) -> None:
+        self.inspector.show(inspected.html, inspected.figures)
+
+    def _prepare_histograms(self, session: Session) -> None:
+        """Run the model once, off the loop; the figures come when that is done."""
+        if self._preparing:
             return
         self._preparing = True
 
@@ -161,8 +188,19 @@ class Panes(widgets.Box):
             except Exception:
                 log.exception("the histograms of stage %s cannot be made", session.stage)
             else:
-                self._bridge.post("figures", self._draw_figures)
+                self._bridge.post("figures", self._inspect)
             finally:
                 self._preparing = False
 
         threading.Thread(target=body, name="qatexplorer-histograms", daemon=True).start()
+
+
+def selected_site(snapshot: Snapshot, selection: str) -> FakeQuantSite | None:
+    """The fake quant that is selected, or the output (else weight) one of the module."""
+    kind, _, path = selection.partition(":")
+    if kind == "site":
+        return snapshot.site_by_path.get(path)
+    if kind == "module":
+        sites = sorted(snapshot.sites_of(path), key=lambda s: s.kind == "weight")
+        return sites[0] if sites else None
+    return None

@@ -27,17 +27,19 @@ _STUBS = (
 _KEEP = "as given"
 _PROBED = "chosen for this CPU"
 _OF_QCONFIG = "that of the qconfig"
-_FLOWS = tuple((flow.title, name) for name, flow in FLOWS.items())
 
 
 class SettingsPanel(widgets.VBox):
-    """Change what the next walk does; Apply starts again from the float stage."""
+    """Change what the next stages do; Apply starts again from the float stage."""
 
     def __init__(self, start_job: Callable[..., Any]) -> None:
         self._start_job = start_job
         self._session: Session | None = None
         self.flow = labelled(
-            widgets.Dropdown(options=_FLOWS), "Flow", "which of torch's systems", width="330px"
+            widgets.Dropdown(options=[(flow.title, name) for name, flow in FLOWS.items()]),
+            "Flow",
+            "which of torch's systems",
+            width="330px",
         )
         self.qconfig = labelled(
             widgets.Dropdown(options=[_KEEP, _PROBED, *available_engines()]),

@@ -1,6 +1,6 @@
 // The widget: one model (traits), one view. Contract: see graph.py.
 
-import { html, listen, pageIsDark, save, watchPageTheme } from "../common/dom.js";
+import { html, listen, pageIsDark, save, unpacked, watchPageTheme } from "../common/dom.js";
 import { download, exportSvg } from "./export.js";
 import { Keyboard } from "./keys.js";
 import { listenToPointer } from "./pointer.js";
@@ -153,7 +153,10 @@ class GraphPage {
 
   async onScene() {
     const first = !this.view.picture;
-    await this.view.setScene(this.model.get("scene") || {}, this.model.get("opened") || []);
+    await this.view.setScene(
+      unpacked(this.model.get("scene")) || {},
+      this.model.get("opened") || [],
+    );
     this.paintCrumbs();
     const selected = this.model.get("selected");
     if (selected) await this.view.select(selected, first);

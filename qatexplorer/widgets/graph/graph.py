@@ -9,6 +9,7 @@ import anywidget
 import traitlets
 
 from qatexplorer.widgets.common.assets import esm, read_text
+from qatexplorer.widgets.common.packed import PackedTrait
 
 
 class GraphWidget(anywidget.AnyWidget):
@@ -40,7 +41,7 @@ class GraphWidget(anywidget.AnyWidget):
     _esm = esm("graph")
     _css = read_text("graph/graph.css")
 
-    scene = traitlets.Dict().tag(sync=True)
+    scene: Any = PackedTrait({})
     selected = traitlets.Unicode("").tag(sync=True)
     opened = traitlets.List(traitlets.Unicode()).tag(sync=True)
     height = traitlets.Int(520).tag(sync=True)

@@ -24,7 +24,7 @@ class InspectorWidget(widgets.VBox):
     selected: Any = traitlets.Unicode("")
     dark: Any = traitlets.Bool(None, allow_none=True)
 
-    def __init__(self, figures: tuple[str, ...] = ("histogram", "channels", "trace")) -> None:
+    def __init__(self, figures: tuple[str, ...] = ("histogram", "channels", "scales")) -> None:
         self.panel, self.details = HtmlPanel(), HtmlPanel()
         self.slots = {name: FigureSlot() for name in figures}
         super().__init__(children=(self.panel, *self.slots.values(), self.details))

@@ -9,23 +9,26 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from qatexplorer.errors import QatExplorerError
-from qatexplorer.ledger.answers import Answer, answers
+from qatexplorer.errors import QatExplorerError, StoppedError
+from qatexplorer.ledger.answers import Answer
+from qatexplorer.ledger.forwards import LedgerProgress
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.session.session import Session, SessionEvent
-from qatexplorer.session.two_flows import compare_flows
 from qatexplorer.views.common.story import message_html
 from qatexplorer.views.ledger import side_by_side
 from qatexplorer.views.ledger import tables as views
+from qatexplorer.views.ledger.progress import progress_words
 from qatexplorer.widgets.common.assets import css
 from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
 from qatexplorer.widgets.common.controls import Html, Message, button, row
+from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.common.panel import HtmlPanel
 from qatexplorer.widgets.common.table import TableWidget
 
 log = logging.getLogger(__name__)
 
 TIMING_ROUNDS = 15
+_STOP, _AGAIN = "Stop", "Account again"
 _PAGES = ("Who put it there?", "What stays float", "Redundancy", "Answers", "Eager and FX")
 
 
@@ -41,7 +44,7 @@ class LedgerPanel(widgets.VBox):
     Args:
         bridge: runs callbacks on the page's loop.
         start_job: starts a long call on a worker thread, as the other panels get it.
-        select: called with the selection that a click means.
+        page: where a click selects.
         on_ready: called on the loop when a ledger has been made (to redraw the graph's marks).
 
     ``active`` says whether the panel is in sight; only then is a ledger made.
@@ -51,18 +54,23 @@ class LedgerPanel(widgets.VBox):
         self,
         bridge: Bridge,
         start_job: Callable[..., Any],
-        select: Callable[[str], Any],
+        page: PageState,
         on_ready: Callable[[], Any] | None = None,
     ) -> None:
-        self._bridge, self._start_job, self._select = bridge, start_job, select
+        self._bridge, self._start_job, self._page = bridge, start_job, page
         self._on_ready = on_ready
         self._session: Session | None = None
         self._active = False
         self._shown: Ledger | None = None
-        self._making: Any = None
+        self._making = threading.Event()  # of the account being made; set, it stops
         self._build()
         super().__init__(
-            [row(self.pages, self.time, self.compare), self.message, self.summary, *self.bodies]
+            [
+                row(self.pages, self.time, self.compare),
+                row(self.message, self.halt),
+                self.summary,
+                *self.bodies,
+            ]
         )
         self.add_class("qx-panel")
         self._turn()
@@ -75,6 +83,8 @@ class LedgerPanel(widgets.VBox):
         )
         self.compare = button("Compare the flows", "Prepare the model in the other flow too")
         self.message = Html(kind="qx-muted", role="status")
+        self.halt = button(_STOP, "Stop accounting: half an account is none, so nothing is kept")
+        self.halt.layout.display = "none"
         self.summary = LedgerHtml()
         self.sites = _table("Fake quants and observers", views.SITE_COLUMNS, views.SITE_FILTERS)
         self.floats = _table("What stays float", views.FLOAT_COLUMNS, views.FLOAT_FILTERS)
@@ -93,6 +103,7 @@ class LedgerPanel(widgets.VBox):
         self.pages.observe(lambda _change: self._turn(), "value")
         self.time.on_click(lambda _: self._measure())
         self.compare.on_click(lambda _: self._compare_flows())
+        self.halt.on_click(lambda _: self._stop_or_again())
         for widget in self._selecting:
             widget.observe(self._on_selected, "selected")
 
@@ -125,17 +136,24 @@ class LedgerPanel(widgets.VBox):
         session = self._session
         if session is None or not self._active:
             return
-        making = self._making = object()
+        self._making.set()  # an older one would be of another stage
+        making = self._making = threading.Event()
         if self._shown is None:
-            self.message.html = "Accounting for every fake quant …"
+            self._say("Accounting for every fake quant …", _STOP)
+
+        def heard(progress: LedgerProgress) -> None:
+            words = progress_words(progress)
+            self._bridge.post("ledger progress", lambda: self._progressed(making, words))
 
         def work() -> None:
             ledger: Ledger | None = None
             told: tuple[Answer, ...] = ()
             words = ""
             try:
-                ledger = session.ledger()
-                told = answers(session)
+                ledger = session.ledger(progress=heard, should_stop=making.is_set)
+                told = session.answers()
+            except StoppedError:
+                words = "Stopped before it was complete; nothing is shown."
             except QatExplorerError as error:
                 words = message_html(error)
             except Exception as error:
@@ -147,20 +165,37 @@ class LedgerPanel(widgets.VBox):
         threading.Thread(target=work, name="qatexplorer-ledger", daemon=True).start()
 
     def show_selection(self) -> None:
-        """Mark the session's selection in the tables."""
-        if self._session is not None:
-            for table in (self.sites, self.floats, self.sides):
-                if table.selected != self._session.selection:
-                    table.selected = self._session.selection
+        """Mark in the tables what is selected on the page."""
+        for table in (self.sites, self.floats, self.sides):
+            if table.selected != self._page.selection:
+                table.selected = self._page.selection
 
     def set_enabled(self, enabled: bool) -> None:
         self.time.disabled = self.compare.disabled = not enabled or self._session is None
 
     # -- what happens inside --------------------------------------------------------------------
 
-    def _made(self, making: Any, ledger: Ledger | None, words: str, page: str) -> None:
+    def _say(self, words: str, button: str = "") -> None:
+        self.message.html = words
+        self.halt.description = button
+        self.halt.layout.display = "" if button else "none"
+
+    def _progressed(self, making: threading.Event, words: str) -> None:
+        if making is self._making and not making.is_set():
+            self._say(words, _STOP)
+
+    def _stop_or_again(self) -> None:
+        if self._making.is_set():
+            self.refresh()
+        else:
+            self._making.set()
+            self._say("Stopping …")
+
+    def _made(self, making: threading.Event, ledger: Ledger | None, words: str, page: str) -> None:
         if making is not self._making:  # a newer one is on its way
             return
+        self._say("", _AGAIN if making.is_set() and ledger is None else "")
+        making.set()
         self.answers.html = page
         self._show(ledger, words)
 
@@ -188,15 +223,17 @@ class LedgerPanel(widgets.VBox):
         self.compare.layout.display = "" if index == 4 else "none"
 
     def _on_selected(self, change: Any) -> None:
-        if change["new"] and (self._session is None or change["new"] != self._session.selection):
-            self._select(change["new"])
+        if change["new"]:
+            self._page.select(change["new"])
 
     def _measure(self) -> None:
         session = self._session
         if session is not None:
             self._start_job(
                 "measuring time",
-                lambda _job: session.ledger(timing=TIMING_ROUNDS),
+                lambda job: session.ledger(
+                    timing=TIMING_ROUNDS, effects=True, should_stop=job.should_stop
+                ),
                 lambda ledger: self._show(ledger, ""),
             )
 
@@ -210,14 +247,14 @@ class LedgerPanel(widgets.VBox):
             self.sides_words.html = side_by_side.match_summary(matches)
             self.show_selection()
 
-        self._start_job("comparing the flows", lambda _job: compare_flows(session), done)
+        self._start_job("comparing the flows", lambda _job: session.compare_flows(), done)
 
 
 class LedgerView(widgets.VBox):
     """A ledger panel that stands alone: the last line of a notebook cell shows it.
 
     Args:
-        session: at a stage with fake quants; its selection and stage are followed.
+        session: at a stage with fake quants; its stage is followed, and the selection of ``page``.
     """
 
     def __init__(self, session: Session) -> None:
@@ -225,10 +262,14 @@ class LedgerView(widgets.VBox):
         self.bridge = Bridge()
         self.message = Message()
         self.jobs = Jobs(self.bridge, self._on_jobs)
-        self.panel = LedgerPanel(self.bridge, self._start, session.select)
+        self.page = PageState()
+        self.panel = LedgerPanel(self.bridge, self._start, self.page)
         self.panel.use(session)
         self.panel.active = True
         session.signal.subscribe(self._on_event)
+        self.page.signal.subscribe(
+            lambda _: self.bridge.post("selection", self.panel.show_selection)
+        )
         super().__init__([self.message, self.panel])
 
     def _start(
@@ -241,9 +282,7 @@ class LedgerView(widgets.VBox):
         self.panel.set_enabled(self.jobs.current is None)
 
     def _on_event(self, event: SessionEvent) -> None:
-        if event.kind == "selection":
-            self.bridge.post("selection", self.panel.show_selection)
-        elif event.kind in ("stage", "trained"):
+        if event.kind in ("stage", "trained"):
             self.bridge.post("stage", self.panel.refresh)
 
 

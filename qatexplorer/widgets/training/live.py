@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from qatexplorer.views.training.telemetry import (
 from qatexplorer.widgets.common.assets import css
 from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.controls import labelled, row
+from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.common.panel import HtmlPanel
 from qatexplorer.widgets.common.plot import FigureSlot
 
@@ -38,11 +38,11 @@ class LivePanel(widgets.VBox):
     """Telemetry of the session's run, or of one that was opened from its folder: small multiples,
     histograms over steps, scales, oscillation.
 
-    ``select`` is called with what a click has selected. ``dark`` themes the figures.
+    ``page`` is where a click selects. ``dark`` themes the figures.
     """
 
-    def __init__(self, bridge: Bridge, select: Callable[[str], Any] | None = None) -> None:
-        self._bridge = bridge
+    def __init__(self, bridge: Bridge, page: PageState) -> None:
+        self._bridge, self._page = bridge, page
         self._session: Session | None = None
         self._opened: Telemetry | None = None
         self._showing = False
@@ -59,7 +59,7 @@ class LivePanel(widgets.VBox):
         self.sites = SitesPanel()
         self.histograms, self.scales, self.oscillation = FigureSlot(), FigureSlot(), FigureSlot()
         self.order.observe(lambda _change: self.draw(), "value")
-        self.sites.observe(lambda change: self._clicked(change["new"], select), "selected")
+        self.sites.observe(lambda change: self._clicked(change["new"]), "selected")
         super().__init__(
             [
                 row(self.order, self.words),
@@ -106,8 +106,7 @@ class LivePanel(widgets.VBox):
         telemetry = self.telemetry
         if telemetry is None or not telemetry.paths:
             return ""
-        selection = self._session.selection if self._session is not None else self.sites.selected
-        kind, _, path = str(selection).partition(":")
+        kind, _, path = self._page.selection.partition(":")
         if kind == "site" and path in telemetry.paths:
             return path
         if kind == "module":
@@ -132,7 +131,7 @@ class LivePanel(widgets.VBox):
         self.scales.show(scales_figure(telemetry, path, self.dark))
         self.oscillation.show(oscillation_figure(telemetry, self.dark))
 
-    def _clicked(self, selection: str, select: Callable[[str], Any] | None) -> None:
-        if select is not None and selection:
-            select(selection)
+    def _clicked(self, selection: str) -> None:
+        if selection:
+            self._page.select(selection)
         self.draw()

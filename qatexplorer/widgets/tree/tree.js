@@ -1,7 +1,16 @@
 // The module tree: a WAI-ARIA tree that draws only the rows in view. State that belongs to Python
 // (rows, selected, query, only) lives in the model; what is open and what has focus lives here.
 
-import { closest, forceTheme, html, isShortcut, listen, OWN_KEYS, save } from "../common/dom.js";
+import {
+  closest,
+  forceTheme,
+  html,
+  isShortcut,
+  listen,
+  OWN_KEYS,
+  save,
+  unpacked,
+} from "../common/dom.js";
 import { RowList } from "../common/list.js";
 import { fillRow } from "./row.js";
 import { Tree } from "./rows.js";
@@ -129,7 +138,7 @@ class TreeView {
   }
 
   onRows() {
-    this.tree.setRows(this.model.get("rows"));
+    this.tree.setRows(unpacked(this.model.get("rows")));
     const { active } = this.list;
     if (active === null || !this.tree.byId.has(active)) {
       this.list.active = this.tree.rows[0]?.id ?? null;

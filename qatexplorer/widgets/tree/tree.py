@@ -8,6 +8,7 @@ import anywidget
 import traitlets
 
 from qatexplorer.widgets.common.assets import css, esm
+from qatexplorer.widgets.common.packed import PackedTrait
 
 
 class TreeWidget(anywidget.AnyWidget):
@@ -16,8 +17,8 @@ class TreeWidget(anywidget.AnyWidget):
     It knows nothing of models or sessions: it draws rows and reports what is picked.
 
     Attributes:
-        rows: what :func:`qatexplorer.views.tree.build_tree` returns. Setting new rows keeps what
-            is open, searched for and selected.
+        rows: what :func:`qatexplorer.views.tree.build_tree` returns, plain or packed.
+            Setting new rows keeps what is open, searched for and selected.
         selected: selection string (``"module:<path>"``, ``"site:<path>"``, or ``""``), both ways.
             Set from Python it opens the ancestors of the row and scrolls it into view; a
             selection that is no row of the tree (``"node:…"``, ``"edge:…"``) marks none.
@@ -30,7 +31,7 @@ class TreeWidget(anywidget.AnyWidget):
     _esm = esm("tree")
     _css = css("tree/tree.css")
 
-    rows: Any = traitlets.List().tag(sync=True)
+    rows: Any = PackedTrait([])
     selected: Any = traitlets.Unicode("").tag(sync=True)
     query: Any = traitlets.Unicode("").tag(sync=True)
     only: Any = traitlets.Enum(("all", "changed", "float"), "all").tag(sync=True)

@@ -1,0 +1,73 @@
+"""The dataflow graph of one forward, as records: text and numbers only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from qatexplorer.quantizers.types import SiteKind
+
+NodeOp = Literal["placeholder", "call_module", "call_function", "call_method", "get_attr", "output"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a fake quant stands that is a node of an FX graph; fields as in FakeQuantSite."""
+
+    kind: SiteKind
+    owner: str
+    owner_type: str
+    nodes: tuple[str, ...]
+    call: str = ""
+    shared_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GraphNode:
+    """One operation of the dataflow graph.
+
+    Attributes:
+        id: unique within the graph.
+        op: the FX opcode.
+        target: module path (``call_module``), qualified function or method name, or input name.
+        label: short name to draw.
+        path: module path for ``call_module`` and for methods of a ``FloatFunctional``, else ``""``.
+        scope: path of the module whose ``forward`` makes this call (``""`` is the root).
+        shape, dtype: of the output (first tensor of it), None if unknown.
+        source: ``"file.py:12"`` in the user's code, ``""`` if unknown.
+    """
+
+    id: str
+    op: NodeOp
+    target: str
+    label: str
+    path: str = ""
+    scope: str = ""
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphEdge:
+    """A tensor flowing from node ``source`` to node ``target`` (ids).
+
+    ``sites`` are the paths of the fake quants that are nodes on the way, in order.
+    """
+
+    source: str
+    target: str
+    sites: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Dataflow of one forward, nodes in execution order.
+
+    ``origin`` is ``"torch.fx"`` or ``"recorded forward"``; ``note`` says why FX was not used.
+    """
+
+    nodes: tuple[GraphNode, ...]
+    edges: tuple[GraphEdge, ...]
+    origin: str = "torch.fx"
+    note: str = ""

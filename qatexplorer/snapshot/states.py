@@ -1,0 +1,237 @@
+"""In what each module of a prepared or converted model computes in int8 inference: int8 or float.
+
+Told from the structure alone, without converting: which modules torch's ``convert`` will swap, and
+which operations lie between int8 tensors. The ledger converts a copy and runs it, and gives the
+reasons; the two agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import fx, nn
+from torch.ao.quantization.quantization_mappings import get_default_static_quant_module_mappings
+from torch.ao.quantization.quantize import get_default_custom_config_dict
+from torch.nn.utils.parametrize import type_before_parametrizations
+
+from qatexplorer.forward.graph import Graph, GraphEdge, GraphNode
+from qatexplorer.forward.leaves import is_leaf_call
+from qatexplorer.quantizers.facts import is_quantizer
+from qatexplorer.quantizers.types import (
+    FUNCTIONAL_CLASSES,
+    KEEPING,
+    ON_INT8,
+    STUBS,
+    State,
+    compute_of,
+    operation_of,
+)
+
+_INT8_NOW = ("int8", "reference", "boundary")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """``state`` as in ModuleRecord; ``stays_float``: it computes something of its own in float."""
+
+    state: State
+    stays_float: bool
+
+
+def swapped_paths(model: nn.Module) -> frozenset[str]:
+    """Paths of the modules that torch's eager ``convert`` swaps for int8 ones: those with a qconfig
+    and an exact type that is in its mapping. The root is never swapped."""
+    types = {
+        *get_default_static_quant_module_mappings(),
+        *get_default_custom_config_dict()["observed_to_quantized_custom_module_class"],
+    }
+    return frozenset(
+        path
+        for path, module in model.named_modules(remove_duplicate=False)
+        if path
+        and getattr(module, "qconfig", None) is not None
+        and type_before_parametrizations(module) in types
+    )
+
+
+def unlowered_paths(model: nn.Module) -> frozenset[str]:
+    """Modules of an FX graph without an int8 kernel: torch's lowering leaves them as they are, in
+    float between a dequantize and a quantize, whatever fake quants stand around them."""
+    if not isinstance(model, fx.GraphModule):
+        return frozenset()
+    from torch.ao.quantization.fx._lower_to_native_backend import is_special_pattern_node
+
+    modules = dict(model.named_modules(remove_duplicate=False))
+    return frozenset(
+        str(node.target)
+        for node in model.graph.nodes
+        if node.op == "call_module"
+        and not is_quantizer(modules[str(node.target)])
+        and not hasattr(modules[str(node.target)], "weight_fake_quant")
+        and compute_of(modules[str(node.target)]) in ("layer", "container")
+        and not any(compute_of(m) == "reference" for m in modules[str(node.target)].children())
+        and not is_special_pattern_node(node, modules)[2]
+    )
+
+
+def computing_modules(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Modules that compute something of their own: leaves, and modules of the user's that hold
+    parameters themselves. Not fake quants, stubs and what only holds an operation."""
+    seen: set[int] = set()
+    # An explicit stack: a model nested a thousand deep is legal.
+    stack = [(prefix, model)]
+    while stack:
+        path, module = stack.pop()
+        if id(module) in seen or is_quantizer(module) or isinstance(module, (*STUBS, nn.Identity)):
+            continue
+        seen.add(id(module))
+        leaf = is_leaf_call(module)
+        own = any(p is not None for p in module._parameters.values())
+        if (leaf and not isinstance(module, FUNCTIONAL_CLASSES)) or own:
+            yield path, module
+        if not leaf:
+            stack += [
+                (f"{path}.{name}" if path else name, child)
+                for name, child in reversed(module._modules.items())
+                if child is not None
+            ]
+
+
+def standings(model: nn.Module, graph: Graph | None) -> Mapping[str, Standing]:
+    """Standing of every module by path, of a model that is prepared or converted.
+
+    ``graph`` is its dataflow; None leaves what lies between int8 layers unsaid (float).
+    """
+    return _Standings(model, graph or Graph((), ())).all()
+
+
+class _Standings:
+    def __init__(self, model: nn.Module, graph: Graph) -> None:
+        self.model, self.graph = model, graph
+        self.in_fx = isinstance(model, fx.GraphModule)
+        self.modules = dict(model.named_modules(remove_duplicate=False))
+        self.into: dict[str, list[GraphEdge]] = {}
+        self.out_of: dict[str, list[GraphEdge]] = {}
+        for edge in graph.edges:
+            self.into.setdefault(edge.target, []).append(edge)
+            self.out_of.setdefault(edge.source, []).append(edge)
+        self.nodes = {node.id: node for node in graph.nodes}
+        self.at: dict[str, list[GraphNode]] = {}
+        for node in graph.nodes:
+            if node.path:
+                self.at.setdefault(node.path, []).append(node)
+        swapped = frozenset[str]() if self.in_fx else swapped_paths(model)
+        now = {p for p, m in self.modules.items() if p and compute_of(m) in _INT8_NOW}
+        self.int8_paths = swapped | now
+        self.unlowered = unlowered_paths(model)
+        self.by_reference = any(compute_of(m) == "reference" for m in self.modules.values())
+        self.on_int8: set[str] = set()
+        self.from_input: set[str] = set()
+        for node in graph.nodes:
+            self._follow(node)
+
+    # -- dataflow -------------------------------------------------------------------------------
+
+    def _follow(self, node: GraphNode) -> None:
+        data = [e for e in self.into.get(node.id, ()) if self.nodes[e.source].op != "get_attr"]
+        if node.op == "placeholder" or any(e.source in self.from_input for e in data):
+            self.from_input.add(node.id)
+        fed = bool(data) and all(e.sites or e.source in self.on_int8 for e in data)
+        if self._gives_int8(node, fed):
+            self.on_int8.add(node.id)
+
+    def _gives_int8(self, node: GraphNode, fed: bool) -> bool:
+        """Whether the result is an int8 tensor; ``fed``: everything that it works on is one."""
+        if (node.dtype or "").startswith("torch.q") or "quantize_per" in node.target:
+            return True
+        if self.by_reference and node.target.endswith("dequantize"):
+            return fed  # lowering takes it away, with the operation between it and a quantize
+        module = self.modules.get(node.path) if node.path else None
+        if module is not None and compute_of(module) in ("int8", "boundary", "stub"):
+            leaves = "Dequant" in type(module).__name__.replace("DeQuant", "Dequant")
+            return not leaves and (compute_of(module) != "stub" or node.path in self.int8_paths)
+        if not self.in_fx and node.path in self.int8_paths:
+            return True
+        name = _operation(node) if module is None else operation_of(module)
+        if self.in_fx:
+            if node.path in self.unlowered:
+                return False
+            return fed and (name in KEEPING or self._watched(node))
+        return fed and name in ON_INT8
+
+    def _watched(self, node: GraphNode) -> bool:
+        """Whether a fake quant looks at the result, or at that of the ReLU computed with it; in a
+        reference model a quantize stands where it stood."""
+        takers = self.out_of.get(node.id, ())
+        if any(e.sites or "quantize_per" in self.nodes[e.target].target for e in takers):
+            return True
+        if len(takers) != 1:
+            return False
+        after = self.nodes[takers[0].target]
+        module = self.modules.get(after.path) if after.path else None
+        name = _operation(after) if module is None else operation_of(module)
+        return name == "relu" and any(
+            e.sites or "quantize_per" in self.nodes[e.target].target
+            for e in self.out_of.get(after.id, ())
+        )
+
+    # -- modules --------------------------------------------------------------------------------
+
+    def all(self) -> dict[str, Standing]:
+        leaves: dict[int, Standing] = {}
+        inside: dict[str, set[State]] = {}
+        for path, module in computing_modules(self.model):
+            state = self._state(path, module)
+            if state:
+                leaves[id(module)] = Standing(state, state == "float")
+                _spread(inside, path, state)
+        for node in self.graph.nodes:
+            if self._is_operation(node):
+                _spread(inside, node.scope, "int8" if node.id in self.on_int8 else "float", True)
+        found = {}
+        for path, module in self.modules.items():
+            below = inside.get(path, set())
+            state = "mixed" if len(below) > 1 else next(iter(below), "")
+            found[path] = leaves.get(id(module)) or Standing(state, False)
+        return found
+
+    def _state(self, path: str, module: nn.Module) -> State:
+        if self._in_int8(path):
+            return "int8"
+        nodes = self.at.get(path, ())
+        leaf = is_leaf_call(module)
+        if self.in_fx and not nodes and not self._untraced(path):
+            return ""  # FX has traced through it: its operations stand for it
+        if isinstance(module, fx.GraphModule) or (path == "" and not leaf):
+            return ""  # its own parameters feed operations
+        if not leaf and not nodes:
+            nodes = [n for n in self.graph.nodes if n.scope == path and n.id in self.from_input]
+        on = [node.id in self.on_int8 for node in nodes]
+        return "int8" if on and all(on) else "float"
+
+    def _in_int8(self, path: str) -> bool:
+        """Whether the module at ``path``, or one around it, computes in int8."""
+        parts = path.split(".")
+        return any(".".join(parts[:end]) in self.int8_paths for end in range(len(parts), 0, -1))
+
+    def _untraced(self, path: str) -> bool:
+        parts = path.split(".")
+        return any(".".join(parts[:end]) in self.at for end in range(len(parts) - 1, 0, -1))
+
+    def _is_operation(self, node: GraphNode) -> bool:
+        called = node.op in ("call_function", "call_method")
+        real = (node.dtype or "").startswith(("torch.float", "torch.q"))
+        return called and real and node.id in self.from_input and "quantize" not in node.target
+
+
+def _spread(inside: dict[str, set[State]], path: str, state: State, own: bool = False) -> None:
+    """Note ``state`` for every module around ``path``, for the one at it too with ``own``."""
+    here = path if own else path.rpartition(".")[0] if path else None
+    while here is not None:
+        inside.setdefault(here, set()).add(state)
+        here = here.rpartition(".")[0] if here else None
+
+
+def _operation(node: GraphNode) -> str:
+    return node.target.rpartition(".")[2].strip("_")
