@@ -198,6 +198,12 @@ class Watch:
         """The same as :meth:`step`, for loops that take a callback; arguments are not used."""
         self.step()
 
+    def pause(self) -> None:
+        """Take the hooks off until :meth:`start`, for an evaluation, say: what happens meanwhile is
+        neither sampled nor timed."""
+        self._disarm()
+        self._running = False
+
     def close(self, state: Literal["finished", "stopped", "failed"] = "finished") -> None:
         """Take all hooks off and write what is left; ``state`` is how the run ended, for its
         folder. Never raises; may be called twice."""

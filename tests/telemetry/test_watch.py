@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -450,6 +451,24 @@ def test_what_cannot_be_watched_says_why() -> None:
         w.telemetry.series("fc.weight_fake_quant", "sqnr")
     with pytest.raises(InputError):
         w.telemetry.samples("conv.weight_fake_quant")
+
+
+def test_a_pause_takes_the_hooks_off_until_it_goes_on(tmp_path: Path) -> None:
+    model = prepared()
+    before = hooks_of(model)
+    x = batches(1)[0][0]
+    with qx.watch(model, every=1, folder=tmp_path) as w:
+        model(x)
+        w.step()
+        w.pause()
+        assert hooks_of(model) == before
+        model(5 * x)
+        w.start()
+        model(x)
+        w.step()
+    assert w.telemetry.steps == (0, 1)
+    assert w.telemetry.overhead.steps == 2  # type: ignore[union-attr]
+    assert qx.open_run(tmp_path).state == "finished"
 
 
 def test_an_on_sample_is_told_and_the_watch_is_a_callback() -> None:
