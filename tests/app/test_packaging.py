@@ -72,6 +72,7 @@ def test_wheel_holds_nothing_else(wheel: Path) -> None:
     assert sum(info.file_size for info in zipfile.ZipFile(wheel).infolist()) < 5_000_000
 
 
+@pytest.mark.slow
 def test_wheel_runs_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
