@@ -240,6 +240,7 @@ def test_a_batch_norm_with_gamma_zero_is_prepared_as_torch_does_it() -> None:
     assert session.snapshot.site_by_path["conv1.weight_fake_quant"].calls_per_forward == 1
 
 
+@pytest.mark.slow
 def test_each_layer_of_a_timm_network_reaches_int8() -> None:
     """The way out for models that nobody wrote for eager mode."""
     from tests.support.models import load_timm

@@ -28,6 +28,7 @@ MODELS = (
 )
 
 
+@pytest.mark.slow
 def test_torchvision_can_be_imported_whether_its_operators_load_or_not() -> None:
     """In a process of its own: declaring operators that exist ends the interpreter."""
     if importlib.util.find_spec("torchvision") is None:

@@ -175,6 +175,7 @@ def test_variables_are_those_the_dashboard_reads() -> None:
     assert launch.EXAMPLE_VARIABLE == dashboard.EXAMPLE_VARIABLE
 
 
+@pytest.mark.slow
 def test_voila_finds_the_template_and_it_links_nothing_outside(served: dict[str, Any]) -> None:
     assert cli.main(["dashboard", "--no-browser"]) == 0
     code = (
@@ -225,6 +226,7 @@ def test_lab_folder_that_cannot_be_made(
     assert not served
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_error() -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = f"{sys.executable} -m qatexplorer.app.cli inspect zoo:digits_cnn --json | head -1"

@@ -144,6 +144,7 @@ def _doctor_beside(folder: Path, **modules: str) -> tuple[int, dict[str, Any], s
     return told.returncode, json.loads(told.stdout), text.stdout
 
 
+@pytest.mark.slow
 def test_a_torch_that_does_not_load_and_widgets_that_are_missing(tmp_path: Path) -> None:
     code, report, text = _doctor_beside(
         tmp_path,
@@ -177,6 +178,7 @@ def test_a_package_of_the_wrong_version(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(problems) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_do_without_vnni(), reason="no x86 CPU")
 def test_the_kernels_without_vnni_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in WITHOUT_VNNI.items():

@@ -72,6 +72,7 @@ def test_wheel_holds_nothing_else(wheel: Path) -> None:
     assert sum(info.file_size for info in zipfile.ZipFile(wheel).infolist()) < 5_000_000
 
 
+@pytest.mark.slow
 def test_wheel_runs_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
@@ -183,7 +184,9 @@ def test_ci_installs_what_the_readme_says() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     assert f"install --quiet --disable-pip-version-check {commands[1][0]}" in script
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
-    assert script.rstrip().splitlines()[-1].endswith('-m pytest "$@"')
+    whole = script[script.index("\nfi\n# What can run") :]
+    assert re.findall(r'-m "(.*)"', whole) == ["not browser and not alone", "browser or alone"]
+    assert re.search(r" -m pytest .*--cov-append --cov-fail-under=9\d$", script.rstrip())
 
 
 def test_ci_checks_the_javascript_and_needs_node_for_it() -> None:

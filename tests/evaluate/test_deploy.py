@@ -170,6 +170,7 @@ def test_latency_is_the_time_of_one_forward() -> None:
     assert model.training
 
 
+@pytest.mark.alone
 def test_latency_keeps_to_its_budget_and_can_be_stopped() -> None:
     started = time.perf_counter()
     measured = latency(Sleeper(0.02), torch.rand(1), repeats=10_000, budget_s=0.2)

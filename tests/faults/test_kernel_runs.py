@@ -20,7 +20,7 @@ from jupyter_client.manager import KernelManager
 import qatexplorer as qx
 from tests.support.training_models import one_thread  # noqa: F401
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 ROOT = Path(__file__).resolve().parents[2]
 

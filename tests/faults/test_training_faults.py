@@ -308,6 +308,7 @@ def test_ctrl_c_in_wait_stops_the_run() -> None:
     assert run.state == "stopped"
 
 
+@pytest.mark.alone
 def test_stop_and_failure_end_a_pause() -> None:
     run = TrainingRun(prepared(), data(), TrainingConfig(epochs=100_000)).start()
     run.pause()

@@ -293,6 +293,7 @@ def test_signal_comes_at_every_change_and_a_bad_subscriber_is_harmless() -> None
     assert len(seen) <= 3 + 5 * (seen[-1].elapsed_s + 1)
 
 
+@pytest.mark.alone
 def test_estimate_is_near_the_truth() -> None:
     def slow(output: Any, target: Any) -> torch.Tensor:
         time.sleep(0.02)

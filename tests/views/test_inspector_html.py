@@ -72,18 +72,16 @@ def test_every_selection_of_every_stage_has_a_page_whose_links_lead_on(stage: st
 
 def test_two_observers_is_answered_by_counting() -> None:
     found = page("train", "module:stem")
-    assert "Does it have two observers?" in found.text
-    assert "two fake quants, for two different tensors; four modules match" in found.text
-    assert "two of them run." in found.text
-    assert "in forward, 1 ×" in found.text
-    assert "by hook, 1 ×" in found.text
-    assert "no (fused kernel)" in found.text
+    # Two fake quants for two tensors, four modules by name, two of which run: the wording is held
+    # by tests/wording, the numbers are this net's.
+    assert re.search(r"two fake quants.* two .*four modules.* two of them", found.text)
+    assert found.text.count("1 ×") == found.text.count("(fused kernel)") == 2
     assert {"site:stem.weight_fake_quant", "site:stem.activation_post_process"} <= set(
         found.selections
     )
     one = page("swap", "module:stem").text
-    assert "one fake quant, for one tensor; two modules match" in one
-    assert "observers?" not in page("float", "module:stem").text
+    assert re.search(r"one fake quant.* one tensor.*two modules", one)
+    assert "(fused kernel)" not in page("float", "module:stem").text
 
 
 def test_module_tells_its_types_and_who_made_them() -> None:
@@ -116,9 +114,9 @@ def test_site_tells_grid_stage_and_mechanism() -> None:
 
 def test_what_is_gone_is_shown_as_it_was_last() -> None:
     found = page("convert", "site:fc.weight_fake_quant").text
-    assert found.startswith("Gone at stage “convert”; shown as it is at stage “train”.")
+    assert found.index("“convert”") < found.index("“train”") < found.index("fc.weight_fake_quant")
     early = page("float", "site:fc.weight_fake_quant").text
-    assert early.startswith("Not there yet at stage “float”; shown as it is at stage “swap”.")
+    assert early.index("“float”") < early.index("“swap”") < early.index("fc.weight_fake_quant")
 
 
 def test_edge_names_its_fake_quant_and_all_consumers() -> None:
@@ -126,7 +124,8 @@ def test_edge_names_its_fake_quant_and_all_consumers() -> None:
     assert "4 × 8 × 14 × 14" in found.text
     assert "module:blocks.0.add" in found.selections
     assert "site:stem.activation_post_process" in found.selections
-    assert "No fake quant is on this tensor" in page("swap", "edge:stem:blocks_0_conv").text
+    before = page("swap", "edge:stem:blocks_0_conv").selections
+    assert not [selection for selection in before if selection.startswith("site:")]
 
 
 def test_a_hook_that_is_registered_twice_is_said() -> None:
@@ -150,10 +149,10 @@ def test_reduce_range_is_said() -> None:
 
 
 def test_nothing_and_unknown_selections() -> None:
-    assert "Pick a module" in page("float", "").text
+    assert not page("float", "").selections
     for selection in ("module:nope", "node:nope", "edge:a:b", "rubbish", "edge:", "site:"):
         assert page("float", selection).text  # no exception
-    assert "There is no nope" in page("float", "module:nope").text.replace("module:", "")
+    assert "nope" in page("float", "module:nope").text
     assert page("no such stage", "module:fc").text
 
 

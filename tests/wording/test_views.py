@@ -1,0 +1,59 @@
+"""What single views say in the cases that a walk through an example does not meet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from syrupy.assertion import SnapshotAssertion
+
+from qatexplorer.quantizers.engine_choice import Backend, EngineConcern
+from qatexplorer.views.common.engines import concern_html, engines_html
+from qatexplorer.views.inspector.page import inspect_html
+from tests.support.engines import faked
+from tests.support.page_text import masked, visible_text
+from tests.support.view_snapshots import walk
+
+
+def test_engines_of_every_kind(wording: SnapshotAssertion) -> None:
+    probes = (
+        faked("onednn", full=63),
+        faked("x86", full=63, half=20),
+        faked("qnnpack"),
+        faked("fbgemm"),
+        faked("odd", error="RuntimeError: no kernel"),
+    )
+    best = Backend("qnnpack", "onednn", "The reason.")
+    concerns = [
+        EngineConcern("saturates", "The message.", "The fix."),
+        EngineConcern("clamps", "The message.", "The fix."),
+    ]
+    parts = [engines_html(probes, "x86", best), *(concern_html(concern) for concern in concerns)]
+    assert wording == "\n\n".join(masked(visible_text(part)) for part in parts) + "\n"
+
+
+def test_inspector_where_something_is_odd(wording: SnapshotAssertion) -> None:
+    snapshots = dict(walk()[0])
+    train = snapshots["train"]
+    stem = train.module("stem")
+    twice = replace(stem, hooks=stem.hooks * 2)
+    odd = replace(
+        train,
+        modules=tuple(twice if module is stem else module for module in train.modules),
+        sites=tuple(replace(s, quant_max=127) if s.kind == "output" else s for s in train.sites),
+    )
+    changed = {**snapshots, "train": odd}
+    pages = {
+        "nothing picked": (snapshots, "float", ""),
+        "an unknown module": (snapshots, "float", "module:nope"),
+        "gone": (snapshots, "convert", "site:fc.weight_fake_quant"),
+        "not there yet": (snapshots, "float", "site:fc.weight_fake_quant"),
+        "never ran": (snapshots, "train", "site:spare.weight_fake_quant"),
+        "an edge without a fake quant": (snapshots, "swap", "edge:stem:blocks_0_conv"),
+        "a hook that is registered twice, and a halved range": (
+            changed,
+            "train",
+            "site:stem.activation_post_process",
+        ),
+    }
+    texts = [f"## {name}\n{visible_text(inspect_html(*page))}" for name, page in pages.items()]
+    assert wording == masked("\n\n".join(texts)) + "\n"
