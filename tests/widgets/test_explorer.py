@@ -107,7 +107,7 @@ def test_train_pause_resume_stop_and_convert(explorer: Explorer) -> None:
     until(lambda: session.run is not None and session.run.state == "running")
     run = session.run
     assert run is not None
-    until(lambda: explorer.training.pause.disabled is False)
+    until(lambda: explorer.training.pause.disabled is False and len(run.history.steps) > 2)
     explorer.training.pause.click()
     until(lambda: run.state == "paused")
     explorer.training.resume.click()
