@@ -159,7 +159,8 @@ def explore(
 
 
 def dashboard() -> Explorer:
-    """The page of the command line: the explorer on what ``qatexplorer app`` was started with."""
+    """The page of the command line: the explorer on what ``qatexplorer dashboard`` was started
+    with."""
     from qatexplorer.app.dashboard import dashboard as page
 
     return page()

@@ -44,7 +44,7 @@ def as_data(data: Any) -> Data | None:
         raise InputError(
             f"data is a {type(data).__name__}, which has no train and eval part.",
             why="The explorer trains on one iterable of (input, target) and evaluates on another.",
-            remedy="Pass data={'train': loader, 'eval': loader}, a pair, or an object with .train "
+            fix="Pass data={'train': loader, 'eval': loader}, a pair, or an object with .train "
             "and .eval.",
         )
     for name, part in (("train", train), ("eval", evaluation)):
@@ -53,7 +53,7 @@ def as_data(data: Any) -> Data | None:
             raise InputError(
                 f"data.{name} is a {type(part).__name__}, which cannot be iterated again.",
                 why="Every epoch goes through the data once more; an iterator is empty after one.",
-                remedy="Pass a DataLoader or a list of (input, target) batches.",
+                fix="Pass a DataLoader or a list of (input, target) batches.",
             )
     return Data(
         cast(Iterable[Batch], train),
@@ -142,5 +142,5 @@ def main_output(output: Any) -> torch.Tensor:
                 return value
     raise InputError(
         f"the model returns a {type(output).__name__} without a tensor in it.",
-        remedy="Pass loss= and metric= functions that take what your model returns.",
+        fix="Pass loss= and metric= functions that take what your model returns.",
     )

@@ -1,7 +1,7 @@
-"""Errors for the reader: what happened, where in their model, why, and what to do.
+"""Errors for the user: what happened, where in their model, why, and what to do.
 
 Every error of this package derives from :class:`QatExplorerError`. Widgets show ``message``,
-``where``, ``why`` and ``remedy``; scripts catch the type.
+``where``, ``why`` and ``fix``; scripts catch the type.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ class QatExplorerError(Exception):
 
     Args:
         message: what happened, one sentence.
-        where: module path in the reader's model (``""`` is the root, None is nowhere).
+        where: module path in the user's model (``""`` is the root, None is nowhere).
         why: the reason, as far as it is known.
-        remedy: what to do about it.
+        fix: what to do about it.
     """
 
     def __init__(
-        self, message: str, *, where: str | None = None, why: str = "", remedy: str = ""
+        self, message: str, *, where: str | None = None, why: str = "", fix: str = ""
     ) -> None:
         self.message = message
         self.where = where
         self.why = why
-        self.remedy = remedy
+        self.fix = fix
         super().__init__(self.full_text())
 
     def full_text(self) -> str:
@@ -37,19 +37,19 @@ class QatExplorerError(Exception):
             parts.append(f"Where: {self.where or 'the model itself (root)'}")
         if self.why:
             parts.append(f"Why: {self.why}")
-        if self.remedy:
-            parts.append(f"What to do: {self.remedy}")
+        if self.fix:
+            parts.append(f"What to do: {self.fix}")
         return "\n".join(parts)
 
     def __reduce__(self) -> tuple[object, ...]:
-        state = (type(self), self.message, self.where, self.why, self.remedy)
+        state = (type(self), self.message, self.where, self.why, self.fix)
         return (_rebuild, state)
 
 
 def _rebuild(
-    cls: type[QatExplorerError], message: str, where: str | None, why: str, remedy: str
+    cls: type[QatExplorerError], message: str, where: str | None, why: str, fix: str
 ) -> QatExplorerError:
-    return cls(message, where=where, why=why, remedy=remedy)
+    return cls(message, where=where, why=why, fix=fix)
 
 
 class InputError(QatExplorerError):
@@ -135,11 +135,11 @@ class Int8RunError(StageError):
         *,
         where: str | None = None,
         why: str = "",
-        remedy: str = "",
+        fix: str = "",
         op: str = "",
         source: str = "",
     ) -> None:
-        super().__init__(message, where=where, why=why, remedy=remedy)
+        super().__init__(message, where=where, why=why, fix=fix)
         self.op = op
         self.source = source
 

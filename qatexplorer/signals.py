@@ -1,4 +1,4 @@
-"""A minimal signal: the headless core tells observers that something changed."""
+"""A minimal signal: the headless core reports to observers that something changed."""
 
 from __future__ import annotations
 

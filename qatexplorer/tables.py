@@ -16,5 +16,5 @@ def require_pandas() -> Any:
         raise InputError(
             "pandas is not installed, so there is no DataFrame to make.",
             why=f"{type(error).__name__}: {error}",
-            remedy="Install it (pip install pandas); nothing else in qatexplorer needs it.",
+            fix="Install it (pip install pandas); nothing else in qatexplorer needs it.",
         ) from error

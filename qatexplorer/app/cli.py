@@ -74,7 +74,7 @@ def _add_lab(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = commands.add_parser("inspect", help="walk a model to a stage and print what it is")
+    command = commands.add_parser("inspect", help="take a model to a stage and print what it is")
     command.add_argument("model", metavar="package.module:factory|zoo:NAME")
     command.add_argument("--to", metavar="STAGE", help="default: the one with all fake quants")
     command.add_argument("--flow", default="eager", help="eager or fx (default: %(default)s)")
@@ -94,7 +94,7 @@ def _dashboard(args: argparse.Namespace) -> int:
     from qatexplorer.app import launch
     from qatexplorer.app.load_model import load_factory
 
-    # What cannot be opened is told here and not first in a browser window.
+    # What cannot be opened is reported here and not first in a browser window.
     if args.model:
         load_factory(args.model)
     if args.example:

@@ -15,7 +15,7 @@ def dashboard() -> Explorer:
     """The explorer on ``$QATEXPLORER_MODEL`` (``package.module:factory``), else on the embedded
     example ``$QATEXPLORER_EXAMPLE``, else on the first one.
 
-    A factory that cannot be used is told in the widget, which then shows the embedded example.
+    A factory that cannot be used is reported in the widget, which then shows the embedded example.
     """
     factory = os.environ.get(MODEL_VARIABLE, "")
     example = os.environ.get(EXAMPLE_VARIABLE, "")

@@ -199,38 +199,38 @@ def _disk(folder: str) -> dict[str, Any]:
 
 
 def _problems(report: dict[str, Any]) -> list[str]:
-    said = []
+    sentences = []
     torch = report["torch"]
     if torch["error"]:
         what = "is not installed" if torch["version"] is None else "cannot be imported"
-        said.append(f"torch {what}: {torch['error']}")
+        sentences.append(f"torch {what}: {torch['error']}")
     if report.get("engines_error"):
-        said.append(f"No int8 engine can be chosen: {report['engines_error']}")
+        sentences.append(f"No int8 engine can be chosen: {report['engines_error']}")
     chosen = report["default"]
     if chosen and not any(
         row["engine"] == chosen["engine"] and row["verdict"] in ("exact", "clamps")
         for row in report["engines"]
     ):
-        said.append(f"No int8 engine computes right on this CPU. {chosen['reason']}")
-    said += [f"{n} {p['error']}" for n, p in report["packages"].items() if p["error"]]
+        sentences.append(f"No int8 engine computes right on this CPU. {chosen['reason']}")
+    sentences += [f"{n} {p['error']}" for n, p in report["packages"].items() if p["error"]]
     runs = report["runs"]
     if runs["error"]:
-        said.append(f"The folder for runs, {runs['folder']}, cannot be used: {runs['error']}")
+        sentences.append(f"The folder for runs, {runs['folder']}, cannot be used: {runs['error']}")
     elif runs["free_bytes"] < _FULL_DISK:
-        said.append(f"Little room is left for runs: {_gigabytes(runs['free_bytes'])}.")
-    return said
+        sentences.append(f"Little room is left for runs: {_gigabytes(runs['free_bytes'])}.")
+    return sentences
 
 
 def _notes(report: dict[str, Any]) -> list[str]:
-    said = []
+    sentences = []
     torch = report["torch"]
     if torch["tested"] is False:
         releases = ", ".join(torch["tested_releases"])
-        said.append(f"torch {torch['version']} is not one of those tested ({releases}).")
+        sentences.append(f"torch {torch['version']} is not one of those tested ({releases}).")
     for row in report["engines"]:
         if row["verdict"] == "saturates" and row["engine"] != report["default"]["engine"]:
-            said.append(f"{row['engine']} saturates on this CPU, and is not the default here.")
-    return said
+            sentences.append(f"{row['engine']} saturates on this CPU, and is not the default here.")
+    return sentences
 
 
 def _gigabytes(count: int) -> str:

@@ -35,7 +35,7 @@ def notebooks_folder() -> Path:
     raise LaunchError(
         "the notebooks are missing from this installation.",
         where=str(_HERE / "notebooks"),
-        remedy="Install the package again, from its wheel or from a complete checkout.",
+        fix="Install the package again, from its wheel or from a complete checkout.",
     )
 
 
@@ -60,7 +60,7 @@ def claim_port(port: int | None, first: int) -> int:
     raise LaunchError(
         f"{what} of {LOOPBACK} cannot be used: {reason}.",
         why="Another program listens there, or this account may not.",
-        remedy="Choose another with --port, or leave --port out and a free one is taken.",
+        fix="Choose another with --port, or leave --port out and a free one is taken.",
     )
 
 
@@ -91,7 +91,7 @@ def run_voila(*, port: int, browser: bool, theme: str) -> int:
         f"--Voila.ip={LOOPBACK}",
         f"--Voila.port={port}",
         "--Voila.port_retries=0",
-        # The reader is the owner of the machine: an error is for their eyes.
+        # The user is the owner of the machine: an error is for their eyes.
         "--show_tracebacks=True",
         # A closing page says so without an _xsrf field. Refused, it would leave its kernel, and
         # the memory that holds, behind. What a page may do is still bound to its origin.
@@ -147,7 +147,7 @@ def copy_notebooks(folder: Path) -> list[Path]:
     except OSError as error:
         raise LaunchError(
             f"the notebooks cannot be copied to {folder}: {error.strerror or error}.",
-            remedy="Name a folder that you can write to with --dir.",
+            fix="Name a folder that you can write to with --dir.",
         ) from error
     return written
 

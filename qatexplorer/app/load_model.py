@@ -46,7 +46,7 @@ def load_model(spec: str) -> LoadedModel:
     Raises UnknownExampleError or FactoryError.
     """
     source, _, name = spec.partition(":")
-    # A reader may well have a module of their own that is called zoo.
+    # A user may well have a module of their own that is called zoo.
     if source == "zoo" and (name in zoo.names() or not _can_find("zoo")):
         example = zoo.load(name)
         return LoadedModel(example.model, example.example_inputs, example.data, example.suggested)
@@ -61,7 +61,7 @@ def load_factory(spec: str) -> LoadedModel:
     and ``example_inputs`` (and ``data``, ``suggested``), or a model alone; then ``example_inputs``
     is an attribute of the factory or of its module.
 
-    Raises FactoryError with the place and a remedy for everything that can go wrong.
+    Raises FactoryError with the place and a fix for everything that can go wrong.
     """
     module_name, attribute = _split(spec)
     with _current_directory_importable():
@@ -71,10 +71,10 @@ def load_factory(spec: str) -> LoadedModel:
             returned = factory()
         except (Exception, SystemExit) as error:
             raise FactoryError(
-                f"{spec} raised {_said(error)}.",
+                f"{spec} raised {_in_words(error)}.",
                 where=_last_line(error),
                 why="The factory is called without arguments, in the current directory.",
-                remedy="Call it yourself in a Python prompt and mend what it says.",
+                fix="Call it yourself in a Python prompt and fix what it says.",
             ) from error
     return _understand(returned, spec, factory, module)
 
@@ -82,15 +82,15 @@ def load_factory(spec: str) -> LoadedModel:
 def _split(spec: str) -> tuple[str, str]:
     module_name, colon, attribute = str(spec).strip().partition(":")
     if not colon or not module_name or not attribute:
-        raise FactoryError(f"{spec!r} does not name a factory.", remedy=_SPELLING)
+        raise FactoryError(f"{spec!r} does not name a factory.", fix=_SPELLING)
     if module_name.endswith(".py") or "/" in module_name or "\\" in module_name:
         dotted = module_name.removesuffix(".py").replace("\\", "/").strip("./").replace("/", ".")
         raise FactoryError(
             f"{module_name!r} is a file, not a module name.",
-            remedy=f"From the folder it lies in, write {dotted}:{attribute}.",
+            fix=f"From the folder it lies in, write {dotted}:{attribute}.",
         )
     if not all(part.isidentifier() for part in f"{module_name}.{attribute}".split(".")):
-        raise FactoryError(f"{spec!r} is not a Python name.", remedy=_SPELLING)
+        raise FactoryError(f"{spec!r} is not a Python name.", fix=_SPELLING)
     return module_name, attribute
 
 
@@ -103,20 +103,20 @@ def _import(name: str, spec: str) -> ModuleType:
             raise FactoryError(
                 f"there is no module {missing!r} to import.",
                 why=f"Looked in the current directory ({os.getcwd()}) and on Python's path.",
-                remedy="Run the command in the folder that holds it, or install it.",
+                fix="Run the command in the folder that holds it, or install it.",
             ) from error
         raise FactoryError(
             f"importing {name} failed: there is no module {missing!r}.",
             where=_last_line(error),
             why="Your module imports it, and it is not installed in this environment.",
-            remedy=f"Install it into the environment of this Python ({sys.executable}).",
+            fix=f"Install it into the environment of this Python ({sys.executable}).",
         ) from error
     except (Exception, SystemExit) as error:
         raise FactoryError(
-            f"importing {name} raised {_said(error)}.",
+            f"importing {name} raised {_in_words(error)}.",
             where=_last_line(error),
             why=f"{spec} cannot be reached unless its module imports.",
-            remedy=f"Mend it until `python -c 'import {name}'` passes. Keep training and command "
+            fix=f"Fix it until `python -c 'import {name}'` passes. Keep training and command "
             "line code under `if __name__ == '__main__':`.",
         ) from error
 
@@ -130,14 +130,14 @@ def _find(module: ModuleType, attribute: str, spec: str) -> Callable[[], Any]:
             raise FactoryError(
                 f"{module.__name__} has no {attribute!r}.",
                 where=getattr(module, "__file__", None),
-                remedy=f"{hint}{_SPELLING}",
+                fix=f"{hint}{_SPELLING}",
             )
         found = getattr(found, part)
     if isinstance(found, nn.Module) or not callable(found):
         raise FactoryError(
             f"{spec} is a {type(found).__name__}, not a function that makes a model.",
             where=getattr(module, "__file__", None),
-            remedy=f"Name a function without arguments. {_FORMS}",
+            fix=f"Name a function without arguments. {_FORMS}",
         )
     return found  # type: ignore[no-any-return]
 
@@ -158,18 +158,18 @@ def _understand(
         data = getattr(returned, "data", None)
         suggested = getattr(returned, "suggested", suggested)
     else:
-        raise FactoryError(f"{spec} returned {_a(returned)}.", remedy=_FORMS)
+        raise FactoryError(f"{spec} returned {_a(returned)}.", fix=_FORMS)
     if not isinstance(model, nn.Module):
         raise FactoryError(
             f"{spec} returned {_a(model)} in the model's place.",
             why="The model must be a torch.nn.Module.",
-            remedy=_FORMS,
+            fix=_FORMS,
         )
     if inputs is None:
         raise FactoryError(
             f"{spec} returned a model and no example inputs.",
             why="One forward of the model is run to see its shapes and its dataflow.",
-            remedy=_FORMS,
+            fix=_FORMS,
         )
     try:
         return LoadedModel(model, inputs, as_data(data), suggested)
@@ -177,7 +177,7 @@ def _understand(
         raise FactoryError(
             f"{spec} returned data that cannot be used: {error.message}",
             why=error.why,
-            remedy=error.remedy,
+            fix=error.fix,
         ) from error
 
 
@@ -209,13 +209,13 @@ def _a(value: Any) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
-def _said(error: BaseException) -> str:
+def _in_words(error: BaseException) -> str:
     first = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 def _last_line(error: BaseException) -> str | None:
-    """``file:line`` of the reader's own code nearest to where ``error`` was raised."""
+    """``file:line`` of the user's own code nearest to where ``error`` was raised."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)

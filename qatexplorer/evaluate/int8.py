@@ -1,4 +1,4 @@
-"""Run the converted model, and say in the reader's terms what stands in its way."""
+"""Run the converted model, and say in the user's terms what stands in its way."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def run_int8(model: Module, inputs: Any, engine: str | None = None) -> Any:
         engine: quantized engine to run with; None is the present one.
 
     Raises UnknownEngineError, and Int8RunError with ``op`` (the operation), ``where`` (the module
-    whose forward calls it), ``source`` (the line outside torch), ``why`` and ``remedy``.
+    whose forward calls it), ``source`` (the line outside torch), ``why`` and ``fix``.
     """
     calls = _CallInFlight()
     with quantized_engine(engine), evaluation_mode(model):
@@ -69,12 +69,12 @@ def int8_error(error: Exception, model: Module, call: str = "") -> Int8RunError:
     place = place_of(error, model)
     named = _NAMED.search(str(error))
     op = named.group(1) if named else call or place.function
-    told = translate(error, place, in_fx=isinstance(model, GraphModule))
+    translation = translate(error, place, in_fx=isinstance(model, GraphModule))
     return Int8RunError(
         f"The int8 model cannot run: {op} failed{_at(place)}.",
         where=place.path,
-        why=told.why,
-        remedy=told.remedy,
+        why=translation.why,
+        fix=translation.fix,
         op=op,
         source=place.source,
     )
@@ -86,10 +86,10 @@ def convert_error(error: Exception, model: Module) -> ConvertError:
     ``where`` is the module in hand: the innermost one that a frame of torch's walk holds.
     """
     place = place_in_walk(error, model)
-    told = translate(error, place, in_fx=isinstance(model, GraphModule))
+    translation = translate(error, place, in_fx=isinstance(model, GraphModule))
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     message = f"torch's convert failed: {type(error).__name__}: {first[:200]}"
-    return ConvertError(message, where=place.path, why=told.why, remedy=told.remedy)
+    return ConvertError(message, where=place.path, why=translation.why, fix=translation.fix)
 
 
 def place_in_walk(error: Exception, model: Module) -> Place:

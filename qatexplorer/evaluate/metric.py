@@ -60,14 +60,14 @@ def accuracy(output: Any, target: Any) -> torch.Tensor:
         raise InputError(
             f"accuracy cannot read class indices from a target that is {_in_words(target)}.",
             why=_ONLY_CLASSES,
-            remedy=_OWN_METRIC,
+            fix=_OWN_METRIC,
         ) from error
     if scores.dim() < 2 or scores[:, 0].shape != classes.shape:
         raise InputError(
             f"accuracy cannot compare scores of shape {tuple(scores.shape)} with a target of "
             f"shape {tuple(classes.shape)}.",
             why=_ONLY_CLASSES,
-            remedy=_OWN_METRIC,
+            fix=_OWN_METRIC,
         )
     return scores.argmax(dim=1).eq(classes).float().mean()
 
@@ -143,7 +143,7 @@ def evaluate(
         raise NoDataError(
             "There is no batch to evaluate on.",
             why="The eval iterable is empty.",
-            remedy="Pass data whose eval part yields (input, target) batches.",
+            fix="Pass data whose eval part yields (input, target) batches.",
         )
     value = total / samples if samples else float("nan")
     return MetricValue(metric_name(metric), value, samples, time.perf_counter() - started, complete)

@@ -17,20 +17,20 @@ from qatexplorer.explain.blame import Place
 class Rule:
     """``id`` names the row in tests; ``pattern`` is a regular expression.
 
-    ``fx_remedy`` stands for ``remedy`` where FX made the model: it needs no stubs.
+    ``fx_fix`` stands for ``fix`` where FX made the model: it needs no stubs.
     """
 
     id: str
     pattern: str
     why: str
-    remedy: str
-    fx_remedy: str = ""
+    fix: str
+    fx_fix: str = ""
 
-    def fix(self, in_fx: bool) -> str:
+    def fix_in(self, in_fx: bool) -> str:
         """What to do, in the flow that made the model."""
-        if in_fx and self.fx_remedy:
-            return self.fx_remedy
-        return self.remedy.replace(ISLAND, FX_ISLAND) if in_fx else self.remedy
+        if in_fx and self.fx_fix:
+            return self.fx_fix
+        return self.fix.replace(ISLAND, FX_ISLAND) if in_fx else self.fix
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Translation:
 
     rule: str
     why: str
-    remedy: str
+    fix: str
 
 
 _ON_INT8 = r"Could not run 'aten::(?P<op>{ops})(?:\.\w+)?' with arguments from the 'QuantizedCPU'"
@@ -331,7 +331,9 @@ def translate(
         if match:
             found = match.groupdict().get("op") or "the operation"
             words = {"op": found, "here": here}
-            return Translation(rule.id, rule.why.format(**words), rule.fix(in_fx).format(**words))
+            return Translation(
+                rule.id, rule.why.format(**words), rule.fix_in(in_fx).format(**words)
+            )
     first = message.splitlines()[0] if message else type(error).__name__
     island = FX_ISLAND if in_fx else ISLAND
     return Translation("", f"torch says: {first}", f"If {here} need not be quantized: {island}")

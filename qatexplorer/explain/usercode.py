@@ -1,4 +1,4 @@
-"""Telling the reader's own source files from torch's and ours."""
+"""Telling the user's own source files from torch's and ours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 _PACKAGE = Path(__file__).parents[1]
-# The embedded examples stand for a reader's model.
+# The embedded examples stand for a user's model.
 _OURS = tuple(
     str(entry) for entry in _PACKAGE.iterdir() if entry.name not in ("zoo", "__pycache__")
 )

@@ -39,7 +39,7 @@ def register(flow: F) -> F:
     flow.check()
     known = FLOWS.setdefault(flow.name, flow)
     if (known.__module__, known.__qualname__) != (flow.__module__, flow.__qualname__):
-        raise InputError(f"there is a flow {flow.name!r} already.", remedy="Choose another name.")
+        raise InputError(f"there is a flow {flow.name!r} already.", fix="Choose another name.")
     FLOWS[flow.name] = flow  # a notebook's cell may be run again
     return flow
 
@@ -55,7 +55,7 @@ def get_flow(name: str) -> Flow:
     except (KeyError, TypeError):
         known = ", ".join(map(repr, FLOWS))
         raise InputError(
-            f"there is no flow {name!r}.", remedy=f"Flows of this version: {known}."
+            f"there is no flow {name!r}.", fix=f"Flows of this version: {known}."
         ) from None
 
 

@@ -109,7 +109,7 @@ class StageResult:
 
 
 Seen = Callable[[str, StageResult], None]
-"""Told of a stage that torch's call is passing through, while the call is going on."""
+"""Called with a stage that torch's call is passing through, while the call is going on."""
 
 
 class Flow(ABC):
@@ -182,9 +182,9 @@ class Flow(ABC):
         """Take ``model`` to ``stage``, in place where torch can.
 
         ``model`` is at the stage before the call that makes ``stage``; for the int8 stage it is
-        the prepared model. ``seen`` is told of the stages on the way that the same call makes, and
-        that what describes the result (graph, placements) is wanted; what it raises ends the call.
-        The caller hands over a copy of its own. Raises what torch raises.
+        the prepared model. ``seen`` is called with the stages on the way that the same call makes,
+        and that what describes the result (graph, placements) is wanted; what it raises ends the
+        call. The caller hands over a copy of its own. Raises what torch raises.
         """
 
     @classmethod
@@ -197,7 +197,7 @@ class Flow(ABC):
                 f"the stages of flow {cls.name!r} have the roles {', '.join(roles)}.",
                 why="Each flow has one float, one trained and one int8 stage and at least one that "
                 f"is inserted, in the order {', '.join(ROLES)}.",
-                remedy="Give each Stage the role that is true of the model from it on.",
+                fix="Give each Stage the role that is true of the model from it on.",
             )
         if len({stage.name for stage in cls.stages}) < len(roles):
             raise InputError(f"two stages of flow {cls.name!r} have the same name.")

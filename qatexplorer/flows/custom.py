@@ -102,14 +102,14 @@ class CustomConfig:
                 raise CustomConfigError(
                     f"non_traceable names {path!r}, which "
                     + ("is the whole model." if path == "" else "the model does not have."),
-                    remedy=f"Nearest: {', '.join(near)}." if near else "Give a module's path.",
+                    fix=f"Nearest: {', '.join(near)}." if near else "Give a module's path.",
                 )
         for name in self.for_fx().preserved_attributes:
             if not hasattr(model, name):
                 raise CustomConfigError(
                     f"preserved_attributes names {name!r}, which the model does not have.",
                     why="torch would ignore it, and the prepared model would lack it.",
-                    remedy="Name attributes of the model itself, not of modules in it.",
+                    fix="Name attributes of the model itself, not of modules in it.",
                 )
 
 
@@ -119,7 +119,7 @@ def custom_config(prepare: Any, convert: Any, non_traceable: Any) -> CustomConfi
         if value is not None and not isinstance(value, (kind, Mapping)):
             raise CustomConfigError(
                 f"{value!r} is neither a {kind.__name__} nor a dict.",
-                remedy=f"Pass torch.ao.quantization.fx.custom_config.{kind.__name__}().",
+                fix=f"Pass torch.ao.quantization.fx.custom_config.{kind.__name__}().",
             )
     if non_traceable is None:
         non_traceable = ()
@@ -131,7 +131,7 @@ def custom_config(prepare: Any, convert: Any, non_traceable: Any) -> CustomConfi
         ):
             raise CustomConfigError(
                 f"{entry!r} in non_traceable is neither a module path nor a module type.",
-                remedy="Entries are paths like 'encoder.mask' or classes like MyMask.",
+                fix="Entries are paths like 'encoder.mask' or classes like MyMask.",
             )
     config = CustomConfig(prepare, convert, tuple(non_traceable))
     try:
@@ -140,7 +140,7 @@ def custom_config(prepare: Any, convert: Any, non_traceable: Any) -> CustomConfi
         raise CustomConfigError(
             "torch does not understand the custom config.",
             why=f"{type(error).__name__}: {error}",
-            remedy="See torch.ao.quantization.fx.custom_config for the keys it takes.",
+            fix="See torch.ao.quantization.fx.custom_config for the keys it takes.",
         ) from error
     return config
 
@@ -160,7 +160,7 @@ def find_qat_mapping(spec: Any) -> Mapping[Any, Any] | None:
         return mapping
     raise CustomConfigError(
         f"qat_mapping is {spec!r}.",
-        remedy="Pass a dict of float class to QAT class, 'attention', or None.",
+        fix="Pass a dict of float class to QAT class, 'attention', or None.",
     )
 
 
@@ -178,7 +178,7 @@ def find_backend_config(spec: Any) -> BackendConfig | None:
         return config
     raise CustomConfigError(
         f"there is no backend config {spec!r}.",
-        remedy=f"Use one of {', '.join(map(repr, BACKEND_CONFIGS))} or a BackendConfig.",
+        fix=f"Use one of {', '.join(map(repr, BACKEND_CONFIGS))} or a BackendConfig.",
     )
 
 

@@ -119,7 +119,7 @@ def check_fusion(model: nn.Module, runs: Any) -> FusionRuns:
                 near = difflib.get_close_matches(path, list(modules), n=3, cutoff=0.4)
                 raise FusionError(
                     f"cannot fuse {list(paths)}: there is no module {path!r}.",
-                    remedy=f"Nearest: {', '.join(near)}."
+                    fix=f"Nearest: {', '.join(near)}."
                     if near
                     else "Paths are those of model.named_modules().",
                 )
@@ -127,7 +127,7 @@ def check_fusion(model: nn.Module, runs: Any) -> FusionRuns:
                 raise FusionError(
                     f"cannot fuse {list(paths)}: {path!r} stands in two runs.",
                     where=path,
-                    remedy="A module can be fused once; leave it out of one of the runs.",
+                    fix="A module can be fused once; leave it out of one of the runs.",
                 )
             used.add(path)
         if not can_fuse([modules[p] for p in paths]):
@@ -138,7 +138,7 @@ def check_fusion(model: nn.Module, runs: Any) -> FusionRuns:
                 why="It knows conv + batch norm (+ ReLU), conv + ReLU, linear + ReLU, linear + "
                 "batch norm and batch norm + ReLU, of exactly torch's own types, with affine "
                 "batch norms, all in the same mode.",
-                remedy="List the modules in the order in which they run.",
+                fix="List the modules in the order in which they run.",
             )
         checked.append(paths)
     return tuple(checked)

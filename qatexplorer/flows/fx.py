@@ -119,7 +119,7 @@ _STAGES = (
 _PREPARED = ("trace", "fuse", "propagate", "swap", "insert")
 
 
-# Frames around torch's own call that are neither torch's nor the reader's.
+# Frames around torch's own call that are neither torch's nor the user's.
 _PASSED_ON_THE_WAY = ("typing_extensions.py", "contextlib.py", "")
 
 
@@ -161,7 +161,8 @@ class FxFlow(Flow):
         custom = options.custom.for_fx()
         paths = {path: type(m) for path, m in model.named_modules()}
 
-        # torch would ignore names that are not there. Said when the mapping is laid on the model.
+        # torch would ignore names that are not there. Reported when the mapping is laid on the
+        # model.
         mapping, wrong = _mapping_or_error(model, options)
         mapping = _float_where_untraced(mapping, options.custom.untraced_layers(model))
 
@@ -241,10 +242,10 @@ def _mapping_or_error(
 ) -> tuple[QConfigMapping, QConfigError | None]:
     try:
         mapping = options.qconfig.as_mapping(model)
-        set_in_the_walk = take_own_qconfigs(model)
-        if set_in_the_walk:
+        set_on_the_way = take_own_qconfigs(model)
+        if set_on_the_way:
             mapping = copy.deepcopy(mapping)
-        for path, qconfig in set_in_the_walk.items():
+        for path, qconfig in set_on_the_way.items():
             mapping.set_module_name(path, qconfig) if path else mapping.set_global(qconfig)
         return mapping, None
     except QConfigError as error:
@@ -291,7 +292,7 @@ def _traced_wrongly(error: GraphRunError) -> TraceFailedError:
         where="",
         why="Tracing takes every argument of forward for a tensor. What hangs on an optional one "
         "that is not given (None), or on a value, was written down as if it were there.",
-        remedy="Wrap the model in a module whose forward takes only the arguments you use, or use "
+        fix="Wrap the model in a module whose forward takes only the arguments you use, or use "
         "flow='eager'.",
     )
 
@@ -312,18 +313,18 @@ def _trace_failed(error: Exception, model: nn.Module, inputs: Any) -> TraceFaile
         hooks := {h.place for *_, h in hooks_in(model)}
     ):
         why = f"Hooks do not run in tracing: {listed(frozenset(hooks))}. {WHY[True]}"
-        remedy = WAYS_OUT[True]
+        fix = WAYS_OUT[True]
     elif deciding and not path:
         why += f" The line asks for {', '.join(deciding)}: every argument of forward is traced, "
         why += "also one that is left at its default."
-        remedy = _fixed_arguments(model, inputs)
+        fix = _fixed_arguments(model, inputs)
     elif path:
-        remedy = (
+        fix = (
             f"Pass non_traceable=[{path!r}] (or [{kind}]) to leave this module as one call in "
             "float; or use flow='eager'; or write that line without looking at values of tensors."
         )
     else:
-        remedy = (
+        fix = (
             "The line is in the model's own forward: move it into a submodule and name that in "
             "non_traceable=[…], or use flow='eager'."
         )
@@ -331,7 +332,7 @@ def _trace_failed(error: Exception, model: nn.Module, inputs: Any) -> TraceFaile
         f"torch.fx cannot trace {kind}.forward{line}: {type(error).__name__}: {first[:200]}",
         where=path,
         why=why,
-        remedy=remedy,
+        fix=fix,
     )
 
 

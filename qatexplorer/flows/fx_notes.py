@@ -131,7 +131,7 @@ def frozen_branch_note(model: nn.Module, traced: fx.GraphModule, inputs: Any) ->
             try:
                 output = call_model(one.eval(), cloned(inputs))
             except Exception:
-                return ()  # what does not run in eval mode is said where it is run
+                return ()  # what does not run in eval mode is reported where it is run
         shapes.append(tree_map_only(torch.Tensor, lambda t: tuple(t.shape), output))
     if shapes[0] == shapes[1]:
         return ()
@@ -144,7 +144,7 @@ def frozen_branch_note(model: nn.Module, traced: fx.GraphModule, inputs: Any) ->
 
 
 def _is_layer(kind: type[nn.Module]) -> bool:
-    """Whether tracing makes a call of it one node (containers and the reader's own are opened)."""
+    """Whether tracing makes a call of it one node (containers and the user's own are opened)."""
     return kind.__module__.startswith(("torch.nn", "torch.ao.nn")) and not issubclass(
         kind, (nn.Sequential, nn.ModuleList, nn.ModuleDict)
     )

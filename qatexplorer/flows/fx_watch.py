@@ -84,11 +84,11 @@ CONVERT_CALLS = (
 
 
 @contextmanager
-def watching(functions: Sequence[Watched], tell: Callable[[Call], None]) -> Iterator[None]:
-    """Call ``tell`` before and after each call that this thread makes of ``functions``.
+def watching(functions: Sequence[Watched], report: Callable[[Call], None]) -> Iterator[None]:
+    """Call ``report`` before and after each call that this thread makes of ``functions``.
 
-    Calls of other threads go through untold. What ``tell`` raises goes up through torch's call.
-    At exit every name holds what it held before, also after an error.
+    Calls of other threads go through unreported. What ``report`` raises goes up through torch's
+    call. At exit every name holds what it held before, also after an error.
 
     Raises UnsupportedTorchError, before anything is changed, for a name or parameter that this
     release of torch does not have.
@@ -100,7 +100,7 @@ def watching(functions: Sequence[Watched], tell: Callable[[Call], None]) -> Iter
         try:
             for watched, (module, original) in zip(functions, found, strict=True):
                 put_back.append((module, watched.name, original))
-                setattr(module, watched.name, _telling(watched.name, original, tell, thread))
+                setattr(module, watched.name, _reporting(watched.name, original, report, thread))
             with _tracing_one_thread(), _tracing_with_lines():
                 yield
         finally:
@@ -127,13 +127,13 @@ def _moved(what: str) -> UnsupportedTorchError:
         f"torch {torch.__version__} has no {what}.",
         why="The FX flow watches torch's own functions while they run, and this one has moved or "
         "changed in this release.",
-        remedy="Use the eager flow, or a release of torch that this version of qatexplorer is "
+        fix="Use the eager flow, or a release of torch that this version of qatexplorer is "
         f"tested on: {', '.join(TESTED)}.",
     )
 
 
-def _telling(
-    name: str, original: Callable[..., Any], tell: Callable[[Call], None], thread: int
+def _reporting(
+    name: str, original: Callable[..., Any], report: Callable[[Call], None], thread: int
 ) -> Callable[..., Any]:
     signature = inspect.signature(original)
 
@@ -142,9 +142,9 @@ def _telling(
         if threading.get_ident() != thread:
             return original(*args, **kwargs)
         arguments = signature.bind(*args, **kwargs).arguments
-        tell(Call(name, "before", arguments))
+        report(Call(name, "before", arguments))
         result = original(*args, **kwargs)
-        tell(Call(name, "after", arguments, result))
+        report(Call(name, "after", arguments, result))
         return result
 
     return call
@@ -243,21 +243,21 @@ class PrepareWatch:
 
     ``at(boundary, graph_module)`` is called at "trace", "fuse", "propagate" and "swap", with the
     model as it is then. Standalone submodules, which torch prepares by the same functions on the
-    way, are not told.
+    way, are not reported.
     """
 
     def __init__(self, at: Callable[[str, fx.GraphModule], None]) -> None:
         self.log = PrepareLog()
         self._at = at
         self._depth = 0
-        self._asked: tuple[str, str] = ("", "")
+        self._cause: tuple[str, str] = ("", "")
         self._custom_before = ""
 
     def open(self) -> Any:
         """Context manager to run ``prepare_qat_fx`` in, once."""
-        return watching(PREPARE_CALLS, self._tell)
+        return watching(PREPARE_CALLS, self._report)
 
-    def _tell(self, call: Call) -> None:
+    def _report(self, call: Call) -> None:
         if call.name == "prepare":
             self._depth += 1 if call.phase == "before" else -1
             if self._depth == 1 and call.phase == "before":
@@ -288,21 +288,21 @@ class PrepareWatch:
         if call.phase == "after":
             self._boundary("swap", call.arguments["root"])
 
-    def _asking(self, call: Call, node: fx.Node) -> None:
-        self._asked = (call.name, node.name) if call.phase == "before" else ("", "")
+    def _note_cause(self, call: Call, node: fx.Node) -> None:
+        self._cause = (call.name, node.name) if call.phase == "before" else ("", "")
 
     def _on_maybe_insert_input_observers_for_node(self, call: Call) -> None:
-        self._asking(call, call.arguments["node"])
+        self._note_cause(call, call.arguments["node"])
 
     def _on_maybe_insert_output_observer_for_node(self, call: Call) -> None:
-        self._asking(call, call.arguments["node"])
+        self._note_cause(call, call.arguments["node"])
 
     def _on_maybe_insert_observers_before_graph_output(self, call: Call) -> None:
-        self._asking(call, call.arguments["graph_output_node"])
+        self._note_cause(call, call.arguments["graph_output_node"])
 
     def _on_insert_obs_or_fq(self, call: Call) -> None:
         if call.phase == "after":
-            asker, reason = self._asked
+            asker, reason = self._cause
             chain = f"insert_observers_for_model → {asker}({reason}) → " if asker else ""
             node = call.arguments["node"].name
             text = f"{chain}_insert_obs_or_fq({node})"
@@ -357,9 +357,9 @@ class ConvertWatch:
 
     def open(self) -> Any:
         """Context manager to run ``convert_fx`` in, once."""
-        return watching(CONVERT_CALLS, self._tell)
+        return watching(CONVERT_CALLS, self._report)
 
-    def _tell(self, call: Call) -> None:
+    def _report(self, call: Call) -> None:
         if call.name == "convert":
             self._depth += 1 if call.phase == "before" else -1
             return

@@ -53,7 +53,7 @@ def take_own_qconfigs(model: nn.Module) -> dict[str, QConfig | None]:
                 f"the attribute 'qconfig' is a {type(own).__name__}, not a qconfig of torch.",
                 where=path,
                 why="torch reads module.qconfig on every module and expects a QConfig or None.",
-                remedy="Give your attribute another name.",
+                fix="Give your attribute another name.",
             )
         found[path] = own
     for path in found:

@@ -108,8 +108,8 @@ class QConfigPlan:
     def assign(self, model: nn.Module) -> None:
         """Set ``.qconfig`` on the modules concerned; ``propagate_qconfig_`` does the rest.
 
-        A qconfig that the user has set on a module during the walk stays. Raises QConfigError for
-        a path or type that the model does not have: torch would ignore it silently.
+        A qconfig that the user has set on a module between the stages stays. Raises QConfigError
+        for a path or type that the model does not have: torch would ignore it silently.
         """
         chosen: dict[str, QConfig | None] = {}
         paths = dict(model.named_modules())
@@ -142,7 +142,7 @@ def _not_inside_fused(path: str, paths: Mapping[str, nn.Module]) -> None:
             f"the qconfig names {path!r}, which is a part of a fused module.",
             where=path,
             why=f"{fused!r} ({type(paths[fused]).__name__}) is quantized as one operation.",
-            remedy=f"Name {fused!r} instead, or leave it out of the groups to fuse.",
+            fix=f"Name {fused!r} instead, or leave it out of the groups to fuse.",
         )
 
 
@@ -159,7 +159,7 @@ def _require(hits: list[str], what: str, known: list[str]) -> None:
     raise QConfigError(
         f"the qconfig names the {what}, which the model does not have.",
         why="torch would ignore it without a word, and the part would get the default qconfig.",
-        remedy=f"Nearest: {', '.join(near)}." if near else "Check the spelling.",
+        fix=f"Nearest: {', '.join(near)}." if near else "Check the spelling.",
     )
 
 
@@ -206,7 +206,7 @@ def resolve_qconfig(spec: Any, engine: str | None = None) -> QConfigPlan:
             else:
                 raise QConfigError(
                     f"{key!r} is neither a module path nor a module type.",
-                    remedy="Keys of a qconfig dict are '', paths like 'layer1.0' or nn.Linear.",
+                    fix="Keys of a qconfig dict are '', paths like 'layer1.0' or nn.Linear.",
                 )
     else:
         default = _one(spec)
@@ -261,7 +261,7 @@ def _one(spec: Any) -> QConfig | None:
     if not isinstance(spec, QConfig):
         raise QConfigError(
             f"{spec!r} is no qconfig.",
-            remedy="Pass a backend name, a torch.ao.quantization.QConfig, a dict, or None.",
+            fix="Pass a backend name, a torch.ao.quantization.QConfig, a dict, or None.",
         )
     try:
         weight = spec.weight()
@@ -270,7 +270,7 @@ def _one(spec: Any) -> QConfig | None:
         raise QConfigError(
             "a factory of the qconfig cannot be called.",
             why=f"{type(error).__name__}: {error}",
-            remedy="Build it with .with_args(…); torch calls it without arguments.",
+            fix="Build it with .with_args(…); torch calls it without arguments.",
         ) from error
     if not isinstance(weight, (FakeQuantizeBase, nn.Identity)):
         raise QConfigError(
@@ -278,6 +278,6 @@ def _one(spec: Any) -> QConfig | None:
             "quantization.",
             why="prepare_qat would put an observer where the weight's fake quant belongs, and the "
             "weights would be trained in float.",
-            remedy="Use get_default_qat_qconfig(backend), or FakeQuantize.with_args(observer=…).",
+            fix="Use get_default_qat_qconfig(backend), or FakeQuantize.with_args(observer=…).",
         )
     return spec

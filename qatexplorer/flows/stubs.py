@@ -37,7 +37,7 @@ def check_stub_mode(mode: Any) -> StubMode:
     """``mode`` itself. Raises InputError if it is none of :data:`StubMode`."""
     if mode not in ("none", "model", "layers"):
         raise InputError(
-            f"stubs is {mode!r}.", remedy="Use 'none', 'model' (QuantWrapper) or 'layers'."
+            f"stubs is {mode!r}.", fix="Use 'none', 'model' (QuantWrapper) or 'layers'."
         )
     return cast(StubMode, mode)
 

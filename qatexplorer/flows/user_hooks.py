@@ -91,7 +91,7 @@ def running_hooks(model: nn.Module, inputs: Any) -> frozenset[HookPlace]:
                 "puts another module in the layer's place.",
                 where=hook.place.path,
                 why="The hook would be called without the keyword arguments that it takes.",
-                remedy="Register it without with_kwargs=True, or on the block around the layer.",
+                fix="Register it without with_kwargs=True, or on the block around the layer.",
             )
         hook.calls = 0
     with preserved_state(model), torch.no_grad():
@@ -126,7 +126,7 @@ class HookFollower:
                 f"{type(error).__name__}: {first}",
                 where=min((place.path for place in silent), default=None),
                 why=f"Hooks that do not run any more: {listed(silent)}. {WHY[traced]}",
-                remedy=WAYS_OUT[traced],
+                fix=WAYS_OUT[traced],
             ) from error
         silent, self._running = self._running - now, now
         if not silent:

@@ -71,20 +71,20 @@ class CallList:
 
     Args:
         stack: the recorder's frames, the outermost a stand-in for whoever calls the model.
-        look: called with (path, fake quant, its tensor) when one runs, before it does.
+        on_quant: called with (path, fake quant, its tensor) when one runs, before it does.
     """
 
     def __init__(
         self,
         model: nn.Module,
         stack: list[Frame],
-        look: Callable[[str, nn.Module, torch.Tensor], Any] | None,
+        on_quant: Callable[[str, nn.Module, torch.Tensor], Any] | None,
     ) -> None:
         self.calls: list[Call] = []
         self.macs_at: dict[str, int] = {}
         self.dtypes: dict[str, str] = {}
         self.busy = 0  # inside of a fake quant: nothing that is done there belongs to the model
-        self._stack, self._look = stack, look
+        self._stack, self._on_quant = stack, on_quant
         self._made: dict[int, tuple[weakref.ref[torch.Tensor], int]] = {}
         self._raw: dict[int, tuple[weakref.ref[torch.Tensor], str, int]] = {}
         self._ordinals: dict[tuple[str, str, str], int] = {}
@@ -150,9 +150,9 @@ class CallList:
                 entry = self._raw.get(id(tensor))
                 if entry is not None and entry[0]() is tensor:
                     raw = (entry[1], entry[2])
-                if self._look is not None:
+                if self._on_quant is not None:
                     self.busy += 1
-                    self._look(frame.path, frame.module, tensor)
+                    self._on_quant(frame.path, frame.module, tensor)
                     self.busy -= 1
                 break
             call = self.add("quant", frame.path, args, (), mechanism=mechanism, output_of=raw)

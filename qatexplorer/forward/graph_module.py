@@ -99,7 +99,7 @@ def shapes_of(module: fx.GraphModule, inputs: Any) -> dict[str, Info]:
 class Scopes:
     """Path of the module in whose forward each traced node is.
 
-    ``by_node`` has it by node id; ``by_lines`` by the lines of the reader's code that made the
+    ``by_node`` has it by node id; ``by_lines`` by the lines of the user's code that made the
     node, in execution order: converting gives some operations a new id and keeps the lines.
     """
 
@@ -252,7 +252,7 @@ def _is_qparam(node: fx.Node) -> bool:
 
 
 def source_of(node: fx.Node) -> str:
-    """``"file.py:12"`` of the innermost line of the reader's that made the node."""
+    """``"file.py:12"`` of the innermost line of the user's that made the node."""
     for file, line in reversed(_FRAME.findall(node.stack_trace or "")):
         if is_user_file(file):
             return f"{os.path.basename(file)}:{line}"

@@ -179,7 +179,7 @@ def capture_histograms(
                 raise InputError(
                     f"there is no fake quant at {path!r}.",
                     where=path,
-                    remedy="Take the paths from the sites of a snapshot of this very stage.",
+                    fix="Take the paths from the sites of a snapshot of this very stage.",
                 )
             quant_min, quant_max = quant_range(site)
             collectors[path] = _Collector(quant_min, quant_max, max_bins, max_samples)

@@ -23,7 +23,7 @@ _OPAQUE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 def is_leaf_call(module: nn.Module) -> bool:
     """Whether a call of ``module`` is one node of the graph.
 
-    Torch's own modules are leaves unless they only combine others; the reader's own modules are
+    Torch's own modules are leaves unless they only combine others; the user's own modules are
     opened, so that functional operations in them show.
     """
     if is_quantizer(module) or isinstance(module, _LEAVES):

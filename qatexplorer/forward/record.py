@@ -104,18 +104,18 @@ class Recording:
 
 
 Ranges = list[tuple[torch.Tensor, torch.Tensor]]
-Look = Callable[[str, nn.Module, torch.Tensor], Any]
+OnQuant = Callable[[str, nn.Module, torch.Tensor], Any]
 
 
 class _Recorder(TorchFunctionMode):
     """Follows which module is running, and whether it is in its forward or in its hooks."""
 
-    def __init__(self, model: nn.Module, operations: bool, graph: bool, look: Any) -> None:
+    def __init__(self, model: nn.Module, operations: bool, graph: bool, on_quant: Any) -> None:
         super().__init__()
         self.found = Recording()
         self.stack: list[Frame] = [Frame(model, "", False, False)]
         self.stack[0].phase = "forward"
-        self.list = CallList(model, self.stack, look) if operations else None
+        self.list = CallList(model, self.stack, on_quant) if operations else None
         self.nodes = NodeList(model) if graph else None
         self.macs = MacCounter() if operations else None
         self._known: dict[int, tuple[str, bool, bool]] = {}
@@ -309,7 +309,7 @@ def record_forward(
     operations: bool = True,
     graph: bool = False,
     note: str = "",
-    look: Look | None = None,
+    on_quant: OnQuant | None = None,
 ) -> Recording:
     """Run ``model(inputs)`` once under ``no_grad`` and return what happened.
 
@@ -319,10 +319,12 @@ def record_forward(
     Args:
         operations: list every operation, with its multiply-accumulates. graph: make the dataflow
             graph, whose ``note`` says why FX was not used.
-        look: called with (path, fake quant, tensor) before a fake quant runs.
+        on_quant: called with (path, fake quant, tensor) before a fake quant runs.
     """
     with preserved_state(model):
-        return record_here(model, inputs, operations=operations, graph=graph, note=note, look=look)
+        return record_here(
+            model, inputs, operations=operations, graph=graph, note=note, on_quant=on_quant
+        )
 
 
 def probe(model: nn.Module, inputs: Any) -> Probe:
@@ -355,7 +357,7 @@ def record_here(
     operations: bool = True,
     graph: bool = False,
     note: str = "",
-    look: Look | None = None,
+    on_quant: OnQuant | None = None,
     skipped: Iterable[int] = (),
 ) -> Recording:
     """:func:`record_forward` whose caller preserves the model's state, or keeps what it learned.
@@ -363,7 +365,7 @@ def record_here(
     ``skipped`` are ids of fake quants whose kernel the caller has switched off.
     """
     args, kwargs = as_args(cloned(on_device(inputs, device_of(model))))
-    recorder = _Recorder(model, operations, graph, look)
+    recorder = _Recorder(model, operations, graph, on_quant)
     recorder.found.probe.switched_off |= set(skipped)
     with torch.no_grad(), recorder.watching(model):
         recorder.given(args, kwargs)

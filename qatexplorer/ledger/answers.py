@@ -27,7 +27,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Subject:
     """What is asked about: a ledger, the flow, and what its stage that makes weight fake quants
     has changed (None if it has no such stage)."""
 
@@ -45,25 +45,25 @@ class Asked:
 
 
 def answers(ledger: Ledger, flow: Flow, making: Diff | None) -> tuple[Answer, ...]:
-    """All answers; see :class:`Asked` and :meth:`Session.answers`."""
-    asked = Asked(ledger, flow, making)
-    return tuple(answer(asked) for answer in QUESTIONS)
+    """All answers; see :class:`Subject` and :meth:`Session.answers`."""
+    subject = Subject(ledger, flow, making)
+    return tuple(answer(subject) for answer in QUESTIONS)
 
 
-def why_three_calls(asked: Asked) -> Answer:
+def why_three_calls(subject: Subject) -> Answer:
     """Why does ``prepare_qat`` run propagate, convert and prepare?"""
-    ledger = asked.ledger
+    ledger = subject.ledger
     key = "three_calls"
     question = (
         "Why does prepare_qat run propagate, convert and prepare, when convert already made a "
         "fake-quantized module?"
     )
-    making = asked.flow.stage_with("weights")
+    making = subject.flow.stage_with("weights")
     if making is None:
         return Answer(key, question, "In this flow one call makes all fake quants, so it does not.")
     weights = [row for row in ledger.sites if row.stage == making.name]
-    others = [row for row in ledger.sites if row.stage == asked.flow.prepared_stage]
-    swapped = len(asked.swapped)
+    others = [row for row in ledger.sites if row.stage == subject.flow.prepared_stage]
+    swapped = len(subject.swapped)
     made, kept = _many(len(weights), "fake quant"), _many(len(others), "tensor")
     text = (
         "Each makes another part. propagate hands the qconfig down and makes no fake quant. "
@@ -72,21 +72,21 @@ def why_three_calls(asked: Asked) -> Answer:
         f"input and for outputs ({_ways(others)}). After convert alone, {kept} would "
         "pass unrounded."
     )
-    if asked.flow.by_graph:
+    if subject.flow.by_graph:
         text += " In FX the same parts are steps inside the one call prepare_qat_fx."
     return Answer(key, question, text, weights[0].selection if weights else "")
 
 
-def two_observers(asked: Asked) -> Answer:
+def two_observers(subject: Subject) -> Answer:
     """Has a swapped ``nnqat.Linear`` two observers?"""
-    ledger = asked.ledger
+    ledger = subject.ledger
     question = "Has a swapped nnqat.Linear two observers?"
     weight = _weight_of_layer(ledger)
     if weight is None:
         return Answer("two_observers", question, "This model has no layer with a fake quant.")
-    rows = ledger.of(weight.parent)
-    if asked.flow.by_graph:
-        after = [row for row in ledger.sites if row.tensor.module == weight.parent]
+    rows = ledger.of(weight.owner)
+    if subject.flow.by_graph:
+        after = [row for row in ledger.sites if row.tensor.module == weight.owner]
         mine = {row.path for row in after}
         rows += tuple(
             r for r in ledger.rows if (r.path in mine or r.part_of in mine) and r not in rows
@@ -98,7 +98,7 @@ def two_observers(asked: Asked) -> Answer:
     fused = sum(row.mechanism == "fused kernel" for row in inner)
     different = _many(len({row.tensor.key for row in sites}), "different tensor")
     text = (
-        f"{weight.parent} ({weight.parent_type}): {_many(len(rows), 'module')} match a search by "
+        f"{weight.owner} ({weight.owner_type}): {_many(len(rows), 'module')} match a search by "
         f"name, {len(running)} of them run in a forward. There are "
         f"{_many(len(sites), 'fake quant')} for {different} ({tensors}), each with an "
         "observer inside"
@@ -112,15 +112,15 @@ def two_observers(asked: Asked) -> Answer:
     return Answer("two_observers", question, text, weight.selection)
 
 
-def fx_redundant(asked: Asked) -> Answer:
+def fx_redundant(subject: Subject) -> Answer:
     """Is the observer that FX adds redundant to one in the QAT module's forward?"""
-    ledger = asked.ledger
+    ledger = subject.ledger
     inside = [
         row
         for row in ledger.sites
         if row.kind != "weight"
         and "forward" in row.mechanism
-        and "FloatFunctional" not in row.parent_type
+        and "FloatFunctional" not in row.owner_type
     ]
     doubles = [found for found in ledger.redundancies if found.kind == "double"]
     twice = [found for found in ledger.redundancies if found.kind == "twice"]
@@ -154,9 +154,9 @@ def fx_redundant(asked: Asked) -> Answer:
     )
 
 
-def scales_twice(asked: Asked) -> Answer:
+def scales_twice(subject: Subject) -> Answer:
     """Why do the scales calculated twice differ by a little?"""
-    ledger = asked.ledger
+    ledger = subject.ledger
     question = 'Why do "the scales calculated twice" differ by a little?'
     known = [row for row in ledger.sites if row.scale_difference is not None]
     if not known:
@@ -192,9 +192,9 @@ def scales_twice(asked: Asked) -> Answer:
     return Answer("scales_twice", question, text, fused[0].selection if fused else "")
 
 
-def inner_convert_custom(asked: Asked) -> Answer:
+def inner_convert_custom(subject: Subject) -> Answer:
     """What does the ``convert`` inside ``prepare_qat`` do for custom modules?"""
-    ledger = asked.ledger
+    ledger = subject.ledger
     custom = [row for row in ledger.floats if row.reason == "custom_without_entry"]
     subclasses = [row for row in ledger.floats if row.reason == "subclass_not_in_mapping"]
     text = (
@@ -218,10 +218,10 @@ def inner_convert_custom(asked: Asked) -> Answer:
     )
 
 
-def two_converts(asked: Asked) -> Answer:
+def two_converts(subject: Subject) -> Answer:
     """How does the inner ``convert`` differ from the final one?"""
-    ledger = asked.ledger
-    swapped = asked.swapped
+    ledger = subject.ledger
+    swapped = subject.swapped
     first = swapped[0] if swapped else None
     example = (
         f" Here {first.after.path or 'the root'}: {first.before.type_name} → "
@@ -246,9 +246,9 @@ def two_converts(asked: Asked) -> Answer:
     )
 
 
-def who_quantizes_input(asked: Asked) -> Answer:
+def who_quantizes_input(subject: Subject) -> Answer:
     """Who inserts the input's fake quant?"""
-    ledger = asked.ledger
+    ledger = subject.ledger
     question = "Who inserts the input's fake quant?"
     inputs = [row for row in ledger.sites if row.kind == "input"]
     if not inputs:
@@ -259,7 +259,7 @@ def who_quantizes_input(asked: Asked) -> Answer:
             "is no stub; QAT modules quantize weight and output, never their input.",
         )
     first = inputs[0]
-    how = {"hook": f"as the output of {first.parent} ({first.parent_type})", "node": "as a node"}
+    how = {"hook": f"as the output of {first.owner} ({first.owner_type})", "node": "as a node"}
     text = (
         f"{first.call.partition('(')[0]} does, {how.get(first.mechanism, first.mechanism)}: "
         f"{first.path}. {_many(len(inputs), 'input')} of this model "
@@ -269,7 +269,7 @@ def who_quantizes_input(asked: Asked) -> Answer:
     return Answer("input", question, text, first.selection)
 
 
-QUESTIONS: tuple[Callable[[Asked], Answer], ...] = (
+QUESTIONS: tuple[Callable[[Subject], Answer], ...] = (
     why_three_calls,
     two_observers,
     fx_redundant,
@@ -299,6 +299,6 @@ def _ways(rows: list[LedgerRow]) -> str:
 
 def _weight_of_layer(ledger: Ledger) -> LedgerRow | None:
     """A linear layer's weight fake quant, else any layer's."""
-    weights = [r for r in ledger.sites if r.kind == "weight" and r.parent and not r.ghost]
-    linear = [row for row in weights if "Linear" in row.parent_type]
+    weights = [r for r in ledger.sites if r.kind == "weight" and r.owner and not r.ghost]
+    linear = [row for row in weights if "Linear" in row.owner_type]
     return next(iter([*linear, *weights]), None)

@@ -28,9 +28,9 @@ from qatexplorer.ledger.coverage import (
     Convert,
     Outcome,
     cover,
+    explained,
     followers,
     outcome_of,
-    told,
     torch_convert,
 )
 from qatexplorer.ledger.edges import edges_between
@@ -84,7 +84,7 @@ def ledger_of(
         prepared: the model is known to be prepared: no fake quant at all is then a finding, with a
             loud warning, and no error.
         effects: one more forward for each redundancy, for what it alone does to the output.
-        progress: told how far it is. should_stop: asked at every module call.
+        progress: called with how far it is. should_stop: asked at every module call.
 
     Raises:
         NotAModuleError, ExampleInputError: the input cannot be used.
@@ -106,7 +106,7 @@ def ledger_of(
             make = convert or torch_convert
             outcome = outcome_of(work, example_inputs, recording, make, engine, forwards)
         else:
-            outcome = Outcome(None, None, told(uncopied, model), followers(recording, model))
+            outcome = Outcome(None, None, explained(uncopied, model), followers(recording, model))
     floats = float_rows(Situation(model, recording, outcome, known, graph))
     coverage = cover(model, recording, outcome)
     forwards.say("Putting it together")
@@ -135,13 +135,13 @@ def _check(model: Any, prepared: bool) -> None:
     if not isinstance(model, nn.Module):
         raise NotAModuleError(
             f"the ledger is of a torch.nn.Module, and this is a {type(model).__name__}.",
-            remedy="Pass a model that prepare_qat or prepare_qat_fx returned.",
+            fix="Pass a model that prepare_qat or prepare_qat_fx returned.",
         )
     observed = "_observed_graph_module_attrs" in getattr(model, "meta", {})
     if not (prepared or observed or find_quantizers(model)):
         raise StageError(
             "the model holds no fake quant and no observer: there is nothing to account for.",
-            remedy="Prepare it first (session.goto('insert'), prepare_qat or prepare_qat_fx).",
+            fix="Prepare it first (session.goto('insert'), prepare_qat or prepare_qat_fx).",
         )
 
 
@@ -167,7 +167,7 @@ def _first_forward(
     kept: list[tuple[Tensor, Tensor]] = []
     try:
         with preserved_state(work), forwards.one("Recording one forward", work):
-            recording = record_here(work, inputs, look=fresh)
+            recording = record_here(work, inputs, on_quant=fresh)
             kept = [(b, b.clone()) for m in lacking.values() for b in m.buffers()]
     except (InputError, StoppedError):
         raise
@@ -175,7 +175,7 @@ def _first_forward(
         raise ExampleInputError(
             "the prepared model's forward raises on the example inputs.",
             why=f"{type(error).__name__}: {error}",
-            remedy="Pass what you would pass to model(…).",
+            fix="Pass what you would pass to model(…).",
         ) from error
     with torch.no_grad():
         for buffer, found in kept:
@@ -225,36 +225,36 @@ def _warnings(
     model: nn.Module,
     recording: Recording,
 ) -> tuple[str, ...]:
-    said = []
+    lines = []
     weights = [row for row in rows if row.kind == "weight" and not row.part_of and not row.ghost]
     if not coverage.params_int8 and not weights:
         why = Counter(row.reason for row in floats if row.params or row.macs).most_common(1)
         first = next((r for r in floats if why and r.reason == why[0][0]), None)
-        reason = f" Most often because: {first.sentence} {first.remedy}" if first else ""
-        said.append(f"NOTHING IN THIS MODEL IS QUANTIZED: no weight will be int8.{reason}")
+        reason = f" Most often because: {first.sentence} {first.fix}" if first else ""
+        lines.append(f"NOTHING IN THIS MODEL IS QUANTIZED: no weight will be int8.{reason}")
     observers = [row.path for row in weights if row.role == "observer"]
     if observers:
-        said.append(
+        lines.append(
             f"Weights are only observed, not fake-quantized ({_some(observers)}): the qconfig is "
             "one for post-training quantization, and training will not feel the rounding."
         )
     unsimulated, second_names = _unsimulated(outcome, model, recording)
     if second_names:
-        said.append(
+        lines.append(
             f"Second names of a module that training simulates under its first: "
             f"{_some(second_names)}. torch swaps the first name only, so calls of these train "
             "with float weights and then run in int8. Give each place a module of its own."
         )
     if unsimulated:
-        said.append(
+        lines.append(
             f"These become int8 although training never rounded their weights: "
             f"{_some(unsimulated)}. torch's int8 mapping has an entry for them, its QAT "
             f"mapping has none.{_simulated_in_fx(model, unsimulated)}"
         )
     if outcome.error:
         what = "does not run" if outcome.int8_paths is not None else "cannot be made"
-        said.append(f"The int8 model {what}: {outcome.error}")
-    return tuple(said)
+        lines.append(f"The int8 model {what}: {outcome.error}")
+    return tuple(lines)
 
 
 def _unsimulated(

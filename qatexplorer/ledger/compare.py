@@ -40,7 +40,7 @@ def match_sites(
     found = []
     for key in dict.fromkeys((*left, *right)):
         mine, other = left.get(key), right.get(key)
-        # FX has no wrappers, so its label speaks of the model as the reader wrote it.
+        # FX has no wrappers, so its label speaks of the model as the user wrote it.
         place = (other or mine or (TensorPlace(), None))[0]
         why = ""
         if mine is None and other is not None:
@@ -75,9 +75,9 @@ def _key(place: TensorPlace, origins: Mapping[str, str]) -> str:
         path, _, port = rest.rpartition(":")
         return f"module:{origins.get(path, path)}:{port}"
     if kind == "param":
-        holder, _, name = rest.rpartition(".")
-        holder = origins.get(holder, holder)
-        return f"param:{holder}.{name}" if holder else f"param:{name}"
+        module, _, name = rest.rpartition(".")
+        module = origins.get(module, module)
+        return f"param:{module}.{name}" if module else f"param:{name}"
     return place.key
 
 

@@ -87,7 +87,7 @@ def outcome_of(
         try:
             int8 = convert(moved_to_cpu(work).eval())
         except Exception as error:
-            return Outcome(None, None, told(error, work), passed_on)
+            return Outcome(None, None, explained(error, work), passed_on)
         paths = frozenset(p for p, m in int8.named_modules() if p and is_int8_module(m))
         try:
             with forwards.one("Running the int8 copy", int8):
@@ -95,18 +95,18 @@ def outcome_of(
         except StoppedError:
             raise
         except Exception as error:
-            return Outcome(paths, None, told(error, int8), passed_on)
+            return Outcome(paths, None, explained(error, int8), passed_on)
     return Outcome(paths, ran, "", passed_on)
 
 
-def told(error: Exception, model: nn.Module) -> str:
+def explained(error: Exception, model: nn.Module) -> str:
     """What went wrong, where in the model, and what to do."""
     place = place_of(error, model)
-    said = translate(error, place, in_fx=isinstance(model, fx.GraphModule))
+    translation = translate(error, place, in_fx=isinstance(model, fx.GraphModule))
     first = (str(error).strip().splitlines() or [""])[0]
     short = first if len(first) <= 120 else f"{first[:119]}…"
     where = f" in {place.path}" if place.path else ""
-    return f"{type(error).__name__}{where}: {short} {said.why} {said.remedy}".strip()
+    return f"{type(error).__name__}{where}: {short} {translation.why} {translation.fix}".strip()
 
 
 def followers(recording: Recording, model: nn.Module) -> frozenset[int]:
@@ -174,11 +174,9 @@ def cover(model: nn.Module, recording: Recording, outcome: Outcome) -> Coverage:
     owners: dict[int, tuple[int, bool]] = {}
     functional = _functional_weights(recording) if outcome.int8_paths is not None else set()
     for path, parameter in model.named_parameters(remove_duplicate=False):
-        holder = path.rpartition(".")[0]
+        above = path.rpartition(".")[0]
         int8 = (
-            path in functional
-            or outcome.is_int8(holder)
-            or owners.get(id(parameter), (0, False))[1]
+            path in functional or outcome.is_int8(above) or owners.get(id(parameter), (0, False))[1]
         )
         owners[id(parameter)] = (parameter.numel(), int8)
     return Coverage(

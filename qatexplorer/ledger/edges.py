@@ -50,9 +50,9 @@ def _nodes_of(call: Call, recording: Recording, graph: Graph) -> set[str]:
         return set(inputs[int(source.name) : int(source.name) + 1])
     if source.kind == "quant":
         return _nodes_of(source, recording, graph)
-    holder = {n.id for n in graph.nodes if n.path == source.scope and n.path}
-    if holder:
-        return holder
+    inside = {n.id for n in graph.nodes if n.path == source.scope and n.path}
+    if inside:
+        return inside
     same = [n for n in graph.nodes if _plain(n) == source.name]
     return {n.id for n in same[source.ordinal : source.ordinal + 1]}
 

@@ -80,7 +80,7 @@ def float_rows(situation: Situation) -> tuple[FloatRow, ...]:
 def _module_row(s: Situation, path: str, module: nn.Module) -> FloatRow | None:
     if path and s.becomes_int8(path):
         return None
-    if s.known.in_fx and path not in s.nodes and s.known.holder(path) is None:
+    if s.known.in_fx and path not in s.nodes and s.known.opaque(path) is None:
         return None  # FX has traced through it: its operations have rows
     leaf = is_leaf_call(module) or path in s.closed
     if isinstance(module, fx.GraphModule) or (path == "" and not leaf):
@@ -88,7 +88,7 @@ def _module_row(s: Situation, path: str, module: nn.Module) -> FloatRow | None:
     if _computes_on_int8(s, path, module):
         return None
     reason, words = _module_reason(s, path, module)
-    sentence, remedy = explain(
+    sentence, fix = explain(
         reason, s.known.in_fx, name=path or "the model", type=type(module).__name__, **words
     )
     return FloatRow(
@@ -97,7 +97,7 @@ def _module_row(s: Situation, path: str, module: nn.Module) -> FloatRow | None:
         name=type(module).__name__,
         reason=reason,
         sentence=sentence,
-        remedy=remedy,
+        fix=fix,
         params=sum({id(p): p.numel() for p in module.parameters(recurse=leaf)}.values()),
         macs=s.macs_below(path) if leaf else 0,
         selection=f"module:{path}",
@@ -123,9 +123,9 @@ def _module_reason(s: Situation, path: str, module: nn.Module) -> tuple[Reason, 
         return "root_module", {}
     if not s.recording.module_calls.get(path):
         return "never_executed", {}
-    holder = known.holder(path)
-    if holder is not None and holder != path:
-        return "below_non_traceable", {"holder": holder}
+    opaque = known.opaque(path)
+    if opaque is not None and opaque != path:
+        return "below_non_traceable", {"opaque": opaque}
     qconfig = known.qconfig(s.nodes.get(path, ""), module)
     has_own = any(True for _ in module.parameters())
     if qconfig is None:
@@ -187,7 +187,7 @@ def _op_row(s: Situation, call: Call) -> FloatRow | None:
     reason, words = _op_reason(s, call)
     line = call.source or s.sources.get(s.nodes.get(_op_key(call), ""), "")
     source = f" ({line})" if line else ""
-    sentence, remedy = explain(
+    sentence, fix = explain(
         reason, s.known.in_fx, name=call.name, type=call.name, op=call.name, source=source, **words
     )
     return FloatRow(
@@ -196,7 +196,7 @@ def _op_row(s: Situation, call: Call) -> FloatRow | None:
         name=call.name,
         reason=reason,
         sentence=sentence,
-        remedy=remedy,
+        fix=fix,
         macs=call.macs,
         source=line,
         selection=f"node:{s.nodes.get(_op_key(call), '')}" if s.known.in_fx else "",
@@ -205,9 +205,9 @@ def _op_row(s: Situation, call: Call) -> FloatRow | None:
 
 def _op_reason(s: Situation, call: Call) -> tuple[Reason, dict[str, Any]]:
     known = s.known
-    holder = known.holder(call.scope) if call.scope else None
-    if holder is not None:
-        return "below_non_traceable", {"holder": holder}
+    opaque = known.opaque(call.scope) if call.scope else None
+    if opaque is not None:
+        return "below_non_traceable", {"opaque": opaque}
     if call.name in ON_INT8 and _fed_float(s, [call]):
         return "float_input", {}
     if not known.in_fx:

@@ -1,4 +1,4 @@
-"""The forwards that a ledger takes: counted, told while they run, and stopped when asked."""
+"""The forwards that a ledger takes: counted, reported while they run, and stopped when asked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from qatexplorer.errors import StoppedError
 from qatexplorer.forward.scripted import python_modules
 
-TELL_EVERY_S = 0.1
+REPORT_EVERY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Forwards:
     ) -> None:
         self.done, self.total = 0, 2
         self._progress, self._should_stop = progress, should_stop
-        self._spent_s = self._told_at = 0.0
+        self._spent_s = self._reported_at = 0.0
         self._entries = 0
 
     @contextmanager
@@ -67,9 +67,9 @@ class Forwards:
         def enter(_module: nn.Module, _args: Any) -> None:
             nonlocal entered
             entered += 1
-            self._ask()
+            self._check_stop()
             share = min(entered / expected, 0.99)
-            self._tell(what, share, time.perf_counter() - started)
+            self._report(what, share, time.perf_counter() - started)
 
         handles = [m.register_forward_pre_hook(enter) for m in python_modules(model)]
         try:
@@ -82,24 +82,24 @@ class Forwards:
             self._entries = entered
 
     def say(self, what: str) -> None:
-        """Tell what is going on now. Raises StoppedError if it is to end."""
-        self._ask()
-        self._told_at = 0.0
-        self._tell(what, 0.0, 0.0)
+        """Report what is going on now. Raises StoppedError if it is to end."""
+        self._check_stop()
+        self._reported_at = 0.0
+        self._report(what, 0.0, 0.0)
 
-    def _ask(self) -> None:
+    def _check_stop(self) -> None:
         if self._should_stop is not None and self._should_stop():
             raise StoppedError(
                 "the ledger was stopped before it was complete.",
-                remedy="Ask for it again; what there was is thrown away, since half an account "
+                fix="Ask for it again; what there was is thrown away, since half an account "
                 "would leave fake quants out.",
             )
 
-    def _tell(self, what: str, share: float, running_s: float) -> None:
+    def _report(self, what: str, share: float, running_s: float) -> None:
         now = time.perf_counter()
-        if self._progress is None or now - self._told_at < TELL_EVERY_S:
+        if self._progress is None or now - self._reported_at < REPORT_EVERY_S:
             return
-        self._told_at = now
+        self._reported_at = now
         done = self.done + share
         spent = self._spent_s + running_s
         left = spent / done * (self.total - done) if done > 0 and spent > 0 else None

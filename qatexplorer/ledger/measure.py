@@ -89,8 +89,8 @@ def measure_values(
     work.eval()
     freeze_observers(work)
     with preserved_rng(), torch.no_grad():
-        looks = _Looks(wanted.values(), sites)
-        with forwards.one("Looking at the redundant fake quants", work), looks.watching():
+        roundings = _Roundings(wanted.values(), sites)
+        with forwards.one("Looking at the redundant fake quants", work), roundings.watching():
             whole = _flat(call_model(work, cloned(inputs)))
 
         def without(what: str, calls: Calls) -> float:
@@ -105,14 +105,14 @@ def measure_values(
             if alone:
                 place = f"Running without one of them, {len(numbers) + 1} of {len(wanted)}"
                 effect = without(place, finding.calls)
-            look = looks.found.get(finding.first_call)
-            if look is not None:
-                numbers[index] = look.numbers(finding, sites, effect, observed)
+            rounding = roundings.found.get(finding.first_call)
+            if rounding is not None:
+                numbers[index] = rounding.numbers(finding, sites, effect, observed)
     return Values(numbers, together)
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Rounding:
     """What one call of a fake quant did to its tensor."""
 
     values: int
@@ -137,11 +137,11 @@ class _Look:
         )
 
 
-class _Looks:
+class _Roundings:
     """Looks at the first repeated call of each finding while the model runs; keeps no tensor."""
 
     def __init__(self, findings: Iterable[Finding], sites: Mapping[str, nn.Module]) -> None:
-        self.found: dict[Any, _Look] = {}
+        self.found: dict[Any, _Rounding] = {}
         self._wanted = {f.first_call for f in findings if f.first_call is not None}
         self._sites = {path: sites[path] for path, _ in self._wanted}
         self._counts: dict[str, int] = {}
@@ -153,7 +153,7 @@ class _Looks:
             if (path, turn) in self._wanted:
                 before = args[0]
                 change = (after - before).abs()
-                self.found[path, turn] = _Look(
+                self.found[path, turn] = _Rounding(
                     before.numel(),
                     int((after != before).sum()),
                     float(change.max()) if change.numel() else 0.0,
@@ -210,7 +210,7 @@ def measure_step(
     """Time of forward and backward with the repeated calls and without, one after the other.
 
     The median over ``rounds`` pairs after two that do not count. Gradients are computed and thrown
-    away: no ``.grad`` is written. The model is put back. ``say`` is told what is going on.
+    away: no ``.grad`` is written. The model is put back. ``say`` is called with what is going on.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     times: dict[bool, list[float]] = {True: [], False: []}

@@ -76,8 +76,8 @@ TEXTS: dict[Reason, tuple[str, str]] = {
         ),
     ),
     "below_non_traceable": (
-        "{name} lies inside {holder}, which FX does not trace: it is one float node.",
-        "Make {holder} traceable and take it out of non_traceable, or quantize it in eager mode.",
+        "{name} lies inside {opaque}, which FX does not trace: it is one float node.",
+        "Make {opaque} traceable and take it out of non_traceable, or quantize it in eager mode.",
     ),
     "never_executed": (
         "{name} does not run in a forward of the example input, so no fake quant sees data.",
@@ -120,11 +120,11 @@ _WAY_OUT = (
 
 
 def explain(reason: Reason, in_fx: bool, **words: Any) -> tuple[str, str]:
-    """(sentence, remedy) for the reader."""
-    sentence, remedy = (FX_TEXTS.get(reason) if in_fx else None) or TEXTS[reason]
+    """(sentence, fix) for the user."""
+    sentence, fix = (FX_TEXTS.get(reason) if in_fx else None) or TEXTS[reason]
     given = {"source": "", "where": "", "way_out": _WAYS_OUT.get(words.get("op", ""), _WAY_OUT)}
     given |= {key: value for key, value in words.items() if value is not None}
-    return sentence.format(**given), remedy.format(**given)
+    return sentence.format(**given), fix.format(**given)
 
 
 class Known:
@@ -169,7 +169,7 @@ class Known:
         """The nearest base class that a table has an entry for, not the type itself."""
         return next((c for c in type(module).__mro__[1:] if c in self.types), None)
 
-    def holder(self, path: str) -> str | None:
+    def opaque(self, path: str) -> str | None:
         """Path of the untraced module that ``path`` lies in (itself included), None if none."""
         return next((p for p in self._opaque if path == p or path.startswith(f"{p}.")), None)
 

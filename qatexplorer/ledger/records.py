@@ -40,7 +40,7 @@ class TensorPlace:
     Attributes:
         key: ``"input:0"``, ``"module:<path>:<port>"``, ``"op:<name>:<n-th of that name>"``,
             ``"param:<name>"``, or ``""`` if it was never seen.
-        label: the same for a reader.
+        label: the same for a user.
         module, port: path of the module whose raw output it is, and which output; ``""``, 0 else.
         shape: of the tensor, None if it never ran.
     """
@@ -66,7 +66,7 @@ class LedgerRow:
             whose buffers the fused C++ op writes) or ``"unused"``.
         calls_per_forward: how often its ``forward`` was called in one forward of the example.
         observer_runs: of the observer inside: ``"module"``, ``"fused kernel"`` or ``"never"``.
-        parent, parent_type: the module that holds it.
+        owner, owner_type: the module that it works for; of an inner observer, the fake quant.
         tensor: what it quantizes. tensors: all of them, if it runs on several.
         shared_with: other names of this object, and the other places it serves.
         redundant_with: paths of fake quants that quantize the same values right before or after.
@@ -91,8 +91,8 @@ class LedgerRow:
     mechanism: str
     calls_per_forward: int
     observer_runs: str
-    parent: str
-    parent_type: str
+    owner: str
+    owner_type: str
     tensor: TensorPlace = TensorPlace()
     tensors: tuple[TensorPlace, ...] = ()
     part_of: str = ""
@@ -120,7 +120,7 @@ class FloatRow:
 
     ``what`` is ``"module"`` or ``"op"``; ``path`` the module, or for an op the module whose
     forward calls it; ``params`` and ``macs`` what it holds and computes in one forward of the
-    example input; ``source`` the line of an op in the reader's code.
+    example input; ``source`` the line of an op in the user's code.
     """
 
     what: Literal["module", "op"]
@@ -128,7 +128,7 @@ class FloatRow:
     name: str
     reason: Reason
     sentence: str
-    remedy: str
+    fix: str
     params: int = 0
     macs: int = 0
     source: str = ""
@@ -235,7 +235,7 @@ class Redundancy:
         evidence: what was seen that proves it by structure.
         numbers: what it does to the values, None for sharing. step: what it costs in time.
         drift: (training step, second scale / first scale - 1) from the run's telemetry.
-        cost, remedy: for a reader.
+        cost, fix: for a user.
     """
 
     kind: RedundancyKind
@@ -245,7 +245,7 @@ class Redundancy:
     places: tuple[TensorPlace, ...]
     through: tuple[str, ...]
     evidence: str
-    remedy: str
+    fix: str
     edges: tuple[str, ...] = ()
     numbers: RedundancyNumbers | None = None
     step: StepCost | None = None
@@ -281,9 +281,9 @@ class Ledger:
         """Rows by path."""
         return MappingProxyType({row.path: row for row in self.rows})
 
-    def of(self, parent: str) -> tuple[LedgerRow, ...]:
-        """Rows of the fake quants that module ``parent`` holds, inner observers after theirs."""
-        mine = {row.path for row in self.rows if row.parent == parent and not row.part_of}
+    def of(self, owner: str) -> tuple[LedgerRow, ...]:
+        """Rows of the fake quants that module ``owner`` has, inner observers after theirs."""
+        mine = {row.path for row in self.rows if row.owner == owner and not row.part_of}
         return tuple(row for row in self.rows if row.path in mine or row.part_of in mine)
 
     @property

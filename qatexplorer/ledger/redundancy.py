@@ -121,7 +121,7 @@ def _double(
         places=(place_of_call(first, recording), place_of_call(second, recording)),
         through=through,
         evidence=evidence,
-        remedy=fix(first, second, between),
+        fix=fix(first, second, between),
     )
     return Finding(record, ((second.name, second.ordinal),), end=second, start=first)
 
@@ -134,22 +134,22 @@ def _twice(model: nn.Module, calls: Sequence[Call], recording: Recording) -> Fin
     hooks = observer_hooks(model, parent)
     if hooks > 1:
         why = f"torch's _observer_forward_hook is registered {hooks} times on {parent}"
-        remedy = (
+        fix = (
             "prepare (or prepare_qat) was called more than once on this model. Call it once, on a "
             "model that is not prepared yet; or remove the extra entries of "
             f"{parent}._forward_hooks."
         )
     elif isinstance(module_at(model, parent), nn.Sequential):
-        why, remedy = twice_in_a_sequence(model, parent)
+        why, fix = twice_in_a_sequence(model, parent)
     elif "forward" in ways and "hook" in ways:
         why = f"the forward of {parent} calls it, and the hook that prepare registered does too"
-        remedy = (
+        fix = (
             "Take the call of self.activation_post_process out of the module's forward (torch's "
             "own QAT modules did so in 1.7): prepare adds the output's fake quant itself."
         )
     else:
         why = f"it is called {len(ways)} times in a row ({', then '.join(ways)})"
-        remedy = f"Call {path} once in a forward."
+        fix = f"Call {path} once in a forward."
     record = Redundancy(
         kind="twice",
         fault=True,
@@ -158,7 +158,7 @@ def _twice(model: nn.Module, calls: Sequence[Call], recording: Recording) -> Fin
         places=tuple(place_of_call(c, recording) for c in ((first or calls[0]), calls[-1])),
         through=(),
         evidence=f"{path} runs on its own output: {why}.",
-        remedy=remedy,
+        fix=fix,
     )
     repeated = tuple((c.name, c.ordinal) for c in calls)
     return Finding(record, repeated, repeated[-1], end=calls[-1], start=first)
@@ -205,7 +205,7 @@ def _shared(model: nn.Module, recording: Recording, twice: dict[str, list[Call]]
             places=places,
             through=(),
             evidence=f"{path} serves {len(calls)} uses: {why}",
-            remedy="Nothing to remove: sharing is no double quantization.",
+            fix="Nothing to remove: sharing is no double quantization.",
             cost=cost,
         )
         found.append(Finding(record, end=calls[-1], start=calls[0]))

@@ -68,8 +68,8 @@ def _site_row(
     scales: ScaleAccount,
     origins: Origins,
 ) -> LedgerRow:
-    parent = path.rpartition(".")[0]
-    holder = modules.get(parent)
+    owner = path.rpartition(".")[0]
+    owner_module = modules.get(owner)
     places = tuple(dict.fromkeys(place_of_call(call, recording) for call in calls))
     tensor = places[0] if places else TensorPlace()
     inner = recording.module_calls.get(f"{path}.activation_post_process", 0)
@@ -77,19 +77,19 @@ def _site_row(
     flags = flags_of(module)
     mechanism = _mechanism(calls)
     stage, made_by = origins.get(path) or _guess_origin(path, modules[""])
-    ghost_text = _ghost(parent, calls, recording, live)
+    ghost_text = _ghost(owner, calls, recording, live)
     return LedgerRow(
         path=path,
         role="fake quant" if is_fake_quant(module) else "observer",
-        kind=kind_of(path, holder, tensor.key.partition(":")[0]),
+        kind=kind_of(path, owner_module, tensor.key.partition(":")[0]),
         class_name=type(module).__name__,
         stage=stage,
         call=made_by,
         mechanism=mechanism,
         calls_per_forward=ran,
         observer_runs=observer_runs(module, ran, inner, path in recording.observer_writes),
-        parent=parent,
-        parent_type=type(holder).__name__ if holder is not None else "",
+        owner=owner,
+        owner_type=type(owner_module).__name__ if owner_module is not None else "",
         tensor=tensor,
         tensors=places,
         scale=scales.stored or scales.recomputed,
@@ -121,8 +121,8 @@ def _inner_row(site: LedgerRow, module: nn.Module, recording: Recording) -> Ledg
         class_name=type(observer).__name__,
         mechanism="forward" if calls else ("fused kernel" if by_kernel else "unused"),
         calls_per_forward=calls,
-        parent=site.path,
-        parent_type=site.class_name,
+        owner=site.path,
+        owner_type=site.class_name,
         part_of=site.path,
         shared_with=(),
         scale=site.recomputed_scale,
@@ -145,20 +145,16 @@ def _guess_origin(path: str, root: nn.Module) -> tuple[str, str]:
     return (stage.name, stage.call) if stage is not None else ("", "")
 
 
-def _ghost(parent: str, calls: Sequence[Call], recording: Recording, live: set[int]) -> str:
+def _ghost(owner: str, calls: Sequence[Call], recording: Recording, live: set[int]) -> str:
     if not calls:
-        if (
-            parent
-            and not recording.module_calls.get(parent)
-            and not _runs_inside(parent, recording)
-        ):
-            return f"{parent} did not run in the forward of the example input."
+        if owner and not recording.module_calls.get(owner) and not _runs_inside(owner, recording):
+            return f"{owner} did not run in the forward of the example input."
         return "Nothing calls it in the forward of the example input."
     if not any(call.index in live for call in calls):
         return "It runs, but the model's output does not depend on its result."
     return ""
 
 
-def _runs_inside(parent: str, recording: Recording) -> bool:
+def _runs_inside(owner: str, recording: Recording) -> bool:
     # A FloatFunctional is never called itself: its methods are.
-    return any(call.scope == parent for call in recording.calls)
+    return any(call.scope == owner for call in recording.calls)

@@ -1,4 +1,4 @@
-"""Numbers of a redundancy as a sentence for the reader."""
+"""Numbers of a redundancy as a sentence for the user."""
 
 from __future__ import annotations
 

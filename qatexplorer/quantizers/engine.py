@@ -24,7 +24,7 @@ def check_engine(name: str) -> str:
         raise UnknownEngineError(
             f"There is no quantized engine {name!r} on this machine.",
             why=f"torch offers {', '.join(available_engines()) or 'none'}.",
-            remedy="Take one of those.",
+            fix="Take one of those.",
         )
     return name
 

@@ -42,15 +42,15 @@ class EngineConcern:
 
     Attributes:
         kind: ``"saturates"``, ``"fails"`` (the engine on this CPU) or ``"clamps"`` (the qconfig).
-        message: what happens. remedy: what to do about it.
+        message: what happens. fix: what to do about it.
     """
 
     kind: Literal["saturates", "fails", "clamps"]
     message: str
-    remedy: str
+    fix: str
 
     def __str__(self) -> str:
-        return f"{self.message} {self.remedy}"
+        return f"{self.message} {self.fix}"
 
 
 def default_backend() -> Backend:
@@ -115,7 +115,7 @@ def _engines_fastest_first() -> list[str]:
         raise UnknownEngineError(
             "This build of torch has no quantized engine.",
             why="torch.backends.quantized.supported_engines is empty.",
-            remedy="Install torch's official wheel for your platform.",
+            fix="Install torch's official wheel for your platform.",
         )
     on_arm = platform.machine().lower() in ("aarch64", "arm64")
     order = _FASTEST_FIRST_ON_ARM if on_arm else _FASTEST_FIRST

@@ -5,8 +5,8 @@ flags, an observer that runs or does not, and has seen data or has not. All of i
 object and off what a forward did, nothing off the name of its class.
 
 Fake quants come in families: those of ``torch.ao``, those that torchao's PT2E flow inserts, and
-those of torchao's QAT. They differ in how they are told, read and switched, and :class:`Family` is
-all that knows it: a further one is a further entry of :data:`FAMILIES`.
+those of torchao's QAT. They differ in how they are recognized, read and switched, and
+:class:`Family` is all that knows it: a further one is a further entry of :data:`FAMILIES`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Flags:
 
 
 class Family:
-    """How the fake quants of one library are told, read and switched; this one is ``torch.ao``'s.
+    """How the fake quants of one library are recognized, read and switched; this one is
+    ``torch.ao``'s.
 
     The flags are the module's own ``observer_enabled`` and ``fake_quant_enabled``, tensors of one
     element, since a compiled or traced model reads them too. A family whose flags are no tensors
@@ -62,8 +63,11 @@ class Family:
 
     def range_buffers(self, quantizer: nn.Module) -> tuple[Tensor, Tensor] | None:
         """(min, max) that the observer holds, its own tensors; None if it holds no range."""
-        holder: Any = self.observer(quantizer) or quantizer
-        low, high = getattr(holder, "min_val", None), getattr(holder, "max_val", None)
+        module_with_range: Any = self.observer(quantizer) or quantizer
+        low, high = (
+            getattr(module_with_range, "min_val", None),
+            getattr(module_with_range, "max_val", None),
+        )
         return (low, high) if isinstance(low, Tensor) and isinstance(high, Tensor) else None
 
     def flag_buffers(self, quantizer: nn.Module) -> tuple[Tensor | None, Tensor | None]:

@@ -69,7 +69,7 @@ def is_int8_module(module: nn.Module) -> bool:
 
 def is_container(module: nn.Module) -> bool:
     """Whether it only holds other modules: it has no forward of its own, or torch's that hands on
-    to its children. FX keeps the modules that it has traced through as such empty holders."""
+    to its children. FX keeps the modules that it has traced through as such empty modules."""
     if isinstance(module, CONTAINERS) and not isinstance(module, _FusedModule):
         return True
     return getattr(type(module), "forward", None) is nn.Module.forward

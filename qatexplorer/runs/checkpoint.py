@@ -151,7 +151,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(
             f"The checkpoint {path.name} cannot be read.",
             why=f"{type(error).__name__}: {error}",
-            remedy="Take an earlier one: open_run(path).checkpoints lists them.",
+            fix="Take an earlier one: open_run(path).checkpoints lists them.",
         ) from error
 
 
@@ -185,6 +185,6 @@ def _cannot_write(folder: Path, error: Exception) -> CheckpointError:
     return CheckpointError(
         "A checkpoint could not be written" + (": the disk is full." if full else "."),
         why=f"{type(error).__name__}: {text}",
-        remedy=f"Make room in {folder}; training goes on and the next checkpoint is tried again. "
+        fix=f"Make room in {folder}; training goes on and the next checkpoint is tried again. "
         "Earlier checkpoints are kept.",
     )

@@ -45,7 +45,7 @@ def pack(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
     raise CheckpointError(
         f"{place} holds a {type(value).__name__}, which cannot be saved as data.",
         why="Checkpoints are read back without unpickling, so that opening one runs no code.",
-        remedy="Keep tensors, numbers, strings, lists and dicts in the state_dict.",
+        fix="Keep tensors, numbers, strings, lists and dicts in the state_dict.",
     )
 
 

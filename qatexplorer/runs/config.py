@@ -106,7 +106,7 @@ class TrainingConfig:
         if not (isinstance(self.lr, (int, float)) and math.isfinite(self.lr) and self.lr > 0):
             raise InputError(
                 f"lr is {self.lr!r}; it must be a positive number.",
-                remedy="For fine-tuning with fake quants 1e-4 to 1e-3 is usual.",
+                fix="For fine-tuning with fake quants 1e-4 to 1e-3 is usual.",
             )
         self._check_schedules()
 
@@ -131,13 +131,13 @@ class TrainingConfig:
         if self.warmup_steps and not isinstance(self.scheduler, str):
             raise InputError(
                 "warmup_steps goes with a scheduler by name only.",
-                remedy=f"Use scheduler= one of {', '.join(SCHEDULERS)}, or warm up in your own.",
+                fix=f"Use scheduler= one of {', '.join(SCHEDULERS)}, or warm up in your own.",
             )
         if self.fake_quant_start_epoch >= self.epochs:
             raise InputError(
                 f"fake_quant_start_epoch is {self.fake_quant_start_epoch} and the run has "
                 f"{self.epochs} epochs: the fake quants would never be on.",
-                remedy="Start them earlier, or train longer.",
+                fix="Start them earlier, or train longer.",
             )
 
 

@@ -48,7 +48,7 @@ class RunFolder:
         if (folder / ABOUT).exists():
             raise RunFolderError(
                 f"{folder} holds a run already.",
-                remedy=(
+                fix=(
                     "Go on with it by session.resume(path), or choose a new run_dir."
                     if kind == "session"
                     else "Give each watch a folder of its own."
@@ -119,14 +119,14 @@ def read_about(folder: Path) -> dict[str, Any]:
         raise RunFolderError(
             f"{folder} holds no run.",
             why="There is no readable run.json in it.",
-            remedy="Pass the folder that was given as run_dir= (or to watch as folder=).",
+            fix="Pass the folder that was given as run_dir= (or to watch as folder=).",
         )
     if about.get("format") != FORMAT or about.get("kind") not in ("session", "watch"):
         raise RunFolderError(
             f"{folder} holds a run in format {about.get('format')!r}; this release of qatexplorer "
             f"reads format {FORMAT} only.",
             why="Its samples are laid out in another way, and would show as an empty run.",
-            remedy="Open it with the release that wrote it. Its .jsonl files are JSON lines, which "
+            fix="Open it with the release that wrote it. Its .jsonl files are JSON lines, which "
             "pandas.read_json(path, lines=True) reads.",
         )
     return about
@@ -139,7 +139,7 @@ def request(folder: Path, what: Request) -> None:
     """
     if not is_held(folder / LOCK):
         raise RunFolderError(
-            f"No process is training in {folder}.", remedy="Go on with session.resume(path)."
+            f"No process is training in {folder}.", fix="Go on with session.resume(path)."
         )
     write_json(folder / REQUEST, {"request": what}, durable=False)
 
@@ -148,7 +148,7 @@ def error_as_data(error: QatExplorerError | None) -> dict[str, Any] | None:
     """An error as JSON."""
     if error is None:
         return None
-    names = ("message", "where", "why", "remedy")
+    names = ("message", "where", "why", "fix")
     return {"type": type(error).__name__, **{name: getattr(error, name) for name in names}}
 
 
@@ -164,7 +164,7 @@ def _locked(folder: Path) -> Lock:
     raise BusyError(
         f"A run is going on in {folder}"
         + (f" (process {status['pid']} on {status['host']})." if "pid" in status else "."),
-        remedy="Stop it there, or from here: open_run(path).request('stop'); then resume.",
+        fix="Stop it there, or from here: open_run(path).request('stop'); then resume.",
     )
 
 
@@ -172,5 +172,5 @@ def _unusable(folder: Path, error: Exception) -> RunFolderError:
     return RunFolderError(
         f"The run cannot be kept in {folder}.",
         why=f"{type(error).__name__}: {error}",
-        remedy="Choose another folder that you may write to, or free space there.",
+        fix="Choose another folder that you may write to, or free space there.",
     )

@@ -44,7 +44,7 @@ def check_model(model: Module, tensors: Mapping[str, Tensor]) -> None:
                 f"The checkpoint does not fit the model: {name} is {_words(saved[name])} in the "
                 f"checkpoint and {_words(tensor)} here.",
                 where=name.rpartition(".")[0],
-                remedy="Open the run with the model that it was made with.",
+                fix="Open the run with the model that it was made with.",
             )
 
 
@@ -82,7 +82,7 @@ def _check_names(here: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> Non
         "The checkpoint does not fit the model.",
         where=min(missing or foreign, key=lambda name: name.count(".")).rpartition(".")[0],
         why=" and ".join(parts).capitalize() + ".",
-        remedy="Open the run with the model, qconfig, stubs and fusion that it was made with.",
+        fix="Open the run with the model, qconfig, stubs and fusion that it was made with.",
     )
 
 

@@ -110,7 +110,7 @@ class OpenedRun:
             raise RunFolderError(
                 f"The run in {self.path} has no checkpoint yet.",
                 why="It ended before its first one; the curves are all that there is.",
-                remedy="Train again, with a smaller checkpoint_every= if epochs are long.",
+                fix="Train again, with a smaller checkpoint_every= if epochs are long.",
             )
         tree, tensors = read_checkpoint(info.path)
         history = open_history(self.path, self.about)
@@ -130,7 +130,7 @@ class OpenedRun:
         if unknown:
             raise InputError(
                 f"There is no setting {unknown[0]!r}.",
-                remedy="Settings are the fields of qatexplorer.TrainingConfig.",
+                fix="Settings are the fields of qatexplorer.TrainingConfig.",
             )
         known = {k: v for k, v in self.about.get("config", {}).items() if k in names}
         for name, value in known.items():
@@ -138,7 +138,7 @@ class OpenedRun:
                 raise InputError(
                     f"The run was made with {name}={value['given']}, a function of yours.",
                     why="Functions are not kept on disk: reading one back would run code.",
-                    remedy=f"Pass it again: {name}=….",
+                    fix=f"Pass it again: {name}=….",
                 )
             known[name] = tuple(value) if isinstance(value, list) else value
         return TrainingConfig(**{**known, **changes})
@@ -148,7 +148,7 @@ class OpenedRun:
             raise RunFolderError(
                 f"The run in {self.path} {lack}.",
                 why="qatexplorer.watch wrote it inside a training loop that is not ours.",
-                remedy="open_run(path).telemetry holds what was seen of the fake quants.",
+                fix="open_run(path).telemetry holds what was seen of the fake quants.",
             )
 
     def __repr__(self) -> str:

@@ -53,7 +53,7 @@ class RunWriter:
         self._journal = Journal(folder.path, self._cannot_append)
         self.trouble: CheckpointError | None = None
         self._last: tuple[Position, Path] | None = None
-        self._looked = time.monotonic()
+        self._checked = time.monotonic()
         self._history: History | None = None
         self._samples: SampleWriter | None = None
 
@@ -127,9 +127,9 @@ class RunWriter:
     def request(self) -> Request | None:
         """What another process requests; looks at the disk twice a second at most."""
         now = time.monotonic()
-        if now - self._looked < REQUEST_EVERY_S:
+        if now - self._checked < REQUEST_EVERY_S:
             return None
-        self._looked = now
+        self._checked = now
         return self.folder.request()
 
     def close(self) -> None:
@@ -154,7 +154,7 @@ class RunWriter:
             + (": the disk is full." if getattr(error, "errno", None) == 28 else "."),
             why=(error.why if isinstance(error, CheckpointError) else f"{error}")
             + (f" It began at {where}." if where else ""),
-            remedy=error.remedy
+            fix=error.fix
             if isinstance(error, CheckpointError)
             else f"Make room in {self.folder.path}; training goes on and what waits is written "
             "then. Earlier checkpoints are kept.",

@@ -199,7 +199,7 @@ class Telemetry:
         """Steps and values of one of :data:`METRICS`, without those that have none."""
         if metric not in METRIC_INDEX:
             raise InputError(
-                f"there is no metric {metric!r}.", remedy=f"Choose one of {', '.join(METRICS)}."
+                f"there is no metric {metric!r}.", fix=f"Choose one of {', '.join(METRICS)}."
             )
         number, column = self._number(path), METRIC_INDEX[metric]
         pairs = [(s.step, float(s.metrics[number, column])) for s in self._all()]

@@ -102,8 +102,8 @@ class Assessor:
             try:
                 prepared = self._models.rebuild(self._models.flow.prepared_stage, options=chosen)
             except Exception as error:
-                told = self._models.translated(error, self._models.base)
-                options.append(StubOption(mode, title, 0, Preflight(False, told)))
+                failure = self._models.translated(error, self._models.base)
+                options.append(StubOption(mode, title, 0, Preflight(False, failure)))
                 continue
             count = sum(is_fake_quant(m) for m in prepared.modules())
             options.append(StubOption(mode, title, count, self._try(prepared)))
@@ -155,8 +155,8 @@ class Assessor:
         ``progress`` gets what is being done and the share of the work before it, 0 to 1.
         """
         self._should_stop = should_stop
-        tell = progress or (lambda _what, _share: None)
-        tell("float model", 0.0)
+        report = progress or (lambda _what, _share: None)
+        report("float model", 0.0)
         results: dict[str, ModelResult] = {}
         models: dict[str, nn.Module] = {"float": self._models.base}
         results["float"] = self._row("float", self._models.base, self.float_metric())
@@ -165,10 +165,10 @@ class Assessor:
             for name in ("ptq", "fake_quant", "int8"):
                 results[name] = ModelResult(name, None, None, None, note)
             return self._with_latency(results, models, latency, should_stop)
-        tell("int8 after calibration only", 0.15)
+        report("int8 after calibration only", 0.15)
         results["ptq"] = self._ptq_row(models)
         if observed:
-            tell("fake-quant and int8 model", 0.4)
+            report("fake-quant and int8 model", 0.4)
             work = self._models.work
             results["fake_quant"] = self._row(
                 "fake_quant", work, self._metric_of("fake_quant", work)
@@ -179,7 +179,7 @@ class Assessor:
             note = "The observers have seen no data yet: train or calibrate first."
             for name in ("fake_quant", "int8"):
                 results[name] = ModelResult(name, None, None, None, note)
-        tell("latency", 0.7)
+        report("latency", 0.7)
         return self._with_latency(results, models, latency, should_stop)
 
     def _ptq_row(self, models: dict[str, nn.Module]) -> ModelResult:
@@ -252,7 +252,7 @@ class Assessor:
     def _require_data(self) -> Data:
         if self._data is None:
             raise NoDataError(
-                "there is no data.", remedy="Pass data={'train': loader, 'eval': loader}."
+                "there is no data.", fix="Pass data={'train': loader, 'eval': loader}."
             )
         return self._data
 

@@ -45,21 +45,21 @@ def check_model(model: Any) -> nn.Module:
     """
     if isinstance(model, type) and issubclass(model, nn.Module):
         raise NotAModuleError(
-            f"{model.__name__} is a class, not a model.", remedy=f"Pass {model.__name__}(…)."
+            f"{model.__name__} is a class, not a model.", fix=f"Pass {model.__name__}(…)."
         )
     if isinstance(model, Mapping) and model and all(isinstance(key, str) for key in model):
         raise _state_dict_error(model)
     if not isinstance(model, nn.Module):
         raise NotAModuleError(
             f"the model is a {type(model).__name__}, not a torch.nn.Module.",
-            remedy="Pass the module itself; load a state dict into it first.",
+            fix="Pass the module itself; load a state dict into it first.",
         )
     if isinstance(model, torch.jit.ScriptModule):
         raise NotAModuleError(
             "the model is a TorchScript module (torch.jit.script, trace or load made it).",
             why="It is compiled already: torch.fx cannot trace it, and prepare_qat finds no layer "
             "in it that it could swap, and says nothing.",
-            remedy="Pass the Python module that it was made from. If only the archive is left, "
+            fix="Pass the Python module that it was made from. If only the archive is left, "
             "build that class anew and call model.load_state_dict(scripted.state_dict()): the "
             "names are the same.",
         )
@@ -77,14 +77,14 @@ def _state_dict_error(state: Mapping[str, Any]) -> NotAModuleError:
     if not prefix:
         return NotAModuleError(
             f"the model is a {type(state).__name__} of tensors by name, not a torch.nn.Module.",
-            remedy="Build the module and call model.load_state_dict(state); pass the module.",
+            fix="Build the module and call model.load_state_dict(state); pass the module.",
         )
     strip = f"{{name.removeprefix({prefix!r}): t for name, t in state.items()}}"
     return NotAModuleError(
         f"the model is a {type(state).__name__} of tensors by name, not a torch.nn.Module.",
         why=f"All its names begin with {prefix!r}: it was saved from a model inside DataParallel, "
         "DistributedDataParallel ('module.') or torch.compile ('_orig_mod.').",
-        remedy=f"Build the module, and load it without the prefix: `model.load_state_dict({strip})`"
+        fix=f"Build the module, and load it without the prefix: `model.load_state_dict({strip})`"
         "; then pass the module.",
     )
 
@@ -99,7 +99,7 @@ def _check_float(model: nn.Module) -> None:
                 f"the model is already prepared or converted: it holds {what}.",
                 where=path,
                 why="prepare_qat run twice registers each observer hook twice, and nothing warns.",
-                remedy="Start from the float model; its weights can be loaded from your "
+                fix="Start from the float model; its weights can be loaded from your "
                 "checkpoint's float part.",
             )
 
@@ -113,7 +113,7 @@ def _check_tensors(model: nn.Module) -> None:
             raise InputError(
                 f"parameter {leaf!r} has no shape yet (a Lazy module).",
                 where=owner,
-                remedy="Run the model once on a batch before you hand it over.",
+                fix="Run the model once on a batch before you hand it over.",
             )
         devices.setdefault(tensor.device, name)
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
@@ -122,7 +122,7 @@ def _check_tensors(model: nn.Module) -> None:
                 where=owner,
                 why="torch's fake quants take float32 only: the first training step would raise "
                 "'expected scalar type Float'.",
-                remedy="Call model.float() before you hand it over.",
+                fix="Call model.float() before you hand it over.",
             )
     for device, name in devices.items():
         _check_device(device, name.rpartition(".")[0])
@@ -132,7 +132,7 @@ def _check_tensors(model: nn.Module) -> None:
             f"the model is on two devices: {name_1} on {first}, {name_2} on {second}.",
             where=name_2.rpartition(".")[0],
             why="torch's prepare works on models on one device only.",
-            remedy=f"Call model.to({str(first)!r}) before you hand it over.",
+            fix=f"Call model.to({str(first)!r}) before you hand it over.",
         )
 
 
@@ -141,7 +141,7 @@ def _check_device(device: torch.device, path: str) -> None:
         raise DeviceError(
             "parameters are on the meta device: they have shapes and no values.",
             where=path,
-            remedy="Build the model on the CPU, or model.to_empty(device='cpu') and load weights.",
+            fix="Build the model on the CPU, or model.to_empty(device='cpu') and load weights.",
         )
     if device.type not in ("cpu", "cuda"):
         try:  # whether its kernels are there is asked of torch
@@ -151,13 +151,13 @@ def _check_device(device: torch.device, path: str) -> None:
                 f"parameters are on {device}, where torch's fake quants do not run.",
                 where=path,
                 why=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
-                remedy="Call model.cpu() before you hand it over, and train on the CPU or CUDA.",
+                fix="Call model.cpu() before you hand it over, and train on the CPU or CUDA.",
             ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise DeviceError(
             f"parameters are on {device}, and this machine has no usable GPU.",
             where=path,
-            remedy="Call model.cpu() before you hand it over.",
+            fix="Call model.cpu() before you hand it over.",
         )
 
 
@@ -183,7 +183,7 @@ def copy_model(model: nn.Module) -> OwnCopy:
                 f"the model cannot be deep-copied: {what}.",
                 where=where,
                 why=f"{type(error).__name__}: {error}",
-                remedy="The explorer works on a copy so that yours stays as it is, and so does "
+                fix="The explorer works on a copy so that yours stays as it is, and so does "
                 "prepare_qat. Keep locks, generators and open files out of the "
                 "module's attributes, or give the module a __deepcopy__.",
             ) from error
@@ -215,7 +215,7 @@ def example_inputs_from(example_inputs: Any, data: Data | None) -> Any:
         raise ExampleInputError(
             "no example inputs were given.",
             why="One forward shows which modules run, in which order and with which shapes.",
-            remedy="Pass a tensor, a tuple of arguments or a dict of keyword arguments.",
+            fix="Pass a tensor, a tuple of arguments or a dict of keyword arguments.",
         )
     with preserved_rng():
         try:
@@ -228,7 +228,7 @@ def example_inputs_from(example_inputs: Any, data: Data | None) -> Any:
             raise ExampleInputError(
                 "no example inputs were given, and the training data does not yield pairs.",
                 why=f"{type(error).__name__}: {error}",
-                remedy="Every batch must be a pair (input, target).",
+                fix="Every batch must be a pair (input, target).",
             ) from error
     return inputs
 
@@ -248,7 +248,7 @@ def graph_of(model: nn.Module, example_inputs: Any) -> Graph:
             f"the model's forward raises on the example inputs, in {kind}{line}.",
             where=place.path or "",
             why=f"{type(error).__name__}: {error}",
-            remedy=f"The example inputs are {describe_inputs(example_inputs)}; pass what you "
+            fix=f"The example inputs are {describe_inputs(example_inputs)}; pass what you "
             "would pass to model(…): a tensor, a tuple of arguments, or a dict of keywords.",
         ) from error
 

@@ -63,7 +63,7 @@ class Ledgers:
                 f"there are no fake quants to account for at stage {chosen!r}.",
                 why="Weight fake quants come with the swap, the others when observers are "
                 "inserted.",
-                remedy=f"Call session.goto({flow.prepared_stage!r}) first.",
+                fix=f"Call session.goto({flow.prepared_stage!r}) first.",
             )
         return chosen
 
@@ -81,7 +81,7 @@ class Ledgers:
         if running and model is self._models.work:
             raise BusyError(
                 "cannot account for a model while it is being trained.",
-                remedy="Stop the run, wait for it, or look at the ledger of stage "
+                fix="Stop the run, wait for it, or look at the ledger of stage "
                 f"{flow.prepared_stage!r}.",
             )
         ledger = self._make(model, snapshot, wanted, run if chosen == flow.train_stage else None)

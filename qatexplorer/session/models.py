@@ -48,7 +48,7 @@ class Built:
     warnings: tuple[str, ...] = ()
 
 
-Look = Callable[[str, Built], object]
+OnStage = Callable[[str, Built], object]
 """Sees a stage that a torch call makes, with the model as it is then."""
 
 
@@ -101,22 +101,22 @@ class Models:
         """The int8 model, None before there is one."""
         return self.converted.get(self.flow.int8_stage)
 
-    def advance(self, stage: str, look: Look) -> None:
+    def advance(self, stage: str, on_stage: OnStage) -> None:
         """Run the torch call that begins with ``stage``, the next one, to its last stage.
 
-        ``look`` sees each stage that the call makes, with the model as it is then. If torch's call
-        or ``look`` (which may run the model) raises, the working model is as it was before. Raises
-        StageError (ConvertError, Int8RunError) with the place in the user's model.
+        ``on_stage`` sees each stage that the call makes, with the model as it is then. If torch's
+        call or ``on_stage`` (which may run the model) raises, the working model is as it was
+        before. Raises StageError (ConvertError, Int8RunError) with the place in the user's model.
         """
         with cycles_collected_later():
             if stage in self.flow.converted_stages:
                 built = self.convert_copy(copy_sharing_parameters(self.work), stage)
-                look(stage, built)
+                on_stage(stage, built)
                 self.converted[stage] = built.result.model
             else:
-                self._prepare(stage, look)
+                self._prepare(stage, on_stage)
 
-    def _prepare(self, stage: str, look: Look) -> None:
+    def _prepare(self, stage: str, on_stage: OnStage) -> None:
         # A model that was handed out stays what its user took it for, and what the user has done
         # to it goes on to the later stages. Training is what it was handed out for.
         in_users_hands = self._owns_parameters and stage != self.flow.train_stage
@@ -127,22 +127,22 @@ class Models:
         def passing(name: str, now: StageResult) -> None:
             nonlocal at, result
             at, result = name, now
-            look(name, Built(now))
+            on_stage(name, Built(now))
             following = self.flow.stage_names[self.flow.stage_names.index(name) + 1]
             at, result = following, None
 
         try:
-            with _quietly() as said, preserved_rng():
+            with _quietly() as warned, preserved_rng():
                 done = self.flow.apply(last, model, self.options, passing)
             at, result = last, done
-            look(last, Built(done, tuple(said)))
+            on_stage(last, Built(done, tuple(warned)))
         except Exception as error:
-            told = self._stage_error(at, error, model, result)
+            explained = self._stage_error(at, error, model, result)
             if model is self.work:  # a stage that fails half way leaves it half changed
                 self.work = self.rebuild(self.work_stage)
-            if told is error:
+            if explained is error:
                 raise
-            raise told from error
+            raise explained from error
         self.work, self.work_stage = done.model, last
 
     def convert_copy(self, candidate: nn.Module, stage: str = "") -> Built:
@@ -155,7 +155,7 @@ class Models:
         stage = stage or self.flow.int8_stage
         candidate = moved_to_cpu(candidate)  # torch's int8 kernels run there
         engine = self.options.qconfig.backend
-        with _quietly() as said, preserved_rng():
+        with _quietly() as warned, preserved_rng():
             with quantized_engine(engine):
                 try:
                     result = self.flow.apply(stage, candidate, self.options, _nothing_seen)
@@ -165,7 +165,7 @@ class Models:
                     raise convert_error(error, candidate) from error
             with preserved_state(result.model):  # a traced batch norm may learn in eval mode too
                 run_int8(result.model, self.options.example_inputs, engine)
-        return Built(result, tuple(said))
+        return Built(result, tuple(warned))
 
     def _stage_error(
         self, stage: str, error: Exception, model: nn.Module, result: StageResult | None
@@ -179,22 +179,22 @@ class Models:
         else:
             translated = self.translated(error, result.model)
             message = f"after stage {stage!r} the model does not run: {translated.message}"
-            home = result.origin(translated.where or "")
-            if translated.where and home in dict(self.base.named_modules()):
-                translated.where = home
+            origin_path = result.origin(translated.where or "")
+            if translated.where and origin_path in dict(self.base.named_modules()):
+                translated.where = origin_path
         return type(translated)(
-            message, where=translated.where, why=translated.why, remedy=translated.remedy
+            message, where=translated.where, why=translated.why, fix=translated.fix
         )
 
     def translated(self, error: Exception, model: nn.Module) -> QatExplorerError:
-        """``error`` as one of ours, with place and remedy."""
+        """``error`` as one of ours, with place and fix."""
         if isinstance(error, QatExplorerError):
             return error
         place = place_in_walk(error, model)
-        told = translate(error, place, in_fx=not self.flow.offers_stubs)
+        explained = translate(error, place, in_fx=not self.flow.offers_stubs)
         first = (str(error).strip().splitlines() or [""])[0]
         message = f"{type(error).__name__}: {first[:300]}"
-        return StageError(message, where=place.path, why=told.why, remedy=told.remedy)
+        return StageError(message, where=place.path, why=explained.why, fix=explained.fix)
 
     def engine(self) -> AbstractContextManager[Any]:
         """The quantized engine that the int8 model runs on; the user's is put back."""
@@ -263,11 +263,11 @@ def _nothing_seen(_stage: str, _result: StageResult) -> None:
 @contextmanager
 def _quietly() -> Iterator[list[str]]:
     """Collect torch's warnings instead of printing them; the known noise is dropped."""
-    said: list[str] = []
+    warned: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        yield said
-    said += dict.fromkeys(
+        yield warned
+    warned += dict.fromkeys(
         str(w.message).strip() for w in caught if not any(n in str(w.message) for n in _NOISE)
     )
 

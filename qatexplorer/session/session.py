@@ -60,7 +60,7 @@ from qatexplorer.training.run import TrainingRun
 
 __all__ = ["Session", "SessionEvent"]
 
-_LOOK_EVERY_S = 1.0
+_DESCRIBE_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class Session(Shown):
         self.has_stubs = has_stubs(base)
         self._lock = threading.RLock()
         self._run: TrainingRun | None = None
-        self._next_look = 0.0
+        self._next_description = 0.0
         self._histograms: tuple[Snapshot, Mapping[str, GridHistogram]] | None = None
         self.warns = True  # a page shows the notes itself, and puts this to False
         self._warner = Warner()
@@ -239,7 +239,7 @@ class Session(Shown):
         following = self._stages.neighbour(+1)
         if following is None:
             raise StageError(
-                f"{self.stage!r} is the last stage.", remedy="Go back, or reset to start again."
+                f"{self.stage!r} is the last stage.", fix="Go back, or reset to start again."
             )
         return self.goto(following)
 
@@ -377,7 +377,7 @@ class Session(Shown):
             if chosen not in self.snapshots:
                 raise StageError(
                     f"stage {chosen!r} has not been reached.",
-                    remedy=f"Call session.goto({chosen!r}) first.",
+                    fix=f"Call session.goto({chosen!r}) first.",
                 )
             model = self._models.view(chosen)
             self._require_still(model)
@@ -389,7 +389,7 @@ class Session(Shown):
         if self._models.int8 is None:
             raise StageError(
                 "there is no int8 model yet.",
-                remedy=f"Call session.goto({self.flow.int8_stage!r}) first.",
+                fix=f"Call session.goto({self.flow.int8_stage!r}) first.",
             )
         return self._models.int8
 
@@ -421,7 +421,7 @@ class Session(Shown):
                 "this fake quant does not run in a forward of the example input.",
                 where=site,
                 why="It sits in the model, but no data reaches it.",
-                remedy="If its layer runs only sometimes, choose example inputs that reach it.",
+                fix="If its layer runs only sometimes, choose example inputs that reach it.",
             )
         return found
 
@@ -527,7 +527,7 @@ class Session(Shown):
         """Metric, size and latency of float, PTQ int8, fake-quant and int8, side by side.
 
         Rows that do not exist yet say why. ``should_stop()`` is asked between batches;
-        ``progress(what, share)`` is told how far it is. Raises NoDataError, BusyError.
+        ``progress(what, share)`` is called with how far it is. Raises NoDataError, BusyError.
         """
         self._require_data("evaluation")
         self._require_idle("evaluate")
@@ -682,7 +682,7 @@ class Session(Shown):
             if wanted:
                 self._change(wanted)
             run = self._make_run(config, opened.path, saved)
-            self._look_again()
+            self._describe_again()
         self._emit("run", run)
         return run
 
@@ -720,7 +720,7 @@ class Session(Shown):
             about={"session": self._models.settings.to_json()},
         )
         self._models.trained = True
-        self._run, self._next_look = run, 0.0
+        self._run, self._next_description = run, 0.0
         run.signal.subscribe(self._on_progress)
         registry.remember(self)
         return run
@@ -729,18 +729,18 @@ class Session(Shown):
         """On the run's thread, between two steps: nothing else touches the model now."""
         now = time.perf_counter()
         if progress.state in FINAL:
-            self._look_again()
+            self._describe_again()
             self._emit("trained", progress)
-        elif now >= self._next_look:
-            self._look_again()
-            # A look at a large model takes long; it may take one per cent of the time.
+        elif now >= self._next_description:
+            self._describe_again()
+            # Describing a large model takes long; it may take one per cent of the time.
             cost = time.perf_counter() - now
-            self._next_look = now + max(_LOOK_EVERY_S, 100 * cost)
+            self._next_description = now + max(_DESCRIBE_EVERY_S, 100 * cost)
         self._emit("progress", progress)
 
-    def _look_again(self) -> None:
+    def _describe_again(self) -> None:
         self._assessor.forget_trained()
-        self._stages.look_again()
+        self._stages.describe_again()
 
     def calibrate(self, batches: int = 8) -> Snapshot:
         """Let the observers see ``batches`` training batches, weights and batch norms unchanged.
@@ -753,7 +753,7 @@ class Session(Shown):
             self.goto(self.flow.train_stage)
             self._stages.forget_converted()
             self._assessor.calibrate(self._models.work, batches)
-            self._look_again()
+            self._describe_again()
         self._emit("stage", self.stage)
         return self.snapshot
 
@@ -763,7 +763,7 @@ class Session(Shown):
         if self.data is None:
             raise NoDataError(
                 f"{purpose} needs data, and the session has none.",
-                remedy="Pass data={'train': loader, 'eval': loader} of (input, target) batches.",
+                fix="Pass data={'train': loader, 'eval': loader} of (input, target) batches.",
             )
         return self.data
 
@@ -773,14 +773,14 @@ class Session(Shown):
         if self.running and model is self._models.work:
             raise BusyError(
                 "cannot run the model while it is being trained.",
-                remedy=f"Stop the run, wait for it, or look at stage {self.flow.prepared_stage!r}.",
+                fix=f"Stop the run, wait for it, or look at stage {self.flow.prepared_stage!r}.",
             )
 
     def _require_idle(self, what: str) -> None:
         if self.running:
             raise BusyError(
                 f"cannot {what} while a training run is going on.",
-                remedy="Stop the run first, or wait for it; the model is kept.",
+                fix="Stop the run first, or wait for it; the model is kept.",
             )
 
     def _emit(self, kind: EventKind, detail: Any = None) -> None:

@@ -108,7 +108,7 @@ class Settings:
                 raise RunFolderError(
                     "The run was made with a qconfig of its own, and the session has another one.",
                     why="A qconfig holds functions, which are not kept on disk.",
-                    remedy="Make the session with the qconfig= that the run was made with.",
+                    fix="Make the session with the qconfig= that the run was made with.",
                 )
             engine = self.options.qconfig.backend
             changes |= {"qconfig": kept["qconfig"], "engine": engine}

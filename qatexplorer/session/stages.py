@@ -28,7 +28,7 @@ class Stages:
     Args:
         models: whose working model is taken from stage to stage.
         notes: on the copy of the user's model, for the first stage.
-        emit: is told of "stepping" (with the stage's name) and "error".
+        emit: called with "stepping" (with the stage's name) and "error".
         require_idle: raises BusyError if no torch call may be made now.
     """
 
@@ -133,7 +133,7 @@ class Stages:
         """Raises UnknownStageError if the flow has no such stage."""
         if stage not in self.names:
             raise UnknownStageError(
-                f"there is no stage {stage!r}.", remedy=f"Stages: {', '.join(self.names)}."
+                f"there is no stage {stage!r}.", fix=f"Stages: {', '.join(self.names)}."
             )
         return self.names.index(stage)
 
@@ -143,7 +143,7 @@ class Stages:
         for name in self.flow.converted_stages:
             self._snapshots.pop(name, None)
 
-    def look_again(self) -> None:
+    def describe_again(self) -> None:
         """The working model, at the train stage, is not what it was: describe it anew."""
         stage = self.flow.train_stage
         built = Built(StageResult(self._models.work))
@@ -163,7 +163,7 @@ class Stages:
             raise EvalModeError(
                 "the model is in eval mode, and prepare_qat only works in train mode.",
                 why="In eval mode batch norms do not learn and dropout is off.",
-                remedy="Call session.use_train_mode() (it concerns the session's copy only), or "
+                fix="Call session.use_train_mode() (it concerns the session's copy only), or "
                 "model.train() before you hand the model over.",
             )
         try:

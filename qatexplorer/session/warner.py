@@ -14,7 +14,7 @@ class Warner:
     """Warns of each thing that is amiss once, at the line of the user's that came to it."""
 
     def __init__(self) -> None:
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
 
     def of_settings(self, plan: QConfigPlan) -> None:
         """Warn of the engine, and of observers that stand where fake quants belong."""
@@ -26,10 +26,10 @@ class Warner:
         """Warn of what is amiss at the stages reached; not ``aloud`` only takes note of it."""
         for snapshot in snapshots:
             for note in snapshot.notes:
-                if note in AMISS and note not in self._said:
-                    self._said.add(note)
+                if note in AMISS and note not in self._warned:
+                    self._warned.add(note)
                     if aloud:
                         warn(f"stage {snapshot.stage!r}: {note}")
-            if snapshot.role == "int8" and "engine" not in self._said:
-                self._said.add("engine")
+            if snapshot.role == "int8" and "engine" not in self._warned:
+                self._warned.add("engine")
                 plan.warn()

@@ -205,8 +205,8 @@ def _sites_removed(
     known = set(there)
     removed = tuple(s for s in before.sites if s.path not in known)
     owners = (before.by_path.get(site.owner) for site in removed)
-    homes = (new.get(place_of(owner)) for owner in owners if owner is not None)
-    return removed, tuple(dict.fromkeys(home.path for home in homes if home is not None))
+    places = (new.get(place_of(owner)) for owner in owners if owner is not None)
+    return removed, tuple(dict.fromkeys(place.path for place in places if place is not None))
 
 
 def _gone(before: Snapshot, after: Snapshot) -> Mapping[str, tuple[ModuleRecord, ...]]:
@@ -216,7 +216,7 @@ def _gone(before: Snapshot, after: Snapshot) -> Mapping[str, tuple[ModuleRecord,
         parent = before.by_path.get(module.parent) if module.parent is not None else None
         if parent is None or place_of(module) in new:
             continue
-        home = new.get(place_of(parent))
-        if home is not None:
-            found.setdefault(home.path, []).append(module)
+        place = new.get(place_of(parent))
+        if place is not None:
+            found.setdefault(place.path, []).append(module)
     return {path: tuple(modules) for path, modules in found.items()}

@@ -55,7 +55,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class QConfigRecord:
-    """The two factories of a ``QConfig``, spelled out for a reader (``repr`` is unreadable)."""
+    """The two factories of a ``QConfig``, spelled out for a user (``repr`` is unreadable)."""
 
     activation: str
     weight: str

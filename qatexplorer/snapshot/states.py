@@ -1,6 +1,6 @@
 """In what each module of a prepared or converted model computes in int8 inference: int8 or float.
 
-Told from the structure alone, without converting: which modules torch's ``convert`` will swap, and
+Found from the structure alone, without converting: which modules torch's ``convert`` will swap, and
 which operations lie between int8 tensors. The ledger converts a copy and runs it, and gives the
 reasons; the two agree.
 """
@@ -32,7 +32,7 @@ _INT8_NOW = ("int8", "reference", "boundary")
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ModuleState:
     """``state`` as in ModuleRecord; ``stays_float``: it computes something of its own in float."""
 
     state: State
@@ -98,15 +98,15 @@ def computing_modules(model: nn.Module, prefix: str = "") -> Iterator[tuple[str,
             ]
 
 
-def standings(model: nn.Module, graph: Graph | None) -> Mapping[str, Standing]:
-    """Standing of every module by path, of a model that is prepared or converted.
+def module_states(model: nn.Module, graph: Graph | None) -> Mapping[str, ModuleState]:
+    """State of every module by path, of a model that is prepared or converted.
 
     ``graph`` is its dataflow; None leaves what lies between int8 layers unsaid (float).
     """
-    return _Standings(model, graph or Graph((), ())).all()
+    return _ModuleStates(model, graph or Graph((), ())).all()
 
 
-class _Standings:
+class _ModuleStates:
     def __init__(self, model: nn.Module, graph: Graph) -> None:
         self.model, self.graph = model, graph
         self.in_fx = isinstance(model, fx.GraphModule)
@@ -178,13 +178,13 @@ class _Standings:
 
     # -- modules --------------------------------------------------------------------------------
 
-    def all(self) -> dict[str, Standing]:
-        leaves: dict[int, Standing] = {}
+    def all(self) -> dict[str, ModuleState]:
+        leaves: dict[int, ModuleState] = {}
         inside: dict[str, set[State]] = {}
         for path, module in computing_modules(self.model):
             state = self._state(path, module)
             if state:
-                leaves[id(module)] = Standing(state, state == "float")
+                leaves[id(module)] = ModuleState(state, state == "float")
                 _spread(inside, path, state)
         for node in self.graph.nodes:
             if self._is_operation(node):
@@ -193,7 +193,7 @@ class _Standings:
         for path, module in self.modules.items():
             below = inside.get(path, set())
             state = "mixed" if len(below) > 1 else next(iter(below), "")
-            found[path] = leaves.get(id(module)) or Standing(state, False)
+            found[path] = leaves.get(id(module)) or ModuleState(state, False)
         return found
 
     def _state(self, path: str, module: nn.Module) -> State:

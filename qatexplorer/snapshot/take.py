@@ -27,9 +27,9 @@ from qatexplorer.snapshot.records import (
     TensorInfo,
 )
 from qatexplorer.snapshot.sites import find_sites
-from qatexplorer.snapshot.states import Standing, standings
+from qatexplorer.snapshot.states import ModuleState, module_states
 
-_UNTOLD = Standing("", False)
+_UNKNOWN = ModuleState("", False)
 _OBSERVER_HOOKS = ("_observer_forward_hook", "_observer_forward_pre_hook")
 
 
@@ -59,16 +59,16 @@ def take_snapshot(
         earlier: sites of the stage before, by path; they keep the stage that made them.
         probed: counts of one forward on this very model, None if there was none.
         placed: fake quants that are nodes of an FX graph, by path.
-        settled: the fake quants are in, or converted: what will be int8 can be told.
+        settled: the fake quants are in, or converted: what will be int8 is known.
     """
-    told = standings(model, graph) if settled else {}
+    by_path = module_states(model, graph) if settled else {}
     sites = find_sites(
         model, stage=stage, call=call, earlier=earlier or {}, probed=probed, placed=placed
     )
     return Snapshot(
         flow=flow,
         stage=stage,
-        modules=module_records(model, float_paths, origin, probed, told),
+        modules=module_records(model, float_paths, origin, probed, by_path),
         sites=sites,
         graph=graph,
         training=model.training,
@@ -99,7 +99,7 @@ def module_records(
     float_paths: frozenset[str] | None,
     origin: Callable[[str], str],
     probed: Probe | None,
-    told: Mapping[str, Standing],
+    by_path: Mapping[str, ModuleState],
 ) -> tuple[ModuleRecord, ...]:
     """One record per path, preorder; a module under two names is listed under both."""
     inner_observers = {
@@ -115,18 +115,18 @@ def module_records(
         if id(module) in inner_observers:
             continue
         prefix = f"{path}." if path else ""
-        home = origin(path)
+        origin_path = origin(path)
         qconfig = getattr(module, "qconfig", None)
         if id(qconfig) not in qconfigs:
             qconfigs[id(qconfig)] = describe_qconfig(qconfig)
-        known = float_paths is None or home in float_paths
-        standing = told.get(path, _UNTOLD)
+        known = float_paths is None or origin_path in float_paths
+        module_state = by_path.get(path, _UNKNOWN)
         records.append(
             ModuleRecord(
                 path=path,
                 type_name=type(module).__name__,
                 qualified_type=f"{type(module).__module__}.{type(module).__qualname__}",
-                origin=home if known else "",
+                origin=origin_path if known else "",
                 parent=None if path == "" else path.rpartition(".")[0],
                 children=tuple(
                     prefix + name
@@ -144,8 +144,8 @@ def module_records(
                 calls=_calls(module, probed),
                 identity=identities.setdefault(id(module), len(identities)),
                 compute=compute_of(module),
-                state=standing.state,
-                stays_float=standing.stays_float,
+                state=module_state.state,
+                stays_float=module_state.stays_float,
             )
         )
     return tuple(records)

@@ -101,7 +101,7 @@ class Collector:
 
     @torch.no_grad()
     def count(self, step: int, probes: list[Probe]) -> RawSamples:
-        """The numbers of what ``probes`` (sorted as the targets are) took. None is empty."""
+        """The numbers of what ``probes`` (sorted as the fake quants are) took. None is empty."""
         self._lay_out(probes)
         values = torch.cat([p.values for p in probes])
         table = _table(probes, self._table_index)
@@ -184,17 +184,17 @@ class Collector:
         seen = torch.zeros(channels[0], dtype=torch.int32, device=device)
         self._channel_seen = seen.index_add_(0, self._channel, self._ones)
         self._table_index = _table_index(probes)
-        weights = [p for p in probes if p.target.info.kind == "weight"]
-        self._weight_parts = [(p.target.info.path, p.draw.count, p.draw.numel) for p in weights]
+        weights = [p for p in probes if p.watched.info.kind == "weight"]
+        self._weight_parts = [(p.watched.info.path, p.draw.count, p.draw.numel) for p in weights]
         self._weight_indices = [p.draw.index for p in weights]
         self._weight_values = self._first[len(weights)]
-        modules: list[Any] = [p.target.module for p in probes]
+        modules: list[Any] = [p.watched.module for p in probes]
         self._fractional = any(m.zero_point.is_floating_point() for m in modules)
         self._group(probes, sizes, device)
 
     def _group(self, probes: list[Probe], sizes: list[int], device: torch.device) -> None:
         """Slices of values on one grid, and the first bin of each value's row."""
-        bins = [self.bins_of(p.target.info) for p in probes]
+        bins = [self.bins_of(p.watched.info) for p in probes]
         self._width = max(b.count for b in bins) + 1
         self._groups: list[tuple[slice, Bins]] = []
         first = 0

@@ -45,7 +45,7 @@ def step_samples(
     counts: dict[int, Counts] = {}
     channels: dict[int, Array] = {}
     for raw in raws:
-        rows = np.array([numbers[probe.target.info.path] for probe in raw.probes])
+        rows = np.array([numbers[probe.watched.info.path] for probe in raw.probes])
         on = np.array([observing[row] for row in rows])
         found = np.full((len(rows), len(METRICS)), math.nan)
         with np.errstate(all="ignore"):
@@ -149,7 +149,7 @@ def _dead(found: Array, raw: RawSamples) -> None:
 
 def _ranges(found: Array, table: Array, starts: Array, raw: RawSamples, on: Array) -> None:
     """Range of the batch, read back from the moving average, and how far it lies from it."""
-    constants = [probe.target.averaging_constant or math.nan for probe in raw.probes]
+    constants = [probe.watched.averaging_constant or math.nan for probe in raw.probes]
     constant = np.repeat(np.where(on, constants, math.nan), raw.grids)
     ends = []
     for old, new in ((p.OLD_MIN, p.NEW_MIN), (p.OLD_MAX, p.NEW_MAX)):

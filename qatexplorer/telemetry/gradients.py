@@ -45,7 +45,7 @@ class GradientProbe:
 
     def __init__(self, probe: Probe, clock: Clock) -> None:
         self._probe, self._clock = probe, clock
-        self.path = probe.target.info.path
+        self.path = probe.watched.info.path
         self.draw = Draw(fixed=False)
         self.values = torch.empty(0)
         self.taken = self._hooked = False
@@ -59,10 +59,10 @@ class GradientProbe:
         return copy
 
     def arm(self) -> None:
-        """Look at the next backward."""
+        """Sample the next backward."""
         self.taken = self._hooked = False
-        if not self._probe.failed and not self._probe.target.info.unseen:
-            self._handle = self._probe.target.module.register_forward_hook(self._after)
+        if not self._probe.failed and not self._probe.watched.info.unseen:
+            self._handle = self._probe.watched.module.register_forward_hook(self._after)
 
     def disarm(self) -> None:
         for handle in (self._handle, self._on_tensor):

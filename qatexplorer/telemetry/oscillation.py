@@ -21,7 +21,7 @@ Part = tuple[str, int, int]
 
 
 class FlipTracker:
-    """Follows the codes of the same sampled weights from look to look.
+    """Follows the codes of the same sampled weights from sample to sample.
 
     For each weight: the code it has, the other code that it had before its last change, and how
     many samples ago it went *back*, which is what tells an oscillation from a weight on its way.
@@ -37,7 +37,7 @@ class FlipTracker:
     def update(
         self, codes: Tensor, parts: list[Part], indices: Sequence[Tensor | None] = ()
     ) -> Tensor:
-        """Shares flipped and oscillating, shape (2, sites), NaN at a site's first look.
+        """Shares flipped and oscillating, shape (2, sites), NaN at a fake quant's first sample.
 
         Args:
             codes: clamped codes of all weight sites, flat.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from qatexplorer.quantizers.facts import observer_of
-from qatexplorer.telemetry.targets import Target, channel_axis
+from qatexplorer.telemetry.watched import WatchedFakeQuant, channel_axis
 
 MAX_CHANNELS = 16_384
 REDRAW_SAMPLES = 16
@@ -112,17 +112,17 @@ class Probe:
     back.
     """
 
-    def __init__(self, target: Target, clock: Clock) -> None:
-        self.target, self._clock = target, clock
-        self.draw = Draw(fixed=target.info.kind == "weight")
+    def __init__(self, watched: WatchedFakeQuant, clock: Clock) -> None:
+        self.watched, self._clock = watched, clock
+        self.draw = Draw(fixed=watched.info.kind == "weight")
         self.values = torch.empty(0)
         self.taken = False
         self.failed = ""
         self.wanted = 0
         self._grid: Tensor | None = None
         self._missing = torch.empty(0)
-        self._averages = target.averaging_constant is not None
-        observer = observer_of(target.module)
+        self._averages = watched.averaging_constant is not None
+        observer = observer_of(watched.module)
         self._observer = None if observer is None else observer._buffers
         self._generator: torch.Generator | None = None
         self._handles: list[RemovableHandle] = []
@@ -137,18 +137,18 @@ class Probe:
         return copy
 
     def arm(self, wanted: int) -> bool:
-        """Look at the next forward, at ``wanted`` elements. True if :func:`remember_ranges` is to
+        """Sample the next forward, at ``wanted`` elements. True if :func:`remember_ranges` is to
         read the range before it."""
         self.taken, self.wanted, self._old, self._grid = False, wanted, None, None
         self._first_batch = False
         self._calls = self._taken_at = 0
-        if self.failed or self.target.info.unseen:
+        if self.failed or self.watched.info.unseen:
             return False
-        if self.target.weight:
-            owner: Any = self.target.owner
+        if self.watched.weight:
+            owner: Any = self.watched.owner
             self._take(owner.weight)
             return False
-        module = self.target.module
+        module = self.watched.module
         self._handles = [module.register_forward_hook(self._after)]
         if self._late:
             return self._averages
@@ -163,7 +163,7 @@ class Probe:
 
     def settle(self) -> None:
         """At the end of the step: is the grid still the one that the values were put on?"""
-        if not self.taken or self.target.weight:
+        if not self.taken or self.watched.weight:
             return
         stands = self._calls == self._taken_at
         if self._late:
@@ -234,8 +234,8 @@ class Probe:
             self.values.copy_(flat.index_select(0, draw.index))
 
     def _axis(self, x: Tensor) -> int | None:
-        axis = channel_axis(self.target, x.ndim)
-        if axis is not None and self.target.info.ch_axis is None and x.shape[axis] > MAX_CHANNELS:
+        axis = channel_axis(self.watched, x.ndim)
+        if axis is not None and self.watched.info.ch_axis is None and x.shape[axis] > MAX_CHANNELS:
             return None  # dead channels of so many are not worth their table
         return axis
 
@@ -243,14 +243,14 @@ class Probe:
         """Our own random numbers: the user's must not notice."""
         if self._generator is None or self._generator.device != device:
             self._generator = torch.Generator(device)
-            self._generator.manual_seed(0x9E37 + len(self.target.info.path))
+            self._generator.manual_seed(0x9E37 + len(self.watched.info.path))
         return self._generator
 
     def _scale(self) -> Tensor:
-        found = self.target.module._buffers.get("scale")
+        found = self.watched.module._buffers.get("scale")
         if found is not None:
             return found
-        learned: Any = self.target.module
+        learned: Any = self.watched.module
         return learned.scale.detach()  # type: ignore[no-any-return]
 
     def ranges(self) -> tuple[Tensor, Tensor] | None:
@@ -283,7 +283,7 @@ class Probe:
         if self._grid is not None:
             return [self._grid]
         scale = self._scale().reshape(-1)
-        zero_point: Any = self.target.module.zero_point
+        zero_point: Any = self.watched.module.zero_point
         grids = scale.numel()
         missing = self._missing
         if missing.numel() != grids or missing.device != scale.device:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qatexplorer.runs.samples import StateChange
 from qatexplorer.telemetry.host import HostCopy
-from qatexplorer.telemetry.targets import Target
+from qatexplorer.telemetry.watched import WatchedFakeQuant
 
 State = tuple[bool, bool, "bool | None"]
 
@@ -22,25 +22,25 @@ class Timeline:
     the writes to a tensor, and that count lies on the host: the flags are read when it moves.
     """
 
-    def __init__(self, targets: Sequence[Target]) -> None:
-        self._targets = targets
+    def __init__(self, all_watched: Sequence[WatchedFakeQuant]) -> None:
+        self._all_watched = all_watched
         self._flags: list[tuple[Tensor | None, Tensor | None]] = []
         self._present: list[Tensor] = []
         self._versions = -1
-        self._norms: list[Any] = [t.batch_norm for t in targets]
-        self._owners: list[Any] = [t.owner for t in targets]
+        self._norms: list[Any] = [t.batch_norm for t in all_watched]
+        self._owners: list[Any] = [t.owner for t in all_watched]
         self._with_norm = [i for i, norm in enumerate(self._norms) if norm is not None]
         self._watched = [(self._norms[i], self._owners[i]) for i in self._with_norm]
         self._moving: list[bool] = []
-        self._frozen: list[bool | None] = [None] * len(targets)
-        self._on: list[tuple[bool, bool]] = [(True, True)] * len(targets)
-        self._reported: list[State | None] = [None] * len(targets)
+        self._frozen: list[bool | None] = [None] * len(all_watched)
+        self._on: list[tuple[bool, bool]] = [(True, True)] * len(all_watched)
+        self._reported: list[State | None] = [None] * len(all_watched)
         self._pending: list[tuple[int, list[bool | None], HostCopy]] = []
         self.find_flags()
 
     def find_flags(self) -> None:
         """Look the buffers up again: ``model.to`` and loading a state dict may replace them."""
-        self._flags = [target.flags() for target in self._targets]
+        self._flags = [watched.flags() for watched in self._all_watched]
         present = [flag for pair in self._flags for flag in pair if flag is not None]
         if len(present) != len(self._present) or any(
             a is not b for a, b in zip(present, self._present, strict=True)
@@ -91,7 +91,7 @@ class Timeline:
         return [observer for observer, _ in self._on]
 
     def _frozen_now(self) -> list[bool | None]:
-        frozen: list[bool | None] = [None] * len(self._targets)
+        frozen: list[bool | None] = [None] * len(self._all_watched)
         for index in self._with_norm:
             owner = self._owners[index]
             frozen[index] = bool(getattr(owner, "freeze_bn", False)) or not (
@@ -105,6 +105,6 @@ class Timeline:
             state = (*self._on[index], norm)
             if state != self._reported[index]:
                 self._reported[index] = state
-                path = self._targets[index].info.path
+                path = self._all_watched[index].info.path
                 found.append(StateChange(step, path, *state))
         return found

@@ -40,7 +40,7 @@ from qatexplorer.telemetry.gradients import (
 from qatexplorer.telemetry.host import DeviceTimer, HostCopy
 from qatexplorer.telemetry.probe import Clock, Probe, remember_ranges
 from qatexplorer.telemetry.states import Timeline
-from qatexplorer.telemetry.targets import anything_compiled, find_targets
+from qatexplorer.telemetry.watched import anything_compiled, find_watched
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -65,7 +65,7 @@ def check_settings(every: Any, bins: int, budget: float, max_samples: int) -> No
     if not (isinstance(budget, (int, float)) and 0 < budget < 1 and math.isfinite(budget)):
         raise InputError(
             f"budget is {budget!r}; it must be a share of the step time between 0 and 1.",
-            remedy="The default of 0.02 allows 2 %.",
+            fix="The default of 0.02 allows 2 %.",
         )
     if not isinstance(max_samples, int) or max_samples < 1:
         raise InputError(f"max_samples is {max_samples!r}; it must be a whole number from 1 on.")
@@ -133,15 +133,15 @@ class Watch:
     ) -> None:
         check_settings(every, bins, budget, max_samples)
         self.model = model
-        self._targets = find_targets(model, paths)
-        infos = [t.info for t in self._targets]
+        self._all_watched = find_watched(model, paths)
+        infos = [t.info for t in self._all_watched]
         self.telemetry = Telemetry(infos, bins)
         self.telemetry.set_overhead(self._overhead)
         self._clock = Clock()
-        self._probes = [Probe(t, self._clock) for t in self._targets]
+        self._probes = [Probe(t, self._clock) for t in self._all_watched]
         self._gradients = [GradientProbe(p, self._clock) for p in self._probes] if gradients else []
         self._collectors: dict[torch.device, Collector] = {}
-        self._timeline = Timeline(self._targets)
+        self._timeline = Timeline(self._all_watched)
         self._controller = Controller(every, budget, max_samples)
         self._pending: list[PendingSamples] = []
         self._misses = dict.fromkeys((i.path for i in infos if not i.unseen), 0)
@@ -273,7 +273,7 @@ class Watch:
 
     def go_on_with(self, telemetry: Telemetry) -> None:
         """Add to what an earlier part of this run has recorded."""
-        self.telemetry = telemetry.joined([target.info for target in self._targets])
+        self.telemetry = telemetry.joined([watched.info for watched in self._all_watched])
         self.telemetry.set_overhead(self._overhead)
 
     @contextmanager
@@ -372,7 +372,7 @@ class Watch:
 
     def _count_misses(self, others: list[Probe]) -> None:
         for probe in others:
-            path = probe.target.info.path
+            path = probe.watched.info.path
             if probe.failed:
                 self.telemetry.set_unseen(path, probe.failed)
             elif path in self._misses:
@@ -383,7 +383,7 @@ class Watch:
                     self.telemetry.set_unseen(path, MAYBE_COMPILED)
                 elif self._misses[path] == _MISSES:
                     self.telemetry.set_unseen(path, NEVER_CALLED)
-        missed = {probe.target.info.path for probe in others}
+        missed = {probe.watched.info.path for probe in others}
         for path in [p for p in self._misses if p not in missed]:
             del self._misses[path]
 

@@ -97,7 +97,7 @@ def diverged(
             where=where,
             why="The batch itself holds NaN or infinite values. One such batch would have spoiled "
             "the observers for good; they were put back to before it.",
-            remedy="Look for missing values or a division by zero in the data or its transforms.",
+            fix="Look for missing values or a division by zero in the data or its transforms.",
         )
     if guilty and zero_gamma(guilty[1]):
         return DivergedError(
@@ -106,16 +106,16 @@ def diverged(
             why="A batch norm here has a gamma (weight) of exactly zero, and torch's fused conv-bn "
             "for QAT divides by gamma: 0/0 is NaN. Residual networks are often initialized so "
             "(zero_init_last, zero_init_residual).",
-            remedy="Train the float model first, build it with zero_init_last=False, or set "
+            fix="Train the float model first, build it with zero_init_last=False, or set "
             "module._enable_slow_path_for_better_numerical_stability = True on the fused modules.",
         )
     if guilty:
         why = "The batch is finite; this is the first module that makes NaN or Inf of it."
-        return DivergedError(message, where=where, why=why, remedy=LOWER_LR)
+        return DivergedError(message, where=where, why=why, fix=LOWER_LR)
     return DivergedError(
         message,
         why="All modules give finite outputs, so it happens in the loss or in its gradient.",
-        remedy="Check the loss for log(0), a division by zero or overflow; or use a lower lr.",
+        fix="Check the loss for log(0), a division by zero or overflow; or use a lower lr.",
     )
 
 
@@ -157,34 +157,34 @@ def failure(
             f"Out of memory in the {phase} of {at}.",
             where=place.path,
             why=text,
-            remedy="Use a smaller batch. A fake quant keeps one more copy of each activation.",
+            fix="Use a smaller batch. A fake quant keeps one more copy of each activation.",
         )
     if phase == "data":
-        ours = error.remedy if isinstance(error, QatExplorerError) else ""
+        ours = error.fix if isinstance(error, QatExplorerError) else ""
         return TrainingError(
             f"The data could not give batch {batch} of epoch {epoch}.",
             why=text + (f" (at {place.source})" if place.source else ""),
-            remedy=ours or "Iterate over your data alone to see it; the model is kept as it was.",
+            fix=ours or "Iterate over your data alone to see it; the model is kept as it was.",
         )
     if phase == "loss":
         return TrainingError(
             f"The loss cannot be computed in {at}.",
             why=f"{text} ({detail})",
-            remedy="Make the target fit the model's output, or pass loss=function(output, target).",
+            fix="Make the target fit the model's output, or pass loss=function(output, target).",
         )
     if isinstance(error, QatExplorerError):
         return TrainingError(
             f"The {phase} of {at} failed: {error.message}",
             where=error.where if error.where is not None else place.path,
             why=error.why,
-            remedy=error.remedy,
+            fix=error.fix,
         )
     known = translate(error, place, in_fx=isinstance(model, GraphModule))
     return TrainingError(
         f"The {phase} of {at} failed: {text}",
         where=place.path,
         why=known.why + (f" (at {place.source})" if place.source else ""),
-        remedy=known.remedy,
+        fix=known.fix,
     )
 
 

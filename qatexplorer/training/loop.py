@@ -52,7 +52,7 @@ def loss_of(given: Loss | None, label_smoothing: float) -> Loss:
     if given is not None and label_smoothing:
         raise InputError(
             "label_smoothing belongs to the default loss, and a loss was given.",
-            remedy="Smooth in your loss: torch's cross_entropy takes label_smoothing=.",
+            fix="Smooth in your loss: torch's cross_entropy takes label_smoothing=.",
         )
     return given or partial(default_loss, label_smoothing=label_smoothing)
 
@@ -67,7 +67,7 @@ def trainable(model: Module) -> list[Parameter]:
             why="All have requires_grad=False."
             if frozen
             else "It has none at all: it is converted to int8 already.",
-            remedy="Call requires_grad_(True) on the parameters that are to learn."
+            fix="Call requires_grad_(True) on the parameters that are to learn."
             if frozen
             else "Train the prepared model, before convert.",
         )
@@ -88,7 +88,7 @@ def pair(batch: Any) -> tuple[Any, Any]:
         return batch[0], batch[1]
     raise InputError(
         f"the training data gives a {type(batch).__name__} that is not an (input, target) pair.",
-        remedy="Yield (input, target); the input may be a tensor, a tuple or a dict of arguments.",
+        fix="Yield (input, target); the input may be a tensor, a tuple or a dict of arguments.",
     )
 
 
@@ -106,7 +106,7 @@ def skip(batches: Iterator[Any], count: int, epoch: int, should_stop: Callable[[
             raise CheckpointError(
                 f"The training data has {done} batches; the checkpoint was made after {count} "
                 f"batches of epoch {epoch}.",
-                remedy="Resume with the data that the run was made with.",
+                fix="Resume with the data that the run was made with.",
             ) from None
     return True
 
@@ -191,7 +191,7 @@ class Loop:
         self._parameters = trainable(model)
         self._random = OwnRandomState(config.seed, (data.train, data.eval))
         self._epoch_random: Any = None
-        self._glance: Any = None
+        self._cheap_now: Any = None
         self._parts: Parts | None = None
         if saved is not None:
             self._load(saved)
@@ -344,15 +344,15 @@ class Loop:
         """A checkpoint of the last whole step, if the model still holds it."""
         between = self.phase not in ("evaluation", "start") and not self._skipping
         if self.writer is not None and self._whole and between:
-            glance = self._glance
-            self._save(reason, self._random.rewound(glance) if glance else self._random.now())
+            cheap_now = self._cheap_now
+            self._save(reason, self._random.rewound(cheap_now) if cheap_now else self._random.now())
 
     def _load(self, saved: Saved) -> None:
         position, tree, tensors = saved.position, saved.tree, saved.tensors
         if position.epoch >= self.config.epochs:
             raise InputError(
                 f"The checkpoint is in epoch {position.epoch}, and epochs is {self.config.epochs}.",
-                remedy="Pass more epochs= to train on.",
+                fix="Pass more epochs= to train on.",
             )
         now, self._epoch_random = unpack(tree["random"], tensors)
         self._random.become(now)
@@ -396,11 +396,11 @@ class Loop:
         started = time.perf_counter()
         self.phase = "data"
         if self.writer is not None:
-            self._glance = self._random.glance()
+            self._cheap_now = self._random.cheap_now()
         try:
             batch = next(batches)
         except StopIteration:
-            self._glance = None
+            self._cheap_now = None
             return None
         inputs, target = self._in_hand = on_device(pair(batch), device_of(self.model))
         parts, every = self.parts, self.config.telemetry_every
@@ -426,7 +426,7 @@ class Loop:
         rate = parts.rate.now
         parts.optimizer.step()
         parts.average.update()
-        self.phase, self._glance = "data", None
+        self.phase, self._cheap_now = "data", None
         self.last_loss = value
         took = time.perf_counter() - started
         self._pace.step_took(took)
@@ -457,7 +457,7 @@ class Loop:
             raise NoDataError(
                 f"The training data gave no batch in epoch {self.epoch}.",
                 why="data.train is empty, or can be iterated only once.",
-                remedy="Pass a DataLoader or a list of (input, target) batches.",
+                fix="Pass a DataLoader or a list of (input, target) batches.",
             )
         self.steps_per_epoch = self.batch
 

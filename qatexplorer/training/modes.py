@@ -90,7 +90,7 @@ class BufferBackup:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put the remembered values back, in place."""
+        """Put the saved values back, in place."""
         for tensor, saved in zip(self._tensors(), self._saved, strict=True):
             if tensor.shape != saved.shape:
                 tensor.resize_(saved.shape)
@@ -114,7 +114,7 @@ class ModelBackup:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put the remembered values back, in place."""
+        """Put the saved values back, in place."""
         for parameter, saved in zip(self._parameters, self._saved, strict=True):
             parameter.copy_(saved)
         self._buffers.restore()

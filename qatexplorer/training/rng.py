@@ -79,14 +79,14 @@ class OwnRandomState:
         else:
             self._ours = state
 
-    def glance(self) -> tuple[Any, ...]:
+    def cheap_now(self) -> tuple[Any, ...]:
         """A cheap :meth:`now`, inside only: NumPy's state, which is slow to read, is left out."""
         own = [generator.get_state() for generator in self._generators]
         return torch.get_rng_state(), _cuda_state(), random.getstate(), own
 
-    def rewound(self, glance: tuple[Any, ...]) -> tuple[Any, ...]:
-        """:meth:`now`, with what :meth:`glance` saw earlier put in."""
-        cpu, cuda, python, own = glance
+    def rewound(self, cheap_now: tuple[Any, ...]) -> tuple[Any, ...]:
+        """:meth:`now`, with what :meth:`cheap_now` saw earlier put in."""
+        cpu, cuda, python, own = cheap_now
         _, _, _, numpy, _ = self.now()
         return cpu, cuda, python, numpy, own
 

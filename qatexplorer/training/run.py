@@ -95,7 +95,7 @@ class TrainingRun:
         if brought is None:
             raise NoDataError(
                 "Training needs data and none was given.",
-                remedy="Pass data={'train': loader, 'eval': loader}.",
+                fix="Pass data={'train': loader, 'eval': loader}.",
             )
         self.model, self.data, self.config = model, brought, config or TrainingConfig()
         value = baseline.value if isinstance(baseline, MetricValue) else baseline
@@ -252,7 +252,7 @@ class TrainingRun:
         if not self._control.begin():
             raise TrainingError(
                 f"This run was started before and is {self.state}.",
-                remedy="Make a new TrainingRun; it goes on from the weights that the model has.",
+                fix="Make a new TrainingRun; it goes on from the weights that the model has.",
             )
 
     def _leave(self) -> None:
@@ -274,7 +274,7 @@ class TrainingRun:
             final = "stopped"
         except QatExplorerError as error:
             self.error = TrainingError(
-                error.message, where=error.where, why=error.why, remedy=error.remedy
+                error.message, where=error.where, why=error.why, fix=error.fix
             )
             self.error.__cause__ = error
         except BaseException as error:

@@ -40,7 +40,7 @@ def make_optimizer(config: TrainingConfig, parameters: list[Parameter]) -> Optim
         raise TrainingError(
             "The optimizer cannot be made.",
             why=f"{type(error).__name__}: {error}",
-            remedy="optimizer= is called with the list of parameters, for example "
+            fix="optimizer= is called with the list of parameters, for example "
             "lambda parameters: torch.optim.SGD(parameters, lr=1e-3, momentum=0.9).",
         ) from error
 
@@ -83,7 +83,7 @@ class LearningRate:
                 raise InputError(
                     f"scheduler={make!r} needs to know the number of steps, and the training data "
                     "has no length.",
-                    remedy="Give the data a __len__, or pass a scheduler of your own.",
+                    fix="Give the data a __len__, or pass a scheduler of your own.",
                 )
             warmup = config.warmup_steps
             self.scheduler = LambdaLR(optimizer, lambda n: lr_factor(make, n, total_steps, warmup))
@@ -125,7 +125,7 @@ def _made(make: Any, optimizer: Optimizer) -> Any:
         raise TrainingError(
             "The scheduler cannot be made.",
             why=f"{type(error).__name__}: {error}",
-            remedy="scheduler= is called with the optimizer, for example "
+            fix="scheduler= is called with the optimizer, for example "
             "lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 100).",
         ) from error
     if not hasattr(scheduler, "step"):

@@ -68,7 +68,7 @@ class Parts:
                 "The run was made "
                 + ("with a scheduler" if scheduler is None else "without a scheduler")
                 + ", and this is the other way round.",
-                remedy="Pass scheduler= as it was, or begin a new run.",
+                fix="Pass scheduler= as it was, or begin a new run.",
             )
         if scheduler is not None:
             _load(scheduler, tree["scheduler"], "scheduler", tensors)
@@ -90,7 +90,7 @@ def _load(thing: Any, saved: dict[str, Any], place: str, tensors: dict[str, Tens
     if saved["class"] != name:
         raise InputError(
             f"The run was made with the {place} {saved['class']}, and {name} was given.",
-            remedy=f"Pass {place}= as it was, or begin a new run from this model.",
+            fix=f"Pass {place}= as it was, or begin a new run from this model.",
         )
     state = unpack(saved["state"], tensors)
     try:
@@ -99,5 +99,5 @@ def _load(thing: Any, saved: dict[str, Any], place: str, tensors: dict[str, Tens
         raise CheckpointError(
             f"The state of the {place} in the checkpoint does not fit.",
             why=f"{type(error).__name__}: {error}",
-            remedy=f"Pass the model and {place}= that the run was made with.",
+            fix=f"Pass the model and {place}= that the run was made with.",
         ) from error

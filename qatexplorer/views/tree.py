@@ -136,9 +136,9 @@ class _Builder:
         )
         return row
 
-    def _gone_row(self, record: ModuleRecord, depth: int, home: str) -> Row:
+    def _gone_row(self, record: ModuleRecord, depth: int, above: str) -> Row:
         row = self._base(record, depth, ["gone"])
-        row["parent"] = f"module:{home}"
+        row["parent"] = f"module:{above}"
         site = self.gone_sites.get(record.path)
         if site is not None:
             row.update(kind="site", id=f"site:{record.path}", site=site.kind)
@@ -146,15 +146,15 @@ class _Builder:
 
 
 def _run_by_what_is_inside(rows: list[Row], snapshot: Snapshot) -> None:
-    """What only holds others has run if any of them has: FX never calls the holder itself."""
+    """What only holds others has run if any of them has: FX never calls such a module itself."""
     ran: dict[str, bool] = {}
     inside: dict[str, bool] = {}
     for row in reversed(rows):
         record = snapshot.by_path.get(row["path"])
         if row["kind"] != "module" or record is None or "gone" in row["what"]:
             continue
-        holder = record.compute == "container"
-        if holder and row["not_run"]:
+        container = record.compute == "container"
+        if container and row["not_run"]:
             row["not_run"] = inside.get(row["id"]) is False
         ran[row["id"]] = not row["not_run"]
         if row["parent"] is not None and record.type_name != "Identity":

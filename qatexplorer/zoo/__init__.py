@@ -1,4 +1,4 @@
-"""Embedded examples: trained models with real data, for a first walk without a model of one's own.
+"""Embedded examples: trained models with real data, to begin with, without a model of one's own.
 
 Adding one is a file with a function ``example() -> Example`` and a line in ``_EXAMPLES``.
 """
@@ -37,7 +37,7 @@ def load(name: str) -> Example:
         hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
         raise UnknownExampleError(
             f"there is no embedded example {name!r}.",
-            remedy=f"{hint}The examples are: {', '.join(_EXAMPLES)}.",
+            fix=f"{hint}The examples are: {', '.join(_EXAMPLES)}.",
         )
     module = importlib.import_module(module_name)
     return cast(Example, module.example())

@@ -1,4 +1,4 @@
-"""A plain convolutional network, written for eager mode: the walk with no surprise."""
+"""A plain convolutional network, written for eager mode: all stages, with no surprise."""
 
 from __future__ import annotations
 

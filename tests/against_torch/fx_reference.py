@@ -64,7 +64,7 @@ def compare_fx(
     except Exception:
         with pytest.raises(StageError) as refusal:
             session.goto("insert")
-        assert refusal.value.remedy
+        assert refusal.value.fix
         return Outcome(session, refused=refusal.value)
     for _ in range(5):
         session.step()
@@ -171,7 +171,7 @@ def compare_converted(
         except Exception:
             with pytest.raises(StageError) as refusal:
                 session.goto("lower")
-            assert refusal.value.remedy
+            assert refusal.value.fix
             assert session.stage in ("train", "convert")
             return refusal.value
         session.step()

@@ -116,7 +116,7 @@ def _param(case: Case) -> Any:
 
 
 @pytest.mark.parametrize("case", [_param(case) for case in (*SMALL, *ZOO, *TIMM)])
-def test_stepped_walk_equals_one_call(case: Case) -> None:
+def test_stepped_flow_equals_one_call(case: Case) -> None:
     model, x = case()
     compare(model, x, int8_runs=RUNS_IN_INT8.get(case.name))
 

@@ -40,7 +40,7 @@ def _param(case: Case) -> Any:
 
 
 @pytest.mark.parametrize("case", [_param(c) for c in ALL_FX if c.name not in TABLE_ONLY])
-def test_fx_walk_equals_one_call(case: Case) -> None:
+def test_fx_flow_equals_one_call(case: Case) -> None:
     model, x = case()
     outcome = compare_fx(model, inputs_of(x))
     if case.name in REFUSED:

@@ -79,6 +79,6 @@ def test_every_model_of_torch_is_walked_or_named() -> None:
         if inspect.isclass(made) and issubclass(made, nn.Module)
         if made.__module__ == torchs_module().__name__
     }
-    walked = {case.name for case in SIMPLE}
-    assert not found - walked - OTHER_INPUTS.keys()
-    assert not walked & OTHER_INPUTS.keys()
+    stepped = {case.name for case in SIMPLE}
+    assert not found - stepped - OTHER_INPUTS.keys()
+    assert not stepped & OTHER_INPUTS.keys()

@@ -30,7 +30,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return book
 
 
-def said(book: Any, part: str) -> str:
+def printed(book: Any, part: str) -> str:
     """What the first code cell with ``part`` in its source has printed."""
     cell = next(c for c in book.cells if c.cell_type == "code" and part in c.source)
     return "".join(output.get("text", "") for output in cell.outputs)
@@ -42,23 +42,23 @@ def test_committed_without_outputs() -> None:
 
 
 def test_each_step_shows_what_its_text_says(ran: Any) -> None:
-    counts = re.findall(r"fake quants now: (\{.*\})", said(ran, "session.step()"))
+    counts = re.findall(r"fake quants now: (\{.*\})", printed(ran, "session.step()"))
     assert counts[-2] == "{'weight': 2, 'input': 0, 'output': 0}"
     assert counts[-1] == "{'weight': 2, 'input': 1, 'output': 2}"
-    rows = said(ran, 'ledger.of("fc1")').splitlines()
+    rows = printed(ran, 'ledger.of("fc1")').splitlines()
     assert sum("called 1 time" in line for line in rows) == 2
     assert sum("called 0 time" in line for line in rows) == 2
-    scales = said(ran, "row.scale_difference")
+    scales = printed(ran, "row.scale_difference")
     assert "0.39" in scales
     assert "fused_formula" in scales
 
 
 def test_redundancy_is_shown_with_numbers(ran: Any) -> None:
-    old = said(ran, "with_old_linear()")
+    old = printed(ran, "with_old_linear()")
     assert len(re.findall(r"changes [\d,]+ of [\d,]+ values", old)) == 2
     assert "out of the module's forward" in old
-    assert "registered 2 times" in said(ran, "prepare(prepare_qat")
-    ways = said(ran, '"torch.flatten(x, 1)"):')
+    assert "registered 2 times" in printed(ran, "prepare(prepare_qat")
+    ways = printed(ran, '"torch.flatten(x, 1)"):')
     assert re.search(r"x\.flatten\(1\)\s+1 double", ways)
     assert re.search(r"nn\.Flatten\(\)\s+1 double", ways)
     assert re.search(r"torch\.flatten\(x, 1\)\s+0 double", ways)
@@ -72,5 +72,5 @@ def test_widgets_and_answers_are_there(ran: Any) -> None:
     ]
     ours = [data for data in drawn if "qatexplorer.widgets" in data["text/plain"]]
     assert len(ours) == 3  # beside tqdm's progress bars
-    assert said(ran, "mine.answers()").count("?\n") == 7
-    assert "output of fc1" in said(ran, "session.compare_flows()")
+    assert printed(ran, "mine.answers()").count("?\n") == 7
+    assert "output of fc1" in printed(ran, "session.compare_flows()")

@@ -73,18 +73,18 @@ def test_inspect_json_is_pure_and_has_a_schema(
     assert cli.main(["inspect", "cli_models:make", "--to", "swap", "--json"]) == 0
     captured = capsys.readouterr()
     assert "made" in captured.err
-    told = json.loads(captured.out, parse_constant=lambda name: pytest.fail(name))
-    assert (told["schema"], told["schema_version"]) == (SCHEMA, SCHEMA_VERSION)
-    assert (told["stage"], told["flow"]) == ("swap", "eager")
-    linear = next(module for module in told["modules"] if module["path"] == "0")
+    reported = json.loads(captured.out, parse_constant=lambda name: pytest.fail(name))
+    assert (reported["schema"], reported["schema_version"]) == (SCHEMA, SCHEMA_VERSION)
+    assert (reported["stage"], reported["flow"]) == ("swap", "eager")
+    linear = next(module for module in reported["modules"] if module["path"] == "0")
     assert (linear["type_before"], linear["qualified_type"].split(".")[3]) == ("Linear", "qat")
-    assert [site["kind"] for site in told["sites"]] == ["weight"]
+    assert [site["kind"] for site in reported["sites"]] == ["weight"]
 
 
 def test_qconfig_is_used(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inspect", "zoo:digits_cnn", "--qconfig", "x86", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    outputs = [site for site in told["sites"] if site["kind"] == "output"]
+    reported = json.loads(capsys.readouterr().out)
+    outputs = [site for site in reported["sites"] if site["kind"] == "output"]
     assert {site["quant_max"] for site in outputs} == {127}
 
 
@@ -135,7 +135,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.strip() == f"qatexplorer {qatexplorer.__version__}"
 
 
-def test_port_in_use_is_said(served: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_port_in_use_is_reported(
+    served: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -201,7 +203,7 @@ def test_voila_finds_the_template_and_it_links_nothing_outside(served: dict[str,
     assert all(link.startswith(cut) and link in block for link in links)
 
 
-def test_lab_copies_notebooks_once_and_keeps_the_readers_changes(
+def test_lab_copies_notebooks_once_and_keeps_the_users_changes(
     tmp_path: Path, served: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "mine"

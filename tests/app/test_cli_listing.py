@@ -39,5 +39,5 @@ def test_infinities_are_strings_in_json() -> None:
     session = wrapped()
     site = dataclasses.replace(session.snapshot.sites[0], min_val=(float("inf"),))
     snapshot = dataclasses.replace(session.snapshot, sites=(site,))
-    told = as_json("mlp", session.snapshots["float"], snapshot)
-    assert json.loads(json.dumps(told, allow_nan=False))["sites"][0]["min_val"] == ["inf"]
+    reported = as_json("mlp", session.snapshots["float"], snapshot)
+    assert json.loads(json.dumps(reported, allow_nan=False))["sites"][0]["min_val"] == ["inf"]

@@ -137,11 +137,11 @@ def _doctor_beside(folder: Path, **modules: str) -> tuple[int, dict[str, Any], s
         (folder / f"{name}.py").write_text(source)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
     command = [sys.executable, "-m", "qatexplorer.app.cli", "doctor"]
-    told = subprocess.run([*command, "--json"], env=env, capture_output=True, text=True)
-    assert "Traceback" not in told.stderr, told.stderr
+    reported = subprocess.run([*command, "--json"], env=env, capture_output=True, text=True)
+    assert "Traceback" not in reported.stderr, reported.stderr
     text = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert text.returncode == told.returncode
-    return told.returncode, json.loads(told.stdout), text.stdout
+    assert text.returncode == reported.returncode
+    return reported.returncode, json.loads(reported.stdout), text.stdout
 
 
 @pytest.mark.slow

@@ -98,7 +98,7 @@ def test_zoo_prefix(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "says", "where", "remedy"),
+    ("spec", "says", "where", "fix"),
     [
         ("my_models", "does not name a factory", None, "package.module:factory"),
         ("my_models:", "does not name a factory", None, "package.module:factory"),
@@ -122,12 +122,12 @@ def test_zoo_prefix(project: Path) -> None:
         ("my_models:leaves", "SystemExit", "my_models.py:25", "Call it yourself"),
     ],
 )
-def test_what_goes_wrong_is_said(spec: str, says: str, where: str | None, remedy: str) -> None:
+def test_what_goes_wrong_is_reported(spec: str, says: str, where: str | None, fix: str) -> None:
     path = list(sys.path)
     with pytest.raises(FactoryError) as caught:
         load_factory(spec)
     error = caught.value
     assert says in error.message
-    assert remedy in error.remedy
+    assert fix in error.fix
     assert (error.where or "").endswith(where or "")
     assert sys.path == path

@@ -143,8 +143,8 @@ def test_a_result_becomes_the_row_of_its_torch_and_python(tmp_path: Path) -> Non
     first = compatibility.read([junit(tmp_path, "one", good), junit(tmp_path, "two", bad)])
     assert (first["ran"], first["skipped"]) == ({"a": 2, "z": 1}, {"no GPU": 1})
     assert first["failed"] == {"tests.a.two::c[x|y]": "E | it broke"}
-    mended = junit(tmp_path, "three", '<testcase classname="tests.a.two" name="c[x|y]" />')
-    assert compatibility.read([tmp_path / "two.xml", mended])["failed"] == {}
+    fixed = junit(tmp_path, "three", '<testcase classname="tests.a.two" name="c[x|y]" />')
+    assert compatibility.read([tmp_path / "two.xml", fixed])["failed"] == {}
     rows = compatibility.with_result([], first)
     (row,) = compatibility.table(rows).removeprefix(compatibility.HEAD).splitlines()
     assert row == (

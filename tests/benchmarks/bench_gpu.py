@@ -5,7 +5,7 @@
 Steps at batch 64 with 224 × 224 images, bare and watched by turns from the same weights, in one
 process. A round is timed from an idle GPU to an idle GPU, so that work that only queues up is paid
 for in the round that queued it. The figure is the median over the rounds of the ratio to the
-neighbouring bare round, at the default budget and for a look at every step. ``--goal 1.02`` makes
+neighbouring bare round, at the default budget and for a sample at every step. ``--goal 1.02`` makes
 the exit status 1 when watching at the default budget costs more. The model is timm's, with random
 weights.
 """
@@ -92,19 +92,19 @@ def main() -> int:
             if index:  # the first round warms up
                 took[name].append(spent)
     print(f"bare step {1e3 * statistics.median(took['bare']):.1f} ms")
-    told = 0.0
+    reported = 0.0
     for name, watch in watches.items():
         watch.close()
         ratios = [a / b for a, b in zip(took[name], took["bare"], strict=True)]
         ratio = statistics.median(ratios)
-        told = told or ratio
+        reported = reported or ratio
         print(
             f"watch, {name:10s} {ratio:6.3f} of the bare step (rounds {min(ratios):.3f} to "
             f"{max(ratios):.3f}); it says itself: {watch.telemetry.overhead.words()}"
         )
     if device.type == "cuda":
         print(f"most memory in use {torch.cuda.max_memory_allocated(device) / 1e9:.2f} GB")
-    return int(bool(options.goal) and told > options.goal)
+    return int(bool(options.goal) and reported > options.goal)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from tests.browser.graph_page import graph_server
 from tests.browser.servers import CHROMIUM_ARGS, find_chromium
 from tests.support.graph_models import flat_net, residual_net
 
-# Both times end after the frame that shows the picture, so they are what a reader waits for.
+# Both times end after the frame that shows the picture, so they are what a user waits for.
 _FIRST = """async (scene) => {
   const frame = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
   const began = performance.now();

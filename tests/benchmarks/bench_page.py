@@ -1,4 +1,4 @@
-"""What a reader waits for, in a real browser: first picture, a click, and training with the page.
+"""What a user waits for, in a real browser: first picture, a click, and training with the page.
 
 Run it from the repository root on a quiet machine::
 

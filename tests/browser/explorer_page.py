@@ -1,4 +1,4 @@
-"""Driving the explorer in a page as a reader does: by clicks and keys, in JupyterLab or Voila."""
+"""Driving the explorer in a page as a user does: by clicks and keys, in JupyterLab or Voila."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def run_state(page: Page, state: str) -> None:
 
 
 def no_message(page: Page) -> None:
-    """No error is told in the widget."""
+    """No error is reported in the widget."""
     assert page.locator(".qx-message-error:visible").count() == 0, page.locator(
         ".qx-message-error"
     ).first.inner_text()

@@ -28,7 +28,7 @@ def server(chromium: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     server.stop()
 
 
-def test_an_engine_that_saturates_is_told_at_the_start_and_at_int8(
+def test_an_engine_that_saturates_is_reported_at_the_start_and_at_int8(
     server: Server, page: Page, shots: Shots
 ) -> None:
     voila_page(page, server)

@@ -144,7 +144,7 @@ def walk_and_train(page: Page, shots: Shots, name: str) -> None:
     wait_for_stage(page, "float")
 
 
-def test_whole_walk_in_jupyterlab(
+def test_all_stages_in_jupyterlab(
     lab: Server, page: Page, shots: Shots, clean_kernels: None
 ) -> None:
     write_notebook(lab.root / "walk.ipynb", [EXPLORE], hide_source=True)
@@ -155,7 +155,7 @@ def test_whole_walk_in_jupyterlab(
     shots(page, "lab-dark")
 
 
-def test_whole_walk_in_voila(voila: Callable[..., Server], page: Page, shots: Shots) -> None:
+def test_all_stages_in_voila(voila: Callable[..., Server], page: Page, shots: Shots) -> None:
     server = voila(REPO_ROOT / "notebooks" / "dashboard.ipynb")
     voila_page(page, server)
     walk_and_train(page, shots, "voila")
@@ -199,7 +199,7 @@ def test_dark_voila(voila: Callable[..., Server], page: Page, shots: Shots) -> N
     shots(page, "voila-dark")
 
 
-def test_a_model_that_cannot_run_in_int8_is_told_and_nothing_is_lost(
+def test_a_model_that_cannot_run_in_int8_is_reported_and_nothing_is_lost(
     lab: Server, page: Page, shots: Shots, clean_kernels: None
 ) -> None:
     write_notebook(lab.root / "adds.ipynb", [OWN_MODEL], hide_source=True)
@@ -243,7 +243,7 @@ def test_everything_is_reached_from_the_keyboard(
     )
 
 
-def test_a_factory_that_fails_is_told_in_the_page(
+def test_a_factory_that_fails_is_reported_in_the_page(
     voila: Callable[..., Server], page: Page, tmp_path: Path
 ) -> None:
     book = write_notebook(

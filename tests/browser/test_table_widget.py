@@ -177,7 +177,7 @@ def test_a_real_ledger_is_legible(page: Page, shots: Shots, dark: bool) -> None:
     shots(page, f"ledger-table-{'dark' if dark else 'light'}")
 
 
-def test_the_row_in_full_is_told_below(page: Page) -> None:
+def test_the_row_in_full_is_reported_below(page: Page) -> None:
     long = "a sentence that is far too long for its cell " * 4
     data = row("b", 0.5)
     data["cells"][0] = long

@@ -68,8 +68,8 @@ def test_a_group_fused_over_a_hook_is_refused_with_the_hook() -> None:
     assert error.where == "body.1.1"
     assert "forward hook Pyramid._keep.<locals>.<lambda> on body.1.1" in error.why
     assert "body.0.2" not in error.why
-    assert "last module of the fused group" in error.remedy
-    # The remedy, tried.
+    assert "last module of the fused group" in error.fix
+    # The fix, tried.
     session.configure(fusion=[["body.0.0", "body.0.1", "body.0.2"], ["body.1.0", "body.1.1"]])
     assert session.goto("insert").sites
 
@@ -80,7 +80,7 @@ def test_fx_names_the_hooks_that_tracing_does_not_run() -> None:
         session.step()
     assert "KeyError: 'early'" in caught.value.message
     assert "on body.0.2" in caught.value.why
-    assert "Return the value from forward" in caught.value.remedy
+    assert "Return the value from forward" in caught.value.fix
 
 
 class Watched(nn.Module):
@@ -235,8 +235,8 @@ def test_hooks_in_a_traced_graph(path: str, stage: str | None) -> None:
     model.get_submodule(path).register_forward_hook(Counts(calls))
     session = qx.Session(model, (image(),), flow="fx")
     session.goto("train")
-    said = [k for k, s in session.snapshots.items() if "Hooks of yours" in " ".join(s.notes)]
-    assert said == ([] if stage is None else [stage])
+    text = [k for k, s in session.snapshots.items() if "Hooks of yours" in " ".join(s.notes)]
+    assert text == ([] if stage is None else [stage])
     calls.clear()
     session.model(image())
     assert bool(calls) == (stage is None)

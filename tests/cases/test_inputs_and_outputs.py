@@ -107,9 +107,9 @@ def test_fx_names_the_argument_that_decides_a_branch(given: bool | None) -> None
         session.step()
     assert "The line asks for probabilities" in caught.value.why
     call = f"self.model(before, after, probabilities={bool(given)})"
-    assert call in caught.value.remedy
+    assert call in caught.value.fix
 
-    class Fixed(nn.Module):  # the remedy, tried
+    class Fixed(nn.Module):  # the fix, tried
         def __init__(self, model: nn.Module) -> None:
             super().__init__()
             self.model = model
@@ -160,7 +160,7 @@ def test_a_detector_reaches_int8_in_eager() -> None:
     assert result["int8"].metric is not None
 
 
-def test_a_shared_activation_is_said_before_training() -> None:
+def test_a_shared_activation_is_reported_before_training() -> None:
     session = yolo("eager", stubs="model")
     before = session.preflight()
     assert before.error is not None
@@ -173,22 +173,22 @@ def test_a_shared_activation_is_said_before_training() -> None:
     assert len({m.identity for m in records}) == 1
 
 
-def test_fx_names_the_line_and_its_remedy_works() -> None:
+def test_fx_names_the_line_and_its_fix_works() -> None:
     session = yolo("fx")
     with pytest.raises(errors.TraceFailedError) as caught:
         session.step()
     assert caught.value.where == "block"
     assert "C2f.forward at models.py:" in caught.value.message
-    assert "non_traceable=['block'] (or [C2f])" in caught.value.remedy
-    for remedy in (["block"], [C2f]):
-        session = yolo("fx", non_traceable=remedy)
+    assert "non_traceable=['block'] (or [C2f])" in caught.value.fix
+    for fix in (["block"], [C2f]):
+        session = yolo("fx", non_traceable=fix)
         to_int8(session)
         notes = " ".join(session.snapshots["trace"].notes)
         assert "mapping.set_module_name('block', None)" in notes
         assert isinstance(session.int8.block.cv1.conv, nn.Conv2d)  # float, and it runs
 
 
-def test_a_frozen_branch_on_training_is_said() -> None:
+def test_a_frozen_branch_on_training_is_reported() -> None:
     session = yolo("fx", non_traceable=["block"])
     session.step()
     (note,) = [n for n in session.snapshot.notes if "A branch on self.training" in n]

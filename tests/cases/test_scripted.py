@@ -135,8 +135,8 @@ def test_a_whole_archive_is_refused(make: str, flow: str) -> None:
     with pytest.raises(errors.NotAModuleError) as caught:
         qx.Session(whole, (torch.randn(8, 8),), flow=flow)
     assert "torch.jit" in caught.value.message
-    assert "Python module" in caught.value.remedy
-    # The remedy, tried: the names are the same.
+    assert "Python module" in caught.value.fix
+    # The fix, tried: the names are the same.
     again = Gate(8)
     again.load_state_dict(whole.state_dict())
     assert qx.Session(again.train(), (torch.randn(8, 8),), flow=flow).goto("insert").sites

@@ -166,7 +166,7 @@ def test_a_state_dict_with_a_prefix_says_what_helps(prefix: str) -> None:
         qx.Session(state, (image(),))
     assert repr(prefix) in caught.value.why
     # The advice is tried as it stands.
-    code = caught.value.remedy.split("`")[1]
+    code = caught.value.fix.split("`")[1]
     names: dict[str, Any] = {"state": state, "model": Small()}
     exec(code, names)
     assert all(

@@ -79,7 +79,7 @@ def test_accuracy_of_targets_that_are_lists_and_the_fix_that_it_names() -> None:
     session = qx.Session(TwoHeads().train(), batch[0], data=data, loss=loss, stubs="model")
     with pytest.raises(InputError, match=r"list of 2 \(Tensor\)") as caught:
         session.train(epochs=1)
-    assert "metric=loss" in caught.value.remedy
+    assert "metric=loss" in caught.value.fix
     session = qx.Session(TwoHeads().train(), batch[0], data=data, loss=loss, metric=loss)
     assert session.train(epochs=1).history.epochs[-1].metric > 0
     assert session.evaluate(latency=False)["float"].metric is not None

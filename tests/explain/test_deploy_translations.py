@@ -38,10 +38,10 @@ from tests.support.int8_failures import (
 from tests.support.training_models import one_thread  # noqa: F401
 
 
-def rule_of(told: Int8RunError, int8: nn.Module | None = None) -> str:
+def rule_of(reported: Int8RunError, int8: nn.Module | None = None) -> str:
     """The row that answered; what it says is in ``tests/wording``."""
-    assert told.__cause__ is not None
-    return translate(told.__cause__, place_of(told.__cause__, int8) if int8 else None).rule
+    assert reported.__cause__ is not None
+    return translate(reported.__cause__, place_of(reported.__cause__, int8) if int8 else None).rule
 
 
 INT8_RUN: dict[str, tuple[str, str, Callable[[], nn.Module], Tensor]] = {
@@ -147,8 +147,8 @@ def test_int8_run(name: str) -> None:
     assert error.where.startswith("block")
     assert "test_deploy_translations.py:" in error.source
     assert "block" in error.why or rule == "weight-is-a-method"
-    assert error.remedy
-    assert "{" not in error.why + error.remedy
+    assert error.fix
+    assert "{" not in error.why + error.fix
 
 
 def test_the_line_and_module_of_an_addition() -> None:
@@ -243,7 +243,7 @@ def test_convert(name: str) -> None:
     assert isinstance(error, ConvertError)
     assert translate(caught.value).rule == rule
     assert error.where == where
-    assert error.remedy
+    assert error.fix
 
 
 def test_fake_quant_that_never_ran() -> None:
@@ -331,10 +331,10 @@ def test_no_gpu() -> None:
 
 
 def test_unknown_errors_keep_torchs_words() -> None:
-    told = translate(ValueError("something new\nand more"))
-    assert told.rule == ""
-    assert "something new" in told.why
-    assert "DeQuantStub" in told.remedy
+    reported = translate(ValueError("something new\nand more"))
+    assert reported.rule == ""
+    assert "something new" in reported.why
+    assert "DeQuantStub" in reported.fix
 
 
 def test_every_row_is_tested() -> None:

@@ -53,7 +53,7 @@ from tests.support.int8_failures import (
 )
 from tests.support.training_models import one_thread  # noqa: F401
 
-REMEDIES = {rule.id: rule.remedy for rule in RULES}
+FIX_OF = {rule.id: rule.fix for rule in RULES}
 
 
 class Island(nn.Module):
@@ -347,14 +347,14 @@ def _id(case: Any) -> str:
 
 @pytest.mark.parametrize("case", FIXES, ids=_id)
 def test_eager(case: Any) -> None:
-    rule, said, make, x = case
-    assert said in REMEDIES[rule]
+    rule, text, make, x = case
+    assert text in FIX_OF[rule]
     assert torch.isfinite(run_int8(to_int8(make(), x), x, "onednn")[0]).all()
 
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_no_stub_and_each_layer_wrapped(layers: int) -> None:
-    assert "or let add_quant_dequant wrap each layer" in REMEDIES["float-into-int8"]
+    assert "or let add_quant_dequant wrap each layer" in FIX_OF["float-into-int8"]
     model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(layers))).train()
     for layer in model:
         layer.qconfig = get_default_qat_qconfig("onednn")
@@ -363,7 +363,7 @@ def test_no_stub_and_each_layer_wrapped(layers: int) -> None:
 
 
 def test_qint8_activations_as_quint8() -> None:
-    assert "Use quint8 for activations" in REMEDIES["qint8-activation"]
+    assert "Use quint8 for activations" in FIX_OF["qint8-activation"]
     weight = qint8_activations().weight
     activation = FakeQuantize.with_args(
         observer=MovingAverageMinMaxObserver, quant_min=0, quant_max=255, dtype=torch.quint8
@@ -383,14 +383,14 @@ def prepared(model: nn.Module, qconfig: Any = None) -> nn.Module:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.half, torch.double])
 def test_other_dtypes_as_float(dtype: torch.dtype) -> None:
-    assert "model.float(), inputs.float(), no autocast" in REMEDIES["dtype"]
+    assert "model.float(), inputs.float(), no autocast" in FIX_OF["dtype"]
     model = linear(lambda s, y: y).to(dtype)
     prepared(model.float())(ROWS.to(dtype).float()).sum().backward()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.half])
 def test_autocast_with_the_unfused_fake_quant(dtype: torch.dtype) -> None:
-    assert "get_default_qat_qconfig(backend, version=0)" in REMEDIES["dtype"]
+    assert "get_default_qat_qconfig(backend, version=0)" in FIX_OF["dtype"]
     for version, works in ((1, False), (0, True)):
         model = prepared(conv(lambda s, y: y), get_default_qat_qconfig("onednn", version=version))
         with torch.autocast("cpu", dtype=dtype):
@@ -403,7 +403,7 @@ def test_autocast_with_the_unfused_fake_quant(dtype: torch.dtype) -> None:
 
 
 def test_one_sample() -> None:
-    assert "drop_last=True in the DataLoader, or a larger batch" in REMEDIES["one-sample"]
+    assert "drop_last=True in the DataLoader, or a larger batch" in FIX_OF["one-sample"]
     model = prepared(nn.Sequential(QuantStub(), nn.BatchNorm1d(8)))
     rows = [(row, 0) for row in torch.randn(5, 8)]
     last = [x for x, _ in DataLoader(rows, batch_size=2)][-1]
@@ -431,17 +431,17 @@ def fused(gamma: float) -> nn.Module:
 
 
 def test_a_gamma_of_zero() -> None:
-    told = REMEDIES["nan-range"]
+    reported = FIX_OF["nan-range"]
     model = fused(0.0)
     assert not torch.isfinite(model(IMAGES)).all()
     with pytest.raises(RuntimeError) as caught:  # from the second batch on
         model(IMAGES)
     assert translate(caught.value).rule == "nan-range"
-    assert "zero_init_last=False" in told  # gammas of one
+    assert "zero_init_last=False" in reported  # gammas of one
     assert torch.isfinite(fused(1.0)(IMAGES)).all()
-    assert "train the float model first" in told  # then gammas are not zero
+    assert "train the float model first" in reported  # then gammas are not zero
     assert torch.isfinite(fused(1e-3)(IMAGES)).all()
-    assert "module._enable_slow_path_for_better_numerical_stability = True" in told
+    assert "module._enable_slow_path_for_better_numerical_stability = True" in reported
     model = fused(0.0)
     model.module.conv._enable_slow_path_for_better_numerical_stability = True  # type: ignore
     assert torch.isfinite(model(IMAGES)).all()
@@ -450,7 +450,7 @@ def test_a_gamma_of_zero() -> None:
 # -- attention, and FX ----------------------------------------------------------------------------
 
 
-def is_mended(session: qx.Session) -> bool:
+def is_fixed(session: qx.Session) -> bool:
     session.goto(session.flow.train_stage)
     session.model(*as_args(session.options.example_inputs)[0])
     session.goto(session.flow.int8_stage)
@@ -459,9 +459,9 @@ def is_mended(session: qx.Session) -> bool:
 
 @pytest.mark.parametrize("settings", [{"qat_mapping": "attention"}, {"qconfig": {"0": None}}])
 def test_attention(settings: dict[str, Any]) -> None:
-    told = REMEDIES["attention"]
-    assert "Pass qat_mapping='attention'" in told
-    assert "Or set its qconfig to None" in told
+    reported = FIX_OF["attention"]
+    assert "Pass qat_mapping='attention'" in reported
+    assert "Or set its qconfig to None" in reported
     model = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True))
     session = qx.Session(model.train(), ROWS[None], **settings)
     session.goto("train")
@@ -490,29 +490,29 @@ def test_reading_through_a_wrapper() -> None:
     for read, name in ((weight, "weight"), (size, "in_features")):
         with pytest.raises(StageError, match=f"no attribute '{name}'") as caught:
             session(read).goto("insert")
-        assert "Give this layer the qconfig None" in caught.value.remedy
-        assert is_mended(session(read, qconfig={"0.layer": None}))
-        assert f"read layer.module.{name}" in caught.value.remedy
-    assert is_mended(session(lambda m: getattr(m, "module", m).in_features))
+        assert "Give this layer the qconfig None" in caught.value.fix
+        assert is_fixed(session(read, qconfig={"0.layer": None}))
+        assert f"read layer.module.{name}" in caught.value.fix
+    assert is_fixed(session(lambda m: getattr(m, "module", m).in_features))
 
 
-def fx_told(make: Callable[[], nn.Module], x: Any, rule: str, **settings: Any) -> str:
+def fx_text(make: Callable[[], nn.Module], x: Any, rule: str, **settings: Any) -> str:
     """What the error says to do that FX stops with on this model."""
     settings.setdefault("qconfig", "qnnpack")
     session = qx.Session(make().train(), x, flow="fx", **settings)
     with pytest.raises(StageError) as caught:
-        is_mended(session)
+        is_fixed(session)
     cause: Any = caught.value
     while cause.__cause__ is not None:
         cause = cause.__cause__
     assert translate(cause, in_fx=True).rule == rule
-    assert "Stub" not in caught.value.remedy
-    return caught.value.remedy
+    assert "Stub" not in caught.value.fix
+    return caught.value.fix
 
 
 def fx_works(model: nn.Module, x: Any, flow: str = "fx", **settings: Any) -> bool:
     settings.setdefault("qconfig", "qnnpack")
-    return is_mended(qx.Session(model.train(), x, flow=flow, **settings))
+    return is_fixed(qx.Session(model.train(), x, flow=flow, **settings))
 
 
 def up(norm: bool = True) -> nn.Module:
@@ -524,19 +524,19 @@ def up(norm: bool = True) -> nn.Module:
 
 
 def test_fx_transposed_convolution_with_a_batch_norm() -> None:
-    told = fx_told(up, IMAGES, "transposed-batch-norm")
+    reported = fx_text(up, IMAGES, "transposed-batch-norm")
     line = (
         "model.up = torch.nn.utils.fuse_conv_bn_eval(model.up.eval(), model.bn.eval(), "
         "transpose=True)"
     )
-    assert line in told
-    assert "model.bn = nn.Identity()" in told
+    assert line in reported
+    assert "model.bn = nn.Identity()" in reported
     names = {"torch": torch, "nn": nn, "model": up()}
     before = names["model"].eval()(IMAGES)
     exec(f"{line}; model.bn = nn.Identity()", names)
     assert torch.allclose(names["model"](IMAGES), before, atol=1e-5)
     assert fx_works(names["model"], IMAGES)
-    assert "use flow='eager'" in told
+    assert "use flow='eager'" in reported
     assert fx_works(up(), IMAGES, flow="eager", stubs="model")
 
 
@@ -561,8 +561,8 @@ def test_fx_pieces_as_one_list(way: str) -> None:
         "split": lambda y: torch.cat(y.split(4, 1), 1),
         "unbind": lambda y: torch.stack(y.unbind(1), 1),
     }
-    told = fx_told(lambda: Pieces(lists[way]), ROWS, "tuple-output")
-    assert "a, b = x.chunk(2, 1); torch.cat([a, b], 1)" in told
+    reported = fx_text(lambda: Pieces(lists[way]), ROWS, "tuple-output")
+    assert "a, b = x.chunk(2, 1); torch.cat([a, b], 1)" in reported
     assert fx_works(Pieces(named), ROWS)
 
 
@@ -585,14 +585,14 @@ class Functional(nn.Module):
     ids=["nothing", "None", "bias", "numbers"],
 )
 def test_fx_arguments_of_a_functional_convolution(before: nn.Module) -> None:
-    told = fx_told(lambda: before, IMAGES, "functional-arguments")
-    assert "Use nn.Conv2d" in told
+    reported = fx_text(lambda: before, IMAGES, "functional-arguments")
+    assert "Use nn.Conv2d" in reported
     assert fx_works(nn.Sequential(nn.Conv2d(3, 4, 3)), IMAGES)
-    assert "F.conv2d(x, weight, bias, (1, 1), (0, 0), (1, 1), 1)" in told
+    assert "F.conv2d(x, weight, bias, (1, 1), (0, 0), (1, 1), 1)" in reported
     assert fx_works(Functional((1, 1), (0, 0), (1, 1), 1, bias=True), IMAGES)
-    assert "bias may be None" in told
+    assert "bias may be None" in reported
     assert fx_works(Functional(None, (1, 1), (0, 0), (1, 1), 1), IMAGES)
-    assert "set that function to None in the QConfigMapping" in told
+    assert "set that function to None in the QConfigMapping" in reported
     mapping = get_default_qat_qconfig_mapping("qnnpack").set_object_type(F.conv2d, None)
     assert fx_works(before, IMAGES, qconfig=mapping, engine="qnnpack")
 
@@ -623,15 +623,15 @@ def test_fx_lstm_without_its_state() -> None:
     # qnnpack refuses some ratios of scales inside of an untrained LSTM.
     settings: dict[str, Any] = {**custom_lstm(), "qconfig": "onednn"}
     x, zeros = ROWS[None], torch.zeros(1, 4, 8)
-    told = fx_told(Lstm, x, "lstm-without-state", **settings)
-    assert "the state as a buffer of zeros (register_buffer)" in told
+    reported = fx_text(Lstm, x, "lstm-without-state", **settings)
+    assert "the state as a buffer of zeros (register_buffer)" in reported
     assert fx_works(Lstm("buffer"), x, **settings)
-    assert "or as an argument of forward" in told
+    assert "or as an argument of forward" in reported
     assert fx_works(Lstm("argument"), (x, zeros), **settings)
-    assert "FX puts no fake quant on zeros made in forward from x.shape" in told
+    assert "FX puts no fake quant on zeros made in forward from x.shape" in reported
     with pytest.raises(StageError):
         fx_works(Lstm("made"), x, **settings)
-    assert "Or use flow='eager'" in told
+    assert "Or use flow='eager'" in reported
     assert fx_works(Lstm(), x, flow="eager", fusion=[], qconfig="onednn")
 
 
@@ -645,10 +645,10 @@ class Returning(nn.Module):
 
 
 def test_fx_number_in_the_output() -> None:
-    told = fx_told(lambda: Returning(True), ROWS, "fx-output")
-    assert "Return tensors only" in told
+    reported = fx_text(lambda: Returning(True), ROWS, "fx-output")
+    assert "Return tensors only" in reported
     assert fx_works(Returning(False), ROWS)
-    assert "or use flow='eager'" in told
+    assert "or use flow='eager'" in reported
     assert fx_works(nn.Sequential(QuantStub(), Returning(True)), ROWS, flow="eager")
 
 
@@ -665,36 +665,36 @@ class Adds(nn.Module):
 
 @pytest.mark.parametrize("config", [None, "native", "fbgemm"])
 def test_fx_fusion_that_is_for_eval_mode(config: str | None) -> None:
-    told = fx_told(lambda: Adds(True), IMAGES, "fusion-for-eval-only", backend_config="onednn")
-    assert "Leave backend_config=None or take 'native' or 'fbgemm'" in told
+    reported = fx_text(lambda: Adds(True), IMAGES, "fusion-for-eval-only", backend_config="onednn")
+    assert "Leave backend_config=None or take 'native' or 'fbgemm'" in reported
     assert fx_works(Adds(True), IMAGES, backend_config=config)
 
 
 def test_fx_operation_of_another_engine() -> None:
-    told = fx_told(lambda: Adds(False), IMAGES, "other-engine", backend_config="onednn")
-    assert "Leave backend_config=None" in told
+    reported = fx_text(lambda: Adds(False), IMAGES, "other-engine", backend_config="onednn")
+    assert "Leave backend_config=None" in reported
     assert fx_works(Adds(False), IMAGES)
-    assert "engine='onednn'" in told
+    assert "engine='onednn'" in reported
     assert fx_works(Adds(False), IMAGES, backend_config="onednn", engine="onednn")
 
 
 @pytest.mark.parametrize("settings", [{"qconfig": {"body": None}}, {"non_traceable": ["body"]}])
 def test_fx_island(settings: dict[str, Any]) -> None:
     """What is said where no rule knows the error: this part in float, without stubs."""
-    told = translate(ValueError("new"), in_fx=True).remedy
-    assert "give its path or type the qconfig None, or name it in non_traceable=[…]" in told
+    reported = translate(ValueError("new"), in_fx=True).fix
+    assert "give its path or type the qconfig None, or name it in non_traceable=[…]" in reported
     model = nn.Sequential(nn.Linear(8, 8))
     model.body = nn.Sequential(nn.Linear(8, 8), nn.PReLU())
     if "qconfig" in settings:
         settings = {"qconfig": {"": "qnnpack", **settings["qconfig"]}}
     session = qx.Session(model.train(), ROWS, flow="fx", **settings)
-    assert is_mended(session)
+    assert is_fixed(session)
     assert any(type(m) is nn.Linear for m in session.int8.modules())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_int8_of_a_copy_on_the_cpu() -> None:
-    assert "copy.deepcopy(model).cpu().eval(), inputs.cpu()" in REMEDIES["cuda"]
+    assert "copy.deepcopy(model).cpu().eval(), inputs.cpu()" in FIX_OF["cuda"]
     model = linear(lambda s, y: y).cuda().train()
     ready = prepared(model)
     ready(ROWS.cuda())

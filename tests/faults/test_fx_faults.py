@@ -1,4 +1,4 @@
-"""What cannot work in the eager flow is told in the same words in the FX flow, and FX's own."""
+"""What cannot work in the eager flow is reported in the same words in the FX flow, and FX's own."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_the_sessions_are_fx_ones() -> None:
 def test_unknown_stage_and_a_step_past_the_end() -> None:
     session = qx.Session(NoStubs().train(), (image(),))
     error = refused(errors.UnknownStageError, lambda: session.goto("quantize"))
-    assert "reference" not in error.remedy
-    assert "lower" in error.remedy
+    assert "reference" not in error.fix
+    assert "lower" in error.fix
     session.goto("lower")
     refused(errors.StageError, session.step)
     assert session.stage == "lower"
@@ -68,8 +68,8 @@ def test_model_that_cannot_be_traced_names_line_and_module() -> None:
     error = refused(errors.TraceFailedError, session.step)
     assert error.where == "inner.0"
     assert "Masking.forward at models_fx.py:" in error.message
-    assert "non_traceable=['inner.0']" in error.remedy
-    assert "flow='eager'" in error.remedy
+    assert "non_traceable=['inner.0']" in error.fix
+    assert "flow='eager'" in error.fix
     assert session.stage == session.reached == "float"
     assert session.snapshot.graph is not None
     assert session.snapshot.graph.origin == "recorded forward"
@@ -80,7 +80,7 @@ def test_root_that_cannot_be_traced() -> None:
     error = refused(errors.TraceFailedError, qx.Session(Branching().train(), VECTOR).step)
     assert error.where == ""
     assert "models.py:" in error.message
-    assert "submodule" in error.remedy
+    assert "submodule" in error.fix
 
 
 def test_a_call_that_fails_half_way_shows_what_came_before() -> None:
@@ -96,7 +96,7 @@ def test_a_call_that_fails_half_way_shows_what_came_before() -> None:
 
     session = qx.Session(Words().train(), (torch.arange(5),))
     error = refused(errors.StageError, lambda: session.goto("train"))
-    assert "float_qparams" in error.why + error.remedy + error.message
+    assert "float_qparams" in error.why + error.fix + error.message
     assert session.stage == session.reached
     assert session.reached in ("propagate", "swap", "fuse", "trace")
     assert session.model(torch.arange(5)).shape == (5, 3)
@@ -111,7 +111,7 @@ def test_unknown_names_are_said_where_the_mapping_is_laid_on_the_model() -> None
     session = qx.Session(NoStubs().train(), (image(),), qconfig=mapping)
     error = refused(errors.QConfigError, lambda: session.goto("insert"))
     assert "'fc9'" in error.message
-    assert "fc1" in error.remedy
+    assert "fc1" in error.fix
     assert session.stage == "fuse"
     session.configure(qconfig=QConfigMapping().set_global(None))
     assert session.goto("insert").sites == ()
@@ -163,7 +163,7 @@ def test_optional_argument_that_is_not_given() -> None:
     session = qx.Session(Scaled().train(), VECTOR)
     error = refused(errors.TraceFailedError, session.step)
     assert "does not run on the example inputs at test_fx_faults.py:" in error.message
-    assert "only the arguments you use" in error.remedy
+    assert "only the arguments you use" in error.fix
     assert session.stage == "float"
     given = qx.Session(Scaled().train(), (VECTOR[0], torch.ones(4, 4)))
     assert given.goto("insert").sites
@@ -172,7 +172,7 @@ def test_optional_argument_that_is_not_given() -> None:
 def test_number_in_the_output() -> None:
     session = qx.Session(Scaled(number=True).train(), (VECTOR[0], torch.ones(4, 4)))
     error = refused(errors.StageError, lambda: session.goto("insert"))
-    assert "tensors only" in error.remedy
+    assert "tensors only" in error.fix
     assert session.stage == "swap"
 
 
@@ -198,7 +198,7 @@ def test_advice_needs_no_stubs() -> None:
     error = refused(errors.StageError, lambda: session.goto("insert"))
     assert "no rule knows" in error.message
     assert session.stage == "swap"
-    assert "non_traceable=[…]" in error.remedy
+    assert "non_traceable=[…]" in error.fix
     assert "DeQuantStub" not in str(error)
 
 

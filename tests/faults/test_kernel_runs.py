@@ -80,15 +80,15 @@ def kernel() -> Iterator[tuple[KernelManager, BlockingKernelClient]]:
 
 def execute(client: BlockingKernelClient, code: str) -> str:
     """Run ``code``; what it printed. Fails with its error."""
-    said: list[str] = []
+    wording: list[str] = []
 
     def hear(message: dict[str, Any]) -> None:
         if message["msg_type"] == "stream":
-            said.append(message["content"]["text"])
+            wording.append(message["content"]["text"])
 
     reply = client.execute_interactive(code, timeout=120, output_hook=hear)
     assert reply["content"]["status"] == "ok", reply["content"]
-    return "".join(said)
+    return "".join(wording)
 
 
 def click(client: BlockingKernelClient, button: str) -> float:
@@ -123,11 +123,11 @@ def test_clicks_are_acknowledged_while_the_training_saturates_the_cpu(
     execute(client, SET_UP)
     execute(client, START.format(path=str(tmp_path / "a")))
     ids = json.loads(execute(client, IDS))
-    told, obeyed = [], []
+    reported, obeyed = [], []
     for _ in range(12):
         time.sleep(0.25)
         at = click(client, ids["pause"])
-        told.append(heard(client, ids["words"], "pausing", at))
+        reported.append(heard(client, ids["words"], "pausing", at))
         obeyed.append(heard(client, ids["words"], "paused", at))
         heard(client, ids["words"], "running", click(client, ids["resume"]))
     steps = json.loads(
@@ -138,18 +138,18 @@ def test_clicks_are_acknowledged_while_the_training_saturates_the_cpu(
         )
     )
     at = click(client, ids["stop"])
-    told.append(heard(client, ids["words"], "stopping", at))
+    reported.append(heard(client, ids["words"], "stopping", at))
     heard(client, ids["words"], "stopped", at)
-    print([round(1000 * t) for t in told])
-    told_ms = sorted(1000 * t for t in told)
-    record_property("acknowledged_ms", told_ms)
+    print([round(1000 * t) for t in reported])
+    ack_ms = sorted(1000 * t for t in reported)
+    record_property("acknowledged_ms", ack_ms)
     print(
-        f"acknowledged: median {statistics.median(told_ms):.0f} ms, worst {told_ms[-1]:.0f} ms; "
+        f"acknowledged: median {statistics.median(ack_ms):.0f} ms, worst {ack_ms[-1]:.0f} ms; "
         f"paused after median {1000 * statistics.median(obeyed):.0f} ms; "
         f"step {1000 * statistics.median(steps[2]):.0f} ms"
     )
     # The last but one: this machine may do something else for a moment.
-    assert told_ms[-2] < 200
+    assert ack_ms[-2] < 200
     for asked, paused in zip(steps[0], steps[1], strict=True):
         assert asked <= paused <= asked + 1, "within one step"
 

@@ -44,7 +44,7 @@ def resumed(path: Path, source: Any, **changes: Any) -> TrainingRun:
     return TrainingRun(prepared(9), source, config, run_dir=path, saved=opened.read()).run()
 
 
-def test_full_disk_is_told_once_and_training_goes_on(
+def test_full_disk_is_reported_once_and_training_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, written = checkpoint._write_tensors, []
@@ -59,15 +59,15 @@ def test_full_disk_is_told_once_and_training_goes_on(
     monkeypatch.setattr(checkpoint, "_write_tensors", full)
     reference = TrainingRun(prepared(), data(), TrainingConfig(epochs=6)).run()
     run = TrainingRun(prepared(), data(), TrainingConfig(epochs=6), run_dir=tmp_path)
-    told: list[CheckpointError] = []
-    run.signal.subscribe(lambda p: told.append(run.trouble) if run.trouble else None)
+    reported: list[CheckpointError] = []
+    run.signal.subscribe(lambda p: reported.append(run.trouble) if run.trouble else None)
     run.run()
     assert run.state == "finished", run.error
     assert losses(run) == losses(reference)
-    assert told
-    assert "disk is full" in told[0].message
-    assert "epoch 1" in told[0].why
-    assert "goes on" in told[0].remedy
+    assert reported
+    assert "disk is full" in reported[0].message
+    assert "epoch 1" in reported[0].why
+    assert "goes on" in reported[0].fix
     assert run.trouble is None, "the fifth could be written again"
     failed = [m for m in run.history.markers if m.kind == "checkpoint failed"]
     assert [m.step for m in failed] == [12, 18, 24]
@@ -280,7 +280,7 @@ def test_a_process_that_ends_in_good_order_leaves_its_last_step(tmp_path: Path) 
     assert last.position.step == len(opened.history.steps) >= 9
 
 
-def test_optimizer_that_keeps_a_function_is_told(tmp_path: Path) -> None:
+def test_optimizer_that_keeps_a_function_is_reported(tmp_path: Path) -> None:
     class Odd(torch.optim.SGD):
         def state_dict(self) -> dict[str, Any]:
             return {**super().state_dict(), "hook": print}

@@ -1,4 +1,4 @@
-"""What cannot work is told by a typed error with place and remedy; the session stays usable."""
+"""What cannot work is reported by a typed error with place and fix; the session stays usable."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_on_a_gpu_that_is_not_there() -> None:
     error = refused(errors.DeviceError, lambda: qx.Session(model, VECTOR))
     assert "cuda:0" in error.message
     assert error.where == "1"
-    assert ".cpu()" in error.remedy
+    assert ".cpu()" in error.fix
 
 
 @pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16, torch.double])
@@ -138,7 +138,7 @@ def test_inputs_that_do_not_fit() -> None:
     assert error.where == "conv1"
     line = ConvBnRelu.forward.__code__.co_firstlineno + 1
     assert f"models.py:{line}" in error.message
-    assert "(4, 6)" in error.remedy
+    assert "(4, 6)" in error.fix
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ class Raises(nn.Module):
 
 class Inner(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        raise KeyError("a bug of the reader's")
+        raise KeyError("a bug of the user's")
 
 
 def test_forward_that_raises() -> None:
@@ -177,7 +177,7 @@ def test_forward_that_raises() -> None:
     assert error.where == "inner"
     line = Inner.forward.__code__.co_firstlineno + 1
     assert f"test_session_faults.py:{line}" in error.message
-    assert "a bug of the reader's" in error.why
+    assert "a bug of the user's" in error.why
     assert isinstance(error.__cause__, KeyError)
     assert not any(m._forward_hooks for m in model.modules())
 
@@ -250,7 +250,7 @@ def test_qconfig_whose_factory_raises() -> None:
 def test_unknown_stage_and_a_step_past_the_end() -> None:
     session = qx.Session(ConvBnRelu().train(), (image(),))
     error = refused(errors.UnknownStageError, lambda: session.goto("quantize"))
-    assert "insert" in error.remedy
+    assert "insert" in error.fix
     assert isinstance(error, ValueError)
     session.goto("convert")
     refused(errors.StageError, session.step)
@@ -277,12 +277,12 @@ def test_attention_fails_at_swap_and_the_session_stays_before_it() -> None:
             return self.attention(x, x, x)[0]
 
     session = qx.Session(Attention().train(), (torch.randn(2, 3, 6),), qconfig="onednn")
-    told: list[Any] = []
-    session.signal.subscribe(lambda e: told.append(e.detail) if e.kind == "error" else None)
+    reported: list[Any] = []
+    session.signal.subscribe(lambda e: reported.append(e.detail) if e.kind == "error" else None)
     error = refused(errors.StageError, lambda: session.goto("convert"))
     assert "swap" in error.message
     assert error.where == "attention.out_proj"
-    assert told == [error]
+    assert reported == [error]
     assert session.stage == session.reached == "propagate"
     kept = session.model
     assert type(kept.fc) is nn.Linear  # not half swapped
@@ -298,7 +298,7 @@ def test_plus_on_quantized_tensors() -> None:
     error = refused(errors.Int8RunError, session.step)
     assert "add" in error.op
     assert error.where == "block"
-    assert "FloatFunctional" in error.remedy
+    assert "FloatFunctional" in error.fix
     assert error.source.rpartition("/")[2].startswith("models.py:")
     assert session.stage == session.reached == "train"
     now = session.model.state_dict()
@@ -425,4 +425,4 @@ def test_busy_while_training() -> None:
 def test_errors_survive_copying() -> None:
     error = refused(errors.DtypeError, lambda: qx.Session(linear().double(), VECTOR))
     again = copy.copy(error)
-    assert (again.message, again.where, again.remedy) == (error.message, error.where, error.remedy)
+    assert (again.message, again.where, again.fix) == (error.message, error.where, error.fix)

@@ -78,7 +78,7 @@ def test_zero_gamma_is_named() -> None:
     assert isinstance(error, DivergedError)
     assert error.where == "conv"
     assert "gamma" in error.why
-    assert "zero_init" in error.remedy
+    assert "zero_init" in error.fix
     assert same(before, state(model))
 
 
@@ -91,7 +91,7 @@ def test_exploding_weights_go_back_to_the_start_of_the_epoch() -> None:
     before = state(model)
     error = failed(TrainingRun(model, data(), TrainingConfig(optimizer=wild)))
     assert isinstance(error, DivergedError)
-    assert "lr" in error.remedy
+    assert "lr" in error.fix
     assert all(torch.isfinite(p).all() for p in model.parameters())
     assert same(before, state(model))
 
@@ -209,7 +209,7 @@ def test_forward_that_raises_in_the_middle_names_module_and_line() -> None:
     assert same(reference, state(model))
 
 
-def test_out_of_memory_is_told_as_such() -> None:
+def test_out_of_memory_is_reported_as_such() -> None:
     class Greedy(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x + torch.empty(2**48).sum()
@@ -225,7 +225,7 @@ def test_out_of_memory_is_told_as_such() -> None:
     error = failed(TrainingRun(prepared(make=Net), data()))
     assert "Out of memory" in error.message
     assert error.where == "greedy"
-    assert "smaller batch" in error.remedy
+    assert "smaller batch" in error.fix
 
 
 def test_metric_that_raises_in_the_evaluation() -> None:
@@ -247,7 +247,7 @@ def test_metric_that_raises_in_the_evaluation() -> None:
 def test_optimizer_that_cannot_be_made() -> None:
     error = failed(TrainingRun(prepared(), data(), TrainingConfig(optimizer=lambda p: 1 / 0)))  # type: ignore[arg-type,return-value]
     assert "optimizer" in error.message
-    assert "lambda parameters" in error.remedy
+    assert "lambda parameters" in error.fix
 
 
 def test_random_state_is_given_back_after_a_failure() -> None:

@@ -97,7 +97,7 @@ def test_what_can_be_fused(modules: list[nn.Module], possible: bool) -> None:
         fuse_modules_qat(nn.Sequential(*modules), [names])
 
 
-def test_runs_given_by_the_reader() -> None:
+def test_runs_given_by_the_user() -> None:
     model = ConvBnRelu().train()
     assert check_fusion(model, [["conv1", "bn1"]]) == (("conv1", "bn1"),)
     assert check_fusion(model, ["conv1, bn1, relu1"]) == (("conv1", "bn1", "relu1"),)

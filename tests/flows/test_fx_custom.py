@@ -77,9 +77,9 @@ def test_custom_modules_in_eager_as_torch_does_them() -> None:
     prepare(theirs, True, None, set(mapping.values()), prepare_custom_config_dict=PREPARE)
     assert_same_state(session.model, theirs)
     assert isinstance(session.model.mine, ObservedDoubling)
-    said = notes(session, "insert")
-    assert "Custom module mine" in said
-    assert "float_to_observed_custom_module_class[Doubling" in said
+    text = notes(session, "insert")
+    assert "Custom module mine" in text
+    assert "float_to_observed_custom_module_class[Doubling" in text
     session.model(VECTOR)
     session.goto("convert")
     assert isinstance(session.int8.mine, Int8Doubling)
@@ -109,7 +109,7 @@ def test_attention_needs_the_mapping_that_the_error_names() -> None:
     session = qx.Session(Attending().train(), (x,))
     with pytest.raises(StageError) as caught:
         session.goto("insert")
-    assert "qat_mapping='attention'" in caught.value.remedy
+    assert "qat_mapping='attention'" in caught.value.fix
     session = qx.Session(Attending().train(), (x,), qat_mapping="attention")
     session.goto("train")
     assert isinstance(session.model.attention, quantizable.MultiheadAttention)
@@ -117,9 +117,9 @@ def test_attention_needs_the_mapping_that_the_error_names() -> None:
     session.model(x)
     session.goto("convert")
     assert isinstance(session.int8.attention, nnq.MultiheadAttention)
-    default, mended = get_default_qat_module_mappings(), find_qat_mapping("attention")
-    assert mended is not None
-    (gone,) = set(default) - set(mended)
+    default, fixed = get_default_qat_module_mappings(), find_qat_mapping("attention")
+    assert fixed is not None
+    (gone,) = set(default) - set(fixed)
     assert gone.__name__ == "NonDynamicallyQuantizableLinear"
 
 
@@ -206,7 +206,7 @@ def test_backend_configs_by_name_equal_torch(name: str) -> None:
     if name == "onednn":  # torch lists a fusion there that it has for eval mode only
         assert outcome.refused is not None
         assert "eval mode only" in outcome.refused.why
-        assert "'native'" in outcome.refused.remedy
+        assert "'native'" in outcome.refused.fix
         return
     assert outcome.refused is None
     graph = outcome.session.snapshot.graph
@@ -240,7 +240,7 @@ def test_functional_convolution_without_a_bias() -> None:
     session.goto("convert")
     with pytest.raises(ConvertError) as caught:
         session.step()
-    assert "write all arguments out" in caught.value.remedy
+    assert "write all arguments out" in caught.value.fix
     assert session.stage == "convert"
 
 
@@ -259,4 +259,4 @@ def test_lstm_without_state() -> None:
     session.model(SEQUENCE)
     with pytest.raises(ConvertError) as caught:
         session.step()
-    assert "(h0, c0)" in caught.value.remedy
+    assert "(h0, c0)" in caught.value.fix

@@ -42,7 +42,7 @@ def fx_session(model: nn.Module, x: Any, **settings: Any) -> qx.Session:
 
 
 @pytest.fixture(scope="module")
-def walked() -> qx.Session:
+def stepped() -> qx.Session:
     """A quantizable ResNet at the last stage, with one batch seen."""
     session = fx_session(QuantizableResNet(), rgb(16))
     session.goto("train")
@@ -51,18 +51,18 @@ def walked() -> qx.Session:
     return session
 
 
-def test_stages_and_their_models(walked: qx.Session) -> None:
-    assert walked.stages == STAGES
+def test_stages_and_their_models(stepped: qx.Session) -> None:
+    assert stepped.stages == STAGES
     for stage in STAGES[1:]:
-        walked.goto(stage)
-        assert isinstance(walked.model, torch.fx.GraphModule)
-        assert walked.snapshot.stage == stage
+        stepped.goto(stage)
+        assert isinstance(stepped.model, torch.fx.GraphModule)
+        assert stepped.snapshot.stage == stage
         with torch.no_grad():
-            assert copy.deepcopy(walked.model)(rgb(16)).shape == (4, 10)
-    assert walked.model is walked.int8
-    walked.goto("convert")
-    weights = [id(p) for p in walked.model.parameters()]
-    assert weights == [id(p) for p in walked.model.parameters()]
+            assert copy.deepcopy(stepped.model)(rgb(16)).shape == (4, 10)
+    assert stepped.model is stepped.int8
+    stepped.goto("convert")
+    weights = [id(p) for p in stepped.model.parameters()]
+    assert weights == [id(p) for p in stepped.model.parameters()]
 
 
 def test_one_call_makes_five_stages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ def test_stage_by_stage_the_model_is_what_torch_had_then() -> None:
     assert counts["propagate"] == 0 < counts["swap"] < counts["insert"]
 
 
-def test_the_readers_model_is_left_alone() -> None:
+def test_the_users_model_is_left_alone() -> None:
     torch.manual_seed(0)
     model = Residual().train()
     before = copy.deepcopy(model.state_dict())
@@ -153,10 +153,10 @@ def test_eval_mode_is_refused_though_torch_accepts_it() -> None:
 # -- fake quants ---------------------------------------------------------------------------------
 
 
-def test_sites_against_the_graph_module(walked: qx.Session) -> None:
+def test_sites_against_the_graph_module(stepped: qx.Session) -> None:
     """Every fake quant module of torch's model, counted and placed by reading its graph."""
-    walked.goto("insert")
-    snapshot, model = walked.snapshots["insert"], walked._models.work
+    stepped.goto("insert")
+    snapshot, model = stepped.snapshots["insert"], stepped._models.work
     modules = dict(model.named_modules(remove_duplicate=False))
     inner = {id(m) for n, m in modules.items() if n.endswith(".activation_post_process")}
     objects = {id(m) for m in modules.values() if is_quantizer(m)} - inner
@@ -227,11 +227,11 @@ def test_sites_keep_their_place_through_training() -> None:
 # -- graph ---------------------------------------------------------------------------------------
 
 
-def test_graph_is_torchs_own_without_the_fake_quants(walked: qx.Session) -> None:
-    walked.goto("insert")
-    graph = walked.snapshot.graph
+def test_graph_is_torchs_own_without_the_fake_quants(stepped: qx.Session) -> None:
+    stepped.goto("insert")
+    graph = stepped.snapshot.graph
     assert graph is not None
-    work = walked._models.work
+    work = stepped._models.work
     theirs = [n for n in work.graph.nodes if "activation_post_process" not in str(n.target)]
     assert [n.id for n in graph.nodes] == [n.name for n in theirs]
     assert all(n.shape for n in graph.nodes)
@@ -242,7 +242,7 @@ def test_graph_is_torchs_own_without_the_fake_quants(walked: qx.Session) -> None
     assert scopes["layer2_0_downsample_0"] == "layer2.0.downsample"
     assert scopes["flatten"] == ""
     on_the_way = {path for e in graph.edges for path in e.sites}
-    placed = {p for s in walked.snapshot.sites if s.nodes for p in (s.path, *s.aliases)}
+    placed = {p for s in stepped.snapshot.sites if s.nodes for p in (s.path, *s.aliases)}
     assert on_the_way == placed
 
 
@@ -270,38 +270,38 @@ def test_scopes_after_lowering_with_one_class_used_twice() -> None:
     assert not any(n.id.startswith(("features_0_scale", "features_0_zero")) for n in graph.nodes)
 
 
-def test_scene_tree_and_inspector(walked: qx.Session) -> None:
+def test_scene_tree_and_inspector(stepped: qx.Session) -> None:
     for stage in STAGES:
-        walked.goto(stage)
-        scene = build_scene(walked.snapshot, walked.diff.paths if walked.diff else frozenset())
+        stepped.goto(stage)
+        scene = build_scene(stepped.snapshot, stepped.diff.paths if stepped.diff else frozenset())
         assert not scene["reason"]
         marks = [m for item in (*scene["nodes"], *scene["groups"]) for m in item["marks"]]
-        assert {m["site"] for m in marks} == {s.path for s in walked.snapshot.sites}
+        assert {m["site"] for m in marks} == {s.path for s in stepped.snapshot.sites}
         if stage in ("insert", "train"):
             tails = {n["path"]: n["marks"] for n in scene["nodes"] if n["path"]}
             assert [m["role"] for m in tails["conv1"]] == ["side", "tail"]
-        rows = build_tree(walked.snapshot)
+        rows = build_tree(stepped.snapshot)
         assert not [r["id"] for r in rows if r["float"]]
-        assert inspect_html(walked.snapshots, stage, "module:layer1.0.conv1")
-    scene = build_scene(walked.snapshot)
+        assert inspect_html(stepped.snapshots, stage, "module:layer1.0.conv1")
+    scene = build_scene(stepped.snapshot)
     int8 = {n["label"] for n in scene["nodes"] if n["precision"] == "int8"}
     assert {"conv1", "maxpool", "fc"} <= int8
-    html = inspect_html(walked.snapshots, "insert", "site:activation_post_process_1")
+    html = inspect_html(stepped.snapshots, "insert", "site:activation_post_process_1")
     assert "_insert_obs_or_fq" in html
     assert 'data-select="node:' in html
-    edge = inspect_html(walked.snapshots, "insert", "edge:x:conv1")
+    edge = inspect_html(stepped.snapshots, "insert", "edge:x:conv1")
     assert "fake-quantized once" in edge
-    pickle.loads(pickle.dumps(walked.snapshots["insert"]))
+    pickle.loads(pickle.dumps(stepped.snapshots["insert"]))
 
 
-def test_selection_of_a_fake_quant_falls_back_to_its_owner(walked: qx.Session) -> None:
-    insert, swap = walked.snapshots["insert"], walked.snapshots["swap"]
+def test_selection_of_a_fake_quant_falls_back_to_its_owner(stepped: qx.Session) -> None:
+    insert, swap = stepped.snapshots["insert"], stepped.snapshots["swap"]
     site = next(s for s in insert.sites if s.owner == "layer1.0.conv1" and s.nodes)
     assert moved_selection(f"site:{site.path}", insert, swap) == "module:layer1.0.conv1"
 
 
-def test_notes_say_what_happened(walked: qx.Session) -> None:
-    notes = {stage: " ".join(walked.snapshots[stage].notes) for stage in STAGES}
+def test_notes_say_what_happened(stepped: qx.Session) -> None:
+    notes = {stage: " ".join(stepped.snapshots[stage].notes) for stage in STAGES}
     assert "stubs do nothing in FX" in notes["trace"]
     assert "One fake quant for input and output" in notes["insert"]
     assert "_lower_static_weighted_ref_module" in notes["lower"]

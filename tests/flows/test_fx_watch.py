@@ -1,4 +1,5 @@
-"""Watching torch's calls: moved internals are said, nothing stays patched, threads are apart."""
+"""Watching torch's calls: moved internals are reported, nothing stays patched, threads are
+apart."""
 
 from __future__ import annotations
 
@@ -106,7 +107,7 @@ def test_standalone_modules_prepared_on_the_way_are_not_told() -> None:
     assert {i.node for i in watch.log.insertions} <= {"x", "first", "alone"}
 
 
-def test_lowering_passes_are_told_with_what_they_changed() -> None:
+def test_lowering_passes_are_reported_with_what_they_changed() -> None:
     session = qx.Session(ConvBnRelu().train(), (image(),), flow="fx", qconfig="onednn")
     session.goto("train")
     session.model(image())
@@ -125,7 +126,7 @@ def test_lowering_passes_are_told_with_what_they_changed() -> None:
 
 
 @pytest.mark.parametrize("gone", PREPARE_CALLS, ids=lambda w: w.name)
-def test_moved_name_is_said_before_anything_runs(
+def test_moved_name_is_reported_before_anything_runs(
     gone: fx_watch.Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = importlib.import_module(gone.module)
@@ -139,8 +140,8 @@ def test_moved_name_is_said_before_anything_runs(
         session.step()
     assert gone.name in caught.value.message
     assert torch.__version__ in caught.value.message
-    assert "eager flow" in caught.value.remedy
-    assert all(release in caught.value.remedy for release in TESTED)
+    assert "eager flow" in caught.value.fix
+    assert all(release in caught.value.fix for release in TESTED)
     assert ran == []
     assert session.stage == "float"
     assert qx.Session(ConvBnRelu().train(), (image(),)).goto("insert").sites
@@ -149,7 +150,7 @@ def test_moved_name_is_said_before_anything_runs(
     assert qx.Session(NoStubs().train(), (image(),), flow="fx").goto("insert").sites
 
 
-def test_moved_parameter_and_moved_lowering_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_moved_parameter_and_moved_lowering_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     prepare = importlib.import_module("torch.ao.quantization.fx.prepare")
     session = qx.Session(NoStubs().train(), (image(),), flow="fx")
     with monkeypatch.context() as patch:
@@ -184,7 +185,7 @@ def test_everything_is_put_back_when_torch_or_the_watcher_raises() -> None:
 
 def test_calls_of_another_thread_go_through_untold() -> None:
     """Another thread prepares and trains while this one is in the middle of its own call."""
-    model, results, told = NoStubs().train(), [], []
+    model, results, reported = NoStubs().train(), [], []
     expected = prepare_qat_fx(copy.deepcopy(model), MAPPING, (image(),)).code
 
     def other() -> None:
@@ -193,7 +194,7 @@ def test_calls_of_another_thread_go_through_untold() -> None:
         results.append(theirs.code)
 
     def at(name: str, _module: Any) -> None:
-        told.append(name)
+        reported.append(name)
         if name == "fuse":
             thread = threading.Thread(target=other)
             thread.start()
@@ -203,7 +204,7 @@ def test_calls_of_another_thread_go_through_untold() -> None:
     with watch.open():
         prepare_qat_fx(copy.deepcopy(model), MAPPING, (image(),))
     assert results == [expected]
-    assert told == ["trace", "fuse", "propagate", "swap"]
+    assert reported == ["trace", "fuse", "propagate", "swap"]
 
 
 def test_forward_in_another_thread_while_this_one_traces() -> None:

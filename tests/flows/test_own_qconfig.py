@@ -108,8 +108,8 @@ def test_without_one_the_models_own_are_used_and_named(flow: str) -> None:
         "fc": "float",
     }
     assert session.options.qconfig.backend == "qnnpack"
-    for said in ("No qconfig was given", "'qnnpack'", "fc (None: stays float)", "block (the QAT"):
-        assert said in notes(session)
+    for text in ("No qconfig was given", "'qnnpack'", "fc (None: stays float)", "block (the QAT"):
+        assert text in notes(session)
     if flow == "fx":  # in eager mode a float layer between int8 ones needs stubs around it
         session.goto(session.flow.int8_stage)
 
@@ -172,7 +172,7 @@ def test_only_parts_have_one_and_the_rest_gets_the_default(flow: str) -> None:
 
 
 @pytest.mark.parametrize("flow", FLOWS)
-def test_a_root_that_says_none_stays_float_and_it_is_said(flow: str) -> None:
+def test_a_root_that_says_none_stays_float_and_it_is_reported(flow: str) -> None:
     session = session_of(Net(root=None), flow)
     assert set(weights(session).values()) == {"float"}
     assert "Nothing else will be quantized" in notes(session)
@@ -189,7 +189,7 @@ def test_a_part_in_float_has_no_fake_quant_at_all(flow: str) -> None:
 
 
 @pytest.mark.parametrize("flow", FLOWS)
-def test_settings_made_during_the_walk_stay(flow: str) -> None:
+def test_settings_made_between_the_stages_stay(flow: str) -> None:
     session = session_of(Net(root=QNNPACK), flow, qconfig="fbgemm")
     session.model.fc.qconfig = None  # type: ignore[assignment]
     found = weights(session)
@@ -244,7 +244,7 @@ def test_post_training_qconfigs_are_loud_at_every_stage(
     assert not again.options.qconfig.loud
 
 
-def test_observed_activations_with_simulated_weights_are_told() -> None:
+def test_observed_activations_with_simulated_weights_are_reported() -> None:
     mixed = QConfig(activation=MinMaxObserver, weight=default_per_channel_weight_fake_quant)
     with pytest.warns(PostTrainingQConfigWarning, match="activation: MinMaxObserver"):
         session_of(Net(), "eager", qconfig=mixed)

@@ -1,4 +1,4 @@
-"""From what a reader writes as qconfig to what torch takes."""
+"""From what a user writes as qconfig to what torch takes."""
 
 from __future__ import annotations
 
@@ -179,10 +179,10 @@ def test_a_misspelt_path_names_the_nearest() -> None:
     session = qx.Session(ConvBnRelu().train(), (image(),), qconfig={"conv_2": None})
     with pytest.raises(qx.errors.QConfigError, match="conv_2") as caught:
         session.goto("insert")
-    assert "conv2" in caught.value.remedy
+    assert "conv2" in caught.value.fix
 
 
-def test_factories_are_spelled_out_for_the_reader() -> None:
+def test_factories_are_spelled_out_for_the_user() -> None:
     session = qx.Session(ConvBnRelu().train(), (image(),), qconfig="onednn")
     record = session.goto("propagate").by_path["conv1"].qconfig
     assert record is not None

@@ -69,15 +69,15 @@ def test_ledger_answers_and_both_flows() -> None:
     session.calibrate(2)
     ledger = session.ledger()
     assert {row.stage for row in ledger.sites} == {"make", "place"}
-    told = {answer.key: answer.text for answer in session.answers()}
-    assert len(told) == 7
+    reported = {answer.key: answer.text for answer in session.answers()}
+    assert len(reported) == 7
     weights = sum(row.kind == "weight" for row in ledger.sites)
     assert (
         f"convert swapped {weights} modules here and made {weights} fake quants"
-        in (told["three_calls"])
+        in (reported["three_calls"])
     )
-    assert "DigitsCNN" not in told["two_converts"]
-    assert "qat" in told["two_converts"]
+    assert "DigitsCNN" not in reported["two_converts"]
+    assert "qat" in reported["two_converts"]
     matches = session.compare_flows()
     assert any(match.eager and match.fx for match in matches)
 

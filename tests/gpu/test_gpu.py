@@ -174,7 +174,7 @@ def steps(model: nn.Module, count: int, watch: Any = None) -> list[Tensor]:
 def test_watching_waits_for_nothing(gradients: bool) -> None:
     model = prepared().to(GPU)
     with qx.watch(model, every=2, gradients=gradients) as watch:
-        steps(model, 6, watch)  # buffers and positions are made in the first looks
+        steps(model, 6, watch)  # buffers and positions are made in the first samples
         torch.cuda.synchronize()
         before = torch.cuda.get_sync_debug_mode()
         torch.cuda.set_sync_debug_mode("error")
@@ -255,7 +255,7 @@ def test_a_model_that_is_not_on_the_current_device() -> None:
 def test_a_half_model_is_refused_before_training(dtype: torch.dtype) -> None:
     with pytest.raises(errors.DtypeError) as caught:
         qx.Session(SmallNet().train().to(GPU, dtype), (torch.rand(2, 1, 8, 8, dtype=dtype),))
-    assert "model.float()" in caught.value.remedy
+    assert "model.float()" in caught.value.fix
 
 
 @pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16])
@@ -295,4 +295,4 @@ def test_autocast_inside_of_forward(dtype: torch.dtype) -> None:
     fused = qx.Session(model, (rows["train"][0][0],), data=rows)
     with pytest.raises(errors.TrainingError) as caught:
         fused.train(1)
-    assert "version=0" in caught.value.remedy
+    assert "version=0" in caught.value.fix

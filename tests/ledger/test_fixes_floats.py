@@ -76,9 +76,9 @@ def runs(model: nn.Module, x: Any = X, flow: str = "eager", **settings: Any) -> 
     return qx.Session(model.train(), x, flow=flow, **settings).preflight().ok
 
 
-def tried(reason: str, said: str, remedy: str, in_fx: bool = False) -> None:
-    """``remedy`` says ``said``, which is done next."""
-    assert said in remedy, remedy
+def tried(reason: str, text: str, fix: str, in_fx: bool = False) -> None:
+    """``fix`` says ``text``, which is done next."""
+    assert text in fix, fix
     assert reason in (FX_TEXTS if in_fx else TEXTS)
 
 
@@ -120,11 +120,11 @@ FUNCTIONS: dict[str, tuple[Any, str, Any]] = {
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_in_eager_mode(name: str) -> None:
-    before, said, after = FUNCTIONS[name]
-    remedy = next(r.remedy for r in rows(Part(before)) if r.name == name)
-    tried("functional_op", said, remedy)
+    before, text, after = FUNCTIONS[name]
+    fix = next(r.fix for r in rows(Part(before)) if r.name == name)
+    tried("functional_op", text, fix)
     assert all_int8(after()) if name != "softmax" else runs(after())
-    tried("functional_op", "FX mode", remedy)
+    tried("functional_op", "FX mode", fix)
     if name != "conv2d":  # the FX flow has a message of its own for it
         assert runs(Part(before), flow="fx")
 
@@ -134,38 +134,38 @@ def test_a_function_in_eager_mode(name: str) -> None:
 
 def test_no_qconfig() -> None:
     model = Part(lambda s, y: s.fc(y), fc=nn.Linear(8, 8))
-    remedy = row("no_qconfig", model, qconfig={"": None, "layer": "onednn"}).remedy
-    tried("no_qconfig", "set one on the root", remedy)
+    fix = row("no_qconfig", model, qconfig={"": None, "layer": "onednn"}).fix
+    tried("no_qconfig", "set one on the root", fix)
     assert all_int8(model, qconfig={"": "onednn", "layer": "onednn"})
-    remedy = row("no_qconfig", model, qconfig={"": "onednn", "fc": None}).remedy
-    tried("no_qconfig", "take the exception for this place away", remedy)
+    fix = row("no_qconfig", model, qconfig={"": "onednn", "fc": None}).fix
+    tried("no_qconfig", "take the exception for this place away", fix)
     assert all_int8(model, qconfig={"": "onednn"})
 
 
 def test_type_not_in_mapping() -> None:
     model = Part(lambda s, y: s.act(y), act=nn.SiLU())
-    remedy = row("type_not_in_mapping", model).remedy
+    fix = row("type_not_in_mapping", model).fix
     assert not runs(model)
-    tried("type_not_in_mapping", "Replace it by a type that torch quantizes", remedy)
+    tried("type_not_in_mapping", "Replace it by a type that torch quantizes", fix)
     assert all_int8(Part(lambda s, y: s.act(y), act=nn.Hardswish()))
-    tried("type_not_in_mapping", "keep it float between DeQuantStub and QuantStub", remedy)
+    tried("type_not_in_mapping", "keep it float between DeQuantStub and QuantStub", fix)
     assert runs(Part(lambda s, y: s.again(s.act(s.early(y))), act=nn.SiLU()))
 
 
 def test_type_not_in_mapping_in_fx() -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.SiLU())
-    remedy = row("type_not_in_mapping", model, flow="fx").remedy
-    tried("type_not_in_mapping", "keep it float: FX puts quantize and dequantize", remedy, True)
+    fix = row("type_not_in_mapping", model, flow="fx").fix
+    tried("type_not_in_mapping", "keep it float: FX puts quantize and dequantize", fix, True)
     assert runs(model, flow="fx")
-    tried("type_not_in_mapping", "an operation that the backend config knows", remedy, True)
+    tried("type_not_in_mapping", "an operation that the backend config knows", fix, True)
     assert all_int8(nn.Sequential(nn.Linear(8, 8), nn.Hardswish()), flow="fx")
 
 
 def test_subclass_not_in_mapping() -> None:
-    remedy = row("subclass_not_in_mapping", Part(lambda s, y: s.fc(y), fc=Mine(8, 8))).remedy
-    tried("subclass_not_in_mapping", "Use Linear itself", remedy)
+    fix = row("subclass_not_in_mapping", Part(lambda s, y: s.fc(y), fc=Mine(8, 8))).fix
+    tried("subclass_not_in_mapping", "Use Linear itself", fix)
     assert all_int8(Part(lambda s, y: s.fc(y), fc=nn.Linear(8, 8)))
-    tried("subclass_not_in_mapping", "An entry in the mapping is not enough", remedy)
+    tried("subclass_not_in_mapping", "An entry in the mapping is not enough", fix)
     mapping = {**get_default_qat_module_mappings(), Mine: nnqat.Linear}
     with pytest.raises(QatExplorerError):
         rows(Part(lambda s, y: s.fc(y), fc=Mine(8, 8)), qat_mapping=mapping)
@@ -174,13 +174,13 @@ def test_subclass_not_in_mapping() -> None:
 def test_not_fused() -> None:
     parts = {"fc": nn.Linear(8, 8), "bn": nn.BatchNorm1d(8)}
     model = Part(lambda s, y: s.bn(s.fc(y)), **parts)
-    remedy = row("not_fused", model, fusion=[]).remedy
-    tried("not_fused", "Fuse it with the convolution or linear layer right before it", remedy)
+    fix = row("not_fused", model, fusion=[]).fix
+    tried("not_fused", "Fuse it with the convolution or linear layer right before it", fix)
     assert all_int8(model, fusion=[["fc", "bn"]])
-    tried("not_fused", "it must be the only one that uses that layer's output", remedy)
+    tried("not_fused", "it must be the only one that uses that layer's output", fix)
     both = Part(lambda s, y: s.ff.add(s.bn(s.fc(y)), s.fc(y)), ff=FF(), **parts)
     assert row("not_fused", both)  # and so it is not fused
-    tried("not_fused", "Where no such layer stands before it, it stays float", remedy)
+    tried("not_fused", "Where no such layer stands before it, it stays float", fix)
     assert row("not_fused", Part(lambda s, y: s.bn(F.relu(y)), bn=nn.BatchNorm1d(8)))
 
 
@@ -190,8 +190,8 @@ def test_dtypes_that_the_backend_does_not_know() -> None:
     )
     odd = QConfigMapping().set_global(QConfig(signed, default_weight_fake_quant))
     model = nn.Sequential(nn.Linear(8, 8))
-    remedy = row("dtype_not_in_backend_config", model, flow="fx", qconfig=odd).remedy
-    tried("dtype_not_in_backend_config", "quint8 activations and qint8 weights", remedy)
+    fix = row("dtype_not_in_backend_config", model, flow="fx", qconfig=odd).fix
+    tried("dtype_not_in_backend_config", "quint8 activations and qint8 weights", fix)
     unsigned = FakeQuantize.with_args(
         observer=MovingAverageMinMaxObserver, quant_min=0, quant_max=255, dtype=torch.quint8
     )
@@ -201,10 +201,10 @@ def test_dtypes_that_the_backend_does_not_know() -> None:
 
 def test_below_non_traceable() -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8)))
-    remedy = row("below_non_traceable", model, flow="fx", non_traceable=["1"]).remedy
-    tried("below_non_traceable", "take it out of non_traceable", remedy)
+    fix = row("below_non_traceable", model, flow="fx", non_traceable=["1"]).fix
+    tried("below_non_traceable", "take it out of non_traceable", fix)
     assert all_int8(model, flow="fx")
-    tried("below_non_traceable", "or quantize it in eager mode", remedy)
+    tried("below_non_traceable", "or quantize it in eager mode", fix)
     assert all_int8(QuantWrapper(model))
 
 
@@ -223,12 +223,12 @@ def test_never_executed() -> None:
     def reasons(*args: Any) -> set[str]:
         return {r.reason for r in rows(*args)}
 
-    remedy = row("never_executed", Sometimes()).remedy
-    tried("never_executed", "Choose example inputs that reach it", remedy)
+    fix = row("never_executed", Sometimes()).fix
+    tried("never_executed", "Choose example inputs that reach it", fix)
     assert "never_executed" not in reasons(Sometimes(), (X, X))
     reads = Part(lambda s, y: s.again(F.linear(s.early(y), s.fc.weight)), fc=Mine(8, 8))
-    remedy = row("never_executed", reads).remedy
-    tried("never_executed", "call the module instead", remedy)
+    fix = row("never_executed", reads).fix
+    tried("never_executed", "call the module instead", fix)
     calls = Part(lambda s, y: s.again(s.fc(s.early(y))), fc=Mine(8, 8))
     assert "never_executed" not in reasons(calls)
 
@@ -246,10 +246,10 @@ class Gain(nn.Module):
 
 def test_custom_without_entry() -> None:
     own = Part(lambda s, y: s.again(s.own(s.early(y))), own=Gain())
-    remedy = row("custom_without_entry", own).remedy
-    tried("custom_without_entry", "Build it from torch's layers", remedy)
+    fix = row("custom_without_entry", own).fix
+    tried("custom_without_entry", "Build it from torch's layers", fix)
     assert all_int8(Part(lambda s, y: s.own(y), own=nn.Linear(8, 8, bias=False)))
-    tried("custom_without_entry", "add it to prepare_custom_config", remedy)
+    tried("custom_without_entry", "add it to prepare_custom_config", fix)
     settings = {
         "prepare_custom_config": {
             "float_to_observed_custom_module_class": {Doubling: ObservedDoubling}
@@ -266,16 +266,16 @@ def test_custom_without_entry() -> None:
     "wrap", [QuantWrapper, lambda m: nn.Sequential(QuantStub(), m, DeQuantStub())]
 )
 def test_root_module(wrap: Callable[[nn.Module], nn.Module]) -> None:
-    remedy = row("root_module", nn.Linear(8, 8)).remedy
-    tried("root_module", "QuantWrapper(layer)", remedy)
-    tried("root_module", "nn.Sequential(QuantStub(), layer, DeQuantStub())", remedy)
+    fix = row("root_module", nn.Linear(8, 8)).fix
+    tried("root_module", "QuantWrapper(layer)", fix)
+    tried("root_module", "nn.Sequential(QuantStub(), layer, DeQuantStub())", fix)
     assert all_int8(wrap(nn.Linear(8, 8)))
 
 
 def test_float_input() -> None:
     between = Part(lambda s, y: s.again(s.act(s.early(y))), act=nn.ReLU())
-    remedy = row("float_input", between).remedy
-    tried("float_input", "unless what comes before it should be int8: then quantize that", remedy)
+    fix = row("float_input", between).fix
+    tried("float_input", "unless what comes before it should be int8: then quantize that", fix)
     assert all_int8(Part(lambda s, y: s.act(y), act=nn.ReLU()))
 
 
@@ -283,7 +283,7 @@ def test_every_way_out_is_tried() -> None:
     untried = {"not_matched"}  # says where to look, and nothing to do
     here = Path(__file__).read_text()
     assert {reason for reason in TEXTS if f'tried("{reason}"' not in here} == untried
-    assert "remedy, True)" in here  # FX's own text for a type without a pattern
+    assert "fix, True)" in here  # FX's own text for a type without a pattern
 
 
 # -- warnings of the whole ledger ----------------------------------------------------------
@@ -299,14 +299,14 @@ def warned(model: nn.Module, x: Any = X, flow: str = "eager", **settings: Any) -
 def test_layers_that_eager_mode_does_not_simulate(fusion: Any) -> None:
     x = torch.randn(4, 3, 16)
     model = nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU())
-    told = warned(QuantWrapper(model), x, fusion=fusion)
-    assert "never rounded their weights: module.0" in told
-    assert "Fix: use flow='fx'" in told
+    reported = warned(QuantWrapper(model), x, fusion=fusion)
+    assert "never rounded their weights: module.0" in reported
+    assert "Fix: use flow='fx'" in reported
     assert "never rounded" not in warned(model, x, flow="fx")
     up = QuantWrapper(nn.ConvTranspose1d(3, 4, 3))
-    told = warned(up, x, qconfig="qnnpack")
-    assert "Give them the qconfig None" in told
-    assert "fx" not in told
+    reported = warned(up, x, qconfig="qnnpack")
+    assert "Give them the qconfig None" in reported
+    assert "fx" not in reported
     off = nn.Sequential(nn.ConvTranspose1d(3, 4, 3), QuantWrapper(nn.Linear(18, 4)))
     assert "never rounded" not in warned(off, x, qconfig={"": "qnnpack", "0": None})
 
@@ -314,8 +314,8 @@ def test_layers_that_eager_mode_does_not_simulate(fusion: Any) -> None:
 def test_second_names() -> None:
     one = nn.Linear(8, 8)
     twice = Part(lambda s, y: s.two(s.one(y)), one=one, two=one)
-    told = warned(twice)
-    assert "Give each place a module of its own" in told
+    reported = warned(twice)
+    assert "Give each place a module of its own" in reported
     apart = Part(lambda s, y: s.two(s.one(y)), one=one, two=nn.Linear(8, 8))
     assert warned(apart) == ""
 
@@ -352,10 +352,10 @@ def test_advice_in_fx_needs_no_stubs() -> None:
             "observed_to_quantized_custom_module_class": {BadObserved: BadInt8}
         },
     }
-    told = warned(nn.Sequential(nn.Linear(8, 8), Bad()), flow="fx", **settings)
-    assert "The int8 model does not run" in told
-    assert "Stub" not in told
-    assert "non_traceable=[…]" in told
-    told = warned(Part(lambda s, y: F.silu(y)))
-    assert "The int8 model does not run" in told
-    assert "DeQuantStub before" in told
+    reported = warned(nn.Sequential(nn.Linear(8, 8), Bad()), flow="fx", **settings)
+    assert "The int8 model does not run" in reported
+    assert "Stub" not in reported
+    assert "non_traceable=[…]" in reported
+    reported = warned(Part(lambda s, y: F.silu(y)))
+    assert "The int8 model does not run" in reported
+    assert "DeQuantStub before" in reported

@@ -70,7 +70,7 @@ def faults(session: qx.Session) -> list[Redundancy]:
     return [found for found in session.ledger().redundancies if found.fault]
 
 
-def is_mended(session: qx.Session) -> bool:
+def is_fixed(session: qx.Session) -> bool:
     """No fault is left, and the model gets to int8 and runs there."""
     return not faults(session) and session.preflight().ok
 
@@ -121,13 +121,13 @@ WRITTEN: dict[str, tuple[Any, str, Any]] = {
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_what_fx_says_to_write_instead(name: str) -> None:
-    before, said, after = WRITTEN[name]
+    before, text, after = WRITTEN[name]
     found = faults(qx.Session(Between(before).train(), IMAGES, flow="fx"))
-    assert any(said in fault.remedy for fault in found)
-    assert is_mended(qx.Session(Between(after).train(), IMAGES, flow="fx"))
+    assert any(text in fault.fix for fault in found)
+    assert is_fixed(qx.Session(Between(after).train(), IMAGES, flow="fx"))
 
 
-CONFIGURED: dict[str, Any] = {
+WITH_CONFIG: dict[str, Any] = {
     "x.clone": lambda y: y.clone(),
     "torch.clone": torch.clone,
     "x.flip": lambda y: y.flip(3),
@@ -154,17 +154,17 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("name", CONFIGURED)
+@pytest.mark.parametrize("name", WITH_CONFIG)
 def test_the_backend_config_that_fx_needs(name: str) -> None:
     """The lines in the text are run as they stand."""
     assert quantize_fx  # imported: torch's backend config lacks an attribute without it
-    (found,) = faults(qx.Session(Between(CONFIGURED[name]).train(), IMAGES, flow="fx"))
-    lines = re.search(r"config = get_native.*\]\)\)", found.remedy)
-    assert lines is not None, found.remedy
+    (found,) = faults(qx.Session(Between(WITH_CONFIG[name]).train(), IMAGES, flow="fx"))
+    lines = re.search(r"config = get_native.*\]\)\)", found.fix)
+    assert lines is not None, found.fix
     names = dict(NAMES)
     exec(lines.group(), names)
-    model = Between(CONFIGURED[name]).train()
-    assert is_mended(qx.Session(model, IMAGES, flow="fx", backend_config=names["config"]))
+    model = Between(WITH_CONFIG[name]).train()
+    assert is_fixed(qx.Session(model, IMAGES, flow="fx", backend_config=names["config"]))
 
 
 # -- eager: stubs and activations -----------------------------------------------------------------
@@ -191,13 +191,13 @@ class Restubbed(nn.Module):
 @pytest.mark.parametrize("relu", [False, True])
 def test_stubs_between_two_int8_layers(relu: bool) -> None:
     (found,) = faults(qx.Session(Restubbed(True, relu).train(), ROWS))
-    assert "Leave out again and the DeQuantStub before it" in found.remedy
-    assert is_mended(qx.Session(Restubbed(False, relu).train(), ROWS))
+    assert "Leave out again and the DeQuantStub before it" in found.fix
+    assert is_fixed(qx.Session(Restubbed(False, relu).train(), ROWS))
 
 
 def test_a_qconfig_of_none_for_the_stub_does_not_help_as_the_text_says() -> None:
     (found,) = faults(qx.Session(Restubbed(True, False).train(), ROWS))
-    assert "None for the stub does not help" in found.remedy
+    assert "None for the stub does not help" in found.fix
     session = qx.Session(Restubbed(True, False).train(), ROWS, qconfig={"again": None})
     assert not faults(session)
     assert not session.preflight().ok
@@ -206,10 +206,10 @@ def test_a_qconfig_of_none_for_the_stub_does_not_help_as_the_text_says() -> None
 def test_wrapped_layers_quantize_between_each_other() -> None:
     layers = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     (found,) = faults(qx.Session(layers.train(), ROWS, stubs="layers"))
-    assert "stubs='model'" in found.remedy
-    assert is_mended(qx.Session(layers, ROWS, stubs="model"))
-    assert "one QuantStub before the first and one DeQuantStub after the last" in found.remedy
-    assert is_mended(qx.Session(Stubs(*layers).train(), ROWS))
+    assert "stubs='model'" in found.fix
+    assert is_fixed(qx.Session(layers, ROWS, stubs="model"))
+    assert "one QuantStub before the first and one DeQuantStub after the last" in found.fix
+    assert is_fixed(qx.Session(Stubs(*layers).train(), ROWS))
 
 
 def test_an_activation_with_a_fake_quant_of_its_own() -> None:
@@ -217,12 +217,12 @@ def test_an_activation_with_a_fake_quant_of_its_own() -> None:
         return nn.Linear(8, 8), activation, nn.Linear(8, 8)
 
     (found,) = faults(qx.Session(Stubs(*parts(nn.ReLU6())).train(), ROWS))
-    assert "Set body.1.qconfig = None before prepare" in found.remedy
+    assert "Set body.1.qconfig = None before prepare" in found.fix
     model = Stubs(*parts(nn.ReLU6()))
     model.body[1].qconfig = None
-    assert is_mended(qx.Session(model.train(), ROWS))
-    assert "Or use nn.ReLU right after the layer" in found.remedy
-    assert is_mended(qx.Session(Stubs(*parts(nn.ReLU())).train(), ROWS))
+    assert is_fixed(qx.Session(model.train(), ROWS))
+    assert "Or use nn.ReLU right after the layer" in found.fix
+    assert is_fixed(qx.Session(Stubs(*parts(nn.ReLU())).train(), ROWS))
 
 
 # -- modules that fake-quantize their own output --------------------------------------------------
@@ -245,14 +245,14 @@ def mapped(kind: type) -> qx.Session:
 def test_the_call_taken_out_of_a_modules_forward(kind: type) -> None:
     found = faults(mapped(kind))
     assert found
-    assert all("out of the module's forward" in fault.remedy for fault in found)
+    assert all("out of the module's forward" in fault.fix for fault in found)
     assert not faults(mapped(Plain))
 
 
 def test_the_call_taken_out_of_a_modules_forward_in_fx(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(8, 6)
     old = [f for f in ledger_of(old_style_fx(x), x).redundancies if f.fault]
-    assert any("Take that call out of the module's forward" in fault.remedy for fault in old)
+    assert any("Take that call out of the module's forward" in fault.fix for fault in old)
     monkeypatch.setattr(OldLinear, "forward", Plain.forward)
     assert not ledger_of(old_style_fx(x), x).faults
 
@@ -264,11 +264,11 @@ def test_prepared_twice() -> None:
     x = torch.randn(8, 6)
     model = seen(prepare(prepare_qat(eager(TwoLinear()))), x)
     found = ledger_of(model, x).faults
-    assert "Call it once, on a model that is not prepared yet" in found[0].remedy
+    assert "Call it once, on a model that is not prepared yet" in found[0].fix
     assert not ledger_of(seen(prepare_qat(eager(TwoLinear())), x), x).faults
     for fault in found:  # "or remove the extra entries of fc1._forward_hooks"
         path = fault.first.rpartition(".")[0]
-        assert f"remove the extra entries of {path}._forward_hooks" in fault.remedy
+        assert f"remove the extra entries of {path}._forward_hooks" in fault.fix
         hooks = model.get_submodule(path)._forward_hooks
         for key in list(hooks)[1:]:
             del hooks[key]
@@ -314,13 +314,13 @@ def test_a_sequential_container_that_runs_its_fake_quant_itself(case: Container)
     assert (found.kind, found.first) == ("twice", f"{case.path}.activation_post_process")
     assert f"{case.path} ({case.kind}), a Sequential" in found.evidence
     assert session.ledger().by_path[found.first].calls_per_forward == 2
-    assert "use flow='fx'" in found.remedy.replace("Use", "use")
+    assert "use flow='fx'" in found.fix.replace("Use", "use")
     in_fx = qx.Session(Stubs(*case.parts()).train(), case.x, qconfig="qnnpack", flow="fx")
-    assert is_mended(in_fx)
-    line = re.search(r"session\.configure\(.*\]\)", found.remedy)
+    assert is_fixed(in_fx)
+    line = re.search(r"session\.configure\(.*\]\)", found.fix)
     assert line is not None
     eval(line.group(), {"session": session})  # as it stands in the text
-    assert is_mended(session)
+    assert is_fixed(session)
 
 
 def test_called_more_than_once_in_a_row() -> None:
@@ -336,7 +336,7 @@ def test_called_more_than_once_in_a_row() -> None:
         return [f for f in faults(mapped(Twice)) if f.kind == "twice" and f.first.startswith("fc1")]
 
     (found,) = made(2)
-    assert found.remedy == "Call fc1.out_fake_quant once in a forward."
+    assert found.fix == "Call fc1.out_fake_quant once in a forward."
     assert not made(1)
 
 
@@ -347,4 +347,4 @@ def test_a_shared_one_needs_no_fix() -> None:
     session.goto("insert")
     shared = [f for f in session.ledger().redundancies if f.kind == "shared"]
     assert shared
-    assert all("Nothing to remove" in found.remedy for found in shared)
+    assert all("Nothing to remove" in found.fix for found in shared)

@@ -96,7 +96,7 @@ def test_every_op_has_its_reason_in_eager(mixed: Ledger) -> None:
     found = ops(mixed)
     assert found["add"].reason == found["matmul"].reason == "functional_op"
     assert "test_ledger_floats.py" in found["add"].sentence
-    assert "FloatFunctional" in found["add"].remedy
+    assert "FloatFunctional" in found["add"].fix
     assert found["matmul"].macs == 4 * 4 * 6
     assert found["mul"].path == "own"
     assert "linear" not in found  # that of MyLinear is the module's own row
@@ -108,10 +108,10 @@ def test_rows_say_what_they_hold(mixed: Ledger) -> None:
     assert rows["mine"].macs == 4 * 6 * 6
     assert rows["mine"].selection == "module:mine"
     assert "MyLinear" in rows["mine"].sentence
-    assert "Linear" in rows["mine"].remedy
+    assert "Linear" in rows["mine"].fix
     for row in mixed.floats:
         assert row.sentence.endswith((".", ")."))
-        assert "{" not in row.sentence + row.remedy
+        assert "{" not in row.sentence + row.fix
 
 
 def test_the_root_is_never_swapped() -> None:
@@ -122,7 +122,7 @@ def test_the_root_is_never_swapped() -> None:
     assert "QuantWrapper" in ledger.warnings[0]
 
 
-def test_nothing_quantized_is_said_with_the_commonest_reason() -> None:
+def test_nothing_quantized_is_reported_with_the_commonest_reason() -> None:
     x = torch.randn(4, 6)
     model = prepare_qat(eager(nn.Sequential(MyLinear(6, 6), nn.Softmax(1))))
     ledger = ledger_of(model, x)
@@ -143,7 +143,7 @@ def test_int8_error_is_translated_into_a_warning() -> None:
     assert any("FloatFunctional" in text for text in plain.warnings)
 
 
-def test_what_training_does_not_simulate_is_said() -> None:
+def test_what_training_does_not_simulate_is_reported() -> None:
     class OneD(nn.Module):
         def __init__(self) -> None:
             super().__init__()

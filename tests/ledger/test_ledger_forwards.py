@@ -1,4 +1,4 @@
-"""What a ledger costs: at most four forwards, told while they run, and stopped when asked."""
+"""What a ledger costs: at most four forwards, reported while they run, and stopped when asked."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from torch.nn.modules.module import (
 
 import qatexplorer as qx
 from qatexplorer.errors import StoppedError
-from qatexplorer.ledger import forwards as told
+from qatexplorer.ledger import forwards as reported
 from qatexplorer.ledger import ledger_of
 from qatexplorer.ledger.forwards import LedgerProgress
 from qatexplorer.ledger.measure import bypassed, sqnr
@@ -137,8 +137,8 @@ def test_the_effect_of_all_is_measured_and_that_of_each_on_request() -> None:
 
 
 @pytest.mark.parametrize("flow", MODELS)
-def test_progress_is_told_and_counts_up(flow: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(told, "TELL_EVERY_S", 0.0)
+def test_progress_is_reported_and_counts_up(flow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reported, "REPORT_EVERY_S", 0.0)
     heard: list[LedgerProgress] = []
     ledger_of(MODELS[flow](), vector(), progress=heard.append)
     assert [p.done for p in heard] == sorted(p.done for p in heard)

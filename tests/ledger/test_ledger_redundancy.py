@@ -90,14 +90,14 @@ def test_torch_flatten_shares_and_is_no_fault() -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_remedy_for_fx_works(way: str) -> None:
+def test_the_fix_for_fx_works(way: str) -> None:
     """What the ledger advises is done here, and the double quantization is gone."""
     (found,) = doubles(fx_flat(way), image())
     if way in ("method", "module"):
-        assert "torch.flatten" in found.remedy
+        assert "torch.flatten" in found.fix
         assert not doubles(fx_flat("function"), image())
     else:
-        assert "OUTPUT_SHARE_OBSERVER_WITH_INPUT" in found.remedy
+        assert "OUTPUT_SHARE_OBSERVER_WITH_INPUT" in found.fix
     config = get_native_backend_config()
     flatten = next(c for c in config.configs if c.pattern is torch.flatten)
     config.set_backend_pattern_config(
@@ -201,7 +201,7 @@ def test_old_style_module_in_fx_is_quantized_by_two_modules() -> None:
     assert found.kind == "double"
     assert found.second.startswith("activation_post_process_")
     assert found.through == ()
-    assert "in forward" in found.remedy
+    assert "in forward" in found.fix
     assert found.numbers is not None
     assert 0 < abs(found.numbers.scale_difference) < 0.2
     assert found.numbers.changed > 0
@@ -246,7 +246,7 @@ def test_bypassing_skips_those_calls_only() -> None:
     assert fake_quant.forward.__func__ is kernel
 
 
-def test_time_is_measured_by_turns_and_said() -> None:
+def test_time_is_measured_by_turns_and_reported() -> None:
     x = vector()
     ledger = ledger_of(seen(prepare(prepare_qat(eager(TwoLinear()))), x), x, timing=5)
     for found in ledger.redundancies:

@@ -115,7 +115,7 @@ def test_who_made_what_and_how_it_runs() -> None:
     output = ledger.by_path["fc.activation_post_process"]
     assert (output.kind, output.stage, output.mechanism) == ("output", "insert", "hook")
     assert (output.tensor.module, output.tensor.port) == ("fc", 0)
-    assert output.parent_type == "Linear"
+    assert output.owner_type == "Linear"
     scaled = ledger.by_path["conv1.weight_fake_quant"].tensor
     assert scaled.key == "param:conv1.weight"
     assert "batch norm" in scaled.label
@@ -324,7 +324,7 @@ def test_rows_are_records() -> None:
     row = session.ledger().rows[0]
     assert {f.name for f in fields(LedgerRow)} >= {
         "path", "kind", "stage", "call", "mechanism", "calls_per_forward", "observer_runs",
-        "parent", "tensor", "shared_with", "redundant_with", "scale", "recomputed_scale",
+        "owner", "tensor", "shared_with", "redundant_with", "scale", "recomputed_scale",
         "scale_difference", "cause", "ghost",
     }  # fmt: skip
     with pytest.raises(AttributeError):

@@ -102,7 +102,7 @@ def test_concerns(monkeypatch: pytest.MonkeyPatch) -> None:
         assert saturates.kind == "saturates"
         assert f"engine {engine} saturates" in str(saturates)
         assert "63 of 127 steps" in saturates.message
-        assert "engine='qnnpack'" in saturates.remedy
+        assert "engine='qnnpack'" in saturates.fix
     # Fake quants that clamp at 127 keep these kernels out of trouble, and clamp elsewhere.
     clamps = engine_concern("x86", 127, 127)
     assert clamps is not None
@@ -120,7 +120,7 @@ def test_a_machine_with_nothing_better_says_so(monkeypatch: pytest.MonkeyPatch) 
     fake_machine(monkeypatch, faked("onednn", full=63))
     concern = engine_concern("onednn", 255, 255)
     assert concern is not None
-    assert "No engine here is better" in concern.remedy
+    assert "No engine here is better" in concern.fix
 
 
 def test_the_default_qconfig_is_torchs_and_wants_no_engine_of_its_name() -> None:

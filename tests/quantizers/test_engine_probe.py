@@ -24,8 +24,8 @@ def without_vnni() -> dict[str, Any]:
     """What ``tests.support.saturating`` prints on the kernels of a CPU without VNNI."""
     if not can_do_without_vnni():
         pytest.skip("no x86 CPU: its kernels cannot be asked for")
-    told: dict[str, Any] = json.loads(run_without_vnni("tests.support.saturating"))
-    return told
+    reported: dict[str, Any] = json.loads(run_without_vnni("tests.support.saturating"))
+    return reported
 
 
 def test_every_engine_is_probed_with_conv_and_linear() -> None:
@@ -148,7 +148,7 @@ def test_the_default_is_right_without_vnni(without_vnni: dict[str, Any]) -> None
     assert fx["output"] < 0.02
 
 
-def test_an_engine_that_saturates_is_told_of_at_the_start_and_at_int8(
+def test_an_engine_that_saturates_is_reported_at_the_start_and_at_int8(
     without_vnni: dict[str, Any],
 ) -> None:
     asked = without_vnni["choices"]["onednn"]

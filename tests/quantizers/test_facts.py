@@ -40,7 +40,7 @@ from qatexplorer.quantizers.facts import (
     observed_range,
     seen_data,
 )
-from qatexplorer.telemetry.targets import find_targets
+from qatexplorer.telemetry.watched import find_watched
 from tests.support.ledger_models import Flat, TwoLinear, eager, seen
 
 CHANNELS = MovingAveragePerChannelMinMaxObserver.with_args(
@@ -151,7 +151,7 @@ def test_telemetry_and_snapshot_agree_on_kinds() -> None:
     session = qx.Session(Flat("method").train(), x, flow="fx")
     session.goto("insert")
     by_snapshot = {site.path: site.kind for site in session.snapshot.sites}
-    by_telemetry = {t.info.path: t.info.kind for t in find_targets(session.model, None)}
+    by_telemetry = {t.info.path: t.info.kind for t in find_watched(session.model, None)}
     assert by_telemetry == by_snapshot
     assert "input" in by_snapshot.values()
     assert {p: k for p, k in kinds_of(session.model).items() if p in by_snapshot} == by_snapshot

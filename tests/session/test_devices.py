@@ -52,7 +52,7 @@ def test_bf16_autocast_with_the_fused_fake_quant_says_what_helps() -> None:
     with pytest.raises(errors.TrainingError) as caught:
         session.train(1)
     assert "autocast" in caught.value.why
-    assert "get_default_qat_qconfig(backend, version=0)" in caught.value.remedy  # tried above
+    assert "get_default_qat_qconfig(backend, version=0)" in caught.value.fix  # tried above
 
 
 def test_a_device_without_kernels_for_fake_quants_is_refused_with_torchs_words(
@@ -75,7 +75,7 @@ def test_a_device_without_kernels_for_fake_quants_is_refused_with_torchs_words(
     assert "mps" in caught.value.message
     assert caught.value.where == "0"
     assert caught.value.why == "NotImplementedError: fake_quantize is not implemented for 'MPS'"
-    assert "model.cpu()" in caught.value.remedy
+    assert "model.cpu()" in caught.value.fix
 
 
 def test_the_probe_runs_torchs_own_fake_quant() -> None:

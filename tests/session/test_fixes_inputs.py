@@ -311,8 +311,8 @@ CASES: list[tuple[str, Callable[[], Any], Callable[[], Any]]] = [
 
 @pytest.mark.parametrize("case", CASES, ids=[c[0][:40] for c in CASES])
 def test_the_fix_works(case: Any) -> None:
-    said, before, after = case
+    text, before, after = case
     with pytest.raises(QatExplorerError) as caught:
         before()
-    assert said in caught.value.remedy
+    assert text in caught.value.fix
     after()

@@ -71,7 +71,7 @@ def test_inputs_of_the_first_training_batch() -> None:
     assert example_inputs_from(given, data) is given
 
 
-def test_shuffled_data_uses_no_random_numbers_of_the_reader() -> None:
+def test_shuffled_data_uses_no_random_numbers_of_the_user() -> None:
     from torch.utils.data import DataLoader, TensorDataset
 
     rows = DataLoader(TensorDataset(torch.randn(8, 6), torch.zeros(8)), 4, shuffle=True)
@@ -80,7 +80,7 @@ def test_shuffled_data_uses_no_random_numbers_of_the_reader() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_error_in_torch_names_the_readers_layer_and_line() -> None:
+def test_error_in_torch_names_the_users_layer_and_line() -> None:
     class Deep(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -97,7 +97,7 @@ def test_error_in_torch_names_the_readers_layer_and_line() -> None:
     assert error.where == "blocks.1"
     assert "in Linear" in error.message
     assert f"test_inputs.py:{Deep.forward.__code__.co_firstlineno + 2}" in error.message
-    assert "(2, 6)" in error.remedy
+    assert "(2, 6)" in error.fix
 
 
 def test_the_input_itself_is_not_written_to() -> None:

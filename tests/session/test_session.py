@@ -171,7 +171,7 @@ def test_training_the_handed_out_model_is_training_the_sessions() -> None:
     assert torch.equal(session.model.fc.weight, untrained)
 
 
-def test_weights_changed_by_the_reader_go_on_with_the_walk() -> None:
+def test_weights_changed_by_the_user_go_on_to_the_next_stages() -> None:
     session = make()
     with torch.no_grad():
         session.model.fc.weight.fill_(0.5)
@@ -529,7 +529,7 @@ def test_looks_and_training_never_run_the_model_at_once() -> None:
     session = qx.Session(example.model, example.example_inputs, data=example.data)
     session.goto("train")
     stop = threading.Event()
-    told: list[BaseException] = []
+    reported: list[BaseException] = []
 
     def look() -> None:
         while not stop.is_set():
@@ -539,7 +539,7 @@ def test_looks_and_training_never_run_the_model_at_once() -> None:
                 except errors.QatExplorerError:
                     pass
                 except BaseException as error:
-                    told.append(error)
+                    reported.append(error)
 
     lookers = [threading.Thread(target=look) for _ in range(2)]
     for looker in lookers:
@@ -553,4 +553,4 @@ def test_looks_and_training_never_run_the_model_at_once() -> None:
         stop.set()
         for looker in lookers:
             looker.join()
-    assert told == []
+    assert reported == []

@@ -57,7 +57,7 @@ def test_resume_in_another_session_is_the_unbroken_run(tmp_path: Path) -> None:
     assert losses(opened.history) == losses(whole.history)
 
 
-def test_the_walk_of_the_run_is_taken_over(tmp_path: Path) -> None:
+def test_the_settings_of_the_run_are_taken_over(tmp_path: Path) -> None:
     first = new_session("digits_cnn", qconfig="qnnpack", stubs="layers")
     runs = first.fusion[:1]
     first.configure(fusion=runs)

@@ -49,7 +49,7 @@ def test_what_was_foretold_comes_true_in_eager(case: Case) -> None:
 
 
 def test_a_container_whose_inside_is_int8_neither_stays_float_nor_is_idle() -> None:
-    """FX leaves ``layer1`` as a holder that is never called: what is inside counts."""
+    """FX leaves ``layer1`` as a module that is never called: what is inside counts."""
     case = next(c for c in WRITTEN if c.name == "quantizable_resnet")
     session = qx.Session(*case(), flow="fx")
     for stage in ("insert", "lower"):

@@ -25,7 +25,7 @@ IMAGES = torch.randn(2, 3, 9, 9, generator=torch.Generator().manual_seed(0))
 
 
 class Block(nn.Module):
-    """Calls ``function(self, x)``: where the reader's own code would stand."""
+    """Calls ``function(self, x)``: where the user's own code would stand."""
 
     def __init__(self, function: Callable[[Any, Tensor], Any], **parts: Any) -> None:
         super().__init__()

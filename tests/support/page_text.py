@@ -138,11 +138,11 @@ def _table(widget: Any) -> Iterator[str]:
         yield "filters: " + ", ".join(str(entry["label"]) for entry in widget.filters)
     if not widget.rows:
         yield widget.nothing
-    said: set[str] = set()
+    wording: set[str] = set()
     for row in widget.rows:
         cells = ["" if cell is None else masked(str(cell)) for cell in row["cells"]]
         tips = [f"[{masked(str(tip))}]" for tip in (row.get("tips") or {}).values() if tip]
-        fresh = [text if len(text) < _LONG or text not in said else "″" for text in cells]
-        fresh_tips = [tip for tip in tips if tip not in said]
-        said.update(cells, tips)
+        fresh = [text if len(text) < _LONG or text not in wording else "″" for text in cells]
+        fresh_tips = [tip for tip in tips if tip not in wording]
+        wording.update(cells, tips)
         yield " ".join(" ".join([" | ".join(fresh), *fresh_tips]).split())

@@ -14,11 +14,11 @@ VECTOR = (torch.zeros(4, 6),)
 
 
 def refused(kind: type[errors.QatExplorerError], make: Callable[[], Any]) -> Any:
-    """``make`` raises ``kind`` itself or a subtype, with all that a reader needs."""
+    """``make`` raises ``kind`` itself or a subtype, with all that a user needs."""
     with pytest.raises(kind) as caught:
         make()
     error = caught.value
     assert error.message
-    assert error.remedy, error
+    assert error.fix, error
     assert error.message in error.full_text()
     return error

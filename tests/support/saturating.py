@@ -96,7 +96,7 @@ def outcome(**settings: Any) -> dict[str, Any]:
         session = new_session(**settings)
         started = [str(w.message) for w in caught if w.category is EngineWarning]
         gap = gaps(session)
-        said = [str(w.message) for w in caught if w.category is EngineWarning]
+        text = [str(w.message) for w in caught if w.category is EngineWarning]
     plan = session.options.qconfig
     return {
         "qconfig": plan.name,
@@ -105,7 +105,7 @@ def outcome(**settings: Any) -> dict[str, Any]:
         **gap,
         "concern": plan.concern.kind if plan.concern else None,
         "warned at the start": started,
-        "warned in all": said,
+        "warned in all": text,
         "int8 notes": list(session.snapshot.notes),
         "int8 row": session.evaluate(latency=False)["int8"].warning,
     }
@@ -118,6 +118,6 @@ if __name__ == "__main__":
         "onednn": {"qconfig": "onednn"},
         "x86": {"qconfig": "x86"},
     }
-    told = {name: outcome(**settings) for name, settings in choices.items()}
+    reported = {name: outcome(**settings) for name, settings in choices.items()}
     probes = {p.engine: [p.verdict, p.full, p.half, p.seconds] for p in probe_engines()}
-    print(json.dumps({"choices": told, "probes": probes}))
+    print(json.dumps({"choices": reported, "probes": probes}))

@@ -201,7 +201,7 @@ def test_autocast_where_torch_allows_it() -> None:
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_compiled_modules_are_left_alone_and_told(whole: bool) -> None:
+def test_compiled_modules_are_left_alone_and_reported(whole: bool) -> None:
     import torch._dynamo
 
     def run(watched: bool) -> tuple[list[float], int, Watch | None]:
@@ -471,16 +471,16 @@ def test_a_pause_takes_the_hooks_off_until_it_goes_on(tmp_path: Path) -> None:
     assert qx.open_run(tmp_path).state == "finished"
 
 
-def test_an_on_sample_is_told_and_the_watch_is_a_callback() -> None:
+def test_an_on_sample_is_reported_and_the_watch_is_a_callback() -> None:
     model = prepared()
-    told: list[Telemetry] = []
-    w = qx.watch(model, every=2, on_sample=told.append)
+    reported: list[Telemetry] = []
+    w = qx.watch(model, every=2, on_sample=reported.append)
     w.start()
     for x, _ in batches(4):
         model(x)
         w("whatever", a=1)
     w.close()
-    assert told == [w.telemetry] * 2
+    assert reported == [w.telemetry] * 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

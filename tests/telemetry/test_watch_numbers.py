@@ -39,7 +39,9 @@ def lone(fake_quant: nn.Module, name: str = "out") -> nn.ModuleDict:
     return nn.ModuleDict({name: fake_quant})
 
 
-def looked(fake_quant: nn.Module, *tensors: Tensor, name: str = "out", **more: Any) -> Telemetry:
+def sampled_by(
+    fake_quant: nn.Module, *tensors: Tensor, name: str = "out", **more: Any
+) -> Telemetry:
     """Telemetry of one fake quant that is shown ``tensors``, one per step."""
     with watch(lone(fake_quant, name), every=1, **more) as w:
         for x in tensors:
@@ -77,7 +79,7 @@ def test_counts_are_those_of_the_slow_histogram(name: str, layout: str) -> None:
     elif layout == "transposed" and name != "float zero point":
         x = x.transpose(1, 3)
     # The grid is copied in the forward at first, and read at the end of the step later on.
-    telemetry = looked(fake_quant, x, 0.7 * x, 1.7 * x)
+    telemetry = sampled_by(fake_quant, x, 0.7 * x, 1.7 * x)
     site: Any = fake_quant
     axis = int(site.ch_axis) if site.is_per_channel else None
     slow = grid_histogram(
@@ -155,13 +157,13 @@ def test_nan_infinity_and_a_scale_of_zero_are_counted_apart() -> None:
     fake_quant.disable_observer()
     x = torch.linspace(-2, 2, 96)
     x = torch.cat([x, torch.tensor([math.nan, math.inf, -math.inf, 0.0])])
-    histogram = looked(fake_quant, x).histogram("out")
+    histogram = sampled_by(fake_quant, x).histogram("out")
     assert histogram is not None
     assert (histogram.nonfinite, histogram.zeros, sum(histogram.counts)) == (3, 1, 97)
     assert (histogram.min, histogram.max) == (-2.0, 2.0)
     fake_quant.scale.zero_()
     fake_quant.disable_fake_quant()
-    histogram = looked(fake_quant, x).histogram("out")
+    histogram = sampled_by(fake_quant, x).histogram("out")
     assert histogram is not None
     assert (histogram.nonfinite, histogram.off_grid, sum(histogram.counts)) == (3, 97, 0)
 
@@ -217,10 +219,10 @@ def test_the_batch_range_is_read_back_from_the_moving_average() -> None:
 def test_drift_says_how_far_the_batch_is_from_the_average() -> None:
     fake_quant = affine()
     x = torch.linspace(-1, 1, 101)
-    telemetry = looked(fake_quant, x, x, 2 * x)
+    telemetry = sampled_by(fake_quant, x, x, 2 * x)
     assert telemetry.series("out", "drift")[1] == [pytest.approx(0, abs=1e-4), pytest.approx(0.5)]
     fake_quant.disable_observer()
-    telemetry = looked(fake_quant, 3 * x)
+    telemetry = sampled_by(fake_quant, 3 * x)
     width = float(fake_quant.activation_post_process.max_val) * 2
     assert telemetry.series("out", "drift")[1] == [pytest.approx((6 - width) / 2 / width, rel=1e-3)]
 
@@ -228,7 +230,7 @@ def test_drift_says_how_far_the_batch_is_from_the_average() -> None:
 def test_scale_range_and_zero_point_per_channel() -> None:
     fake_quant = default_fused_per_channel_wt_fake_quant()
     x = torch.randn(5, 30)
-    telemetry = looked(fake_quant, x, 2 * x, name="weight_fake_quant")
+    telemetry = sampled_by(fake_quant, x, 2 * x, name="weight_fake_quant")
     path = "weight_fake_quant"
     channel = telemetry.channels(path)[-1][1]
     site: Any = fake_quant
@@ -248,11 +250,11 @@ def test_dead_channels() -> None:
     x[:, 2] = 0.0
     x[:, 4] = 0.0
     for layout in (torch.contiguous_format, torch.channels_last):
-        sample = looked(affine(), x.contiguous(memory_format=layout)).sample("out")
+        sample = sampled_by(affine(), x.contiguous(memory_format=layout)).sample("out")
         assert sample is not None
         assert (sample.dead_channels, sample.channels_seen) == (2, 6)
         assert sample.zero_share == pytest.approx(1 / 3)
-    few = looked(affine(), x, max_samples=16).sample("out")
+    few = sampled_by(affine(), x, max_samples=16).sample("out")
     assert few is not None
     # Two or three values of a channel do not make it dead.
     assert few.dead_channels <= few.channels_seen <= 2
@@ -288,7 +290,7 @@ def test_the_same_weights_are_followed_when_fewer_or_more_are_looked_at() -> Non
     assert flipped[1:] == [0.0, 0.0, 0.0]
 
 
-def test_gradients_on_wish() -> None:
+def test_gradients_on_request() -> None:
     fake_quant = affine()
     x = torch.linspace(-1, 1, 64).requires_grad_()
     with watch(lone(fake_quant), every=1, gradients=True) as w:
@@ -302,7 +304,7 @@ def test_gradients_on_wish() -> None:
     assert sample is not None
     assert sample.grad_max == 2.0**31
     assert sample.grad_zero_share == 0
-    assert math.isnan(looked(affine(), torch.rand(9)).sample("out").grad_rms)  # type: ignore[union-attr]
+    assert math.isnan(sampled_by(affine(), torch.rand(9)).sample("out").grad_rms)  # type: ignore[union-attr]
 
 
 def test_bins_are_whole_codes_and_the_grid_ends_at_bin_edges() -> None:
@@ -313,7 +315,7 @@ def test_bins_are_whole_codes_and_the_grid_ends_at_bin_edges() -> None:
         assert (high - low + 1) % bins.width == 0
     wide = FakeQuantize(MinMaxObserver, -32768, 32767, dtype=torch.qint32)
     x = torch.randn(4000)
-    histogram = looked(wide, x).histogram("out")
+    histogram = sampled_by(wide, x).histogram("out")
     assert histogram is not None
     assert sum(histogram.counts) == 4000
     assert len(histogram.counts) <= 512

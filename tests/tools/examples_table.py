@@ -28,7 +28,7 @@ BEGIN, END = "<!-- examples: python -m tests.tools.examples_table -->", "<!-- /e
 SEEDS = (0, 1, 2)
 
 ROWS: dict[str, tuple[str, dict[str, Any], str]] = {
-    "`digits_cnn`": ("digits_cnn", {}, "the walk; 8 bits cost this net nothing"),
+    "`digits_cnn`": ("digits_cnn", {}, "all stages; 8 bits cost this net nothing"),
     "`digits_depthwise`": (
         "digits_depthwise",
         {},
@@ -78,13 +78,13 @@ def table(here: dict[str, Any], without: dict[str, Any] | None) -> str:
     """Markdown: the sentence on where it was measured, and the rows."""
     kinds = [here] + ([without] if without else [])
     features = " ".join(here["cpu"]["features"] or ["features unknown"])
-    said = (
+    text = (
         f"Measured with torch {torch.__version__} on {here['cpu']['name']} ({features}), where the "
         f"probe chooses the engine `{here['engine']}`"
     )
     if without:
         held = " ".join(f"`{name}={value}`" for name, value in WITHOUT_VNNI.items())
-        said += (
+        text += (
             f", and on the same CPU held to the kernels of one without VNNI ({held}), where it "
             f"chooses `{without['engine']}`"
         )
@@ -92,7 +92,7 @@ def table(here: dict[str, Any], without: dict[str, Any] | None) -> str:
     heads = ["example", "float"]
     heads += [f"post-training int8{mark}" for mark in marks] + [f"QAT int8{mark}" for mark in marks]
     lines = [
-        textwrap.fill(f"{said}.", 100),
+        textwrap.fill(f"{text}.", 100),
         "",
         " | ".join(["", *heads, "what it shows", ""]).strip(),
     ]

@@ -26,28 +26,28 @@ steps, and (where torch's int8 model runs) reference and int8 outputs are those 
 `prepare_qat_fx` and `convert_fx`, bit for bit. Otherwise torch's own call raises too, and the last
 column is what the explorer says.
 
-| model | prepared, trained | int8 | operations | fake quants | shared | what the reader is told |
+| model | prepared, trained | int8 | operations | fake quants | shared | what the message says |
 |---|---|---|---:|---:|---:|---|
 """
 
 
 def row(name: str, outcome: Outcome) -> str:
     error = outcome.refused or outcome.int8_error
-    said = ""
+    text = ""
     if error is not None:
         where = f" (`{error.where}`)" if error.where else ""
-        said = " ".join(f"{error.message}{where}".split()).replace("|", "\\|")
+        text = " ".join(f"{error.message}{where}".split()).replace("|", "\\|")
     if outcome.refused is not None:
-        cells = [name, "refused", "–", "–", "–", "–", said]
+        cells = [name, "refused", "–", "–", "–", "–", text]
     elif outcome.stopped:
-        said = f"In training both raise: {' '.join(outcome.stopped.split())}".replace("|", "\\|")
+        text = f"In training both raise: {' '.join(outcome.stopped.split())}".replace("|", "\\|")
         nodes, sites = str(outcome.nodes), str(outcome.sites)
-        cells = [name, "equal until it raises", "–", nodes, sites, "–", said]
+        cells = [name, "equal until it raises", "–", nodes, sites, "–", text]
     else:
         insert = outcome.session.snapshots["insert"]
         shared = sum(bool(site.aliases) for site in insert.sites)
         int8 = "equal" if outcome.int8_error is None else "does not run"
-        cells = [name, "equal", int8, str(outcome.nodes), str(outcome.sites), str(shared), said]
+        cells = [name, "equal", int8, str(outcome.nodes), str(outcome.sites), str(shared), text]
     return "| " + " | ".join(cells) + " |"
 
 

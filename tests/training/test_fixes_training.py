@@ -133,10 +133,10 @@ CASES: list[tuple[str, Callable[[], Any], Callable[[], Any]]] = [
 
 @pytest.mark.parametrize("case", CASES, ids=[c[0][:40] for c in CASES])
 def test_the_fix_works(case: Any) -> None:
-    said, before, after = case
+    text, before, after = case
     with pytest.raises(QatExplorerError) as caught:
         before()
-    assert said in caught.value.remedy, caught.value
+    assert text in caught.value.fix, caught.value
     after()
 
 
@@ -149,25 +149,27 @@ def test_runs_that_are_kept(tmp_path: Path) -> None:
     first, other = tmp_path / "first", tmp_path / "other"
     session().train(epochs=2, run_dir=first)
 
-    def told(call: Callable[[], Any]) -> str:
+    def reported(call: Callable[[], Any]) -> str:
         with pytest.raises(QatExplorerError) as caught:
             call()
-        return caught.value.remedy
+        return caught.value.fix
 
-    assert "Pass more epochs=" in told(lambda: session().resume(first, background=False, epochs=1))
+    assert "Pass more epochs=" in reported(
+        lambda: session().resume(first, background=False, epochs=1)
+    )
     session().resume(first, background=False, epochs=3)
-    used = told(lambda: session().train(epochs=1, run_dir=first))
+    used = reported(lambda: session().train(epochs=1, run_dir=first))
     assert "Go on with it by session.resume(path), or choose a new run_dir" in used
     session().resume(first, background=False, epochs=4)
     session().train(epochs=1, run_dir=other)
-    nothing = told(lambda: qx.open_run(tmp_path / "nothing"))
+    nothing = reported(lambda: qx.open_run(tmp_path / "nothing"))
     assert "Pass the folder that was given as run_dir=" in nothing
     assert qx.open_run(first).checkpoints
-    scheduled = told(
+    scheduled = reported(
         lambda: session().resume(first, background=False, epochs=5, scheduler="cosine")
     )
     assert "Pass scheduler= as it was" in scheduled
     session().resume(first, background=False, epochs=5)
-    settings = told(lambda: session().resume(first, background=False, learning_rate=1))
+    settings = reported(lambda: session().resume(first, background=False, learning_rate=1))
     assert "fields of qatexplorer.TrainingConfig" in settings
     session().resume(first, background=False, epochs=6, lr=1e-4)

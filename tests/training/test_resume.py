@@ -328,7 +328,7 @@ def test_another_model_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert resumed(tmp_path, data(), epochs=2).run().state == "finished"
 
 
-def test_fewer_batches_than_before_are_told(tmp_path: Path) -> None:
+def test_fewer_batches_than_before_are_reported(tmp_path: Path) -> None:
     stopped_after(5, TrainingRun(prepared(), data(), TrainingConfig(), run_dir=tmp_path))
     run = resumed(tmp_path, data(3)).run()
     assert run.state == "failed"

@@ -128,7 +128,7 @@ def test_edge_names_its_fake_quant_and_all_consumers() -> None:
     assert not [selection for selection in before if selection.startswith("site:")]
 
 
-def test_a_hook_that_is_registered_twice_is_said() -> None:
+def test_a_hook_that_is_registered_twice_is_reported() -> None:
     snapshots = dict(walk()[0])
     train = snapshots["train"]
     stem = train.module("stem")
@@ -140,7 +140,7 @@ def test_a_hook_that_is_registered_twice_is_said() -> None:
     assert "registered" not in page("train", "site:stem.activation_post_process").text
 
 
-def test_reduce_range_is_said() -> None:
+def test_reduce_range_is_reported() -> None:
     snapshots = dict(walk()[0])
     train = snapshots["train"]
     sites = tuple(replace(s, quant_max=127) if s.kind == "output" else s for s in train.sites)

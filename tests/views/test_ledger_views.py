@@ -212,39 +212,39 @@ def test_answers_carry_this_models_numbers(flow: str) -> None:
     x = torch.randn(4, 1, 8, 8)
     session = session_of(SMALL[0].make()[0], x, flow=flow)
     ledger = session.ledger()
-    told = {a.key: a for a in session.answers()}
-    assert len(told) == len(QUESTIONS) == 7
+    reported = {a.key: a for a in session.answers()}
+    assert len(reported) == len(QUESTIONS) == 7
     weights = [r for r in ledger.sites if r.kind == "weight"]
-    assert f"made {len(weights)} fake quants" in told["three_calls"].text
-    assert f"the other {len(ledger.sites) - len(weights)}" in told["three_calls"].text
+    assert f"made {len(weights)} fake quants" in reported["three_calls"].text
+    assert f"the other {len(ledger.sites) - len(weights)}" in reported["three_calls"].text
     rows = [r for r in ledger.rows if r.path.startswith("fc.")]
     if flow == "eager":
         ran = sum(r.calls_per_forward > 0 for r in rows)
         assert f"{len(rows)} modules match a search by name, {ran} of them" in (
-            told["two_observers"].text
+            reported["two_observers"].text
         )
-    assert "2 different tensors" in told["two_observers"].text
+    assert "2 different tensors" in reported["two_observers"].text
     fused = [r for r in ledger.sites if r.cause == "fused_formula"]
-    assert f"{len(fused)} differ (weight)" in told["scales_twice"].text
-    assert "0.39 %" in told["scales_twice"].text
+    assert f"{len(fused)} differ (weight)" in reported["scales_twice"].text
+    assert "0.39 %" in reported["scales_twice"].text
     share = f"{ledger.coverage.macs_share:.1%}"
-    assert f"{share} of the multiply-accumulates" in told["two_converts"].text
-    assert "1 input of this model is quantized that way" in told["input"].text
-    page = views.answers_html(told.values())
+    assert f"{share} of the multiply-accumulates" in reported["two_converts"].text
+    assert "1 input of this model is quantized that way" in reported["input"].text
+    page = views.answers_html(reported.values())
     assert page.count("<h4>") == 7
-    assert f'data-select="{told["input"].selection}"' in page
+    assert f'data-select="{reported["input"].selection}"' in page
 
 
 def test_answers_change_with_the_model(doubled: tuple[qx.Session, Ledger]) -> None:
     session, _ = doubled
-    told = {a.key: a.text for a in session.answers()}
-    assert "2 modules of this model fake-quantize their own output" in told["fx_redundant"]
-    assert "fc1.out_fake_quant" in told["fx_redundant"] or "fc2.out" in told["fx_redundant"]
+    reported = {a.key: a.text for a in session.answers()}
+    assert "2 modules of this model fake-quantize their own output" in reported["fx_redundant"]
+    assert "fc1.out_fake_quant" in reported["fx_redundant"] or "fc2.out" in reported["fx_redundant"]
     unseen = qx.Session(TwoLinear(stubs=False).train(), vector())
     unseen.goto("insert")
-    told = {a.key: a.text for a in unseen.answers()}
-    assert "has seen data" in told["scales_twice"]
-    assert told["input"].startswith("Nobody")
+    reported = {a.key: a.text for a in unseen.answers()}
+    assert "has seen data" in reported["scales_twice"]
+    assert reported["input"].startswith("Nobody")
 
 
 # -- the panel ----------------------------------------------------------------------------------

@@ -241,7 +241,7 @@ def test_precision(qualified: str, expected: str) -> None:
     assert precision_of(record, False) == expected
 
 
-def test_a_cycle_is_said_to_close() -> None:
+def test_a_cycle_is_shown_to_close() -> None:
     nodes = [function("a", ""), function("b", "")]
     scene = build_scene(snapshot(nodes, [("a", "b"), ("b", "a"), ("a", "a"), ("a", "gone")]))
     assert scene["edges"] == [[0, 1, 0], [1, 0, 1], [0, 0, 1]]

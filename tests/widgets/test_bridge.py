@@ -68,20 +68,22 @@ def test_a_view_that_raises_does_not_keep_the_next_from_running() -> None:
     assert asyncio.run(main()) == ["good", "again"]
 
 
-def test_one_job_at_a_time_and_its_error_is_told() -> None:
+def test_one_job_at_a_time_and_its_error_is_reported() -> None:
     async def main() -> list[object]:
-        told: list[object] = []
+        reported: list[object] = []
         jobs = Jobs(Bridge(), lambda: None)
-        assert jobs.start("first", lambda job: job.should_stop() or 7, told.append, told.append)
-        assert not jobs.start("second", lambda _job: 8, told.append, told.append)
+        assert jobs.start(
+            "first", lambda job: job.should_stop() or 7, reported.append, reported.append
+        )
+        assert not jobs.start("second", lambda _job: 8, reported.append, reported.append)
         jobs.wait(5)
         await asyncio.sleep(0.05)
-        assert jobs.start("third", lambda _job: 1 / 0, told.append, told.append)
+        assert jobs.start("third", lambda _job: 1 / 0, reported.append, reported.append)
         jobs.wait(5)
         await asyncio.sleep(0.05)
         assert jobs.current is None
-        return told
+        return reported
 
-    told = asyncio.run(main())
-    assert told[0] == 7
-    assert isinstance(told[1], ZeroDivisionError)
+    reported = asyncio.run(main())
+    assert reported[0] == 7
+    assert isinstance(reported[1], ZeroDivisionError)

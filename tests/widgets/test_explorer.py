@@ -207,7 +207,7 @@ def test_settings_show_the_probe_of_every_engine(explorer: Explorer) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::qatexplorer.errors.EngineWarning")
-def test_an_engine_that_saturates_is_told_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_saturates_is_reported_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     probes = tuple(faked(name, 0 if name == "qnnpack" else 63) for name in available_engines())
     fake_machine(monkeypatch, *probes)
     monkeypatch.setattr(settings_module, "probe_engines", lambda: probes)
@@ -271,7 +271,7 @@ def test_settings_change_the_flow(explorer: Explorer) -> None:
     assert settings.stubs.layout.display == ""
 
 
-def test_a_bad_freeze_epoch_is_told_and_nothing_starts(explorer: Explorer) -> None:
+def test_a_bad_freeze_epoch_is_reported_and_nothing_starts(explorer: Explorer) -> None:
     session = walk(explorer, "train")
     explorer.training.schedules.freeze_bn.value = "soon"
     explorer.training.train.click()
@@ -289,7 +289,7 @@ def test_a_bad_freeze_epoch_is_told_and_nothing_starts(explorer: Explorer) -> No
         (nn.Linear(4, 4).half(), torch.randn(2, 4), "float16"),
     ],
 )
-def test_bad_input_is_told_in_the_widget(model: Any, inputs: Any, words: str) -> None:
+def test_bad_input_is_reported_in_the_widget(model: Any, inputs: Any, words: str) -> None:
     explorer = qx.explore(model, inputs)
     assert words in explorer.message.html
     assert explorer.session is None
@@ -299,7 +299,7 @@ def test_bad_input_is_told_in_the_widget(model: Any, inputs: Any, words: str) ->
     explorer.results.measure.click()
 
 
-def test_eval_mode_is_told_with_a_button_that_helps() -> None:
+def test_eval_mode_is_reported_with_a_button_that_helps() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()).eval()
     explorer = qx.explore(model, torch.randn(1, 1, 8, 8))
     click(explorer, "next")
@@ -313,7 +313,7 @@ def test_eval_mode_is_told_with_a_button_that_helps() -> None:
     assert model.training is False
 
 
-def test_no_data_is_told_when_training_is_asked_for() -> None:
+def test_no_data_is_reported_when_training_is_asked_for() -> None:
     explorer = qx.explore(nn.Sequential(nn.Linear(4, 4)), torch.randn(2, 4))
     click(explorer, "goto", "train")
     explorer.training.train.click()
@@ -335,14 +335,14 @@ def test_examples_can_be_changed_but_not_under_a_run(explorer: Explorer) -> None
     session.run.stop()  # type: ignore[union-attr]
 
 
-def test_an_unknown_example_is_told_and_the_first_one_shown() -> None:
+def test_an_unknown_example_is_reported_and_the_first_one_shown() -> None:
     explorer = qx.explore(example="digits_rnn")
     assert "digits_rnn" in explorer.message.html
     assert explorer.session is not None
 
 
 def test_names_in_a_message_are_escaped() -> None:
-    error = qx.errors.StageError("<script>alert(1)</script>", where="<b>", why="&", remedy="'")
+    error = qx.errors.StageError("<script>alert(1)</script>", where="<b>", why="&", fix="'")
     html = message_html(error)
     assert "<script>" not in html
     assert "<b></code>" not in html

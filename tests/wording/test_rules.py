@@ -15,7 +15,7 @@ from tests.support.page_text import visible_text
 
 def _rule(rule: object) -> str:
     """The rule as its user reads it in both flows."""
-    eager, fx = rule.fix(False), rule.fix(True)  # type: ignore[attr-defined]
+    eager, fx = rule.fix_in(False), rule.fix_in(True)  # type: ignore[attr-defined]
     rows = [f"## {rule.id}", f"Why: {rule.why}", f"Fix: {eager}"]  # type: ignore[attr-defined]
     if fx != eager:
         rows.append(f"Fix in FX: {fx}")
@@ -46,14 +46,14 @@ def test_every_class_of_error(wording: SnapshotAssertion) -> None:
 
 def test_the_parts_of_a_message(wording: SnapshotAssertion) -> None:
     """The same parts in a script and on the page, and what an error of another package becomes."""
-    parts = {"where": "block.conv", "why": "it is so.", "remedy": "Do this."}
-    told = errors.StageError("stage 'convert' failed.", **parts)
+    parts = {"where": "block.conv", "why": "it is so.", "fix": "Do this."}
+    reported = errors.StageError("stage 'convert' failed.", **parts)
     at_root = errors.InputError("no input.", where="")
     texts = [
-        *(str(error) for error in (told, at_root)),
+        *(str(error) for error in (reported, at_root)),
         *(
             visible_text(message_html(error))
-            for error in (told, at_root, ZeroDivisionError("division by zero\nat a line"))
+            for error in (reported, at_root, ZeroDivisionError("division by zero\nat a line"))
         ),
     ]
     assert wording == "\n\n".join(texts) + "\n"

@@ -152,7 +152,7 @@ def test_depthwise_loses_by_ptq_and_wins_back_by_qat(qconfig: Any) -> None:
     assert time.process_time() - start < 60
 
 
-def test_cnn_walk_keeps_its_accuracy_in_int8(qconfig: Any) -> None:
+def test_cnn_keeps_its_accuracy_in_int8(qconfig: Any) -> None:
     example = zoo.load("digits_cnn")
     trained = walk.train(walk.prepare(example, qconfig), example)
     int8 = tq.convert(trained.eval())

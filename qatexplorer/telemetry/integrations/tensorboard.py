@@ -67,6 +67,6 @@ def _make(log_dir: str | Path | None) -> Any:
         raise InputError(
             "tensorboard is not installed, so its writer cannot be used.",
             why=str(error),
-            remedy="pip install tensorboard, or pass a writer of your own.",
+            fix="pip install tensorboard, or pass a writer of your own.",
         ) from error
     return SummaryWriter(None if log_dir is None else str(log_dir))

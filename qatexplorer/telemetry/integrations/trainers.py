@@ -88,5 +88,5 @@ def _first(name: str, *packages: str) -> type:
             continue
     raise InputError(
         f"{packages[0]} is not installed, so there is no {name} to make.",
-        remedy="Install it, or call watch.step() after each training step of your own loop.",
+        fix="Install it, or call watch.step() after each training step of your own loop.",
     )

@@ -39,14 +39,14 @@ def engines_html(probes: Sequence[EngineProbe], current: str, best: Backend) -> 
 def _row(probe: EngineProbe, current: bool) -> Html:
     trained = "–" if probe.trained is None else f"0..{probe.trained}"
     verdict = tag("span", VERDICTS[probe.verdict], class_=_CLASSES[probe.verdict] or None)
-    said = [verdict, tag("br"), probe.error] if probe.error else [verdict]
+    lines = [verdict, tag("br"), probe.error] if probe.error else [verdict]
     return tag(
         "tr",
         tag("th", probe.engine + (" (in use)" if current else ""), scope="row"),
         tag("td", _error(probe, FULL_CODES)),
         tag("td", _error(probe, HALF_CODES)),
         tag("td", trained),
-        tag("td", *said),
+        tag("td", *lines),
         aria_current="true" if current else None,
     )
 
@@ -83,6 +83,4 @@ def concern_html(concern: EngineConcern | None) -> Html:
     if concern is None:
         return Html("")
     mark = "△" if concern.kind == "clamps" else "⚠"
-    return tag(
-        "p", tag("b", f"{mark} {concern.message}"), f" {concern.remedy}", class_="qx-concern"
-    )
+    return tag("p", tag("b", f"{mark} {concern.message}"), f" {concern.fix}", class_="qx-concern")

@@ -92,7 +92,7 @@ def seen_words(site: FakeQuantSite) -> str:
 
 
 def number(value: float, digits: int = 4) -> str:
-    """A number for a reader: at most ``digits`` significant digits, words for NaN and infinity."""
+    """A number for a user: at most ``digits`` significant digits, words for NaN and infinity."""
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):

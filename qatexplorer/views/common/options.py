@@ -43,8 +43,8 @@ def preflight_html(flight: Preflight) -> str:
     parts = [escape(error.message)]
     if error.why:
         parts.append(escape(error.why))
-    if error.remedy:
-        parts.append(f"<b>What to do:</b> {escape(error.remedy)}")
+    if error.fix:
+        parts.append(f"<b>What to do:</b> {escape(error.fix)}")
     return f'<span class="qx-bad">✗ no</span><br>{"<br>".join(parts)}'
 
 

@@ -63,10 +63,10 @@ def story_html(stage: Stage, snapshot: Snapshot, change: Diff | None) -> str:
         parts.append(f'<p class="qx-story-note">{escape(snapshot.graph.note)}</p>')
     parts += [f'<p class="qx-story-note">{escape(note)}</p>' for note in snapshot.notes]
     if snapshot.warnings:
-        said = "".join(f"<li>{escape(w)}</li>" for w in snapshot.warnings)
+        lines = "".join(f"<li>{escape(w)}</li>" for w in snapshot.warnings)
         parts.append(
             f"<details><summary>torch said {count(len(snapshot.warnings), 'thing')}</summary>"
-            f"<ul>{said}</ul></details>"
+            f"<ul>{lines}</ul></details>"
         )
     return "".join(parts)
 
@@ -100,7 +100,7 @@ def message_html(error: Exception) -> str:
         first = (str(error).strip().splitlines() or [""])[0]
         error = QatExplorerError(
             f"Something unexpected happened: {type(error).__name__}: {first}",
-            remedy="The model and the session are as they were. Please report this with the call "
+            fix="The model and the session are as they were. Please report this with the call "
             "that led to it.",
         )
     rows = [f"<b>{escape(_sentence(error.message))}</b>"]
@@ -109,8 +109,8 @@ def message_html(error: Exception) -> str:
         rows.append(f"<span>Where</span><code>{escape(place)}</code>")
     if error.why:
         rows.append(f"<span>Why</span><span>{escape(error.why)}</span>")
-    if error.remedy:
-        rows.append(f"<span>What to do</span><span>{escape(error.remedy)}</span>")
+    if error.fix:
+        rows.append(f"<span>What to do</span><span>{escape(error.fix)}</span>")
     body = "".join(f"<div>{row}</div>" for row in rows)
     return f'<div class="qx-message-body">{body}</div>'
 

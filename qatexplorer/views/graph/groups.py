@@ -42,7 +42,7 @@ class SceneTree:
     """All groups by id (parents before children), and the group of each graph node by its id."""
 
     groups: dict[str, SceneGroup]
-    home: dict[str, str]
+    group_of: dict[str, str]
 
     def ancestors(self, group_id: str) -> Iterator[SceneGroup]:
         """The group and everything around it, innermost first."""
@@ -128,7 +128,7 @@ def build_tree(snapshot: Snapshot, graph: Graph, max_children: int) -> SceneTree
     if max_children < 2:
         raise ValueError(f"max_children must be at least 2, got {max_children}")
     groups: dict[str, SceneGroup] = {ROOT: SceneGroup(ROOT, "", None)}
-    home: dict[str, str] = {}
+    group_of: dict[str, str] = {}
     visits: Counter[str] = Counter({"": 1})
     stack: list[tuple[str, str]] = [("", ROOT)]
     for node, chain in zip(graph.nodes, _chains(graph, snapshot)):  # noqa: B905 - same length
@@ -142,9 +142,9 @@ def build_tree(snapshot: Snapshot, graph: Graph, max_children: int) -> SceneTree
             groups[group_id] = SceneGroup(group_id, path, parent, visit)
             groups[parent].children.append(group_id)
             stack.append((path, group_id))
-        home[node.id] = stack[-1][1]
+        group_of[node.id] = stack[-1][1]
         groups[stack[-1][1]].children.append(f"n:{node.id}")
-    tree = SceneTree(groups, home)
+    tree = SceneTree(groups, group_of)
     _split_large(tree, max_children)
     return tree
 
@@ -169,7 +169,7 @@ def _split_large(tree: SceneTree, max_children: int) -> None:
             group.children.append(part_id)
             for child in part.children:
                 if child.startswith("n:"):
-                    tree.home[child[2:]] = part_id
+                    tree.group_of[child[2:]] = part_id
                 else:
                     tree.groups[child].parent = part_id
             waiting.append(part)

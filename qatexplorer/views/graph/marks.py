@@ -109,7 +109,7 @@ def place_marks(
     for site in sites:
         anchors, role = _anchor(site, nodes, groups)
         if site.nodes:
-            anchors, role = [f"n:{i}" for i in site.nodes if i in tree.home] or anchors, "tail"
+            anchors, role = [f"n:{i}" for i in site.nodes if i in tree.group_of] or anchors, "tail"
         for item in anchors:
             marks.setdefault(item, []).append({"site": site.path, "role": role})
     return marks

@@ -138,19 +138,19 @@ def _node(
     marks: list[dict[str, str]],
     diff_paths: frozenset[str],
 ) -> dict[str, Any]:
-    home = tree.home[node.id]
+    group_of = tree.group_of[node.id]
     record = snapshot.by_path.get(node.path) if node.path else None
     is_module = node.op == "call_module" and bool(node.path)
     kind = record.type_name if record is not None else ""
     if node.path and not is_module:
         kind = f"{kind or node.path}.{node.label}"
-    label = _relative(node.path, tree.groups[home].path) if node.path else node.label
+    label = _relative(node.path, tree.groups[group_of].path) if node.path else node.label
     shape = shape_text(node.shape)
     changed = node.id in diff_paths or bool(node.path and node.path in diff_paths)
     changed = changed or any(mark["site"] in diff_paths for mark in marks)
     return {
         "id": f"n:{node.id}",
-        "parent": home,
+        "parent": group_of,
         "label": label or node.id,
         "sub": " · ".join(filter(None, (kind or _op_text(node), shape))),
         "path": node.path,

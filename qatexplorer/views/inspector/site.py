@@ -135,8 +135,8 @@ def _running(site: FakeQuantSite) -> Html:
             "updates its min_val and max_val",
             "never": "it does not run",
         }
-        told = words.get(site.observer_runs, "not measured at this stage")
-        observer = join([code(site.observer_class), f": {told}"])
+        meaning = words.get(site.observer_runs, "not measured at this stage")
+        observer = join([code(site.observer_class), f": {meaning}"])
     return terms(
         [
             ("fake quant", code(site.fake_quant_class)),

@@ -168,7 +168,7 @@ def two_observers(sites: Sequence[FakeQuantSite]) -> Html | None:
     lead += f", {in_words(running)} of them run{'s' if running == 1 else ''}." if measured else "."
     if any(s.observer_runs == "fused kernel" for s in sites):
         lead += (
-            " The observer inside is only a holder of min_val and max_val: one fused kernel, which "
+            " The observer inside only holds min_val and max_val: one fused kernel, which "
             "the fake quant calls, updates them."
         )
     heads = [

@@ -106,24 +106,24 @@ def _flags(row: LedgerRow) -> list[str]:
 
 
 def _remarks(row: LedgerRow) -> str:
-    said = []
+    lines = []
     if row.part_of:
         by = {"fused kernel": "the fused kernel writes its range", "unused": "never runs"}
         return f"inside {row.part_of}: {by.get(row.mechanism, 'runs as a module')}"
     if row.redundant_with:
-        said.append(f"⚠ same values as {', '.join(row.redundant_with)}")
+        lines.append(f"⚠ same values as {', '.join(row.redundant_with)}")
     if row.ghost:
-        said.append(f"ghost: {row.ghost_text}")
+        lines.append(f"ghost: {row.ghost_text}")
     if row.shared_with:
-        said.append(f"shared with {', '.join(row.shared_with)}")
+        lines.append(f"shared with {', '.join(row.shared_with)}")
     if row.cause not in ("none", "fixed"):
-        said.append({"never_observed": "no data seen yet"}.get(row.cause, row.cause_text))
+        lines.append({"never_observed": "no data seen yet"}.get(row.cause, row.cause_text))
     if row.fresh_cause in ("moving_average", "stale") and row.fresh_difference is not None:
         word = "lags" if row.fresh_cause == "moving_average" else "is stale"
-        said.append(f"range {word}: this input asks for {percent(row.fresh_difference)}")
+        lines.append(f"range {word}: this input asks for {percent(row.fresh_difference)}")
     if not row.fake_quant_enabled and row.role == "fake quant":
-        said.append("fake quant is off")
-    return "; ".join(said)
+        lines.append("fake quant is off")
+    return "; ".join(lines)
 
 
 def float_table(ledger: Ledger) -> list[dict[str, Any]]:
@@ -137,7 +137,7 @@ def _float_row(row: FloatRow, index: int) -> dict[str, Any]:
         row.name if row.what == "module" else f"{row.name}()",
         row.reason,
         row.sentence,
-        row.remedy,
+        row.fix,
         f"{row.params:,}" if row.params else "",
         f"{row.macs:,}" if row.macs else "",
     ]
@@ -204,7 +204,7 @@ def _card(found: Redundancy) -> Html:
         ("Quantizes", tag("ul", places) if places else ""),
         ("Seen", found.evidence),
         ("Costs", found.cost),
-        ("To do", found.remedy),
+        ("To do", found.fix),
         ("Where", edges),
     ]
     body = [tag("div", tag("dt", name), tag("dd", text)) for name, text in rows if text]

@@ -108,7 +108,7 @@ def _error(error: Mapping[str, Any] | None) -> Html | None:
         tag("p", tag("strong", error.get("message", ""))),
         None if where is None else tag("p", "Where: ", code(where or "the model itself")),
         tag("p", "Why: ", error["why"]) if error.get("why") else None,
-        tag("p", "What to do: ", error["remedy"]) if error.get("remedy") else None,
+        tag("p", "What to do: ", error["fix"]) if error.get("fix") else None,
     ]
     return tag("div", join(parts), class_="qx-message-error", role="note")
 

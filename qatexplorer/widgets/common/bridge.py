@@ -34,7 +34,7 @@ class Bridge:
         self._waiting: dict[str, Callable[[], Any]] = {}
         self._last: dict[str, float] = {}
         self._took: dict[str, float] = {}
-        self._asked: dict[str, int] = {}
+        self._newest: dict[str, int] = {}
 
     @property
     def has_loop(self) -> bool:
@@ -70,7 +70,7 @@ class Bridge:
         loop both run at once.
         """
         with self._lock:
-            number = self._asked[key] = self._asked.get(key, 0) + 1
+            number = self._newest[key] = self._newest.get(key, 0) + 1
 
         def body() -> None:
             try:
@@ -79,7 +79,7 @@ class Bridge:
                 log.exception("a view failed to be made (%s)", key)
                 return
             with self._lock:
-                newest = self._asked[key] == number
+                newest = self._newest[key] == number
                 if newest and self._loop is not None:
                     self.post(key, lambda: show(made))
             if newest and self._loop is None:
@@ -158,8 +158,8 @@ class Jobs:
             try:
                 result = work(job)
             except Exception as error:
-                told = error  # the name of an except clause is gone when the loop runs this
-                self._bridge.post(f"job:{name}", lambda: finish(failed, told))
+                failure = error  # the name of an except clause is gone when the loop runs this
+                self._bridge.post(f"job:{name}", lambda: finish(failed, failure))
             else:
                 self._bridge.post(f"job:{name}", lambda: finish(done, result))
 

@@ -30,7 +30,7 @@ class Html(anywidget.AnyWidget):
 
 
 class Message(Html):
-    """The place where errors and hints are told; empty it takes no room."""
+    """The place where errors and hints are shown; empty it takes no room."""
 
     def __init__(self) -> None:
         super().__init__(kind="qx-message", role="alert")

@@ -20,7 +20,7 @@ class PageState:
         self._shown: Snapshot | None = None
 
     def select(self, selection: str) -> None:
-        """Select a module, fake quant, graph node or edge; the views are told."""
+        """Select a module, fake quant, graph node or edge; the views follow."""
         if selection != self.selection:
             self.selection = selection
             self.signal.emit(selection)

@@ -57,7 +57,7 @@ def plotly_source() -> PlotlySource:
 
 
 def _warm_up() -> None:
-    with suppress(Exception):  # whoever draws a figure next is told what is wrong
+    with suppress(Exception):  # whoever draws a figure next gets the error
         curves_figure(History()).to_json()
 
 

@@ -144,7 +144,7 @@ class Explorer(widgets.VBox):
         try:
             example = zoo.load(name)
         except QatExplorerError as error:
-            self._told(error)
+            self._report(error)
             return False
         given = {"data": example.data, **settings}
         if "qconfig" in example.suggested:
@@ -165,15 +165,15 @@ class Explorer(widgets.VBox):
         suggested: dict[str, Any] | None = None,
         **settings: Any,
     ) -> bool:
-        """Show another model. Input that cannot be used is told in the widget; the session that
+        """Show another model. Input that cannot be used is reported in the widget; the session that
         was there before stays, and the answer is False."""
         if self.session is not None and self.session.running:
-            self._told(BusyError("A run is going on.", remedy="Stop it before opening a model."))
+            self._report(BusyError("A run is going on.", fix="Stop it before opening a model."))
             return False
         try:
             session = Session(model, example_inputs, **settings)
         except Exception as error:
-            self._told(error)
+            self._report(error)
             return False
         self.show_session(session, suggested)
         return True
@@ -337,26 +337,26 @@ class Explorer(widgets.VBox):
         work: Callable[[Job], Any],
         done: Callable[[Any], Any] | None = None,
     ) -> bool:
-        """Run a call of the session off the loop; its error, if any, is told in the widget."""
+        """Run a call of the session off the loop; its error, if any, is reported in the widget."""
         self.message.clear()
 
         def finished(value: Any) -> None:
             if done is not None:
                 done(value)
 
-        started = self.jobs.start(name, work, finished, self._told)
+        started = self.jobs.start(name, work, finished, self._report)
         if not started:
             current = self.jobs.current
-            self._told(BusyError(f"Still {current.name if current else 'busy'}; one at a time."))
+            self._report(BusyError(f"Still {current.name if current else 'busy'}; one at a time."))
         return started
 
     def _act(self, call: Callable[[], Any]) -> None:
         try:
             call()
         except Exception as error:
-            self._told(error)
+            self._report(error)
 
-    def _told(self, error: Exception) -> None:
+    def _report(self, error: Exception) -> None:
         self.message.error(error)
         if isinstance(error, EvalModeError):
             self.to_train_mode.layout.display = ""

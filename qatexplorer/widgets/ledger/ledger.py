@@ -147,11 +147,11 @@ class LedgerPanel(widgets.VBox):
 
         def work() -> None:
             ledger: Ledger | None = None
-            told: tuple[Answer, ...] = ()
+            answered: tuple[Answer, ...] = ()
             words = ""
             try:
                 ledger = session.ledger(progress=heard, should_stop=making.is_set)
-                told = session.answers()
+                answered = session.answers()
             except StoppedError:
                 words = "Stopped before it was complete; nothing is shown."
             except QatExplorerError as error:
@@ -159,7 +159,7 @@ class LedgerPanel(widgets.VBox):
             except Exception as error:
                 log.exception("the ledger could not be made")
                 words = message_html(error)
-            page = views.answers_html(told)
+            page = views.answers_html(answered)
             self._bridge.post("ledger", lambda: self._made(making, ledger, words, page))
 
         threading.Thread(target=work, name="qatexplorer-ledger", daemon=True).start()

@@ -50,10 +50,10 @@ class ResultsPanel(widgets.VBox):
             self.bar.layout.visibility = "visible"
 
     def _progress(self, what: str, share: float) -> None:
-        def tell() -> None:
+        def report() -> None:
             self.bar.value, self.words.value = share, f"measuring: {what} …"
 
-        self._bridge.post("results", tell)
+        self._bridge.post("results", report)
 
     def show(self, evaluation: Evaluation) -> None:
         """Draw the table; called on the loop."""

@@ -127,7 +127,7 @@ def _epoch(field: Any) -> int | None:
     if not text.isdigit():
         raise InputError(
             f"“{field.description}” is {text!r}.",
-            remedy="Write a whole number (0 is from the start), or leave it empty for never.",
+            fix="Write a whole number (0 is from the start), or leave it empty for never.",
         )
     return int(text)
 
@@ -141,5 +141,5 @@ def _number(field: Any) -> float | None:
     except ValueError:
         raise InputError(
             f"“{field.description}” is {text!r}.",
-            remedy="Write a number, or leave it empty.",
+            fix="Write a number, or leave it empty.",
         ) from None

@@ -29,7 +29,7 @@ COMPILED = (
 
 
 @dataclass(frozen=True, eq=False)
-class Target:
+class WatchedFakeQuant:
     """One fake quant to watch; shared instances appear once, by their first path.
 
     ``weight`` is the tensor to sample instead of the call, for a weight fake quant in a compiled
@@ -52,7 +52,7 @@ class Target:
         return (family_of(self.module) or TORCH_AO).flag_buffers(self.module)
 
 
-def find_targets(model: nn.Module, paths: Sequence[str] | None) -> list[Target]:
+def find_watched(model: nn.Module, paths: Sequence[str] | None) -> list[WatchedFakeQuant]:
     """The fake quants of ``model``, weights first, then by their grids.
 
     Raises NotAModuleError, and InputError if there is none (at one of ``paths``).
@@ -70,19 +70,21 @@ def find_targets(model: nn.Module, paths: Sequence[str] | None) -> list[Target]:
                 raise InputError(
                     f"paths names {path!r}, where there is no fake quant.",
                     where=path,
-                    remedy="Take the paths from the sites of a snapshot of the prepared model.",
+                    fix="Take the paths from the sites of a snapshot of the prepared model.",
                 )
     if not chosen:
         raise InputError(
             "the model has no fake quant to watch.",
             why="It is not prepared for quantization-aware training, or is converted already.",
-            remedy="Watch the model that prepare_qat (or prepare_qat_fx) returns.",
+            fix="Watch the model that prepare_qat (or prepare_qat_fx) returns.",
         )
     compiled, kinds = _compiled_paths(named), kinds_of(model)
-    once: dict[int, Target] = {}
+    once: dict[int, WatchedFakeQuant] = {}
     for path in chosen:
         if id(found[path]) not in once:
-            once[id(found[path])] = _target(path, kinds[path], found[path], named, compiled)
+            once[id(found[path])] = _watched_fake_quant(
+                path, kinds[path], found[path], named, compiled
+            )
     # Rows of one grid lie side by side, so that a whole slice is clamped at once.
     return sorted(
         once.values(),
@@ -113,13 +115,13 @@ def anything_compiled() -> bool:
     return bool(counters.get("frames", {}).get("total", 0))
 
 
-def _target(
+def _watched_fake_quant(
     path: str,
     kind: SiteKind,
     module: nn.Module,
     named: dict[str, nn.Module],
     compiled: tuple[str, ...],
-) -> Target:
+) -> WatchedFakeQuant:
     owner_path = path.rpartition(".")[0]
     owner = named.get(owner_path)
     is_weight = kind == "weight"
@@ -140,16 +142,16 @@ def _target(
         ch_axis=int(module.ch_axis) if per_channel else None,  # type: ignore[arg-type]
         unseen=COMPILED if inside and not plain else "",
     )
-    return Target(info, module, owner, batch_norm, weight=inside and plain)
+    return WatchedFakeQuant(info, module, owner, batch_norm, weight=inside and plain)
 
 
-def channel_axis(target: Target, ndim: int) -> int | None:
+def channel_axis(watched: WatchedFakeQuant, ndim: int) -> int | None:
     """The axis whose slices are channels, None if there is none."""
-    if target.info.ch_axis is not None:
-        return target.info.ch_axis % ndim if ndim else None
+    if watched.info.ch_axis is not None:
+        return watched.info.ch_axis % ndim if ndim else None
     if ndim < 2:
         return None
-    kind = target.info.owner_type
-    if target.info.kind == "weight":
+    kind = watched.info.owner_type
+    if watched.info.kind == "weight":
         return 1 if "Transpose" in kind else 0
     return 1 if ndim >= 4 or "Conv" in kind else ndim - 1
