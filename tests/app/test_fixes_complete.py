@@ -24,10 +24,6 @@ CANNOT_BE_TRIED: dict[str, str] = {
         "an installation without its notebooks: the packaging test installs the wheel and finds "
         "them there"
     ),
-    "Install torch's official wheel for your platform": (
-        "a build of torch without engines: every environment that these tests run in has the "
-        "official wheel, and the choice of an engine is tested there"
-    ),
     "Please report this with the call": "what nobody foresaw: there is no text for a mistake of ours",
     "Nothing to remove": "no fault: the record says that there is nothing to do",
 }
