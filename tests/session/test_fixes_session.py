@@ -54,8 +54,8 @@ def other_look(ask: str, s: qx.Session) -> Any:
 
 
 ASK: dict[str, tuple[str, Callable[[qx.Session], Any]]] = {
-    "copy": ("Stop the run, wait for it, or look at stage '", lambda s: s.copy_model()),
-    "ledger": ("wait for it, or look at the ledger of stage '", lambda s: s.ledger()),
+    "copy": ("Stop the run, wait for it, or look at stage", lambda s: s.copy_model()),
+    "ledger": ("wait for it, or look at the ledger of stage", lambda s: s.ledger()),
     "calibrate": ("Stop the run first, or wait for it", lambda s: s.calibrate(1)),
     "convert": ("Stop the run first, or wait for it", lambda s: s.goto(s.flow.int8_stage)),
     "train": ("Stop the run first, or wait for it", lambda s: s.train(1, progress=False)),
