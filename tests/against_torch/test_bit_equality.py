@@ -107,11 +107,8 @@ RUNS_IN_INT8 = {
 }
 
 
-FAST_TIMM = ("timm_lcnet_050",)
-
-
 def _param(case: Case) -> Any:
-    slow = case.name.startswith("timm") and case.name not in FAST_TIMM
+    slow = case.name.startswith("timm")
     return pytest.param(case, id=case.name, marks=[pytest.mark.slow] if slow else [])
 
 

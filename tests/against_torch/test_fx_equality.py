@@ -31,11 +31,11 @@ def inputs_of(x: Any) -> Any:
 
 TABLE_ONLY = ("timm_densenet121", "timm_hardcorenas_a", "timm_repvgg_a0", "timm_resnet26d")
 """Up to half a minute each: the script that writes FX_MODELS.md compares them too."""
-FAST_TIMM = ("timm_lcnet_050", "timm_resnet18_gamma_zero")
+LARGE = ("timm", "transformers", "quantizable")
 
 
 def _param(case: Case) -> Any:
-    slow = case.name.startswith("timm") and case.name not in FAST_TIMM
+    slow = case.name.startswith(LARGE)
     return pytest.param(case, id=case.name, marks=[pytest.mark.slow] if slow else [])
 
 

@@ -22,7 +22,13 @@ FX_REFUSES = ("ModelForConvTransposeBNFusion",)
 REBIND = ("LinearReluAddModel", "ConvReluAddModel")
 """Each forward of these puts a new ReLU where fusion left an Identity; the session has run one."""
 
-every_model = pytest.mark.parametrize("case", SIMPLE, ids=lambda case: case.id)
+every_model = pytest.mark.parametrize(
+    "case",
+    [  # every fifth in the inner loop
+        pytest.param(case, id=case.id, marks=[pytest.mark.slow] if index % 5 else [])
+        for index, case in enumerate(SIMPLE)
+    ],
+)
 
 
 def default(model: nn.Module) -> None:

@@ -29,7 +29,7 @@ from .models import (
     to_int8,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")]
 
 
 def pruned(layer: nn.Module) -> nn.Module:

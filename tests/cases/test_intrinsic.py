@@ -21,6 +21,8 @@ from .models import (
     to_int8,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def picture() -> Tensor:
     return torch.rand(2, 1, 16, 16)

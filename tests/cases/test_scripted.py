@@ -25,7 +25,7 @@ from .models import (
     to_int8,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")]
 
 
 def table() -> Tensor:

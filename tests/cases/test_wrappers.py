@@ -24,6 +24,8 @@ from qatexplorer import errors
 
 from .models import FLOWS, assert_untouched, batches, fake_quants, session_of, state_of, to_int8
 
+pytestmark = pytest.mark.slow
+
 
 class Small(nn.Module):
     def __init__(self) -> None:

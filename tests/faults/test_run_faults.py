@@ -33,6 +33,8 @@ from tests.support.training_models import (  # noqa: F401
     state,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def losses(run: TrainingRun) -> list[float]:
     return [s.loss for s in run.history.steps]

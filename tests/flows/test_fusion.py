@@ -164,6 +164,7 @@ FEW = settings(
 )
 
 
+@pytest.mark.slow
 @FEW
 @given(PLANS)
 def test_random_networks_fuse_safely(plan: list[str]) -> None:

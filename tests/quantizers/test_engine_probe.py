@@ -121,6 +121,7 @@ def test_verdicts() -> None:
     assert faked("x86", error="RuntimeError: no").verdict == "fails"
 
 
+@pytest.mark.slow
 def test_kernels_without_vnni_are_seen_to_saturate(without_vnni: dict[str, Any]) -> None:
     """No name tells: torch's own flag still says that this CPU has VNNI."""
     for engine, verdict in {"onednn": "saturates", "x86": "clamps", "qnnpack": "exact"}.items():

@@ -14,10 +14,13 @@ import torch.utils.backend_registration
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"),
-    reason="this torch cannot make a device in Python",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"),
+        reason="this torch cannot make a device in Python",
+    ),
+]
 
 
 def on_another_device(what: str) -> dict[str, Any]:

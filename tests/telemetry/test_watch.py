@@ -200,6 +200,7 @@ def test_autocast_where_torch_allows_it() -> None:
     assert not watch.telemetry.unseen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [True, False])
 def test_compiled_modules_are_left_alone_and_reported(whole: bool) -> None:
     import torch._dynamo
@@ -337,6 +338,7 @@ def test_a_sample_that_fails_never_ends_the_training(monkeypatch: pytest.MonkeyP
     assert (losses, same(plain, ended)) == (watched, True)
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_first_and_last_are_kept_and_reading_is_safe() -> None:
     model = prepared()
     x = batches(1)[0][0]

@@ -77,6 +77,7 @@ def test_pandas_reads_it(tmp_path: Path) -> None:
     assert set(states.path) == set(live.paths)
 
 
+@pytest.mark.slow
 def test_a_kernel_killed_in_the_middle_loses_nothing_that_was_seen(tmp_path: Path) -> None:
     code = (
         "import os, signal, torch, qatexplorer as qx\n"

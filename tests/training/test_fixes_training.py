@@ -17,6 +17,8 @@ from qatexplorer.runs.config import TrainingConfig
 from qatexplorer.training.run import TrainingRun
 from tests.support.training_models import data, prepared
 
+pytestmark = pytest.mark.slow
+
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 BATCH = (X, torch.tensor([0, 1, 2, 3]))
 
