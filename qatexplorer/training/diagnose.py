@@ -17,7 +17,7 @@ from qatexplorer.explain.translations import translate
 from qatexplorer.forward.scripted import named_python_modules
 from qatexplorer.quantizers.facts import is_quantizer
 
-LOWER_LR = "Use a lower lr, or clip gradients in an optimizer of your own (optimizer=)."
+LOWER_LR = "Use a lower lr, or limit the gradients' norm (clip_grad_norm=1.0)."
 
 
 def tensors_in(value: Any) -> list[Tensor]:

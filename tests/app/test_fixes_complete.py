@@ -36,14 +36,35 @@ def fixes() -> dict[str, tuple[str, ...]]:
     for path in sorted((ROOT / "qatexplorer").rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         known = dict(_constants(tree))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.keyword) and node.arg == "fix":
-                for number, value in enumerate(_texts(node.value, known)):
-                    pieces = tuple(_pieces(value))
-                    if any(len(piece) >= SHORTEST for piece in pieces):
-                        place = f"{path.relative_to(ROOT)}:{node.value.lineno}"
-                        found[f"{place}.{number}" if number else place] = pieces
+        for given in _given(tree):
+            for number, value in enumerate(_texts(given, known)):
+                pieces = tuple(_pieces(value))
+                if any(len(piece) >= SHORTEST for piece in pieces):
+                    place = f"{path.relative_to(ROOT)}:{value.lineno}"
+                    found[f"{place}.{number}" if number else place] = pieces
     return found
+
+
+def _given(tree: ast.Module) -> Iterator[ast.expr]:
+    """What is given as ``fix=``, what a variable ``fix`` is set to on the way there, and what the
+    functions return that are called for it."""
+    makers: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "fix":
+            yield node.value
+            if isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name):
+                makers.add(node.value.func.id)
+        elif isinstance(node, (ast.Assign, ast.AugAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(target, ast.Name) and target.id == "fix" for target in targets):
+                yield node.value
+                if isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name):
+                    makers.add(node.value.func.id)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name in makers:
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.Return) and inner.value is not None:
+                    yield inner.value
 
 
 @cache

@@ -292,7 +292,7 @@ CASES: list[tuple[str, Callable[[], Any], Callable[[], Any]]] = [
         lambda: ok(data=of_inputs(X)).train(1),
     ),
     (
-        "Use a lower lr, or clip gradients",
+        "Use a lower lr, or limit",
         lambda: diverging(1e30),
         lambda: diverging(1e-3),
     ),

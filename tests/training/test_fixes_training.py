@@ -233,3 +233,28 @@ def test_a_run_that_has_run() -> None:
     losses = [step.loss for step in run.history.steps]
     again = TrainingRun(model, data(), TrainingConfig(epochs=1)).run()
     assert again.history.steps[0].loss < losses[0]
+
+
+def test_gradients_that_explode() -> None:
+    """Their norm limited, the same loss at the same learning rate trains; so does a lower rate."""
+
+    def far(output: Tensor, target: Tensor) -> Tensor:
+        return (output - target[:, None]).abs().mean()
+
+    def run(lr: float, clip: float | None = None) -> qx.TrainingRun:
+        torch.manual_seed(0)
+        model = nn.Sequential(*(nn.Linear(6, 6) for _ in range(8))).train()
+        with torch.no_grad():
+            for layer in model:
+                layer.weight.mul_(100)  # type: ignore[union-attr]
+        settings: Any = {"loss": far, "metric": far, "stubs": "model"}
+        session = qx.Session(model, X, data=([BATCH] * 30, [BATCH]), **settings)
+        chosen: Any = {"optimizer": "sgd", "clip_grad_norm": clip, "progress": False}
+        return session.train(1, lr=lr, **chosen)
+
+    with pytest.raises(QatExplorerError, match="diverged") as caught:
+        run(1.0)
+    assert "Use a lower lr, or limit the gradients' norm (clip_grad_norm=1.0)" in caught.value.fix
+    for losses in ([s.loss for s in again.history.steps] for again in (run(1.0, 1.0), run(1e-14))):
+        assert len(losses) == 30
+        assert losses[-1] < losses[0]
