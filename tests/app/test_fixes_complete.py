@@ -2,7 +2,7 @@
 
 A fix is what stands in ``fix=`` of an error or a record. It counts as tried where a text of one of
 the files ``test_fixes_*.py`` is a part of it; those files provoke the error, do what it says, and
-see that it works.
+see that it works. The rules that translate torch's errors have such a test beside theirs.
 """
 
 from __future__ import annotations
