@@ -294,8 +294,9 @@ class Ledger(Shown):
         lines = [
             f"Ledger of flow {self.flow} at stage {self.stage!r}: "
             + (", ".join(f"{n:,} × {role}" for role, n in roles.items()) or "no fake quant"),
-            f"in int8: {shown.params_share:.1%} of parameters, {shown.macs_share:.1%} of MACs",
         ]
+        share = f"{shown.params_share:.1%} of parameters, {shown.macs_share:.1%} of MACs"
+        lines.append(f"in int8: {share} ({shown.basis})")
         if reasons:
             why = ", ".join(f"{reason} × {n:,}" for reason, n in reasons.most_common())
             lines.append(f"stays float: {len(self.floats):,} ({why})")

@@ -40,7 +40,7 @@ from qatexplorer.shown import Shown, at_most, columns, first
 from qatexplorer.tables import table
 
 MAX_SHOWN = 18
-FEW = 5
+FEW = 4
 OpenState = Literal["running", "paused", "interrupted", "stopped", "finished", "failed"]
 
 
@@ -155,7 +155,10 @@ class OpenedRun(Shown):
     def __repr__(self) -> str:
         about, last = self.about, self.last_checkpoint
         words = "run of a session" if self.kind == "session" else "run of watch"
-        lines = [f"{self.path}: {words}, {self.state}, of {about.get('model', 'a model')}"]
+        lines = [
+            f"OpenedRun of {about.get('model', 'a model')}: {words}, {self.state}",
+            f"kept in {self.path}",
+        ]
         if self.kind == "session":
             lines += history_lines(self.history, FEW)
         if last is not None:
