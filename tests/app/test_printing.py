@@ -76,7 +76,7 @@ def big(folder: Path) -> dict[str, Any]:
         "Snapshot": replace(inserted, notes=(note,) * 30),
         "Diff": session.diff_at("swap"),
         "Diff of fake quants": session.diff_at("insert"),
-        "Ledger": replace(ledger, warnings=(note,) * 30),
+        "Ledger": replace(ledger, warnings=("<b>two\nlines", note) * 30),
         "Telemetry": run.telemetry,
         "TrainingRun": run,
         "TrainingRun that failed": failed,
