@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -84,14 +85,24 @@ def _split(spec: str) -> tuple[str, str]:
     if not colon or not module_name or not attribute:
         raise FactoryError(f"{spec!r} does not name a factory.", fix=_SPELLING)
     if module_name.endswith(".py") or "/" in module_name or "\\" in module_name:
-        dotted = module_name.removesuffix(".py").replace("\\", "/").strip("./").replace("/", ".")
         raise FactoryError(
             f"{module_name!r} is a file, not a module name.",
-            fix=f"From the folder it lies in, write {dotted}:{attribute}.",
+            fix=f"Write {_as_module(module_name, attribute)}.",
         )
     if not all(part.isidentifier() for part in f"{module_name}.{attribute}".split(".")):
         raise FactoryError(f"{spec!r} is not a Python name.", fix=_SPELLING)
     return module_name, attribute
+
+
+def _as_module(file: str, attribute: str) -> str:
+    """How to name ``attribute`` of ``file`` here; where no module name reaches it, from where."""
+    parts = [part for part in file.removesuffix(".py").replace("\\", "/").split("/") if part != "."]
+    if all(part.isidentifier() for part in parts):
+        return f"{'.'.join(parts)}:{attribute}"
+    name = re.sub(r"\W", "_", parts[-1])
+    rename = "" if name == parts[-1] else f", renamed to {name}.py"
+    folder = "/".join(parts[:-1]) or ("/" if parts[0] == "" else ".")
+    return f"{name}:{attribute} in the folder {folder}{rename}"
 
 
 def _import(name: str, spec: str) -> ModuleType:

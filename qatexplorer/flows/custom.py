@@ -102,7 +102,9 @@ class CustomConfig:
                 raise CustomConfigError(
                     f"non_traceable names {path!r}, which "
                     + ("is the whole model." if path == "" else "the model does not have."),
-                    fix=f"Nearest: {', '.join(near)}." if near else "Give a module's path.",
+                    fix=f"Nearest: {', '.join(near)}."
+                    if near
+                    else "Give the path of a module inside it, as model.named_modules() does.",
                 )
         for name in self.for_fx().preserved_attributes:
             if not hasattr(model, name):
@@ -140,7 +142,8 @@ def custom_config(prepare: Any, convert: Any, non_traceable: Any) -> CustomConfi
         raise CustomConfigError(
             "torch does not understand the custom config.",
             why=f"{type(error).__name__}: {error}",
-            fix="See torch.ao.quantization.fx.custom_config for the keys it takes.",
+            fix="Its keys and what each holds are in help(torch.ao.quantization.fx.custom_config."
+            "PrepareCustomConfig.from_dict), for convert in that of ConvertCustomConfig.",
         ) from error
     return config
 

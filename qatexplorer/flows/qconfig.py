@@ -159,7 +159,9 @@ def _require(hits: list[str], what: str, known: list[str]) -> None:
     raise QConfigError(
         f"the qconfig names the {what}, which the model does not have.",
         why="torch would ignore it without a word, and the part would get the default qconfig.",
-        fix=f"Nearest: {', '.join(near)}." if near else "Check the spelling.",
+        fix=f"Nearest: {', '.join(near)}."
+        if near
+        else "Take a path or a type of a module that model.named_modules() lists.",
     )
 
 

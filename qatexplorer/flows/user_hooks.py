@@ -75,14 +75,15 @@ def hooks_in(model: nn.Module) -> Iterator[tuple[nn.Module, str, int, UserHook]]
                     yield module, table, key, hook
 
 
-def running_hooks(model: nn.Module, inputs: Any) -> frozenset[HookPlace]:
+def running_hooks(model: nn.Module, inputs: Any, *, needed: bool = False) -> frozenset[HookPlace]:
     """Marked hooks that one forward of ``model`` runs, and backward hooks that are still there.
 
-    State, RNG and what hooks count are put back. Without any marked hook nothing is run. Raises
-    StageError if a hook has lost ``with_kwargs=True``, and what the forward raises.
+    State, RNG and what hooks count are put back. Without any marked hook nothing is run, unless
+    the model may have ``needed`` those that it had. Raises StageError if a hook has lost
+    ``with_kwargs=True``, and what the forward raises.
     """
     here = list(hooks_in(model))
-    if not here:
+    if not (here or needed):
         return frozenset()
     for module, table, key, hook in here:
         if hook.with_kwargs and not getattr(module, f"{table}_with_kwargs").get(key):
@@ -115,7 +116,7 @@ class HookFollower:
             return ()
         traced = isinstance(model, fx.GraphModule)
         try:
-            now = running_hooks(model, self._inputs)
+            now = running_hooks(model, self._inputs, needed=True)
         except StageError:
             raise
         except Exception as error:

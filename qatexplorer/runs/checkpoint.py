@@ -151,7 +151,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(
             f"The checkpoint {path.name} cannot be read.",
             why=f"{type(error).__name__}: {error}",
-            fix="Take an earlier one: open_run(path).checkpoints lists them.",
+            fix="Take an earlier one: open_run(path).checkpoints lists them, and "
+            "session.resume(path, checkpoint=…) goes on from it.",
         ) from error
 
 

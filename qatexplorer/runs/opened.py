@@ -108,10 +108,16 @@ class OpenedRun(Shown):
         self._require_session("has no checkpoints")
         info = checkpoint or self.last_checkpoint
         if info is None:
+            going_on = self.state in ("running", "paused")
             raise RunFolderError(
                 f"The run in {self.path} has no checkpoint yet.",
-                why="It ended before its first one; the curves are all that there is.",
-                fix="Train again, with a smaller checkpoint_every= if epochs are long.",
+                why="It is still going on."
+                if going_on
+                else "It ended before its first one; the curves are all that there is.",
+                fix="Wait for its first checkpoint and try again."
+                if going_on
+                else "Train again with another run_dir=, and with checkpoint_every= (in steps) if "
+                "epochs are long.",
             )
         tree, tensors = read_checkpoint(info.path)
         history = open_history(self.path, self.about)

@@ -186,7 +186,8 @@ def read_telemetry(folder: Path, about: dict[str, Any]) -> Telemetry | None:
         raise RunFolderError(
             f"What run.json in {folder} says of the fake quants cannot be read.",
             why=f"{type(error).__name__}: {error}",
-            fix="curves.jsonl and samples.jsonl beside it are JSON lines; pandas reads them.",
+            fix="curves.jsonl and samples.jsonl beside it are JSON lines, which "
+            "pandas.read_json(path, lines=True) reads.",
         ) from error
     cost = read_json(folder / COST)
     with suppress(KeyError, TypeError):  # none yet, or not whole

@@ -31,13 +31,15 @@ class Preflight:
     """Whether a copy converted right now runs in int8; ``error`` says what stops it.
 
     ``float_islands`` is the number of connected groups of operations that the int8 model computes
-    in float, None if it does not run.
+    in float, None if it does not run. ``notes`` name the calls that run and compute something else
+    than the fake quants simulate: a plain ``torch.cat`` of int8 tensors of unlike scales.
     """
 
     ok: bool
     error: QatExplorerError | None = None
     int8_modules: int = 0
     float_islands: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,16 @@ class Assessor:
         try:
             with preserved_rng(), torch.no_grad():
                 call_model(prepared.eval(), cloned(inputs))
-                int8 = self._models.convert_copy(prepared).result.model
+                built = self._models.convert_copy(prepared)
+                int8 = built.result.model
                 graph = recorded_graph(int8, inputs)
         except QatExplorerError as error:
             return Preflight(False, error)
         except Exception as error:
             return Preflight(False, self._models.translated(error, prepared))
         borders = {p for p, m in int8.named_modules() if isinstance(m, _NO_COMPUTE)}
-        return Preflight(True, None, count_int8(int8), count_float_islands(graph, borders))
+        islands = count_float_islands(graph, borders)
+        return Preflight(True, None, count_int8(int8), islands, built.joins)
 
     def stub_options(self) -> tuple[StubOption, ...]:
         """Try every stub mode on a copy that shares the parameters."""
@@ -187,7 +191,8 @@ class Assessor:
             try:
                 prepared = self._models.rebuild(self._models.flow.prepared_stage)
                 self.calibrate(prepared)
-                int8 = self._models.convert_copy(prepared).result.model
+                built = self._models.convert_copy(prepared)
+                int8 = built.result.model
                 self._ptq = (int8, self._evaluate(int8))
             except QatExplorerError as error:
                 self._ptq = error

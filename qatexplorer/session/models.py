@@ -23,6 +23,7 @@ from qatexplorer.errors import (
     UnsupportedTorchError,
 )
 from qatexplorer.evaluate.int8 import convert_error, place_in_walk, run_int8
+from qatexplorer.evaluate.joins import JoinWatch
 from qatexplorer.explain.translations import translate
 from qatexplorer.flows.base import (
     Flow,
@@ -42,10 +43,12 @@ from qatexplorer.session.settings import Settings
 
 @dataclass(frozen=True)
 class Built:
-    """A model at a stage, with what torch said on the way (``warnings``)."""
+    """A model at a stage, with what torch said on the way (``warnings``), and what it computes
+    wrongly in int8 without a word (``joins``)."""
 
     result: StageResult
     warnings: tuple[str, ...] = ()
+    joins: tuple[str, ...] = ()
 
 
 OnStage = Callable[[str, Built], object]
@@ -163,9 +166,10 @@ class Models:
                     raise
                 except Exception as error:
                     raise convert_error(error, candidate) from error
-            with preserved_state(result.model):  # a traced batch norm may learn in eval mode too
+            # A traced batch norm may learn in eval mode too.
+            with preserved_state(result.model), JoinWatch(result.model) as joins:
                 run_int8(result.model, self.options.example_inputs, engine)
-        return Built(result, tuple(warned))
+        return Built(result, tuple(warned), joins.notes)
 
     def _stage_error(
         self, stage: str, error: Exception, model: nn.Module, result: StageResult | None

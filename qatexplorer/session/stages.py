@@ -232,7 +232,7 @@ class Stages:
             probed=None if name in self.flow.converted_stages else self._probe,
             placed=built.result.placed,
             warnings=built.warnings,
-            notes=(*self._models.options.qconfig.loud, *built.result.notes),
+            notes=(*self._models.options.qconfig.loud, *built.result.notes, *built.joins),
             settled=self.index(name) >= self.index(self.flow.prepared_stage),
             **extra,
         )

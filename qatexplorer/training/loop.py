@@ -32,7 +32,7 @@ from qatexplorer.runs.records import (
 )
 from qatexplorer.runs.run_writer import RunWriter, Saved
 from qatexplorer.training import diagnose
-from qatexplorer.training.modes import BufferBackup, ModelBackup, all_finite
+from qatexplorer.training.modes import BufferBackup, ModelBackup, all_finite, read_with_finite
 from qatexplorer.training.rng import OwnRandomState
 from qatexplorer.training.sampler import Sampler
 from qatexplorer.training.schedules import Switches, announce
@@ -413,12 +413,17 @@ class Loop:
         self.phase = "loss"
         self._detail = f"output {diagnose.shapes(output)}; target {diagnose.shapes(target)}"
         loss = self.loss(output, target)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise self._diverged(f"the loss is {value}", inputs, target)
+        found = loss.detach()
+        if found.numel() != 1:
+            float(found)  # raises, in torch's words
         self.phase = "backward"
         loss.backward()
-        if not all_finite([p.grad for p in self._parameters if p.grad is not None]):
+        # Read after the backward: a GPU then waits for the host once in a step, and not twice.
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        value, finite = read_with_finite(found, gradients)
+        if not math.isfinite(value):
+            raise self._diverged(f"the loss is {value}", inputs, target)
+        if not finite:
             raise self._diverged("a gradient is NaN or infinite", inputs, target)
         parts.clip(self._parameters, self.mark)
         self.phase = "optimizer step"

@@ -41,18 +41,38 @@ def restored_modes(model: Module) -> Iterator[None]:
 
 def all_finite(tensors: list[Tensor]) -> bool:
     """True if no floating-point tensor holds NaN or Inf; one synchronisation for all of them."""
-    floating = [t for t in tensors if t.is_floating_point() and t.numel()]
+    floating = _floating(tensors)
     if not floating:
         return True
     # The 2-norm is 10 times as fast as the others; it overflows above 1e19, so only its yes counts.
-    return _finite_norms(floating, 2.0) or _finite_norms(floating, float("inf"))
+    return bool(_finite_norms(floating, 2.0)) or bool(_finite_norms(floating, float("inf")))
 
 
-def _finite_norms(tensors: list[Tensor], order: float) -> bool:
+def read_with_finite(value: Tensor, tensors: list[Tensor]) -> tuple[float, bool]:
+    """``value`` (one element) as a number, and :func:`all_finite` of ``tensors``, in the one
+    synchronisation that a device needs for both."""
+    floating = _floating(tensors)
+    if not floating:
+        return float(value), True
+    finite = _finite_norms(floating, 2.0)
+    wide = _widest(finite.device)
+    both = torch.stack([value.reshape(()).to(finite.device, wide), finite.to(wide)])
+    number, yes = both.tolist()
+    return number, bool(yes) or bool(_finite_norms(floating, float("inf")))
+
+
+def _floating(tensors: list[Tensor]) -> list[Tensor]:
+    return [t for t in tensors if t.is_floating_point() and t.numel()]
+
+
+def _finite_norms(tensors: list[Tensor], order: float) -> Tensor:
     norms = torch._foreach_norm(tensors, ord=order)
     device = norms[0].device
-    wide = torch.float32 if device.type == "mps" else torch.float64  # which has no float64
-    return bool(torch.isfinite(torch.stack([n.to(device, wide) for n in norms])).all())
+    return torch.isfinite(torch.stack([n.to(device, _widest(device)) for n in norms])).all()
+
+
+def _widest(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64  # which has no float64
 
 
 class BufferBackup:

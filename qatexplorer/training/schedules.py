@@ -178,8 +178,9 @@ class Clip:
     def __call__(self, parameters: list[Parameter], mark: Mark) -> None:
         if self._limit is None:
             return
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self._limit))
-        if norm > self._limit and not self.acted:
+        total = torch.nn.utils.clip_grad_norm_(parameters, self._limit)
+        # Reading it makes a GPU wait for the host, so that is done up to the mark only.
+        if not self.acted and (norm := float(total)) > self._limit:
             self.acted = True
             mark("gradient clipping", f"first acts: norm {norm:.3g} → {self._limit:.3g}")
 

@@ -51,3 +51,9 @@ def test_watching_asks_the_device_for_no_value() -> None:
     assert found["bare"] == []
     # Results are copied to the host, which on CUDA goes on beside the training.
     assert set(found["watched"]) == {"aten::_to_copy to the CPU"}
+
+
+def test_a_step_of_training_waits_for_the_device_once() -> None:
+    found = on_another_device("train")
+    assert found["losses"] == 8
+    assert found["of four steps"] == 4, found["what"]

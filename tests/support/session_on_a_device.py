@@ -19,13 +19,13 @@ import qatexplorer as qx
 from qatexplorer.data import device_of
 from qatexplorer.telemetry.probe import Probe
 from tests.support.fake_device import SYNCHRONISATIONS, install
-from tests.support.training_models import SmallNet, batches
+from tests.support.training_models import Batches, SmallNet, batches
 
 
-def session(flow: str, device: torch.device) -> qx.Session:
+def session(flow: str, device: torch.device, train: Batches | None = None) -> qx.Session:
     torch.manual_seed(0)
     rows = batches(3)
-    data = {"train": rows, "eval": rows}
+    data = {"train": train or rows, "eval": rows}
     return qx.Session(SmallNet().train().to(device), (rows[0][0],), flow=flow, data=data)
 
 
@@ -77,10 +77,30 @@ def watch(device: torch.device) -> dict[str, Any]:
     return found
 
 
+def train(device: torch.device) -> dict[str, Any]:
+    """Synchronisations of each further step of a session's training, and the losses of its run."""
+    counts: dict[int, list[str]] = {}
+    kept = 0
+    for steps in (4, 8):
+        here = session("eager", device, batches(steps))
+        here.goto("train")
+        before = len(SYNCHRONISATIONS)
+        run = here.train(1, telemetry_every=0, progress=False)
+        counts[steps] = SYNCHRONISATIONS[before:]
+        kept = len([s.loss for s in run.history.steps if isinstance(s.loss, float)])
+    return {
+        "of four steps": len(counts[8]) - len(counts[4]),
+        "losses": kept,
+        "what": counts[8][-12:],
+    }
+
+
 def main() -> None:
     warnings.simplefilter("ignore")
     device = install()
-    found = watch(device) if sys.argv[1] == "watch" else walk(sys.argv[1], device)
+    makers = {"watch": watch, "train": train}
+    maker = makers.get(sys.argv[1])
+    found = maker(device) if maker else walk(sys.argv[1], device)
     print(json.dumps(found))
 
 

@@ -172,4 +172,64 @@ def test_runs_that_are_kept(tmp_path: Path) -> None:
     )
     assert "Pass scheduler= as it was" in scheduled
     session().resume(first, background=False, epochs=5)
+    settings = reported(lambda: qx.open_run(first).config(learning_rate=1))
+    assert "fields of qatexplorer.TrainingConfig" in settings
     session().resume(first, background=False, epochs=6, lr=1e-4)
+
+
+class Hungry(nn.Module):
+    """Takes memory that grows steeply with the batch, so that more than one sample is too much."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch.empty(len(x) ** 30, dtype=torch.uint8)
+        return self.fc(x)
+
+
+def test_a_batch_that_memory_cannot_hold() -> None:
+    def train_in(size: int) -> None:
+        parts = list(zip(X.split(size), BATCH[1].split(size), strict=True))
+        one = [(X[:1], BATCH[1][:1])]
+        session = qx.Session(Hungry().train(), X[:1], data=(parts, one), stubs="model")
+        session.train(epochs=1, progress=False)
+
+    with pytest.raises(QatExplorerError, match="Out of memory") as caught:
+        train_in(4)
+    assert "Use a smaller batch. A fake quant keeps one more copy" in caught.value.fix
+    train_in(1)
+
+
+def test_data_that_raises() -> None:
+    """The data alone shows it, the model is as it was, and whole data trains it."""
+
+    class Torn:
+        def __iter__(self) -> Any:
+            raise ZeroDivisionError("a transform")
+            yield BATCH
+
+    session = qx.Session(nn.Sequential(nn.Linear(6, 4)).train(), X, data=(Torn(), [BATCH]))
+    session.goto("train")
+    before = {name: t.clone() for name, t in session.copy_model().state_dict().items()}
+    with pytest.raises(QatExplorerError) as caught:
+        session.train(epochs=1, progress=False)
+    assert "Iterate over your data alone to see it; the model is kept as it was" in caught.value.fix
+    with pytest.raises(ZeroDivisionError, match="a transform"):
+        list(Torn())
+    after = session.copy_model().state_dict()
+    assert all(torch.equal(after[name], t) for name, t in before.items())
+
+
+def test_a_run_that_has_run() -> None:
+    model = prepared()
+    run = TrainingRun(model, data(), TrainingConfig(epochs=1)).run()
+    with pytest.raises(QatExplorerError) as caught:
+        run.run()
+    assert "Make a new TrainingRun; it goes on from the weights that the model has" in (
+        caught.value.fix
+    )
+    losses = [step.loss for step in run.history.steps]
+    again = TrainingRun(model, data(), TrainingConfig(epochs=1)).run()
+    assert again.history.steps[0].loss < losses[0]

@@ -88,5 +88,6 @@ def _first(name: str, *packages: str) -> type:
             continue
     raise InputError(
         f"{packages[0]} is not installed, so there is no {name} to make.",
-        fix="Install it, or call watch.step() after each training step of your own loop.",
+        fix=f"pip install {packages[0].partition('.')[0]}, or call watch.step() after each "
+        "training step of your own loop.",
     )

@@ -36,7 +36,8 @@ def _stub_row(option: StubOption, current: bool) -> str:
 def preflight_html(flight: Preflight) -> str:
     """Whether the model will run in int8 after training, or what stops it."""
     if flight.ok:
-        return '<span class="qx-ok">✓ yes, tried on a copy</span>'
+        notes = "".join(f"<br>{escape(note)}" for note in flight.notes)
+        return f'<span class="qx-ok">✓ yes, tried on a copy</span>{notes}'
     error = flight.error
     if error is None:
         return '<span class="qx-bad">✗ no</span>'
