@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from html import escape
+from typing import TypeVar
 
 MAX_LINES = 20
+MAX_WIDTH = 160
+MAX_CELL = 64
+
+T = TypeVar("T")
 
 
 class Shown:
@@ -24,17 +29,42 @@ class Shown:
         return f'<pre style="{style}"><b>{escape(head)}</b>{body}</pre>'
 
 
-def columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Rows as lines of text, cells of a column below each other."""
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+def columns(rows: Sequence[tuple[str, ...]], right: Collection[int] = ()) -> list[str]:
+    """Rows as lines of text, cells of a column below each other; numbers of columns in ``right``
+    end together. The beginning of a long cell is left out, as a path's end says the most, but not
+    of one in the last column."""
+    last = len(rows[0]) - 1 if rows else 0
+    cut = [tuple(c if i == last else _end_of(c) for i, c in enumerate(row)) for row in rows]
+    widths = [max(map(len, cells)) for cells in zip(*cut, strict=True)]
     return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
+        "  ".join(
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cut
     ]
 
 
-def at_most(lines: list[str], most: int = MAX_LINES) -> str:
-    """The lines as one text; what is too many is counted in the last one."""
-    if len(lines) <= most:
-        return "\n".join(lines)
-    return "\n".join([*lines[: most - 1], f"… and {len(lines) - most + 1} more"])
+def _end_of(cell: str) -> str:
+    return cell if len(cell) <= MAX_CELL else f"…{cell[1 - MAX_CELL :]}"
+
+
+def first(items: Sequence[T], most: int) -> tuple[Sequence[T], list[str]]:
+    """The first ``most`` items, and a line that counts the others, if there are any."""
+    left = len(items) - most
+    return items[:most], [f"… and {left:,} more"] if left > 0 else []
+
+
+def at_most(lines: Sequence[str], most: int = MAX_LINES) -> str:
+    """The lines as one text; what is too many is counted in the last one.
+
+    An entry that is several lines itself, as an error's words are, gives its first; what is too
+    long is cut.
+    """
+    kept, more = first(lines, most if len(lines) <= most else most - 1)
+    return "\n".join(map(_one_line, [*kept, *more]))
+
+
+def _one_line(text: str) -> str:
+    line = text.partition("\n")[0]
+    return line if len(line) <= MAX_WIDTH else f"{line[: MAX_WIDTH - 1]}…"

@@ -9,6 +9,7 @@ from typing import Any
 from qatexplorer.evaluate.measure import Latency
 from qatexplorer.evaluate.metric import MetricValue
 from qatexplorer.shown import Shown, at_most, columns
+from qatexplorer.tables import table
 
 NAMES = ("float", "ptq", "fake_quant", "int8")
 INT8_NAMES = ("ptq", "int8")
@@ -62,6 +63,14 @@ class Evaluation(Shown, Mapping[str, ModelResult]):
         """Plain dicts, numbers and text."""
         return {name: asdict(result) for name, result in self._results.items()}
 
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame`` with a row per model: ``name``, ``metric.value``, ``size_bytes``,
+        ``latency.median_s`` and the other fields of :class:`ModelResult`, missing ones NaN.
+
+        Raises InputError if pandas is not installed.
+        """
+        return table(ModelResult, self._results.values())
+
     def rows(self) -> list[tuple[str, str, str, str, str]]:
         """(model, metric, size, latency, note) as text, one row per model."""
         return [
@@ -77,9 +86,8 @@ class Evaluation(Shown, Mapping[str, ModelResult]):
 
     def __repr__(self) -> str:
         head = ("model", self.metric_name, "size", "latency", "note")
-        # A note may be an error with its reason and its fix: here its first line will do.
-        rows = ((*row[:-1], (row[-1].splitlines() or [""])[0]) for row in self.rows())
-        lines = columns([head, *rows])
+        # A note may be an error with its reason and its fix: at_most keeps its first line.
+        lines = columns([head, *self.rows()])
         timed = next((r.latency for r in self._results.values() if r.latency), None)
         if timed:
             lines.append(

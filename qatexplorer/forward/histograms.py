@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from qatexplorer.data import call_model
 from qatexplorer.errors import InputError
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.quantizers.facts import freeze_observers, grid_of, has_grid, quant_range
+from qatexplorer.shown import Shown, at_most
 
 MAX_BINS = 320
 """Enough for one bin per code of an 8-bit grid and its tails."""
@@ -27,7 +27,7 @@ _ROWS, _BAR = 16, 40
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class GridHistogram:
+class GridHistogram(Shown):
     """Where the values of a tensor fall on its quantization grid, before they are rounded.
 
     Bins are whole numbers of codes wide: a bin from 3.5 to 4.5 holds what is rounded to code 4.
@@ -115,10 +115,7 @@ class GridHistogram:
         ]
         most = max((count for _, count in rows), default=0)
         lines += [f"{edge:>9.1f} {'█' * -(-_BAR * count // most)}" for edge, count in rows if most]
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>"
+        return at_most(lines)
 
 
 def grid_histogram(

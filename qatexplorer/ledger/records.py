@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from qatexplorer.quantizers.types import Seen
+from qatexplorer.shown import Shown, at_most, columns
+from qatexplorer.tables import choose
 
 Role = Literal["fake quant", "observer", "inner observer"]
 RedundancyKind = Literal["double", "twice", "shared"]
@@ -257,9 +260,11 @@ class Redundancy:
         return tuple(dict.fromkeys((self.first, self.second)))
 
 
-@dataclass(frozen=True)
-class Ledger:
+@dataclass(frozen=True, repr=False)
+class Ledger(Shown):
     """The whole account of one prepared model. ``warnings`` are loud, ``notes`` are not.
+
+    Iterates over its ``rows``, and its length is their number.
 
     ``together_sqnr_db`` is the signal to noise at the model's output, with all redundant calls
     against without any of them, from one forward each: what they do together, not a sum of what
@@ -275,6 +280,53 @@ class Ledger:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     together_sqnr_db: float | None = None
+
+    def __iter__(self) -> Iterator[LedgerRow]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        shown = self.coverage
+        roles = Counter(row.role for row in self.rows)
+        reasons = Counter(row.reason for row in self.floats)
+        lines = [
+            f"Ledger of flow {self.flow} at stage {self.stage!r}: "
+            + (", ".join(f"{n:,} × {role}" for role, n in roles.items()) or "no fake quant"),
+        ]
+        share = f"{shown.params_share:.1%} of parameters, {shown.macs_share:.1%} of MACs"
+        lines.append(f"in int8: {share} ({shown.basis})")
+        if reasons:
+            why = ", ".join(f"{reason} × {n:,}" for reason, n in reasons.most_common())
+            lines.append(f"stays float: {len(self.floats):,} ({why})")
+        lines += [f"warning: {warning}" for warning in self.warnings[:3]]
+        faults = Counter((f.kind, f.first, f.second) for f in self.faults)
+        lines += [f"{kind}: {one}, {two}" for kind, one, two in list(faults)[:3]]
+        if self.ghosts:
+            lines.append(f"not on the path of the data: {len(self.ghosts):,}")
+        table = [("fake quant", "kind", "runs by", "calls", "stage", "made by")]
+        table += [
+            (r.path, r.kind, r.mechanism, str(r.calls_per_forward), r.stage, r.call.split("(")[0])
+            for r in self.sites
+        ]
+        return at_most([*lines, *columns(table, right=(3,))] if self.sites else lines)
+
+    def to_pandas(self, records: Literal["rows", "floats", "redundancies"] = "rows") -> Any:
+        """A ``pandas.DataFrame`` of the rows (or of what stays float, or the redundancies).
+
+        Columns are the fields of :class:`LedgerRow` (or :class:`FloatRow`, :class:`Redundancy`);
+        a record in a record has its own, as ``tensor.label`` and ``numbers.sqnr_db``. Raises
+        InputError for another choice, and if pandas is not installed.
+        """
+        return choose(
+            records,
+            {
+                "rows": (LedgerRow, self.rows),
+                "floats": (FloatRow, self.floats),
+                "redundancies": (Redundancy, self.redundancies),
+            },
+        )
 
     @cached_property
     def by_path(self) -> Mapping[str, LedgerRow]:

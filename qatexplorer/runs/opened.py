@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
-from html import escape
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,18 +32,20 @@ from qatexplorer.runs.folder import (
 )
 from qatexplorer.runs.journal import read_history
 from qatexplorer.runs.model_state import load_model
-from qatexplorer.runs.records import History
+from qatexplorer.runs.records import History, history_lines
 from qatexplorer.runs.run_writer import Saved
 from qatexplorer.runs.sample_files import read_telemetry
-from qatexplorer.runs.store import Telemetry
-from qatexplorer.tables import require_pandas
+from qatexplorer.runs.store import Telemetry, telemetry_lines
+from qatexplorer.shown import Shown, at_most, columns, first
+from qatexplorer.tables import table
 
 MAX_SHOWN = 18
+FEW = 4
 OpenState = Literal["running", "paused", "interrupted", "stopped", "finished", "failed"]
 
 
 @dataclass(frozen=True, repr=False)
-class OpenedRun:
+class OpenedRun(Shown):
     """A run as its folder has it, at the moment of opening. See :func:`open_run`.
 
     Attributes:
@@ -160,9 +161,12 @@ class OpenedRun:
     def __repr__(self) -> str:
         about, last = self.about, self.last_checkpoint
         words = "run of a session" if self.kind == "session" else "run of watch"
-        lines = [f"{self.path}: {words}, {self.state}, of {about.get('model', 'a model')}"]
+        lines = [
+            f"OpenedRun of {about.get('model', 'a model')}: {words}, {self.state}",
+            f"kept in {self.path}",
+        ]
         if self.kind == "session":
-            lines += repr(self.history).splitlines()[:8]
+            lines += history_lines(self.history, FEW)
         if last is not None:
             metric = self.best_checkpoint.metric if self.best_checkpoint is not None else None
             best = f", best metric {metric:.4g}" if metric is not None else ""
@@ -172,11 +176,8 @@ class OpenedRun:
         if error:
             lines.append(f"error: {error.get('message', '')}")
         if self.telemetry is not None:
-            lines += repr(self.telemetry).splitlines()[:8]
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>"
+            lines += telemetry_lines(self.telemetry, FEW)
+        return at_most(lines)
 
 
 def open_run(path: str | os.PathLike[str]) -> OpenedRun:
@@ -223,31 +224,23 @@ class RunLine:
     checkpoints: int
 
 
-class RunList(tuple[RunLine, ...]):
+class RunList(Shown, tuple[RunLine, ...]):
     """What :func:`list_runs` has found, newest first: a tuple that prints as a table."""
 
     def __repr__(self) -> str:
         if not self:
             return "no runs"
-        shown = self[:MAX_SHOWN]
-        width = max(len(line.path.name) for line in shown)
-        lines = [f"{'run':{width}}  {'kind':7}  {'state':11}  {'step':>9}  model"]
-        lines += [
-            f"{line.path.name:{width}}  {line.kind or '–':7}  {line.state:11}  {line.step:>9,}  "
-            f"{line.model}"
-            for line in shown
-        ]
-        if len(self) > len(shown):
-            lines.append(f"… and {len(self) - len(shown)} more")
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>"
+        shown, more = first(self, MAX_SHOWN)
+        rows = [("run", "kind", "state", "step", "model")]
+        rows += [(r.path.name, r.kind or "–", r.state, f"{r.step:,}", r.model) for r in shown]
+        return at_most([*columns(rows, right=(3,)), *more])
 
     def to_pandas(self) -> Any:
-        """A ``pandas.DataFrame`` with a row per run. Raises InputError if it is not installed."""
-        rows = [{**asdict(line), "path": str(line.path)} for line in self]
-        return require_pandas().DataFrame(rows)
+        """A ``pandas.DataFrame`` with a row per run, columns as the fields of :class:`RunLine`.
+
+        Raises InputError if pandas is not installed.
+        """
+        return table(RunLine, self)
 
 
 def list_runs(root: str | os.PathLike[str]) -> RunList:

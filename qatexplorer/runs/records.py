@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from html import escape
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from qatexplorer.runs.config import TrainingConfig
 from qatexplorer.runs.samples import Sample
 from qatexplorer.runs.store import Telemetry
-from qatexplorer.tables import require_pandas
+from qatexplorer.shown import Shown, at_most
+from qatexplorer.tables import choose
 
 RunState = Literal["ready", "running", "paused", "stopped", "finished", "failed"]
 """``stopped``, ``finished`` and ``failed`` are final."""
@@ -34,7 +34,7 @@ MarkerKind = Literal[
 ]
 
 MAX_STEPS = 20_000
-MAX_SHOWN = 16
+MAX_EPOCHS_SHOWN = 16
 
 __all__ = [
     "EpochRecord",
@@ -110,7 +110,7 @@ class Progress:
 Record = StepRecord | EpochRecord | Marker
 
 
-class History:
+class History(Shown):
     """What a run has recorded so far. Reads give immutable copies and may come from any thread.
 
     Bounded: beyond 20,000 steps every second one of the older half is dropped; first and newest
@@ -186,25 +186,20 @@ class History:
     def to_pandas(self, records: Literal["steps", "epochs", "markers"] = "steps") -> Any:
         """A ``pandas.DataFrame`` of the steps (or epochs, or markers), a row each.
 
+        Columns are the fields of :class:`StepRecord` (or :class:`EpochRecord`, :class:`Marker`).
         Raises InputError if pandas is not installed.
         """
-        rows: Sequence[Record] = getattr(self, records)
-        return require_pandas().DataFrame([asdict(row) for row in rows])
+        return choose(
+            records,
+            {
+                "steps": (StepRecord, self.steps),
+                "epochs": (EpochRecord, self.epochs),
+                "markers": (Marker, self.markers),
+            },
+        )
 
     def __repr__(self) -> str:
-        steps, epochs = self.steps, self.epochs
-        lines = [f"History of {len(epochs)} epochs, {steps[-1].step + 1 if steps else 0} steps"]
-        lines += [
-            f"epoch {e.epoch + 1}: mean loss {e.train_loss:.4g}"
-            + (f", {self.metric_name} {e.metric:.4g}" if e.metric is not None else "")
-            for e in epochs[-MAX_SHOWN:]
-        ]
-        if self.baseline is not None:
-            lines.append(f"{self.metric_name} of the float model: {self.baseline:.4g}")
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>"
+        return at_most(history_lines(self))
 
 
 class _Samples(Mapping[str, tuple[Sample, ...]]):
@@ -224,6 +219,23 @@ class _Samples(Mapping[str, tuple[Sample, ...]]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def history_lines(history: History, most_epochs: int = MAX_EPOCHS_SHOWN) -> list[str]:
+    """A history for people: how long it is, its newest epochs, what the float model had."""
+    steps, epochs, metric = history.steps, history.epochs, history.metric_name
+    lines = [f"History of {len(epochs):,} epochs, {steps[-1].step + 1 if steps else 0:,} steps"]
+    earlier = len(epochs) - most_epochs
+    if earlier > 0:
+        lines.append(f"… {earlier:,} earlier epochs")
+    lines += [
+        f"epoch {e.epoch + 1}: mean loss {e.train_loss:.4g}"
+        + (f", {metric} {e.metric:.4g}" if e.metric is not None else "")
+        for e in epochs[-most_epochs:]
+    ]
+    if history.baseline is not None:
+        lines.append(f"{metric} of the float model: {history.baseline:.4g}")
+    return lines
 
 
 def thinned(records: Sequence[R]) -> list[R]:

@@ -6,7 +6,6 @@ import math
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from html import escape
 from typing import Any, Protocol
 
 from qatexplorer.errors import InputError
@@ -25,12 +24,23 @@ from qatexplorer.runs.samples import (
     StepSamples,
     histogram_of,
 )
-from qatexplorer.tables import require_pandas
+from qatexplorer.shown import Shown, at_most, columns, first
+from qatexplorer.tables import table_of_columns
 
 MAX_STEPS = 512
 MAX_DETAILED = 64
 MAX_CHANGES = 20_000
-_SHOWN = 12
+MAX_SHOWN = 12
+
+_COLUMNS: dict[str, Any] = {
+    "step": int,
+    "path": str,
+    "kind": str,
+    "observer_enabled": bool,
+    "fake_quant_enabled": bool,
+    "bn_frozen": bool | None,
+    **dict.fromkeys(METRICS, float),
+}
 
 
 class Source(Protocol):
@@ -51,7 +61,7 @@ class Sink(Protocol):
     def write_states(self, changes: Sequence[StateChange]) -> None: ...
 
 
-class Telemetry:
+class Telemetry(Shown):
     """Samples of the fake quants of a training, oldest first.
 
     Bounded: beyond 512 sampled steps every second one of the older half is dropped, and histograms
@@ -262,33 +272,11 @@ class Telemetry:
 
     def to_pandas(self) -> Any:
         """:meth:`rows` as a ``pandas.DataFrame``. Raises InputError if pandas is not installed."""
-        return require_pandas().DataFrame(self.rows())
+        rows = list(self.rows())
+        return table_of_columns((n, hint, [r[n] for r in rows]) for n, hint in _COLUMNS.items())
 
     def __repr__(self) -> str:
-        return "\n".join(self._lines())
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>"
-
-    def _lines(self) -> list[str]:
-        steps, overhead = self.steps, self.overhead
-        taken = f"{len(steps)} sampled steps ({steps[0]} to {steps[-1]})" if steps else "no sample"
-        lines = [f"Telemetry of {len(self.infos)} fake quants: {taken}"]
-        if overhead is not None:
-            lines.append(f"cost: {overhead.words()}")
-        shown = self.infos[:_SHOWN] if steps else ()
-        rows = [(i, self.sample(i.path, details=False)) for i in shown]
-        if rows:
-            width = max(len(i.path) for i, _ in rows)
-            lines.append(f"{'fake quant':{width}}  {'scale':>9}  {'clipped':>8}  {'SQNR':>8}")
-        for info, sample in rows:
-            if sample is not None:
-                scale, clipped = f"{sample.scale_median:.3g}", f"{100 * sample.clipped:.2g} %"
-                sqnr = f"{sample.sqnr_db:.1f} dB"
-                lines.append(f"{info.path:{width}}  {scale:>9}  {clipped:>8}  {sqnr:>8}")
-        if len(rows) < len(self.infos) and rows:
-            lines.append(f"… and {len(self.infos) - len(rows)} more")
-        return lines
+        return at_most(telemetry_lines(self))
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -363,3 +351,22 @@ def _same_state(one: StateChange | None, two: StateChange) -> bool:
 def _thinned(samples: list[StepSamples]) -> list[StepSamples]:
     half = len(samples) // 2
     return [*samples[:half:2], *samples[half:]]
+
+
+def telemetry_lines(telemetry: Telemetry, most: int = MAX_SHOWN) -> list[str]:
+    """Samples for people: how many there are, what they cost, the newest of each fake quant."""
+    steps, overhead = telemetry.steps, telemetry.overhead
+    taken = f"{len(steps):,} sampled steps ({steps[0]} to {steps[-1]})" if steps else "no sample"
+    lines = [f"Telemetry of {len(telemetry.infos):,} fake quants: {taken}"]
+    if overhead is not None:
+        lines.append(f"cost: {overhead.words()}")
+    if not steps:
+        return lines
+    shown, more = first(telemetry.infos, most)
+    rows = [("fake quant", "scale", "clipped", "SQNR")]
+    for info in shown:
+        sample = telemetry.sample(info.path, details=False)
+        if sample is not None:
+            scale, clipped = f"{sample.scale_median:.3g}", f"{100 * sample.clipped:.2g} %"
+            rows.append((info.path, scale, clipped, f"{sample.sqnr_db:.1f} dB"))
+    return [*lines, *columns(rows, right=(1, 2, 3)), *more]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from qatexplorer.flows.base import ROLES, Role
 from qatexplorer.forward.graph import (
@@ -24,6 +24,7 @@ from qatexplorer.forward.graph import (
 )
 from qatexplorer.quantizers.types import Compute, Mechanism, Seen, SiteKind, State
 from qatexplorer.shown import Shown, at_most
+from qatexplorer.tables import choose
 
 __all__ = [
     "FakeQuantSite",
@@ -221,7 +222,7 @@ class Snapshot(Shown):
 
     def __repr__(self) -> str:
         root = self.modules[0] if self.modules else None
-        name, params = (root.type_name, root.param_count) if root is not None else ("", 0)
+        name, params = (root.type_name, root.param_count) if root is not None else ("nothing", 0)
         kinds = Counter((site.kind, site.fake_quant_class) for site in self.sites)
         graph = "no graph"
         if self.graph is not None:
@@ -230,9 +231,24 @@ class Snapshot(Shown):
             f"Snapshot of {name} at stage {self.stage!r} of flow {self.flow}",
             f"{len(self.modules):,} modules, {params:,} parameters, {graph}",
             *(f"{n:,} × {kind} fake quant ({made})" for (kind, made), n in kinds.most_common(8)),
-            *(f"note: {note[:160]}" for note in self.notes[:4]),
+            *(f"note: {note}" for note in self.notes[:4]),
         ]
         return at_most(lines)
+
+    def to_pandas(self, records: Literal["fake_quants", "modules"] = "fake_quants") -> Any:
+        """A ``pandas.DataFrame`` of the fake quants and bare observers (or modules), a row each.
+
+        Columns are the fields of :class:`FakeQuantSite` (or :class:`ModuleRecord`, its qconfig as
+        ``qconfig.activation`` and ``qconfig.weight``). Raises InputError for another choice, and
+        if pandas is not installed.
+        """
+        return choose(
+            records,
+            {
+                "fake_quants": (FakeQuantSite, self.sites),
+                "modules": (ModuleRecord, self.modules),
+            },
+        )
 
     def is_from(self, role: Role) -> bool:
         """Whether the stage has that role, or one that comes after it in a flow."""

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,10 @@ from qatexplorer.errors import (
 )
 from qatexplorer.evaluate.metric import Metric, MetricValue, metric_name
 from qatexplorer.runs.folder import RunFolder
-from qatexplorer.runs.records import History, Progress, RunState, TrainingConfig
+from qatexplorer.runs.records import History, Progress, RunState, TrainingConfig, history_lines
 from qatexplorer.runs.run_writer import RunWriter, Saved, config_as_data
 from qatexplorer.runs.store import Telemetry
+from qatexplorer.shown import Shown, at_most
 from qatexplorer.signals import Signal
 from qatexplorer.training.control import FINAL, Control
 from qatexplorer.training.loop import Loop, Loss
@@ -42,7 +42,7 @@ REACT_S = 1.0
 LEAVE_S = 5.0
 
 
-class TrainingRun:
+class TrainingRun(Shown):
     """Quantization-aware training of ``model``, **in place**: hand over a copy of your own.
 
     The same seed gives the same weights bit for bit, in the background as in front, with
@@ -196,14 +196,11 @@ class TrainingRun:
         now = self.progress
         total = f" of {now.total_steps:,}" if now.total_steps else ""
         head = f"TrainingRun of {type(self.model).__name__}: {now.state}, step {now.step:,}{total}"
-        lines = [head, *repr(self.history).splitlines()[:12]]
+        lines = [head, *history_lines(self.history, 12)]
         if self.run_dir is not None:
             lines.append(f"kept in {self.run_dir}")
         lines += [f"error: {problem.message}" for problem in (self.error, self.trouble) if problem]
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>"
+        return at_most(lines)
 
     def start(self) -> TrainingRun:
         """Train on a thread of its own. Raises TrainingError if the run was started before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -13,10 +14,11 @@ from safetensors.torch import load
 from torch import nn
 
 from qatexplorer.data import Data
+from qatexplorer.shown import Shown, at_most
 
 
-@dataclass(frozen=True)
-class Example:
+@dataclass(frozen=True, repr=False)
+class Example(Shown):
     """A model with its data and the settings that make its story work.
 
     Attributes:
@@ -39,6 +41,23 @@ class Example:
     data: Data
     factory: str
     suggested: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __repr__(self) -> str:
+        parameters = sum(p.numel() for p in self.model.parameters())
+        shapes = ", ".join(f"{tuple(x.shape)} {x.dtype}" for x in self.example_inputs)
+        suggested = ", ".join(f"{key}={value!r}" for key, value in self.training.items())
+        lines = [
+            f"Example {self.name!r}: {self.title}",
+            *textwrap.wrap(self.description, 100)[:12],
+            f"model: {type(self.model).__name__}, {parameters:,} parameters",
+            f"example inputs: {shapes}",
+            f"data: {self.data.name}",
+        ]
+        if suggested:
+            lines.append(f"training: {suggested}")
+        if "qconfig" in self.suggested:
+            lines.append("qconfig: one of its own, in suggested['qconfig']")
+        return at_most(lines)
 
     @property
     def training(self) -> dict[str, Any]:

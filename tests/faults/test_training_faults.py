@@ -302,6 +302,15 @@ def test_keyboard_interrupt_out_of_the_data_is_a_stop() -> None:
 
 
 def test_ctrl_c_in_wait_stops_the_run() -> None:
+    # A shell starts what runs in its background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        _interrupted_in_wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupted_in_wait() -> None:
     run = TrainingRun(prepared(), data(), TrainingConfig(epochs=100_000)).start()
     threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     run.wait(30)

@@ -1,4 +1,4 @@
-"""What a notebook's user sees and completes: short reprs, real keywords, warnings."""
+"""What a notebook's user sees and completes: real keywords, warnings."""
 
 from __future__ import annotations
 
@@ -13,61 +13,10 @@ import torch
 from IPython.core.completer import IPCompleter, provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 from torch import nn
-from torch.ao.quantization import DeQuantStub, QuantStub
 
 import qatexplorer as qx
 from qatexplorer.runs.config import TrainingConfig
 from tests.support.models import ConvBnRelu, NoStubs, image
-
-
-class Lots(nn.Module):
-    """Two hundred layers, and a class name that is HTML."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.quant, self.dequant = QuantStub(), DeQuantStub()
-        self.layers = nn.Sequential(*(nn.Linear(4, 4) for _ in range(200)))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.dequant(self.layers(self.quant(x)))
-        return out
-
-
-Lots.__name__ = "<script>Lots"
-
-
-@pytest.fixture(scope="module")
-def shown() -> dict[str, Any]:
-    x = torch.randn(8, 4)
-    data = [[(x, torch.randint(0, 4, (8,)))]] * 2
-    session = qx.Session(Lots().train(), (x,), data=data)
-    session.goto("insert")
-    session.calibrate(1)
-    return {
-        "session": session,
-        "snapshot": session.snapshot,
-        "swapped": session.diff_at("swap"),
-        "inserted": session.diff_at("insert"),
-        "evaluation": session.evaluate(latency=False),
-    }
-
-
-@pytest.mark.parametrize("what", ["session", "snapshot", "swapped", "inserted", "evaluation"])
-def test_a_repr_says_the_essential_in_twenty_lines(shown: dict[str, Any], what: str) -> None:
-    text, html = repr(shown[what]), shown[what]._repr_html_()
-    assert 2 <= len(text.splitlines()) <= 20
-    assert max(map(len, text.splitlines())) <= 200
-    assert "<script" not in html
-    assert html.startswith("<pre")
-    assert "color:inherit" in html
-    essential = {
-        "session": ("<script>Lots", "'train'", "insert", "200"),
-        "snapshot": ("<script>Lots", "'train'", "weight", "200"),
-        "swapped": ("propagate → swap", "torch.ao.nn.qat", "× 200"),
-        "inserted": ("swap → insert", "for output × 200", "for input × 1"),
-        "evaluation": ("accuracy", "fake-quant", "int8"),
-    }[what]
-    assert all(part in text for part in essential)
 
 
 @pytest.mark.parametrize("call", ["start_training", "train", "resume"])

@@ -122,7 +122,7 @@ def test_inspector_of_modules_and_fake_quants(flow: str, wording: SnapshotAssert
         if stage == page.session.flow.train_stage:
             page.calibrate()
         for row in list(_one_of_each(page.explorer.panes.tree.rows)):
-            page.session.select(row["id"])
+            page.explorer.select(row["id"])
             text = _without_settings(page_text(page.explorer.panes.inspector))
             # What an earlier stage said word for word stands there already.
             fresh = [line for line in text.splitlines() if line not in known]
@@ -143,7 +143,7 @@ def test_inspector_of_the_graph(flow: str, wording: SnapshotAssertion) -> None:
         *(node["sel"] for _, node in sorted(first_of_op.items())),
         f"edge:{scene['nodes'][0]['sel'].partition(':')[2]}:nothing",
     ]:
-        page.session.select(selection)
+        page.explorer.select(selection)
         parts.append(
             f"## {selection}\n" + _without_settings(page_text(page.explorer.panes.inspector))
         )
