@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+import qatexplorer as qx
 from qatexplorer import zoo
 from qatexplorer.app import launch
 from qatexplorer.app.cli import main
@@ -291,3 +292,13 @@ def test_outputs_that_no_default_takes() -> None:
     with pytest.raises(InputError) as caught:
         evaluate(model, words)
     assert "Pass metric=function(output, target)" in caught.value.fix
+
+
+def test_a_table_of_another_name() -> None:
+    """Every name that the fix lists gives its table."""
+    snapshot = qx.Session(nn.Sequential(nn.Linear(4, 2)).train(), torch.ones(2, 4)).goto("insert")
+    fix = refused(lambda: snapshot.to_pandas("sides"))
+    assert "The tables are: '" in fix
+    names = fix.removeprefix("The tables are: ").removesuffix(".").split(", ")
+    for name in names:
+        assert hasattr(snapshot.to_pandas(name.strip("'")), "columns")
