@@ -8,6 +8,7 @@ so narrow patterns stand above wide ones. ``{op}`` is the operation that torch n
 from __future__ import annotations
 
 import re
+import traceback
 from dataclasses import dataclass
 
 from qatexplorer.explain.blame import Place
@@ -189,7 +190,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "lstm-without-state",
-        r"Expected LSTM custom module inputs to be",
+        r"Expected LSTM custom module inputs to be"
+        r"|AssertionError: and len\(node\.args\[1\]\) == 2",  # torch 2.8 asserts without a word
         "FX converts an LSTM as a custom module only where it is called with its state, and {here} "
         "is called with the input alone.",
         "Write self.lstm(x, (h0, c0)) with the state as a buffer of zeros (register_buffer) or as "
@@ -324,7 +326,7 @@ def translate(
     Unknown errors give torch's own first line and the advice to keep that part in float.
     """
     message = str(error).strip()
-    text = f"{type(error).__name__}: {message}"
+    text = f"{type(error).__name__}: {message or _line_that_raised(error)}"
     here = _here(place)
     for rule in RULES:
         match = re.search(rule.pattern, text, re.DOTALL)
@@ -337,6 +339,11 @@ def translate(
     first = message.splitlines()[0] if message else type(error).__name__
     island = FX_ISLAND if in_fx else ISLAND
     return Translation("", f"torch says: {first}", f"If {here} need not be quantized: {island}")
+
+
+def _line_that_raised(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return (frames[-1].line or "") if frames else ""
 
 
 def _here(place: Place | None) -> str:

@@ -182,11 +182,21 @@ def test_wrapped_although_it_has_stubs() -> None:
     assert rule_of(caught.value) == "quantized-twice"
 
 
+def takes_qint8(int8: nn.Module) -> bool:
+    try:
+        int8(IMAGES)
+    except RuntimeError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("engine", available_engines())
 def test_qint8_activations(engine: str) -> None:
     """Each library says it in its own words, and on x86 the CPU decides whose words they are."""
     with quantized_engine(engine):
         int8 = to_int8(conv(lambda s, y: y), IMAGES, qint8_activations())
+        if engine == "qnnpack" and takes_qint8(int8):
+            pytest.skip("qnnpack of this torch takes qint8 (seen in 2.8)")
     with pytest.raises(Int8RunError) as caught:
         run_int8(int8, IMAGES, engine)
     assert caught.value.where == "layer"

@@ -104,7 +104,6 @@ def test_seen_data_needs_every_channel() -> None:
     low, high = observed_range(fake_quant)
     assert (low[1], high[1]) == (math.inf, -math.inf)
     assert math.isfinite(low[0])
-    fake_quant(torch.randn(3, 5))
     fake_quant.activation_post_process.reset_min_max_vals()
     fake_quant(torch.randn(3, 5))
     assert seen_data(fake_quant) == "all"
