@@ -235,6 +235,16 @@ def test_runs_are_listed_opened_and_resumed(tmp_path: Path) -> None:
     assert desk.panel.run_dir() is None
 
 
+def read_until(desk: Desk, holds: Callable[[], Any]) -> None:
+    """The folder says what the thread has done a moment after the thread has done it."""
+
+    def read() -> Any:
+        desk.panel.read()
+        return holds()
+
+    until(read)
+
+
 def test_a_running_training_is_attached_or_stopped_from_another_page(tmp_path: Path) -> None:
     first = new_session()
     run = first.start_training(epochs=100_000, run_dir=tmp_path / "a")
@@ -247,13 +257,11 @@ def test_a_running_training_is_attached_or_stopped_from_another_page(tmp_path: P
     assert desk.attached == [first]
     desk.panel.pause.click()
     until(lambda: run.state == "paused")
-    desk.panel.read()
-    assert not desk.panel.go_on.disabled
+    read_until(desk, lambda: not desk.panel.go_on.disabled)
     desk.panel.stop.click()
     until(lambda: run.state == "stopped")
     run.wait(10)
-    desk.panel.read()
-    assert not desk.panel.resume.disabled
+    read_until(desk, lambda: not desk.panel.resume.disabled)
     assert desk.errors == []
 
 
