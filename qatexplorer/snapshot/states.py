@@ -122,12 +122,13 @@ def computing_modules(model: nn.Module, prefix: str = "") -> Iterator[tuple[str,
             ]
 
 
-def module_states(model: nn.Module, graph: Graph | None) -> States:
+def module_states(model: nn.Module, graph: Graph | None, reference: bool = False) -> States:
     """State of every module by path, of a model that is prepared or converted.
 
     ``graph`` is its dataflow; None leaves what lies between int8 layers unsaid (float).
+    ``reference``: the model describes int8 and is not lowered yet.
     """
-    found = _ModuleStates(model, graph or Graph((), ()))
+    found = _ModuleStates(model, graph or Graph((), ()), reference)
     return States(found.all(), frozenset(found.on_int8))
 
 
@@ -144,7 +145,7 @@ def operations_state(nodes: Sequence[GraphNode], int8_nodes: frozenset[str]) -> 
 
 
 class _ModuleStates:
-    def __init__(self, model: nn.Module, graph: Graph) -> None:
+    def __init__(self, model: nn.Module, graph: Graph, reference: bool) -> None:
         self.model, self.graph = model, graph
         self.in_fx = isinstance(model, fx.GraphModule)
         self.modules = dict(model.named_modules(remove_duplicate=False))
@@ -167,7 +168,9 @@ class _ModuleStates:
         now = {p for p, m in self.modules.items() if p and compute_of(m) in _INT8_NOW}
         self.int8_paths = swapped | now
         self.unlowered = unlowered_paths(model)
-        self.by_reference = any(compute_of(m) == "reference" for m in self.modules.values())
+        self.by_reference = reference or any(
+            compute_of(m) == "reference" for m in self.modules.values()
+        )
         self.on_int8: set[str] = set()
         self.from_input: set[str] = set()
         for node in graph.nodes:
@@ -248,15 +251,14 @@ class _ModuleStates:
         return found
 
     def _state_of_own_parameters(self, path: str) -> State:
-        """Of a module that is no layer, whose own parameters feed operations: int8 where each of
-        them is rounded on its way to an operation on int8. Eager mode rounds none of them."""
+        """Of a module that is no layer, whose own parameters feed operations: that of these
+        operations. Eager mode rounds none of them."""
         if not self.in_fx:
             return "float"
         found: set[bool] = set()
         for node in self.parameters_at.get(path, ()):
             for edge in self.out_of.get(node.id, ()):
-                rounded = bool(edge.sites) and edge.target in self.on_int8
-                found.add(rounded or "quantize_per" in self.nodes[edge.target].target)
+                found.add(edge.target in self.on_int8)
         return _in_one_word(found)
 
     def _state(self, path: str, module: nn.Module) -> State:

@@ -61,7 +61,9 @@ def take_snapshot(
         placed: fake quants that are nodes of an FX graph, by path.
         settled: the fake quants are in, or converted: what will be int8 is known.
     """
-    found = module_states(model, graph) if settled else States({}, frozenset())
+    found = States({}, frozenset())
+    if settled:
+        found = module_states(model, graph, reference=role == "reference")
     sites = find_sites(
         model, stage=stage, call=call, earlier=earlier or {}, probed=probed, placed=placed
     )
