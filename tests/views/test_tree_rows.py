@@ -25,26 +25,26 @@ PAIRS = list(
 def rows(stage: str, before: str | None = None) -> dict[str, dict[str, Any]]:
     snapshots, _ = walk()
     change = diff(snapshots[before], snapshots[stage]) if before else None
-    return {row["id"]: row for row in build_tree(snapshots[stage], change)}
+    old = snapshots[before] if before else None
+    return {row["id"]: row for row in build_tree(snapshots[stage], change, old)}
 
 
 @pytest.mark.parametrize(("before", "stage"), PAIRS)
 def test_every_module_and_fake_quant_is_one_row_below_its_parent(before: str, stage: str) -> None:
     snapshots, _ = walk()
     snapshot = snapshots[stage]
-    built = build_tree(snapshot, diff(snapshots[before], snapshot))
+    built = build_tree(snapshot, diff(snapshots[before], snapshot), snapshots[before])
     json.dumps(built)
     assert len({row["id"] for row in built}) == len(built)
+    assert {row["parent"] for row in built[1:]} <= {row["id"] for row in built}
+    depths = {row["id"]: row["depth"] for row in built}
+    assert all(depths[r["id"]] == depths[r["parent"]] + 1 for r in built if r["parent"])
+    built = [row for row in built if row["kind"] != "fold"]
     present = {row["path"] for row in built if "gone" not in row["what"]}
     assert present == {m.path for m in snapshot.modules}
     assert {r["path"] for r in built if r["kind"] == "site" and "gone" not in r["what"]} == {
         s.path for s in snapshot.sites
     }
-    seen: dict[str, int] = {}
-    for row in built:
-        if row["parent"] is not None:
-            assert row["depth"] == seen[row["parent"]] + 1
-        seen[row["id"]] = row["depth"]
     gone = {row["path"] for row in built if "gone" in row["what"]}
     assert gone <= {m.path for m in snapshots[before].modules}
     assert not gone & present

@@ -92,6 +92,7 @@ class Explorer(widgets.VBox):
         self.to_train_mode.layout.display = "none"
         self.story = Html(kind="qx-story")
         self.panes = Panes(self.bridge, self.page)
+        self.panes.inspector.on_ask(self._on_ask)
         self.runs = RunsPanel(
             self.bridge, self._act, self.start_job, self.show_session, self._look_inside
         )
@@ -325,6 +326,25 @@ class Explorer(widgets.VBox):
             }
             if action in calls:
                 self.start_job("stepping", lambda _job: calls[action]())
+
+    def _on_ask(self, wanted: str) -> None:
+        """A button of the inspector's page: see :func:`views.inspector.glance.glance_html`."""
+        what, _, rest = wanted.partition(":")
+        panels: dict[str, widgets.Widget] = {
+            "train": self.training,
+            "inside": self.live,
+            "ledger": self.ledger,
+            "results": self.results,
+            "settings": self.settings,
+        }
+        if what == "search":
+            self.panes.tree.query = rest
+        elif what == "stage" and self.session is not None:
+            self._on_action("goto", rest)
+        elif what == "panel" and rest in panels:
+            self.tabs.selected_index = self.tabs.children.index(panels[rest])
+        elif what == "train-mode":
+            self._use_train_mode()
 
     def _use_train_mode(self) -> None:
         session = self.session

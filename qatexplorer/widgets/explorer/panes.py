@@ -11,13 +11,14 @@ from typing import Any
 import ipywidgets as widgets
 
 from qatexplorer.errors import QatExplorerError
+from qatexplorer.session.glance import glance_of
 from qatexplorer.session.session import Session
 from qatexplorer.snapshot.records import FakeQuantSite, Snapshot
 from qatexplorer.views.graph.scene import build_scene, redundant_edges
 from qatexplorer.views.inspector.figures import channel_figure, histogram_figure
 from qatexplorer.views.inspector.page import inspect_html
 from qatexplorer.views.training.figures import scale_trace_figure
-from qatexplorer.views.tree import build_tree
+from qatexplorer.views.tree import build_tree, state_label
 from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.packed import Packed
 from qatexplorer.widgets.common.page import PageState
@@ -61,6 +62,7 @@ class Panes(widgets.Box):
         self._bridge, self._page = bridge, page
         self._session: Session | None = None
         self._preparing = False
+        self._macs: Mapping[str, int] | Exception | None = None
         self.tree = TreeWidget(height=_HEIGHT)
         self.graph = GraphWidget(height=_HEIGHT - _GRAPH_BARS)
         self.inspector = InspectorWidget()
@@ -75,6 +77,8 @@ class Panes(widgets.Box):
         """Show another session."""
         self._session = session
         self.graph.opened = []
+        self._macs = None
+        self._count_macs(session)
 
     # -- made on any thread ---------------------------------------------------------------------
 
@@ -82,9 +86,10 @@ class Panes(widgets.Box):
         """What to show of the stage in view."""
         stage, snapshot = session.stage, session.snapshot
         change = session.diff_at(stage)
+        before = session.snapshots.get(change.before) if change is not None else None
         return StagePicture(
             snapshot,
-            Packed(build_tree(snapshot, change)),
+            Packed(build_tree(snapshot, change, before)),
             self._scene(session),
             self._inspected(session, self._page.moved_to(snapshot)),
         )
@@ -96,7 +101,8 @@ class Panes(widgets.Box):
         return Packed(build_scene(session.snapshot, paths, redundant=edges))
 
     def _inspected(self, session: Session, selection: str) -> Inspected:
-        page = inspect_html(session.snapshots, session.stage, selection)
+        glance = None if selection else glance_of(session, self._macs)
+        page = inspect_html(session.snapshots, session.stage, selection, glance)
         return Inspected(page, self._figures(session, selected_site(session.snapshot, selection)))
 
     def _figures(self, session: Session, site: FakeQuantSite | None) -> dict[str, Any]:
@@ -129,6 +135,7 @@ class Panes(widgets.Box):
         session = self._session
         self._page.follow(picture.snapshot)
         self.tree.rows = picture.tree
+        self.tree.state_label = state_label(picture.snapshot)
         self.graph.scene = picture.scene
         self._mark_selection()
         self._show_inspected(picture.inspected)
@@ -140,6 +147,7 @@ class Panes(widgets.Box):
         session = self._session
         if session is not None:
             self._bridge.make("scene", lambda: self._scene(session), self._show_scene)
+            self._glance_again()
 
     def show_selection(self) -> None:
         """Mark the selection in tree and graph, and inspect it."""
@@ -173,6 +181,27 @@ class Panes(widgets.Box):
 
     def _show_inspected(self, inspected: Inspected) -> None:
         self.inspector.show(inspected.html, inspected.figures)
+
+    def _glance_again(self) -> None:
+        """What the page at a glance shows has become known."""
+        if not self._page.selection:
+            self._inspect()
+
+    def _count_macs(self, session: Session) -> None:
+        """Run the float model once, off the loop, for the page at a glance."""
+
+        def body() -> None:
+            found: Mapping[str, int] | Exception
+            try:
+                found = session.macs()
+            except Exception as error:
+                log.info("no MACs of %s: %s", session.flow.name, error)
+                found = error
+            if session is self._session:
+                self._macs = found
+                self._bridge.post("glance", self._glance_again)
+
+        threading.Thread(target=body, name="qatexplorer-macs", daemon=True).start()
 
     def _prepare_histograms(self, session: Session) -> None:
         """Run the model once, off the loop; the figures come when that is done."""

@@ -97,8 +97,8 @@ class TreeView {
   }
 
   bar() {
-    this.toggles.set("changed", this.toggleButton("changed", "Only what changed"));
-    this.toggles.set("float", this.toggleButton("float", "Only what stays float"));
+    this.toggles.set("changed", this.toggleButton("changed", "changed", "Only what changed"));
+    this.toggles.set("float", this.toggleButton("float", "float", "Only what stays float"));
     const all = /** @type {const} */ ([
       ["⊞", "Expand all", true],
       ["⊟", "Collapse all", false],
@@ -118,9 +118,11 @@ class TreeView {
   /**
    * @param {Only} only
    * @param {string} text
+   * @param {string} label
    */
-  toggleButton(only, text) {
-    const button = html("button", { class: "qx-button", text });
+  toggleButton(only, text, label) {
+    const names = { title: label, "aria-label": label };
+    const button = html("button", { class: "qx-button", text, ...names });
     button.addEventListener("click", () =>
       save(this.model, { only: this.model.get("only") === only ? "all" : only }),
     );
