@@ -130,7 +130,7 @@ def test_a_run_is_kept_listed_and_seen_from_inside(explorer: Explorer, runs_fold
     session.run.wait(30)  # type: ignore[union-attr]
     until(lambda: len(explorer.runs.list.options) == 1)
     assert [p.parent for p in runs_folder.iterdir()] == [runs_folder]
-    explorer.tabs.selected_index = 1
+    explorer.drawer.show_panel(explorer.live)
     until(lambda: "conv1" in explorer.live.sites.html)
     opened = qx.open_run(next(runs_folder.iterdir()))
     assert len(opened.history.epochs) == 2
@@ -139,7 +139,7 @@ def test_a_run_is_kept_listed_and_seen_from_inside(explorer: Explorer, runs_fold
 def test_the_ledger_is_made_when_it_is_looked_at(explorer: Explorer) -> None:
     walk(explorer, "insert")
     assert explorer.ledger.sites.rows == []
-    explorer.tabs.selected_index = 2
+    explorer.drawer.show_panel(explorer.ledger)
     until(lambda: explorer.ledger.sites.rows)
     assert any("fc.weight_fake_quant" in str(r) for r in explorer.ledger.sites.rows)
     assert "two" in explorer.ledger.answers.html
@@ -388,7 +388,7 @@ def test_a_ledger_in_the_making_says_how_far_it_is_and_can_be_stopped(
         return real(progress=tell, should_stop=should_stop)
 
     monkeypatch.setattr(session, "ledger", slow)
-    explorer.tabs.selected_index = 2
+    explorer.drawer.show_panel(explorer.ledger)
     until(lambda: "forward 2 of" in panel.message.html)
     assert "left" in panel.message.html
     assert (panel.halt.description, panel.halt.layout.display) == ("Stop", "")

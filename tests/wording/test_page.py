@@ -62,10 +62,10 @@ class Page:
 
     def tab(self, title: str) -> Any:
         """The panel of that name, brought to the front."""
-        tabs = self.explorer.tabs
-        index = list(tabs.titles).index(title)
-        tabs.selected_index = index
-        return tabs.children[index]
+        drawer = self.explorer.drawer
+        panel = drawer.panels[drawer.titles.index(title)]
+        drawer.show_panel(panel)
+        return panel
 
 
 @pytest.fixture(autouse=True)

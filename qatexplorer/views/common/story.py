@@ -71,6 +71,15 @@ def story_html(stage: Stage, snapshot: Snapshot, change: Diff | None) -> str:
     return "".join(parts)
 
 
+def story_line(stage: Stage, snapshot: Snapshot, change: Diff | None) -> str:
+    """What happened at this stage, in one line, as safe HTML."""
+    if change is not None:
+        what = change.summary()
+    else:
+        what = f"{count(len(snapshot.modules), 'module')} as they were given"
+    return f"<b>{escape(stage.title)}:</b> {escape(what)}"
+
+
 def _change(change: Diff) -> str:
     text = escape(change.summary())
     kinds = dict.fromkeys(KINDS, 0)

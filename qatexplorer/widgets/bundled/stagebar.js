@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   explorer/stagebar.js
-// sha256 of these: acf72200b3ee21dc6b486131fe6a5fe1f0ee761dc3163c2463e107daafd541e1
+// sha256 of these: d26334157687a95bd76088612484169a6cd03a46b44d47cca5075400922b2dff
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -52,7 +52,7 @@ var StageBar = class {
     const buttons = [this.back, this.next, this.reset, this.stop];
     this.root = html("div", { class: "qx qx-stagebar", ...OWN_KEYS }, [
       this.list,
-      html("div", { class: "qx-stage-controls" }, [...buttons, this.status])
+      html("div", { class: "qx-stage-controls" }, [this.status, ...buttons])
     ]);
     el.append(this.root);
     const draw = () => this.draw();
@@ -110,17 +110,13 @@ var StageBar = class {
         class: "qx-stage-button",
         "data-stage": name,
         disabled: busy,
-        title: call ? `${call}
-${summary}` : title,
+        title: [title, call, summary].filter(Boolean).join("\n"),
         "aria-label": `Stage ${index + 1}, ${title}, ${STATE_WORDS[state]}. ${summary}`,
         "aria-current": state === "current" ? "step" : null
       },
       [
         html("span", { class: "qx-stage-dot", "aria-hidden": "true", text: dot }),
-        html("span", { class: "qx-stage-text" }, [
-          html("span", { class: "qx-stage-title", text: title }),
-          summary && html("span", { class: "qx-stage-summary", text: summary })
-        ])
+        html("span", { class: "qx-stage-title", text: title })
       ]
     );
     button.addEventListener("click", () => this.request("goto", name));

@@ -21,12 +21,15 @@ from qatexplorer.session.session import Session, SessionEvent
 from qatexplorer.views.common.engines import concern_html
 from qatexplorer.views.common.names import count
 from qatexplorer.views.common.options import header_html
-from qatexplorer.views.common.story import stage_entries, story_html
+from qatexplorer.views.common.story import stage_entries, story_html, story_line
 from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
-from qatexplorer.widgets.common.controls import Html, Message, button, labelled, row
+from qatexplorer.widgets.common.controls import Html, Message, Note, button, labelled
 from qatexplorer.widgets.common.page import PageState
+from qatexplorer.widgets.explorer.drawer import Drawer
+from qatexplorer.widgets.explorer.frame import Frame
 from qatexplorer.widgets.explorer.panes import Panes, StagePicture
 from qatexplorer.widgets.explorer.settings import SettingsPanel
+from qatexplorer.widgets.explorer.splitter import Splitter
 from qatexplorer.widgets.explorer.stagebar import StageBar
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
 from qatexplorer.widgets.training.live import LivePanel
@@ -39,10 +42,12 @@ _PROGRESS_S = 0.25
 
 @dataclass(frozen=True)
 class _StagePage:
-    """All that the page shows of a stage: entries of the bar, story, and the panes' picture."""
+    """All that the page shows of a stage: entries of the bar, what happened in one line and in
+    full, and the panes' picture."""
 
     session: Session
     entries: list[dict[str, Any]]
+    line: str
     story: str
     picture: StagePicture
 
@@ -53,6 +58,7 @@ class Explorer(widgets.VBox):
     def __init__(self, model: Any = None, example_inputs: Any = None, **settings: Any) -> None:
         self.session: Session | None = None
         self._example = ""
+        self._led_to: Session | None = None  # for which the panel that trains has been opened
         self._unsubscribe: Callable[[], None] | None = None
         self.bridge = Bridge()
         self.jobs = Jobs(self.bridge, self._on_jobs)
@@ -67,10 +73,10 @@ class Explorer(widgets.VBox):
         else:
             self.examples.layout.display = "none"
             self.show_model(model, example_inputs, **settings)
-        super().__init__(self._children())
+        if self.session is None:
+            self.panes.show_nothing()
+        super().__init__([self._top(), self.panes, self.drawer, self._height_handle()])
         self.add_class("qx-explorer")
-        self.layout.width = "100%"
-        self.layout.grid_gap = "10px"
 
     # -- building -------------------------------------------------------------------------------
 
@@ -80,18 +86,23 @@ class Explorer(widgets.VBox):
             widgets.Dropdown(options=[(zoo.load(n).title, n) for n in zoo.names()]),
             "Example",
             "The embedded examples, on scikit-learn's digits",
-            width="min(460px, 100%)",
+            width="300px",
         )
         self.description = Html(kind="qx-muted")
-        self.concern = Html(kind="qx-engine-concern", role="status")
+        self.frame = Frame()
         self.bar = StageBar()
         self.bar.on_action(self._on_action)
+        self.concern = Note(kind="qx-engine-concern", role="status", label="about the engine")
         self.message = Message()
         self.to_train_mode = button("Put the copy into train mode", "Your model stays as it is")
         self.to_train_mode.on_click(lambda _: self._use_train_mode())
         self.to_train_mode.layout.display = "none"
-        self.story = Html(kind="qx-story")
+        self.story = Note(kind="qx-story")
         self.panes = Panes(self.bridge, self.page)
+        self._build_panels()
+        self.panes.graph.observe(lambda change: self._on_theme(change["new"]), "dark")
+
+    def _build_panels(self) -> None:
         self.runs = RunsPanel(
             self.bridge, self._act, self.start_job, self.show_session, self._look_inside
         )
@@ -110,24 +121,27 @@ class Explorer(widgets.VBox):
             "Settings": self.settings,
             "Runs": self.runs,
         }
-        self.tabs = widgets.Tab(list(panels.values()))
-        for index, title in enumerate(panels):
-            self.tabs.set_title(index, title)
-        self.tabs.observe(lambda _change: self._on_tab(), "selected_index")
-        self.panes.graph.observe(lambda change: self._on_theme(change["new"]), "dark")
+        self.drawer = Drawer(panels, self._on_drawer)
 
-    def _children(self) -> list[widgets.Widget]:
-        return [
-            row(self.header, self.examples),
-            self.description,
-            self.concern,
-            self.bar,
-            self.message,
-            self.to_train_mode,
-            self.story,
-            self.panes,
-            self.tabs,
-        ]
+    def _top(self) -> widgets.Widget:
+        """What is above tree and graph: all of it in three rows of at most 110 px together."""
+        self.header.add_class("qx-grows")
+        self.description.add_class("qx-about")
+        title = widgets.HBox([self.header, self.description, self.examples, self.frame])
+        title.add_class("qx-title-row")
+        # Each takes its room only while it has something to say; their texts open over the page.
+        news = widgets.HBox([self.message, self.to_train_mode, self.concern, self.story])
+        news.add_class("qx-news")
+        for note in (self.message, self.story):
+            note.add_class("qx-grows")
+        top = widgets.VBox([title, self.bar, news])
+        top.add_class("qx-top")
+        return top
+
+    def _height_handle(self) -> Splitter:
+        handle = Splitter("height")
+        handle.add_class("qx-height-handle")
+        return handle
 
     def _offer_examples(self, name: str, settings: dict[str, Any]) -> None:
         if self._open_example(name, settings):
@@ -154,7 +168,8 @@ class Explorer(widgets.VBox):
         ):
             return False
         self._example = name
-        self.description.html = f"<p>{escape(example.description)}</p>"
+        about = escape(example.description)
+        self.description.html = f'<p title="{about}">{about}</p>'
         return True
 
     def show_model(
@@ -252,6 +267,7 @@ class Explorer(widgets.VBox):
             return _StagePage(
                 session,
                 stage_entries(stages, stage.name, session.reached, session.summaries),
+                story_line(stage, session.snapshot, session.diff),
                 story_html(stage, session.snapshot, session.diff),
                 self.panes.picture(session),
             )
@@ -260,12 +276,15 @@ class Explorer(widgets.VBox):
         session = page.session
         if session is not self.session:
             return
-        self.bar.stages, self.story.html = page.entries, page.story
+        self.bar.stages, self.story.line, self.story.html = page.entries, page.line, page.story
         needs_mode = not session.snapshots[session.stages[0]].training
         self.to_train_mode.layout.display = "" if needs_mode else "none"
         self.panes.show(page.picture)
         self.ledger.refresh()
         self.training.set_enabled(self.jobs.current is None)
+        if session.stage == session.flow.train_stage and self._led_to is not session:
+            self._led_to = session
+            self.drawer.show_panel(self.training)
 
     def select(self, selection: str) -> None:
         """Select ``"module:<path>"``, ``"site:<path>"``, ``"node:<id>"`` or
@@ -284,10 +303,9 @@ class Explorer(widgets.VBox):
             self.live.draw()
 
     def _in_sight(self, panel: widgets.Widget) -> bool:
-        index = self.tabs.selected_index
-        return index is not None and self.tabs.children[index] is panel
+        return self.drawer.in_sight(panel)
 
-    def _on_tab(self) -> None:
+    def _on_drawer(self) -> None:
         self.ledger.active = self._in_sight(self.ledger)
         self.training.in_sight = self._in_sight(self.training)
         if self._in_sight(self.live):
@@ -296,7 +314,7 @@ class Explorer(widgets.VBox):
     def _look_inside(self, run: OpenedRun) -> None:
         """Show the fake quants of a run that was opened from its folder."""
         self.live.show(run)
-        self.tabs.selected_index = self.tabs.children.index(self.live)
+        self.drawer.show_panel(self.live)
 
     def _on_ledger(self) -> None:
         """A ledger has been made: it knows which edges are quantized twice."""
