@@ -3,7 +3,7 @@
 //   explorer/frame.js
 //   explorer/keys_sheet.js
 //   explorer/layout.js
-// sha256 of these: 76e498c8a510ec389d17804a47251c4063df37e9d205bddb723b49093f7a176f
+// sha256 of these: 7b42f947c4d1caf3b8f6a4170ebb16b3b7474a3b164fe8341a24cf4a30430839
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -117,10 +117,10 @@ function keysSheet() {
 }
 
 // explorer/layout.js
-var OWN_TAB = ".jp-LinkedOutputView, .jp-MainAreaWidget:not(.jp-NotebookPanel)";
+var OWN_TAB = ".jp-LinkedOutputView";
 function placeOf(el) {
   if (document.body.dataset.voila === "voila") return alone(el) ? "window" : "cell";
-  return el.closest(".jp-Notebook") === null && el.closest(OWN_TAB) !== null ? "tab" : "cell";
+  return el.closest(OWN_TAB) === null ? "cell" : "tab";
 }
 function alone(el) {
   const outputs = document.querySelectorAll(".jp-OutputArea-output, .jp-MarkdownOutput");

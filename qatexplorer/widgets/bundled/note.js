@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/note.js
-// sha256 of these: 4a2aa341e869b585dc319af6276a9cd7e0a94a78163b1be2ce3f670129e40cd3
+// sha256 of these: c5a0a8d31854b3add8ed9cf9c0ad67f98ac9a171838d894a2c9231bb083bb9c8
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -56,11 +56,6 @@ var NoteView = class {
     el.append(this.root);
     this.more.addEventListener("click", () => this.show(!this.open));
     this.close.addEventListener("click", () => this.shut());
-    this.root.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape" || !this.open) return;
-      event.stopPropagation();
-      this.shut();
-    });
     const draw = () => this.draw();
     const unlisten = listen(model, {
       "change:html": () => this.draw(model.get("opens")),
@@ -73,9 +68,17 @@ var NoteView = class {
       const inside = event.target instanceof Node && this.root.contains(event.target);
       if (!inside && !model.get("opens")) this.show(false);
     };
+    const escape = (event) => {
+      if (event.key !== "Escape" || !this.open) return;
+      event.preventDefault();
+      this.shut();
+    };
+    this.root.addEventListener("keydown", escape);
+    document.addEventListener("keydown", escape);
     document.addEventListener("pointerdown", outside);
     this.end = () => {
       unlisten();
+      document.removeEventListener("keydown", escape);
       document.removeEventListener("pointerdown", outside);
       this.root.remove();
     };

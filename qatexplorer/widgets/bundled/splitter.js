@@ -2,7 +2,7 @@
 //   common/dom.js
 //   explorer/layout.js
 //   explorer/splitter.js
-// sha256 of these: 0c41caebc8fde911cc49b1fff79884fc3527ee8027d5c2d35081c3d65ef40274
+// sha256 of these: adcfd9057b5e94d1d68d57d3655997295b97104febf45c1b990753981cbd94ff
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -24,10 +24,10 @@ function html(tag, attributes = {}, children = []) {
 
 // explorer/layout.js
 var KEY = "qatexplorer.layout";
-var OWN_TAB = ".jp-LinkedOutputView, .jp-MainAreaWidget:not(.jp-NotebookPanel)";
+var OWN_TAB = ".jp-LinkedOutputView";
 function placeOf(el) {
   if (document.body.dataset.voila === "voila") return alone(el) ? "window" : "cell";
-  return el.closest(".jp-Notebook") === null && el.closest(OWN_TAB) !== null ? "tab" : "cell";
+  return el.closest(OWN_TAB) === null ? "cell" : "tab";
 }
 function alone(el) {
   const outputs = document.querySelectorAll(".jp-OutputArea-output, .jp-MarkdownOutput");

@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   explorer/stagebar.js
-// sha256 of these: d26334157687a95bd76088612484169a6cd03a46b44d47cca5075400922b2dff
+// sha256 of these: 70b7f55f7318ccd7c38f8968806b67973a6362729641e6dcf6218d1d8da98440
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -66,7 +66,15 @@ var StageBar = class {
    * @param {string} action
    */
   button(text, title, action) {
-    const button = html("button", { class: "qx-button", text, title, "data-action": action });
+    const parts = text.split(" ").map((part) => {
+      const word = part.length > 1;
+      return html("span", { class: word ? "qx-stage-word" : null, text: part });
+    });
+    const button = html(
+      "button",
+      { class: "qx-button", title, "aria-label": text, "data-action": action },
+      parts
+    );
     button.addEventListener("click", () => this.request(action));
     return button;
   }

@@ -2,7 +2,7 @@
 //   common/dom.js
 //   explorer/layout.js
 //   explorer/tabstrip.js
-// sha256 of these: 00a0c1749da5326372c7d54cb17fa827a0655410c7a16cf8c1946f728899a8f1
+// sha256 of these: d30d6c5d12b1cd2e4fbd8e00f50d77def050f1569242ee41def5bb0b686c3048
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -44,10 +44,10 @@ function isShortcut(event) {
 
 // explorer/layout.js
 var KEY = "qatexplorer.layout";
-var OWN_TAB = ".jp-LinkedOutputView, .jp-MainAreaWidget:not(.jp-NotebookPanel)";
+var OWN_TAB = ".jp-LinkedOutputView";
 function placeOf(el) {
   if (document.body.dataset.voila === "voila") return alone(el) ? "window" : "cell";
-  return el.closest(".jp-Notebook") === null && el.closest(OWN_TAB) !== null ? "tab" : "cell";
+  return el.closest(OWN_TAB) === null ? "cell" : "tab";
 }
 function alone(el) {
   const outputs = document.querySelectorAll(".jp-OutputArea-output, .jp-MarkdownOutput");

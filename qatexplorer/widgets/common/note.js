@@ -40,11 +40,6 @@ class NoteView {
     el.append(this.root);
     this.more.addEventListener("click", () => this.show(!this.open));
     this.close.addEventListener("click", () => this.shut());
-    this.root.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape" || !this.open) return;
-      event.stopPropagation();
-      this.shut();
-    });
     const draw = () => this.draw();
     const unlisten = listen(model, {
       "change:html": () => this.draw(model.get("opens")),
@@ -58,9 +53,18 @@ class NoteView {
       const inside = event.target instanceof Node && this.root.contains(event.target);
       if (!inside && !model.get("opens")) this.show(false);
     };
+    /** @param {KeyboardEvent} event */
+    const escape = (event) => {
+      if (event.key !== "Escape" || !this.open) return;
+      event.preventDefault();
+      this.shut();
+    };
+    this.root.addEventListener("keydown", escape);
+    document.addEventListener("keydown", escape);
     document.addEventListener("pointerdown", outside);
     this.end = () => {
       unlisten();
+      document.removeEventListener("keydown", escape);
       document.removeEventListener("pointerdown", outside);
       this.root.remove();
     };

@@ -88,7 +88,7 @@ class Explorer(widgets.VBox):
             "The embedded examples, on scikit-learn's digits",
             width="300px",
         )
-        self.description = Html(kind="qx-muted")
+        self.description = Note(kind="qx-about-note", label="about it")
         self.frame = Frame()
         self.bar = StageBar()
         self.bar.on_action(self._on_action)
@@ -168,8 +168,7 @@ class Explorer(widgets.VBox):
         ):
             return False
         self._example = name
-        about = escape(example.description)
-        self.description.html = f'<p title="{about}">{about}</p>'
+        self.description.html = f"<p>{escape(example.description)}</p>"
         return True
 
     def show_model(

@@ -12,7 +12,7 @@
 
 const KEY = "qatexplorer.layout";
 /** What holds an output that JupyterLab shows in a tab of its own. */
-export const OWN_TAB = ".jp-LinkedOutputView, .jp-MainAreaWidget:not(.jp-NotebookPanel)";
+export const OWN_TAB = ".jp-LinkedOutputView";
 
 /**
  * Where an element of the page stands.
@@ -21,7 +21,7 @@ export const OWN_TAB = ".jp-LinkedOutputView, .jp-MainAreaWidget:not(.jp-Noteboo
  */
 export function placeOf(el) {
   if (document.body.dataset.voila === "voila") return alone(el) ? "window" : "cell";
-  return el.closest(".jp-Notebook") === null && el.closest(OWN_TAB) !== null ? "tab" : "cell";
+  return el.closest(OWN_TAB) === null ? "cell" : "tab";
 }
 
 /** Whether nothing else stands on Voila's page. @param {Element} el */

@@ -64,7 +64,7 @@ class Panes(widgets.Box):
         self._preparing = False
         self.tree, self.graph = TreeWidget(), GraphWidget()
         self.inspector = InspectorWidget()
-        self.cover = Html(kind="qx-cover", html=loading_html(), role="status")
+        self.cover = Html(html=loading_html(), role="status")
         for widget in (self.tree, self.graph, self.inspector):
             widget.observe(lambda change: page.select(change["new"]), "selected")
         self.graph.observe(lambda _change: self._inspect(), "dark")

@@ -59,7 +59,16 @@ class StageBar {
    * @param {string} action
    */
   button(text, title, action) {
-    const button = html("button", { class: "qx-button", text, title, "data-action": action });
+    // On a narrow page the sign stands alone.
+    const parts = text.split(" ").map((part) => {
+      const word = part.length > 1;
+      return html("span", { class: word ? "qx-stage-word" : null, text: part });
+    });
+    const button = html(
+      "button",
+      { class: "qx-button", title, "aria-label": text, "data-action": action },
+      parts,
+    );
     button.addEventListener("click", () => this.request(action));
     return button;
   }
