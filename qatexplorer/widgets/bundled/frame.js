@@ -3,7 +3,7 @@
 //   explorer/frame.js
 //   explorer/keys_sheet.js
 //   explorer/layout.js
-// sha256 of these: 7b42f947c4d1caf3b8f6a4170ebb16b3b7474a3b164fe8341a24cf4a30430839
+// sha256 of these: 431c2dbf4cbac3a69e25d56c01ccef05cd846a8a6b53a1c7a52f63fda6bbcc0d
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -134,6 +134,7 @@ function alone(el) {
 var NARROW = 1100;
 var SLIM = 860;
 var HEIGHT = { usual: 800, least: 560 };
+var SCROLLS = ".jp-WindowedPanel-outer";
 var Frame = class {
   /** @param {HTMLElement} el */
   constructor(el) {
@@ -147,7 +148,9 @@ var Frame = class {
       "aria-haspopup": "dialog"
     });
     this.button.addEventListener("click", () => this.open());
-    this.root = html("div", { class: "qx qx-frame", ...OWN_KEYS }, [this.button, this.sheet]);
+    this.gone = html("div", { class: "qx-gone", role: "alert", hidden: true });
+    const parts = [this.button, this.sheet, this.gone];
+    this.root = html("div", { class: "qx qx-frame", ...OWN_KEYS }, parts);
     el.append(this.root);
     this.endings = [() => this.root.remove()];
     const sized = new ResizeObserver(() => {
@@ -169,13 +172,16 @@ var Frame = class {
   settle(explorer) {
     const place = placeOf(explorer);
     explorer.dataset.place = place;
-    const around = place === "tab" ? explorer.closest(OWN_TAB) : scroller(explorer);
+    const around = explorer.closest(place === "tab" ? OWN_TAB : SCROLLS);
     const fit = () => {
-      fitHeight(explorer, around);
       const width = explorer.clientWidth;
+      if (width === 0) return;
+      fitHeight(explorer, around);
       explorer.classList.toggle("qx-narrow", width < NARROW);
       explorer.classList.toggle("qx-slim", width < SLIM);
     };
+    const live = new MutationObserver(() => this.tellGone(explorer));
+    live.observe(explorer, { attributeFilter: ["class"] });
     const watcher = new ResizeObserver(fit);
     watcher.observe(explorer);
     if (around) watcher.observe(around);
@@ -183,11 +189,21 @@ var Frame = class {
     const onKey = (event) => this.onKey(event, explorer);
     document.addEventListener("keydown", onKey, true);
     this.endings.push(
+      () => live.disconnect(),
       () => watcher.disconnect(),
       () => window.removeEventListener("resize", fit),
       () => document.removeEventListener("keydown", onKey, true)
     );
     fit();
+    this.tellGone(explorer);
+  }
+  /** @param {HTMLElement} explorer */
+  tellGone(explorer) {
+    const gone = explorer.classList.contains("jupyter-widgets-disconnected");
+    if (gone === !this.gone.hidden) return;
+    const next = explorer.dataset.place === "window" ? "Reload the page" : "Run the cell again";
+    this.gone.textContent = gone ? `The kernel of this page is gone. What you see is its last picture. ${next} to start anew.` : "";
+    this.gone.hidden = !gone;
   }
   /**
    * @param {KeyboardEvent} event
@@ -210,17 +226,12 @@ function isWriting(target) {
   if (!(target instanceof HTMLElement)) return false;
   return target.isContentEditable || target.matches("textarea, select, input:not([type=checkbox])");
 }
-function scroller(el) {
-  for (let at = el.parentElement; at; at = at.parentElement) {
-    if (/auto|scroll/.test(getComputedStyle(at).overflowY) && at.clientHeight > 200) return at;
-  }
-  return document.scrollingElement;
-}
 function fitHeight(explorer, around) {
   const { place } = explorer.dataset;
-  if (place === "window" || !around) return;
-  const room = around.clientHeight;
-  if (place === "tab") {
+  if (place === "window") return;
+  const voila = document.body.dataset.voila === "voila";
+  const room = voila ? window.innerHeight : around?.clientHeight ?? HEIGHT.usual + 24;
+  if (place === "tab" && around) {
     const top = explorer.getBoundingClientRect().top - around.getBoundingClientRect().top;
     const before = Math.max(0, Math.round(top + around.scrollTop));
     explorer.style.setProperty("--qx-fill", `${room - before - 4}px`);

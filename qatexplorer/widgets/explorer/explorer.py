@@ -76,7 +76,8 @@ class Explorer(widgets.VBox):
         if self.session is None:
             self.panes.show_nothing()
         super().__init__([self._top(), self.panes, self.drawer, self._height_handle()])
-        self.add_class("qx-explorer")
+        for name in ("qx", "qx-explorer"):
+            self.add_class(name)
 
     # -- building -------------------------------------------------------------------------------
 

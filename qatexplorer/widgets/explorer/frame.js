@@ -10,6 +10,8 @@ const NARROW = 1100;
 const SLIM = 860;
 /** Of an explorer among other outputs, in px. */
 const HEIGHT = { usual: 800, least: 560 };
+/** What scrolls the outputs of a notebook in JupyterLab. */
+const SCROLLS = ".jp-WindowedPanel-outer";
 
 class Frame {
   /** @param {HTMLElement} el */
@@ -24,7 +26,10 @@ class Frame {
       "aria-haspopup": "dialog",
     });
     this.button.addEventListener("click", () => this.open());
-    this.root = html("div", { class: "qx qx-frame", ...OWN_KEYS }, [this.button, this.sheet]);
+    /** Says that there is no kernel any more; ipywidgets marks its views then. */
+    this.gone = html("div", { class: "qx-gone", role: "alert", hidden: true });
+    const parts = [this.button, this.sheet, this.gone];
+    this.root = html("div", { class: "qx qx-frame", ...OWN_KEYS }, parts);
     el.append(this.root);
     /** @type {(() => void)[]} */
     this.endings = [() => this.root.remove()];
@@ -50,13 +55,16 @@ class Frame {
   settle(explorer) {
     const place = placeOf(explorer);
     explorer.dataset.place = place;
-    const around = place === "tab" ? explorer.closest(OWN_TAB) : scroller(explorer);
+    const around = explorer.closest(place === "tab" ? OWN_TAB : SCROLLS);
     const fit = () => {
-      fitHeight(explorer, around);
       const width = explorer.clientWidth;
+      if (width === 0) return; // in a tab that is not in view
+      fitHeight(explorer, around);
       explorer.classList.toggle("qx-narrow", width < NARROW);
       explorer.classList.toggle("qx-slim", width < SLIM);
     };
+    const live = new MutationObserver(() => this.tellGone(explorer));
+    live.observe(explorer, { attributeFilter: ["class"] });
     const watcher = new ResizeObserver(fit);
     watcher.observe(explorer);
     if (around) watcher.observe(around);
@@ -66,11 +74,24 @@ class Frame {
     // Before tree and graph, which take every letter for their own.
     document.addEventListener("keydown", onKey, true);
     this.endings.push(
+      () => live.disconnect(),
       () => watcher.disconnect(),
       () => window.removeEventListener("resize", fit),
       () => document.removeEventListener("keydown", onKey, true),
     );
     fit();
+    this.tellGone(explorer);
+  }
+
+  /** @param {HTMLElement} explorer */
+  tellGone(explorer) {
+    const gone = explorer.classList.contains("jupyter-widgets-disconnected");
+    if (gone === !this.gone.hidden) return;
+    const next = explorer.dataset.place === "window" ? "Reload the page" : "Run the cell again";
+    this.gone.textContent = gone
+      ? `The kernel of this page is gone. What you see is its last picture. ${next} to start anew.`
+      : "";
+    this.gone.hidden = !gone;
   }
 
   /**
@@ -98,14 +119,6 @@ function isWriting(target) {
   return target.isContentEditable || target.matches("textarea, select, input:not([type=checkbox])");
 }
 
-/** What scrolls around an output. @param {Element} el */
-function scroller(el) {
-  for (let at = el.parentElement; at; at = at.parentElement) {
-    if (/auto|scroll/.test(getComputedStyle(at).overflowY) && at.clientHeight > 200) return at;
-  }
-  return document.scrollingElement;
-}
-
 /**
  * As high as its tab; among other outputs, no higher than what can be seen at once.
  * @param {HTMLElement} explorer
@@ -113,9 +126,10 @@ function scroller(el) {
  */
 function fitHeight(explorer, around) {
   const { place } = explorer.dataset;
-  if (place === "window" || !around) return;
-  const room = around.clientHeight;
-  if (place === "tab") {
+  if (place === "window") return;
+  const voila = document.body.dataset.voila === "voila";
+  const room = voila ? window.innerHeight : (around?.clientHeight ?? HEIGHT.usual + 24);
+  if (place === "tab" && around) {
     const top = explorer.getBoundingClientRect().top - around.getBoundingClientRect().top;
     const before = Math.max(0, Math.round(top + around.scrollTop));
     explorer.style.setProperty("--qx-fill", `${room - before - 4}px`);

@@ -12,4 +12,4 @@ class Frame(anywidget.AnyWidget):
     or a JupyterLab tab of its own, and gives it a height among other outputs."""
 
     _esm = esm("frame")
-    _css = css("explorer/explorer.css", "explorer/frame.css")
+    _css = css("explorer/explorer.css", "explorer/frame.css", "explorer/controls.css")
