@@ -18,7 +18,7 @@ from qatexplorer.evaluate.metric import Metric, MetricValue, evaluate
 from qatexplorer.flows.base import FlowOptions, StubMode, copy_sharing_parameters, moved_to_cpu
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.forward.record import recorded_graph
-from qatexplorer.quantizers.facts import is_fake_quant
+from qatexplorer.quantizers.facts import is_fake_quant, kinds_of
 from qatexplorer.session.models import Models
 from qatexplorer.snapshot.records import Graph
 
@@ -33,6 +33,8 @@ class Preflight:
     ``float_islands`` is the number of connected groups of operations that the int8 model computes
     in float, None if it does not run. ``notes`` name the calls that run and compute something else
     than the fake quants simulate: a plain ``torch.cat`` of int8 tensors of unlike scales.
+    ``weights`` is the number of weights with a fake quant or observer in the prepared copy,
+    ``float_weights`` the paths of torch's layers that hold a float weight in the int8 one.
     """
 
     ok: bool
@@ -40,6 +42,8 @@ class Preflight:
     int8_modules: int = 0
     float_islands: int | None = None
     notes: tuple[str, ...] = ()
+    weights: int = 0
+    float_weights: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class Assessor:
 
     def _try(self, prepared: nn.Module) -> Preflight:
         inputs = self._models.options.example_inputs
+        weights = count_weights(prepared)
         try:
             with preserved_rng(), torch.no_grad():
                 call_model(prepared.eval(), cloned(inputs))
@@ -91,12 +96,14 @@ class Assessor:
                 int8 = built.result.model
                 graph = recorded_graph(int8, inputs)
         except QatExplorerError as error:
-            return Preflight(False, error)
+            return Preflight(False, error, weights=weights)
         except Exception as error:
-            return Preflight(False, self._models.translated(error, prepared))
+            explained = self._models.translated(error, prepared)
+            return Preflight(False, explained, weights=weights)
         borders = {p for p, m in int8.named_modules() if isinstance(m, _NO_COMPUTE)}
         islands = count_float_islands(graph, borders)
-        return Preflight(True, None, count_int8(int8), islands, built.joins)
+        left = tuple(built.result.origin(path) for path in float_weights(int8))
+        return Preflight(True, None, count_int8(int8), islands, built.joins, weights, left)
 
     def stub_options(self) -> tuple[StubOption, ...]:
         """Try every stub mode on a copy that shares the parameters."""
@@ -276,6 +283,25 @@ def count_int8(model: nn.Module) -> int:
     return sum(
         type(m).__module__.startswith(names) and type(m).__name__ not in skipped
         for m in model.modules()
+    )
+
+
+def count_weights(prepared: nn.Module) -> int:
+    """Number of fake quants (or bare observers) of weights in ``prepared``, each object once."""
+    kinds, named = kinds_of(prepared), dict(prepared.named_modules(remove_duplicate=False))
+    return len(
+        {id(named[p]) for p, k in kinds.items() if k == "weight" and is_fake_quant(named[p])}
+    )
+
+
+def float_weights(int8: nn.Module) -> tuple[str, ...]:
+    """Paths of torch's own layers that hold a float weight, a parameter of two or more dimensions,
+    in a converted model."""
+    return tuple(
+        path
+        for path, module in int8.named_modules()
+        if type(module).__module__.startswith(("torch.nn.", "torch.ao.nn.intrinsic.modules"))
+        and any(p is not None and p.dim() > 1 for p in module._parameters.values())
     )
 
 

@@ -47,6 +47,7 @@ from qatexplorer.session.assess import Assessor, Preflight, StubOption
 from qatexplorer.session.inputs import check_model, copy_model, example_inputs_from, graph_of
 from qatexplorer.session.ledgers import Ledgers, Wanted
 from qatexplorer.session.models import Models
+from qatexplorer.session.problems import Problem, Problems
 from qatexplorer.session.settings import Settings, qconfig_plan
 from qatexplorer.session.stages import EventKind, Stages
 from qatexplorer.session.warner import Warner
@@ -55,7 +56,7 @@ from qatexplorer.signals import Signal
 from qatexplorer.snapshot.diff import Diff
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.training.control import FINAL
-from qatexplorer.training.progress import progress_bar
+from qatexplorer.training.progress import run_in_front
 from qatexplorer.training.run import TrainingRun
 
 __all__ = ["Session", "SessionEvent"]
@@ -160,6 +161,7 @@ class Session(Shown):
         self._stages = Stages(self._models, mine.notes, self._emit, self._require_idle)
         self._ledgers = Ledgers(self._models, self._stages)
         self._assessor = Assessor(self._models, self.data, self.metric)
+        self._problems = Problems(self._models, self._stages, self.data)
         self._warner.of_settings(self.options.qconfig)
 
     def __repr__(self) -> str:
@@ -347,6 +349,18 @@ class Session(Shown):
         Empty in a flow that quantizes the input by itself.
         """
         return self._assessor.stub_options() if self.flow.offers_stubs else ()
+
+    def problems(self, *, try_int8: bool = True) -> tuple[Problem, ...]:
+        """What is wrong with the model and its settings, at whatever stage, the worst first.
+
+        ``try_int8``: the first time after a change of settings a copy is converted and run. Where
+        it fails, changes that may help are tried too, and those that do are offered as ``fixes``.
+        Nothing is tried while a run is going on, or for a model in eval mode.
+        """
+        if try_int8:
+            self._problems.try_int8(self._lock, lambda: not self.running)
+        with self._lock:
+            return self._problems.found()
 
     def preflight(self) -> Preflight:
         """Convert a copy and run it once in int8: will this model get there after training?"""
@@ -622,7 +636,7 @@ class Session(Shown):
 
         Raises the run's error if it fails, and what :meth:`start_training` raises.
         """
-        return _in_front(self._new_run(config, run_dir, given_settings(locals())), progress)
+        return run_in_front(self._new_run(config, run_dir, given_settings(locals())), progress)
 
     def resume(
         self,
@@ -667,7 +681,7 @@ class Session(Shown):
         Raises RunFolderError, CheckpointError, BusyError, InputError, NoDataError.
         """
         run = self._resumed(path, checkpoint, given_settings(locals()))
-        return run.start() if background else _in_front(run)
+        return run.start() if background else run_in_front(run)
 
     def _resumed(
         self, path: str | os.PathLike[str], checkpoint: CheckpointInfo | None, changes: Any
@@ -785,11 +799,3 @@ class Session(Shown):
 
     def _emit(self, kind: EventKind, detail: Any = None) -> None:
         self.signal.emit(SessionEvent(kind, detail))
-
-
-def _in_front(run: TrainingRun, progress: bool = False) -> TrainingRun:
-    with progress_bar(run, progress):
-        run.run()
-    if run.error is not None:
-        raise run.error
-    return run

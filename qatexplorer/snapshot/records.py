@@ -45,13 +45,16 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A parameter or buffer, described. ``name`` is relative to the module that holds it."""
+    """A parameter or buffer, described. ``name`` is relative to the module that holds it;
+    ``identity`` is a number shared by all names of the very same tensor."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     device: str
     requires_grad: bool = False
+    parameter: bool = False
+    identity: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class ModuleRecord:
         state: in what it computes in the int8 model that this stage leads to (at a converted
             stage: in the model itself); of a container, what is inside computes.
         stays_float: it computes something of its own, and does so in float for good.
+        fused: it is one of torch's modules that stand for several, such as ``ConvReLU2d``.
     """
 
     path: str
@@ -118,6 +122,7 @@ class ModuleRecord:
     compute: Compute = "layer"
     state: State = ""
     stays_float: bool = False
+    fused: bool = False
 
     @property
     def name(self) -> str:

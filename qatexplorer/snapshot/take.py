@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.ao.nn.intrinsic.modules.fused import _FusedModule
 
 from qatexplorer.flows.base import Role, same_path
 from qatexplorer.forward.preserve import preserved_state
@@ -109,6 +110,7 @@ def module_records(
     }
     counts = _param_counts(model)
     identities: dict[int, int] = {}
+    tensors: dict[int, int] = {}
     qconfigs: dict[int, QConfigRecord | None] = {}  # many modules share one
     records = []
     for path, module in named_python_modules(model, remove_duplicate=False):
@@ -135,7 +137,7 @@ def module_records(
                     and id(child) not in inner_observers
                     and not isinstance(child, torch.jit.ScriptModule)
                 ),
-                tensors=_tensors(module),
+                tensors=_tensors(module, tensors),
                 param_count=counts[id(module)],
                 qconfig=qconfigs[id(qconfig)],
                 training=module.training,
@@ -146,6 +148,7 @@ def module_records(
                 compute=compute_of(module),
                 state=module_state.state,
                 stays_float=module_state.stays_float,
+                fused=isinstance(module, _FusedModule),
             )
         )
     return tuple(records)
@@ -173,10 +176,18 @@ def _param_counts(model: nn.Module) -> dict[int, int]:
     return {key: sum(own.values()) for key, own in sets.items()}
 
 
-def _tensors(module: nn.Module) -> tuple[TensorInfo, ...]:
+def _tensors(module: nn.Module, identities: dict[int, int]) -> tuple[TensorInfo, ...]:
     own: dict[str, torch.Tensor | None] = {**module._parameters, **module._buffers}
     return tuple(
-        TensorInfo(name, tuple(t.shape), str(t.dtype), str(t.device), t.requires_grad)
+        TensorInfo(
+            name,
+            tuple(t.shape),
+            str(t.dtype),
+            str(t.device),
+            t.requires_grad,
+            name in module._parameters,
+            identities.setdefault(id(t), len(identities)),
+        )
         for name, t in own.items()
         if t is not None
     )

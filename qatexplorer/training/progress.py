@@ -38,3 +38,12 @@ def progress_bar(run: TrainingRun, shown: bool = True) -> Iterator[None]:
     finally:
         unsubscribe()
         bar.close()
+
+
+def run_in_front(run: TrainingRun, progress: bool = False) -> TrainingRun:
+    """Train here and now, with a progress bar if wanted. Raises the run's error if it fails."""
+    with progress_bar(run, progress):
+        run.run()
+    if run.error is not None:
+        raise run.error
+    return run
