@@ -288,10 +288,9 @@ def count_int8(model: nn.Module) -> int:
 
 def count_weights(prepared: nn.Module) -> int:
     """Number of fake quants (or bare observers) of weights in ``prepared``, each object once."""
-    kinds, named = kinds_of(prepared), dict(prepared.named_modules(remove_duplicate=False))
-    return len(
-        {id(named[p]) for p, k in kinds.items() if k == "weight" and is_fake_quant(named[p])}
-    )
+    named = dict(prepared.named_modules(remove_duplicate=False))
+    kinds = kinds_of(prepared)
+    return len({id(named[path]) for path, kind in kinds.items() if kind == "weight"})
 
 
 def float_weights(int8: nn.Module) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from torch import nn
+
 from qatexplorer.data import Data
 from qatexplorer.errors import QatExplorerError
 from qatexplorer.flows import other_kind
@@ -30,6 +32,7 @@ Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 _SHOWN = 2
+_PREFIX = "The int8 model cannot run: "
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,8 @@ class Problems:
                 found.append(_configured("Stubs around the whole model", stubs="model"))
             if options.stubs != "layers":
                 found.append(_configured("Stubs around each layer", stubs="layers"))
+        if any(isinstance(module, nn.MultiheadAttention) for module in self._models.base.modules()):
+            found.append(_configured("Leave attention float", qat_mapping="attention"))
         other = other_kind(flow)
         change: dict[str, Any] = {"flow": other.name}
         if other.offers_stubs and not own and options.stubs == "none":
@@ -246,10 +251,8 @@ class Problems:
     def _of_int8(self) -> Iterator[Problem]:
         """What the trial has shown."""
         trial = self._known(())
-        flow, options = self._models.flow, self._models.options
-        unmarked = (
-            flow.offers_stubs and options.stubs == "none" and not has_stubs(self._models.base)
-        )
+        flow = self._models.flow
+        unmarked = self._needs_stub()
         if trial is None or trial.flight.ok:
             notes = trial.flight.notes if trial is not None else ()
             for note in notes:
@@ -285,10 +288,19 @@ class Problems:
                 "error",
                 path,
                 flow.int8_stage,
-                f"The int8 model will not run{where}: {_lowered(error.message)}",
+                f"The int8 model will not run{where}: {error.message.removeprefix(_PREFIX)}",
                 error.fix,
                 fixes,
             )
+
+    def _needs_stub(self) -> bool:
+        """Whether the model is in want of a QuantStub: it has none, and nothing yet shows that
+        stubs would not help either."""
+        flow, options = self._models.flow, self._models.options
+        if not flow.offers_stubs or options.stubs != "none" or has_stubs(self._models.base):
+            return False
+        modes = [self._known((("stubs", mode),)) for mode in ("model", "layers")]
+        return None in modes or any(trial is not None and trial.good for trial in modes)
 
     def _of_weights(self) -> Iterator[Problem]:
         """Nothing has, or will get, a fake quant for its weight."""
@@ -360,7 +372,7 @@ class Problems:
             return Problem("never_observed", "error", "", converted[0], message, fix, fixes)
         message = "No observer has seen data yet: train or calibrate before you convert."
         stage = self._models.flow.train_stage
-        return Problem("never_observed", "warning", "", stage, message, fix, fixes)
+        return Problem("never_observed", "note", "", stage, message, fix, fixes)
 
     def _of_floats(self) -> Iterator[Problem]:
         """Layers that keep a float weight in the int8 model."""
@@ -392,10 +404,6 @@ class Problems:
 def _configured(label: str, **change: Any) -> Fix:
     shown = ", ".join(f"{name}={value!r}" for name, value in change.items())
     return Fix(label, "configure", tuple(change.items()), f"session.configure({shown})")
-
-
-def _lowered(message: str) -> str:
-    return message[:1].lower() + message[1:]
 
 
 def _listed(names: Sequence[str]) -> str:
