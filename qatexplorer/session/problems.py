@@ -31,6 +31,9 @@ Severity = Literal["error", "warning", "note"]
 ``note``: good to know."""
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
+_Change = tuple[tuple[str, Any], ...]
+"""(name, value) of each setting that a trial changes; none to try the settings in force."""
+
 _SHOWN = 2
 _PREFIX = "The int8 model cannot run: "
 
@@ -48,7 +51,7 @@ class Fix:
 
     label: str
     call: Literal["configure", "use_train_mode", "calibrate"]
-    arguments: tuple[tuple[str, Any], ...] = ()
+    arguments: _Change = ()
     code: str = ""
 
     def apply(self, session: Any) -> Any:
@@ -98,7 +101,7 @@ class Problems:
     def __init__(self, models: Models, stages: Stages, data: Data | None) -> None:
         self._models, self._stages, self._data = models, stages, data
         self._tried_for: tuple[object, bool] | None = None
-        self._trials: dict[tuple[tuple[str, Any], ...], Trial] = {}
+        self._trials: dict[_Change, Trial] = {}
 
     # -- trials ---------------------------------------------------------------------------------
 
@@ -118,21 +121,25 @@ class Problems:
                     return
                 self._trial(fix.arguments)
 
-    def _trial(self, change: tuple[tuple[str, Any], ...]) -> Trial:
-        known = self._known(change)
-        if known is None:
-            known = self._trials[change] = self._run_trial(change)
-        return known
+    def _trial(self, change: _Change) -> Trial:
+        if not self._up_to_date():
+            self._trials = {}
+            self._tried_for = (self._models.settings, self._models.base.training)
+        if change not in self._trials:
+            self._trials[change] = self._run_trial(change)
+        return self._trials[change]
 
-    def _known(self, change: tuple[tuple[str, Any], ...]) -> Trial | None:
-        for_now = (self._models.settings, self._models.base.training)
-        if self._tried_for is None or any(
-            one is not other for one, other in zip(self._tried_for, for_now, strict=True)
-        ):
-            self._tried_for, self._trials = for_now, {}
-        return self._trials.get(change)
+    def _known(self, change: _Change) -> Trial | None:
+        return self._trials.get(change) if self._up_to_date() else None
 
-    def _run_trial(self, change: tuple[tuple[str, Any], ...]) -> Trial:
+    def _up_to_date(self) -> bool:
+        tried_for = self._tried_for
+        if tried_for is None:
+            return False
+        settings, training = tried_for
+        return settings is self._models.settings and training == self._models.base.training
+
+    def _run_trial(self, change: _Change) -> Trial:
         models = self._models
         try:
             if change:

@@ -297,7 +297,7 @@ class Session(Shown):
         with self._lock:
             self._require_idle("change the mode")
             self._models.set_training(True)
-            return self._start_again(None)
+            return self._start_again(None, "config")
 
     def configure(
         self,
@@ -359,8 +359,7 @@ class Session(Shown):
         """
         if try_int8:
             self._problems.try_int8(self._lock, lambda: not self.running)
-        with self._lock:
-            return self._problems.found()
+        return self._problems.found()
 
     def preflight(self) -> Preflight:
         """Convert a copy and run it once in int8: will this model get there after training?"""

@@ -17,6 +17,7 @@ const ENTRIES = [
   "common/plot.js",
   "common/table.js",
   "explorer/frame.js",
+  "explorer/news.js",
   "explorer/splitter.js",
   "explorer/stagebar.js",
   "explorer/tabstrip.js",
