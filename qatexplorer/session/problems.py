@@ -158,16 +158,16 @@ class Problems:
             found.append(_configured("Quantize the whole model", qconfig=default_backend().qconfig))
         if flow.offers_stubs:
             if not own and options.stubs != "model":
-                found.append(_configured("Stubs around the whole model", stubs="model"))
+                found.append(_configured("Wrap the model in stubs", stubs="model"))
             if options.stubs != "layers":
-                found.append(_configured("Stubs around each layer", stubs="layers"))
+                found.append(_configured("Wrap each layer", stubs="layers"))
         if any(isinstance(module, nn.MultiheadAttention) for module in self._models.base.modules()):
             found.append(_configured("Leave attention float", qat_mapping="attention"))
         other = other_kind(flow)
         change: dict[str, Any] = {"flow": other.name}
         if other.offers_stubs and not own and options.stubs == "none":
             change["stubs"] = "layers"
-        more = " with stubs around each layer" if "stubs" in change else ""
+        more = ", each layer wrapped" if "stubs" in change else ""
         name = other.title.partition(" (")[0]
         found.append(_configured(f"Use {name}{more}", **change))
         return tuple(found)
@@ -284,9 +284,9 @@ class Problems:
                 "error",
                 path,
                 flow.int8_stage,
-                f"No QuantStub: the int8 model will not run{where}.",
-                "Nothing turns the float input into int8. Choose stubs='model' (around the whole "
-                "model) or stubs='layers' (around each layer).",
+                "No QuantStub: the int8 model will not run.",
+                f"Nothing turns the float input into int8{where}. Choose stubs='model' (around the "
+                "whole model) or stubs='layers' (around each layer).",
                 tuple(fix for fix in fixes if dict(fix.arguments).keys() & {"stubs", "flow"}),
             )
         else:

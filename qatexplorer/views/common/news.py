@@ -93,12 +93,9 @@ class _News:
     def _float(self) -> str:
         found = layers(self.now)
         if not found:
-            return f"no layer with a weight; {_parameters(self.now)}, nothing is quantized"
-        kinds = Counter(layer.type_name for layer in found)
-        return (
-            f"{count(len(found), 'layer')} with weights ({_counted(kinds)}), "
-            f"{_parameters(self.now)}, nothing is quantized"
-        )
+            return f"no layer with a weight, {_parameters(self.now)}, nothing is quantized"
+        kinds = _counted(Counter(layer.type_name for layer in found))
+        return f"{kinds} with weights, {_parameters(self.now)}, nothing is quantized"
 
     def _traced(self) -> str:
         graph = self.now.graph
