@@ -60,7 +60,7 @@ class StubOption:
 
 
 _TITLES: dict[StubMode, str] = {
-    "none": "The model's own stubs",
+    "none": "The model as it is",
     "model": "Stubs around the whole model",
     "layers": "add_quant_dequant around each layer",
 }

@@ -24,7 +24,7 @@ from qatexplorer.views.common.options import header_html
 from qatexplorer.views.common.problems import problem_entries
 from qatexplorer.views.common.story import stage_entries, story_html
 from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
-from qatexplorer.widgets.common.controls import Html, Message, labelled
+from qatexplorer.widgets.common.controls import Html, Message, Note, labelled
 from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.explorer.drawer import Drawer
 from qatexplorer.widgets.explorer.frame import Frame
