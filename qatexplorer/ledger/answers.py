@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from qatexplorer.flows.base import Flow
 from qatexplorer.ledger.records import Ledger, LedgerRow
-from qatexplorer.ledger.scales import cause_text
 from qatexplorer.ledger.words import percent
 from qatexplorer.snapshot.diff import Diff, ModuleChange
 
@@ -104,7 +103,7 @@ def two_observers(subject: Subject) -> Answer:
     )
     text += (
         f"; {fused} of {_many(len(inner), 'inner observer')} "
-        f"{'is' if fused == 1 else 'are'} not called as a module: the fused kernel writes the range."
+        f"{'is' if fused == 1 else 'are'} not called as a module: a fused kernel writes the range."
         if fused
         else "."
     )
@@ -177,10 +176,8 @@ def scales_twice(subject: Subject) -> Answer:
         kinds = {row.kind for row in fused}
         text += (
             f"{len(fused)} differ ({' and '.join(sorted(kinds))}), by {span}: two formulas. "
-            f"{cause_text('fused_formula')}"
+            f"Where it is most, {largest.path}: {largest.cause_text}"
         )
-        if largest.cause_text != cause_text("fused_formula"):
-            text += f" The largest, {largest.path}: {largest.cause_text}"
     lagging = [row for row in known if row.fresh_cause == "moving_average"]
     if lagging:
         far = max(lagging, key=lambda row: abs(row.fresh_difference or 0.0))

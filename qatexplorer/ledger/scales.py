@@ -148,11 +148,6 @@ def account(quantizer: nn.Module, fresh: Tensor | None = None) -> ScaleAccount:
     )
 
 
-def cause_text(cause: Cause) -> str:
-    """One sentence on ``cause``."""
-    return _TEXTS[cause]
-
-
 def _largest(after: Tensor | None, before: Tensor | None) -> float | None:
     """``after / before - 1`` of the channel where it is largest, sign kept."""
     if after is None or before is None or after.shape != before.shape or not after.numel():
