@@ -172,7 +172,7 @@ class Assessor:
         models: dict[str, nn.Module] = {"float": self._models.base}
         results["float"] = self._row("float", self._models.base, self.float_metric())
         if not prepared:
-            note = "Go to the insert stage first."
+            note = f"Go to stage {self._models.flow.prepared_stage!r} first."
             for name in ("ptq", "fake_quant", "int8"):
                 results[name] = ModelResult(name, None, None, None, note)
             return self._with_latency(results, models, latency, should_stop)
@@ -216,7 +216,7 @@ class Assessor:
             try:
                 candidate = copy_sharing_parameters(self._models.work)
                 int8 = self._models.convert_copy(candidate).result.model
-                note = "of a copy converted for this; the session is not at convert yet"
+                note = "of a copy converted for this; the session has no int8 model yet"
             except QatExplorerError as error:
                 return ModelResult("int8", None, None, None, error.full_text())
         models["int8"] = int8

@@ -547,7 +547,7 @@ class Session(Shown):
         prepared = self.flow.prepared_stage in self.snapshots
         return self._assessor.evaluate(
             prepared=prepared,
-            observed=self.observed,
+            observed=not self._models.never_observed,
             latency=latency,
             should_stop=should_stop,
             progress=progress,
