@@ -274,7 +274,7 @@ class Problems:
                 "error",
                 path,
                 flow.prepared_stage,
-                error.message,
+                f"The model cannot be prepared: {error.message.rstrip('.')}.",
                 error.fix,
                 fixes,
             )

@@ -123,7 +123,7 @@ def test_it_is_told_before_any_call_and_at_every_stage_after(name: str) -> None:
     assert first is not None
     assert session.reached == session.stages[0]
     assert first.stage in session.stages
-    assert first.message.endswith((".", "qconfig is None."))
+    assert first.message.endswith(".")
     for stage in session.stages[1:]:
         try:
             session.goto(stage)
@@ -131,12 +131,12 @@ def test_it_is_told_before_any_call_and_at_every_stage_after(name: str) -> None:
             break
         again = of_id(session, wanted)
         assert again is not None
-        assert (again.severity, again.path, again.message, again.fixes) == (
+        assert (again.severity, again.path, again.message) == (
             first.severity,
             first.path,
             first.message,
-            first.fixes,
         )
+        assert [fix.code for fix in again.fixes] == [fix.code for fix in first.fixes]
 
 
 @pytest.mark.filterwarnings("ignore::qatexplorer.errors.QatExplorerWarning")

@@ -94,7 +94,7 @@ def test_story_of_every_stage(example: str, flow: str, wording: SnapshotAssertio
         failed = page.go(stage)
         if stage == page.session.flow.train_stage:
             page.calibrate()
-        parts.append(failed or _without_torchs_words(visible_text(page.explorer.story.html)))
+        parts.append(failed or _without_torchs_words(visible_text(page.explorer.news.story)))
     bar = [f"{s['title']}: {s['call']} | {s['summary']}" for s in page.explorer.bar.stages]
     assert wording == masked("\n\n".join([*parts, "\n".join(bar)])) + "\n"
 
