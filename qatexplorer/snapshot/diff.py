@@ -151,7 +151,7 @@ def _became(change: ModuleChange) -> str:
         return after.compute
     if ".qat." in after.qualified_type:
         return "qat"
-    if after.fused:
+    if after.fused and not change.before.fused:
         return "fused"
     return "empty" if after.type_name == "Identity" else "other"
 
