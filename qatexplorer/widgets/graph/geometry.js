@@ -30,9 +30,11 @@ import { itemOf } from "./scene.js";
 /** @typedef {PlacedClosed | PlacedOpen} PlacedBox */
 
 /**
- * One line of the picture, for one or several edges of the scene.
+ * One line of the picture, for one or several links of the scene.
  * @typedef {object} DrawnEdge
  * @property {number[]} list indices into the scene's edges
+ * @property {boolean} many whether it stands for several links
+ * @property {string[]} via ids of the Identities on it
  * @property {Point[] | null} points null for a loop from an item to itself
  * @property {string | null} from null where it enters the group from outside
  * @property {string | null} to null where it leaves
@@ -108,6 +110,31 @@ export const siteTotal = (item) =>
   item.sites ? item.sites.weight + item.sites.input + item.sites.output : 0;
 
 /**
+ * Where the counts of a closed group are drawn, from the left border of its box.
+ * @param {Item} item
+ * @returns {{ kind: import("./scene.js").Kind | "twice", count: string, at: number }[]}
+ */
+export function countPlaces(item) {
+  const places = [];
+  let at = 18;
+  const counts = { ...(item.sites ?? { weight: 0, input: 0, output: 0 }), twice: item.twice ?? 0 };
+  for (const kind of /** @type {const} */ (["weight", "input", "output", "twice"])) {
+    if (!counts[kind]) continue;
+    const count = `${counts[kind]}`;
+    const start = kind === "twice" ? at + 5 : at;
+    places.push({ kind, count, at: start });
+    at = start + (kind === "twice" ? 26 : 21) + 6.5 * count.length;
+  }
+  return places;
+}
+
+/** Width that the counts take. @param {Item} item */
+function countsRoom(item) {
+  const last = countPlaces(item).at(-1);
+  return last ? last.at + 16 + 6.5 * last.count.length : 0;
+}
+
+/**
  * The line under an item's name.
  * @param {Item} item
  */
@@ -148,11 +175,12 @@ function measureBox(item, lr, family) {
   const roles = { side: [], tail: [], inside: [], head: [] };
   for (const mark of item.marks) roles[mark.role].push(mark.site);
   const inner = [...roles.inside, ...roles.head];
-  const chips = isGroup ? siteTotal(item) > 0 : inner.length > 0;
+  const chips = isGroup ? siteTotal(item) + (item.twice ?? 0) > 0 : inner.length > 0;
   const labelWidth = textWidth(label, FONT.label, family) + (isGroup ? 22 : 0);
   const tag = item.precision === "int8" ? 36 : 0;
   const subWidth = textWidth(sub, FONT.sub, family) + 28 + (isGroup ? 20 : 0);
-  const bw = Math.ceil(Math.max(84, labelWidth + tag + 28, subWidth));
+  const countsWidth = chips && isGroup ? countsRoom(item) + 16 : 0;
+  const bw = Math.ceil(Math.max(84, labelWidth + tag + 28, subWidth, countsWidth));
   const bh = (sub ? 42 : 30) + (chips ? 20 : 0);
   const side = roles.side.length > 0;
   const tail = roles.tail.length ? TAIL : 0;
@@ -298,22 +326,35 @@ function place(index, picture, id, built, x, y) {
     const { w, h } = parts[i].box;
     place(index, picture, child, parts[i], cx - w / 2, cy - h / 2);
   }
-  const { edges, ins, outs } = innerOf(index, id);
+  const { edges, ins, outs, via } = innerOf(index, id);
   /** @param {string} child */
   const isClosed = (child) => !picture.boxes.get(child)?.open;
-  for (const [key, list] of edges) {
+  /**
+   * @param {import("./scene.js").Part} part
+   * @param {string} key
+   * @param {number[]} links
+   */
+  const what = (part, key, links) => ({
+    list: links.flatMap((link) => index.links[link].list),
+    many: links.length > 1,
+    via: via.get(`${part} ${key}`) ?? [],
+  });
+  for (const [key, links] of edges) {
     const [from, to] = key.split("\n");
     const points = from === to ? null : inside.edges[key].map(onSheet);
-    const back = list.some((e) => index.edges[e][2]);
-    picture.edges.push({ list, points, from, to, back, arrow: isClosed(to) });
+    const same = what("edges", key, links);
+    const back = same.list.some((e) => index.edges[e][2]);
+    picture.edges.push({ ...same, points, from, to, back, arrow: isClosed(to) });
   }
-  for (const [to, list] of ins) {
+  for (const [to, links] of ins) {
     const points = [/** @type {Point} */ ([inside.in, -PAD]), ...inside.ins[to]].map(onSheet);
-    picture.edges.push({ list, points, from: null, to, back: false, arrow: isClosed(to) });
+    const same = what("ins", to, links);
+    picture.edges.push({ ...same, points, from: null, to, back: false, arrow: isClosed(to) });
   }
-  for (const [from, list] of outs) {
+  for (const [from, links] of outs) {
     const end = /** @type {Point} */ ([inside.out, inside.h + PAD]);
     const points = [...inside.outs[from], end].map(onSheet);
-    picture.edges.push({ list, points, from, to: null, back: false, arrow: false });
+    const same = what("outs", from, links);
+    picture.edges.push({ ...same, points, from, to: null, back: false, arrow: false });
   }
 }

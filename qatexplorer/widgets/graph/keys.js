@@ -43,8 +43,8 @@ export function neighbours(index, picture) {
    */
   const add = (map, from, to) => map.set(from, (map.get(from) ?? new Set()).add(to));
   const at = index.nodes.map((node) => shown(node.id));
-  for (const [s, t] of index.edges) {
-    const [a, b] = [at[s], at[t]];
+  for (const { from, to } of index.links) {
+    const [a, b] = [at[from], at[to]];
     if (a === undefined || b === undefined || a === b) continue;
     add(links.next, a, b);
     add(links.previous, b, a);
