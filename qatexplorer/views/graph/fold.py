@@ -61,14 +61,15 @@ def fold_repeats(tree: SceneTree, snapshot: Snapshot, graph: Graph, marks: Marks
     """
     shapes = _Shapes(tree, snapshot, graph, marks)
     for group in list(tree.groups.values()):
-        blocks = [tree.groups.get(child) for child in group.children]
+        ids = list(group.children)
+        blocks = [tree.groups.get(child) for child in ids]
         if sum(block is not None for block in blocks) < 2:
             continue
         start = 0
         while start < len(blocks):
             end = _end_of_run(blocks, start, shapes)
             if end - start > 1:
-                _fold(tree, group, group.children[start:end])
+                _fold(tree, group, ids[start:end])
             start = end
 
 
@@ -92,8 +93,8 @@ def _end_of_run(blocks: Sequence[SceneGroup | None], start: int, shapes: _Shapes
 
 def _fold(tree: SceneTree, group: SceneGroup, ids: Sequence[str]) -> None:
     fold_id = f"{ids[0]}×{len(ids)}"
-    fold = SceneGroup(fold_id, group.path, group.id, group.visit, synthetic=True, repeat=len(ids))
-    fold.children = list(ids)
+    fold = SceneGroup(fold_id, group.path, group.id, group.visit, synthetic=True)
+    fold.children, fold.blocks = list(ids), tuple(ids)
     tree.groups[fold_id] = fold
     at = group.children.index(ids[0])
     group.children[at : at + len(ids)] = [fold_id]

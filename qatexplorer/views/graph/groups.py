@@ -26,7 +26,7 @@ class SceneGroup:
 
     ``children`` are item ids (``"n:<graph node id>"`` or ``"g:…"``) in execution order. ``visit``
     counts the calls of the module, from 1. A ``synthetic`` group stands for no module: it holds a
-    range of the children of a group that has too many, or ``repeat`` equal blocks.
+    range of the children of a group that has too many, or equal ``blocks`` (ids of groups).
     """
 
     id: str
@@ -34,8 +34,8 @@ class SceneGroup:
     parent: str | None
     visit: int = 1
     synthetic: bool = False
-    repeat: int = 0
     children: list[str] = field(default_factory=list)
+    blocks: tuple[str, ...] = ()
 
 
 @dataclass

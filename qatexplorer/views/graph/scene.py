@@ -18,6 +18,7 @@ from qatexplorer.views.graph.marks import place_marks, site_entry
 
 _INT8_PACKAGES = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
 _REFERENCE_PACKAGE = "torch.ao.nn.quantized.reference."
+_TRACED = "torch.fx.graph_module."
 _BARE_MODULE = "torch.nn.modules.module.Module"
 _QAT_PACKAGES = ("torch.ao.nn.qat.", "torch.ao.nn.intrinsic.qat.")
 # These live in the quantized package and compute in float until convert swaps them.
@@ -220,9 +221,13 @@ class _Types:
     def of(self, path: str) -> tuple[ModuleRecord | None, str]:
         """The record at ``path`` and its class name, ``""`` where that is a bare ``nn.Module``."""
         record = self._now.get(path)
-        if record is None or record.qualified_type != _BARE_MODULE:
-            return record, record.type_name if record is not None else ""
+        if record is None:
+            return None, ""
         known = self._before.get(record.origin or path)
+        if record.qualified_type.startswith(_TRACED) and known is not None:
+            return record, known.type_name
+        if record.qualified_type != _BARE_MODULE:
+            return record, record.type_name
         return known or record, known.type_name if known is not None else ""
 
 
@@ -264,11 +269,14 @@ def _groups(
             "inside": any(item["changed"] or item.get("inside", False) for item in items)
             or bool(found & diff_paths),
             "marks": own,
-            **({"repeat": group.repeat} if group.repeat else {}),
+            **({"repeat": len(group.blocks)} if group.blocks else {}),
             **({"passes": passes} if passes else {}),
             **({"twice": twice[group_id]} if group_id in twice else {}),
         }
-        records[group_id] |= _group_text(group, tree, types, items)
+        if group.blocks:
+            records[group_id] |= _fold_text([records[block] for block in group.blocks], types)
+        else:
+            records[group_id] |= _group_text(group, tree, types, items)
         if passes:
             records[group_id]["tip"].append(
                 f"{count(passes, 'Identity module')} that pass a tensor on"
@@ -299,8 +307,6 @@ def _group_text(
 ) -> dict[str, Any]:
     around = tree.groups[group.parent].path if group.parent is not None else ""
     record, kind = types.of(group.path)
-    if group.repeat:
-        return _fold_text(group, types, items)
     if group.synthetic:
         first, last = str(items[0]["label"]), str(items[-1]["label"])
         label = f"{first.split(' … ')[0]} … {last.split(' … ')[-1]}"
@@ -315,25 +321,25 @@ def _group_text(
     return {"label": label, "sub": kind if group.path else "", "tip": tip}
 
 
-def _fold_text(group: SceneGroup, types: _Types, items: list[dict[str, Any]]) -> dict[str, Any]:
+def _fold_text(blocks: list[dict[str, Any]], types: _Types) -> dict[str, Any]:
     """The blocks' names and type, and in how many of them something is marked if not in all."""
-    first, last = items[0], items[-1]
+    first, last = blocks[0], blocks[-1]
     record, kind = types.of(first["path"])
     label = fold_name(str(first["label"]), str(last["label"]))
-    tip = [f"{group.repeat} equal blocks in a row: {first['path']} … {last['path']}"]
+    tip = [f"{len(blocks)} equal blocks in a row: {first['path']} … {last['path']}"]
     if record is not None:
         tip.append(f"each {record.qualified_type}, {record.param_count:,} parameters")
     marked = {
-        "changed": [i["label"] for i in items if i["changed"] or i["inside"]],
-        "quantized twice": [i["label"] for i in items if i.get("twice")],
+        "changed": [block["label"] for block in blocks if block["changed"] or block["inside"]],
+        "quantized twice": [block["label"] for block in blocks if block.get("twice")],
     }
     some = []
     for what, where in marked.items():
-        if 0 < len(where) < len(items):
-            some.append(f"{what} in {len(where)} of {len(items)}")
+        if 0 < len(where) < len(blocks):
+            some.append(f"{what} in {len(where)} of {len(blocks)}")
             tip.append(f"{what}: {', '.join(where)}")
     return {
-        "label": f"×{group.repeat} {label}",
+        "label": f"×{len(blocks)} {label}",
         "sub": " · ".join(filter(None, (kind, *some))),
         "tip": tip,
     }

@@ -119,7 +119,7 @@ function drawBox(index, box, prefix) {
   const cx = isGroup ? mid + 8 : isInt8 ? mid - 16 : mid;
   const attributes = itemAttributes(item, box, prefix, boxNames(item));
   const g = svg("g", { ...attributes, "aria-expanded": isGroup ? "false" : null }, [
-    item.repeat && rect(0, "qxg-behind", 8),
+    item.repeat !== undefined && rect(0, "qxg-behind", 8),
     isGroup && rect(0, "qxg-behind", 4),
     rect(3.5, "qxg-ring"),
     rect(0, "qxg-frame"),

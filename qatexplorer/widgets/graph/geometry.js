@@ -128,10 +128,10 @@ export function countPlaces(item) {
   return places;
 }
 
-/** Width that the counts take. @param {Item} item */
+/** Width of a box that holds its counts, 0 if it has none. @param {Item} item */
 function countsRoom(item) {
   const last = countPlaces(item).at(-1);
-  return last ? last.at + 16 + 6.5 * last.count.length : 0;
+  return last ? last.at + 32 + 6.5 * last.count.length : 0;
 }
 
 /**
@@ -168,19 +168,19 @@ function measureItem(index, item, lr, family) {
  * @param {string} family
  */
 function measureBox(item, lr, family) {
-  const isGroup = Boolean(item.children);
   const label = fitText(item.label, 190, FONT.label, family);
   const sub = fitText(subText(item), 200, FONT.sub, family);
   /** Paths of fake quants by where they are drawn. @type {Record<string, string[]>} */
   const roles = { side: [], tail: [], inside: [], head: [] };
   for (const mark of item.marks) roles[mark.role].push(mark.site);
   const inner = [...roles.inside, ...roles.head];
-  const chips = isGroup ? siteTotal(item) + (item.twice ?? 0) > 0 : inner.length > 0;
-  const labelWidth = textWidth(label, FONT.label, family) + (isGroup ? 22 : 0);
+  const counts = countsRoom(item);
+  const chips = counts > 0 || (!item.children && inner.length > 0);
+  const [besideLabel, besideSub] = item.children ? [22, 20] : [0, 0];
   const tag = item.precision === "int8" ? 36 : 0;
-  const subWidth = textWidth(sub, FONT.sub, family) + 28 + (isGroup ? 20 : 0);
-  const countsWidth = chips && isGroup ? countsRoom(item) + 16 : 0;
-  const bw = Math.ceil(Math.max(84, labelWidth + tag + 28, subWidth, countsWidth));
+  const labelWidth = textWidth(label, FONT.label, family) + besideLabel + tag + 28;
+  const subWidth = textWidth(sub, FONT.sub, family) + besideSub + 28;
+  const bw = Math.ceil(Math.max(84, labelWidth, subWidth, counts));
   const bh = (sub ? 42 : 30) + (chips ? 20 : 0);
   const side = roles.side.length > 0;
   const tail = roles.tail.length ? TAIL : 0;
@@ -303,6 +303,14 @@ export async function composePicture(index, layouter, root, opened, lr, family) 
   place(index, picture, root, top, 0, 0);
   return picture;
 }
+
+/**
+ * Where a group's sign that opens and closes it is drawn; of a node, the same place.
+ * @param {PlacedBox} box
+ * @returns {Point}
+ */
+export const gripOf = (box) =>
+  box.open ? [box.x + 16, box.y + HEADER / 2] : [box.x + box.bx + 16, box.y + box.by + 14];
 
 /**
  * Puts a laid-out item on the sheet at (x, y), and all that it holds.

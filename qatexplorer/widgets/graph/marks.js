@@ -145,7 +145,7 @@ export const drawInt8 = (x, y) =>
  * @param {string} label in words
  * @param {number} [size]
  */
-function twiceMark(x, y, label, size = 1) {
+export function twiceMark(x, y, label, size = 1) {
   const transform = `translate(${x} ${y}) scale(${size})`;
   const attributes = { class: "qxg-twice-mark", transform, role: "img", "aria-label": label };
   const pill = svg("rect", { x: -12, y: -8, width: 24, height: 16, rx: 8 });
@@ -190,7 +190,9 @@ export function drawPass(items, [x, y]) {
  * @returns {Point}
  */
 export function pointAlong(points, share) {
-  const lengths = points.slice(1).map(([x, y], i) => Math.hypot(x - points[i][0], y - points[i][1]));
+  const lengths = points
+    .slice(1)
+    .map(([x, y], i) => Math.hypot(x - points[i][0], y - points[i][1]));
   let left = share * lengths.reduce((sum, length) => sum + length, 0);
   for (const [i, length] of lengths.entries()) {
     if (left <= length && length > 0) {
