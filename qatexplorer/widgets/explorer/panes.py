@@ -106,7 +106,8 @@ class Panes(widgets.Box):
         change = session.diff_at(session.stage)
         paths = change.paths if change is not None else frozenset()
         edges = redundant_edges(session.known_ledger)
-        return Packed(build_scene(session.snapshot, paths, redundant=edges))
+        first = session.snapshots.get(session.stages[0])
+        return Packed(build_scene(session.snapshot, paths, redundant=edges, before=first))
 
     def _inspected(self, session: Session, selection: str) -> Inspected:
         page = inspect_html(session.snapshots, session.stage, selection)
