@@ -17,6 +17,7 @@ const ENTRIES = [
   "common/table.js",
   "explorer/stagebar.js",
   "graph/graph.js",
+  "training/multiples.js",
   "tree/tree.js",
 ];
 
