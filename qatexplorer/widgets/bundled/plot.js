@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/plot.js
-// sha256 of these: 0303c9bc04c33d2b3458b5201a0d4f5df552cb5f24866ffbe7b716857656a0d4
+// sha256 of these: f4d993418cc3bb60e958589ae4d0fefc279b8751fd6d971ce75d6e90228f58a1
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -62,14 +62,58 @@ function library() {
   shared[LOADING] ??= load();
   return shared[LOADING];
 }
+function withoutHeading(layout) {
+  const meta = layout.meta;
+  if (!meta?.head) return { ...layout, autosize: true };
+  const { title, ...rest } = layout;
+  const margin = { ...layout.margin, t: Math.max(8, (layout.margin?.t ?? 76) - meta.head) };
+  return { ...rest, margin, height: layout.height - meta.head, autosize: true };
+}
+function breakable(text) {
+  return text.split(/(?<=[._])/).flatMap((part) => [part, html("wbr")]);
+}
+function numbers({ head, rows }) {
+  const cells = (texts, tag) => html(
+    "tr",
+    {},
+    texts.map((text) => html(tag, tag === "th" ? { text, scope: "col" } : { text }))
+  );
+  return html("table", {}, [
+    html("thead", {}, [cells(head, "th")]),
+    html(
+      "tbody",
+      {},
+      rows.map((row) => cells(row, "td"))
+    )
+  ]);
+}
 var plot_default = {
   /** @param {import("@anywidget/types").RenderProps<Traits>} props */
   render({ model, el }) {
-    const box = html("div", { class: "qx qx-plot" });
-    el.append(box);
+    const title = html("b");
+    const subtitle = html("span");
+    const caption = html("figcaption", { class: "qx-plot-caption" }, [title, subtitle]);
+    const box = html("div", { class: "qx-plot-box" });
+    const fold = html("details", { class: "qx-plot-numbers" }, [
+      html("summary", { ...OWN_KEYS, text: "Numbers" })
+    ]);
+    const figure = html("figure", { class: "qx qx-plot" }, [caption, box, fold]);
+    el.append(figure);
     let gone = false;
     let drawing = Promise.resolve();
     let queued = false;
+    let width = 0;
+    const write = (meta) => {
+      title.replaceChildren(...breakable(meta?.title ?? ""));
+      subtitle.textContent = meta?.subtitle ?? "";
+      caption.hidden = !meta?.head;
+      box.setAttribute("role", "img");
+      box.setAttribute("aria-label", model.get("label"));
+      const table = meta?.table;
+      fold.hidden = !table?.rows.length;
+      fold.querySelector("table")?.remove();
+      if (table && fold.open) fold.append(numbers(table));
+    };
     const draw = async () => {
       queued = false;
       const shown = Array.isArray(model.get("figure").data);
@@ -78,17 +122,17 @@ var plot_default = {
       const plotly = await library();
       const { data, layout = {} } = model.get("figure");
       if (gone || !Array.isArray(data)) return;
-      if (layout.height) box.style.height = `${layout.height}px`;
-      box.setAttribute("role", "img");
-      box.setAttribute("aria-label", model.get("label"));
+      const drawn = withoutHeading(layout);
+      write(layout.meta);
+      if (drawn.height) box.style.height = `${drawn.height}px`;
       const config = {
-        responsive: true,
         displaylogo: false,
         displayModeBar: "hover",
-        modeBarButtonsToRemove: ["select2d", "lasso2d"]
+        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"]
       };
-      await plotly.react(box, data, { ...layout, autosize: true }, config);
-      box.dataset.drawn = String(Number(box.dataset.drawn ?? 0) + 1);
+      await plotly.react(box, data, drawn, config);
+      width = box.offsetWidth;
+      figure.dataset.drawn = String(Number(figure.dataset.drawn ?? 0) + 1);
     };
     const later = () => {
       if (queued) return;
@@ -96,11 +140,14 @@ var plot_default = {
       drawing = drawing.then(draw, draw);
     };
     const resize = new ResizeObserver(() => {
-      if (box.classList.contains("js-plotly-plot") && box.offsetWidth > 0) {
+      const now = box.offsetWidth;
+      if (now > 0 && now !== width && box.classList.contains("js-plotly-plot")) {
+        width = now;
         shared[LIBRARY]?.Plots.resize(box);
       }
     });
-    resize.observe(el);
+    resize.observe(box);
+    fold.addEventListener("toggle", () => write(model.get("figure").layout?.meta));
     const unlisten = listen(model, { "change:figure": later });
     later();
     return () => {
@@ -108,10 +155,11 @@ var plot_default = {
       resize.disconnect();
       unlisten();
       shared[LIBRARY]?.purge(box);
-      box.remove();
+      figure.remove();
     };
   }
 };
 export {
-  plot_default as default
+  plot_default as default,
+  withoutHeading
 };

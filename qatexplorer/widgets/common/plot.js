@@ -1,11 +1,11 @@
 // A plotly figure that is state, not a stream of changes: whatever was missed, the newest figure is
 // drawn. The library comes once for the whole page, from the widget PlotlySource.
 
-import { html, listen } from "./dom.js";
+import { html, listen, OWN_KEYS } from "./dom.js";
 
 /**
  * @typedef {object} Traits see plot.py
- * @property {{ data?: object[], layout?: { height?: number } }} figure
+ * @property {{ data?: object[], layout?: Record<string, any> }} figure
  * @property {string} label
  */
 
@@ -60,15 +60,86 @@ function library() {
   return shared[LOADING];
 }
 
+/**
+ * What a page writes itself: see `make_figure` in theme.py of the views.
+ * @typedef {object} Meta
+ * @property {string} title
+ * @property {string} subtitle
+ * @property {number} head px of the top margin that title and subtitle have in the figure
+ * @property {string} alt
+ * @property {{ head: string[], rows: string[][] } | null} table
+ */
+
+/**
+ * The layout without the heading that the page writes above it, and without its room.
+ * @param {Record<string, any>} layout
+ * @returns {Record<string, any>}
+ */
+export function withoutHeading(layout) {
+  /** @type {Meta | undefined} */
+  const meta = layout.meta;
+  if (!meta?.head) return { ...layout, autosize: true };
+  const { title, ...rest } = layout;
+  const margin = { ...layout.margin, t: Math.max(8, (layout.margin?.t ?? 76) - meta.head) };
+  return { ...rest, margin, height: layout.height - meta.head, autosize: true };
+}
+
+/**
+ * A path may break where its parts meet, and not in the middle of a word.
+ * @param {string} text
+ */
+function breakable(text) {
+  return text.split(/(?<=[._])/).flatMap((part) => [part, html("wbr")]);
+}
+
+/** @param {NonNullable<Meta["table"]>} table */
+function numbers({ head, rows }) {
+  const cells = (/** @type {string[]} */ texts, /** @type {"th" | "td"} */ tag) =>
+    html(
+      "tr",
+      {},
+      texts.map((text) => html(tag, tag === "th" ? { text, scope: "col" } : { text })),
+    );
+  return html("table", {}, [
+    html("thead", {}, [cells(head, "th")]),
+    html(
+      "tbody",
+      {},
+      rows.map((row) => cells(row, "td")),
+    ),
+  ]);
+}
+
 export default {
   /** @param {import("@anywidget/types").RenderProps<Traits>} props */
   render({ model, el }) {
-    const box = html("div", { class: "qx qx-plot" });
-    el.append(box);
+    const title = html("b");
+    const subtitle = html("span");
+    const caption = html("figcaption", { class: "qx-plot-caption" }, [title, subtitle]);
+    const box = html("div", { class: "qx-plot-box" });
+    const fold = html("details", { class: "qx-plot-numbers" }, [
+      html("summary", { ...OWN_KEYS, text: "Numbers" }),
+    ]);
+    const figure = html("figure", { class: "qx qx-plot" }, [caption, box, fold]);
+    el.append(figure);
     let gone = false;
     let drawing = Promise.resolve();
     let queued = false;
+    let width = 0;
 
+    /** @param {Meta | undefined} meta */
+    const write = (meta) => {
+      title.replaceChildren(...breakable(meta?.title ?? ""));
+      subtitle.textContent = meta?.subtitle ?? "";
+      caption.hidden = !meta?.head;
+      box.setAttribute("role", "img");
+      box.setAttribute("aria-label", model.get("label"));
+      const table = meta?.table;
+      fold.hidden = !table?.rows.length;
+      // Of a closed fold nothing is made: a figure that follows a training changes each second.
+      fold.querySelector("table")?.remove();
+      if (table && fold.open) fold.append(numbers(table));
+    };
     const draw = async () => {
       queued = false;
       const shown = Array.isArray(model.get("figure").data);
@@ -77,30 +148,35 @@ export default {
       const plotly = await library();
       const { data, layout = {} } = model.get("figure");
       if (gone || !Array.isArray(data)) return;
+      const drawn = withoutHeading(layout);
+      write(layout.meta);
       // A resize takes the size of the box, its height too.
-      if (layout.height) box.style.height = `${layout.height}px`;
-      box.setAttribute("role", "img");
-      box.setAttribute("aria-label", model.get("label"));
+      if (drawn.height) box.style.height = `${drawn.height}px`;
       const config = {
-        responsive: true,
         displaylogo: false,
         displayModeBar: "hover",
-        modeBarButtonsToRemove: ["select2d", "lasso2d"],
+        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
       };
-      await plotly.react(box, data, { ...layout, autosize: true }, config);
-      box.dataset.drawn = String(Number(box.dataset.drawn ?? 0) + 1);
+      await plotly.react(box, data, drawn, config);
+      width = box.offsetWidth;
+      figure.dataset.drawn = String(Number(figure.dataset.drawn ?? 0) + 1);
     };
     const later = () => {
       if (queued) return;
       queued = true;
       drawing = drawing.then(draw, draw);
     };
+    // Of its own box, not the window's: a splitter or a drawer changes that alone. A box that is
+    // hidden has no width; it is drawn in its own when it is shown again.
     const resize = new ResizeObserver(() => {
-      if (box.classList.contains("js-plotly-plot") && box.offsetWidth > 0) {
+      const now = box.offsetWidth;
+      if (now > 0 && now !== width && box.classList.contains("js-plotly-plot")) {
+        width = now;
         shared[LIBRARY]?.Plots.resize(box);
       }
     });
-    resize.observe(el);
+    resize.observe(box);
+    fold.addEventListener("toggle", () => write(model.get("figure").layout?.meta));
     const unlisten = listen(model, { "change:figure": later });
     later();
     return () => {
@@ -108,7 +184,7 @@ export default {
       resize.disconnect();
       unlisten();
       shared[LIBRARY]?.purge(box);
-      box.remove();
+      figure.remove();
     };
   },
 };

@@ -94,5 +94,6 @@ class FigureSlot(widgets.Box):
             self.plot.figure = {}
             return
         self.layout.display = ""
-        self.plot.label = str(figure.layout.title.text or "figure")
-        self.plot.figure = json.loads(figure.to_json())
+        shown = json.loads(figure.to_json())
+        self.plot.label = shown["layout"].get("meta", {}).get("alt") or "figure"
+        self.plot.figure = shown
