@@ -71,7 +71,7 @@ def _plain_buffers(model: nn.Module, held: Iterable[Tensor]) -> list[Tensor]:
 
 
 def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _held_tensors(model: nn.Module) -> list[Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,9 +51,12 @@ _FUNCTIONS: Mapping[Any, tuple[str, ...]] = {
 }
 _KNOWN_FUNCTIONS = {getattr(place, name) for place, names in _FUNCTIONS.items() for name in names}
 _KNOWN_METHODS = frozenset(
-    ["add", "add_", "sub", "mul", "mul_", "div", "matmul", "chunk", "split", "flatten", "view"]
-    + ["reshape", "permute", "transpose", "squeeze", "unsqueeze", "expand", "contiguous", "size"]
-    + ["dim", "mean", "sum", "relu", "relu_", "sigmoid", "tanh", "softmax", "unflatten"]
+    (
+        *("add", "add_", "sub", "mul", "mul_", "div", "matmul", "chunk", "split", "flatten"),
+        *("view", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "unflatten"),
+        *("expand", "contiguous", "size", "dim", "mean", "sum", "relu", "relu_", "sigmoid"),
+        *("tanh", "softmax"),
+    )
 )
 
 
@@ -160,7 +163,9 @@ def without_values(model: nn.Module) -> Iterator[torch.device]:
     """
     twins: dict[int, Tensor] = {}
     tables = []
-    kept = [(m, _kept_by(m)) for m in model.modules() if not type(m).__module__.startswith("torch.")]
+    kept = [
+        (m, _kept_by(m)) for m in model.modules() if not type(m).__module__.startswith("torch.")
+    ]
     for module in model.modules():
         state = vars(module)
         tables.append((state, state["_parameters"], state["_buffers"]))
