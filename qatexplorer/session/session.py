@@ -456,6 +456,12 @@ class Session(Shown):
         kept = self._histograms
         return self.running or (kept is not None and kept[0] is self.snapshot)
 
+    def macs(self) -> Mapping[str, int]:
+        """Multiply-accumulates of each module of the float model and all below it, by path, in one
+        forward of the example input; counted once. Raises whatever that forward raises."""
+        with self._lock:
+            return self._models.macs
+
     def ledger(
         self,
         stage: str | None = None,
