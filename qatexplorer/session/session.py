@@ -55,7 +55,7 @@ from qatexplorer.signals import Signal
 from qatexplorer.snapshot.diff import Diff
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.training.control import FINAL
-from qatexplorer.training.progress import progress_bar
+from qatexplorer.training.progress import run_in_front
 from qatexplorer.training.run import TrainingRun
 
 __all__ = ["Session", "SessionEvent"]
@@ -443,6 +443,12 @@ class Session(Shown):
         kept = self._histograms
         return self.running or (kept is not None and kept[0] is self.snapshot)
 
+    def macs(self) -> Mapping[str, int]:
+        """Multiply-accumulates of each module of the float model and all below it, by path, in one
+        forward of the example input; counted once. Raises whatever that forward raises."""
+        with self._lock:
+            return self._models.macs
+
     def ledger(
         self,
         stage: str | None = None,
@@ -622,7 +628,7 @@ class Session(Shown):
 
         Raises the run's error if it fails, and what :meth:`start_training` raises.
         """
-        return _in_front(self._new_run(config, run_dir, given_settings(locals())), progress)
+        return run_in_front(self._new_run(config, run_dir, given_settings(locals())), progress)
 
     def resume(
         self,
@@ -667,7 +673,7 @@ class Session(Shown):
         Raises RunFolderError, CheckpointError, BusyError, InputError, NoDataError.
         """
         run = self._resumed(path, checkpoint, given_settings(locals()))
-        return run.start() if background else _in_front(run)
+        return run.start() if background else run_in_front(run)
 
     def _resumed(
         self, path: str | os.PathLike[str], checkpoint: CheckpointInfo | None, changes: Any
@@ -785,11 +791,3 @@ class Session(Shown):
 
     def _emit(self, kind: EventKind, detail: Any = None) -> None:
         self.signal.emit(SessionEvent(kind, detail))
-
-
-def _in_front(run: TrainingRun, progress: bool = False) -> TrainingRun:
-    with progress_bar(run, progress):
-        run.run()
-    if run.error is not None:
-        raise run.error
-    return run
