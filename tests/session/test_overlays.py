@@ -38,20 +38,16 @@ def data() -> dict[str, Any]:
     return {"train": loader(image(), batches=4), "eval": loader(image())}
 
 
-def fed(session: qx.Session) -> dict[str, tuple[Tensor, nn.Module]]:
-    """What reaches each fake quant of a copy in one forward, by path, with observers off."""
+def fed(session: qx.Session) -> dict[str, list[tuple[Tensor, nn.Module]]]:
+    """What reaches each fake quant of a copy in one forward, call by call, with observers off."""
     model = session.copy_model()
-    found: dict[str, tuple[Tensor, nn.Module]] = {}
-    quantizers = [
-        (p, m)
-        for p, m in model.named_modules(remove_duplicate=False)
-        if hasattr(m, "fake_quant_enabled")
-    ]
-    for path, module in quantizers:
-        module.apply(torch.ao.quantization.disable_observer)
-        module.register_forward_pre_hook(
-            lambda m, args, path=path: found.update({path: (args[0].detach().clone(), m)})
-        )
+    found: dict[str, list[tuple[Tensor, nn.Module]]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if hasattr(module, "fake_quant_enabled"):
+            module.apply(torch.ao.quantization.disable_observer)
+            module.register_forward_pre_hook(
+                lambda m, args, path=path: found.setdefault(path, []).append((args[0].clone(), m))
+            )
     with torch.no_grad():
         model(session.options.example_inputs)
     return found
@@ -73,12 +69,12 @@ def test_clipped_share_is_the_share_of_codes_outside_the_grid(flow: str) -> None
     overlay = session.overlay("clipped")
     inputs = fed(session)
     assert set(overlay.values) == set(inputs)
-    for path, (x, module) in inputs.items():
-        found = codes(x, module)
-        low = module.activation_post_process.quant_min
-        high = module.activation_post_process.quant_max
+    for path, calls in inputs.items():
+        observer = calls[0][1].activation_post_process
+        low, high = observer.quant_min, observer.quant_max
+        found = torch.cat([codes(x, module).flatten() for x, module in calls])
         share = float(((found < low) | (found > high)).double().mean())
-        assert overlay.values[path] == pytest.approx(share, abs=2 / x.numel()), path
+        assert overlay.values[path] == pytest.approx(share, abs=2 / found.numel()), path
     assert (overlay.high_is, overlay.groups, overlay.stage) == ("bad", "highest", session.stage)
 
 
@@ -89,9 +85,9 @@ def test_sqnr_is_that_of_torchs_numeric_suite(flow: str) -> None:
     overlay = session.overlay("sqnr")
     inputs = fed(session)
     assert set(overlay.values) == set(inputs)
-    for path, (x, module) in inputs.items():
-        module.apply(torch.ao.quantization.enable_fake_quant)
-        expected = float(ns.compute_sqnr(x, module(x)))
+    for path, calls in inputs.items():
+        pairs = [(x.flatten(), module(x).flatten()) for x, module in calls]
+        expected = float(ns.compute_sqnr(*map(torch.cat, zip(*pairs, strict=True))))
         assert overlay.values[path] == pytest.approx(expected, abs=0.01), path
         assert 5 < overlay.values[path] < 90
     assert (overlay.high_is, overlay.groups, overlay.unit) == ("good", "lowest", "dB")
