@@ -13,6 +13,7 @@ import {
   drawTwice,
   svgText,
 } from "./marks.js";
+import { paintOverlay } from "./overlay.js";
 import { itemOf } from "./scene.js";
 
 /**
@@ -278,5 +279,6 @@ export function drawPicture(index, picture, world, root, prefix) {
     closed.push(element);
   }
   world.replaceChildren(...frames, ...lines, ...closed);
+  paintOverlay(world, drawn, index);
   return drawn;
 }

@@ -3,6 +3,7 @@
 import { html, listen, pageIsDark, save, unpacked, watchPageTheme } from "../common/dom.js";
 import { download, exportSvg } from "./export.js";
 import { Keyboard } from "./keys.js";
+import { OverlayPanel } from "./overlay_panel.js";
 import { listenToPointer } from "./pointer.js";
 import { ancestorsOf, searchItems } from "./scene.js";
 import { SearchBox } from "./search.js";
@@ -19,6 +20,10 @@ import { GraphView } from "./view.js";
  * @property {boolean} dark
  * @property {string} status
  * @property {Record<string, string | number>} metrics
+ * @property {import("./scale.js").Overlay} overlay
+ * @property {import("./overlay_panel.js").Compared} compared
+ * @property {import("./overlay_panel.js").Picker[]} pickers
+ * @property {Record<string, string>} picked
  */
 
 const NARROW = 760;
@@ -58,6 +63,7 @@ class GraphPage {
     this.legendButton.setAttribute("aria-pressed", "true");
     bar.append(this.search.box, ...this.buttons(), this.crumbs);
     this.stage.append(this.legend, this.cancel);
+    this.overlays = new OverlayPanel(model, this.view, bar, this.stage);
     this.endings = this.hear();
     this.paintHeight();
     this.paintTheme();
@@ -207,6 +213,7 @@ class GraphPage {
 
   destroy() {
     for (const end of this.endings) end();
+    this.overlays.end();
     this.view.dispose();
     this.root.remove();
   }

@@ -2,6 +2,7 @@
 
 import { html } from "../common/dom.js";
 import { subText } from "./geometry.js";
+import { overlayLines, siteLines } from "./overlay.js";
 import { itemOf } from "./scene.js";
 
 /** @typedef {{ title: string, lines: string[] }} Tip */
@@ -47,7 +48,10 @@ export function tipOf(index, element) {
   const { site, edge, item } = at.dataset;
   if (site !== undefined) {
     const { tip, changed } = index.sites[site];
-    return { title: site, lines: [...tip, changed ? "changed in this step" : ""] };
+    return {
+      title: site,
+      lines: [...siteLines(index, site), ...tip, changed ? "changed in this step" : ""],
+    };
   }
   if (edge !== undefined) return edgeTip(index, Number(edge));
   return itemTip(index, item ?? "");
@@ -75,7 +79,7 @@ function edgeTip(index, edge) {
  */
 function itemTip(index, id) {
   const item = itemOf(index, id);
-  const lines = [subText(item), ...item.tip];
+  const lines = [subText(item), ...overlayLines(index, id), ...item.tip];
   for (const mark of item.marks) {
     const { tip, letter } = index.sites[mark.site];
     const [what, ...rest] = tip;
