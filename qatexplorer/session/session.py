@@ -34,7 +34,7 @@ from qatexplorer.forward.histograms import GridHistogram
 from qatexplorer.forward.sampling import histograms_of
 from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.ledger.answers import Answer, answers
-from qatexplorer.ledger.compare import Match, match_sites
+from qatexplorer.ledger.compare import Match
 from qatexplorer.ledger.forwards import LedgerProgress
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.runs.checkpoint import CheckpointInfo
@@ -47,13 +47,16 @@ from qatexplorer.session.assess import Assessor, Preflight, StubOption
 from qatexplorer.session.inputs import check_model, copy_model, example_inputs_from, graph_of
 from qatexplorer.session.ledgers import Ledgers, Wanted
 from qatexplorer.session.models import Models
+from qatexplorer.session.overlays import Asked, Overlays
 from qatexplorer.session.problems import Problem, Problems
 from qatexplorer.session.settings import Settings, qconfig_plan
 from qatexplorer.session.stages import EventKind, Stages
+from qatexplorer.session.together import matches_of, session_lines
 from qatexplorer.session.warner import Warner
-from qatexplorer.shown import Shown, at_most, columns
+from qatexplorer.shown import Shown, at_most
 from qatexplorer.signals import Signal
 from qatexplorer.snapshot.diff import Diff
+from qatexplorer.snapshot.overlay import Overlay
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.training.control import FINAL
 from qatexplorer.training.progress import run_in_front
@@ -160,30 +163,13 @@ class Session(Shown):
         self._models = Models(base, settings)
         self._stages = Stages(self._models, mine.notes, self._emit, self._require_idle)
         self._ledgers = Ledgers(self._models, self._stages)
+        self._overlays = Overlays(self._models, self._stages, self.histograms)
         self._assessor = Assessor(self._models, self.data, self.metric)
         self._problems = Problems(self._models, self._stages, self.data)
         self._warner.of_settings(self.options.qconfig)
 
     def __repr__(self) -> str:
-        stages = self.stages
-        name = self.snapshots[stages[0]].modules[0].type_name
-        run = f"run {self._run.state}" if self._run is not None else "no run"
-        options = self.options
-        data = "none" if self.data is None else self.data.name
-        lines = [
-            f"Session of {name}: flow {self.flow.name}, at stage {self.stage!r}, {run}",
-            f"qconfig {options.qconfig.name}, engine {options.qconfig.backend}, data {data}",
-        ]
-        changes = self.summaries
-        rows = [
-            (
-                ">" if stage == self.stage else " ",
-                stage,
-                changes.get(stage, "your model" if stage in self.snapshots else "not reached yet"),
-            )
-            for stage in stages
-        ]
-        return at_most([*lines, *columns(rows)])
+        return at_most(session_lines(self))
 
     # -- stages ---------------------------------------------------------------------------------
 
@@ -462,6 +448,25 @@ class Session(Shown):
         with self._lock:
             return self._models.macs
 
+    def overlay(
+        self,
+        name: str,
+        stage: str | None = None,
+        *,
+        progress: Callable[[float], Any] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Overlay:
+        """Numbers to colour the model by, at a stage reached (None: the one in view).
+
+        ``name`` is one of :data:`~qatexplorer.session.overlays.NAMES`: ``"clipped"``, ``"sqnr"``,
+        ``"scale_drift"``, ``"macs"``, ``"parameters"``, ``"time"`` or ``"precision"``. Kept until
+        the model changes. ``progress`` (0 to 1) and ``should_stop`` are asked between forwards.
+        Raises OverlayError, StageError, BusyError and StoppedError.
+        """
+        with self._lock:
+            asked = Asked(progress, should_stop)
+            return self._overlays.of(name, stage, self._run, self.running, asked)
+
     def ledger(
         self,
         stage: str | None = None,
@@ -524,17 +529,13 @@ class Session(Shown):
         other.goto(flow.prepared_stage)
         return other
 
-    def compare_flows(self) -> tuple[Match, ...]:
+    def compare_flows(self, other: Session | None = None) -> tuple[Match, ...]:
         """Every tensor that eager mode or FX quantizes in this model, and which of them does.
+        ``other`` is what :meth:`in_other_flow` gave, None to make it.
 
         Raises StageError where there are no fake quants yet, and what :meth:`in_other_flow` raises.
         """
-        mine = self.ledger()
-        snapshot, other = self.snapshots[mine.stage], self.in_other_flow()
-        theirs = other.ledger()
-        if self.flow.by_graph:
-            return match_sites(theirs, mine, other.snapshot, snapshot)
-        return match_sites(mine, theirs, snapshot, other.snapshot)
+        return matches_of(self, other or self.in_other_flow())
 
     def evaluate(
         self,

@@ -39,7 +39,7 @@ class ModuleState:
 
     state: State = ""
     stays_float: bool = False
-    inside: Inside = Inside()
+    inside: Inside = field(default_factory=Inside)
     own_state: State = ""
 
 

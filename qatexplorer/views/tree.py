@@ -272,7 +272,11 @@ class _Builder:
             names = self.gone_names
             name = names.of(record.path) if names is not None else TensorName(record.name)
             row.update(
-                _named(name, record), kind="site", id=f"site:{record.path}", site=site.kind, shares=[]
+                _named(name, record),
+                kind="site",
+                id=f"site:{record.path}",
+                site=site.kind,
+                shares=[],
             )
         return row
 

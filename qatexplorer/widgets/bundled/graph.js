@@ -11,14 +11,17 @@
 //   graph/layout.js
 //   graph/marks.js
 //   graph/minimap.js
+//   graph/overlay.js
+//   graph/overlay_panel.js
 //   graph/pointer.js
+//   graph/scale.js
 //   graph/scene.js
 //   graph/search.js
 //   graph/toolbar.js
 //   graph/tooltip.js
 //   graph/vendor/dagre/dagre.min.js
 //   graph/view.js
-// sha256 of these: 4a3503ec8ec18797c30056261d8218f8226d27747b789c6721558b258d3af33b
+// sha256 of these: af180dc49c911ae9bd8e2cda8d0b154579e5f2cc5f78dad2eb56c5275d2ac809
 
 // common/dom.js
 var SVG_NS = "http://www.w3.org/2000/svg";
@@ -217,7 +220,7 @@ function innerLinks(groups, nodes, links) {
   }
   const placeOf = (id) => places.get(id) ?? { parent: "", depth: 0 };
   for (const [index, { from, to, via }] of links.entries()) {
-    const parts = /* @__PURE__ */ new Map();
+    const parts2 = /* @__PURE__ */ new Map();
     const add = (id, part, key) => {
       const { parent } = placeOf(id);
       push(
@@ -226,7 +229,7 @@ function innerLinks(groups, nodes, links) {
         key,
         index
       );
-      if (via.length) parts.set(parent, [part, key]);
+      if (via.length) parts2.set(parent, [part, key]);
     };
     let a = nodes[from].id;
     let b = nodes[to].id;
@@ -241,13 +244,13 @@ function innerLinks(groups, nodes, links) {
     }
     if (a !== b || from === to) add(a, "edges", `${a}
 ${b}`);
-    for (const id of via) noteVia(inner, parts, placeOf, id);
+    for (const id of via) noteVia(inner, parts2, placeOf, id);
   }
   return inner;
 }
-function noteVia(inner, parts, placeOf, id) {
+function noteVia(inner, parts2, placeOf, id) {
   for (let group = placeOf(id).parent; group; group = placeOf(group).parent) {
-    const found = parts.get(group);
+    const found = parts2.get(group);
     if (!found) continue;
     const { via } = (
       /** @type {Inner} */
@@ -591,15 +594,357 @@ var Minimap = class {
   }
 };
 function outlines(boxes, k) {
-  const parts = [];
+  const parts2 = [];
   for (const box of boxes) {
     const [x, y, w, h] = box.open ? [box.x, box.y, box.w, box.h] : [box.x + box.bx, box.y + box.by, box.bw, box.bh];
     const [left, top] = [(x * k).toFixed(1), (y * k).toFixed(1)];
     const [across, down] = [Math.max(1, w * k).toFixed(1), Math.max(1, h * k).toFixed(1)];
-    parts.push(`M${left} ${top}h${across}v${down}h-${across}Z`);
+    parts2.push(`M${left} ${top}h${across}v${down}h-${across}Z`);
   }
-  return parts.join("");
+  return parts2.join("");
 }
+
+// graph/scale.js
+var LIGHT = ["#fbf6dc", "#e6d9a0", "#c3b67f", "#96927a", "#66707c", "#3b4f78", "#00224e"];
+var DARK = ["#0f2a4d", "#35456c", "#575d6d", "#7c7b78", "#a69d75", "#d3c164", "#fee838"];
+var CATEGORIES = [
+  "#e69f00",
+  "#56b4e9",
+  "#cc79a7",
+  "#2fb38c",
+  "#f0e442",
+  "#8fa3ff",
+  "#ff8f5a",
+  "#b8bec5"
+];
+var parts = (hex) => [1, 3, 5].map((i) => Number.parseInt(hex.slice(i, i + 2), 16));
+var hexOf = (rgb) => `#${rgb.map((part) => Math.round(part).toString(16).padStart(2, "0")).join("")}`;
+function luminance(hex) {
+  const [r, g, b] = parts(hex).map((part) => part / 255).map((p) => p <= 0.04045 ? p / 12.92 : ((p + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+}
+function textOn(hex) {
+  const light = luminance(hex) + 0.05;
+  return light / 0.05 >= 1.05 / light ? "#000000" : "#ffffff";
+}
+function colourAt(at, dark) {
+  const stops = dark ? DARK : LIGHT;
+  const place2 = Math.min(1, Math.max(0, at)) * (stops.length - 1);
+  const first = Math.min(Math.floor(place2), stops.length - 2);
+  const [one, two] = [parts(stops[first]), parts(stops[first + 1])];
+  return hexOf(one.map((part, i) => part + (two[i] - part) * (place2 - first)));
+}
+var categoryColour = (index) => CATEGORIES[index % CATEGORIES.length];
+function domainOf(overlay, shown) {
+  const { low = 0, high = 0, groups, values = {} } = overlay;
+  if (groups !== "sum") return { low, high };
+  const known = [...shown].map((id) => values[id]).filter((value) => value !== void 0);
+  if (!known.length) return { low, high };
+  return { low: Math.min(0, ...known), high: Math.max(...known) };
+}
+function attention({ highIs }, { low, high }, value) {
+  if (high <= low) return 0.5;
+  const at = Math.min(1, Math.max(0, (value - low) / (high - low)));
+  return highIs === "good" ? 1 - at : at;
+}
+function ticksOf({ low, high }) {
+  if (!(high > low)) return [low];
+  const rough = (high - low) / 4;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 2.5, 5, 10].map((n) => n * power).find((n) => n >= rough) ?? rough;
+  const ticks = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high * (1 + 1e-9) + 1e-12; i += 1) {
+    ticks.push(i * step);
+  }
+  return ticks;
+}
+var COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
+var PLAIN = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+function tickText(value, unit) {
+  if (unit === "share") return `${PLAIN.format(100 * value)} %`;
+  return (Math.abs(value) >= 1e4 ? COMPACT : PLAIN).format(value);
+}
+
+// graph/overlay.js
+var paints = /* @__PURE__ */ new WeakMap();
+var ofIndex = /* @__PURE__ */ new WeakMap();
+var NOT_KNOWN = "qxg-not-known";
+var PATTERNS = ["lines", "", "dots", "back", "", "cross", "", "lines"];
+function setPaint(world, paint) {
+  paints.set(world, paint);
+}
+function pattern(prefix, name) {
+  const lines = { lines: "M0 8 L8 0", back: "M0 0 L8 8", cross: "M4 0 V8 M0 4 H8" };
+  const d = lines[
+    /** @type {keyof typeof lines} */
+    name
+  ] ?? lines.lines;
+  const drawing = name === "dots" ? svg("circle", { cx: 4, cy: 4, r: 1.3, class: "qxg-pattern-dot" }) : svg("path", { d, class: name === NOT_KNOWN ? "qxg-pattern-none" : "qxg-pattern-line" });
+  const box = { width: 8, height: 8, patternUnits: "userSpaceOnUse" };
+  return svg("pattern", { id: `${prefix}${name}`, ...box }, [drawing]);
+}
+function patternUrl(world, prefix, name) {
+  const defs = world.parentElement?.querySelector("defs");
+  if (defs && !defs.querySelector(`#${CSS.escape(prefix + name)}`)) {
+    defs.append(pattern(prefix, name));
+  }
+  return `url(#${prefix}${name})`;
+}
+function clear(element) {
+  element.classList.remove("qxg-painted", "qxg-unknown", "qxg-only");
+  element.style.removeProperty("--qxg-paint");
+  element.style.removeProperty("--qxg-on");
+  for (const extra of element.querySelectorAll(":scope > .qxg-extra")) extra.remove();
+  element.setAttribute("aria-label", labelOf(element));
+}
+function labelOf(element) {
+  element.dataset.label ??= element.getAttribute("aria-label") ?? "";
+  return element.dataset.label;
+}
+function cover(element, fill) {
+  const frame2 = element.querySelector(":scope > .qxg-frame");
+  if (!frame2) return;
+  const box = {};
+  for (const name of ["x", "y", "width", "height", "rx"]) box[name] = frame2.getAttribute(name);
+  frame2.after(svg("rect", { ...box, fill, class: "qxg-extra qxg-cover" }));
+}
+function signAt(element, sign) {
+  const frame2 = element.querySelector(":scope > .qxg-frame");
+  const [x, y] = ["x", "y"].map((name) => Number(frame2?.getAttribute(name) ?? 0));
+  element.append(
+    svg("g", { class: "qxg-extra qxg-sign", transform: `translate(${x + 1} ${y + 1})` }, [
+      svg("circle", { r: 8 }),
+      svg("text", { x: 0, y: 4, text: sign })
+    ])
+  );
+}
+function paintOverlay(world, drawn, index) {
+  const paint = paints.get(world);
+  if (!paint) return;
+  ofIndex.set(index, paint);
+  const { overlay } = paint;
+  const closed = [...drawn.elements].filter(([, g]) => !g.classList.contains("qxg-open"));
+  const domain = domainOf(
+    overlay,
+    closed.map(([id]) => id)
+  );
+  for (const [id, element] of drawn.elements) {
+    clear(element);
+    const more = [];
+    if (overlay.values) {
+      paintItem(world, element, id, paint, domain);
+      more.push(...overlayLines(index, id));
+    }
+    if (paint.only.has(id)) {
+      element.classList.add("qxg-only");
+      signAt(element, paint.sign);
+    }
+    if (more.length) element.setAttribute("aria-label", [labelOf(element), ...more].join(", "));
+  }
+  paint.onPaint(domain);
+}
+function paintItem(world, element, id, { overlay, dark }, domain) {
+  const prefix = element.id.slice(0, element.id.length - id.length);
+  const value = overlay.values?.[id];
+  if (value === void 0) {
+    if (element.classList.contains("qxg-io")) return;
+    element.classList.add("qxg-unknown");
+    if (element.classList.contains("qxg-open")) return;
+    cover(element, patternUrl(world, prefix, NOT_KNOWN));
+    return;
+  }
+  const named = Boolean(overlay.categories?.length);
+  const colour = named ? categoryColour(value) : colourAt(attention(overlay, domain, value), dark);
+  element.classList.add("qxg-painted");
+  element.style.setProperty("--qxg-paint", colour);
+  element.style.setProperty("--qxg-on", textOn(colour));
+  const name = named ? PATTERNS[value % PATTERNS.length] : "";
+  if (name && !element.classList.contains("qxg-open")) {
+    cover(element, patternUrl(world, prefix, name));
+  }
+}
+function overlayLines(index, id) {
+  const paint = ofIndex.get(index);
+  if (!paint) return [];
+  const { overlay, only, lacks } = paint;
+  const lines = [];
+  if (overlay.values) lines.push(`${overlay.title}: ${overlay.texts?.[id] ?? "not known"}`);
+  if (only.has(id)) lines.push(lacks);
+  return lines;
+}
+function siteLines(index, path) {
+  const paint = ofIndex.get(index);
+  const text = paint?.overlay.sites?.[path];
+  return text === void 0 ? [] : [`${paint?.overlay.title}: ${text}`];
+}
+
+// graph/overlay_panel.js
+var STEPS = 12;
+var OverlayPanel = class {
+  /**
+   * @param {import("@anywidget/types").AnyModel<any>} model
+   * @param {import("./view.js").GraphView} view
+   * @param {HTMLElement} bar the tool bar
+   * @param {HTMLElement} stage what the graph is drawn in
+   */
+  constructor(model, view, bar, stage) {
+    this.model = model;
+    this.view = view;
+    this.root = /** @type {HTMLElement} */
+    stage.parentElement;
+    this.pickers = html("span", { class: "qxg-pickers" });
+    bar.append(this.pickers);
+    this.scale = html("div", { class: "qxg-scale", role: "note", hidden: true });
+    stage.before(this.scale);
+    this.caption = html("div", { class: "qxg-caption", hidden: true });
+    bar.before(this.caption);
+    this.domain = { low: 0, high: 0 };
+    this.overlay = {};
+    const ends = [
+      listen(model, {
+        "change:overlay": () => this.onOverlay(),
+        "change:compared": () => this.onOverlay(),
+        "change:pickers": () => this.paintPickers(),
+        "change:picked": () => this.paintPicked()
+      }),
+      watchPageTheme(() => this.onOverlay())
+    ];
+    this.end = () => {
+      for (const end of ends) end();
+    };
+    this.paintPickers();
+    this.onOverlay();
+  }
+  /** An overlay, a comparison or the theme is another: paints what is drawn anew. */
+  onOverlay() {
+    const { model, view } = this;
+    this.overlay = unpacked(model.get("overlay")) ?? {};
+    const compared = unpacked(model.get("compared")) ?? {};
+    setPaint(view.world, {
+      overlay: this.overlay,
+      dark: this.root.classList.contains("qxg-dark"),
+      only: new Set(compared.only ?? []),
+      sign: compared.sign ?? "",
+      lacks: compared.lacks ?? "",
+      onPaint: (domain) => {
+        this.domain = domain;
+        this.paintScale();
+      }
+    });
+    this.paintCaption(compared);
+    this.paintScale();
+    paintOverlay(view.world, view.drawn, view.index);
+  }
+  /** @param {Compared} compared */
+  paintCaption({ caption = "", sign = "", lacks = "", said = "", only = [] }) {
+    this.caption.hidden = !caption;
+    this.caption.replaceChildren(
+      html("strong", { text: caption }),
+      only.length ? html("span", { text: `${sign} ${only.length} ${lacks}` }) : "",
+      html("span", { class: "qxg-said", role: "status", text: said })
+    );
+  }
+  paintPickers() {
+    const pickers = this.model.get("pickers") ?? [];
+    const focused = this.pickers.contains(document.activeElement) ? document.activeElement?.getAttribute("data-picker") : null;
+    this.pickers.replaceChildren(...pickers.map((picker) => this.picker(picker)));
+    this.paintPicked();
+    if (focused) this.select(focused)?.focus();
+  }
+  /** @param {string} id */
+  select(id) {
+    return (
+      /** @type {HTMLSelectElement | null} */
+      this.pickers.querySelector(`[data-picker="${CSS.escape(id)}"]`)
+    );
+  }
+  /** @param {Picker} picker */
+  picker({ id, label, title, options }) {
+    const items = options.map(([value, text]) => html("option", { value, text }));
+    const select = html("select", { ...OWN_KEYS, "data-picker": id, title }, items);
+    select.addEventListener("change", () => {
+      const picked = { ...this.model.get("picked"), [id]: select.value };
+      save(this.model, { picked });
+    });
+    select.addEventListener("keydown", (event) => event.stopPropagation());
+    return html("label", { class: "qxg-picker", title }, [`${label} `, select]);
+  }
+  paintPicked() {
+    const picked = this.model.get("picked") ?? {};
+    for (const select of this.pickers.querySelectorAll("select")) {
+      const value = picked[select.dataset.picker ?? ""] ?? "";
+      if ([...select.options].some((option) => option.value === value)) select.value = value;
+    }
+  }
+  paintScale() {
+    const { overlay } = this;
+    this.scale.hidden = !overlay.title;
+    if (!overlay.title) {
+      this.scale.replaceChildren();
+      return;
+    }
+    const unit = overlay.unit && overlay.unit !== "share" ? ` (${overlay.unit})` : "";
+    const heading = html("strong", {
+      text: overlay.categories?.length ? overlay.title : `${overlay.title}${unit}`
+    });
+    this.scale.setAttribute("aria-label", `Colours: ${overlay.title}`);
+    this.scale.replaceChildren(heading, ...this.scaleParts());
+  }
+  scaleParts() {
+    const { overlay } = this;
+    if (overlay.error) return [html("span", { class: "qxg-scale-error", text: overlay.error })];
+    if (overlay.busy) {
+      const stop = html("button", { class: "qxg-scale-stop", text: "Stop" });
+      stop.addEventListener("click", () => {
+        save(this.model, { picked: { ...this.model.get("picked"), overlay: "" } });
+      });
+      return [html("span", { role: "status", text: overlay.busy }), stop];
+    }
+    const known = Object.keys(overlay.values ?? {}).length > 0;
+    const notes = [overlay.meaning, overlay.inside && `groups: ${overlay.inside}`];
+    const words = notes.filter(Boolean).join(" · ");
+    const note = html("span", { class: "qxg-scale-note", text: words, title: overlay.note });
+    if (!known) return [html("span", { text: overlay.note || "nothing is known" })];
+    const scale = overlay.categories?.length ? this.categories() : this.gradient();
+    const none = html("span", { class: "qxg-scale-none" }, [
+      html("i", { "aria-hidden": "true" }),
+      "not known"
+    ]);
+    const about = html("span", { class: "qxg-scale-about", text: overlay.note ?? "" });
+    return [scale, none, words ? note : "", about];
+  }
+  categories() {
+    const names = this.overlay.categories ?? [];
+    const used = new Set(Object.values(this.overlay.values ?? {}));
+    const chips = names.map((text, i) => {
+      if (!used.has(i)) return "";
+      const chip = html("span", { class: `qxg-category qxg-category-${i % 8}`, text });
+      const colour = categoryColour(i);
+      chip.style.backgroundColor = colour;
+      chip.style.color = textOn(colour);
+      return chip;
+    });
+    return html("span", { class: "qxg-categories" }, chips);
+  }
+  gradient() {
+    const { overlay, domain } = this;
+    const dark = this.root.classList.contains("qxg-dark");
+    const { low, high } = domain;
+    const colours = Array.from({ length: STEPS + 1 }, (_, i) => {
+      const value = low + (high - low) * i / STEPS;
+      return colourAt(attention(overlay, domain, value), dark);
+    });
+    const bar = html("span", { class: "qxg-gradient", "aria-hidden": "true" });
+    bar.style.backgroundImage = `linear-gradient(to right, ${colours.join(", ")})`;
+    const ticks = ticksOf(domain).map((value) => {
+      const tick = html("span", { text: tickText(value, overlay.unit ?? "") });
+      const at = high > low ? (value - low) / (high - low) : 0.5;
+      tick.style.left = `${100 * at}%`;
+      return tick;
+    });
+    return html("span", { class: "qxg-ramp" }, [bar, html("span", { class: "qxg-ticks" }, ticks)]);
+  }
+};
 
 // graph/budget.js
 var MAX_ITEM_MARKS = 4;
@@ -797,13 +1142,13 @@ function measureOpen(item, inside, lr, family) {
     outX: port(inside.out)
   };
 }
-function layoutSpec(index, item, parts, lr) {
+function layoutSpec(index, item, parts2, lr) {
   const { edges, ins, outs } = innerOf(index, item.id);
   const order = new Map(item.children.map((child, i) => [child, i]));
   return {
     gap: lr ? 16 : 24,
     rankGap: lr ? 44 : 30,
-    nodes: parts.map(({ box }, i) => {
+    nodes: parts2.map(({ box }, i) => {
       const [inX, outX] = box.open ? [box.inX, box.outX] : [0, 0];
       const [w, h] = lr ? [box.h, box.w] : [box.w, box.h];
       return [item.children[i], w, h, inX, outX];
@@ -826,12 +1171,12 @@ async function composePicture(index, layouter, root, opened, lr, family) {
     if (!item.children || id !== root && !opened.has(id)) {
       return { key: id, box: measureItem(index, item, lr, family), parts: null };
     }
-    const parts = [];
-    for (const child of item.children) parts.push(await build(child));
-    const below = parts.map((part) => part.parts ? part.key : "").join(",");
+    const parts2 = [];
+    for (const child of item.children) parts2.push(await build(child));
+    const below = parts2.map((part) => part.parts ? part.key : "").join(",");
     const key = `${id}|${lr ? "lr" : "tb"}|(${below})`;
-    const inside = await layouter.layout(key, layoutSpec(index, item, parts, lr));
-    return { key, box: measureOpen(item, inside, lr, family), parts, inside, item };
+    const inside = await layouter.layout(key, layoutSpec(index, item, parts2, lr));
+    return { key, box: measureOpen(item, inside, lr, family), parts: parts2, inside, item };
   };
   const top = await build(root);
   const picture = { boxes: /* @__PURE__ */ new Map(), edges: [], w: top.box.w, h: top.box.h, lr };
@@ -842,13 +1187,13 @@ var gripOf = (box) => box.open ? [box.x + 16, box.y + HEADER / 2] : [box.x + box
 function place(index, picture, id, built, x, y) {
   picture.boxes.set(id, { ...built.box, id, x, y });
   if (!built.parts) return;
-  const { inside, parts, item } = built;
+  const { inside, parts: parts2, item } = built;
   const { ox, oy } = built.box;
   const onSheet = ([px, py]) => picture.lr ? [x + ox + py, y + oy + px] : [x + ox + px, y + oy + py];
   for (const [i, child] of item.children.entries()) {
     const [cx, cy] = onSheet(inside.pos[child]);
-    const { w, h } = parts[i].box;
-    place(index, picture, child, parts[i], cx - w / 2, cy - h / 2);
+    const { w, h } = parts2[i].box;
+    place(index, picture, child, parts2[i], cx - w / 2, cy - h / 2);
   }
   const { edges, ins, outs, via } = innerOf(index, id);
   const isClosed = (child) => !picture.boxes.get(child)?.open;
@@ -917,7 +1262,10 @@ function tipOf(index, element) {
   if (pass !== void 0) return passTip(index, pass.split("\n"));
   if (site !== void 0) {
     const { tip, changed } = index.sites[site];
-    return { title: site, lines: [...tip, changed ? "changed in this step" : ""] };
+    return {
+      title: site,
+      lines: [...siteLines(index, site), ...tip, changed ? "changed in this step" : ""]
+    };
   }
   if (edge !== void 0) return edgeTip(index, Number(edge));
   return itemTip(index, item ?? "");
@@ -950,7 +1298,7 @@ function passTip(index, ids) {
 }
 function itemTip(index, id) {
   const item = itemOf(index, id);
-  const lines = [subText(item), ...item.tip];
+  const lines = [subText(item), ...overlayLines(index, id), ...item.tip];
   if (item.twice) lines.push(`${item.twice} inside fake-quantized twice, see the ledger`);
   for (const mark2 of item.marks) {
     const { tip, letter } = index.sites[mark2.site];
@@ -1205,24 +1553,24 @@ function drawSite(index, path, x, y) {
 }
 function drawSites(index, paths, x, y) {
   const shown = paths.length > MAX_ITEM_MARKS ? paths.slice(0, MAX_ITEM_MARKS - 1) : paths;
-  const parts = shown.map((path, i) => drawSite(index, path, x + i * 22, y));
+  const parts2 = shown.map((path, i) => drawSite(index, path, x + i * 22, y));
   const more = paths.length - shown.length;
-  if (more) parts.push(svgText(x + shown.length * 22 - 6, y + 4, "qxg-sub", `+${more}`));
-  return parts;
+  if (more) parts2.push(svgText(x + shown.length * 22 - 6, y + 4, "qxg-sub", `+${more}`));
+  return parts2;
 }
 function drawCounts(places, x, y) {
-  const parts = [];
+  const parts2 = [];
   for (const { kind, count, at } of places) {
     if (kind === "twice") {
-      parts.push(twiceMark(x + at, y, `${count} inside fake-quantized twice`, 0.72));
-      parts.push(svgText(x + at + 13, y + 3.8, "qxg-count", count));
+      parts2.push(twiceMark(x + at, y, `${count} inside fake-quantized twice`, 0.72));
+      parts2.push(svgText(x + at + 13, y + 3.8, "qxg-count", count));
       continue;
     }
     const transform = `translate(${x + at} ${y}) scale(0.72)`;
-    parts.push(drawMark({ kind, letter: LETTERS[kind] }, x + at, y, { transform }));
-    parts.push(svgText(x + at + 10, y + 3.8, "qxg-count", count));
+    parts2.push(drawMark({ kind, letter: LETTERS[kind] }, x + at, y, { transform }));
+    parts2.push(svgText(x + at + 10, y + 3.8, "qxg-count", count));
   }
-  return parts;
+  return parts2;
 }
 var drawDelta = (x, y) => svg("g", { class: "qxg-delta", transform: `translate(${x} ${y})` }, [
   svg("circle", { r: 8 }),
@@ -1304,13 +1652,13 @@ function frame(names, look) {
   const behind = { x: -11, y: -5, width: 26, height: 14, rx: 4, class: "qxg-behind" };
   const inner = { x: -11.5, y: -5.5, width: 23, height: 10, rx: 2, class: "qxg-inner" };
   const outer = { x: -14, y: -8, width: 28, height: 15, rx: 4, class: "qxg-frame" };
-  const parts = [
+  const parts2 = [
     look === "fold" && svg("rect", { ...behind, x: -7, y: -2 }),
     look !== "inner" && svg("rect", behind),
     svg("rect", outer),
     look === "inner" && svg("rect", inner)
   ];
-  return sample(svg("g", { class: `qxg-item ${names}` }, parts));
+  return sample(svg("g", { class: `qxg-item ${names}` }, parts2));
 }
 var passSample = () => [
   svg("path", { d: "M0 -11V11", class: "qxg-line" }),
@@ -1505,18 +1853,18 @@ var Camera = class {
 
 // graph/draw.js
 function itemLabel(item) {
-  const parts = [titleOf(item), subText(item)];
-  if (item.precision === "int8") parts.push("int8");
+  const parts2 = [titleOf(item), subText(item)];
+  if (item.precision === "int8") parts2.push("int8");
   if (item.sites && siteTotal(item)) {
     const { weight, input, output } = item.sites;
-    parts.push(`${weight} weight, ${input} input, ${output} output fake quants inside`);
+    parts2.push(`${weight} weight, ${input} input, ${output} output fake quants inside`);
   } else if (!item.sites && item.marks.length) {
-    parts.push(`${item.marks.length} fake quant${item.marks.length === 1 ? "" : "s"}`);
+    parts2.push(`${item.marks.length} fake quant${item.marks.length === 1 ? "" : "s"}`);
   }
-  if (item.twice) parts.push(`${item.twice} fake-quantized twice inside`);
-  if (item.changed) parts.push("changed in this step");
-  else if (item.inside) parts.push("something inside changed in this step");
-  return parts.filter(Boolean).join(", ");
+  if (item.twice) parts2.push(`${item.twice} fake-quantized twice inside`);
+  if (item.changed) parts2.push("changed in this step");
+  else if (item.inside) parts2.push("something inside changed in this step");
+  return parts2.filter(Boolean).join(", ");
 }
 var itemAttributes = (item, box, prefix, names) => ({
   class: names.join(" "),
@@ -1575,21 +1923,21 @@ function drawBox(index, box, prefix) {
 }
 function drawAround(index, box) {
   const { bx, by, bw, bh, roles, w, h, lr } = box;
-  const parts = [];
+  const parts2 = [];
   const [sideX, sideY] = lr ? [bx + 16, by] : [bx, by + bh / 2];
   for (const [i, path] of roles.side.slice(0, 2).entries()) {
-    parts.push(drawSite(index, path, sideX + i * 20, sideY));
+    parts2.push(drawSite(index, path, sideX + i * 20, sideY));
   }
-  if (!roles.tail.length) return parts;
+  if (!roles.tail.length) return parts2;
   const stem = lr ? `M${bx + bw} ${by + bh / 2} H${w}` : `M${bx + bw / 2} ${by + bh} V${h}`;
-  parts.push(svg("path", { d: stem, class: "qxg-stem" }));
+  parts2.push(svg("path", { d: stem, class: "qxg-stem" }));
   const shown = roles.tail.slice(0, MAX_ITEM_MARKS - 1);
   for (const [i, path] of shown.entries()) {
     const off = (i - (shown.length - 1) / 2) * 20;
     const [x, y] = lr ? [bx + bw + 15, by + bh / 2 + off] : [bx + bw / 2 + off, by + bh + 15];
-    parts.push(drawSite(index, path, x, y));
+    parts2.push(drawSite(index, path, x, y));
   }
-  return parts;
+  return parts2;
 }
 function drawOpen(index, box, isRoot, prefix) {
   const item = itemOf(index, box.id);
@@ -1684,6 +2032,7 @@ function drawPicture(index, picture, world, root, prefix) {
     closed.push(element);
   }
   world.replaceChildren(...frames, ...lines, ...closed);
+  paintOverlay(world, drawn, index);
   return drawn;
 }
 
@@ -2392,6 +2741,7 @@ var GraphPage = class {
     this.map.on = mapWanted();
     this.mapButton.setAttribute("aria-pressed", String(this.map.on));
     this.hiding = void 0;
+    this.overlays = new OverlayPanel(model, this.view, bar, this.stage);
     this.endings = this.hear();
     this.paintHeight();
     this.paintTheme();
@@ -2566,6 +2916,7 @@ var GraphPage = class {
   destroy() {
     for (const end of this.endings) end();
     clearTimeout(this.hiding);
+    this.overlays.end();
     this.view.dispose();
     this.root.remove();
   }

@@ -15,6 +15,7 @@ import {
   pointAlong,
   svgText,
 } from "./marks.js";
+import { paintOverlay } from "./overlay.js";
 import { itemOf, titleOf } from "./scene.js";
 
 /**
@@ -306,5 +307,6 @@ export function drawPicture(index, picture, world, root, prefix) {
     closed.push(element);
   }
   world.replaceChildren(...frames, ...lines, ...closed);
+  paintOverlay(world, drawn, index);
   return drawn;
 }

@@ -4,6 +4,7 @@ import { html, listen, pageIsDark, save, unpacked, watchPageTheme } from "../com
 import { download, exportSvg } from "./export.js";
 import { Keyboard } from "./keys.js";
 import { Minimap } from "./minimap.js";
+import { OverlayPanel } from "./overlay_panel.js";
 import { listenToPointer } from "./pointer.js";
 import { ancestorsOf, searchItems } from "./scene.js";
 import { SearchBox } from "./search.js";
@@ -21,6 +22,10 @@ import { GraphView } from "./view.js";
  * @property {boolean} dark
  * @property {string} status
  * @property {Record<string, string | number>} metrics
+ * @property {import("./scale.js").Overlay} overlay
+ * @property {import("./overlay_panel.js").Compared} compared
+ * @property {import("./overlay_panel.js").Picker[]} pickers
+ * @property {Record<string, string>} picked
  */
 
 const NARROW = 760;
@@ -98,6 +103,7 @@ class GraphPage {
     this.mapButton.setAttribute("aria-pressed", String(this.map.on));
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.hiding = undefined;
+    this.overlays = new OverlayPanel(model, this.view, bar, this.stage);
     this.endings = this.hear();
     this.paintHeight();
     this.paintTheme();
@@ -288,6 +294,7 @@ class GraphPage {
   destroy() {
     for (const end of this.endings) end();
     clearTimeout(this.hiding);
+    this.overlays.end();
     this.view.dispose();
     this.root.remove();
   }

@@ -2,6 +2,7 @@
 
 import { html } from "../common/dom.js";
 import { subText } from "./geometry.js";
+import { overlayLines, siteLines } from "./overlay.js";
 import { itemOf, titleOf } from "./scene.js";
 
 /** @typedef {{ title: string, lines: string[] }} Tip */
@@ -48,7 +49,10 @@ export function tipOf(index, element) {
   if (pass !== undefined) return passTip(index, pass.split("\n"));
   if (site !== undefined) {
     const { tip, changed } = index.sites[site];
-    return { title: site, lines: [...tip, changed ? "changed in this step" : ""] };
+    return {
+      title: site,
+      lines: [...siteLines(index, site), ...tip, changed ? "changed in this step" : ""],
+    };
   }
   if (edge !== undefined) return edgeTip(index, Number(edge));
   return itemTip(index, item ?? "");
@@ -96,7 +100,7 @@ function passTip(index, ids) {
  */
 function itemTip(index, id) {
   const item = itemOf(index, id);
-  const lines = [subText(item), ...item.tip];
+  const lines = [subText(item), ...overlayLines(index, id), ...item.tip];
   if (item.twice) lines.push(`${item.twice} inside fake-quantized twice, see the ledger`);
   for (const mark of item.marks) {
     const { tip, letter } = index.sites[mark.site];
