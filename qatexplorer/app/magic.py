@@ -59,7 +59,7 @@ class QatMagics(Magics):
         Tab completes the modules, loaders and tensors of this notebook, and the options' words.
         What is wrong is said in a sentence and raises IPython's UsageError.
         """
-        from qatexplorer import explore
+        from qatexplorer.widgets.explorer.explorer import Explorer
 
         try:
             model, options = parse(line)
@@ -74,7 +74,7 @@ class QatMagics(Magics):
                 )
             inputs = given.pop("inputs", None)
             value = self._evaluated(model, "model") if model else None
-            return explore(value, inputs, **given)
+            return Explorer(value, inputs, **given)
         except QatExplorerError as error:
             _refuse(error)
 

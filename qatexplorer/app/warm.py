@@ -34,7 +34,8 @@ class WarmKernels(AsyncMappingKernelManager):
     kernel_name = Unicode("python3", config=True, help="Name of the kernelspec of those that wait.")
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        base: Any = super()
+        base.__init__(**kwargs)
         self._waiting: list[str] = []
         self._starting = 0
         self._cwd = ""
