@@ -167,3 +167,17 @@ def dashboard() -> Explorer:
     from qatexplorer.app.dashboard import dashboard as page
 
     return page()
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """``%load_ext qatexplorer``: the magic ``%qat model``, see ``%qat?``; Tab completes."""
+    from qatexplorer.app import magic
+
+    magic.load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """``%unload_ext qatexplorer``."""
+    from qatexplorer.app import magic
+
+    magic.unload(shell)

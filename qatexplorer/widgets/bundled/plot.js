@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/plot.js
-// sha256 of these: f4d993418cc3bb60e958589ae4d0fefc279b8751fd6d971ce75d6e90228f58a1
+// sha256 of these: 24dda45dd8d3937a1a0025aa778f38c285ee895998fe47350d3d46605a34c544
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -31,35 +31,41 @@ function listen(model, handlers) {
 // common/plot.js
 var LIBRARY = /* @__PURE__ */ Symbol.for("qatexplorer.plotly");
 var LOADING = /* @__PURE__ */ Symbol.for("qatexplorer.plotly.loading");
-var SOURCE = /* @__PURE__ */ Symbol.for("qatexplorer.plotly.source");
+var ASKED = /* @__PURE__ */ Symbol.for("qatexplorer.plotly.asked");
 var shared = (
   /** @type {Shared} */
   /** @type {unknown} */
   globalThis
 );
-function source() {
-  const text = shared[SOURCE];
-  if (text) return Promise.resolve(text);
-  return new Promise((resolve) => {
-    const arrived = () => resolve(shared[SOURCE] ?? "");
-    globalThis.addEventListener("qatexplorer-plotly-source", arrived, { once: true });
-  });
-}
-async function load() {
-  const text = await source();
+var PATIENCE_MS = 2e4;
+var AHEAD_MS = 1500;
+async function load(bytes) {
+  const packed = new Blob([
+    /** @type {DataView<ArrayBuffer>} */
+    bytes
+  ]);
+  const text = new Response(packed.stream().pipeThrough(new DecompressionStream("gzip")));
   const head = "const holder = {exports: {}};\n(function (module, exports, define) {\n";
   const tail = "\n}).call(globalThis, holder, holder.exports, undefined);\nexport default holder.exports;\n";
-  const url = URL.createObjectURL(new Blob([head, text, tail], { type: "text/javascript" }));
+  const parts = [head, await text.blob(), tail];
+  const url = URL.createObjectURL(new Blob(parts, { type: "text/javascript" }));
   try {
-    const library2 = (await import(url)).default;
-    shared[LIBRARY] = library2;
-    return library2;
+    const library = (await import(url)).default;
+    shared[LIBRARY] = library;
+    return library;
   } finally {
     URL.revokeObjectURL(url);
   }
 }
-function library() {
-  shared[LOADING] ??= load();
+function loading() {
+  if (!shared[LOADING]) {
+    let arrived = () => {
+    };
+    const bytes = new Promise((resolve) => {
+      arrived = resolve;
+    });
+    shared[LOADING] = { library: bytes.then(load), arrived };
+  }
   return shared[LOADING];
 }
 function withoutHeading(layout) {
@@ -86,6 +92,13 @@ function numbers({ head, rows }) {
       rows.map((row) => cells(row, "td"))
     )
   ]);
+}
+function ask(model) {
+  const now = performance.now();
+  if (now - (shared[ASKED] ?? Number.NEGATIVE_INFINITY) >= PATIENCE_MS) {
+    shared[ASKED] = now;
+    model.send({ kind: "plotly" });
+  }
 }
 var plot_default = {
   /** @param {import("@anywidget/types").RenderProps<Traits>} props */
@@ -119,7 +132,8 @@ var plot_default = {
       const shown = Array.isArray(model.get("figure").data);
       el.hidden = !shown;
       if (!shown) return;
-      const plotly = await library();
+      if (!shared[LIBRARY]) want();
+      const plotly = await loading().library;
       const { data, layout = {} } = model.get("figure");
       if (gone || !Array.isArray(data)) return;
       const drawn = withoutHeading(layout);
@@ -148,10 +162,23 @@ var plot_default = {
     });
     resize.observe(box);
     fold.addEventListener("toggle", () => write(model.get("figure").layout?.meta));
-    const unlisten = listen(model, { "change:figure": later });
+    let timer = 0;
+    const want = () => {
+      clearTimeout(timer);
+      if (gone || shared[LIBRARY]) return;
+      ask(model);
+      timer = setTimeout(want, PATIENCE_MS);
+    };
+    const received = (message, buffers) => {
+      const [bytes] = buffers;
+      if (message?.kind === "plotly" && bytes) loading().arrived(bytes);
+    };
+    timer = setTimeout(want, AHEAD_MS);
+    const unlisten = listen(model, { "change:figure": later, "msg:custom": received });
     later();
     return () => {
       gone = true;
+      clearTimeout(timer);
       resize.disconnect();
       unlisten();
       shared[LIBRARY]?.purge(box);
