@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/plot.js
-// sha256 of these: 24dda45dd8d3937a1a0025aa778f38c285ee895998fe47350d3d46605a34c544
+// sha256 of these: 6bb4ba918e41e867446c7660be5d078e9e5da61fe49566300d27c65fabbbb7e5
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -100,6 +100,34 @@ function ask(model) {
     model.send({ kind: "plotly" });
   }
 }
+var CONFIG = {
+  displaylogo: false,
+  displayModeBar: "hover",
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"]
+};
+var Asking = class {
+  /** @param {{ send: (message: object) => void }} model */
+  constructor(model) {
+    this.model = model;
+    this.ended = false;
+    this.timer = setTimeout(this.want, AHEAD_MS);
+  }
+  want = () => {
+    clearTimeout(this.timer);
+    if (this.ended || shared[LIBRARY]) return;
+    ask(this.model);
+    this.timer = setTimeout(this.want, PATIENCE_MS);
+  };
+  /** @type {(message: any, buffers: DataView[]) => void} */
+  received = (message, buffers) => {
+    const [bytes] = buffers;
+    if (message?.kind === "plotly" && bytes) loading().arrived(bytes);
+  };
+  end() {
+    this.ended = true;
+    clearTimeout(this.timer);
+  }
+};
 var plot_default = {
   /** @param {import("@anywidget/types").RenderProps<Traits>} props */
   render({ model, el }) {
@@ -132,19 +160,14 @@ var plot_default = {
       const shown = Array.isArray(model.get("figure").data);
       el.hidden = !shown;
       if (!shown) return;
-      if (!shared[LIBRARY]) want();
+      asking.want();
       const plotly = await loading().library;
       const { data, layout = {} } = model.get("figure");
       if (gone || !Array.isArray(data)) return;
       const drawn = withoutHeading(layout);
       write(layout.meta);
       if (drawn.height) box.style.height = `${drawn.height}px`;
-      const config = {
-        displaylogo: false,
-        displayModeBar: "hover",
-        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"]
-      };
-      await plotly.react(box, data, drawn, config);
+      await plotly.react(box, data, drawn, CONFIG);
       width = box.offsetWidth;
       figure.dataset.drawn = String(Number(figure.dataset.drawn ?? 0) + 1);
     };
@@ -162,23 +185,12 @@ var plot_default = {
     });
     resize.observe(box);
     fold.addEventListener("toggle", () => write(model.get("figure").layout?.meta));
-    let timer = 0;
-    const want = () => {
-      clearTimeout(timer);
-      if (gone || shared[LIBRARY]) return;
-      ask(model);
-      timer = setTimeout(want, PATIENCE_MS);
-    };
-    const received = (message, buffers) => {
-      const [bytes] = buffers;
-      if (message?.kind === "plotly" && bytes) loading().arrived(bytes);
-    };
-    timer = setTimeout(want, AHEAD_MS);
-    const unlisten = listen(model, { "change:figure": later, "msg:custom": received });
+    const asking = new Asking(model);
+    const unlisten = listen(model, { "change:figure": later, "msg:custom": asking.received });
     later();
     return () => {
       gone = true;
-      clearTimeout(timer);
+      asking.end();
       resize.disconnect();
       unlisten();
       shared[LIBRARY]?.purge(box);

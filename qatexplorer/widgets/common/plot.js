@@ -134,6 +134,40 @@ function ask(model) {
   }
 }
 
+const CONFIG = {
+  displaylogo: false,
+  displayModeBar: "hover",
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+};
+
+/** Asks for the library until it is there. */
+class Asking {
+  /** @param {{ send: (message: object) => void }} model */
+  constructor(model) {
+    this.model = model;
+    this.ended = false;
+    this.timer = setTimeout(this.want, AHEAD_MS);
+  }
+
+  want = () => {
+    clearTimeout(this.timer);
+    if (this.ended || shared[LIBRARY]) return;
+    ask(this.model);
+    this.timer = setTimeout(this.want, PATIENCE_MS);
+  };
+
+  /** @type {(message: any, buffers: DataView[]) => void} */
+  received = (message, buffers) => {
+    const [bytes] = buffers;
+    if (message?.kind === "plotly" && bytes) loading().arrived(bytes);
+  };
+
+  end() {
+    this.ended = true;
+    clearTimeout(this.timer);
+  }
+}
+
 export default {
   /** @param {import("@anywidget/types").RenderProps<Traits>} props */
   render({ model, el }) {
@@ -169,7 +203,7 @@ export default {
       const shown = Array.isArray(model.get("figure").data);
       el.hidden = !shown;
       if (!shown) return;
-      if (!shared[LIBRARY]) want();
+      asking.want();
       const plotly = await loading().library;
       const { data, layout = {} } = model.get("figure");
       if (gone || !Array.isArray(data)) return;
@@ -177,12 +211,7 @@ export default {
       write(layout.meta);
       // A resize takes the size of the box, its height too.
       if (drawn.height) box.style.height = `${drawn.height}px`;
-      const config = {
-        displaylogo: false,
-        displayModeBar: "hover",
-        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
-      };
-      await plotly.react(box, data, drawn, config);
+      await plotly.react(box, data, drawn, CONFIG);
       width = box.offsetWidth;
       figure.dataset.drawn = String(Number(figure.dataset.drawn ?? 0) + 1);
     };
@@ -202,24 +231,12 @@ export default {
     });
     resize.observe(box);
     fold.addEventListener("toggle", () => write(model.get("figure").layout?.meta));
-    let timer = 0;
-    const want = () => {
-      clearTimeout(timer);
-      if (gone || shared[LIBRARY]) return;
-      ask(model);
-      timer = setTimeout(want, PATIENCE_MS);
-    };
-    /** @type {(message: any, buffers: DataView[]) => void} */
-    const received = (message, buffers) => {
-      const [bytes] = buffers;
-      if (message?.kind === "plotly" && bytes) loading().arrived(bytes);
-    };
-    timer = setTimeout(want, AHEAD_MS);
-    const unlisten = listen(model, { "change:figure": later, "msg:custom": received });
+    const asking = new Asking(model);
+    const unlisten = listen(model, { "change:figure": later, "msg:custom": asking.received });
     later();
     return () => {
       gone = true;
-      clearTimeout(timer);
+      asking.end();
       resize.disconnect();
       unlisten();
       shared[LIBRARY]?.purge(box);
