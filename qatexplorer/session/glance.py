@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from qatexplorer.flows.base import Stage
-from qatexplorer.flows.stubs import NO_STUBS
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.runs.records import Progress
-from qatexplorer.session.stages import AMISS
+from qatexplorer.session.problems import Problem
 from qatexplorer.snapshot.parts import Share, macs_share, params_at, params_share
 from qatexplorer.snapshot.records import Snapshot
 
@@ -30,9 +29,7 @@ class Glance:
         macs: the same for the multiply-accumulates of one forward of the example input; None while
             they are not counted. macs_error: why they cannot be.
         ledger: the stage's ledger if one has been made.
-        amiss: notes of all stages reached on what is wrong although torch says nothing.
-        needs_stubs: nothing quantizes the float input, and no setting does.
-        train_mode: the model was given in train mode, or put into it.
+        problems: what is wrong with the model and its settings, as far as that is known.
         has_data: there are batches to train with. observed: a fake quant has seen data.
         progress: of a run that is going on, else None.
     """
@@ -47,9 +44,7 @@ class Glance:
     macs: Share | None = None
     macs_error: str = ""
     ledger: Ledger | None = None
-    amiss: tuple[str, ...] = ()
-    needs_stubs: bool = False
-    train_mode: bool = True
+    problems: tuple[Problem, ...] = ()
     has_data: bool = True
     observed: bool = False
     progress: Progress | None = None
@@ -68,8 +63,6 @@ def glance_of(session: Session, macs: Mapping[str, int] | Exception | None = Non
     # What is converted comes from the prepared model; training changes none of its records' counts.
     before = snapshots.get(flow.train_stage) if converted else None
     run = session.run
-    stubs = flow.offers_stubs and not session.has_stubs and session.options.stubs == "none"
-    notes = [note for taken in snapshots.values() for note in taken.notes if note in AMISS]
     return Glance(
         snapshot=snapshot,
         stage=stage,
@@ -81,9 +74,7 @@ def glance_of(session: Session, macs: Mapping[str, int] | Exception | None = Non
         macs=macs_share(snapshot, macs) if isinstance(macs, Mapping) else None,
         macs_error=str(macs) if isinstance(macs, Exception) else "",
         ledger=session.known_ledger,
-        amiss=tuple(dict.fromkeys([*([NO_STUBS] if stubs else []), *notes])),
-        needs_stubs=stubs,
-        train_mode=snapshots[names[0]].training,
+        problems=session.problems(try_int8=False),
         has_data=session.data is not None,
         observed=session.observed,
         progress=run.progress if run is not None and session.running else None,

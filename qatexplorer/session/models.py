@@ -38,7 +38,7 @@ from qatexplorer.forward.costs import count_macs
 from qatexplorer.forward.preserve import preserved_rng, preserved_state
 from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.quantizers.engine import quantized_engine
-from qatexplorer.quantizers.facts import any_seen
+from qatexplorer.quantizers.facts import any_seen, never_observed
 from qatexplorer.session.settings import Settings
 
 
@@ -213,8 +213,13 @@ class Models:
 
     @property
     def observed(self) -> bool:
-        """Whether any fake quant of the working model has seen data."""
+        """Whether any fake quant or observer of the working model has seen data."""
         return any_seen(self.work)
+
+    @property
+    def never_observed(self) -> bool:
+        """Whether observers of the working model need data and none of them has seen any."""
+        return never_observed(self.work)
 
     @property
     def macs(self) -> Mapping[str, int]:

@@ -78,9 +78,8 @@ def macs_share(now: Snapshot, macs: Mapping[str, int]) -> Share:
     for path, number in own.items():
         if not number:
             continue
-        state: State = ""
-        for place in places.get(path, ()):
-            state = state or nodes.computing_at(place)
+        states = [nodes.computing_at(p) for p in places.get(path, ())]
+        state: State = next((state for state in states if state), "")
         counts[state] = counts.get(state, 0) + number
     return _share(counts)
 

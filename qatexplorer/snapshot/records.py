@@ -47,13 +47,16 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A parameter or buffer, described. ``name`` is relative to the module that holds it."""
+    """A parameter or buffer, described. ``name`` is relative to the module that holds it;
+    ``identity`` is a number shared by all names of the very same tensor."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     device: str
     requires_grad: bool = False
+    parameter: bool = False
+    identity: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,7 @@ class ModuleRecord:
             stage: in the model itself); of a container, that of what is inside, see
             :class:`Inside`.
         stays_float: it computes something of its own, and does so in float for good.
+        fused: it is one of torch's modules that stand for several, such as ``ConvReLU2d``.
         inside: what computes in it; nothing before the fake quants are in.
         own_params: number of parameter elements that it holds itself, those left out that a module
             before it holds too.
@@ -155,6 +159,7 @@ class ModuleRecord:
     compute: Compute = "layer"
     state: State = ""
     stays_float: bool = False
+    fused: bool = False
     inside: Inside = Inside()
     own_params: int = 0
     own_state: State = ""

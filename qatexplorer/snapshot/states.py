@@ -33,16 +33,13 @@ _INT8_NOW = ("int8", "reference", "boundary")
 _MULTIPLYING = ("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "attention", "conv")
 
 
-_NOTHING = Inside()
-
-
 @dataclass(frozen=True, slots=True)
 class ModuleState:
     """Fields as in ModuleRecord."""
 
     state: State = ""
     stays_float: bool = False
-    inside: Inside = _NOTHING
+    inside: Inside = field(default_factory=Inside)
     own_state: State = ""
 
 
@@ -249,7 +246,7 @@ class _ModuleStates:
             own = leaf.state or above
             if not own and _own_parameters(module):
                 own = self._state_of_own_parameters(path)
-            inside = tallies[path].inside() if path in tallies else _NOTHING
+            inside = tallies[path].inside() if path in tallies else Inside()
             found[path] = ModuleState(leaf.state or inside.state, leaf.stays_float, inside, own)
         return found
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.ao.nn.intrinsic.modules.fused import _FusedModule
 
 from qatexplorer.flows.base import Role, same_path
 from qatexplorer.forward.preserve import preserved_state
@@ -112,6 +113,7 @@ def module_records(
     }
     counts, own_counts = _param_counts(model), _own_param_counts(model)
     identities: dict[int, int] = {}
+    tensors: dict[int, int] = {}
     qconfigs: dict[int, QConfigRecord | None] = {}  # many modules share one
     records = []
     for path, module in named_python_modules(model, remove_duplicate=False):
@@ -138,7 +140,7 @@ def module_records(
                     and id(child) not in inner_observers
                     and not isinstance(child, torch.jit.ScriptModule)
                 ),
-                tensors=_tensors(module),
+                tensors=_tensors(module, tensors),
                 param_count=counts[id(module)],
                 qconfig=qconfigs[id(qconfig)],
                 training=module.training,
@@ -149,6 +151,7 @@ def module_records(
                 compute=compute_of(module),
                 state=module_state.state,
                 stays_float=module_state.stays_float,
+                fused=isinstance(module, _FusedModule),
                 inside=module_state.inside,
                 own_params=own_counts.get(path, 0),
                 own_state=module_state.own_state,
@@ -192,10 +195,18 @@ def _own_param_counts(model: nn.Module) -> dict[str, int]:
     return counts
 
 
-def _tensors(module: nn.Module) -> tuple[TensorInfo, ...]:
+def _tensors(module: nn.Module, identities: dict[int, int]) -> tuple[TensorInfo, ...]:
     own: dict[str, torch.Tensor | None] = {**module._parameters, **module._buffers}
     return tuple(
-        TensorInfo(name, tuple(t.shape), str(t.dtype), str(t.device), t.requires_grad)
+        TensorInfo(
+            name,
+            tuple(t.shape),
+            str(t.dtype),
+            str(t.device),
+            t.requires_grad,
+            name in module._parameters,
+            identities.setdefault(id(t), len(identities)),
+        )
         for name, t in own.items()
         if t is not None
     )

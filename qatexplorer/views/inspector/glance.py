@@ -8,6 +8,7 @@ from typing import Literal
 
 from qatexplorer.ledger.records import Redundancy
 from qatexplorer.session.glance import Glance
+from qatexplorer.session.problems import Problem
 from qatexplorer.snapshot.parts import Share
 from qatexplorer.snapshot.records import FakeQuantSite, GraphNode, ModuleRecord, Snapshot
 from qatexplorer.views.common.html import Html, ask, code, folded, go, join, kind_badge, tag
@@ -25,7 +26,7 @@ def glance_html(glance: Glance) -> Html:
         HTML, all text escaped. Buttons with ``data-select`` name selections; those with
         ``data-ask`` ask the page for something: ``"search:<query>"``, ``"stage:<name>"``,
         ``"panel:<name>"`` ("train", "inside", "ledger", "results", "settings") or
-        ``"train-mode"``.
+        ``"fix:<id of the problem>:<index of its fix>"``.
     """
     snapshot = glance.snapshot
     root = snapshot.modules[0]
@@ -54,14 +55,13 @@ def next_steps(glance: Glance) -> list[tuple[Html, str]]:
         run = glance.progress
         words = f"A run is {run.state}: epoch {run.epoch + 1:,} of {run.epochs:,}."
         return [(ask("panel:inside", "Look inside the training"), words)]
-    if not glance.train_mode:
-        why = "The model is in eval mode, and quantization-aware training needs train mode."
-        return [(ask("train-mode", "Put the copy into train mode"), why)]
     steps: list[tuple[Html, str]] = []
-    if glance.needs_stubs:
-        why = "Without a QuantStub the int8 model will not run on float input."
-        steps.append((ask("panel:settings", "Choose stubs"), why))
+    stops = [found for found in glance.problems if found.severity == "error"]
+    for found in stops:
+        steps += [(button, found.message) for button in _fixes(found)[:1]]
     snapshot, following = glance.snapshot, glance.following
+    if following is not None and any(found.stage == following.name for found in stops):
+        return steps  # torch's call would fail
     if not snapshot.is_from("inserted"):
         if following is not None:
             steps.append((_to(following.name, f"Step to {following.title}"), ""))
@@ -91,6 +91,14 @@ def next_steps(glance: Glance) -> list[tuple[Html, str]]:
         why = "No fake quant had seen data when this model was converted."
         steps.append((_to(glance.train.name, f"Back to {glance.train.title}"), why))
     return steps
+
+
+def _fixes(found: Problem) -> list[Html]:
+    """Buttons that put a problem right."""
+    return [
+        ask(f"fix:{found.id}:{index}", fix.label, fix.code or None)
+        for index, fix in enumerate(found.fixes)
+    ]
 
 
 def _to(stage: str, label: str) -> Html:
@@ -184,9 +192,9 @@ def _quants(snapshot: Snapshot) -> list[Html | str]:
 
 def _warnings(glance: Glance) -> Html:
     snapshot = glance.snapshot
-    notes = dict.fromkeys((*glance.amiss, *snapshot.notes))
-    items = [tag("li", note, class_="qx-note") for note in notes if note in glance.amiss]
-    items += [tag("li", note) for note in notes if note not in glance.amiss]
+    items = [_problem(problem) for problem in glance.problems]
+    told = {problem.message for problem in glance.problems}
+    items += [tag("li", note) for note in snapshot.notes if note not in told]
     found: dict[str, list[FakeQuantSite]] = {}
     for site in snapshot.sites:
         for words in warnings_of(snapshot, site):
@@ -213,6 +221,22 @@ def _warnings(glance: Glance) -> Html:
         )
     body = tag("ul", *items) if items else tag("p", "None at this stage.", class_="qx-muted")
     return tag("div", tag("h4", "Warnings and notes"), body)
+
+
+def _problem(found: Problem) -> Html:
+    where = go(f"module:{found.path}", found.path) if found.path else None
+    return tag(
+        "li",
+        tag("b", found.severity),
+        " ",
+        found.message,
+        " " if where else None,
+        where,
+        " ",
+        found.fix,
+        *(join([" ", button]) for button in _fixes(found)),
+        class_="qx-note" if found.severity != "note" else None,
+    )
 
 
 # -- groups -------------------------------------------------------------------------------------

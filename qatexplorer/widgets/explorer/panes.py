@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +15,17 @@ from qatexplorer.errors import QatExplorerError
 from qatexplorer.session.glance import glance_of
 from qatexplorer.session.session import Session
 from qatexplorer.snapshot.records import FakeQuantSite, Snapshot
+from qatexplorer.views.common.cover import loading_html, no_model_html
 from qatexplorer.views.graph.scene import build_scene, redundant_edges
 from qatexplorer.views.inspector.figures import channel_figure, histogram_figure
 from qatexplorer.views.inspector.page import inspect_html
-from qatexplorer.views.training.figures import scale_trace_figure
+from qatexplorer.views.training.scales import scales_figure
 from qatexplorer.views.tree import build_tree, state_label
 from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.common.controls import Html
 from qatexplorer.widgets.common.packed import Packed
 from qatexplorer.widgets.common.page import PageState
+from qatexplorer.widgets.explorer.splitter import Splitter
 from qatexplorer.widgets.graph.graph import GraphWidget
 from qatexplorer.widgets.inspector.inspector import InspectorWidget
 from qatexplorer.widgets.tree.tree import TreeWidget
@@ -29,8 +33,6 @@ from qatexplorer.widgets.tree.tree import TreeWidget
 log = logging.getLogger(__name__)
 
 _LIVE_S = 1.0
-_HEIGHT = 600
-_GRAPH_BARS = 72  # its tool bar and status line
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class StagePicture:
 
 
 class Panes(widgets.Box):
-    """The three views of a snapshot; a click selects in ``page``.
+    """The three views of a snapshot, with bars between them; a click selects in ``page``.
 
     What they show is made off the kernel's loop (:meth:`picture`, :meth:`Bridge.make`) and handed
     over ready (:meth:`show`).
@@ -63,15 +65,27 @@ class Panes(widgets.Box):
         self._session: Session | None = None
         self._preparing = False
         self._macs: Mapping[str, int] | Exception | None = None
-        self.tree = TreeWidget(height=_HEIGHT)
-        self.graph = GraphWidget(height=_HEIGHT - _GRAPH_BARS)
+        self.tree, self.graph = TreeWidget(), GraphWidget()
         self.inspector = InspectorWidget()
-        self.inspector.add_class("qx-inspector-pane")
+        self.cover = Html(html=loading_html(), role="status")
         for widget in (self.tree, self.graph, self.inspector):
             widget.observe(lambda change: page.select(change["new"]), "selected")
         self.graph.observe(lambda _change: self._inspect(), "dark")
-        super().__init__([self.tree, self.graph, self.inspector])
-        self.add_class("qx-panes")
+        self.tree.add_class("qx-part-tree")
+        self.graph.add_class("qx-part-graph")
+        self.inspector.add_class("qx-part-inspector")
+        self.cover.add_class("qx-cover")
+        super().__init__(
+            [
+                self.tree,
+                Splitter("tree"),
+                self.graph,
+                Splitter("inspector"),
+                self.inspector,
+                self.cover,
+            ]
+        )
+        self.add_class("qx-main")
 
     def use(self, session: Session) -> None:
         """Show another session."""
@@ -98,7 +112,8 @@ class Panes(widgets.Box):
         change = session.diff_at(session.stage)
         paths = change.paths if change is not None else frozenset()
         edges = redundant_edges(session.known_ledger)
-        return Packed(build_scene(session.snapshot, paths, redundant=edges))
+        first = session.snapshots.get(session.stages[0])
+        return Packed(build_scene(session.snapshot, paths, redundant=edges, before=first))
 
     def _inspected(self, session: Session, selection: str) -> Inspected:
         glance = None if selection else glance_of(session, self._macs)
@@ -111,21 +126,17 @@ class Panes(widgets.Box):
         dark = self.graph.dark
         figures: dict[str, Any] = {}
         if session.has_histogram(site.path):
-            try:
+            with suppress(QatExplorerError):  # one that does not run has none; the page says so
                 histogram = session.histogram(site.path)
-                # After a ReLU half of the values are zero: one bar, beside which no other shows.
-                crowded = max(histogram.counts, default=0) > 0.3 * histogram.sampled
-                figures["histogram"] = histogram_figure(histogram, site, dark, log=crowded)
-            except QatExplorerError:
-                pass  # a fake quant that does not run has no histogram; the page says so
+                figures["histogram"] = histogram_figure(histogram, site, dark)
         else:
             self._prepare_histograms(session)
         if site.per_channel and len(site.scale) > 1:
             figures["channels"] = channel_figure(site, dark)
-        samples = session.run.history.samples(site.path) if session.run is not None else ()
-        if len(samples) > 1:
-            kinds = {site.path: site.kind}
-            figures["scales"] = scale_trace_figure({site.path: samples}, kinds, dark)
+        run = session.run
+        seen = run.telemetry if run is not None else None
+        if run is not None and seen is not None and site.path in seen.paths and seen.steps:
+            figures["scales"] = scales_figure(seen, site.path, dark, run.history.markers)
         return figures
 
     # -- on the loop ----------------------------------------------------------------------------
@@ -134,6 +145,7 @@ class Panes(widgets.Box):
         """Draw a stage."""
         session = self._session
         self._page.follow(picture.snapshot)
+        self.cover.html = ""
         self.tree.rows = picture.tree
         self.tree.state_label = state_label(picture.snapshot)
         self.graph.scene = picture.scene
@@ -142,12 +154,16 @@ class Panes(widgets.Box):
         if session is not None and picture.snapshot.sites and not session.running:
             self._prepare_histograms(session)
 
+    def show_nothing(self) -> None:
+        """Say that there is no model."""
+        self.cover.html = no_model_html()
+
     def mark_redundant(self) -> None:
         """Draw again which edges the ledger has found to be quantized twice."""
         session = self._session
         if session is not None:
             self._bridge.make("scene", lambda: self._scene(session), self._show_scene)
-            self._glance_again()
+            self.look_again()
 
     def show_selection(self) -> None:
         """Mark the selection in tree and graph, and inspect it."""
@@ -182,8 +198,8 @@ class Panes(widgets.Box):
     def _show_inspected(self, inspected: Inspected) -> None:
         self.inspector.show(inspected.html, inspected.figures)
 
-    def _glance_again(self) -> None:
-        """What the page at a glance shows has become known."""
+    def look_again(self) -> None:
+        """Draw the page at a glance again, if it is shown: more has become known."""
         if not self._page.selection:
             self._inspect()
 
@@ -199,7 +215,7 @@ class Panes(widgets.Box):
                 found = error
             if session is self._session:
                 self._macs = found
-                self._bridge.post("glance", self._glance_again)
+                self._bridge.post("glance", self.look_again)
 
         threading.Thread(target=body, name="qatexplorer-macs", daemon=True).start()
 
