@@ -10,6 +10,7 @@ from qatexplorer.flows.base import Stage
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.runs.records import Progress
 from qatexplorer.session.problems import Problem
+from qatexplorer.session.stages import AMISS
 from qatexplorer.snapshot.parts import Share, macs_share, params_at, params_share
 from qatexplorer.snapshot.records import Snapshot
 
@@ -30,6 +31,7 @@ class Glance:
             they are not counted. macs_error: why they cannot be.
         ledger: the stage's ledger if one has been made.
         problems: what is wrong with the model and its settings, as far as that is known.
+        notes: of the stage, those left out that a problem tells.
         has_data: there are batches to train with. observed: a fake quant has seen data.
         progress: of a run that is going on, else None.
     """
@@ -45,6 +47,7 @@ class Glance:
     macs_error: str = ""
     ledger: Ledger | None = None
     problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
     has_data: bool = True
     observed: bool = False
     progress: Progress | None = None
@@ -63,6 +66,7 @@ def glance_of(session: Session, macs: Mapping[str, int] | Exception | None = Non
     # What is converted comes from the prepared model; training changes none of its records' counts.
     before = snapshots.get(flow.train_stage) if converted else None
     run = session.run
+    problems = session.problems(try_int8=False)
     return Glance(
         snapshot=snapshot,
         stage=stage,
@@ -74,7 +78,8 @@ def glance_of(session: Session, macs: Mapping[str, int] | Exception | None = Non
         macs=macs_share(snapshot, macs) if isinstance(macs, Mapping) else None,
         macs_error=str(macs) if isinstance(macs, Exception) else "",
         ledger=session.known_ledger,
-        problems=session.problems(try_int8=False),
+        problems=problems,
+        notes=tuple(n for n in snapshot.notes if n not in (AMISS if problems else ())),
         has_data=session.data is not None,
         observed=session.observed,
         progress=run.progress if run is not None and session.running else None,

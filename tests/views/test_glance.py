@@ -211,8 +211,8 @@ def test_what_is_unusual_about_fake_quants_is_told_once_with_all_of_them() -> No
 
 def test_torchs_warnings_are_escaped() -> None:
     glance = glance_with()
-    snapshot = replace(glance.snapshot, warnings=("mind <script>",), notes=("a & b",))
-    html = glance_html(replace(glance, snapshot=snapshot))
+    snapshot = replace(glance.snapshot, warnings=("mind <script>",))
+    html = glance_html(replace(glance, snapshot=snapshot, notes=("a & b",)))
     assert "mind &lt;script&gt;" in html
     assert "a &amp; b" in html
 

@@ -193,8 +193,7 @@ def _quants(snapshot: Snapshot) -> list[Html | str]:
 def _warnings(glance: Glance) -> Html:
     snapshot = glance.snapshot
     items = [_problem(problem) for problem in glance.problems]
-    told = {problem.message for problem in glance.problems}
-    items += [tag("li", note) for note in snapshot.notes if note not in told]
+    items += [tag("li", note) for note in glance.notes]
     found: dict[str, list[FakeQuantSite]] = {}
     for site in snapshot.sites:
         for words in warnings_of(snapshot, site):

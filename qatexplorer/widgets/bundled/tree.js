@@ -5,7 +5,7 @@
 //   tree/row.js
 //   tree/rows.js
 //   tree/tree.js
-// sha256 of these: 04ec114750dcb92113434b5539cd1b7d92c287466e7bac23a6150d5a494f6a79
+// sha256 of these: 4d56008002c0847d547630171b6145448afbfab5891c760cb1d80aa57af7cf7a
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -420,22 +420,23 @@ var Ruler = class {
    * What the columns of `rows` want, in a view of `view` px.
    * @param {TreeRow[]} rows
    * @param {number} view
+   * @param {string} label of the column with the states
    * @returns {Wanted}
    */
-  wanted(rows, view) {
+  wanted(rows, view, label) {
     let deepest = 0;
     for (const row of rows) deepest = Math.max(deepest, row.depth);
     const step = stepFor(deepest, view);
     let [name, site, quants, state] = [0, 0, 0, 0];
     for (const row of rows) {
       const width = row.depth * step + BEFORE + this.name(row.name);
-      if (row.kind === "site") site = Math.max(site, width);
+      if (row.kind === "site") site = Math.max(site, width + GAP);
       else name = Math.max(name, width);
       const [own, states] = this.cellsOf(row);
       quants = Math.max(quants, own);
       state = Math.max(state, states);
     }
-    return { name, site, quants, state, step };
+    return { name, site, quants, state: state && Math.max(state, this.name(label)), step };
   }
 };
 
@@ -757,8 +758,9 @@ var TreeView = class {
   layOut() {
     const view = this.viewport.clientWidth;
     if (!view) return;
-    this.stateHead.textContent = this.model.get("state_label");
-    const widths = share(view, this.ruler.wanted(this.list.rows, view));
+    const label = this.model.get("state_label") ?? "";
+    this.stateHead.textContent = label;
+    const widths = share(view, this.ruler.wanted(this.list.rows, view, label));
     for (const [name, width] of Object.entries(widths)) {
       this.root.style.setProperty(`--qx-tree-${name}`, `${width}px`);
     }

@@ -145,21 +145,22 @@ export class Ruler {
    * What the columns of `rows` want, in a view of `view` px.
    * @param {TreeRow[]} rows
    * @param {number} view
+   * @param {string} label of the column with the states
    * @returns {Wanted}
    */
-  wanted(rows, view) {
+  wanted(rows, view, label) {
     let deepest = 0;
     for (const row of rows) deepest = Math.max(deepest, row.depth);
     const step = stepFor(deepest, view);
     let [name, site, quants, state] = [0, 0, 0, 0];
     for (const row of rows) {
       const width = row.depth * step + BEFORE + this.name(row.name);
-      if (row.kind === "site") site = Math.max(site, width);
+      if (row.kind === "site") site = Math.max(site, width + GAP);
       else name = Math.max(name, width);
       const [own, states] = this.cellsOf(row);
       quants = Math.max(quants, own);
       state = Math.max(state, states);
     }
-    return { name, site, quants, state, step };
+    return { name, site, quants, state: state && Math.max(state, this.name(label)), step };
   }
 }

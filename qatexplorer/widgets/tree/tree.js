@@ -213,8 +213,9 @@ class TreeView {
   layOut() {
     const view = this.viewport.clientWidth;
     if (!view) return; // not in the page yet; the resize observer calls when it is
-    this.stateHead.textContent = this.model.get("state_label");
-    const widths = share(view, this.ruler.wanted(this.list.rows, view));
+    const label = this.model.get("state_label") ?? "";
+    this.stateHead.textContent = label;
+    const widths = share(view, this.ruler.wanted(this.list.rows, view, label));
     for (const [name, width] of Object.entries(widths)) {
       this.root.style.setProperty(`--qx-tree-${name}`, `${width}px`);
     }
