@@ -172,22 +172,30 @@ def check_module(facts: Facts, path: str, text: str, base: nn.Module, later: Lat
     fused = re.search(r"Does nothing: the (\w+) that stood here was fused", text)
     if fused:
         assert isinstance(module, nn.Identity)
-        assert type(first[path.removeprefix("module.")]).__name__ == fused[1]
+        place = path.replace(".module", "").removeprefix("module.")
+        assert type(first[place]).__name__ == fused[1]
     if "Stores its weight in int8" in text:
         kind = type(module).__module__
         assert kind.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized"))
         assert (
             hasattr(module, "weight") or "LSTM" in type(module).__name__ or list(module.children())
         )
-    inside = re.search(r"([\d,]+) (?:is|are) inside", text)
+    inside = re.search(r"([\d,]+) fake quants? (?:is|are) inside", text)
     if inside:
         below = f"{path}." if path else ""
-        assert int(inside[1].replace(",", "")) >= 1
-        assert any(
-            p.startswith(below) and isinstance(m, (FakeQuantizeBase, ObserverBase))
+        mine = {
+            id(m)
             for p, m in facts.modules.items()
+            if p.startswith(below) and isinstance(m, (FakeQuantizeBase, ObserverBase))
+        }
+        assert int(inside[1].replace(",", "")) <= len(mine - facts.inner)
+    part = re.search(r"A part of (\S+)\.", text)
+    if part:
+        assert path.startswith(f"{part[1]}.")
+        assert hasattr(facts.modules[part[1]], "weight_fake_quant") or "ao.nn" in (
+            type(facts.modules[part[1]]).__module__
         )
-    for claim in ("Stays float in the int8 model", "Works on int8 tensors as it is"):
+    for claim in ("Stays float in the int8 model", "on int8 tensors as it is"):
         if claim in text:
             later.append(("", path, claim))
     if re.search(r"qconfig\s*: none: it stays float", text):
