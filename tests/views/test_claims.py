@@ -172,7 +172,7 @@ def check_module(facts: Facts, path: str, text: str, base: nn.Module, later: Lat
     fused = re.search(r"Does nothing: the (\w+) that stood here was fused", text)
     if fused:
         assert isinstance(module, nn.Identity)
-        place = path.replace(".module", "").removeprefix("module.")
+        place = path if path in first else path.replace(".module", "").removeprefix("module.")
         assert type(first[place]).__name__ == fused[1]
     if "Stores its weight in int8" in text:
         kind = type(module).__module__

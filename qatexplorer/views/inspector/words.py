@@ -84,7 +84,8 @@ def sites_on_output(snapshot: Snapshot, module: ModuleRecord) -> tuple[FakeQuant
     """Fake quants that what ``module`` returns goes through: those that it holds for its output,
     and in an FX graph those at a node that calls it, whoever their owner is."""
     graph = snapshot.graph
-    calls = {n.id for n in graph.nodes if n.path == module.path} if graph is not None else set()
+    nodes = graph.nodes if graph is not None and module.path else ()
+    calls = {node.id for node in nodes if node.path == module.path}
     return tuple(
         site
         for site in snapshot.sites
