@@ -34,6 +34,9 @@ from tests.support.models_fx import WRITTEN
 from tests.support.page_text import visible_text
 
 
+_QUANTIZERS = (FakeQuantizeBase, ObserverBase)
+
+
 class Embedded(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -128,14 +131,14 @@ class Facts:
             users = (u for u in node.users if u.op == "call_module")
             for user in users:
                 module = self.modules[str(user.target)]
-                if isinstance(module, (FakeQuantizeBase, ObserverBase)):
+                if isinstance(module, _QUANTIZERS):
                     found.setdefault(str(node.target), []).append(module)
         return found
 
     def on_output(self, path: str) -> list[nn.Module]:
         """Quantizers of what the module at ``path`` returns."""
         own = getattr(self.modules[path], "activation_post_process", None)
-        mine = [own] if isinstance(own, (FakeQuantizeBase, ObserverBase)) else []
+        mine = [own] if isinstance(own, _QUANTIZERS) else []
         return [*mine, *self.after.get(path, [])]
 
 
@@ -180,15 +183,19 @@ def check_module(facts: Facts, path: str, text: str, base: nn.Module, later: Lat
         assert (
             hasattr(module, "weight") or "LSTM" in type(module).__name__ or list(module.children())
         )
-    inside = re.search(r"([\d,]+) fake quants? (?:is|are) inside", text)
+    inside = re.search(r"([\d,]+) fake quants? belongs? to what is inside", text)
     if inside:
         below = f"{path}." if path else ""
         mine = {
             id(m)
             for p, m in facts.modules.items()
-            if p.startswith(below) and isinstance(m, (FakeQuantizeBase, ObserverBase))
+            if p.startswith(below) and isinstance(m, _QUANTIZERS)
         }
-        assert int(inside[1].replace(",", "")) <= len(mine - facts.inner)
+        # In an FX graph those of outputs are nodes, and modules of the root.
+        nodes = {id(q) for found in facts.after.values() for q in found} or set()
+        every = {id(m) for m in facts.modules.values() if isinstance(m, _QUANTIZERS)}
+        known = mine - facts.inner if not nodes else every - facts.inner
+        assert 1 <= int(inside[1].replace(",", "")) <= len(known)
     part = re.search(r"A part of (\S+)\.", text)
     if part:
         assert path.startswith(f"{part[1]}.")
@@ -210,11 +217,10 @@ def check_observers(facts: Facts, path: str, text: str) -> None:
     module = facts.modules[path]
     if found is None or facts.after:
         return  # in an FX graph the fake quants stand elsewhere
-    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
-    mine = [
-        m for _, m in module.named_children() if isinstance(m, (FakeQuantizeBase, ObserverBase))
-    ]
+    words: tuple[str, ...] = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
+    mine = [m for _, m in module.named_children() if isinstance(m, _QUANTIZERS)]
     inner = [m.activation_post_process for m in mine if hasattr(m, "activation_post_process")]
+    words = (*words, *map(str, range(9, 100)))
     assert words.index(found[1]) == len(mine) + len(inner)
     if found[2] and facts.ran:
         running = sum(bool(facts.calls[id(m)]) for m in (*mine, *inner))

@@ -129,8 +129,8 @@ def why_module(snapshots: Mapping[str, Snapshot], snapshot: Snapshot, module: Mo
         return f"Does nothing: the {before} that stood here was fused into another module."
     inside = sum(f"{s.owner}.".startswith(f"{module.path}.".lstrip(".")) for s in snapshot.sites)
     if inside:
-        verb, noun = ("is", "fake quant") if inside == 1 else ("are", "fake quants")
-        return f"{inside:,} {noun} {verb} inside."
+        belong = "fake quant belongs" if inside == 1 else "fake quants belong"
+        return f"{inside:,} {belong} to what is inside."
     around = _part_of(snapshot, module)
     if around:
         return f"A part of {around}."
