@@ -33,7 +33,6 @@ from tests.support.models import SMALL, ConvBnRelu, NoStubs, Tied, image, loader
 from tests.support.models_fx import WRITTEN
 from tests.support.page_text import visible_text
 
-
 _QUANTIZERS = (FakeQuantizeBase, ObserverBase)
 
 
