@@ -97,7 +97,7 @@ def settle(plan: QConfigPlan, own: OwnQConfigs, engine: str | None = None) -> QC
     if replaced:
         notes.append(f"The given qconfig replaces the model's own at {_listed(replaced)}.")
     if kept:
-        rest = "" if "" in own or plan.gives_default else f" The rest gets {plan.backend!r}'s."
+        rest = "" if "" in own or plan.gives_default else f" The rest gets {_given(plan)}."
         notes.append(
             f"Kept, because the model sets them on these modules themselves: {_listed(kept)}."
             f"{rest} To replace them, name them: qconfig={{{next(iter(kept))!r}: …}}."
