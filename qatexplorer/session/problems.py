@@ -268,6 +268,7 @@ class Problems:
         error = trial.flight.error or QatExplorerError("It does not run.")
         path, where = error.where or "", f" ({error.where})" if error.where else ""
         fixes = self._passed()
+        ways = tuple(fix for fix in fixes if dict(fix.arguments).keys() & {"stubs", "flow"})
         if not trial.prepared:
             yield Problem(
                 "cannot_prepare",
@@ -285,9 +286,9 @@ class Problems:
                 path,
                 flow.int8_stage,
                 "No QuantStub: the int8 model will not run.",
-                f"Nothing turns the float input into int8{where}. Choose stubs='model' (around the "
-                "whole model) or stubs='layers' (around each layer).",
-                tuple(fix for fix in fixes if dict(fix.arguments).keys() & {"stubs", "flow"}),
+                f"Nothing turns the float input into int8{f' before {path}' * bool(path)}. "
+                "Choose " + " or ".join(fix.code for fix in ways or self._ways_out()) + ".",
+                ways,
             )
         else:
             yield Problem(
