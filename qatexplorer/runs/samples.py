@@ -266,7 +266,8 @@ class Overhead:
         share = f"{100 * self.share:.2g} % of step time" if self.train_s > 0 else "not timed yet"
         values = f"{self.largest_sample:,} of {self.largest_total:,} values"
         text = f"{share}, {often}, {values}, ± {100 * self.bound:.1g} %"
-        if self.train_s > 0 and self.share > self.budget:
+        # Whoever chose the steps has set no budget: the share alone says what they cost.
+        if self.pace == "auto" and self.train_s > 0 and self.share > self.budget:
             text += f" (above the budget of {100 * self.budget:.2g} %)"
         return text
 

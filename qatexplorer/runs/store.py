@@ -8,6 +8,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+
 from qatexplorer.errors import InputError
 from qatexplorer.forward.histograms import GridHistogram
 from qatexplorer.runs.samples import (
@@ -16,6 +18,7 @@ from qatexplorer.runs.samples import (
     Array,
     Bins,
     Channels,
+    Counts,
     FakeQuantInfo,
     GradientHistogram,
     Overhead,
@@ -207,14 +210,33 @@ class Telemetry(Shown):
 
     def series(self, path: str, metric: str) -> tuple[list[int], list[float]]:
         """Steps and values of one of :data:`METRICS`, without those that have none."""
-        if metric not in METRIC_INDEX:
-            raise InputError(
-                f"there is no metric {metric!r}.", fix=f"Choose one of {', '.join(METRICS)}."
-            )
-        number, column = self._number(path), METRIC_INDEX[metric]
+        number, column = self._number(path), _column(metric)
         pairs = [(s.step, float(s.metrics[number, column])) for s in self._all()]
         known = [(step, value) for step, value in pairs if not math.isnan(value)]
         return [step for step, _ in known], [value for _, value in known]
+
+    def table(self, metric: str, most: int | None = None) -> tuple[list[int], Array]:
+        """One of :data:`METRICS` of all fake quants at once.
+
+        Returns the steps, oldest first, and a float64 array steps × fake quants in the order of
+        :attr:`infos`, NaN where there is no number. ``most`` is how many steps there are at most,
+        at even distances up to the newest. Raises InputError for an unknown metric.
+        """
+        column, steps = _column(metric), self._all()
+        if most is not None and len(steps) > most:
+            group = -(-len(steps) // most)
+            steps = steps[::-group][::-1]
+        rows = [s.metrics[:, column] for s in steps]
+        found = np.array(rows) if rows else np.empty((0, len(self.infos)))
+        return [s.step for s in steps], found
+
+    def newest_counts(self) -> tuple[int | None, Mapping[int, Counts]]:
+        """The newest step whose histograms are kept, and those by number of the fake quant (its
+        place in :attr:`infos`), as they were counted; (None, {}) where there are none."""
+        for samples in reversed(self._with_details()):
+            if samples.counts:
+                return samples.step, samples.counts
+        return None, {}
 
     def histograms(self, path: str) -> tuple[tuple[int, GridHistogram], ...]:
         """(step, histogram) of a fake quant, where they are still kept."""
@@ -325,6 +347,14 @@ class Telemetry(Shown):
         if number is None:
             raise InputError(f"no fake quant at {path!r} was watched.", where=path)
         return number
+
+
+def _column(metric: str) -> int:
+    if metric not in METRIC_INDEX:
+        raise InputError(
+            f"there is no metric {metric!r}.", fix=f"Choose one of {', '.join(METRICS)}."
+        )
+    return METRIC_INDEX[metric]
 
 
 def _numbers(row: Array) -> tuple[float, ...]:

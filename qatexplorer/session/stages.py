@@ -204,7 +204,9 @@ class Stages:
             graph = result.graph or take_graph(model, self._models.options.example_inputs)
             self._origin = result.origin
         if name == self.flow.prepared_stage:  # all fake quants are in: count one forward
-            self._probe = probe(model, self._models.options.example_inputs)
+            by_shapes = graph is not None and graph.by_shapes and self._models.untouched
+            inputs, base = self._models.options.example_inputs, self._models.base
+            self._probe = probe(model, inputs, base if by_shapes else None)
         elif self.index(name) < self.index(self.flow.prepared_stage):
             self._probe = calls_in_graph(model, graph) if graph is not None else None
         snapshot = self._snapshot_of(name, built, graph)

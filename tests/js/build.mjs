@@ -22,6 +22,7 @@ const ENTRIES = [
   "explorer/stagebar.js",
   "explorer/tabstrip.js",
   "graph/graph.js",
+  "training/multiples.js",
   "tree/tree.js",
 ];
 

@@ -13,6 +13,9 @@ from qatexplorer.snapshot.records import SiteKind
 ThemeName = Literal["light", "dark"]
 
 FONT = 'system-ui, -apple-system, "Segoe UI", sans-serif'
+_MARKS = "■▲● "
+HEAD = 46
+"""Pixels of the top margin that title and subtitle take."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,17 @@ DARK = Theme(
 )
 
 
+@dataclass(frozen=True)
+class Table:
+    """Numbers of a figure as text: names of the columns, and the cells row by row."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"head": list(self.head), "rows": [list(row) for row in self.rows]}
+
+
 def theme_of(theme: ThemeName | bool | Theme) -> Theme:
     """``"light"``, ``"dark"``, or True for dark."""
     if isinstance(theme, Theme):
@@ -73,12 +87,19 @@ def make_figure(
     height: int,
     data: list[dict[str, Any]],
     layout: dict[str, Any],
+    *,
+    alt: str = "",
+    table: Table | None = None,
 ) -> go.Figure:
     """A figure of plain trace dicts, in the look that all figures share.
 
     Every ``xaxis…`` and ``yaxis…`` of ``layout`` gets the look of an axis; ``title`` and
     ``subtitle`` are escaped. Transparent, so that it sits on any page; as wide as its container.
     Everything is set in one go: plotly checks each change, which would cost more than the drawing.
+
+    ``alt`` is what the figure shows, in a sentence for those who do not see it, and ``table`` its
+    numbers. They travel in ``layout.meta``, with the title and the subtitle, which a page writes
+    above the figure itself: there they wrap, and nothing in the figure runs into them.
     """
     axis = {
         "gridcolor": theme.grid,
@@ -103,6 +124,13 @@ def make_figure(
         "plot_bgcolor": "rgba(0,0,0,0)",
         "autosize": True,
         "height": height,
+        "meta": {
+            "title": title,
+            "subtitle": subtitle,
+            "head": HEAD,
+            "alt": f"{title.lstrip(_MARKS)}. {alt or subtitle}",
+            "table": None if table is None else table.as_dict(),
+        },
         "hoverlabel": {
             "bgcolor": theme.paper,
             "bordercolor": theme.muted,
@@ -140,6 +168,21 @@ def label(theme: Theme, text: str, **more: Any) -> dict[str, Any]:
         "bgcolor": background,
         **more,
     }
+
+
+def mix(one: str, two: str, part: float) -> str:
+    """The colour between two of ``#rrggbb``: ``one`` for 0, ``two`` for 1."""
+    pairs = zip(_rgb(one), _rgb(two), strict=True)
+    return "#" + "".join(f"{round(a + (b - a) * part):02x}" for a, b in pairs)
+
+
+def see_through(colour: str, opacity: float) -> str:
+    """``#rrggbb`` as rgba."""
+    return f"rgba({','.join(map(str, _rgb(colour)))},{opacity:g})"
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
 def short(text: str, length: int) -> str:

@@ -10,10 +10,20 @@ from typing import Any
 import plotly.graph_objects as go
 
 from qatexplorer.snapshot.records import FakeQuantSite
+from qatexplorer.views.common.alt import span
 from qatexplorer.views.common.names import number
-from qatexplorer.views.common.theme import Theme, ThemeName, label, make_figure, theme_of
+from qatexplorer.views.common.theme import (
+    Table,
+    Theme,
+    ThemeName,
+    label,
+    make_figure,
+    see_through,
+    theme_of,
+)
 
 MAX_CHANNEL_POINTS = 1024
+MAX_ROWS = 16
 
 
 def channel_figure(site: FakeQuantSite, theme: ThemeName | bool = "light") -> go.Figure:
@@ -31,6 +41,8 @@ def channel_figure(site: FakeQuantSite, theme: ThemeName | bool = "light") -> go
     middle = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper"}
     layout = {
         "showlegend": False,
+        # Above the plot lie the heading and, below that, the switch.
+        "margin": {"l": 60, "r": 18, "t": 86, "b": 44},
         "xaxis": {"title": f"channel (axis {site.ch_axis})", "anchor": "y2", "showgrid": False},
         "yaxis": {
             "domain": [0.6, 1.0],
@@ -58,7 +70,45 @@ def channel_figure(site: FakeQuantSite, theme: ThemeName | bool = "light") -> go
         "annotations": [label(look, "One scale for the whole tensor.", **middle)] if n < 2 else [],
     }
     title, subtitle = f"{site.path}: channels", _channel_subtitle(site, step)
-    return make_figure(look, title, subtitle, 330, _channel_traces(site, index, look), layout)
+    data = _channel_traces(site, index, look)
+    return make_figure(look, title, subtitle, 340, data, layout,
+                       alt=_alt(site), table=_table(site, by_scale))  # fmt: skip
+
+
+def _alt(site: FakeQuantSite) -> str:
+    if len(site.scale) < 2:
+        return "One scale for the whole tensor."
+    scales = site.scale
+    low, high = min(scales), max(scales)
+    text = (
+        f"Scale of {len(scales):,} channels (axis {site.ch_axis}): {span(low, high)}, median "
+        f"{number(median(scales))}. Least at channel {scales.index(low):,}, largest at "
+        f"{scales.index(high):,}. "
+    )
+    known = [(a, b) for a, b in zip(site.min_val, site.max_val, strict=False)
+             if math.isfinite(a) and math.isfinite(b)]  # fmt: skip
+    if known:
+        text += f"Observed values {span(min(a for a, _ in known), max(b for _, b in known))}."
+    return text.strip()
+
+
+def _table(site: FakeQuantSite, by_scale: Sequence[int]) -> Table | None:
+    """The channels of the largest scales and those of the least."""
+    if len(site.scale) < 2:
+        return None
+    ordered = list(by_scale)[::-1]
+    shown = ordered if len(ordered) <= MAX_ROWS else [*ordered[:8], *ordered[-8:]]
+    known = len(site.min_val) == len(site.scale)
+    rows = [
+        (
+            f"{i:,}",
+            number(site.scale[i]),
+            number(site.min_val[i]) if known and math.isfinite(site.min_val[i]) else "–",
+            number(site.max_val[i]) if known and math.isfinite(site.max_val[i]) else "–",
+        )
+        for i in shown
+    ]
+    return Table(("channel", "scale", "min_val", "max_val"), tuple(rows))
 
 
 def _channel_subtitle(site: FakeQuantSite, step: int) -> str:
@@ -107,15 +157,11 @@ def _channel_traces(site: FakeQuantSite, order: list[int], look: Theme) -> list[
                 "name": name,
                 "text": [str(i) for i in order],
                 "fill": "tonexty" if name == "largest value" else "none",
-                "fillcolor": f"rgba{(*_rgb(colour), 0.25)}",
+                "fillcolor": see_through(colour, 0.25),
                 "hovertemplate": f"channel %{{text}}<br>{name} %{{y:.5g}}<extra></extra>",
             }
         )
     return traces
-
-
-def _rgb(colour: str) -> tuple[int, int, int]:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
 def _order_switch(

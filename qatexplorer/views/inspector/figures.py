@@ -1,4 +1,4 @@
-"""Plotly figures: the histogram of a fake quant on its grid, and all the others by their names.
+"""Plotly figures of one fake quant: the histogram on its grid, and its channels.
 
 Every figure of one kind has the same traces in the same order whatever it shows, so that a widget
 can update it in place.
@@ -9,23 +9,29 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from qatexplorer.forward.histograms import GridHistogram
 from qatexplorer.snapshot.records import FakeQuantSite
+from qatexplorer.views.common.alt import span
+from qatexplorer.views.common.bars import Layout, is_crowded, log_words, shares
 from qatexplorer.views.common.names import KINDS, number, share
-from qatexplorer.views.common.theme import Theme, ThemeName, label, make_figure, theme_of
+from qatexplorer.views.common.theme import Table, Theme, ThemeName, label, make_figure, theme_of
 from qatexplorer.views.inspector.channels import channel_figure
-from qatexplorer.views.training.figures import curves_figure, scale_trace_figure
 
-__all__ = ["channel_figure", "curves_figure", "histogram_figure", "scale_trace_figure"]
+__all__ = ["channel_figure", "histogram_figure"]
 
 MAX_GRID_LINES = 64
 MIN_PER_BAR = 8
+MAX_ROWS = 16
 
 
 def histogram_figure(
-    hist: GridHistogram, site: FakeQuantSite, theme: ThemeName | bool = "light", log: bool = False
+    hist: GridHistogram,
+    site: FakeQuantSite,
+    theme: ThemeName | bool = "light",
+    log: bool | None = None,
 ) -> go.Figure:
     """The values that reach a fake quant, as bars on the integer grid it rounds them to.
 
@@ -35,10 +41,13 @@ def histogram_figure(
     64 of them are in view.
 
     Args:
-        log: logarithmic counts, to see the tails.
+        log: logarithmic counts; None is so where one bar would leave nothing of the others to see,
+            and the subtitle then says it.
     """
     look = theme_of(theme)
     bars = _Bars(hist)
+    crowded = log is None and is_crowded(bars.counts)
+    log = crowded if log is None else log
     data = [_bar_trace(bars, inside, site, look) for inside in (True, False)]
     # The axis of codes on top needs a trace of its own to be drawn.
     data.append(
@@ -48,7 +57,8 @@ def histogram_figure(
         "xaxis": _bottom_axis(hist, bars),
         "xaxis2": _code_axis(hist, bars, look),
         "yaxis": {
-            "title": "values",
+            "title": "values (log)" if log else "values",
+            "nticks": 5,
             "type": "log" if log else "linear",
             "range": _count_range(bars, log),
             "visible": bool(hist.edges),
@@ -60,7 +70,11 @@ def histogram_figure(
         "annotations": _border_labels(hist, bars, look),
         "margin": {"l": 56, "r": 18, "t": 96 if bars.real else 64, "b": 44},
     }
-    return make_figure(look, site.path, _subtitle(hist, site), 290, data, layout)
+    subtitle = _subtitle(hist, site)
+    if crowded:
+        subtitle += f" · {log_words(np.array(bars.counts) / hist.sampled)}"
+    return make_figure(look, site.path, subtitle, 290, data, layout,
+                       alt=_alt(hist, site), table=_table(hist))  # fmt: skip
 
 
 class _Bars:
@@ -162,6 +176,38 @@ def _subtitle(hist: GridHistogram, site: FakeQuantSite) -> str:
         f"{share(clipped)} clipped" if clipped else "none clipped",
     ]
     return " · ".join(parts) + (f" · {hist.note}" if hist.note else "")
+
+
+def _alt(hist: GridHistogram, site: FakeQuantSite) -> str:
+    if not hist.edges:
+        return hist.note or "No values were seen."
+    codes = f"codes {number(hist.quant_min)} to {number(hist.quant_max)}"
+    if hist.scale is not None and hist.zero_point is not None:
+        ends = (hist.to_real(hist.quant_min), hist.to_real(hist.quant_max))
+        codes += f", {span(*ends)} in real values"
+    clipped = f"{share(hist.clipped_low_share)} below and {share(hist.clipped_high_share)} above"
+    used, levels = hist.codes_used, hist.quant_max - hist.quant_min + 1
+    return (
+        f"Histogram of {hist.sampled:,} values of the {KINDS[site.kind].word} on {codes}. "
+        f"Values {span(hist.min, hist.max)}, {share(hist.zeros / hist.sampled)} of them 0. "
+        f"Clipped {clipped} the grid. {used:,} of {levels:,} codes used. {hist.note}"
+    ).strip()
+
+
+def _table(hist: GridHistogram) -> Table | None:
+    if not hist.edges:
+        return None
+    layout = Layout.of([hist], MAX_ROWS)
+    real = hist.scale is not None and hist.zero_point is not None
+    edges, rows = layout.edges, []
+    for index, part in enumerate(shares(hist, layout)):
+        low, high = edges[index] + 0.5, edges[index + 1] - 0.5
+        inside = layout.inside.start <= index < layout.inside.stop
+        values = span(hist.to_real(low - 0.5), hist.to_real(high + 0.5)) if real else ""
+        cells = (span(low, high), values, share(part), "" if inside else "clipped")
+        rows.append(cells if real else (cells[0], *cells[2:]))
+    head = ("codes", "values before rounding", "share", "")
+    return Table(head if real else (head[0], *head[2:]), tuple(rows))
 
 
 def _count_range(bars: _Bars, log: bool) -> list[float]:

@@ -1,9 +1,8 @@
-"""Plotly figures of a training run: loss and metric curves, scales that move."""
+"""Plotly figure of a training run: loss and metric curves."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from statistics import fmean
 from typing import Any
@@ -11,14 +10,11 @@ from typing import Any
 import plotly.graph_objects as go
 
 from qatexplorer.runs.records import EpochRecord, History, StepRecord
-from qatexplorer.runs.samples import Sample
-from qatexplorer.snapshot.records import SiteKind
-from qatexplorer.views.common.names import KINDS, number
-from qatexplorer.views.common.theme import Theme, ThemeName, label, make_figure, short, theme_of
+from qatexplorer.views.common.names import number
+from qatexplorer.views.common.theme import Table, Theme, ThemeName, label, make_figure, theme_of
 
 MAX_POINTS = 600
-_SYMBOLS: dict[SiteKind, str] = {"weight": "square", "input": "triangle-up", "output": "circle"}
-_DASHES = ("solid", "dash", "dot", "dashdot")
+MAX_ROWS = 16
 _MARKER_WORDS = {
     "observers frozen": "observers frozen",
     "batch-norm statistics frozen": "BN frozen",
@@ -65,18 +61,33 @@ def curves_figure(history: History, theme: ThemeName | bool = "light") -> go.Fig
     shapes, labels = _markers(history, look)
     layout = {
         "xaxis": {"title": "step", "range": [0, last * 1.02], "anchor": "y2", "showgrid": False},
-        "yaxis": {"title": "loss", "domain": [0.54, 1.0], "rangemode": "tozero"},
+        "yaxis": {
+            "title": "loss",
+            "domain": [0.54, 1.0],
+            "rangemode": "tozero",
+            "tickformat": ".3~g",
+        },
         "yaxis2": {
             "title": escape(name),
             "domain": [0.0, 0.42],
             "anchor": "x",
-            "tickformat": ".3~g",
+            "tickformat": ".4~g",
+            "nticks": 5,
         },
         "shapes": shapes,
         "annotations": labels,
         "margin": {"l": 56, "r": 18, "t": 88, "b": 44},
     }
-    return make_figure(look, "Training", _curves_subtitle(history, epochs), 360, data, layout)
+    return make_figure(
+        look,
+        "Training",
+        _curves_subtitle(history, epochs),
+        360,
+        data,
+        layout,
+        alt=_curves_alt(history),
+        table=_curves_table(history),
+    )
 
 
 def _line(
@@ -104,6 +115,46 @@ def _curves_subtitle(history: History, epochs: Sequence[EpochRecord]) -> str:
     if history.baseline is not None:
         text += f" · float {number(history.baseline)}"
     return text
+
+
+def _curves_alt(history: History) -> str:
+    steps, name = history.steps, history.metric_name
+    if not steps:
+        return "Not started."
+    tenth = max(1, len(steps) // 10)
+    first, last = (fmean(s.loss for s in part) for part in (steps[:tenth], steps[-tenth:]))
+    text = f"Loss over {steps[-1].step + 1:,} steps: {number(first)} in the first tenth of them, "
+    text += f"{number(last)} in the last. "
+    known = [(e.metric, e.epoch + 1) for e in history.epochs if e.metric is not None]
+    if known:
+        best = max(known)
+        ends = f"{number(known[0][0])} after epoch {known[0][1]}"
+        if len(known) > 1:
+            ends += f", {number(known[-1][0])} after epoch {known[-1][1]}"
+            ends += f", highest {number(best[0])} after epoch {best[1]}"
+        text += f"{name}: {ends}. "
+    if history.baseline is not None:
+        text += f"Float model: {number(history.baseline)}. "
+    places = [m for m in history.markers if m.kind in _MARKER_WORDS]
+    marks = "; ".join(
+        f"{_MARKER_WORDS[m.kind]} {m.note}".strip() + f" at step {m.step:,}" for m in places[-8:]
+    )
+    return text + (f"{marks}." if marks else "")
+
+
+def _curves_table(history: History) -> Table:
+    head = ("epoch", "mean loss", history.metric_name, "learning rate")
+    group = max(1, -(-len(history.epochs) // MAX_ROWS))
+    rows = [
+        (
+            f"{e.epoch + 1:,}",
+            number(e.train_loss),
+            number(e.metric) if e.metric is not None else "–",
+            number(e.lr),
+        )
+        for e in history.epochs[::-1][::group][::-1]
+    ]
+    return Table(head, tuple(rows))
 
 
 def epoch_ends(steps: Sequence[StepRecord], epochs: Sequence[EpochRecord]) -> list[int]:
@@ -163,81 +214,3 @@ def _markers(history: History, look: Theme) -> tuple[list[dict[str, Any]], list[
             )
         )
     return shapes, labels
-
-
-def scale_trace_figure(
-    samples: Mapping[str, Sequence[Sample]],
-    kinds: Mapping[str, SiteKind] | None = None,
-    theme: ThemeName | bool = "light",
-) -> go.Figure:
-    """Scale of fake quants over the steps; the median for those per channel.
-
-    Args:
-        samples: by path of the fake quant, e.g. ``{p: history.samples(p) for p in picked}``.
-        kinds: kind of each path, for colour and symbol.
-
-    One fake quant alone also gets its observed range, below.
-    """
-    look = theme_of(theme)
-    one = len(samples) == 1
-    data = []
-    for i, (path, taken) in enumerate(samples.items()):
-        kind = (kinds or {}).get(path)
-        colour = look.kinds[kind] if one and kind else look.series[i % len(look.series)]
-        name = f"{KINDS[kind].mark if kind else ''} {short(path, 40)}".strip()
-        data.append(
-            _line(
-                [s.step for s in taken],
-                [s.scale_median for s in taken],
-                name,
-                colour,
-                dash=_DASHES[i // len(look.series) % len(_DASHES)],
-                mode="lines+markers" if len(taken) <= 60 else "lines",
-                marker={"symbol": _SYMBOLS[kind] if kind else "circle", "size": 6},
-                hovertemplate="step %{x}<br>scale %{y:.5g}<extra></extra>",
-            )
-        )
-    layout: dict[str, Any] = {
-        "xaxis": {"title": "step", "showgrid": False, "anchor": "y2" if one else "y"},
-        "yaxis": {"title": "scale", "domain": [0.56, 1.0] if one else [0.0, 1.0]},
-        "showlegend": not one,
-    }
-    if one:
-        data += _range_lines(next(iter(samples.values())), look)
-        layout["yaxis2"] = {"title": "range", "domain": [0.0, 0.44]}
-    return make_figure(look, _trace_title(samples), _trace_subtitle(samples), 300, data, layout)
-
-
-def _range_lines(taken: Sequence[Sample], look: Theme) -> list[dict[str, Any]]:
-    seen = [s for s in taken if math.isfinite(s.min_val)]
-    steps = [s.step for s in seen]
-    return [
-        _line(
-            steps,
-            values,
-            name,
-            look.muted,
-            width=1.5,
-            yaxis="y2",
-            fill=fill,
-            fillcolor=look.faint,
-            hovertemplate=f"step %{{x}}<br>{name} %{{y:.5g}}<extra></extra>",
-        )
-        for name, fill, values in (
-            ("smallest value", "none", [s.min_val for s in seen]),
-            ("largest value", "tonexty", [s.max_val for s in seen]),
-        )
-    ]
-
-
-def _trace_title(samples: Mapping[str, Sequence[Sample]]) -> str:
-    return f"{next(iter(samples))}: scale" if len(samples) == 1 else "Scales"
-
-
-def _trace_subtitle(samples: Mapping[str, Sequence[Sample]]) -> str:
-    newest = [taken[-1] for taken in samples.values() if taken]
-    if not newest:
-        return "no samples yet"
-    frozen = sum(not s.observer_enabled for s in newest)
-    text = f"after step {max(s.step for s in newest):,}"
-    return text + (" · observer frozen" if frozen == len(newest) else "")

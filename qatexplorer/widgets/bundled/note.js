@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/note.js
-// sha256 of these: c5a0a8d31854b3add8ed9cf9c0ad67f98ac9a171838d894a2c9231bb083bb9c8
+// sha256 of these: 2948926dcc982de18011dc0042e7093b95b339d553f506775b6544eab6457ae5
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -68,17 +68,17 @@ var NoteView = class {
       const inside = event.target instanceof Node && this.root.contains(event.target);
       if (!inside && !model.get("opens")) this.show(false);
     };
-    const escape = (event) => {
+    const onEscape = (event) => {
       if (event.key !== "Escape" || !this.open) return;
       event.preventDefault();
       this.shut();
     };
-    this.root.addEventListener("keydown", escape);
-    document.addEventListener("keydown", escape);
+    this.root.addEventListener("keydown", onEscape);
+    document.addEventListener("keydown", onEscape);
     document.addEventListener("pointerdown", outside);
     this.end = () => {
       unlisten();
-      document.removeEventListener("keydown", escape);
+      document.removeEventListener("keydown", onEscape);
       document.removeEventListener("pointerdown", outside);
       this.root.remove();
     };

@@ -54,17 +54,17 @@ class NoteView {
       if (!inside && !model.get("opens")) this.show(false);
     };
     /** @param {KeyboardEvent} event */
-    const escape = (event) => {
+    const onEscape = (event) => {
       if (event.key !== "Escape" || !this.open) return;
       event.preventDefault();
       this.shut();
     };
-    this.root.addEventListener("keydown", escape);
-    document.addEventListener("keydown", escape);
+    this.root.addEventListener("keydown", onEscape);
+    document.addEventListener("keydown", onEscape);
     document.addEventListener("pointerdown", outside);
     this.end = () => {
       unlisten();
-      document.removeEventListener("keydown", escape);
+      document.removeEventListener("keydown", onEscape);
       document.removeEventListener("pointerdown", outside);
       this.root.remove();
     };

@@ -1,11 +1,11 @@
 // A plotly figure that is state, not a stream of changes: whatever was missed, the newest figure is
-// drawn. The library comes once for the whole page, from the widget PlotlySource.
+// drawn. The library comes once for the whole page, in a message of the first kernel that is asked.
 
-import { html, listen } from "./dom.js";
+import { html, listen, OWN_KEYS } from "./dom.js";
 
 /**
  * @typedef {object} Traits see plot.py
- * @property {{ data?: object[], layout?: { height?: number } }} figure
+ * @property {{ data?: object[], layout?: Record<string, any> }} figure
  * @property {string} label
  */
 
@@ -19,33 +19,36 @@ import { html, listen } from "./dom.js";
 
 const LIBRARY = Symbol.for("qatexplorer.plotly");
 const LOADING = Symbol.for("qatexplorer.plotly.loading");
-const SOURCE = Symbol.for("qatexplorer.plotly.source");
+const ASKED = Symbol.for("qatexplorer.plotly.asked");
 
-/** @typedef {{ [LIBRARY]?: Plotly, [LOADING]?: Promise<Plotly>, [SOURCE]?: string }} Shared */
+/** @typedef {{ [LIBRARY]?: Plotly, [LOADING]?: Loading, [ASKED]?: number }} Shared */
+
+/**
+ * The library, and what to call with its compressed text when that arrives.
+ * @typedef {{ library: Promise<Plotly>, arrived: (bytes: DataView) => void }} Loading
+ */
 
 // What all figures of the page share, whichever notebook output they are in.
 const shared = /** @type {Shared} */ (/** @type {unknown} */ (globalThis));
 
-/** @returns {Promise<string>} */
-function source() {
-  const text = shared[SOURCE];
-  if (text) return Promise.resolve(text);
-  return new Promise((resolve) => {
-    const arrived = () => resolve(shared[SOURCE] ?? "");
-    globalThis.addEventListener("qatexplorer-plotly-source", arrived, { once: true });
-  });
-}
+// A kernel that has been asked for the library and does not answer may have ended.
+const PATIENCE_MS = 20_000;
+// What is asked for before a figure needs it must not hold up the first picture.
+const AHEAD_MS = 1_500;
 
 /**
  * The library is written for <script> and for loaders; as a module it gets neither.
+ * @param {DataView} bytes
  * @returns {Promise<Plotly>}
  */
-async function load() {
-  const text = await source();
+async function load(bytes) {
+  const packed = new Blob([/** @type {DataView<ArrayBuffer>} */ (bytes)]);
+  const text = new Response(packed.stream().pipeThrough(new DecompressionStream("gzip")));
   const head = "const holder = {exports: {}};\n(function (module, exports, define) {\n";
   const tail =
     "\n}).call(globalThis, holder, holder.exports, undefined);\nexport default holder.exports;\n";
-  const url = URL.createObjectURL(new Blob([head, text, tail], { type: "text/javascript" }));
+  const parts = [head, await text.blob(), tail];
+  const url = URL.createObjectURL(new Blob(parts, { type: "text/javascript" }));
   try {
     const library = (await import(url)).default;
     shared[LIBRARY] = library;
@@ -55,60 +58,189 @@ async function load() {
   }
 }
 
-function library() {
-  shared[LOADING] ??= load();
+/** @returns {Loading} */
+function loading() {
+  if (!shared[LOADING]) {
+    /** @type {(bytes: DataView) => void} */
+    let arrived = () => {};
+    /** @type {Promise<DataView>} */
+    const bytes = new Promise((resolve) => {
+      arrived = resolve;
+    });
+    shared[LOADING] = { library: bytes.then(load), arrived };
+  }
   return shared[LOADING];
+}
+
+/**
+ * What a page writes itself: see `make_figure` in theme.py of the views.
+ * @typedef {object} Meta
+ * @property {string} title
+ * @property {string} subtitle
+ * @property {number} head px of the top margin that title and subtitle have in the figure
+ * @property {string} alt
+ * @property {{ head: string[], rows: string[][] } | null} table
+ */
+
+/**
+ * The layout without the heading that the page writes above it, and without its room.
+ * @param {Record<string, any>} layout
+ * @returns {Record<string, any>}
+ */
+export function withoutHeading(layout) {
+  /** @type {Meta | undefined} */
+  const meta = layout.meta;
+  if (!meta?.head) return { ...layout, autosize: true };
+  const { title, ...rest } = layout;
+  const margin = { ...layout.margin, t: Math.max(8, (layout.margin?.t ?? 76) - meta.head) };
+  return { ...rest, margin, height: layout.height - meta.head, autosize: true };
+}
+
+/**
+ * A path may break where its parts meet, and not in the middle of a word.
+ * @param {string} text
+ */
+function breakable(text) {
+  return text.split(/(?<=[._])/).flatMap((part) => [part, html("wbr")]);
+}
+
+/** @param {NonNullable<Meta["table"]>} table */
+function numbers({ head, rows }) {
+  const cells = (/** @type {string[]} */ texts, /** @type {"th" | "td"} */ tag) =>
+    html(
+      "tr",
+      {},
+      texts.map((text) => html(tag, tag === "th" ? { text, scope: "col" } : { text })),
+    );
+  return html("table", {}, [
+    html("thead", {}, [cells(head, "th")]),
+    html(
+      "tbody",
+      {},
+      rows.map((row) => cells(row, "td")),
+    ),
+  ]);
+}
+
+/**
+ * Asks the kernel of a figure for the library, unless that of another was asked a moment ago.
+ * @param {{ send: (message: object) => void }} model
+ */
+function ask(model) {
+  const now = performance.now();
+  if (now - (shared[ASKED] ?? Number.NEGATIVE_INFINITY) >= PATIENCE_MS) {
+    shared[ASKED] = now;
+    model.send({ kind: "plotly" });
+  }
+}
+
+const CONFIG = {
+  displaylogo: false,
+  displayModeBar: "hover",
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+};
+
+/** Asks for the library until it is there. */
+class Asking {
+  /** @param {{ send: (message: object) => void }} model */
+  constructor(model) {
+    this.model = model;
+    this.ended = false;
+    this.timer = setTimeout(this.want, AHEAD_MS);
+  }
+
+  want = () => {
+    clearTimeout(this.timer);
+    if (this.ended || shared[LIBRARY]) return;
+    ask(this.model);
+    this.timer = setTimeout(this.want, PATIENCE_MS);
+  };
+
+  /** @type {(message: any, buffers: DataView[]) => void} */
+  received = (message, buffers) => {
+    const [bytes] = buffers;
+    if (message?.kind === "plotly" && bytes) loading().arrived(bytes);
+  };
+
+  end() {
+    this.ended = true;
+    clearTimeout(this.timer);
+  }
 }
 
 export default {
   /** @param {import("@anywidget/types").RenderProps<Traits>} props */
   render({ model, el }) {
-    const box = html("div", { class: "qx qx-plot" });
-    el.append(box);
+    const title = html("b");
+    const subtitle = html("span");
+    const caption = html("figcaption", { class: "qx-plot-caption" }, [title, subtitle]);
+    const box = html("div", { class: "qx-plot-box" });
+    const fold = html("details", { class: "qx-plot-numbers" }, [
+      html("summary", { ...OWN_KEYS, text: "Numbers" }),
+    ]);
+    const figure = html("figure", { class: "qx qx-plot" }, [caption, box, fold]);
+    el.append(figure);
     let gone = false;
     let drawing = Promise.resolve();
     let queued = false;
+    let width = 0;
 
+    /** @param {Meta | undefined} meta */
+    const write = (meta) => {
+      title.replaceChildren(...breakable(meta?.title ?? ""));
+      subtitle.textContent = meta?.subtitle ?? "";
+      caption.hidden = !meta?.head;
+      box.setAttribute("role", "img");
+      box.setAttribute("aria-label", model.get("label"));
+      const table = meta?.table;
+      fold.hidden = !table?.rows.length;
+      // Of a closed fold nothing is made: a figure that follows a training changes each second.
+      fold.querySelector("table")?.remove();
+      if (table && fold.open) fold.append(numbers(table));
+    };
     const draw = async () => {
       queued = false;
       const shown = Array.isArray(model.get("figure").data);
       el.hidden = !shown;
       if (!shown) return;
-      const plotly = await library();
+      asking.want();
+      const plotly = await loading().library;
       const { data, layout = {} } = model.get("figure");
       if (gone || !Array.isArray(data)) return;
+      const drawn = withoutHeading(layout);
+      write(layout.meta);
       // A resize takes the size of the box, its height too.
-      if (layout.height) box.style.height = `${layout.height}px`;
-      box.setAttribute("role", "img");
-      box.setAttribute("aria-label", model.get("label"));
-      const config = {
-        responsive: true,
-        displaylogo: false,
-        displayModeBar: "hover",
-        modeBarButtonsToRemove: ["select2d", "lasso2d"],
-      };
-      await plotly.react(box, data, { ...layout, autosize: true }, config);
-      box.dataset.drawn = String(Number(box.dataset.drawn ?? 0) + 1);
+      if (drawn.height) box.style.height = `${drawn.height}px`;
+      await plotly.react(box, data, drawn, CONFIG);
+      width = box.offsetWidth;
+      figure.dataset.drawn = String(Number(figure.dataset.drawn ?? 0) + 1);
     };
     const later = () => {
       if (queued) return;
       queued = true;
       drawing = drawing.then(draw, draw);
     };
+    // Of its own box, not the window's: a splitter or a drawer changes that alone. A box that is
+    // hidden has no width; it is drawn in its own when it is shown again.
     const resize = new ResizeObserver(() => {
-      if (box.classList.contains("js-plotly-plot") && box.offsetWidth > 0) {
+      const now = box.offsetWidth;
+      if (now > 0 && now !== width && box.classList.contains("js-plotly-plot")) {
+        width = now;
         shared[LIBRARY]?.Plots.resize(box);
       }
     });
-    resize.observe(el);
-    const unlisten = listen(model, { "change:figure": later });
+    resize.observe(box);
+    fold.addEventListener("toggle", () => write(model.get("figure").layout?.meta));
+    const asking = new Asking(model);
+    const unlisten = listen(model, { "change:figure": later, "msg:custom": asking.received });
     later();
     return () => {
       gone = true;
+      asking.end();
       resize.disconnect();
       unlisten();
       shared[LIBRARY]?.purge(box);
-      box.remove();
+      figure.remove();
     };
   },
 };

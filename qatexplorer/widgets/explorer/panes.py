@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from qatexplorer.views.common.cover import loading_html, no_model_html
 from qatexplorer.views.graph.scene import build_scene, redundant_edges
 from qatexplorer.views.inspector.figures import channel_figure, histogram_figure
 from qatexplorer.views.inspector.page import inspect_html
-from qatexplorer.views.training.figures import scale_trace_figure
+from qatexplorer.views.training.scales import scales_figure
 from qatexplorer.views.tree import build_tree
 from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.controls import Html
@@ -106,7 +107,8 @@ class Panes(widgets.Box):
         change = session.diff_at(session.stage)
         paths = change.paths if change is not None else frozenset()
         edges = redundant_edges(session.known_ledger)
-        return Packed(build_scene(session.snapshot, paths, redundant=edges))
+        first = session.snapshots.get(session.stages[0])
+        return Packed(build_scene(session.snapshot, paths, redundant=edges, before=first))
 
     def _inspected(self, session: Session, selection: str) -> Inspected:
         page = inspect_html(session.snapshots, session.stage, selection)
@@ -118,21 +120,17 @@ class Panes(widgets.Box):
         dark = self.graph.dark
         figures: dict[str, Any] = {}
         if session.has_histogram(site.path):
-            try:
+            with suppress(QatExplorerError):  # one that does not run has none; the page says so
                 histogram = session.histogram(site.path)
-                # After a ReLU half of the values are zero: one bar, beside which no other shows.
-                crowded = max(histogram.counts, default=0) > 0.3 * histogram.sampled
-                figures["histogram"] = histogram_figure(histogram, site, dark, log=crowded)
-            except QatExplorerError:
-                pass  # a fake quant that does not run has no histogram; the page says so
+                figures["histogram"] = histogram_figure(histogram, site, dark)
         else:
             self._prepare_histograms(session)
         if site.per_channel and len(site.scale) > 1:
             figures["channels"] = channel_figure(site, dark)
-        samples = session.run.history.samples(site.path) if session.run is not None else ()
-        if len(samples) > 1:
-            kinds = {site.path: site.kind}
-            figures["scales"] = scale_trace_figure({site.path: samples}, kinds, dark)
+        run = session.run
+        seen = run.telemetry if run is not None else None
+        if run is not None and seen is not None and site.path in seen.paths and seen.steps:
+            figures["scales"] = scales_figure(seen, site.path, dark, run.history.markers)
         return figures
 
     # -- on the loop ----------------------------------------------------------------------------

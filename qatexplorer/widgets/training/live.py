@@ -2,72 +2,100 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
+import plotly.graph_objects as go
 
 from qatexplorer.runs.opened import OpenedRun
 from qatexplorer.session.session import Session
-from qatexplorer.views.training.sites import ORDERS, sites_html, summary_words
-from qatexplorer.views.training.telemetry import (
-    histograms_figure,
-    oscillation_figure,
-    scales_figure,
-)
+from qatexplorer.views.training.multiples import ORDERS, multiples, summary_words
+from qatexplorer.views.training.ridges import ridges_figure
+from qatexplorer.views.training.scales import scales_figure
+from qatexplorer.views.training.telemetry import oscillation_figure, overhead_words
 from qatexplorer.widgets.common.assets import css
 from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.controls import labelled, row
+from qatexplorer.widgets.common.packed import Packed
 from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.common.panel import HtmlPanel
 from qatexplorer.widgets.common.plot import FigureSlot
+from qatexplorer.widgets.training.multiples import Multiples
 
 if TYPE_CHECKING:
+    from qatexplorer.runs.records import Marker
     from qatexplorer.runs.store import Telemetry
 
 REDRAW_S = 1.0
+_PAUSE_PER_COST = 25
+_SHOW = (("values", "values"), ("change since the first", "change"))
 
 
-class SitesPanel(HtmlPanel):
-    """The table of all fake quants."""
+class CostPanel(HtmlPanel):
+    """What the sampling costs; carries the style of the whole panel."""
 
     _css = css("common/panel.css", "training/live.css")
 
 
+@dataclass(frozen=True)
+class _Picture:
+    """What the panel shows, ready for the page."""
+
+    words: str
+    cost: str
+    rows: Packed
+    order: str
+    selected: str
+    ridges: go.Figure | None = None
+    scales: go.Figure | None = None
+    oscillation: go.Figure | None = None
+
+
 class LivePanel(widgets.VBox):
     """Telemetry of the session's run, or of one that was opened from its folder: small multiples,
-    histograms over steps, scales, oscillation.
+    histograms over steps, scale and range, oscillation.
 
-    ``page`` is where a click selects. ``dark`` themes the figures.
+    ``page`` is where a click selects. ``dark`` themes the figures. What is shown is made off the
+    kernel's loop, and while a model trains at most for four per cent of the time.
     """
 
     def __init__(self, bridge: Bridge, page: PageState) -> None:
         self._bridge, self._page = bridge, page
         self._session: Session | None = None
         self._opened: Telemetry | None = None
+        self._opened_markers: Sequence[Marker] = ()
         self._showing = False
         self._instead_of: Any = None
         self._name = ""
+        self._took = 0.0
         self.dark = False
         self.order = labelled(
-            widgets.Dropdown(options=[(words[0], name) for name, words in ORDERS.items()]),
+            widgets.Dropdown(options=[(order.words, name) for name, order in ORDERS.items()]),
             "Worst first by",
-            "What the fake quants are sorted by",
+            "What the fake quants are sorted by, and what their lines show over the steps",
             width="270px",
         )
+        self.show_as = labelled(
+            widgets.Dropdown(options=_SHOW),
+            "Histograms show",
+            "The values of each step, or what each step has more or less than the first one",
+            width="290px",
+        )
         self.words = widgets.HTML("")
-        self.sites = SitesPanel()
+        self.cost = CostPanel()
+        self.multiples = Multiples()
         self.histograms, self.scales, self.oscillation = FigureSlot(), FigureSlot(), FigureSlot()
-        self.order.observe(lambda _change: self.draw(), "value")
-        self.sites.observe(lambda change: self._clicked(change["new"]), "selected")
+        figures = widgets.Box([self.histograms, self.scales, self.oscillation])
+        figures.add_class("qx-live-figures")
+        for control in (self.order, self.show_as):
+            control.observe(lambda _change: self.draw(), "value")
+        self.multiples.observe(lambda change: self._clicked(change["new"]), "picked")
         super().__init__(
-            [
-                row(self.order, self.words),
-                self.sites,
-                self.histograms,
-                self.scales,
-                self.oscillation,
-            ]
+            [row(self.order, self.show_as, self.words), self.cost, self.multiples, figures]
         )
         self.add_class("qx-panel")
         self.draw()
@@ -80,8 +108,10 @@ class LivePanel(widgets.VBox):
     def show(self, run: OpenedRun | Telemetry | None) -> None:
         """Show a run that was opened (``qatexplorer.open_run``), of a session or of a watch, until
         the session begins a run of its own. None empties the panel."""
+        self._opened_markers = ()
         if isinstance(run, OpenedRun):
             self._opened, self._name = run.telemetry, f"{run.path.name}: "
+            self._opened_markers = run.history.markers
         else:
             self._opened, self._name = run, ""
         self._instead_of = self._session.run if self._session is not None else None
@@ -90,7 +120,8 @@ class LivePanel(widgets.VBox):
 
     def on_training(self) -> None:
         """A run has moved on; may come from any thread, draws at most once a second."""
-        self._bridge.post("telemetry", self.draw, every_s=REDRAW_S)
+        pause = max(REDRAW_S, _PAUSE_PER_COST * self._took)
+        self._bridge.post("telemetry:due", self.draw, every_s=pause)
 
     @property
     def telemetry(self) -> Telemetry | None:
@@ -114,24 +145,55 @@ class LivePanel(widgets.VBox):
             return owned[-1] if owned else telemetry.paths[0]
         return telemetry.paths[0]
 
+    @property
+    def _markers(self) -> Sequence[Marker]:
+        """Of the run that is shown."""
+        run = self._session.run if self._session is not None else None
+        if self._showing and run is self._instead_of:
+            return self._opened_markers
+        return run.history.markers if run is not None else ()
+
     def draw(self) -> None:
-        """Draw what was seen so far."""
-        telemetry = self.telemetry
+        """Draw what was seen so far: made off the loop, shown on it."""
+        self._bridge.make("telemetry", self._picture, self._show_picture)
+
+    def _picture(self) -> _Picture:
+        telemetry, order = self.telemetry, self.order.value
         if telemetry is None or not telemetry.steps:
-            self.words.value = "Nothing seen yet: train, and the fake quants show here."
-            self.sites.html = ""
-            for slot in (self.histograms, self.scales, self.oscillation):
-                slot.show(None)
-            return
-        path = self.path
+            words = "Nothing seen yet: train, and the fake quants show here."
+            return _Picture(words, "", Packed([]), order, "")
+        started = time.thread_time()
+        path, markers = self.path, self._markers
         name = escape(self._name) if telemetry is self._opened else ""
-        self.words.value = name + summary_words(telemetry)
-        self.sites.html = sites_html(telemetry, self.order.value, path)
-        self.histograms.show(histograms_figure(telemetry, path, self.dark))
-        self.scales.show(scales_figure(telemetry, path, self.dark))
-        self.oscillation.show(oscillation_figure(telemetry, self.dark))
+        made = _Picture(
+            name + summary_words(telemetry),
+            f'<p class="qx-live-cost">{escape(overhead_words(telemetry))}</p>',
+            Packed(multiples(telemetry, order)),
+            order,
+            f"site:{path}",
+            ridges_figure(telemetry, path, self.dark, self.show_as.value),
+            scales_figure(telemetry, path, self.dark, markers),
+            oscillation_figure(telemetry, self.dark),
+        )
+        self._took = time.thread_time() - started
+        return made
+
+    def _show_picture(self, made: _Picture) -> None:
+        self.words.value = made.words
+        self.cost.html = made.cost
+        self.multiples.title = f"Fake quants, worst first by {ORDERS[made.order].words}"
+        self.multiples.order = made.order
+        self.multiples.rows = made.rows
+        self.multiples.selected = made.selected
+        for slot, figure in (
+            (self.histograms, made.ridges),
+            (self.scales, made.scales),
+            (self.oscillation, made.oscillation),
+        ):
+            slot.show(figure)
 
     def _clicked(self, selection: str) -> None:
         if selection:
+            self.multiples.picked = ""
             self._page.select(selection)
-        self.draw()
+            self.draw()

@@ -66,11 +66,17 @@ class ScheduleFields(widgets.VBox):
             "Besides those at each epoch's end, pause, stop and failure; 0 is those only",
             width="240px",
         )
+        self.sampled = labelled(
+            widgets.BoundedIntText(10, min=0, max=10_000_000),
+            "Sample every … steps",
+            "How often the fake quants are looked at while the model trains; 0 is never",
+            width="240px",
+        )
         super().__init__(
             [
                 row(self.optimizer, self.scheduler, self.warmup),
                 row(self.fake_quant_start, self.freeze_observers, self.freeze_bn),
-                row(self.smoothing, self.clip, self.ema, self.every),
+                row(self.smoothing, self.clip, self.ema, self.every, self.sampled),
             ]
         )
 
@@ -90,6 +96,7 @@ class ScheduleFields(widgets.VBox):
         self.clip.value = _text(value["clip_grad_norm"])
         self.ema.value = _text(value["ema_decay"])
         self.every.value = value["checkpoint_every"]
+        self.sampled.value = value["telemetry_every"]
 
     def settings(self) -> dict[str, Any]:
         """What the fields say. Raises InputError for text that is no number."""
@@ -105,6 +112,7 @@ class ScheduleFields(widgets.VBox):
             "clip_grad_norm": _number(self.clip),
             "ema_decay": _number(self.ema),
             "checkpoint_every": self.every.value,
+            "telemetry_every": self.sampled.value,
         }
 
 
