@@ -232,7 +232,7 @@ def _loud(plan: QConfigPlan) -> tuple[str, ...]:
     places = _names([f"{path or 'the whole model'} ({what})" for path, what in plan.watched])
     text = (
         f"POST-TRAINING QCONFIG: observers stand where fake quants belong: {places}. Nothing is "
-        f"simulated there: training will not feel the rounding. Fix: pass qconfig={plan.remedy!r}; "
+        f"simulated there: training will not feel the rounding. Fix: pass qconfig={plan.better!r}; "
         "what is given wins over attributes of the model."
     )
     return (text,)

@@ -216,7 +216,7 @@ class Problems:
         if not plan.watched:
             return
         places = _listed([path or "the whole model" for path, _ in plan.watched])
-        code = f"session.configure(qconfig={plan.remedy!r})"
+        code = f"session.configure(qconfig={plan.better!r})"
         change = (("qconfig", with_fake_quants(plan)),)
         yield Problem(
             "post_training_qconfig",
@@ -225,7 +225,7 @@ class Problems:
             self._stage_with("qconfig"),
             f"Observers stand where fake quants belong ({places}): nothing is rounded there, and "
             "training will not feel what int8 does.",
-            f"Pass qconfig={plan.remedy!r}.",
+            f"Pass qconfig={plan.better!r}.",
             (Fix("Use fake quants", "configure", change, code),),
         )
 

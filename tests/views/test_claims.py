@@ -153,7 +153,7 @@ def check_module(facts: Facts, path: str, text: str, base: nn.Module, later: Lat
     if "Has no fake quant at this stage" in text or "It has no fake quant yet" in text:
         assert not facts.on_output(path)
         assert not isinstance(getattr(module, "weight_fake_quant", None), FakeQuantizeBase)
-    found = re.search(r"rounds to a grid of ([\d,]+) levels", text)
+    found = re.search(r"rounds to a grid of ([\d,]+) codes", text)
     if found:
         fake_quant: Any = module.weight_fake_quant
         assert int(found[1].replace(",", "")) == fake_quant.quant_max - fake_quant.quant_min + 1
@@ -227,7 +227,7 @@ def check_observers(facts: Facts, path: str, text: str) -> None:
 
 
 def on_grid(values: Tensor, quantizer: Any) -> None:
-    """``values`` have no more levels than the grid of ``quantizer``."""
+    """``values`` have no more values than the grid of ``quantizer``."""
     assert len(torch.unique(values)) <= quantizer.quant_max - quantizer.quant_min + 1
 
 
@@ -316,7 +316,7 @@ def test_the_checks_see_what_they_should() -> None:
     base = session.copy_model("float")
     for claim in (
         "Has no fake quant at this stage.",
-        "on a weight that its forward rounds to a grid of 16 levels.",
+        "on a weight that its forward rounds to a grid of 16 codes.",
         "it has no qconfig",
     ):
         with pytest.raises(AssertionError):

@@ -161,8 +161,8 @@ def _weight_words(site: FakeQuantSite) -> str:
         return "on its own weight, which an observer watches and nothing rounds"
     if not site.fake_quant_enabled:
         return "on its own weight: its fake quant is off"
-    levels = site.quant_max - site.quant_min + 1
-    return f"on a weight that its forward rounds to a grid of {levels:,} levels"
+    codes = site.quant_max - site.quant_min + 1
+    return f"on a weight that its forward rounds to a grid of {codes:,} codes"
 
 
 def _output_words(site: FakeQuantSite) -> str:
