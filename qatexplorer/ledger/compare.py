@@ -112,6 +112,8 @@ def _only_eager(key: str, row: LedgerRow, fx: Ledger) -> str:
         return "A stub quantizes what is quantized already; FX has no stubs."
     if kind == "op":
         return "FX has put none on the result of this operation."
+    if kind == "input":
+        return "FX has put none on this input."
     return "FX has put none on the output of this module."
 
 

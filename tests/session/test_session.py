@@ -381,7 +381,7 @@ def test_float_metric_is_of_the_untrained_model() -> None:
     assert after["float"].metric is not None
     assert after["float"].metric.value == first.value == run.history.baseline
     assert [n for n, r in after.items() if r.metric] == ["float", "ptq", "fake_quant", "int8"]
-    assert "not at convert" in after["int8"].note
+    assert "no int8 model yet" in after["int8"].note
     assert session.stage == "train"
 
 

@@ -61,6 +61,7 @@ class Explorer(widgets.VBox):
     def __init__(self, model: Any = None, example_inputs: Any = None, **settings: Any) -> None:
         self.session: Session | None = None
         self._example = ""
+        self._tried_for: tuple[Any, ...] = ()
         self._led_to: Session | None = None  # for which the panel that trains has been opened
         self._unsubscribe: Callable[[], None] | None = None
         self.bridge = Bridge()
@@ -215,7 +216,6 @@ class Explorer(widgets.VBox):
             panel.use(session)
         self._on_jobs()
         self.refresh()
-        self._try_int8()
 
     # -- events of the session ------------------------------------------------------------------
 
@@ -237,12 +237,17 @@ class Explorer(widgets.VBox):
 
     def _on_config(self) -> None:
         self.settings.refresh()
-        self._try_int8()
 
-    def _try_int8(self) -> None:
-        """Find out off the loop whether a copy gets to int8, and show what stands in its way."""
-        session = self.session
-        if session is not None:
+    def _try_int8(self, session: Session) -> None:
+        """Find out off the loop whether a copy gets to int8, and show what stands in its way: once
+        for the settings in force, and after the picture, which comes first."""
+        training = session.snapshots[session.stages[0]].training
+        settings = (session, session.options, session.flow.name, training)
+        known = len(self._tried_for) == len(settings) and all(
+            one is other for one, other in zip(settings, self._tried_for, strict=True)
+        )
+        if not known:
+            self._tried_for = settings
             self.bridge.make("problems", lambda: self._tried(session), self._show_problems)
 
     def _tried(self, session: Session) -> tuple[Session, list[dict[str, Any]]]:
@@ -294,6 +299,7 @@ class Explorer(widgets.VBox):
         title = session.flow.stage(session.stage).title
         self.news.show(title, page.news, page.story, page.problems)
         self.panes.show(page.picture)
+        self._try_int8(session)
         self.ledger.refresh()
         self.training.set_enabled(self.jobs.current is None)
         if session.stage == session.flow.train_stage and self._led_to is not session:
