@@ -3,7 +3,7 @@
 //   explorer/frame.js
 //   explorer/keys_sheet.js
 //   explorer/layout.js
-// sha256 of these: 431c2dbf4cbac3a69e25d56c01ccef05cd846a8a6b53a1c7a52f63fda6bbcc0d
+// sha256 of these: aaac0b89c30446f538fe814e286768aca663dc17835b9d5c8dce8d98d6cb5daa
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -82,7 +82,7 @@ var KEYS = [
       ["← →", "The tab before, the next"],
       ["Home, End", "The first tab, the last"],
       ["Enter, Space", "Open the panel; on the open one, close it"],
-      ["Esc", "Close the panels"]
+      ["Esc", "Close the panels (in a text field it is the field's)"]
     ]
   ]
 ];

@@ -61,7 +61,7 @@ export const KEYS = [
       ["← →", "The tab before, the next"],
       ["Home, End", "The first tab, the last"],
       ["Enter, Space", "Open the panel; on the open one, close it"],
-      ["Esc", "Close the panels"],
+      ["Esc", "Close the panels (in a text field it is the field's)"],
     ],
   ],
 ];
