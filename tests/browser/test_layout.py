@@ -202,8 +202,8 @@ def test_texts_open_over_the_page_and_an_error_is_seen(
 ) -> None:
     open_dashboard(page, voila)
     tree = box_of(page, ".qx-tree")
-    page.locator(".qx-news").get_by_role("button", name="more").click()
-    text = page.locator(".qx-story .qx-popover")
+    page.locator(".qx-newsbar .qx-note-more").click()
+    text = page.locator(".qx-newsbar .qx-popover")
     expect(text).to_be_visible()
     assert box_of(page, ".qx-tree") == tree
     page.keyboard.press("Escape")

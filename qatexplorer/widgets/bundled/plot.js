@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/plot.js
-// sha256 of these: 24dda45dd8d3937a1a0025aa778f38c285ee895998fe47350d3d46605a34c544
+// sha256 of these: 264f0c3d5dfb2661a5995c692576cd9c709424eb771df5052db5bc9b126f52d1
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -120,7 +120,7 @@ var plot_default = {
       title.replaceChildren(...breakable(meta?.title ?? ""));
       subtitle.textContent = meta?.subtitle ?? "";
       caption.hidden = !meta?.head;
-      box.setAttribute("role", "img");
+      box.setAttribute("role", "group");
       box.setAttribute("aria-label", model.get("label"));
       const table = meta?.table;
       fold.hidden = !table?.rows.length;
