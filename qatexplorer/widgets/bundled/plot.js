@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/plot.js
-// sha256 of these: 6bb4ba918e41e867446c7660be5d078e9e5da61fe49566300d27c65fabbbb7e5
+// sha256 of these: 970f5c8353daa62b54372b9f39bcb3d23f7edc8719a51a6d7141ce293f667eda
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -148,7 +148,7 @@ var plot_default = {
       title.replaceChildren(...breakable(meta?.title ?? ""));
       subtitle.textContent = meta?.subtitle ?? "";
       caption.hidden = !meta?.head;
-      box.setAttribute("role", "img");
+      box.setAttribute("role", "group");
       box.setAttribute("aria-label", model.get("label"));
       const table = meta?.table;
       fold.hidden = !table?.rows.length;

@@ -275,7 +275,12 @@ class Explorer(widgets.VBox):
         """Draw the stage in view: made on the thread that has made it, shown on the loop."""
         session = self.session
         if session is not None:
-            self.bridge.make("stage", lambda: self._stage_page(session), self._show_stage)
+            self.bridge.make(
+                "stage",
+                lambda: self._stage_page(session),
+                self._show_stage,
+                self.panes.show_failure,
+            )
 
     def _stage_page(self, session: Session) -> _StagePage:
         stage, stages = session.flow.stage(session.stage), session.flow.stages
@@ -414,6 +419,7 @@ class Explorer(widgets.VBox):
         return started
 
     def _act(self, call: Callable[[], Any]) -> None:
+        self.message.clear()
         try:
             call()
         except Exception as error:

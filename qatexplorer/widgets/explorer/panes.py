@@ -15,7 +15,7 @@ from qatexplorer.errors import QatExplorerError
 from qatexplorer.session.glance import glance_of
 from qatexplorer.session.session import Session
 from qatexplorer.snapshot.records import FakeQuantSite, Snapshot
-from qatexplorer.views.common.cover import loading_html, no_model_html
+from qatexplorer.views.common.cover import failed_html, loading_html, no_model_html
 from qatexplorer.views.graph.scene import build_scene, redundant_edges
 from qatexplorer.views.inspector.figures import channel_figure, histogram_figure
 from qatexplorer.views.inspector.page import inspect_html
@@ -90,6 +90,7 @@ class Panes(widgets.Box):
     def use(self, session: Session) -> None:
         """Show another session."""
         self._session = session
+        self.cover.html = loading_html()
         self.graph.opened = []
         self._macs = None
         self._count_macs(session)
@@ -153,6 +154,10 @@ class Panes(widgets.Box):
         self._show_inspected(picture.inspected)
         if session is not None and picture.snapshot.sites and not session.running:
             self._prepare_histograms(session)
+
+    def show_failure(self, error: Exception) -> None:
+        """Say that the stage in view cannot be drawn, and why."""
+        self.cover.html = failed_html(error)
 
     def show_nothing(self) -> None:
         """Say that there is no model."""
