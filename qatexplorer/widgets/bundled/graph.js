@@ -18,7 +18,7 @@
 //   graph/tooltip.js
 //   graph/vendor/dagre/dagre.min.js
 //   graph/view.js
-// sha256 of these: 4a3503ec8ec18797c30056261d8218f8226d27747b789c6721558b258d3af33b
+// sha256 of these: ac6bafb3a05a1368297affcdbe3956fc3d78a2dc889e12b14b14a74dd660d10f
 
 // common/dom.js
 var SVG_NS = "http://www.w3.org/2000/svg";
@@ -301,8 +301,9 @@ function itemsOfPath(index, path) {
     at = at.slice(0, at.lastIndexOf("."));
     found = find(at);
   }
-  return found.map((item) => item.id);
+  return found.flatMap((item) => index.hidden.has(item.id) ? leavesOf(index, item.id) : item.id);
 }
+var leavesOf = (index, id) => itemOf(index, id).children?.flatMap((child) => leavesOf(index, child)) ?? [id];
 function edgeOfSelection(index, selection) {
   return index.edges.findIndex((_, i) => edgeSelection(index, i) === selection);
 }
@@ -632,6 +633,16 @@ function firstOpened(index) {
     if (countMarks(index, /* @__PURE__ */ new Set([...opened, id]), ROOT) > EASY_TO_READ) break;
     opened.add(id);
     shown = groupsIn(id);
+  }
+  return opened;
+}
+function withNewFolds(index, openIds, known) {
+  const opened = /* @__PURE__ */ new Set();
+  for (const id of openIds) {
+    for (const above of ancestorsOf(index, id)) {
+      if (itemOf(index, above).repeat && !known.has(above)) opened.add(above);
+    }
+    opened.add(id);
   }
   return opened;
 }
@@ -1372,6 +1383,10 @@ function shiftIntoView(start, length, room) {
 }
 var wholeScale = (picture, window2) => Math.min((window2.w - 2 * MARGIN) / picture.w, (window2.h - 2 * MARGIN) / picture.h);
 var keptInView = (at, length, room) => Math.min(room - KEPT, Math.max(KEPT - length, at));
+function middleWithin(at, length, room, margin) {
+  if (length + 2 * margin <= room) return length / 2;
+  return Math.min(length + margin - room / 2, Math.max(room / 2 - margin, at));
+}
 var Camera = class {
   /**
    * @param {SVGSVGElement} window what is looked through
@@ -1427,13 +1442,16 @@ var Camera = class {
     this.panBy(x - this.x, y - this.y);
   }
   /**
-   * Brings a point of the picture to the middle of the window.
+   * Brings a point of the picture to the middle of the window, or as near as shows no more than a
+   * margin beside the picture.
    * @param {number} px
    * @param {number} py
    */
   lookAt(px, py) {
-    const { w, h } = this.size;
-    this.dragBy(w / 2 - px * this.k - this.x, h / 2 - py * this.k - this.y);
+    const { k, extent, size } = this;
+    const x = middleWithin(px, extent.w, size.w / k, MARGIN / k);
+    const y = middleWithin(py, extent.h, size.h / k, MARGIN / k);
+    this.panBy(size.w / 2 - x * k - this.x, size.h / 2 - y * k - this.y);
   }
   /**
    * Zooms around a point of the window, around its middle if none is given.
@@ -1906,16 +1924,6 @@ export default dagre;`;
 
 // graph/view.js
 var nothingDrawn = () => ({ elements: /* @__PURE__ */ new Map(), edgeElements: [], passes: /* @__PURE__ */ new Map() });
-function withNewFolds(index, openIds, known) {
-  const opened = /* @__PURE__ */ new Set();
-  for (const id of openIds) {
-    for (const above of ancestorsOf(index, id)) {
-      if (itemOf(index, above).repeat && !known.has(above)) opened.add(above);
-    }
-    opened.add(id);
-  }
-  return opened;
-}
 var viewSerial = 0;
 var GraphView = class {
   /**
@@ -2153,11 +2161,9 @@ var GraphView = class {
   lookAtEnd(end) {
     const { camera, picture } = this;
     if (!picture) return;
-    const { w, h } = camera.size;
-    const [x, y] = [picture.w / 2, picture.h / 2];
-    const [across, down] = [w / camera.k / 2 - 24, h / camera.k / 2 - 24];
-    if (this.lr) camera.lookAt(end ? Math.max(x, picture.w - across) : Math.min(x, across), y);
-    else camera.lookAt(x, end ? Math.max(y, picture.h - down) : Math.min(y, down));
+    const far = end ? Number.MAX_VALUE : -Number.MAX_VALUE;
+    if (this.lr) camera.lookAt(far, picture.h / 2);
+    else camera.lookAt(picture.w / 2, far);
   }
   /** The window has another size: a view that the user has not moved is framed again. */
   onResize() {

@@ -34,7 +34,8 @@ class GraphWidget(anywidget.AnyWidget):
     - ``status`` (out): what happened last, such as ``"laid out 34 marks in 12 ms"``, ``"collapsed
       layer1 to stay under 300 marks; …"`` or ``"cancelled"``.
     - ``metrics`` (out): of the last picture: ``what`` (``"scene"``, ``"open"``, ``"close"``,
-      ``"root"``, ``"direction"``, ``"identities"``), ``marks``, ``layout_ms``, ``draw_ms``, ``total_ms``.
+      ``"root"``, ``"direction"``, ``"identities"``), ``marks``, ``layout_ms``, ``draw_ms``,
+      ``total_ms``.
     """
 
     _esm = esm("graph")

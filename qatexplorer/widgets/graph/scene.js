@@ -335,8 +335,17 @@ function itemsOfPath(index, path) {
     at = at.slice(0, at.lastIndexOf("."));
     found = find(at);
   }
-  return found.map((item) => item.id);
+  return found.flatMap((item) => (index.hidden.has(item.id) ? leavesOf(index, item.id) : item.id));
 }
+
+/**
+ * The nodes in an item, itself if it is one.
+ * @param {Index} index
+ * @param {string} id
+ * @returns {string[]}
+ */
+const leavesOf = (index, id) =>
+  itemOf(index, id).children?.flatMap((child) => leavesOf(index, child)) ?? [id];
 
 /**
  * Index of the edge that a selection string names, -1 for none.
