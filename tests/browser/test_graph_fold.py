@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from qatexplorer.views.graph.scene import build_scene
+from qatexplorer.session import Session
+from qatexplorer.views.graph.scene import build_scene, redundant_edges
 from tests.browser.graph_page import (  # noqa: F401 - fixtures
     address,
     drawn,
@@ -25,6 +26,7 @@ from tests.browser.graph_page import (  # noqa: F401 - fixtures
     wait_status,
 )
 from tests.support.graph_models import call, module, residual_net, site, snapshot
+from tests.support.models import load_timm
 
 pytestmark = pytest.mark.browser
 
@@ -151,13 +153,13 @@ def test_an_edge_stands_for_identities(page: Page, address: str, fused: dict[str
     assert page.locator(".qxg-world .qxg-pass").count() == 2
     assert trait(page, "metrics")["marks"] == marks_drawn(page)
     dot = page.locator(".qxg-world .qxg-pass").first
-    dot.hover()
+    dot.locator(".qxg-dot").hover()
     expect(page.locator(".qxg-tip b")).to_have_text("bn1, act1")
-    dot.click()
+    dot.locator(".qxg-dot").click()
     assert trait(page, "selected") == "module:bn1"
     expect(dot.locator(".qxg-pass-name")).to_have_text("bn1 (Identity)")
     expect(dot.locator(".qxg-pass-name")).to_be_visible()
-    dot.click()
+    dot.locator(".qxg-dot").click()
     assert trait(page, "selected") == "module:act1"
     page.locator(".qxg-edge[data-edge='0'] .qxg-wide").hover(position={"x": 6, "y": 3}, force=True)
     expect(page.locator(".qxg-tip")).to_contain_text("conv1 → conv2")
@@ -412,11 +414,28 @@ def test_a_fake_quant_without_data_has_no_scale(page: Page, address: str) -> Non
     expect(page.locator(".qxg-tip")).not_to_contain_text("scale")
 
 
+def covered(page: Page) -> list[str]:
+    """Signs on edges that cover one another or a box; a weight sits on the border of its own."""
+    return page.evaluate(
+        """() => {
+        const rects = (css) => [...document.querySelectorAll(`.qxg-world ${css}`)]
+          .map((e) => [css, e.getBoundingClientRect()]);
+        const signs = [".qxg-edge > .qxg-twice-mark rect", ".qxg-dot", ".qxg-shape"].flatMap(rects);
+        const boxes = rects(".qxg-node > .qxg-frame");
+        const cut = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1
+          && b.top < a.bottom - 1;
+        const bad = [];
+        for (const [i, [n, a]] of signs.entries()) {
+          for (const [m, b] of signs.slice(i + 1)) if (cut(a, b)) bad.push(`${n} ${m}`);
+          for (const [m, b] of boxes) if (cut(a, b) && n !== ".qxg-shape") bad.push(`${n} ${m}`);
+        }
+        return bad; }"""
+    )
+
+
 def test_signs_on_edges_cover_neither_each_other_nor_boxes(page: Page, address: str) -> None:
     """Two branches side by side, fake quants on their edges, Identities and "2×" on them too."""
-    names = ["conv", "left", "idl", "right", "idr"]
-    nodes = [call(name, name, "") for name in names]
-    nodes += [call("add", "add", "")]
+    nodes = [call(name, name, "") for name in ("conv", "left", "idl", "right", "idr", "add")]
     known = [module(n, "Identity", "torch.nn.modules.linear.Identity") for n in ("idl", "idr")]
     pairs = [("conv", "left"), ("conv", "right"), ("left", "idl"), ("right", "idr")]
     pairs += [("idl", "add"), ("idr", "add")]
@@ -427,24 +446,24 @@ def test_signs_on_edges_cover_neither_each_other_nor_boxes(page: Page, address: 
     open_graph(
         page, address, build_scene(snapshot(nodes, pairs, sites, known), redundant=redundant)
     )
-    assert page.locator(".qxg-twice-mark").count() >= 2
+    assert page.locator(".qxg-edge > .qxg-twice-mark").count() == 2
     assert page.locator(".qxg-world .qxg-dot").count() == 2
-    covered = page.evaluate(
-        """() => {
-        const rects = (css) => [...document.querySelectorAll(`.qxg-world ${css}`)]
-          .map((e) => [css, e.getBoundingClientRect()]);
-        const signs = [".qxg-twice-mark rect", ".qxg-dot", ".qxg-shape"].flatMap(rects);
-        const boxes = rects(".qxg-node > .qxg-frame");
-        const cut = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1
-          && b.top < a.bottom - 1;
-        const bad = [];
-        for (const [i, [n, a]] of signs.entries()) {
-          for (const [m, b] of signs.slice(i + 1)) if (cut(a, b)) bad.push(`${n} ${m}`);
-          for (const [m, b] of boxes) {
-            // A weight sits on the border of its module.
-            if (cut(a, b) && !(n === ".qxg-shape")) bad.push(`${n} ${m}`);
-          }
-        }
-        return bad; }"""
-    )
-    assert covered == []
+    assert covered(page) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flow", ["eager", "fx"])
+def test_nothing_overlaps_in_resnet50(page: Page, address: str, flow: str) -> None:
+    model, x = load_timm("resnet50", batch=2)
+    session = Session(model, (x,), flow=flow)
+    session.goto("insert")
+    edges = redundant_edges(session.ledger())
+    assert bool(edges) == (flow == "fx")
+    scene = build_scene(session.snapshot, redundant=edges)
+    open_graph(page, address, scene)
+    for opened in (["g:layer1", "g:layer1.0"], ["g:layer3", "g:layer3.1×5", "g:layer3.2"]):
+        opened = [*opened, "g:global_pool"]
+        set_trait(page, "opened", opened)
+        expanded(page, opened[1])
+        assert covered(page) == []
+    assert page.locator(".qxg-edge > .qxg-twice-mark").count() == len(edges)

@@ -18,7 +18,7 @@
 //   graph/tooltip.js
 //   graph/vendor/dagre/dagre.min.js
 //   graph/view.js
-// sha256 of these: ac6bafb3a05a1368297affcdbe3956fc3d78a2dc889e12b14b14a74dd660d10f
+// sha256 of these: f1628715a8a98f198df7d0803b9d2d30d7bfc5838cb504e4f996e8f0138bc961
 
 // common/dom.js
 var SVG_NS = "http://www.w3.org/2000/svg";
@@ -152,7 +152,8 @@ function push(map, key, value) {
 function indexScene(scene, identities = false) {
   const { nodes = [], edges = [], sites = {} } = scene;
   const hidden = hiddenItems(scene, identities);
-  const groups = (scene.groups ?? []).map((group) => withoutHidden(group, hidden));
+  const all = scene.groups ?? [];
+  const groups = hidden.size ? all.map((group) => withoutHidden(group, hidden)) : all;
   const items = /* @__PURE__ */ new Map();
   for (const item of [...groups, ...nodes]) items.set(item.id, item);
   const links = linksOf(nodes, edges, hidden);
@@ -188,6 +189,7 @@ function withoutHidden(group, hidden) {
   return { ...group, children: group.children.filter((child) => !hidden.has(child)) };
 }
 function linksOf(nodes, edges, hidden) {
+  if (!hidden.size) return edges.map(([from, to], i) => ({ from, to, list: [i], via: [] }));
   const feeds = /* @__PURE__ */ new Map();
   for (const [i, [, target]] of edges.entries()) {
     if (hidden.has(nodes[target].id)) feeds.set(target, i);
@@ -216,32 +218,33 @@ function innerLinks(groups, nodes, links) {
     inner.set(id, { edges: /* @__PURE__ */ new Map(), ins: /* @__PURE__ */ new Map(), outs: /* @__PURE__ */ new Map(), via: /* @__PURE__ */ new Map() });
   }
   const placeOf = (id) => places.get(id) ?? { parent: "", depth: 0 };
+  const parts = /* @__PURE__ */ new Map();
+  const add = (id, part, key, link) => {
+    const { parent } = placeOf(id);
+    push(
+      /** @type {Inner} */
+      inner.get(parent)[part],
+      key,
+      link
+    );
+    if (links[link].via.length) parts.set(parent, [part, key]);
+  };
   for (const [index, { from, to, via }] of links.entries()) {
-    const parts = /* @__PURE__ */ new Map();
-    const add = (id, part, key) => {
-      const { parent } = placeOf(id);
-      push(
-        /** @type {Inner} */
-        inner.get(parent)[part],
-        key,
-        index
-      );
-      if (via.length) parts.set(parent, [part, key]);
-    };
     let a = nodes[from].id;
     let b = nodes[to].id;
     while (a !== b && placeOf(a).parent !== placeOf(b).parent) {
       if (placeOf(a).depth >= placeOf(b).depth) {
-        add(a, "outs", a);
+        add(a, "outs", a, index);
         a = placeOf(a).parent;
       } else {
-        add(b, "ins", b);
+        add(b, "ins", b, index);
         b = placeOf(b).parent;
       }
     }
     if (a !== b || from === to) add(a, "edges", `${a}
-${b}`);
+${b}`, index);
     for (const id of via) noteVia(inner, parts, placeOf, id);
+    if (via.length) parts.clear();
   }
   return inner;
 }
