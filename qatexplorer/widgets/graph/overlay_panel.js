@@ -10,8 +10,8 @@ import { attention, categoryColour, colourAt, textOn, ticksOf, tickText } from "
  * @typedef {import("./scale.js").Domain} Domain
  * @typedef {{ id: string, label: string, title: string, options: [value: string, text: string][] }}
  *   Picker
- * @typedef {{ only?: string[], sign?: string, lacks?: string, caption?: string, said?: string }}
- *   Compared
+ * @typedef {{ only?: string[], sites?: string[], sign?: string, lacks?: string, caption?: string,
+ *   said?: string }} Compared
  */
 
 const STEPS = 12;
@@ -63,6 +63,7 @@ export class OverlayPanel {
       overlay: this.overlay,
       dark: this.root.classList.contains("qxg-dark"),
       only: new Set(compared.only ?? []),
+      onlySites: new Set(compared.sites ?? []),
       sign: compared.sign ?? "",
       lacks: compared.lacks ?? "",
       onPaint: (domain) => {
@@ -76,11 +77,12 @@ export class OverlayPanel {
   }
 
   /** @param {Compared} compared */
-  paintCaption({ caption = "", sign = "", lacks = "", said = "", only = [] }) {
-    this.caption.hidden = !caption;
+  paintCaption({ caption = "", sign = "", lacks = "", said = "", only = [], sites = [] }) {
+    const marked = only.length + sites.length;
+    this.caption.hidden = !caption && !said;
     this.caption.replaceChildren(
       html("strong", { text: caption }),
-      only.length ? html("span", { text: `${sign} ${only.length} ${lacks}` }) : "",
+      marked ? html("span", { text: `${sign} ${marked} ${lacks}` }) : "",
       html("span", { class: "qxg-said", role: "status", text: said }),
     );
   }
