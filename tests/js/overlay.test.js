@@ -63,6 +63,9 @@ test("ticks are round and lie on the scale", () => {
     [0, 7e9],
     [-3, 8],
     [0, 1e-6],
+    [0, 0.65],
+    [12, 24.8],
+    [1, 97],
   ]) {
     const ticks = ticksOf({ low, high });
     assert.ok(ticks.length >= 3 && ticks.length <= 6, String(ticks));

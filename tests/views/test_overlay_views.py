@@ -157,9 +157,10 @@ def test_a_selection_finds_its_counterpart_under_a_wrapper_and_back() -> None:
     assert comparison.counterpart("module:0", right=False) == "module:module.0"
     assert comparison.counterpart("module:module.0", right=True) == "module:0"
     assert comparison.counterpart("site:module.0.weight_fake_quant", right=True) == ""
-    assert not_there(
-        "site:module.0.weight_fake_quant", comparison.left
-    ) == "module.0.weight_fake_quant is not at Float"
+    assert (
+        not_there("site:module.0.weight_fake_quant", comparison.left)
+        == "module.0.weight_fake_quant is not at Float"
+    )
     swapped = next(s for s in session.stages if session.snapshots[s].sites)
     stages = Comparison(side(session.snapshots[swapped], "a"), side(session.snapshot, "b"))
     same = "site:module.0.weight_fake_quant"

@@ -20,7 +20,7 @@
 //   graph/tooltip.js
 //   graph/vendor/dagre/dagre.min.js
 //   graph/view.js
-// sha256 of these: 2ed215fa7c989f494a5ff605d59a0d0dce20edf2c3c0eca4eade87570dcd5b23
+// sha256 of these: 53022e7af6b382be9a91f95e1b606b69cdcf3dc326049a88b77c1052dd441d23
 
 // common/dom.js
 var SVG_NS = "http://www.w3.org/2000/svg";
@@ -464,9 +464,9 @@ function ticksOf({ low, high }) {
   if (!(high > low)) return [low];
   const rough = (high - low) / 4;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((n) => n * power).find((n) => n >= rough) ?? rough;
+  const step = [1, 2, 2.5, 4, 5, 8, 10].map((n) => n * power).find((n) => n >= 0.8 * rough) ?? rough;
   const ticks = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high * (1 + 1e-9) + 1e-12; i += 1) {
+  for (let i = Math.ceil(low / step - 1e-9) + 0; i * step <= high * (1 + 1e-9) + 1e-12; i += 1) {
     ticks.push(i * step);
   }
   return ticks;
