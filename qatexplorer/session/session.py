@@ -10,7 +10,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import nn
@@ -49,7 +48,7 @@ from qatexplorer.session.models import Models
 from qatexplorer.session.overlays import Asked, Overlays
 from qatexplorer.session.problems import Problem, Problems
 from qatexplorer.session.settings import Settings, qconfig_plan
-from qatexplorer.session.stages import EventKind, Stages
+from qatexplorer.session.stages import EventKind, SessionEvent, Stages
 from qatexplorer.session.together import matches_of, session_lines
 from qatexplorer.session.warner import Warner
 from qatexplorer.shown import Shown, at_most
@@ -64,14 +63,6 @@ from qatexplorer.training.run import TrainingRun
 __all__ = ["Session", "SessionEvent"]
 
 _DESCRIBE_EVERY_S = 1.0
-
-
-@dataclass(frozen=True)
-class SessionEvent:
-    """Something changed; observers read the rest from the session."""
-
-    kind: EventKind
-    detail: Any = None
 
 
 class Session(Shown):
