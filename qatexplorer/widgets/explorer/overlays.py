@@ -49,6 +49,9 @@ class OverlayControl:
         self._bridge, self._graph, self._shown, self._wanted = bridge, graph, shown, wanted
         self._own: Overlay | None = None
         self._turn = 0
+        self._painted = 0
+        self._said: dict[int, str] = {}  # title of what each graph shows or waits for
+        self._scenes: dict[int, tuple[Packed, Any]] = {}  # unpacked, for the next samples
         self.name = ""
         graph.observe(lambda change: self._on_picked(change["new"]), "picked")
         self._offer()
@@ -79,10 +82,13 @@ class OverlayControl:
         for index, painted in enumerate(self._shown()):
             if not name:
                 painted.graph.overlay = {}
+                self._said.pop(index, None)
                 continue
             title = NAMES.get(name, self._own.title if self._own is not None else "")
-            if name in SLOW or painted.graph.overlay.value.get("title") != title:
+            key = f"{title} at {painted.stage}"
+            if name in SLOW or self._said.get(index) != key:
                 painted.graph.overlay = {"title": title, "busy": "measuring …"}
+                self._said[index] = key
             self._bridge.make(
                 f"overlay-{index}",
                 lambda p=painted: self._made(p, name, turn),  # type: ignore[misc]
@@ -107,7 +113,14 @@ class OverlayControl:
         except Exception as error:  # the model's own forward may raise anything
             text = f"The model's forward raised {type(error).__name__}: {error}"
             return Packed({"title": NAMES.get(name, ""), "error": text[:400]})
-        return Packed(overlay_picture(overlay, painted.graph.scene.value))
+        return Packed(overlay_picture(overlay, self._scene(painted)))
+
+    def _scene(self, painted: Painted) -> Any:
+        packed, key = painted.graph.scene, id(painted.graph)
+        known = self._scenes.get(key)
+        if known is None or known[0] is not packed:
+            known = self._scenes[key] = (packed, packed.value)
+        return known[1]
 
     def _measured(self, painted: Painted, name: str, turn: int) -> Overlay:
         if name == OWN and self._own is not None:
@@ -127,11 +140,12 @@ class OverlayControl:
     # -- on the loop ------------------------------------------------------------------------------
 
     def _say(self, painted: Painted, busy: Mapping[str, Any], turn: int) -> None:
-        if turn == self._turn and "busy" in painted.graph.overlay.value:
+        if turn == self._turn and turn != self._painted:
             painted.graph.overlay = busy
 
     def _paint(self, painted: Painted, made: Packed, turn: int) -> None:
         if turn == self._turn:
+            self._painted = turn
             painted.graph.overlay = made
 
     def _on_picked(self, picked: Mapping[str, str]) -> None:
