@@ -21,7 +21,7 @@
 //   graph/tooltip.js
 //   graph/vendor/dagre/dagre.min.js
 //   graph/view.js
-// sha256 of these: 623a7ff037765a0f14ee7114c40741dd569a4f32d9bacd00dbc63ca513c76119
+// sha256 of these: 9cb596ce66eef831887c7fde3eb4ac82d27cefcc89b56537119d12bd6c14d733
 
 // common/dom.js
 var SVG_NS = "http://www.w3.org/2000/svg";
@@ -809,8 +809,6 @@ var OverlayPanel = class {
   constructor(model, view, bar, stage) {
     this.model = model;
     this.view = view;
-    this.root = /** @type {HTMLElement} */
-    stage.parentElement;
     this.pickers = html("span", { class: "qxg-pickers" });
     bar.append(this.pickers);
     this.scale = html("div", { class: "qxg-scale", role: "note", hidden: true });
@@ -841,7 +839,7 @@ var OverlayPanel = class {
     const compared = unpacked(model.get("compared")) ?? {};
     setPaint(view.world, {
       overlay: this.overlay,
-      dark: this.root.classList.contains("qxg-dark"),
+      dark: pageIsDark(),
       only: new Set(compared.only ?? []),
       onlySites: new Set(compared.sites ?? []),
       sign: compared.sign ?? "",
@@ -949,7 +947,7 @@ var OverlayPanel = class {
   }
   gradient() {
     const { overlay, domain } = this;
-    const dark = this.root.classList.contains("qxg-dark");
+    const dark = pageIsDark();
     const { low, high } = domain;
     const colours = Array.from({ length: STEPS + 1 }, (_, i) => {
       const value = low + (high - low) * i / STEPS;
