@@ -21,7 +21,7 @@
 //   graph/tooltip.js
 //   graph/vendor/dagre/dagre.min.js
 //   graph/view.js
-// sha256 of these: 9f137175013ebb74d607c95353e739947d62130c0ded4f37feb1450076d4ad26
+// sha256 of these: df79b95b54d2fde2165df5cf47e791e9f6e5b762e096908530f2f1efc76afc6d
 
 // common/dom.js
 var SVG_NS = "http://www.w3.org/2000/svg";
@@ -655,9 +655,9 @@ function ticksOf({ low, high }) {
   if (!(high > low)) return [low];
   const rough = (high - low) / 4;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((n) => n * power).find((n) => n >= rough) ?? rough;
+  const step = [1, 2, 2.5, 4, 5, 8, 10].map((n) => n * power).find((n) => n >= 0.8 * rough) ?? rough;
   const ticks = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high * (1 + 1e-9) + 1e-12; i += 1) {
+  for (let i = Math.ceil(low / step - 1e-9) + 0; i * step <= high * (1 + 1e-9) + 1e-12; i += 1) {
     ticks.push(i * step);
   }
   return ticks;
@@ -715,8 +715,9 @@ function cover(element, fill) {
 function signAt(element, sign) {
   const frame2 = element.querySelector(":scope > .qxg-frame");
   const [x, y] = ["x", "y"].map((name) => Number(frame2?.getAttribute(name) ?? 0));
+  const at = frame2 ? `translate(${x + 1} ${y + 1})` : "translate(-8 -8) scale(0.72)";
   element.append(
-    svg("g", { class: "qxg-extra qxg-sign", transform: `translate(${x + 1} ${y + 1})` }, [
+    svg("g", { class: "qxg-extra qxg-sign", transform: at }, [
       svg("circle", { r: 8 }),
       svg("text", { x: 0, y: 4, text: sign })
     ])
@@ -745,7 +746,23 @@ function paintOverlay(world, drawn, index) {
     }
     if (more.length) element.setAttribute("aria-label", [labelOf(element), ...more].join(", "));
   }
+  paintSites(world, paint);
   paint.onPaint(domain);
+}
+function paintSites(world, { overlay, onlySites, sign, lacks }) {
+  const marks = world.querySelectorAll("[data-site]");
+  for (const mark2 of marks) {
+    clear(mark2);
+    const path = mark2.dataset.site ?? "";
+    const text = overlay.sites?.[path];
+    const more = text === void 0 ? [] : [`${overlay.title}: ${text}`];
+    if (onlySites.has(path)) {
+      mark2.classList.add("qxg-only");
+      signAt(mark2, sign);
+      more.push(lacks);
+    }
+    if (more.length) mark2.setAttribute("aria-label", [labelOf(mark2), ...more].join(", "));
+  }
 }
 function paintItem(world, element, id, { overlay, dark }, domain) {
   const prefix = element.id.slice(0, element.id.length - id.length);
@@ -778,8 +795,10 @@ function overlayLines(index, id) {
 }
 function siteLines(index, path) {
   const paint = ofIndex.get(index);
-  const text = paint?.overlay.sites?.[path];
-  return text === void 0 ? [] : [`${paint?.overlay.title}: ${text}`];
+  if (!paint) return [];
+  const text = paint.overlay.sites?.[path];
+  const lines = text === void 0 ? [] : [`${paint.overlay.title}: ${text}`];
+  return paint.onlySites.has(path) ? [...lines, paint.lacks] : lines;
 }
 
 // graph/overlay_panel.js
@@ -794,8 +813,6 @@ var OverlayPanel = class {
   constructor(model, view, bar, stage) {
     this.model = model;
     this.view = view;
-    this.root = /** @type {HTMLElement} */
-    stage.parentElement;
     this.pickers = html("span", { class: "qxg-pickers" });
     bar.append(this.pickers);
     this.scale = html("div", { class: "qxg-scale", role: "note", hidden: true });
@@ -826,8 +843,9 @@ var OverlayPanel = class {
     const compared = unpacked(model.get("compared")) ?? {};
     setPaint(view.world, {
       overlay: this.overlay,
-      dark: this.root.classList.contains("qxg-dark"),
+      dark: pageIsDark(),
       only: new Set(compared.only ?? []),
+      onlySites: new Set(compared.sites ?? []),
       sign: compared.sign ?? "",
       lacks: compared.lacks ?? "",
       onPaint: (domain) => {
@@ -840,11 +858,12 @@ var OverlayPanel = class {
     paintOverlay(view.world, view.drawn, view.index);
   }
   /** @param {Compared} compared */
-  paintCaption({ caption = "", sign = "", lacks = "", said = "", only = [] }) {
-    this.caption.hidden = !caption;
+  paintCaption({ caption = "", sign = "", lacks = "", said = "", only = [], sites = [] }) {
+    const marked = only.length + sites.length;
+    this.caption.hidden = !caption && !said;
     this.caption.replaceChildren(
       html("strong", { text: caption }),
-      only.length ? html("span", { text: `${sign} ${only.length} ${lacks}` }) : "",
+      marked ? html("span", { text: `${sign} ${marked} ${lacks}` }) : "",
       html("span", { class: "qxg-said", role: "status", text: said })
     );
   }
@@ -932,7 +951,7 @@ var OverlayPanel = class {
   }
   gradient() {
     const { overlay, domain } = this;
-    const dark = this.root.classList.contains("qxg-dark");
+    const dark = pageIsDark();
     const { low, high } = domain;
     const colours = Array.from({ length: STEPS + 1 }, (_, i) => {
       const value = low + (high - low) * i / STEPS;

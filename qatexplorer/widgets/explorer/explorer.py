@@ -5,10 +5,10 @@ No view talks to another: a click calls the session, the session emits an event,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 import ipywidgets as widgets
 
@@ -17,7 +17,9 @@ from qatexplorer.errors import BusyError, QatExplorerError
 from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.runs.opened import OpenedRun
 from qatexplorer.session.inputs import describe_inputs
+from qatexplorer.session.overlays import checked_name
 from qatexplorer.session.session import Session, SessionEvent
+from qatexplorer.snapshot.overlay import Groups, Overlay
 from qatexplorer.views.common.names import count
 from qatexplorer.views.common.news import news_of
 from qatexplorer.views.common.options import header_html
@@ -103,6 +105,7 @@ class Explorer(widgets.VBox):
         self.news.on_select(self.select)
         self.panes = Panes(self.bridge, self.page)
         self.panes.inspector.on_ask(self._on_ask)
+        self.panes.wanted = lambda: self.jobs.current is not None
         self._build_panels()
         self.panes.graph.observe(lambda change: self._on_theme(change["new"]), "dark")
 
@@ -237,6 +240,7 @@ class Explorer(widgets.VBox):
 
     def _on_config(self) -> None:
         self.settings.refresh()
+        self.panes.compare.start_over()
 
     def _try_int8(self, session: Session) -> None:
         """Find out off the loop whether a copy gets to int8, and show what stands in its way: once
@@ -315,6 +319,31 @@ class Explorer(widgets.VBox):
         """Select ``"module:<path>"``, ``"site:<path>"``, ``"node:<id>"`` or
         ``"edge:<source>:<target>"`` in all views; ``""`` selects nothing."""
         self.page.select(selection)
+
+    def overlay(
+        self,
+        values: str | Mapping[str, Any] | Overlay | None,
+        title: str = "",
+        unit: str = "",
+        high_is: Literal["bad", "good", ""] = "",
+        groups: Groups | None = None,
+    ) -> None:
+        """Colour the graph by a number of each part.
+
+        ``values`` is a mapping from module paths, paths of fake quants or ids of graph nodes to
+        numbers (or words), an :class:`~qatexplorer.Overlay`, the name of a built-in overlay (see
+        :meth:`Session.overlay`), or None for no colours. The others are as for
+        :meth:`Overlay.of`. Raises OverlayError for what the model does not have.
+        """
+        session = self.session
+        if values is None or session is None:
+            self.panes.overlays.choose("")
+        elif isinstance(values, str):
+            self.panes.overlays.choose(checked_name(values))
+        else:
+            if not isinstance(values, Overlay):
+                values = Overlay.of(values, title, unit, high_is, groups)
+            self.panes.overlays.show(values.checked(session.snapshots.values()))
 
     @property
     def selection(self) -> str:

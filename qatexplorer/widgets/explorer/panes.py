@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,8 @@ from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.controls import Html
 from qatexplorer.widgets.common.packed import Packed
 from qatexplorer.widgets.common.page import PageState
+from qatexplorer.widgets.explorer.compare import ComparePane
+from qatexplorer.widgets.explorer.overlays import OverlayControl
 from qatexplorer.widgets.explorer.splitter import Splitter
 from qatexplorer.widgets.graph.graph import GraphWidget
 from qatexplorer.widgets.inspector.inspector import InspectorWidget
@@ -72,14 +74,19 @@ class Panes(widgets.Box):
             widget.observe(lambda change: page.select(change["new"]), "selected")
         self.graph.observe(lambda _change: self._inspect(), "dark")
         self.tree.add_class("qx-part-tree")
-        self.graph.add_class("qx-part-graph")
+        self.compare = ComparePane(bridge, page, self.graph, self._paint)
+        self.compare.add_class("qx-part-graph")
+        self.overlays = OverlayControl(
+            bridge, self.graph, lambda: self.compare.shown, lambda: self.wanted()
+        )
+        self.wanted: Callable[[], bool] = lambda: False  # whether a job waits for the session
         self.inspector.add_class("qx-part-inspector")
         self.cover.add_class("qx-cover")
         super().__init__(
             [
                 self.tree,
                 Splitter("tree"),
-                self.graph,
+                self.compare,
                 Splitter("inspector"),
                 self.inspector,
                 self.cover,
@@ -94,6 +101,8 @@ class Panes(widgets.Box):
         self.graph.opened = []
         self._macs = None
         self._count_macs(session)
+        self.compare.use(session)
+        self.overlays.forget()
 
     # -- made on any thread ---------------------------------------------------------------------
 
@@ -150,6 +159,8 @@ class Panes(widgets.Box):
         self.tree.rows = picture.tree
         self.tree.state_label = state_label(picture.snapshot)
         self.graph.scene = picture.scene
+        self.compare.on_stage()
+        self.overlays.refresh()
         self._mark_selection()
         self._show_inspected(picture.inspected)
         if session is not None and picture.snapshot.sites and not session.running:
@@ -158,6 +169,10 @@ class Panes(widgets.Box):
     def show_failure(self, error: Exception) -> None:
         """Say that the stage in view cannot be drawn, and why."""
         self.cover.html = failed_html(error)
+
+    def _paint(self) -> None:
+        """A graph has come or gone."""
+        self.overlays.refresh()
 
     def show_nothing(self) -> None:
         """Say that there is no model."""
@@ -178,6 +193,7 @@ class Panes(widgets.Box):
     def on_training(self) -> None:
         """A run has moved on: the selected fake quant's figures move with it."""
         self._bridge.post("live", self._draw_live, every_s=_LIVE_S)
+        self.overlays.on_training()
 
     def _draw_live(self) -> None:
         session = self._session
