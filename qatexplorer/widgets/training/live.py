@@ -153,6 +153,12 @@ class LivePanel(widgets.VBox):
             return self._opened_markers
         return run.history.markers if run is not None else ()
 
+    @property
+    def _owners(self) -> dict[str, str]:
+        """Of the fake quants of the stage in view, by path."""
+        session = self._session
+        return {} if session is None else {s.path: s.owner for s in session.snapshot.sites}
+
     def draw(self) -> None:
         """Draw what was seen so far: made off the loop, shown on it."""
         self._bridge.make("telemetry", self._picture, self._show_picture)
@@ -168,7 +174,7 @@ class LivePanel(widgets.VBox):
         made = _Picture(
             name + summary_words(telemetry),
             f'<p class="qx-live-cost">{escape(overhead_words(telemetry))}</p>',
-            Packed(multiples(telemetry, order)),
+            Packed(multiples(telemetry, order, self._owners)),
             order,
             f"site:{path}",
             ridges_figure(telemetry, path, self.dark, self.show_as.value),
