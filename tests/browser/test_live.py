@@ -94,7 +94,7 @@ def trained(voila: Callable[..., Server], page: Page) -> Page:
 def test_inside_a_training_by_clicks_and_keys(trained: Page, shots: Shots) -> None:
     page = trained
     cards = page.locator(".qx-card")
-    expect(page.locator(".qx-live-cost")).to_contain_text("1 step in 5")
+    expect(page.locator(".qx-live-cost")).to_contain_text("1 step in 5", timeout=60_000)
     # It follows the training without a click.
     before, label = drawn(page, FIGURES), cards.first.get_attribute("aria-label")
     wait_until(

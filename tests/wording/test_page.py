@@ -204,6 +204,7 @@ def test_training_telemetry_and_runs(wording: SnapshotAssertion) -> None:
     until(lambda: page.explorer.runs.list.options and page.idle)
     words = page.explorer.training.words.value
     live = page.tab("Inside the training")
+    until(lambda: live.multiples.rows)
     cards = "\n".join(row["label"] for row in live.multiples.rows)
     parts.append("## Train, after\n" + masked(visible_text(words)))
     parts.append("## Inside the training, after\n" + masked(visible_text(live.words.value)))
