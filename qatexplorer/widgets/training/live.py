@@ -9,7 +9,6 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
-import plotly.graph_objects as go
 
 from qatexplorer.runs.opened import OpenedRun
 from qatexplorer.session.session import Session
@@ -23,7 +22,7 @@ from qatexplorer.widgets.common.controls import labelled, row
 from qatexplorer.widgets.common.packed import Packed
 from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.common.panel import HtmlPanel
-from qatexplorer.widgets.common.plot import FigureSlot
+from qatexplorer.widgets.common.plot import FigureSlot, ready
 from qatexplorer.widgets.training.multiples import Multiples
 
 if TYPE_CHECKING:
@@ -50,9 +49,9 @@ class _Picture:
     rows: Packed
     order: str
     selected: str
-    ridges: go.Figure | None = None
-    scales: go.Figure | None = None
-    oscillation: go.Figure | None = None
+    ridges: dict[str, Any] | None = None
+    scales: dict[str, Any] | None = None
+    oscillation: dict[str, Any] | None = None
 
 
 class LivePanel(widgets.VBox):
@@ -177,9 +176,9 @@ class LivePanel(widgets.VBox):
             Packed(multiples(telemetry, order, self._owners)),
             order,
             f"site:{path}",
-            ridges_figure(telemetry, path, self.dark, self.show_as.value),
-            scales_figure(telemetry, path, self.dark, markers),
-            oscillation_figure(telemetry, self.dark),
+            ready(ridges_figure(telemetry, path, self.dark, self.show_as.value)),
+            ready(scales_figure(telemetry, path, self.dark, markers)),
+            ready(oscillation_figure(telemetry, self.dark)),
         )
         self._took = time.thread_time() - started
         return made
