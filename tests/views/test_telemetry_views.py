@@ -216,3 +216,18 @@ def test_live_panel_follows_a_run_and_the_selection() -> None:
     panel.show(None)
     assert list(panel.multiples.rows) == []
     assert panel.scales.layout.display == "none"
+
+
+def test_a_run_without_samples_says_why(tmp_path: Path) -> None:
+    example = qx.zoo.load("digits_mlp")
+    session = qx.Session(example.model, example.example_inputs, data=example.data, stubs="model")
+    session.goto("insert")
+    panel = LivePanel(Bridge(), PageState())
+    panel.use(session)
+    assert "train, and the fake quants show here" in panel.words.value
+    session.train(epochs=1, telemetry_every=0, run_dir=tmp_path / "none")
+    panel.draw()
+    assert "“Sample every … steps” (in Schedules) is 0" in panel.words.value
+    panel.show(qx.open_run(tmp_path / "none"))
+    assert panel.words.value == "none: no sample of a fake quant was taken in this run."
+    assert list(panel.multiples.rows) == []

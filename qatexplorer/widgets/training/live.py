@@ -158,6 +158,18 @@ class LivePanel(widgets.VBox):
         session = self._session
         return {} if session is None else {s.path: s.owner for s in session.snapshot.sites}
 
+    @property
+    def _nothing_words(self) -> str:
+        """Why there is nothing to show."""
+        run = self._session.run if self._session is not None else None
+        if self._opened is not None and self._showing and run is self._instead_of:
+            return f"{escape(self._name)}no sample of a fake quant was taken in this run."
+        if run is None:
+            return "Nothing seen yet: train, and the fake quants show here."
+        if run.config.telemetry_every == 0:
+            return "This run samples nothing: “Sample every … steps” (in Schedules) is 0."
+        return "No sample of this run yet."
+
     def draw(self) -> None:
         """Draw what was seen so far: made off the loop, shown on it."""
         self._bridge.make("telemetry", self._picture, self._show_picture)
@@ -165,8 +177,7 @@ class LivePanel(widgets.VBox):
     def _picture(self) -> _Picture:
         telemetry, order = self.telemetry, self.order.value
         if telemetry is None or not telemetry.steps:
-            words = "Nothing seen yet: train, and the fake quants show here."
-            return _Picture(words, "", Packed([]), order, "")
+            return _Picture(self._nothing_words, "", Packed([]), order, "")
         started = time.thread_time()
         path, markers = self.path, self._markers
         name = escape(self._name) if telemetry is self._opened else ""
