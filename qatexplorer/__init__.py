@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from qatexplorer.runs.opened import OpenedRun, list_runs, open_run
     from qatexplorer.session.session import Session, SessionEvent
     from qatexplorer.snapshot.diff import Diff, diff
+    from qatexplorer.snapshot.overlay import Overlay
     from qatexplorer.snapshot.records import FakeQuantSite, Graph, ModuleRecord, Snapshot
     from qatexplorer.telemetry.watch import Watch, watch
     from qatexplorer.training.run import TrainingRun
@@ -46,6 +47,7 @@ __all__ = [
     "LedgerView",
     "ModuleRecord",
     "OpenedRun",
+    "Overlay",
     "QatExplorerError",
     "QatExplorerWarning",
     "Session",
@@ -79,6 +81,7 @@ _LAZY = {
     "LedgerView": "qatexplorer.widgets.ledger.ledger",
     "ModuleRecord": "qatexplorer.snapshot.records",
     "OpenedRun": "qatexplorer.runs.opened",
+    "Overlay": "qatexplorer.snapshot.overlay",
     "Session": "qatexplorer.session.session",
     "SessionEvent": "qatexplorer.session.session",
     "Snapshot": "qatexplorer.snapshot.records",
@@ -164,3 +167,17 @@ def dashboard() -> Explorer:
     from qatexplorer.app.dashboard import dashboard as page
 
     return page()
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """``%load_ext qatexplorer``: the magic ``%qat model``, see ``%qat?``; Tab completes."""
+    from qatexplorer.app import magic
+
+    magic.load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """``%unload_ext qatexplorer``."""
+    from qatexplorer.app import magic
+
+    magic.unload(shell)

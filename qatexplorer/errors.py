@@ -106,6 +106,10 @@ class UnknownExampleError(InputError, KeyError):
     __str__ = Exception.__str__
 
 
+class OverlayError(InputError, ValueError):
+    """Numbers for the graph that cannot be understood, or that name what the model lacks."""
+
+
 class FactoryError(InputError):
     """``package.module:factory`` cannot be imported or does not return a model and inputs."""
 

@@ -54,6 +54,14 @@ def _add_dashboard(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument("--port", type=_port, help="default: the first free one from 8866 on")
     command.add_argument("--no-browser", action="store_true", help="only serve; print the address")
     command.add_argument("--theme", choices=("light", "dark"), default="light")
+    command.add_argument(
+        "--warm-kernels",
+        type=_few,
+        default=1,
+        metavar="N",
+        help="kernels that have torch loaded and wait for a page, about 0.4 GB each "
+        "(default: %(default)s; 0: a page waits for its kernel to start)",
+    )
     what = command.add_mutually_exclusive_group()
     what.add_argument("--model", metavar="package.module:factory", help="your own model")
     what.add_argument("--example", metavar="NAME", help="an embedded example")
@@ -101,7 +109,9 @@ def _dashboard(args: argparse.Namespace) -> int:
         zoo.load(args.example)
     port = launch.claim_port(args.port, 8866)
     launch.hand_over(args.model, args.example)
-    return launch.run_voila(port=port, browser=not args.no_browser, theme=args.theme)
+    return launch.run_voila(
+        port=port, browser=not args.no_browser, theme=args.theme, warm=args.warm_kernels
+    )
 
 
 def _lab(args: argparse.Namespace) -> int:
@@ -146,6 +156,12 @@ def _doctor(args: argparse.Namespace) -> int:
 def _port(text: str) -> int:
     if not text.isdigit() or not 0 < int(text) < 65536:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port (1 to 65535)")
+    return int(text)
+
+
+def _few(text: str) -> int:
+    if not text.isdigit() or int(text) > 16:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of kernels (0 to 16)")
     return int(text)
 
 

@@ -80,8 +80,8 @@ def hand_over(model: str | None, example: str | None) -> None:
         _prepend("PYTHONPATH", str(_HERE.parent))
 
 
-def run_voila(*, port: int, browser: bool, theme: str) -> int:
-    """Serve the dashboard until interrupted."""
+def run_voila(*, port: int, browser: bool, theme: str, warm: int = 1) -> int:
+    """Serve the dashboard until interrupted; ``warm`` kernels wait for pages, see ``warm.py``."""
     notebook = notebooks_folder() / "dashboard.ipynb"
     _prepend("JUPYTER_PATH", str(_HERE / "share" / "jupyter"))
     arguments = [
@@ -96,6 +96,11 @@ def run_voila(*, port: int, browser: bool, theme: str) -> int:
         # A closing page says so without an _xsrf field. Refused, it would leave its kernel, and
         # the memory that holds, behind. What a page may do is still bound to its origin.
         "--Voila.tornado_settings=disable_check_xsrf=True",
+        # Plotly's own widget is not on this page, and its extension is 4 MB to read.
+        "--VoilaConfiguration.extension_denylist=jupyterlab-plotly",
+        "--VoilaConfiguration.extension_denylist=jupyterlab_pygments",
+        "--VoilaConfiguration.multi_kernel_manager_class=qatexplorer.app.warm.WarmKernels",
+        f"--WarmKernels.size={warm}",
     ]
     if not browser:
         arguments.append("--no-browser")

@@ -11,15 +11,17 @@ import copy
 import functools
 import types
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
+import torch
 from torch import Tensor, jit, nn
 
 from qatexplorer.flows.user_hooks import HOOK_TABLES, UserHook
 
 _CONTAINERS = (dict, list, set, OrderedDict, defaultdict, deque)
+_HOLD_NONE = (bool, int, float, str, type(None), torch.dtype, torch.qscheme)
 _DEEPEST = 8
 Memo = dict[int, Any]
 
@@ -32,25 +34,57 @@ def copied(model: nn.Module, memo: Memo | None = None) -> nn.Module:
     ``copy.deepcopy`` raises for anything else that it refuses.
     """
     memo = {} if memo is None else memo
-    for tensor in computed_tensors(model):
+    held = _held_tensors(model)
+    for tensor in (t for t in held if t.grad_fn is not None):
         memo.setdefault(id(tensor), tensor.detach().clone())
+    for tensor in _plain_buffers(model, held):
+        memo.setdefault(id(tensor), tensor.clone())
     twin: nn.Module = copy.deepcopy(model, memo)
     _give_scripts_leaves(model, memo)
     _Rebinder(model, memo).visit(twin)
     return twin
 
 
-def computed_tensors(model: nn.Module) -> Iterator[Tensor]:
+def computed_tensors(model: nn.Module) -> list[Tensor]:
     """Tensors with a gradient history that modules of ``model`` hold: ``deepcopy`` refuses them."""
-    seen: set[int] = set()
+    return [tensor for tensor in _held_tensors(model) if tensor.grad_fn is not None]
 
-    def visit(value: Any, depth: int) -> Iterator[Tensor]:
-        if isinstance(value, Tensor):
-            if value.grad_fn is not None and id(value) not in seen:
-                seen.add(id(value))
-                yield value
-            return
+
+def _plain_buffers(model: nn.Module, held: Iterable[Tensor]) -> list[Tensor]:
+    """Buffers of which ``deepcopy`` would make no more than a clone, at ten times its cost: dense,
+    all of a storage that nothing else which the model has ``held`` shares, and nothing attached."""
+    owners: dict[int, set[int]] = {}
+    for tensor in (*model.parameters(), *held):
+        if tensor.layout == torch.strided:
+            owners.setdefault(_storage(tensor), set()).add(id(tensor))
+    return [
+        buffer
+        for buffer in model.buffers()
+        if type(buffer) is Tensor
+        and buffer.layout == torch.strided
+        and owners.get(_storage(buffer)) == {id(buffer)}
+        and not (buffer.requires_grad or buffer.is_quantized or buffer.is_inference())
+        and buffer.is_contiguous()
+        and buffer.untyped_storage().nbytes() == buffer.nbytes
+        and not vars(buffer)
+    ]
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _held_tensors(model: nn.Module) -> list[Tensor]:
+    """Buffers, and tensors in other attributes of modules and in what those hold, each once."""
+    seen: set[int] = set()
+    found: list[Tensor] = []
+
+    def visit(value: Any, depth: int) -> None:
         if depth == _DEEPEST or id(value) in seen or isinstance(value, (type, nn.Module)):
+            return
+        if isinstance(value, Tensor):
+            seen.add(id(value))
+            found.append(value)
             return
         if isinstance(value, dict):
             inside: Any = value.values()
@@ -64,13 +98,17 @@ def computed_tensors(model: nn.Module) -> Iterator[Tensor]:
             return
         seen.add(id(value))
         for item in list(inside):
-            yield from visit(item, depth + 1)
+            if type(item) not in _HOLD_NONE:
+                visit(item, depth + 1)
 
     for module in model.modules():
         if not isinstance(module, jit.ScriptModule):
             for name, value in vars(module).items():
-                if name not in ("_modules", "_parameters"):
-                    yield from visit(value, 0)
+                # Most tables of hooks are empty.
+                skipped = type(value) in _HOLD_NONE or (isinstance(value, dict) and not value)
+                if not skipped and name not in ("_modules", "_parameters"):
+                    visit(value, 0)
+    return found
 
 
 def _give_scripts_leaves(model: nn.Module, memo: Memo) -> None:
@@ -105,12 +143,13 @@ class _Rebinder:
                 continue
             state = vars(module)
             for name, value in list(state.items()):
-                if name in ("_modules", "_parameters", "_buffers"):
+                if type(value) in _HOLD_NONE or name in ("_modules", "_parameters", "_buffers"):
                     continue
                 if name == "forward" and _is_compiled_forward(module, value):
                     del state[name]  # the class's own forward computes the same
                 elif isinstance(value, (dict, list)):
-                    self._visit_container(value, hooks=name in HOOK_TABLES)
+                    if value:
+                        self._visit_container(value, hooks=name in HOOK_TABLES)
                 else:
                     state[name] = self._of(value)
 

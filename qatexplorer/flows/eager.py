@@ -23,7 +23,7 @@ _STAGES = (
         "float",
         "Float",
         "",
-        "Your model as you gave it: a copy, in train mode; yours stays as it is.",
+        "The session's own copy of your model; yours stays as it is.",
         role="float",
     ),
     Stage(
@@ -31,47 +31,50 @@ _STAGES = (
         "Fuse",
         "fuse_modules_qat(model, modules_to_fuse)",
         "Int8 kernels compute conv, batch norm and ReLU as one operation, so they must be trained "
-        "as one: the first module of a run becomes the fused one, the others become Identity.",
+        "as one: the first module of a group becomes the fused one, the others become Identity.",
         role="fused",
     ),
     Stage(
         "propagate",
         "Propagate qconfig",
         "propagate_qconfig_(model)",
-        "The qconfig set on the root is handed down to every module: it says which fake quant "
-        "will watch its weight and its output. Nothing computes differently yet.",
+        "Each module hands its qconfig down to those inside it that have none of their own: it "
+        "says what will be made for the weight and for the output. Nothing computes differently "
+        "yet.",
         role="qconfig",
     ),
     Stage(
         "swap",
         "Swap modules",
         "convert(model, mapping=get_default_qat_module_mappings(), remove_qconfig=False)",
-        "Layers with weights become their torch.ao.nn.qat versions, which fake-quantize the weight "
-        "in forward. This convert only makes the weight side; the final one makes int8.",
+        "Modules with a qconfig whose exact type is in the mapping become what it names; torch's "
+        "own QAT versions pass their weight through a fake quant in forward. This convert only "
+        "makes the weight side; the final one makes int8.",
         role="weights",
     ),
     Stage(
         "insert",
         "Insert observers",
         "prepare(model, observer_non_leaf_module_list=set(mapping.values()))",
-        "A forward hook with a fake quant of its own is put on every module whose output will be "
-        "int8. The input is covered by the output of QuantStub.",
+        "Modules with a qconfig whose output torch watches get a fake quant for it, run by a "
+        "forward hook, or by the methods of a FloatFunctional. A QuantStub is such a module: its "
+        "output is the input, rounded.",
         role="inserted",
     ),
     Stage(
         "train",
         "Train",
         "your training loop on the prepared model",
-        "The weights learn to live with the rounding that the fake quants simulate, while the "
-        "observers follow the ranges.",
+        "Fake quants that are on round in forward, so the loss feels it and the weights learn to "
+        "live with it; observers that are on follow the ranges.",
         role="trained",
     ),
     Stage(
         "convert",
         "Convert",
         "convert(model.eval())",
-        "The final convert: every fake-quantized module is replaced by one that stores int8 "
-        "weights and runs int8 kernels; the fake quants' scales become its settings.",
+        "The final convert: modules with a qconfig whose type is in torch's int8 mapping become "
+        "int8 ones, with scales computed from what their observers hold. The rest stays as it is.",
         role="int8",
     ),
 )

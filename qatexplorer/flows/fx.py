@@ -47,7 +47,7 @@ _STAGES = (
         "float",
         "Float",
         "",
-        "Your model as you gave it: a copy, in train mode; yours stays as it is.",
+        "The session's own copy of your model; yours stays as it is.",
         role="float",
     ),
     Stage(
@@ -55,55 +55,57 @@ _STAGES = (
         "Trace",
         "GraphModule(model, QuantizationTracer(…).trace(model))",
         "forward is run once with stand-ins for the tensors, and what it calls is written down as "
-        "a graph. From here on the graph is the program; your forward is not run again.",
+        "a graph. From here on the graph is the program: what was traced through is not run again.",
         role="traced",
     ),
     Stage(
         "fuse",
         "Fuse",
         "_fuse_fx(graph_module, is_qat=True, …)",
-        "Patterns of the backend config (conv, batch norm, ReLU) are found in the graph and become "
-        "one module each, because int8 kernels compute them as one operation.",
+        "What matches a pattern of the backend config (conv, batch norm, ReLU) becomes one module, "
+        "because int8 kernels compute it as one operation.",
         role="fused",
     ),
     Stage(
         "propagate",
         "Propagate qconfig",
         "propagate_qconfig_(model, flattened_qconfig_dict, …)",
-        "The QConfigMapping is laid on the modules: it says which fake quant will watch what. "
-        "Nothing computes differently yet.",
+        "The QConfigMapping is laid on the modules: it says what will be made for each weight and "
+        "output. Nothing computes differently yet.",
         role="qconfig",
     ),
     Stage(
         "swap",
         "Swap modules",
         "_qat_swap_modules(model, module_to_qat_module)",
-        "Layers with weights become their torch.ao.nn.qat versions, which fake-quantize the weight "
-        "in forward. It is the eager convert, with the backend config's table.",
+        "Modules with a qconfig for which the backend config names a QAT version become that; "
+        "torch's own pass their weight through a fake quant in forward.",
         role="weights",
     ),
     Stage(
         "insert",
         "Insert observers",
         "insert_observers_for_model(model, …)",
-        "Fake quants for activations become nodes of the graph, one _insert_obs_or_fq each, also "
-        "after the inputs: no stubs are needed. Some operations share one with their input.",
+        "Fake quants become nodes of the graph, one _insert_obs_or_fq each, on what operations "
+        "with a qconfig take and give: no stubs are needed. Operations that pass values on share "
+        "the one of their input.",
         role="inserted",
     ),
     Stage(
         "train",
         "Train",
         "your training loop on the prepared model",
-        "The weights learn to live with the rounding that the fake quants simulate, while the "
-        "observers follow the ranges.",
+        "Fake quants that are on round in forward, so the loss feels it and the weights learn to "
+        "live with it; observers that are on follow the ranges.",
         role="trained",
     ),
     Stage(
         "convert",
         "Convert (reference)",
         "convert_to_reference_fx(model.eval())",
-        "Each fake quant becomes a quantize and a dequantize, with float operations between: a "
-        "model that says what int8 must compute, for any backend. convert_fx starts with it too.",
+        "Fake quants that are nodes become a quantize and a dequantize, with float operations "
+        "between: a model that says what int8 must compute, for any backend. convert_fx starts "
+        "with it too.",
         role="reference",
     ),
     Stage(

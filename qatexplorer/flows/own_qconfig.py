@@ -108,7 +108,8 @@ def settle(plan: QConfigPlan, own: OwnQConfigs, engine: str | None = None) -> QC
         given=None if plan.given is None else with_paths(plan.given, kept),
         notes=tuple(notes),
     )
-    return replace(plan, loud=_only_observed(plan))
+    plan = replace(plan, watched=_only_observed(plan))
+    return replace(plan, loud=_loud(plan))
 
 
 def with_paths(mapping: QConfigMapping, paths: OwnQConfigs) -> QConfigMapping:
@@ -183,11 +184,34 @@ def _made(qconfig: QConfig) -> tuple[Any, Any]:
     return made[0], made[1]
 
 
-def _only_observed(plan: QConfigPlan) -> tuple[str, ...]:
-    """A loud sentence if any qconfig has observers in place of fake quants, else nothing."""
+def with_fake_quants(plan: QConfigPlan) -> QConfigPlan:
+    """``plan`` with torch's QAT default of its engine wherever it has observers in place of fake
+    quants; all else stays as it is."""
+    better = {path: qat_qconfig(plan.backend) for path, _ in plan.watched}
+    mapping = plan.given
+    if mapping is not None:
+        mapping = copy.copy(mapping)
+        mapping.module_name_qconfigs = OrderedDict(
+            {**mapping.module_name_qconfigs, **{p: q for p, q in better.items() if p}}
+        )
+        if "" in better:
+            mapping.global_qconfig = better[""]
+    changes: dict[str, Any] = {}
+    if "" in better:
+        changes = {"default": better[""], "default_of": plan.backend, "gives_default": True}
+        changes["name"] = plan.backend
+    paths = {**dict(plan.by_path), **{p: q for p, q in better.items() if p}}
+    return replace(
+        plan, by_path=tuple(paths.items()), given=mapping, loud=(), watched=(), **changes
+    )
+
+
+def _only_observed(plan: QConfigPlan) -> tuple[tuple[str, str], ...]:
+    """(path, what) of each qconfig that has observers in place of fake quants."""
     where: dict[str, str] = {}
     for path, qconfig in (("", plan.default), *plan.by_path):
         if qconfig is None:
+            where.pop(path, None)
             continue
         parts = zip(("activation", "weight"), _made(qconfig), strict=True)
         watching = [
@@ -195,17 +219,21 @@ def _only_observed(plan: QConfigPlan) -> tuple[str, ...]:
             for part, made in parts
             if isinstance(made, ObserverBase) and not isinstance(made, _WATCHES_NOTHING)
         ]
+        where.pop(path, None)  # of two entries for a path the later one counts
         if watching:
             where[path] = ", ".join(watching)
-    if not where:
+    return tuple(where.items())
+
+
+def _loud(plan: QConfigPlan) -> tuple[str, ...]:
+    """A loud sentence if any qconfig has observers in place of fake quants, else nothing."""
+    if not plan.watched:
         return ()
-    places = _names([f"{path or 'the whole model'} ({what})" for path, what in where.items()])
-    given = dict.fromkeys(where, plan.backend)
-    fix = repr(plan.backend if list(given) == [""] else given)
+    places = _names([f"{path or 'the whole model'} ({what})" for path, what in plan.watched])
     text = (
         f"POST-TRAINING QCONFIG: observers stand where fake quants belong: {places}. Nothing is "
-        f"simulated there: training will not feel the rounding. Fix: pass qconfig={fix}; what is "
-        "given wins over attributes of the model."
+        f"simulated there: training will not feel the rounding. Fix: pass qconfig={plan.remedy!r}; "
+        "what is given wins over attributes of the model."
     )
     return (text,)
 

@@ -47,6 +47,7 @@ class QConfigPlan:
         given: the ``QConfigMapping`` as the user gave it, None if the plan was made otherwise.
         gives_default: the user gave a qconfig for the whole model (also None).
         notes: what became of the model's own qconfig attributes; loud: what must not be missed.
+        watched: (path, which observer for what) where observers stand in place of fake quants.
     """
 
     default: QConfig | None
@@ -61,6 +62,13 @@ class QConfigPlan:
     gives_default: bool = False
     notes: tuple[str, ...] = ()
     loud: tuple[str, ...] = ()
+    watched: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def remedy(self) -> Any:
+        """What to pass as qconfig so that fake quants stand where observers do (``watched``)."""
+        given = dict.fromkeys((path for path, _ in self.watched), self.backend)
+        return self.backend if list(given) == [""] else given
 
     @cached_property
     def concern(self) -> EngineConcern | None:

@@ -27,9 +27,9 @@ from qatexplorer.forward.scripted import ScriptedPart
 from qatexplorer.forward.trace import tensors_in
 
 NO_STUBS = (
-    "The model has no QuantStub: its float input will reach int8 layers and the int8 model will "
-    "not run. Choose stubs='model' (around the whole model) or stubs='layers' "
-    "(add_quant_dequant around each layer)."
+    "The model has no QuantStub: nothing turns its float input into int8, and an int8 layer that "
+    "is given a float tensor raises. Choose stubs='model' (around the whole model) or "
+    "stubs='layers' (add_quant_dequant around each layer)."
 )
 
 
@@ -127,9 +127,11 @@ def add_stubs(
         if "" in paths:
             return add_stubs(model, "model", mapping, inputs, graph)
         _leave_the_rest_float(model)
+        wrappers = len({id(model.get_submodule(path)) for path in paths})
         note = (
-            f"{len(paths)} layers wrapped, each with its own QuantStub and DeQuantStub; all other "
-            "modules get qconfig None, because the tensors between the wrappers are float."
+            f"{wrappers} {'layer' if wrappers == 1 else 'layers'} wrapped, each with a QuantStub "
+            "and a DeQuantStub of its own; what is outside of wrappers gets the qconfig None, "
+            "because tensors between them are float."
         )
         return StageResult(
             model,
@@ -138,7 +140,20 @@ def add_stubs(
             notes=(note,),
             graph=graph and wrapped_graph(graph, paths),
         )
-    return StageResult(model, notes=() if has_stubs(model) else (NO_STUBS,))
+    lacking = not has_stubs(model) and _asks_for_int8(model, frozenset(mapping))
+    return StageResult(model, notes=(NO_STUBS,) if lacking else ())
+
+
+def _asks_for_int8(model: nn.Module, types: Collection[Any]) -> bool:
+    """Whether any layer will be swapped for one that takes int8 tensors: not the root, which torch
+    never swaps, and not an embedding, which takes indices."""
+    return any(
+        type(module) in types
+        and getattr(module, "qconfig", None) is not None
+        and not isinstance(module, (nn.Embedding, nn.EmbeddingBag))
+        for path, module in model.named_modules()
+        if path
+    )
 
 
 def _wrap_layers(model: nn.Module, types: Collection[Any]) -> frozenset[str]:

@@ -65,9 +65,11 @@ class Graph:
     """Dataflow of one forward, nodes in execution order.
 
     ``origin`` is ``"torch.fx"`` or ``"recorded forward"``; ``note`` says why FX was not used.
+    ``by_shapes``: no value decides what the forward does, see :mod:`~qatexplorer.forward.shapes`.
     """
 
     nodes: tuple[GraphNode, ...]
     edges: tuple[GraphEdge, ...]
     origin: str = "torch.fx"
     note: str = ""
+    by_shapes: bool = False

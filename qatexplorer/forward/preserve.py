@@ -46,7 +46,7 @@ def preserved_rng() -> Iterator[None]:
 
 
 @contextmanager
-def preserved_state(model: Module) -> Iterator[Module]:
+def preserved_state(model: Module, *, buffers: bool = True) -> Iterator[Module]:
     """Put everything that a forward of ``model`` can change back at exit, also after an error.
 
     That is, for every module: its buffers (observer ranges, scales, zero points, the
@@ -57,9 +57,10 @@ def preserved_state(model: Module) -> Iterator[Module]:
     ``torch.no_grad()`` and they do not change.
 
     The cost is one copy of the buffers, which are small beside the parameters. Buffers that did
-    not change are not written to, so an autograd graph that the user holds stays usable.
+    not change are not written to, so an autograd graph that the user holds stays usable. Without
+    ``buffers`` they are the caller's business.
     """
-    restores = [_remember_module(module) for module in model.modules()]
+    restores = [_remember_module(module, buffers) for module in model.modules()]
     with preserved_rng():
         try:
             yield model
@@ -69,7 +70,7 @@ def preserved_state(model: Module) -> Iterator[Module]:
                     restore()
 
 
-def _remember_module(module: Module) -> Callable[[], None]:
+def _remember_module(module: Module, with_buffers: bool) -> Callable[[], None]:
     """Remember one module (not its children); returns the function that puts it back."""
     state = vars(module)
     scripted = isinstance(module, torch.jit.ScriptModule)  # its tables live in C++
@@ -78,7 +79,7 @@ def _remember_module(module: Module) -> Callable[[], None]:
     contents = [
         (buffer, buffer.detach().clone(), _version(buffer))
         for buffer in buffers.values()
-        if isinstance(buffer, Tensor)
+        if with_buffers and isinstance(buffer, Tensor)
     ]
     hooks = [
         (state[name], dict(state[name])) for name in _HOOK_TABLES if state.get(name) is not None

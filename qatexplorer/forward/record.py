@@ -24,13 +24,14 @@ from qatexplorer.forward.macs import MacCounter
 from qatexplorer.forward.nodes import NodeList
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.scripted import python_modules
+from qatexplorer.forward.shapes import still_decided_by_shapes, without_values
 from qatexplorer.forward.trace import (
     first_tensor_info,
     functional_calls_as_nodes,
     tensors_in,
     user_source,
 )
-from qatexplorer.quantizers.facts import family_of, is_quantizer, switch
+from qatexplorer.quantizers.facts import family_of, find_quantizers, is_quantizer, switch
 from qatexplorer.quantizers.types import Mechanism
 
 # Reading a shape or a flag is no operation on data.
@@ -327,12 +328,21 @@ def record_forward(
         )
 
 
-def probe(model: nn.Module, inputs: Any) -> Probe:
+def probe(model: nn.Module, inputs: Any, before: nn.Module | None = None) -> Probe:
     """The same, without operations and graph, and without torch's fused kernels.
 
     Who is called does not depend on them, and on weights they cost more than the layers do. Other
-    fake quants stay on: whether they call their observer is what is looked at.
+    fake quants stay on: whether they call their observer is what is looked at. ``before`` is the
+    float model of ``model`` if its graph is ``by_shapes``: values are then computed only where
+    those fake quants look at them.
     """
+    if before is not None and still_decided_by_shapes(model, before):
+        fused = {id(module) for module in find_quantizers(model).values()}
+        try:
+            with without_values(model), preserved_state(model, buffers=False):
+                return record_here(model, inputs, operations=False, skipped=fused).probe
+        except Exception:  # the forward with values says what is wrong
+            pass
     with preserved_state(model), torch.no_grad():
         skipped = set()
         for module in model.modules():

@@ -19,6 +19,7 @@ from qatexplorer.data import as_args, cloned, device_of, on_device
 from qatexplorer.explain.usercode import is_user_file
 from qatexplorer.forward.graph import Graph, GraphEdge, GraphNode
 from qatexplorer.forward.leaves import FUNCTIONAL_METHODS, is_leaf_call
+from qatexplorer.forward.shapes import decided_by_shapes, without_values
 from qatexplorer.quantizers.types import FUNCTIONAL_CLASSES
 
 
@@ -143,7 +144,7 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
 
 
 def fx_graph(model: nn.Module, inputs: Any) -> Graph:
-    """Trace ``model`` with FX and run the result once for the shapes.
+    """Trace ``model`` with FX and run the result once for the shapes, on values where they matter.
 
     The caller preserves the model's state. Raises whatever tracing or running raises.
     """
@@ -158,9 +159,22 @@ def fx_graph(model: nn.Module, inputs: Any) -> Graph:
         traced = tracer.trace(model, concrete_args=constants or None)
     placeholders = [n for n in traced.nodes if n.op == "placeholder"]
     values = [bound.arguments[name] for name in list(signature.parameters)[: len(placeholders)]]
-    with torch.no_grad():
-        _ShapeRun(model, traced).run(*values)
-    return _to_records(traced, model)
+    by_shapes = _ran_without_values(model, traced, inputs, values)
+    if not by_shapes:
+        with torch.no_grad():
+            _ShapeRun(model, traced).run(*values)
+    return _to_records(traced, model, by_shapes)
+
+
+def _ran_without_values(model: nn.Module, traced: fx.Graph, inputs: Any, values: Any) -> bool:
+    if not decided_by_shapes(traced, model, inputs):
+        return False
+    try:
+        with without_values(model) as device:
+            _ShapeRun(model, traced).run(*on_device(values, device))
+    except Exception:  # the forward with values says what is wrong
+        return False
+    return True
 
 
 def _only_guards(traced: fx.Graph) -> set[fx.Node]:
@@ -174,7 +188,7 @@ def _only_guards(traced: fx.Graph) -> set[fx.Node]:
     return guards
 
 
-def _to_records(traced: fx.Graph, model: nn.Module) -> Graph:
+def _to_records(traced: fx.Graph, model: nn.Module, by_shapes: bool) -> Graph:
     nodes = []
     edges: dict[tuple[str, str], GraphEdge] = {}
     guards = _only_guards(traced)
@@ -191,7 +205,7 @@ def _to_records(traced: fx.Graph, model: nn.Module) -> Graph:
             newest = written.get(node.args[0], node.args[0])
             written |= {old: node for old, new in written.items() if new is newest}
             written |= {node.args[0]: node, newest: node}
-    return Graph(tuple(nodes), tuple(edges.values()), origin="torch.fx")
+    return Graph(tuple(nodes), tuple(edges.values()), origin="torch.fx", by_shapes=by_shapes)
 
 
 def writes_in_place(node: fx.Node, model: nn.Module) -> bool:

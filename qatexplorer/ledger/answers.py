@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from qatexplorer.flows.base import Flow
 from qatexplorer.ledger.records import Ledger, LedgerRow
-from qatexplorer.ledger.scales import cause_text
 from qatexplorer.ledger.words import percent
 from qatexplorer.snapshot.diff import Diff, ModuleChange
 
@@ -68,9 +67,8 @@ def why_three_calls(subject: Subject) -> Answer:
     text = (
         "Each makes another part. propagate hands the qconfig down and makes no fake quant. "
         f"convert swapped {_many(swapped, 'module')} here and made {made}, for weights only: they "
-        f"are called inside the swapped forwards. prepare made the other {len(others)}, for the "
-        f"input and for outputs ({_ways(others)}). After convert alone, {kept} would "
-        "pass unrounded."
+        f"are called inside the swapped forwards. prepare made the other {len(others)}"
+        f"{_kinds(others)}. After convert alone, {kept} would pass without."
     )
     if subject.flow.by_graph:
         text += " In FX the same parts are steps inside the one call prepare_qat_fx."
@@ -100,12 +98,12 @@ def two_observers(subject: Subject) -> Answer:
     text = (
         f"{weight.owner} ({weight.owner_type}): {_many(len(rows), 'module')} match a search by "
         f"name, {len(running)} of them run in a forward. There are "
-        f"{_many(len(sites), 'fake quant')} for {different} ({tensors}), each with an "
-        "observer inside"
+        f"{_many(len(sites), 'fake quant')} for {different} ({tensors}), "
+        f"{len(inner)} of them with an observer inside"
     )
     text += (
-        f"; {fused} of {len(inner)} inner observers are never called as modules: the fused kernel "
-        "writes their range."
+        f"; {fused} of {_many(len(inner), 'inner observer')} "
+        f"{'is' if fused == 1 else 'are'} not called as a module: a fused kernel writes the range."
         if fused
         else "."
     )
@@ -178,16 +176,15 @@ def scales_twice(subject: Subject) -> Answer:
         kinds = {row.kind for row in fused}
         text += (
             f"{len(fused)} differ ({' and '.join(sorted(kinds))}), by {span}: two formulas. "
-            f"{cause_text('fused_formula')}"
+            f"Where it is most, {largest.path}: {largest.cause_text}"
         )
-        if largest.cause_text != cause_text("fused_formula"):
-            text += f" The largest, {largest.path}: {largest.cause_text}"
     lagging = [row for row in known if row.fresh_cause == "moving_average"]
     if lagging:
         far = max(lagging, key=lambda row: abs(row.fresh_difference or 0.0))
         text += (
-            f" Besides, {_many(len(lagging), 'range')} lag behind what the example input shows, by "
-            f"up to {percent(far.fresh_difference or 0.0)} ({far.path}): moving averages."
+            f" Besides, {_many(len(lagging), 'range')} of observers that hold earlier data too "
+            "differ from what the example input alone asks for, by up to "
+            f"{percent(far.fresh_difference or 0.0)} ({far.path})."
         )
     return Answer("scales_twice", question, text, fused[0].selection if fused else "")
 
@@ -209,7 +206,7 @@ def inner_convert_custom(subject: Subject) -> Answer:
             f"stay float, the first {first.path!r} ({first.name})."
         )
     else:
-        text += "This model has no module of that kind."
+        text += "None of that kind is passed by in this model."
     return Answer(
         "custom_modules",
         "What does the convert inside prepare_qat do for custom modules?",
@@ -236,7 +233,7 @@ def two_converts(subject: Subject) -> Answer:
         f"which still hold float weights and train; it keeps the qconfig.{example} The final one "
         f"maps to int8 modules and drops the fake quants: {cover.params_share:.1%} of the "
         f"parameters and {cover.macs_share:.1%} of the multiply-accumulates of this model become "
-        "int8 then."
+        f"int8 then{_BASIS.get(cover.basis, '')}."
     )
     return Answer(
         "two_converts",
@@ -255,15 +252,20 @@ def who_quantizes_input(subject: Subject) -> Answer:
         return Answer(
             "input",
             question,
-            "Nobody: this model has none. In eager mode it is the output of a QuantStub, and there "
-            "is no stub; QAT modules quantize weight and output, never their input.",
+            "Nobody: this model has none."
+            + (
+                ""
+                if subject.flow.by_graph
+                else " In eager mode it would be the output's of a "
+                "QuantStub; torch's QAT modules quantize weight and output, never their input."
+            ),
         )
     first = inputs[0]
     how = {"hook": f"as the output of {first.owner} ({first.owner_type})", "node": "as a node"}
     text = (
         f"{first.call.partition('(')[0]} does, {how.get(first.mechanism, first.mechanism)}: "
         f"{first.path}. {_many(len(inputs), 'input')} of this model "
-        f"{'is' if len(inputs) == 1 else 'are'} quantized that way; no QAT module has an input "
+        f"{'has' if len(inputs) == 1 else 'have'} one; none of torch's QAT modules has an input "
         "fake quant of its own."
     )
     return Answer("input", question, text, first.selection)
@@ -278,6 +280,19 @@ QUESTIONS: tuple[Callable[[Subject], Answer], ...] = (
     two_converts,
     who_quantizes_input,
 )
+
+
+_BASIS = {
+    "converted types": " (read off a converted copy, which does not run)",
+    "structure": " (judged by the fake quants: a copy could not be converted)",
+}
+
+
+def _kinds(rows: list[LedgerRow]) -> str:
+    """``", for 1 input and 4 outputs (5 by a forward hook)"``."""
+    counts = {kind: sum(row.kind == kind for row in rows) for kind in ("weight", "input", "output")}
+    parts = [_many(n, kind) for kind, n in counts.items() if n]
+    return f", for {' and '.join(parts)} ({_ways(rows)})" if parts else ""
 
 
 def _many(count: int, noun: str) -> str:

@@ -231,7 +231,7 @@ def _warnings(
         why = Counter(row.reason for row in floats if row.params or row.macs).most_common(1)
         first = next((r for r in floats if why and r.reason == why[0][0]), None)
         reason = f" Most often because: {first.sentence} {first.fix}" if first else ""
-        lines.append(f"NOTHING IN THIS MODEL IS QUANTIZED: no weight will be int8.{reason}")
+        lines.append(f"NO WEIGHT OF THIS MODEL WILL BE INT8.{reason}")
     observers = [row.path for row in weights if row.role == "observer"]
     if observers:
         lines.append(

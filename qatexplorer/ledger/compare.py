@@ -84,10 +84,10 @@ def _key(place: TensorPlace, origins: Mapping[str, str]) -> str:
 def _only_fx(key: str, row: LedgerRow, eager: Ledger, snapshot: Snapshot | None) -> str:
     kind, _, rest = key.partition(":")
     if kind == "input":
-        return "FX puts one after every input; in eager mode that takes a QuantStub."
+        return "FX has put one after this input; in eager mode that takes a QuantStub."
     if kind == "op":
         name = rest.partition(":")[0]
-        return f"{name} is a function or method here: FX sees it, eager mode hooks modules only."
+        return f"{name} is a function or method: FX sees it, eager mode hooks modules only."
     path = rest.rpartition(":")[0] if kind == "module" else rest.rpartition(".")[0]
     reason = _float_reason(path, eager)
     if reason:
@@ -96,11 +96,8 @@ def _only_fx(key: str, row: LedgerRow, eager: Ledger, snapshot: Snapshot | None)
         records = snapshot.modules if snapshot is not None else ()
         record = next((m for m in records if (m.origin or m.path) == path), None)
         name = record.type_name if record is not None else "this type"
-        return (
-            f"prepare does not watch the output of {name}; FX's backend config has a pattern for "
-            "it, with an observer at its output."
-        )
-    return "FX fake-quantizes the parameters of functional layers too."
+        return f"prepare has put none on the output of {name}; FX has."
+    return "FX has put one on this parameter; eager mode puts none on what functions use."
 
 
 def _only_eager(key: str, row: LedgerRow, fx: Ledger) -> str:
@@ -110,12 +107,12 @@ def _only_eager(key: str, row: LedgerRow, fx: Ledger) -> str:
     if reason:
         return f"Float in FX: {reason}"
     if row.ghost:
-        return "In eager mode it is in the model and never runs; FX traces what runs."
+        return "In eager mode it is in the model and did not run; FX has what was traced."
     if kind == "quant":
         return "A stub quantizes what is quantized already; FX has no stubs."
     if kind == "op":
-        return "In FX this operation is fused with the next one, or not watched."
-    return "In FX this module is fused with the next one, or its output is not watched."
+        return "FX has put none on the result of this operation."
+    return "FX has put none on the output of this module."
 
 
 def _float_reason(path: str, ledger: Ledger) -> str:

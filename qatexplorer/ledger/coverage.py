@@ -189,11 +189,18 @@ def cover(model: nn.Module, recording: Recording, outcome: Outcome) -> Coverage:
 
 
 def _functional_weights(recording: Recording) -> set[str]:
-    """Parameters that a node of an FX graph fake-quantizes: weights of functional calls."""
-    return {
-        recording.calls[index].name
+    """Parameters of functional calls whose weight a node of an FX graph fake-quantizes; the bias
+    goes into the int8 operation with the weight, as a layer's does."""
+    rounded = {
+        call.index
         for call in recording.quants
         if call.mechanism == "node"
+        and any(recording.calls[index].kind == "param" for index in call.inputs)
+    }
+    takers = [c for c in recording.calls if rounded.intersection(c.inputs) or c.index in rounded]
+    return {
+        recording.calls[index].name
+        for call in takers
         for index in call.inputs
         if recording.calls[index].kind == "param"
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qatexplorer.data import call_model, cloned, device_of, synchronize
+from qatexplorer.forward.noise import sqnr
 from qatexplorer.forward.preserve import preserved_rng, preserved_state
 from qatexplorer.forward.trace import tensors_in
 from qatexplorer.ledger.forwards import Forwards
@@ -174,18 +174,6 @@ class _Roundings:
         finally:
             for handle in handles:
                 handle.remove()
-
-
-def sqnr(signal: Tensor, changed: Tensor) -> float:
-    """Signal to quantization noise in dB: ``20 log10(|signal| / |signal - changed|)``; inf if
-    nothing changed, NaN if there is no signal."""
-    # Not every device has float64.
-    signal, changed = signal.cpu().double(), changed.cpu().double()
-    noise = float((signal - changed).norm())
-    power = float(signal.norm())
-    if noise == 0:
-        return math.inf
-    return 20 * math.log10(power / noise) if power else math.nan
 
 
 def _flat(outputs: Any) -> Tensor:

@@ -190,7 +190,10 @@ def _shared(model: nn.Module, recording: Recording, twice: dict[str, list[Call]]
                 "FX gave these tensors one fake quant on purpose: the operations between them "
                 "(cat, pooling, view …) run in int8 with one scale for inputs and output."
             )
-            cost = "Nothing: they keep the scale, so quantizing again on it changes nothing."
+            cost = (
+                "Nothing where values are passed on as they are. Where unlike ranges share it, as "
+                "those of the inputs of a cat may be, the widest sets the step."
+            )
         else:
             why = (
                 f"its module runs {len(calls)} times in one forward, so one range has to serve "

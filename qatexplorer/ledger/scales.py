@@ -26,9 +26,11 @@ SMALLEST_KERNEL_SCALE = 6.1e-5
 _TEXTS: dict[Cause, str] = {
     "none": "The stored scale is what calculate_qparams() gives.",
     "never_observed": "The observer has seen no data: the scale is still its initial value.",
-    "fused_formula": "The fused kernel divides a symmetric range by 255 levels as "
-    "max(|min|/128, max/127); calculate_qparams(), which convert uses, as max(|min|, max)/127.5.",
-    "moving_average": "The range is a moving average and lags behind what the tensor is now.",
+    "fused_formula": "The fused kernel gives each side of a symmetric range its own number of "
+    "codes, as max(|min|/128, max/127) for 8 bits; calculate_qparams(), which convert uses, takes "
+    "max(|min|, max)/127.5.",
+    "moving_average": "The observer holds earlier data too; this tensor alone asks for another "
+    "range.",
     "stale": "The observer is disabled: the range is an old one.",
     "fixed": "The scale is fixed by the operation's output range, not observed.",
     "unexplained": "The stored scale was set by something other than the observer.",
@@ -146,11 +148,6 @@ def account(quantizer: nn.Module, fresh: Tensor | None = None) -> ScaleAccount:
     )
 
 
-def cause_text(cause: Cause) -> str:
-    """One sentence on ``cause``."""
-    return _TEXTS[cause]
-
-
 def _largest(after: Tensor | None, before: Tensor | None) -> float | None:
     """``after / before - 1`` of the channel where it is largest, sign kept."""
     if after is None or before is None or after.shape != before.shape or not after.numel():
@@ -212,4 +209,10 @@ def _fused_text(quantizer: nn.Module, stored: Tensor, again: Tensor) -> str:
             f"All values have one sign{channel}: there the fused kernel spends the whole grid on "
             "that side, while calculate_qparams(), which convert uses, keeps it symmetric."
         )
-    return _TEXTS["fused_formula"]
+    quant_min, quant_max = quant_range(quantizer)
+    levels = quant_max - quant_min
+    below, above = levels // 2 + 1, levels // 2
+    return (
+        f"The fused kernel divides a symmetric range as max(|min|/{below}, max/{above}); "
+        f"calculate_qparams(), which convert uses, as max(|min|, max)/{levels / 2:g}."
+    )

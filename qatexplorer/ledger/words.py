@@ -66,8 +66,8 @@ def cost_text(found: Redundancy) -> str:
         )
     if found.kind == "twice":
         parts.append(
-            "But its observer counts every batch once more, the last time over values that are "
-            "already clipped: the moving average runs faster and towards a smaller range."
+            "But its observer sees every batch once more, the last time with values that are "
+            "clipped already."
         )
     if found.drift:
         (first_step, first), (last_step, last) = found.drift[0], found.drift[-1]

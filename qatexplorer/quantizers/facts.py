@@ -225,8 +225,15 @@ def has_range(quantizer: nn.Module) -> bool:
 
 
 def any_seen(model: nn.Module) -> bool:
-    """Whether any fake quant of ``model`` has seen data: it has been trained or calibrated."""
-    return any(seen_data(module) in ("partly", "all") for module in fake_quants(model).values())
+    """Whether any fake quant or bare observer of ``model`` has seen data: it has been trained or
+    calibrated."""
+    return any(seen_data(m) in ("partly", "all") for m in find_quantizers(model).values())
+
+
+def never_observed(model: nn.Module) -> bool:
+    """Whether there are fake quants or observers that need data, and none of them has seen any."""
+    seen = {seen_data(module) for module in find_quantizers(model).values()}
+    return "nothing" in seen and not seen & {"partly", "all"}
 
 
 def observed_range(quantizer: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -18,7 +18,7 @@ from qatexplorer.evaluate.metric import Metric, MetricValue, evaluate
 from qatexplorer.flows.base import FlowOptions, StubMode, copy_sharing_parameters, moved_to_cpu
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.forward.record import recorded_graph
-from qatexplorer.quantizers.facts import is_fake_quant
+from qatexplorer.quantizers.facts import is_fake_quant, kinds_of
 from qatexplorer.session.models import Models
 from qatexplorer.snapshot.records import Graph
 
@@ -33,6 +33,8 @@ class Preflight:
     ``float_islands`` is the number of connected groups of operations that the int8 model computes
     in float, None if it does not run. ``notes`` name the calls that run and compute something else
     than the fake quants simulate: a plain ``torch.cat`` of int8 tensors of unlike scales.
+    ``weights`` is the number of weights with a fake quant or observer in the prepared copy,
+    ``float_weights`` the paths of torch's layers that hold a float weight in the int8 one.
     """
 
     ok: bool
@@ -40,6 +42,8 @@ class Preflight:
     int8_modules: int = 0
     float_islands: int | None = None
     notes: tuple[str, ...] = ()
+    weights: int = 0
+    float_weights: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class StubOption:
 
 
 _TITLES: dict[StubMode, str] = {
-    "none": "The model's own stubs",
+    "none": "The model as it is",
     "model": "Stubs around the whole model",
     "layers": "add_quant_dequant around each layer",
 }
@@ -84,6 +88,7 @@ class Assessor:
 
     def _try(self, prepared: nn.Module) -> Preflight:
         inputs = self._models.options.example_inputs
+        weights = count_weights(prepared)
         try:
             with preserved_rng(), torch.no_grad():
                 call_model(prepared.eval(), cloned(inputs))
@@ -91,12 +96,14 @@ class Assessor:
                 int8 = built.result.model
                 graph = recorded_graph(int8, inputs)
         except QatExplorerError as error:
-            return Preflight(False, error)
+            return Preflight(False, error, weights=weights)
         except Exception as error:
-            return Preflight(False, self._models.translated(error, prepared))
+            explained = self._models.translated(error, prepared)
+            return Preflight(False, explained, weights=weights)
         borders = {p for p, m in int8.named_modules() if isinstance(m, _NO_COMPUTE)}
         islands = count_float_islands(graph, borders)
-        return Preflight(True, None, count_int8(int8), islands, built.joins)
+        left = tuple(built.result.origin(path) for path in float_weights(int8))
+        return Preflight(True, None, count_int8(int8), islands, built.joins, weights, left)
 
     def stub_options(self) -> tuple[StubOption, ...]:
         """Try every stub mode on a copy that shares the parameters."""
@@ -165,7 +172,7 @@ class Assessor:
         models: dict[str, nn.Module] = {"float": self._models.base}
         results["float"] = self._row("float", self._models.base, self.float_metric())
         if not prepared:
-            note = "Go to the insert stage first."
+            note = f"Go to stage {self._models.flow.prepared_stage!r} first."
             for name in ("ptq", "fake_quant", "int8"):
                 results[name] = ModelResult(name, None, None, None, note)
             return self._with_latency(results, models, latency, should_stop)
@@ -209,7 +216,7 @@ class Assessor:
             try:
                 candidate = copy_sharing_parameters(self._models.work)
                 int8 = self._models.convert_copy(candidate).result.model
-                note = "of a copy converted for this; the session is not at convert yet"
+                note = "of a copy converted for this; the session has no int8 model yet"
             except QatExplorerError as error:
                 return ModelResult("int8", None, None, None, error.full_text())
         models["int8"] = int8
@@ -276,6 +283,24 @@ def count_int8(model: nn.Module) -> int:
     return sum(
         type(m).__module__.startswith(names) and type(m).__name__ not in skipped
         for m in model.modules()
+    )
+
+
+def count_weights(prepared: nn.Module) -> int:
+    """Number of fake quants (or bare observers) of weights in ``prepared``, each object once."""
+    named = dict(prepared.named_modules(remove_duplicate=False))
+    kinds = kinds_of(prepared)
+    return len({id(named[path]) for path, kind in kinds.items() if kind == "weight"})
+
+
+def float_weights(int8: nn.Module) -> tuple[str, ...]:
+    """Paths of torch's own layers that hold a float weight, a parameter of two or more dimensions,
+    in a converted model."""
+    return tuple(
+        path
+        for path, module in int8.named_modules()
+        if type(module).__module__.startswith(("torch.nn.", "torch.ao.nn.intrinsic.modules"))
+        and any(p is not None and p.dim() > 1 for p in module._parameters.values())
     )
 
 

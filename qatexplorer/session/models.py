@@ -8,7 +8,7 @@ parameter. Training, and handing a model out, gives that model parameters of its
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -34,10 +34,11 @@ from qatexplorer.flows.base import (
     own_parameters,
 )
 from qatexplorer.flows.copying import copied
+from qatexplorer.forward.costs import count_macs
 from qatexplorer.forward.preserve import preserved_rng, preserved_state
 from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.quantizers.engine import quantized_engine
-from qatexplorer.quantizers.facts import any_seen
+from qatexplorer.quantizers.facts import any_seen, never_observed
 from qatexplorer.session.settings import Settings
 
 
@@ -69,6 +70,7 @@ class Models:
         self.work_stage = self.flow.stage_names[0]
         self.converted: dict[str, nn.Module] = {}
         self._viewed: tuple[str, nn.Module] | None = None
+        self._macs: dict[str, int] | None = None
         self._handed_out: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
         self._restart()
 
@@ -211,8 +213,20 @@ class Models:
 
     @property
     def observed(self) -> bool:
-        """Whether any fake quant of the working model has seen data."""
+        """Whether any fake quant or observer of the working model has seen data."""
         return any_seen(self.work)
+
+    @property
+    def never_observed(self) -> bool:
+        """Whether observers of the working model need data and none of them has seen any."""
+        return never_observed(self.work)
+
+    @property
+    def macs(self) -> Mapping[str, int]:
+        """:func:`~qatexplorer.forward.costs.count_macs` of the float model, counted once."""
+        if self._macs is None:
+            self._macs = count_macs(self.base, self.options.example_inputs)
+        return self._macs
 
     def own_work(self) -> nn.Module:
         """The working model, with parameters that nothing else shares: safe to train."""

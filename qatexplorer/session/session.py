@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from torch import nn
 from torch.nn import Parameter
@@ -31,10 +31,8 @@ from qatexplorer.flows.own_copy import in_plain_names
 from qatexplorer.flows.own_qconfig import take_own_qconfigs
 from qatexplorer.flows.stubs import has_stubs
 from qatexplorer.forward.histograms import GridHistogram
-from qatexplorer.forward.sampling import histograms_of
-from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.ledger.answers import Answer, answers
-from qatexplorer.ledger.compare import Match, match_sites
+from qatexplorer.ledger.compare import Match
 from qatexplorer.ledger.forwards import LedgerProgress
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.runs.checkpoint import CheckpointInfo
@@ -44,18 +42,23 @@ from qatexplorer.runs.records import Progress
 from qatexplorer.runs.run_writer import Saved
 from qatexplorer.session import running as registry
 from qatexplorer.session.assess import Assessor, Preflight, StubOption
+from qatexplorer.session.histograms import Histograms
 from qatexplorer.session.inputs import check_model, copy_model, example_inputs_from, graph_of
 from qatexplorer.session.ledgers import Ledgers, Wanted
 from qatexplorer.session.models import Models
+from qatexplorer.session.overlays import Asked, Overlays
+from qatexplorer.session.problems import Problem, Problems
 from qatexplorer.session.settings import Settings, qconfig_plan
 from qatexplorer.session.stages import EventKind, Stages
+from qatexplorer.session.together import matches_of, session_lines
 from qatexplorer.session.warner import Warner
-from qatexplorer.shown import Shown, at_most, columns
+from qatexplorer.shown import Shown, at_most
 from qatexplorer.signals import Signal
 from qatexplorer.snapshot.diff import Diff
+from qatexplorer.snapshot.overlay import Overlay
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.training.control import FINAL
-from qatexplorer.training.progress import progress_bar
+from qatexplorer.training.progress import run_in_front
 from qatexplorer.training.run import TrainingRun
 
 __all__ = ["Session", "SessionEvent"]
@@ -153,35 +156,19 @@ class Session(Shown):
         self._lock = threading.RLock()
         self._run: TrainingRun | None = None
         self._next_description = 0.0
-        self._histograms: tuple[Snapshot, Mapping[str, GridHistogram]] | None = None
         self.warns = True  # a page shows the notes itself, and puts this to False
         self._warner = Warner()
         self._models = Models(base, settings)
         self._stages = Stages(self._models, mine.notes, self._emit, self._require_idle)
         self._ledgers = Ledgers(self._models, self._stages)
+        self._histograms = Histograms(self._models, self._stages, self._require_still)
+        self._overlays = Overlays(self._models, self._stages, self.histograms)
         self._assessor = Assessor(self._models, self.data, self.metric)
+        self._problems = Problems(self._models, self._stages, self.data)
         self._warner.of_settings(self.options.qconfig)
 
     def __repr__(self) -> str:
-        stages = self.stages
-        name = self.snapshots[stages[0]].modules[0].type_name
-        run = f"run {self._run.state}" if self._run is not None else "no run"
-        options = self.options
-        data = "none" if self.data is None else self.data.name
-        lines = [
-            f"Session of {name}: flow {self.flow.name}, at stage {self.stage!r}, {run}",
-            f"qconfig {options.qconfig.name}, engine {options.qconfig.backend}, data {data}",
-        ]
-        changes = self.summaries
-        rows = [
-            (
-                ">" if stage == self.stage else " ",
-                stage,
-                changes.get(stage, "your model" if stage in self.snapshots else "not reached yet"),
-            )
-            for stage in stages
-        ]
-        return at_most([*lines, *columns(rows)])
+        return at_most(session_lines(self))
 
     # -- stages ---------------------------------------------------------------------------------
 
@@ -295,7 +282,7 @@ class Session(Shown):
         with self._lock:
             self._require_idle("change the mode")
             self._models.set_training(True)
-            return self._start_again(None)
+            return self._start_again(None, "config")
 
     def configure(
         self,
@@ -347,6 +334,17 @@ class Session(Shown):
         Empty in a flow that quantizes the input by itself.
         """
         return self._assessor.stub_options() if self.flow.offers_stubs else ()
+
+    def problems(self, *, try_int8: bool = True) -> tuple[Problem, ...]:
+        """What is wrong with the model and its settings, at whatever stage, the worst first.
+
+        ``try_int8``: the first time after a change of settings a copy is converted and run. Where
+        it fails, changes that may help are tried too, and those that do are offered as ``fixes``.
+        Nothing is tried while a run is going on, or for a model in eval mode.
+        """
+        if try_int8:
+            self._problems.try_int8(self._lock, lambda: not self.running)
+        return self._problems.found()
 
     def preflight(self) -> Preflight:
         """Convert a copy and run it once in int8: will this model get there after training?"""
@@ -408,40 +406,40 @@ class Session(Shown):
         going on, its newest sample is returned. Raises StageError if the stage in view has no such
         fake quant, or if it does not run.
         """
-        if self.running and self._run is not None:
-            samples = [s for s in self._run.history.samples(site) if s.histogram is not None]
-            if samples:
-                return cast(GridHistogram, samples[-1].histogram)
-        known = self.snapshot.site_by_path.get(site)
-        if known is None:
-            raise StageError(f"stage {self.stage!r} has no fake quant {site!r}.", where=site)
-        found = self.histograms().get(known.path)
-        if found is None:
-            raise StageError(
-                "this fake quant does not run in a forward of the example input.",
-                where=site,
-                why="It sits in the model, but no data reaches it.",
-                fix="If its layer runs only sometimes, choose example inputs that reach it.",
-            )
-        return found
+        run = self._run if self.running else None
+        return self._histograms.one(site, run, self.histograms)
 
     def histograms(self) -> Mapping[str, GridHistogram]:
-        """The histograms of all fake quants of the stage in view that run, by path; one or two
-        forwards the first time, then kept until the model changes."""
+        """Those of all fake quants of the stage in view that run, by path; one or two forwards the
+        first time, then kept until the model changes."""
         with self._lock:
-            snapshot, inputs = self.snapshot, self.options.example_inputs
-            if self._histograms is None or self._histograms[0] is not snapshot:
-                model = self._models.view(self.stage)
-                self._require_still(model)
-                with cycles_collected_later():
-                    made = histograms_of(model, inputs) if snapshot.sites else {}
-                self._histograms = (snapshot, made)
-            return self._histograms[1]
+            return self._histograms.all()
 
     def has_histogram(self, site: str) -> bool:
         """Whether :meth:`histogram` will answer without running the model."""
-        kept = self._histograms
-        return self.running or (kept is not None and kept[0] is self.snapshot)
+        return self.running or self._histograms.ready
+
+    def macs(self) -> Mapping[str, int]:
+        """Multiply-accumulates of each module of the float model and all below it, by path, in one
+        forward of the example input; counted once. Raises whatever that forward raises."""
+        with self._lock:
+            return self._models.macs
+
+    def overlay(
+        self,
+        name: str,
+        stage: str | None = None,
+        *,
+        progress: Callable[[float], Any] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Overlay:
+        """Numbers to colour the model by, at a stage reached (None: the one in view): "clipped",
+        "sqnr", "scale_drift", "macs", "parameters", "time" or "precision". Kept until the model
+        changes. ``progress`` (0 to 1) and ``should_stop`` are asked between forwards. Raises
+        OverlayError, StageError, BusyError and StoppedError."""
+        asked = Asked(progress, should_stop)
+        with self._lock:
+            return self._overlays.of(name, stage, self._run, self.running, asked)
 
     def ledger(
         self,
@@ -505,17 +503,13 @@ class Session(Shown):
         other.goto(flow.prepared_stage)
         return other
 
-    def compare_flows(self) -> tuple[Match, ...]:
+    def compare_flows(self, other: Session | None = None) -> tuple[Match, ...]:
         """Every tensor that eager mode or FX quantizes in this model, and which of them does.
+        ``other`` is what :meth:`in_other_flow` gave, None to make it.
 
         Raises StageError where there are no fake quants yet, and what :meth:`in_other_flow` raises.
         """
-        mine = self.ledger()
-        snapshot, other = self.snapshots[mine.stage], self.in_other_flow()
-        theirs = other.ledger()
-        if self.flow.by_graph:
-            return match_sites(theirs, mine, other.snapshot, snapshot)
-        return match_sites(mine, theirs, snapshot, other.snapshot)
+        return matches_of(self, other or self.in_other_flow())
 
     def evaluate(
         self,
@@ -534,7 +528,7 @@ class Session(Shown):
         prepared = self.flow.prepared_stage in self.snapshots
         return self._assessor.evaluate(
             prepared=prepared,
-            observed=self.observed,
+            observed=not self._models.never_observed,
             latency=latency,
             should_stop=should_stop,
             progress=progress,
@@ -622,7 +616,7 @@ class Session(Shown):
 
         Raises the run's error if it fails, and what :meth:`start_training` raises.
         """
-        return _in_front(self._new_run(config, run_dir, given_settings(locals())), progress)
+        return run_in_front(self._new_run(config, run_dir, given_settings(locals())), progress)
 
     def resume(
         self,
@@ -667,7 +661,7 @@ class Session(Shown):
         Raises RunFolderError, CheckpointError, BusyError, InputError, NoDataError.
         """
         run = self._resumed(path, checkpoint, given_settings(locals()))
-        return run.start() if background else _in_front(run)
+        return run.start() if background else run_in_front(run)
 
     def _resumed(
         self, path: str | os.PathLike[str], checkpoint: CheckpointInfo | None, changes: Any
@@ -785,11 +779,3 @@ class Session(Shown):
 
     def _emit(self, kind: EventKind, detail: Any = None) -> None:
         self.signal.emit(SessionEvent(kind, detail))
-
-
-def _in_front(run: TrainingRun, progress: bool = False) -> TrainingRun:
-    with progress_bar(run, progress):
-        run.run()
-    if run.error is not None:
-        raise run.error
-    return run

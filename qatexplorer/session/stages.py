@@ -54,6 +54,7 @@ class Stages:
         self._failed: dict[str, QatExplorerError] = {}
         self._probe: Probe | None = None
         self._origin: Any = None
+        self._silent: dict[str, tuple[str, ...]] = {}
         self.current = first.name
         options = self._models.options
         self._hooks = HookFollower(self._models.work, options.example_inputs)
@@ -92,6 +93,11 @@ class Stages:
     def snapshot(self) -> Snapshot:
         """Snapshot of the stage in view."""
         return self._snapshots[self.current]
+
+    @property
+    def lost_hooks(self) -> Mapping[str, tuple[str, ...]]:
+        """Notes on the user's hooks that the stages reached have silenced, by stage."""
+        return {name: notes for name, notes in self._silent.items() if name in self._snapshots}
 
     def neighbour(self, step: int) -> str | None:
         """The stage ``step`` further (or back, if negative); None past either end."""
@@ -192,12 +198,15 @@ class Stages:
             return
         converted = name in self.flow.converted_stages
         silent = () if converted else self._hooks.silenced_by(name, model)
+        self._silent[name] = silent
         graph = before.graph if result.graph is None else result.graph
         if result.moved:
             graph = result.graph or take_graph(model, self._models.options.example_inputs)
             self._origin = result.origin
         if name == self.flow.prepared_stage:  # all fake quants are in: count one forward
-            self._probe = probe(model, self._models.options.example_inputs)
+            by_shapes = graph is not None and graph.by_shapes and self._models.untouched
+            inputs, base = self._models.options.example_inputs, self._models.base
+            self._probe = probe(model, inputs, base if by_shapes else None)
         elif self.index(name) < self.index(self.flow.prepared_stage):
             self._probe = calls_in_graph(model, graph) if graph is not None else None
         snapshot = self._snapshot_of(name, built, graph)
@@ -207,7 +216,7 @@ class Stages:
     def _notes(self, stage: Stage, snapshot: Snapshot) -> tuple[str, ...]:
         """What is amiss at this stage although torch says nothing; see :data:`AMISS`."""
         found = []
-        if stage.name in self.flow.converted_stages and not self._models.observed:
+        if stage.name in self.flow.converted_stages and self._models.never_observed:
             found.append(NEVER_OBSERVED)
         concern = self._models.options.qconfig.concern
         if stage.role == "int8" and concern is not None:
@@ -243,8 +252,8 @@ _EVAL_NOTE = (
     "session.use_train_mode() puts the session's copy into train mode."
 )
 NEVER_OBSERVED = (
-    "No observer has seen data, so every activation scale is 1.0 and the int8 model's outputs "
-    "mean nothing. Train, or calibrate, first."
+    "No observer has seen data, so no scale of an activation is a measured one and the int8 "
+    "model's outputs mean nothing. Train, or calibrate, first."
 )
 NOTHING_QUANTIZED = (
     "No weight of this model has a fake quant, so all of them stay float. session.ledger() says "

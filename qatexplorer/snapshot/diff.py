@@ -102,12 +102,15 @@ class Diff(Shown):
         return frozenset(self.what)
 
     def summary(self) -> str:
-        """One line for people, e.g. ``"5 modules swapped, 12 fake quants inserted"``."""
+        """One line for people, e.g. ``"3 groups fused, 12 fake quants inserted"``."""
+        swaps = Counter(_became(change) for change in self.swapped)
+        stubs = sum("QuantStub" in module.type_name for module in self.added)
         parts = [
-            _count(len(self.swapped), "module", "swapped"),
-            _count(self.qconfigs_set, "qconfig", "set"),
-            _count(self.qconfigs_removed, "qconfig", "removed"),
-            _count(len(self.added), "module", "added"),
+            *(_count(swaps[what], *words) for what, words in _BECAME.items()),
+            _count(self.qconfigs_set, "module", "given a qconfig"),
+            _count(self.qconfigs_removed, "qconfig", "taken off"),
+            _count(stubs, "stub", "put in"),
+            _count(len(self.added) - stubs, "module", "added"),
             _count(len(self.removed), "module", "removed"),
             _count(len(self.sites_added), "fake quant", "inserted"),
             _count(len(self.sites_removed), "fake quant", "removed"),
@@ -128,6 +131,29 @@ def _names(before: ModuleRecord, after: ModuleRecord) -> tuple[str, str]:
     if before.type_name != after.type_name:
         return before.type_name, after.type_name
     return before.qualified_type, after.qualified_type
+
+
+_BECAME = {
+    "fused": ("group", "fused"),
+    "empty": ("module", "left empty by it"),
+    "qat": ("layer", "made a QAT module"),
+    "reference": ("layer", "made a reference module"),
+    "int8": ("module", "made int8"),
+    "boundary": ("stub", "made a quantize or dequantize"),
+    "other": ("module", "swapped"),
+}
+"""What a swap made of a module: noun and verb."""
+
+
+def _became(change: ModuleChange) -> str:
+    after = change.after
+    if after.compute in ("int8", "boundary", "reference"):
+        return after.compute
+    if ".qat." in after.qualified_type:
+        return "qat"
+    if after.fused and not change.before.fused:
+        return "fused"
+    return "empty" if after.type_name == "Identity" else "other"
 
 
 _WORDS = {"hooks": "hook", "training": "mode"}

@@ -32,12 +32,14 @@ __all__ = [
     "GraphEdge",
     "GraphNode",
     "HookRecord",
+    "Inside",
     "Mechanism",
     "ModuleRecord",
     "NodeOp",
     "Placement",
     "QConfigRecord",
     "SiteKind",
+    "SitePlace",
     "Snapshot",
     "TensorInfo",
 ]
@@ -45,13 +47,16 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A parameter or buffer, described. ``name`` is relative to the module that holds it."""
+    """A parameter or buffer, described. ``name`` is relative to the module that holds it;
+    ``identity`` is a number shared by all names of the very same tensor."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     device: str
     requires_grad: bool = False
+    parameter: bool = False
+    identity: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,35 @@ class HookRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Inside:
+    """What computes in a module, itself and all below it, and how much of that in int8.
+
+    ``layers`` hold parameters; ``others`` are modules and operations without. The second of each
+    pair counts those that compute in int8.
+    """
+
+    layers: int = 0
+    layers_int8: int = 0
+    others: int = 0
+    others_int8: int = 0
+
+    @property
+    def counted(self) -> tuple[int, int]:
+        """(int8, all) of the layers; of the others where no layer is inside."""
+        if self.layers:
+            return self.layers_int8, self.layers
+        return self.others_int8, self.others
+
+    @property
+    def state(self) -> State:
+        """``"int8"`` if all that holds parameters is int8, whatever else is inside."""
+        int8, total = self.counted
+        if not total:
+            return ""
+        return "int8" if int8 == total else "mixed" if int8 else "float"
+
+
+@dataclass(frozen=True, slots=True)
 class ModuleRecord:
     """One module of the model at one stage.
 
@@ -97,8 +131,15 @@ class ModuleRecord:
         identity: number shared by all paths that name the very same module object.
         compute: what it does as it is now, see :data:`~qatexplorer.quantizers.types.Compute`.
         state: in what it computes in the int8 model that this stage leads to (at a converted
-            stage: in the model itself); of a container, what is inside computes.
+            stage: in the model itself); of a container, that of what is inside, see
+            :class:`Inside`.
         stays_float: it computes something of its own, and does so in float for good.
+        fused: it is one of torch's modules that stand for several, such as ``ConvReLU2d``.
+        inside: what computes in it; nothing before the fake quants are in.
+        own_params: number of parameter elements that it holds itself, those left out that a module
+            before it holds too.
+        own_state: in what its own parameters take part in computing; ``""`` if it has none, or it
+            is not known.
     """
 
     path: str
@@ -118,11 +159,25 @@ class ModuleRecord:
     compute: Compute = "layer"
     state: State = ""
     stays_float: bool = False
+    fused: bool = False
+    inside: Inside = Inside()
+    own_params: int = 0
+    own_state: State = ""
 
     @property
     def name(self) -> str:
         """Last part of the path (``""`` for the root)."""
         return self.path.rpartition(".")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class SitePlace:
+    """One place at which a fake quant stands: the name it has there, the module that it belongs to
+    (as in :class:`FakeQuantSite`), and the graph nodes whose output it rounds there."""
+
+    path: str
+    owner: str
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +211,8 @@ class FakeQuantSite:
             its own in torch's graph, and left out of :class:`Graph`). ``owner`` is then the module
             that the first of them calls, or the one whose forward makes the operation.
         shared_by: ids of the nodes for whose sake torch made several observers one object.
+        places: all places at which it stands, one for each of its names; in an FX graph each name
+            is a node of torch's own.
     """
 
     path: str
@@ -187,10 +244,16 @@ class FakeQuantSite:
     nodes: tuple[str, ...] = ()
     shared_by: tuple[str, ...] = ()
     seen: Seen = "nothing"
+    places: tuple[SitePlace, ...] = ()
 
     @property
     def per_channel(self) -> bool:
         return self.ch_axis is not None
+
+    def place(self, path: str) -> SitePlace:
+        """Where it stands under the name ``path``, one of its own."""
+        found = next((place for place in self.places if place.path == path), None)
+        return found or SitePlace(path, self.owner, self.nodes)
 
 
 @dataclass(frozen=True, repr=False)
@@ -199,7 +262,8 @@ class Snapshot(Shown):
 
     ``role`` is the stage's (:data:`~qatexplorer.flows.base.Role`), ``call`` the torch call that
     led to it, ``""`` for none. ``warnings`` are torch's own words during the stage, deduplicated;
-    ``notes`` ours.
+    ``notes`` ours. ``int8_nodes`` are the ids of the graph's operations whose result is an int8
+    tensor in the int8 model that the stage leads to (at a converted stage: in the model itself).
     """
 
     flow: str
@@ -212,6 +276,7 @@ class Snapshot(Shown):
     notes: tuple[str, ...] = ()
     role: Role = "float"
     call: str = ""
+    int8_nodes: frozenset[str] = frozenset()
 
     def __getstate__(self) -> dict[str, object]:
         # The tables below are made again when asked for, and a mapping proxy cannot be pickled.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from qatexplorer.quantizers.facts import (
     seen_data,
 )
 from qatexplorer.quantizers.types import Mechanism
-from qatexplorer.snapshot.records import FakeQuantSite, Placement
+from qatexplorer.snapshot.records import FakeQuantSite, Placement, SitePlace
 
 
 def find_sites(
@@ -50,19 +50,27 @@ def find_sites(
         site = _describe(path, quantizers[path], owner, modules.get(owner), probed)
         known = earlier.get(path)
         made = (known.stage, known.call) if known is not None else (stage, call)
-        site = replace(site, stage=made[0], call=made[1], aliases=tuple(paths[1:]))
-        places = [placed[p] for p in paths if p in placed] if placed else []
+        site = replace(
+            site,
+            stage=made[0],
+            call=made[1],
+            aliases=tuple(paths[1:]),
+            places=tuple(SitePlace(p, p.rpartition(".")[0]) for p in paths),
+        )
+        places = {p: placed[p] for p in paths if p in placed} if placed else {}
         if places:
             site = _at_nodes(site, places)
         elif known is not None and known.nodes:
             old = Placement(known.kind, known.owner, known.owner_type, known.nodes)
-            site = _at_nodes(site, [replace(old, call=known.call, shared_by=known.shared_by)])
+            old = replace(old, call=known.call, shared_by=known.shared_by)
+            site = replace(_at_nodes(site, {path: old}), places=known.places)
         sites.append(site)
     return tuple(sites)
 
 
-def _at_nodes(site: FakeQuantSite, places: Sequence[Placement]) -> FakeQuantSite:
-    """``site`` as a node of an FX graph; one object may stand at several places."""
+def _at_nodes(site: FakeQuantSite, named: Mapping[str, Placement]) -> FakeQuantSite:
+    """``site`` as a node of an FX graph; one object may stand at several places, by its names."""
+    places = tuple(named.values())
     first = places[0]
     return replace(
         site,
@@ -72,6 +80,7 @@ def _at_nodes(site: FakeQuantSite, places: Sequence[Placement]) -> FakeQuantSite
         call=first.call or site.call,
         mechanism="unused" if site.calls_per_forward == 0 else "node",
         nodes=tuple(dict.fromkeys(node for place in places for node in place.nodes)),
+        places=tuple(SitePlace(path, p.owner, p.nodes) for path, p in named.items()),
         # An observer that torch shared and then replaced by another is shared no longer.
         shared_by=tuple(dict.fromkeys(node for place in places for node in place.shared_by))
         if site.aliases

@@ -7,8 +7,8 @@ reasons; the two agree.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import fx, nn
 from torch.ao.quantization.quantization_mappings import get_default_static_quant_module_mappings
@@ -27,16 +27,40 @@ from qatexplorer.quantizers.types import (
     compute_of,
     operation_of,
 )
+from qatexplorer.snapshot.records import Inside
 
 _INT8_NOW = ("int8", "reference", "boundary")
+_MULTIPLYING = ("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "attention", "conv")
 
 
 @dataclass(frozen=True, slots=True)
 class ModuleState:
-    """``state`` as in ModuleRecord; ``stays_float``: it computes something of its own in float."""
+    """Fields as in ModuleRecord."""
 
-    state: State
-    stays_float: bool
+    state: State = ""
+    stays_float: bool = False
+    inside: Inside = field(default_factory=Inside)
+    own_state: State = ""
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """States of modules by path, and the graph's operations that give an int8 tensor."""
+
+    by_path: Mapping[str, ModuleState]
+    int8_nodes: frozenset[str]
+
+
+@dataclass
+class _Tally:
+    """Counts for an :class:`Inside`, by whether it computes in int8."""
+
+    layers: list[bool] = field(default_factory=list)
+    others: list[bool] = field(default_factory=list)
+
+    def inside(self) -> Inside:
+        layers, others = self.layers, self.others
+        return Inside(len(layers), sum(layers), len(others), sum(others))
 
 
 def swapped_paths(model: nn.Module) -> frozenset[str]:
@@ -98,16 +122,30 @@ def computing_modules(model: nn.Module, prefix: str = "") -> Iterator[tuple[str,
             ]
 
 
-def module_states(model: nn.Module, graph: Graph | None) -> Mapping[str, ModuleState]:
+def module_states(model: nn.Module, graph: Graph | None, reference: bool = False) -> States:
     """State of every module by path, of a model that is prepared or converted.
 
     ``graph`` is its dataflow; None leaves what lies between int8 layers unsaid (float).
+    ``reference``: the model describes int8 and is not lowered yet.
     """
-    return _ModuleStates(model, graph or Graph((), ())).all()
+    found = _ModuleStates(model, graph or Graph((), ()), reference)
+    return States(found.all(), frozenset(found.on_int8))
+
+
+def operations_state(nodes: Sequence[GraphNode], int8_nodes: frozenset[str]) -> State:
+    """In what those of ``nodes`` compute that multiply matrices and are no module's; ``""`` if
+    there is none."""
+    found = {
+        node.id in int8_nodes
+        for node in nodes
+        if node.op in ("call_function", "call_method")
+        and any(word in _operation(node) for word in _MULTIPLYING)
+    }
+    return _in_one_word(found)
 
 
 class _ModuleStates:
-    def __init__(self, model: nn.Module, graph: Graph) -> None:
+    def __init__(self, model: nn.Module, graph: Graph, reference: bool) -> None:
         self.model, self.graph = model, graph
         self.in_fx = isinstance(model, fx.GraphModule)
         self.modules = dict(model.named_modules(remove_duplicate=False))
@@ -118,14 +156,21 @@ class _ModuleStates:
             self.out_of.setdefault(edge.source, []).append(edge)
         self.nodes = {node.id: node for node in graph.nodes}
         self.at: dict[str, list[GraphNode]] = {}
+        self.parameters_at: dict[str, list[GraphNode]] = {}
+        parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
         for node in graph.nodes:
             if node.path:
                 self.at.setdefault(node.path, []).append(node)
+            if node.op == "get_attr" and node.target in parameters:
+                holder = node.target.rpartition(".")[0]
+                self.parameters_at.setdefault(holder, []).append(node)
         swapped = frozenset[str]() if self.in_fx else swapped_paths(model)
         now = {p for p, m in self.modules.items() if p and compute_of(m) in _INT8_NOW}
         self.int8_paths = swapped | now
         self.unlowered = unlowered_paths(model)
-        self.by_reference = any(compute_of(m) == "reference" for m in self.modules.values())
+        self.by_reference = reference or any(
+            compute_of(m) == "reference" for m in self.modules.values()
+        )
         self.on_int8: set[str] = set()
         self.from_input: set[str] = set()
         for node in graph.nodes:
@@ -180,21 +225,41 @@ class _ModuleStates:
 
     def all(self) -> dict[str, ModuleState]:
         leaves: dict[int, ModuleState] = {}
-        inside: dict[str, set[State]] = {}
+        tallies: dict[str, _Tally] = {}
         for path, module in computing_modules(self.model):
             state = self._state(path, module)
             if state:
                 leaves[id(module)] = ModuleState(state, state == "float")
-                _spread(inside, path, state)
+            elif _own_parameters(module):
+                state = self._state_of_own_parameters(path)
+            if state and compute_of(module) != "boundary":
+                _count(tallies, path, state == "int8", _holds_weights(module))
         for node in self.graph.nodes:
             if self._is_operation(node):
-                _spread(inside, node.scope, "int8" if node.id in self.on_int8 else "float", True)
-        found = {}
+                _count(tallies, node.scope, node.id in self.on_int8, False)
+        inherited: dict[str, State] = {}  # parents come before their children
+        found: dict[str, ModuleState] = {}
         for path, module in self.modules.items():
-            below = inside.get(path, set())
-            state = "mixed" if len(below) > 1 else next(iter(below), "")
-            found[path] = leaves.get(id(module)) or ModuleState(state, False)
+            leaf = leaves.get(id(module), ModuleState())
+            above = inherited.get(path.rpartition(".")[0], "") if path else ""
+            inherited[path] = leaf.state if is_leaf_call(module) and leaf.state else above
+            own = leaf.state or above
+            if not own and _own_parameters(module):
+                own = self._state_of_own_parameters(path)
+            inside = tallies[path].inside() if path in tallies else Inside()
+            found[path] = ModuleState(leaf.state or inside.state, leaf.stays_float, inside, own)
         return found
+
+    def _state_of_own_parameters(self, path: str) -> State:
+        """Of a module that is no layer, whose own parameters feed operations: that of these
+        operations. Eager mode rounds none of them."""
+        if not self.in_fx:
+            return "float"
+        found: set[bool] = set()
+        for node in self.parameters_at.get(path, ()):
+            for edge in self.out_of.get(node.id, ()):
+                found.add(edge.target in self.on_int8)
+        return _in_one_word(found)
 
     def _state(self, path: str, module: nn.Module) -> State:
         if self._in_int8(path):
@@ -225,12 +290,32 @@ class _ModuleStates:
         return called and real and node.id in self.from_input and "quantize" not in node.target
 
 
-def _spread(inside: dict[str, set[State]], path: str, state: State, own: bool = False) -> None:
-    """Note ``state`` for every module around ``path``, for the one at it too with ``own``."""
-    here = path if own else path.rpartition(".")[0] if path else None
+def _count(tallies: dict[str, _Tally], path: str, int8: bool, layer: bool) -> None:
+    """Count what computes at ``path`` for the module there and for all around it."""
+    here: str | None = path
     while here is not None:
-        inside.setdefault(here, set()).add(state)
+        tally = tallies.setdefault(here, _Tally())
+        (tally.layers if layer else tally.others).append(int8)
         here = here.rpartition(".")[0] if here else None
+
+
+def _own_parameters(module: nn.Module) -> bool:
+    return any(parameter is not None for parameter in module._parameters.values())
+
+
+def _holds_weights(module: nn.Module) -> bool:
+    """Whether it is a layer with parameters; torch's int8 layers have packed theirs."""
+    if compute_of(module) in ("int8", "reference"):
+        return hasattr(module, "weight") or hasattr(module, "_packed_params")
+    if is_leaf_call(module):
+        return any(True for _ in module.parameters())
+    return _own_parameters(module)
+
+
+def _in_one_word(int8: set[bool]) -> State:
+    if not int8:
+        return ""
+    return "mixed" if len(int8) > 1 else "int8" if int8.pop() else "float"
 
 
 def _operation(node: GraphNode) -> str:

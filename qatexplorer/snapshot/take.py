@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.ao.nn.intrinsic.modules.fused import _FusedModule
 
 from qatexplorer.flows.base import Role, same_path
 from qatexplorer.forward.preserve import preserved_state
@@ -27,9 +28,9 @@ from qatexplorer.snapshot.records import (
     TensorInfo,
 )
 from qatexplorer.snapshot.sites import find_sites
-from qatexplorer.snapshot.states import ModuleState, module_states
+from qatexplorer.snapshot.states import ModuleState, States, module_states
 
-_UNKNOWN = ModuleState("", False)
+_UNKNOWN = ModuleState()
 _OBSERVER_HOOKS = ("_observer_forward_hook", "_observer_forward_pre_hook")
 
 
@@ -61,14 +62,16 @@ def take_snapshot(
         placed: fake quants that are nodes of an FX graph, by path.
         settled: the fake quants are in, or converted: what will be int8 is known.
     """
-    by_path = module_states(model, graph) if settled else {}
+    found = States({}, frozenset())
+    if settled:
+        found = module_states(model, graph, reference=role == "reference")
     sites = find_sites(
         model, stage=stage, call=call, earlier=earlier or {}, probed=probed, placed=placed
     )
     return Snapshot(
         flow=flow,
         stage=stage,
-        modules=module_records(model, float_paths, origin, probed, by_path),
+        modules=module_records(model, float_paths, origin, probed, found.by_path),
         sites=sites,
         graph=graph,
         training=model.training,
@@ -76,6 +79,7 @@ def take_snapshot(
         notes=tuple(notes),
         role=role,
         call=call,
+        int8_nodes=found.int8_nodes,
     )
 
 
@@ -107,8 +111,9 @@ def module_records(
         for m in model.modules()
         if is_quantizer(m) and isinstance(getattr(m, "activation_post_process", None), nn.Module)
     }
-    counts = _param_counts(model)
+    counts, own_counts = _param_counts(model), _own_param_counts(model)
     identities: dict[int, int] = {}
+    tensors: dict[int, int] = {}
     qconfigs: dict[int, QConfigRecord | None] = {}  # many modules share one
     records = []
     for path, module in named_python_modules(model, remove_duplicate=False):
@@ -135,7 +140,7 @@ def module_records(
                     and id(child) not in inner_observers
                     and not isinstance(child, torch.jit.ScriptModule)
                 ),
-                tensors=_tensors(module),
+                tensors=_tensors(module, tensors),
                 param_count=counts[id(module)],
                 qconfig=qconfigs[id(qconfig)],
                 training=module.training,
@@ -146,6 +151,10 @@ def module_records(
                 compute=compute_of(module),
                 state=module_state.state,
                 stays_float=module_state.stays_float,
+                fused=isinstance(module, _FusedModule),
+                inside=module_state.inside,
+                own_params=own_counts.get(path, 0),
+                own_state=module_state.own_state,
             )
         )
     return tuple(records)
@@ -173,10 +182,31 @@ def _param_counts(model: nn.Module) -> dict[int, int]:
     return {key: sum(own.values()) for key, own in sets.items()}
 
 
-def _tensors(module: nn.Module) -> tuple[TensorInfo, ...]:
+def _own_param_counts(model: nn.Module) -> dict[str, int]:
+    """Parameter elements that each module holds itself, by path; each parameter once, at the first
+    path that has it. Those of a scripted part count for the module around it."""
+    known = {path for path, _ in named_python_modules(model)}
+    counts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        path = name.rpartition(".")[0]
+        while path not in known:
+            path = path.rpartition(".")[0]
+        counts[path] = counts.get(path, 0) + parameter.numel()
+    return counts
+
+
+def _tensors(module: nn.Module, identities: dict[int, int]) -> tuple[TensorInfo, ...]:
     own: dict[str, torch.Tensor | None] = {**module._parameters, **module._buffers}
     return tuple(
-        TensorInfo(name, tuple(t.shape), str(t.dtype), str(t.device), t.requires_grad)
+        TensorInfo(
+            name,
+            tuple(t.shape),
+            str(t.dtype),
+            str(t.device),
+            t.requires_grad,
+            name in module._parameters,
+            identities.setdefault(id(t), len(identities)),
+        )
         for name, t in own.items()
         if t is not None
     )

@@ -1,4 +1,4 @@
-"""A progress bar for a run in the foreground."""
+"""A run in the foreground, with a progress bar."""
 
 from __future__ import annotations
 
@@ -38,3 +38,12 @@ def progress_bar(run: TrainingRun, shown: bool = True) -> Iterator[None]:
     finally:
         unsubscribe()
         bar.close()
+
+
+def run_in_front(run: TrainingRun, progress: bool = False) -> TrainingRun:
+    """Train here and now, with the bar if ``progress``. Raises the run's error if it fails."""
+    with progress_bar(run, progress):
+        run.run()
+    if run.error is not None:
+        raise run.error
+    return run

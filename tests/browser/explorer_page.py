@@ -45,7 +45,11 @@ def push(page: Page, name: str) -> None:
 
 
 def open_tab(page: Page, name: str) -> None:
-    page.get_by_role("tab", name=re.compile(name)).click()
+    """Bring a panel of the drawer to the front; the drawer opens if it was closed."""
+    tab = page.get_by_role("tab", name=re.compile(name))
+    if tab.get_attribute("aria-selected") != "true":
+        tab.click()
+    expect(tab).to_have_attribute("aria-selected", "true")
 
 
 def tree_row(page: Page, path: str) -> Locator:

@@ -12,10 +12,15 @@ const WIDGETS = fileURLToPath(new URL("../../qatexplorer/widgets/", import.meta.
 const BUNDLED = join(WIDGETS, "bundled");
 const ENTRIES = [
   "common/html.js",
+  "common/note.js",
   "common/panel.js",
   "common/plot.js",
   "common/table.js",
+  "explorer/frame.js",
+  "explorer/news.js",
+  "explorer/splitter.js",
   "explorer/stagebar.js",
+  "explorer/tabstrip.js",
   "graph/graph.js",
   "training/multiples.js",
   "tree/tree.js",

@@ -118,7 +118,7 @@ def test_the_root_is_never_swapped() -> None:
     ledger = ledger_of(prepare_qat(eager(nn.Linear(6, 4))), torch.randn(4, 6))
     assert reasons(ledger) == {"Linear": "root_module"}
     assert ledger.coverage.params_share == ledger.coverage.macs_share == 0
-    assert ledger.warnings[0].startswith("NOTHING IN THIS MODEL IS QUANTIZED")
+    assert ledger.warnings[0].startswith("NO WEIGHT OF THIS MODEL WILL BE INT8")
     assert "QuantWrapper" in ledger.warnings[0]
 
 

@@ -26,10 +26,11 @@ from torch.nn.modules.module import (
 
 import qatexplorer as qx
 from qatexplorer.errors import StoppedError
+from qatexplorer.forward.noise import sqnr
 from qatexplorer.ledger import forwards as reported
 from qatexplorer.ledger import ledger_of
 from qatexplorer.ledger.forwards import LedgerProgress
-from qatexplorer.ledger.measure import bypassed, sqnr
+from qatexplorer.ledger.measure import bypassed
 from qatexplorer.quantizers.facts import freeze_observers, is_quantizer
 from tests.support.ledger_models import OwnName, TwoLinear, eager, seen
 

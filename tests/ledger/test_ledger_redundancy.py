@@ -26,8 +26,9 @@ from torch.ao.quantization.quantization_mappings import get_default_qat_module_m
 from torch.ao.quantization.quantize_fx import prepare_qat_fx
 
 import qatexplorer as qx
+from qatexplorer.forward.noise import sqnr
 from qatexplorer.ledger import Redundancy, ledger_of
-from qatexplorer.ledger.measure import bypassed, sqnr
+from qatexplorer.ledger.measure import bypassed
 from tests.support.ledger_models import (
     WAYS,
     Flat,

@@ -217,7 +217,7 @@ def test_the_runs_tab_opens_a_run_inside_the_explorer(tmp_path: Path) -> None:
     explorer.runs.folder.value = str(tmp_path)
     assert not explorer.runs.inside.disabled
     explorer.runs.inside.click()
-    assert explorer.tabs.children[explorer.tabs.selected_index] is explorer.live
+    assert explorer.drawer.in_sight(explorer.live)
     assert "fc.weight_fake_quant" in [row["path"] for row in explorer.live.multiples.rows]
     assert explorer.runs.resume.disabled
     assert explorer.runs.stop.disabled

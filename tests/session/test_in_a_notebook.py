@@ -99,7 +99,7 @@ def test_a_page_shows_it_and_says_nothing_beside() -> None:
     explorer = qx.explore(NoStubs().train(), (image(),))
     assert explorer.session is not None
     assert heard(lambda: explorer.session.goto("propagate")) == []  # type: ignore[union-attr]
-    assert "no QuantStub" in explorer.story.html
+    assert "no QuantStub" in explorer.news.story
 
 
 def test_a_copy_of_the_model_is_yours_alone() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from qatexplorer.snapshot.records import (
     FakeQuantSite,
@@ -89,8 +90,11 @@ def chain_edges(nodes: Sequence[GraphNode]) -> list[tuple[str, str]]:
     return [(a.id, b.id) for a, b in itertools.pairwise(nodes)]
 
 
-def residual_net(stages: int, blocks: int, layers: int) -> Snapshot:
-    """``stages × blocks`` residual blocks of ``layers`` convolutions and an add each."""
+def residual_net(stages: int, blocks: int, layers: int, alike: bool = False) -> Snapshot:
+    """``stages × blocks`` residual blocks of ``layers`` convolutions and an add each.
+
+    Blocks have shapes of their own, unless they are to be ``alike`` within a stage.
+    """
     nodes = [GraphNode("x", "placeholder", "x", "x", shape=(1, 3, 32, 32), dtype="torch.float32")]
     edges: list[tuple[str, str]] = []
     sites: list[FakeQuantSite] = []
@@ -98,15 +102,17 @@ def residual_net(stages: int, blocks: int, layers: int) -> Snapshot:
     for s in range(stages):
         for b in range(blocks):
             scope, start = f"stage{s}.{b}", last
+            channels = 8 * (s + 1) if alike else 8 + s * blocks + b
+            shape = (1, channels, 8, 8)
             for k in range(layers):
                 node_id = f"s{s}_{b}_conv{k}"
-                nodes.append(call(node_id, f"{scope}.conv{k}", scope))
+                nodes.append(replace(call(node_id, f"{scope}.conv{k}", scope), shape=shape))
                 edges.append((last, node_id))
                 sites.append(site(f"{scope}.conv{k}", "weight"))
                 sites.append(site(f"{scope}.conv{k}", "output"))
                 last = node_id
             add = f"s{s}_{b}_add"
-            nodes.append(function(add, scope))
+            nodes.append(replace(function(add, scope), shape=shape))
             edges += [(last, add), (start, add)]
             last = add
     nodes.append(GraphNode("output", "output", "output", "output"))

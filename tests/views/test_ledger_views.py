@@ -88,7 +88,7 @@ def test_summary_is_loud_when_nothing_is_quantized() -> None:
     session = session_of(nn.Linear(6, 4), torch.randn(4, 6))
     page = views.summary_html(session.ledger())
     assert 'role="alert"' in page
-    assert "NOTHING IN THIS MODEL IS QUANTIZED" in page
+    assert "NO WEIGHT OF THIS MODEL WILL BE INT8" in page
     assert "Parameters in int8: 0 %" in page
 
 
@@ -98,7 +98,7 @@ def test_no_fake_quant_at_all_is_a_finding_once_prepared() -> None:
         session.goto("insert")
         ledger = session.ledger()
         assert ledger.rows == ()
-        assert ledger.warnings[0].startswith("NOTHING IN THIS MODEL IS QUANTIZED")
+        assert ledger.warnings[0].startswith("NO WEIGHT OF THIS MODEL WILL BE INT8")
         assert {row.reason for row in ledger.floats if row.params} == {"no_qconfig"}
         assert len(session.answers()) == 7
 

@@ -20,6 +20,7 @@ from qatexplorer.views.common.story import message_html
 from qatexplorer.widgets.explorer import settings as settings_module
 from qatexplorer.widgets.explorer.explorer import Explorer
 from tests.support.engines import fake_machine, faked
+from tests.support.models import NoStubs, image, loader
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +47,18 @@ def until(holds: Callable[[], Any], timeout_s: float = 60.0) -> None:
         time.sleep(0.01)
 
 
+def said(explorer: Explorer, problem: str) -> str:
+    """What the line of news says of a problem, ``""`` if it does not."""
+    return next((p["message"] for p in explorer.news.problems if p["id"] == problem), "")
+
+
+def press_fix(explorer: Explorer, problem: str, index: int = 0) -> None:
+    """What a click on a button of the line of news does."""
+    explorer.news._handle_custom_msg({"action": "fix", "id": problem, "index": index}, [])
+    until(lambda: explorer.jobs.current is None)
+    assert explorer.message.html == ""
+
+
 def walk(explorer: Explorer, to: str) -> qx.Session:
     assert explorer.session is not None
     click(explorer, "goto", to)
@@ -59,7 +72,8 @@ def test_first_picture_is_there_without_a_click(explorer: Explorer) -> None:
     assert explorer.bar.stages[1]["state"] == "next"
     assert len(explorer.panes.tree.rows) > 10
     assert explorer.panes.graph.scene["nodes"]
-    assert "Your model" in explorer.story.html
+    assert "with weights" in explorer.news.news
+    assert explorer.news.problems == []
 
 
 def test_next_back_goto_and_reset(explorer: Explorer) -> None:
@@ -67,8 +81,9 @@ def test_next_back_goto_and_reset(explorer: Explorer) -> None:
     assert session is not None
     click(explorer, "next")
     assert session.stage == "fuse"
-    assert "modules swapped" in explorer.story.html
-    assert "fuse_modules_qat" in explorer.story.html
+    assert explorer.news.news == "3 conv-bn-relu groups became one module each"
+    assert explorer.bar.stages[1]["summary"] == explorer.news.news
+    assert "fuse_modules_qat" in explorer.news.story
     click(explorer, "goto", "insert")
     assert [s["state"] for s in explorer.bar.stages] == ["done"] * 4 + ["current", "next", "later"]
     click(explorer, "back")
@@ -130,7 +145,7 @@ def test_a_run_is_kept_listed_and_seen_from_inside(explorer: Explorer, runs_fold
     session.run.wait(30)  # type: ignore[union-attr]
     until(lambda: len(explorer.runs.list.options) == 1)
     assert [p.parent for p in runs_folder.iterdir()] == [runs_folder]
-    explorer.tabs.selected_index = 1
+    explorer.drawer.show_panel(explorer.live)
     until(lambda: "conv1" in str([row["path"] for row in explorer.live.multiples.rows]))
     opened = qx.open_run(next(runs_folder.iterdir()))
     assert len(opened.history.epochs) == 2
@@ -139,7 +154,7 @@ def test_a_run_is_kept_listed_and_seen_from_inside(explorer: Explorer, runs_fold
 def test_the_ledger_is_made_when_it_is_looked_at(explorer: Explorer) -> None:
     walk(explorer, "insert")
     assert explorer.ledger.sites.rows == []
-    explorer.tabs.selected_index = 2
+    explorer.drawer.show_panel(explorer.ledger)
     until(lambda: explorer.ledger.sites.rows)
     assert any("fc.weight_fake_quant" in str(r) for r in explorer.ledger.sites.rows)
     assert "two" in explorer.ledger.answers.html
@@ -202,7 +217,7 @@ def test_settings_show_the_probe_of_every_engine(explorer: Explorer) -> None:
     assert html.count("<tr") == len(available_engines()) + 1
     assert f"{default_backend().engine} (in use)" in html
     assert escape(default_backend().reason) in html
-    assert explorer.concern.html == ""
+    assert not any(p["id"].startswith("engine") for p in explorer.news.problems)
     assert escape(default_backend().reason) in explorer.settings.words.html
 
 
@@ -214,20 +229,20 @@ def test_an_engine_that_saturates_is_reported_on_the_page(monkeypatch: pytest.Mo
     explorer = qx.explore(example="digits_cnn")
     session = explorer.session
     assert session.options.qconfig.backend == "qnnpack"
-    assert explorer.concern.html == ""
+    assert not said(explorer, "engine_saturates")
     settings = explorer.settings
     assert settings.engines.html.count("up to 63 of 127 steps off") == len(probes) - 1
     settings.qconfig.value = "onednn"
     settings.apply.click()
-    until(lambda: explorer.jobs.current is None and explorer.concern.html)
-    assert "engine onednn saturates on this CPU" in explorer.concern.html
+    until(lambda: explorer.jobs.current is None and said(explorer, "engine_saturates"))
+    assert "engine onednn saturates on this CPU" in said(explorer, "engine_saturates")
     assert "engine onednn saturates on this CPU" in settings.words.html
     assert "onednn (in use)" in settings.engines.html
     walk(explorer, "train")
     explorer.training.calibrate.click()
     until(lambda: explorer.jobs.current is None)
     walk(explorer, "convert")
-    assert "engine onednn saturates on this CPU" in explorer.story.html
+    assert "engine onednn saturates on this CPU" in explorer.news.story
     explorer.results.start()
     until(lambda: explorer.jobs.current is None and explorer.results.table.html)
     rows = explorer.results.table.html.split("<tr")[2:]
@@ -236,7 +251,7 @@ def test_an_engine_that_saturates_is_reported_on_the_page(monkeypatch: pytest.Mo
     # What the message tells to do: another engine, the qconfig as it is.
     settings.qconfig.value, settings.engine.value = "as given", "qnnpack"
     settings.apply.click()
-    until(lambda: explorer.jobs.current is None and not explorer.concern.html)
+    until(lambda: explorer.jobs.current is None and not said(explorer, "engine_saturates"))
     plan = session.options.qconfig
     assert (plan.name, plan.backend, plan.concern) == ("onednn", "qnnpack", None)
     settings.qconfig.value, settings.engine.value = "chosen for this CPU", "that of the qconfig"
@@ -257,9 +272,9 @@ def test_settings_change_the_flow(explorer: Explorer) -> None:
     assert session.flow.name == "fx"
     assert [s["name"] for s in explorer.bar.stages] == list(session.stages)
     walk(explorer, "trace")
-    assert "GraphModule" in explorer.story.html
+    assert "GraphModule" in explorer.news.story
     walk(explorer, "insert")
-    assert "insert_observers_for_model" in explorer.story.html
+    assert "insert_observers_for_model" in explorer.news.story
     nodes = explorer.panes.graph.scene["nodes"]
     assert any(mark["role"] == "tail" for node in nodes for mark in node["marks"])
     assert not any("activation_post_process" in node["id"] for node in nodes)
@@ -304,9 +319,9 @@ def test_eval_mode_is_reported_with_a_button_that_helps() -> None:
     explorer = qx.explore(model, torch.randn(1, 1, 8, 8))
     click(explorer, "next")
     assert "eval mode" in explorer.message.html
-    assert explorer.to_train_mode.layout.display == ""
-    explorer.to_train_mode.click()
-    until(lambda: explorer.jobs.current is None)
+    assert "eval mode" in said(explorer, "eval_mode")
+    press_fix(explorer, "eval_mode")
+    assert not said(explorer, "eval_mode")
     click(explorer, "next")
     assert explorer.session is not None
     assert explorer.session.stage == "fuse"
@@ -388,7 +403,7 @@ def test_a_ledger_in_the_making_says_how_far_it_is_and_can_be_stopped(
         return real(progress=tell, should_stop=should_stop)
 
     monkeypatch.setattr(session, "ledger", slow)
-    explorer.tabs.selected_index = 2
+    explorer.drawer.show_panel(explorer.ledger)
     until(lambda: "forward 2 of" in panel.message.html)
     assert "left" in panel.message.html
     assert (panel.halt.description, panel.halt.layout.display) == ("Stop", "")
@@ -400,3 +415,56 @@ def test_a_ledger_in_the_making_says_how_far_it_is_and_can_be_stopped(
     panel.halt.click()
     until(lambda: panel.sites.rows)
     assert panel.halt.layout.display == "none"
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_no_stub_is_said_before_any_click_at_every_stage_and_each_button_puts_it_right(
+    index: int,
+) -> None:
+    model, x = NoStubs(), image()
+    explorer = qx.explore(model.train(), x, data=[loader(x), loader(x)])
+    session = explorer.session
+    assert session is not None
+    for stage in session.stages[:-1]:
+        walk(explorer, stage)
+        until(lambda: said(explorer, "no_stub"))
+        assert "No QuantStub: the int8 model will not run" in said(explorer, "no_stub")
+    entry = next(p for p in explorer.news.problems if p["id"] == "no_stub")
+    assert (entry["mark"], entry["word"]) == ("✖", "error")
+    assert len(entry["fixes"]) == 3
+    press_fix(explorer, "no_stub", index)
+    until(lambda: not said(explorer, "no_stub"))
+    assert session.stage == "float"
+    walk(explorer, session.flow.train_stage)
+    explorer.training.calibrate.click()
+    until(lambda: explorer.jobs.current is None)
+    walk(explorer, session.flow.int8_stage)
+    assert "layers compute in int8" in explorer.news.news
+    assert model.training
+
+
+def test_the_place_of_a_problem_is_selected() -> None:
+    x = image()
+    explorer = qx.explore(NoStubs().train(), x)
+    until(lambda: said(explorer, "no_stub"))
+    entry = next(p for p in explorer.news.problems if p["id"] == "no_stub")
+    assert entry["select"] == "module:conv"
+    explorer.news._handle_custom_msg({"action": "select", "selection": entry["select"]}, [])
+    assert explorer.selection == "module:conv"
+
+
+def test_what_a_model_is_called_cannot_break_the_line_of_news() -> None:
+    evil = nn.ModuleDict({"<img src=x>": nn.Linear(4, 4)})
+
+    class Evil(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inside = evil
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inside["<img src=x>"](x)
+
+    explorer = qx.explore(Evil().train(), torch.randn(2, 4), qconfig={nn.Linear: None})
+    walk(explorer, "insert")
+    assert "<img" not in explorer.news.story
+    assert "<img" in explorer.news.news  # plain text, which the browser escapes

@@ -62,10 +62,10 @@ class Page:
 
     def tab(self, title: str) -> Any:
         """The panel of that name, brought to the front."""
-        tabs = self.explorer.tabs
-        index = list(tabs.titles).index(title)
-        tabs.selected_index = index
-        return tabs.children[index]
+        drawer = self.explorer.drawer
+        panel = drawer.panels[drawer.titles.index(title)]
+        drawer.show_panel(panel)
+        return panel
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +94,7 @@ def test_story_of_every_stage(example: str, flow: str, wording: SnapshotAssertio
         failed = page.go(stage)
         if stage == page.session.flow.train_stage:
             page.calibrate()
-        parts.append(failed or _without_torchs_words(visible_text(page.explorer.story.html)))
+        parts.append(failed or _without_torchs_words(visible_text(page.explorer.news.story)))
     bar = [f"{s['title']}: {s['call']} | {s['summary']}" for s in page.explorer.bar.stages]
     assert wording == masked("\n\n".join([*parts, "\n".join(bar)])) + "\n"
 

@@ -7,7 +7,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qatexplorer.snapshot.records import FakeQuantSite, ModuleRecord, QConfigRecord, SiteKind
+from qatexplorer.snapshot.records import (
+    FakeQuantSite,
+    GraphNode,
+    ModuleRecord,
+    QConfigRecord,
+    SiteKind,
+    Snapshot,
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,51 @@ def _bits(text: str) -> str:
     if dtype:
         return (dtype[1] or dtype[0]).lstrip("u")
     return "int8" if "weight" in text.lower() else ""
+
+
+@dataclass(frozen=True)
+class TensorName:
+    """The tensor that a fake quant rounds, for a user: ``"output of layer1.0.conv1"``.
+
+    ``more`` is how many other results it rounds under the same name; ``source`` the line of the
+    user's code that makes it, ``""`` if unknown.
+    """
+
+    text: str
+    more: int = 0
+    source: str = ""
+
+
+class TensorNames:
+    """Names for the tensors that the fake quants of one snapshot round."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        graph = snapshot.graph
+        self._nodes = {node.id: node for node in graph.nodes} if graph is not None else {}
+        self._sites = snapshot.site_by_path
+
+    def of(self, path: str) -> TensorName:
+        """Of the fake quant named ``path``, which is one of the snapshot's."""
+        site = self._sites[path]
+        place = site.place(path)
+        node = self._nodes.get(place.nodes[0]) if place.nodes else None
+        if node is None:
+            word = {"weight": "weight of", "input": "input at"}.get(site.kind, "output of")
+            return TensorName(f"{word} {place.owner or 'the model'}")
+        return TensorName(_result_of(node), len(place.nodes) - 1, node.source)
+
+    def shared(self, path: str) -> tuple[str, ...]:
+        """What else the same fake quant rounds, under its other names."""
+        others = [p.path for p in self._sites[path].places if p.path != path]
+        return tuple(dict.fromkeys(self.of(other).text for other in others))
+
+
+def _result_of(node: GraphNode) -> str:
+    if node.op == "placeholder":
+        return f"input {node.label}"
+    if node.op == "get_attr":
+        return f"parameter {node.target}"
+    return f"output of {node.path or node.label}"
 
 
 def seen_words(site: FakeQuantSite) -> str:

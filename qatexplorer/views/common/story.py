@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -11,13 +13,15 @@ from qatexplorer.snapshot.diff import Diff
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.views.common.names import KINDS, count
 
+_SWAPS = 6
+
 
 def stage_entries(
-    stages: tuple[Stage, ...], current: str, reached: str, diffs: dict[str, str]
+    stages: tuple[Stage, ...], current: str, reached: str, news: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """What the stage bar draws: name, title, state ("done", "current", "next", "later"), summary.
 
-    ``diffs`` has the one-line summary of each stage reached.
+    ``news`` has the line of each stage reached (:func:`qatexplorer.views.common.news.news_of`).
     """
     names = [s.name for s in stages]
     last = names.index(reached)
@@ -34,31 +38,22 @@ def stage_entries(
                 "name": stage.name,
                 "title": stage.title,
                 "state": state,
-                "summary": diffs.get(stage.name, ""),
+                "summary": news.get(stage.name, ""),
                 "call": stage.call,
             }
         )
     return entries
 
 
-def story_html(stage: Stage, snapshot: Snapshot, change: Diff | None) -> str:
-    """The panel under the stage bar, as safe HTML."""
-    parts = [f'<p class="qx-story-why">{escape(stage.why)}</p>']
-    head = f"<h2>{escape(stage.title)}</h2>"
-    if stage.call:
-        head += f"<code>{escape(stage.call)}</code>"
-    parts.insert(0, f'<div class="qx-story-head">{head}</div>')
-    if change is not None:
-        parts.append(f'<p class="qx-story-change"><b>What changed:</b> {_change(change)}</p>')
-    else:
-        graph = snapshot.graph
-        parts.append(
-            f'<p class="qx-story-change"><b>Your model:</b> '
-            f"{count(len(snapshot.modules), 'module')}, "
-            f"{count(snapshot.modules[0].param_count, 'parameter')}"
-            + (f", graph from {escape(graph.origin)}" if graph is not None else "")
-            + "</p>"
-        )
+def story_html(stage: Stage, snapshot: Snapshot, change: Diff | None, news: str) -> str:
+    """All that there is to say of a stage, as safe HTML: its call and why, what happened, what was
+    put in and swapped, notes, and what torch said. ``news`` is its line of news."""
+    call = f"<code>{escape(stage.call)}</code>" if stage.call else ""
+    parts = [
+        f'<div class="qx-story-head"><h2>{escape(stage.title)}</h2>{call}</div>',
+        f'<p class="qx-story-why">{escape(stage.why)}</p>',
+        f'<p class="qx-story-change"><b>What happened:</b> {escape(news)} {_changes(change)}</p>',
+    ]
     if snapshot.graph is not None and snapshot.graph.note:
         parts.append(f'<p class="qx-story-note">{escape(snapshot.graph.note)}</p>')
     parts += [f'<p class="qx-story-note">{escape(note)}</p>' for note in snapshot.notes]
@@ -71,27 +66,26 @@ def story_html(stage: Stage, snapshot: Snapshot, change: Diff | None) -> str:
     return "".join(parts)
 
 
-def _change(change: Diff) -> str:
-    text = escape(change.summary())
-    kinds = dict.fromkeys(KINDS, 0)
-    for site in change.sites_added:
-        kinds[site.kind] += 1
+def _changes(change: Diff | None) -> str:
+    """Badges of the fake quants put in by kind, and of the swaps by their types."""
+    if change is None:
+        return ""
+    kinds = Counter(site.kind for site in change.sites_added)
     badges = [
-        f'<span class="qx-badge qx-{kind}">{KINDS[kind].mark} {number} {KINDS[kind].word}</span>'
-        for kind, number in kinds.items()
-        if number
+        f'<span class="qx-badge qx-{kind}">{look.mark} {kinds[kind]} {look.word}</span>'
+        for kind, look in KINDS.items()
+        if kinds[kind]
     ]
-    swaps: dict[str, int] = {}
-    for pair in change.swapped:
-        arrow = f"{pair.before.type_name} → {pair.after.type_name}"
-        swaps[arrow] = swaps.get(arrow, 0) + 1
-    listed = [
+    swaps = Counter(f"{c.before.type_name} → {c.after.type_name}" for c in change.swapped)
+    badges += [
         f'<span class="qx-badge">{escape(arrow)}{f" × {n}" if n > 1 else ""}</span>'
-        for arrow, n in sorted(swaps.items(), key=lambda item: -item[1])[:6]
+        for arrow, n in swaps.most_common(_SWAPS)
     ]
-    if len(swaps) > 6:
-        listed.append(f'<span class="qx-badge">and {len(swaps) - 6} other kinds of swap</span>')
-    return " ".join([text, *badges, *listed])
+    if len(swaps) > _SWAPS:
+        badges.append(
+            f'<span class="qx-badge">and {len(swaps) - _SWAPS} other kinds of swap</span>'
+        )
+    return " ".join(badges)
 
 
 def message_html(error: Exception) -> str:

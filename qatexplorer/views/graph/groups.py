@@ -26,7 +26,7 @@ class SceneGroup:
 
     ``children`` are item ids (``"n:<graph node id>"`` or ``"g:…"``) in execution order. ``visit``
     counts the calls of the module, from 1. A ``synthetic`` group stands for no module: it holds a
-    range of the children of a group that has too many.
+    range of the children of a group that has too many, or equal ``blocks`` (ids of groups).
     """
 
     id: str
@@ -35,6 +35,7 @@ class SceneGroup:
     visit: int = 1
     synthetic: bool = False
     children: list[str] = field(default_factory=list)
+    blocks: tuple[str, ...] = ()
 
 
 @dataclass
@@ -119,14 +120,8 @@ def _chains(graph: Graph, snapshot: Snapshot) -> list[list[str]]:
     return [[path for path in chain if path not in scattered] for chain in chains]
 
 
-def build_tree(snapshot: Snapshot, graph: Graph, max_children: int) -> SceneTree:
-    """Nest the nodes of ``graph`` by module, no group with more than ``max_children`` children.
-
-    Raises:
-        ValueError: ``max_children`` is below 2.
-    """
-    if max_children < 2:
-        raise ValueError(f"max_children must be at least 2, got {max_children}")
+def build_tree(snapshot: Snapshot, graph: Graph) -> SceneTree:
+    """Nest the nodes of ``graph`` by module."""
     groups: dict[str, SceneGroup] = {ROOT: SceneGroup(ROOT, "", None)}
     group_of: dict[str, str] = {}
     visits: Counter[str] = Counter({"": 1})
@@ -144,27 +139,35 @@ def build_tree(snapshot: Snapshot, graph: Graph, max_children: int) -> SceneTree
             stack.append((path, group_id))
         group_of[node.id] = stack[-1][1]
         groups[stack[-1][1]].children.append(f"n:{node.id}")
-    tree = SceneTree(groups, group_of)
-    _split_large(tree, max_children)
-    return tree
+    return SceneTree(groups, group_of)
 
 
-def _split_large(tree: SceneTree, max_children: int) -> None:
-    """Put ranges of children into synthetic groups until no group has too many."""
+def split_large(tree: SceneTree, max_children: int, passing: frozenset[str] = frozenset()) -> None:
+    """Put ranges of children into synthetic groups until no group has more than ``max_children``.
+
+    ``passing`` are ids of graph nodes that are not drawn as a rule: they do not count, and stay
+    with the child before them.
+
+    Raises:
+        ValueError: ``max_children`` is below 2.
+    """
+    if max_children < 2:
+        raise ValueError(f"max_children must be at least 2, got {max_children}")
     waiting = [g for g in tree.groups.values() if len(g.children) > max_children]
     while waiting:
         group = waiting.pop()
-        count = len(group.children)
+        shown = _with_passing(group.children, passing)
+        count = len(shown)
         if count <= max_children:
             continue
         chunks = _chunks(count, max_children)
         size, longer = divmod(count, chunks)
-        children, group.children, start = group.children, [], 0
+        group.children, start = [], 0
         for index in range(chunks):
             end = start + size + (index < longer)
             part_id = f"{group.id}~{index}"
             part = SceneGroup(part_id, group.path, group.id, group.visit, synthetic=True)
-            part.children = children[start:end]
+            part.children = [child for some in shown[start:end] for child in some]
             tree.groups[part_id] = part
             group.children.append(part_id)
             for child in part.children:
@@ -174,6 +177,17 @@ def _split_large(tree: SceneTree, max_children: int) -> None:
                     tree.groups[child].parent = part_id
             waiting.append(part)
             start = end
+
+
+def _with_passing(children: Sequence[str], passing: frozenset[str]) -> list[list[str]]:
+    """Each child that is drawn, with those after it that are not."""
+    shown: list[list[str]] = []
+    for child in children:
+        if shown and child[2:] in passing and child.startswith("n:"):
+            shown[-1].append(child)
+        else:
+            shown.append([child])
+    return shown
 
 
 def _chunks(count: int, most: int) -> int:

@@ -54,9 +54,10 @@ def site_tip(site: FakeQuantSite) -> list[str]:
     lines = [
         f"{site.kind} fake quant {_where(site)}",
         f"{codes}, {site.qscheme.removeprefix('torch.')}{axis}",
-        _spread("scale", site.scale),
-        _spread("zero_point", site.zero_point),
     ]
+    # Before it has seen data, its scale is torch's initial 1, which says nothing of the model.
+    if site.seen != "nothing":
+        lines += [_spread("scale", site.scale), _spread("zero_point", site.zero_point)]
     if site.seen in ("all", "partly"):
         low, high = number(min(site.min_val)), number(max(site.max_val))
         lines.append(f"observed {low} … {high}")

@@ -5,16 +5,21 @@ Nothing here knows where a box is drawn: the browser lays out a group when it is
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.snapshot.records import Graph, GraphNode, ModuleRecord, Snapshot
-from qatexplorer.views.graph.groups import ROOT, SceneGroup, SceneTree, build_tree
+from qatexplorer.views.common.names import count
+from qatexplorer.views.graph.fold import fold_name, fold_repeats, passing_nodes
+from qatexplorer.views.graph.groups import ROOT, SceneGroup, SceneTree, build_tree, split_large
 from qatexplorer.views.graph.marks import place_marks, site_entry
 
 _INT8_PACKAGES = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
 _REFERENCE_PACKAGE = "torch.ao.nn.quantized.reference."
+_TRACED = "torch.fx.graph_module."
+_BARE_MODULE = "torch.nn.modules.module.Module"
 _QAT_PACKAGES = ("torch.ao.nn.qat.", "torch.ao.nn.intrinsic.qat.")
 # These live in the quantized package and compute in float until convert swaps them.
 _FLOAT_IN_INT8_PACKAGE = frozenset({"FloatFunctional", "FXFloatFunctional"})
@@ -26,6 +31,7 @@ def build_scene(
     *,
     max_children: int = 40,
     redundant: frozenset[str] = frozenset(),
+    before: Snapshot | None = None,
 ) -> dict[str, Any]:
     """The nested boxes, operations, edges and fake quants of ``snapshot.graph``.
 
@@ -34,6 +40,7 @@ def build_scene(
         diff_paths: paths of modules and fake quants (or graph node ids) that the step changed.
         max_children: no group holds more; larger ones are split into ranges.
         redundant: selection strings of edges whose tensor is fake-quantized twice.
+        before: the float stage: it knows the types of containers that tracing made bare modules.
 
     Returns:
         A JSON-able dict:
@@ -42,12 +49,15 @@ def build_scene(
           ``origin`` and ``note`` as in the snapshot.
         - ``groups``: parents before children, the first is the root (``"g:"``). Each has ``id``,
           ``parent``, ``children`` (item ids in execution order), ``label``, ``sub``, ``path``,
-          ``sel``, ``ops`` (operations inside), ``sites`` (fake quants inside by kind),
-          ``changed`` (itself), ``inside`` (something in it changed), ``int8`` (int8 operations
-          inside), ``synthetic``, ``tip`` and ``marks``.
+          ``sel`` (``""`` if synthetic), ``ops`` (operations inside but those that pass), ``sites``
+          (fake quants inside by kind), ``changed`` (itself), ``inside`` (something in it changed),
+          ``int8`` (int8 operations inside), ``synthetic``, ``tip`` and ``marks``; where it is so,
+          ``repeat`` (how many equal blocks it holds, nothing else), ``passes`` (how many
+          operations inside pass) and ``twice`` (how many redundant edges are inside).
         - ``nodes``: execution order. Each has ``id`` (``"n:<graph node id>"``), ``parent``,
           ``label``, ``sub``, ``path``, ``op``, ``sel``, ``precision`` (``"float"``, ``"fq"``,
-          ``"int8"``), ``changed``, ``shape``, ``tip`` and ``marks``.
+          ``"int8"``), ``changed``, ``shape``, ``tip`` and ``marks``; ``passes`` is True for an
+          ``nn.Identity`` that an edge can stand for.
         - ``edges``: ``[source index, target index, back]`` into ``nodes``; ``back`` is 1 where the
           edge closes a cycle. Its selection is ``edge:<source>:<target>`` with graph node ids.
         - ``redundant``: indices into ``edges`` of those that ``redundant`` names.
@@ -73,20 +83,26 @@ def build_scene(
     if graph is None or not graph.nodes:
         scene["reason"] = _why_empty(snapshot)
         return scene
-    tree = build_tree(snapshot, graph, max_children)
+    tree = build_tree(snapshot, graph)
     marks = place_marks(snapshot.sites, graph, tree)
+    passing = passing_nodes(snapshot, graph, marks)
+    fold_repeats(tree, snapshot, graph, marks)
+    split_large(tree, max_children, passing)
     scene["origin"], scene["note"] = graph.origin, graph.note
     scene["nodes"] = [
         _node(node, tree, snapshot, marks.get(f"n:{node.id}", []), diff_paths)
         for node in graph.nodes
     ]
+    for node in scene["nodes"]:
+        if node["id"][2:] in passing:
+            node["passes"] = True
     scene["edges"] = _edges(graph)
     scene["redundant"] = [
         at
         for at, (source, target, _) in enumerate(scene["edges"])
         if f"edge:{graph.nodes[source].id}:{graph.nodes[target].id}" in redundant
     ]
-    scene["groups"] = _groups(tree, snapshot, scene, marks, diff_paths)
+    scene["groups"] = _groups(tree, _Types(snapshot, before), scene, marks, diff_paths)
     return scene
 
 
@@ -195,9 +211,29 @@ def _edges(graph: Graph) -> list[list[int]]:
     return [[source, target, int(source >= target)] for source, target in pairs]
 
 
+class _Types:
+    """Records of the modules that groups stand for, and what to call their types."""
+
+    def __init__(self, snapshot: Snapshot, before: Snapshot | None) -> None:
+        self._now = snapshot.by_path
+        self._before = before.by_path if before is not None else {}
+
+    def of(self, path: str) -> tuple[ModuleRecord | None, str]:
+        """The record at ``path`` and its class name, ``""`` where that is a bare ``nn.Module``."""
+        record = self._now.get(path)
+        if record is None:
+            return None, ""
+        known = self._before.get(record.origin or path)
+        if record.qualified_type.startswith(_TRACED) and known is not None:
+            return record, known.type_name
+        if record.qualified_type != _BARE_MODULE:
+            return record, record.type_name
+        return known or record, known.type_name if known is not None else ""
+
+
 def _groups(
     tree: SceneTree,
-    snapshot: Snapshot,
+    types: _Types,
     scene: dict[str, Any],
     marks: dict[str, list[dict[str, str]]],
     diff_paths: frozenset[str],
@@ -209,6 +245,7 @@ def _groups(
         order += [c for c in tree.groups[group_id].children if c.startswith("g:")]
     records: dict[str, dict[str, Any]] = {}
     inside: dict[str, set[str]] = {}
+    twice = _redundant_inside(tree, scene)
     for group_id in reversed(order):
         group = tree.groups[group_id]
         items = [nodes[c] if c.startswith("n:") else records[c] for c in group.children]
@@ -217,38 +254,59 @@ def _groups(
         for item in items:
             found |= inside.get(item["id"], {mark["site"] for mark in item["marks"]})
         inside[group_id] = found
+        passes = sum(int(item.get("passes", 0)) for item in items)
         records[group_id] = {
-            **_group_text(group, tree, snapshot, items),
             "id": group_id,
             "parent": group.parent,
             "children": group.children,
             "path": group.path,
-            "sel": f"module:{group.path}",
+            "sel": "" if group.synthetic else f"module:{group.path}",
             "synthetic": group.synthetic,
-            "ops": sum(item.get("ops", 1) for item in items),
+            "ops": sum(item.get("ops", int("passes" not in item)) for item in items),
             "int8": sum(item.get("int8", int(item.get("precision") == "int8")) for item in items),
             "sites": _by_kind(scene["sites"][path] for path in found),
             "changed": not group.synthetic and group.path in diff_paths,
             "inside": any(item["changed"] or item.get("inside", False) for item in items)
             or bool(found & diff_paths),
             "marks": own,
+            **({"repeat": len(group.blocks)} if group.blocks else {}),
+            **({"passes": passes} if passes else {}),
+            **({"twice": twice[group_id]} if group_id in twice else {}),
         }
+        if group.blocks:
+            records[group_id] |= _fold_text([records[block] for block in group.blocks], types)
+        else:
+            records[group_id] |= _group_text(group, tree, types, items)
+        if passes:
+            records[group_id]["tip"].append(
+                f"{count(passes, 'Identity module')} that pass a tensor on"
+            )
     return [records[group_id] for group_id in order]
 
 
+def _redundant_inside(tree: SceneTree, scene: dict[str, Any]) -> Counter[str]:
+    """How many redundant edges run inside each group, by its id."""
+    inside: Counter[str] = Counter()
+    for at in scene["redundant"]:
+        source, target, _ = scene["edges"][at]
+        ends = (scene["nodes"][source]["parent"], scene["nodes"][target]["parent"])
+        ways = [[group.id for group in tree.ancestors(end)] for end in ends]
+        inside.update(set(ways[0]) & set(ways[1]))
+    return inside
+
+
 def _by_kind(entries: Iterable[dict[str, Any]]) -> dict[str, int]:
-    count = {"weight": 0, "input": 0, "output": 0}
+    found = {"weight": 0, "input": 0, "output": 0}
     for entry in entries:
-        count[entry["kind"]] += 1
-    return count
+        found[entry["kind"]] += 1
+    return found
 
 
 def _group_text(
-    group: SceneGroup, tree: SceneTree, snapshot: Snapshot, items: list[dict[str, Any]]
+    group: SceneGroup, tree: SceneTree, types: _Types, items: list[dict[str, Any]]
 ) -> dict[str, Any]:
     around = tree.groups[group.parent].path if group.parent is not None else ""
-    record = snapshot.by_path.get(group.path)
-    kind = record.type_name if record is not None else ""
+    record, kind = types.of(group.path)
     if group.synthetic:
         first, last = str(items[0]["label"]), str(items[-1]["label"])
         label = f"{first.split(' … ')[0]} … {last.split(' … ')[-1]}"
@@ -261,3 +319,27 @@ def _group_text(
         settings = f"({record.extra_repr})" if record.extra_repr else ""
         tip.append(f"{record.qualified_type}{settings}, {record.param_count:,} parameters")
     return {"label": label, "sub": kind if group.path else "", "tip": tip}
+
+
+def _fold_text(blocks: list[dict[str, Any]], types: _Types) -> dict[str, Any]:
+    """The blocks' names and type, and in how many of them something is marked if not in all."""
+    first, last = blocks[0], blocks[-1]
+    record, kind = types.of(first["path"])
+    label = fold_name(str(first["label"]), str(last["label"]))
+    tip = [f"{len(blocks)} equal blocks in a row: {first['path']} … {last['path']}"]
+    if record is not None:
+        tip.append(f"each {record.qualified_type}, {record.param_count:,} parameters")
+    marked = {
+        "changed": [block["label"] for block in blocks if block["changed"] or block["inside"]],
+        "quantized twice": [block["label"] for block in blocks if block.get("twice")],
+    }
+    some = []
+    for what, where in marked.items():
+        if 0 < len(where) < len(blocks):
+            some.append(f"{what} in {len(where)} of {len(blocks)}")
+            tip.append(f"{what}: {', '.join(where)}")
+    return {
+        "label": f"×{len(blocks)} {label}",
+        "sub": " · ".join(filter(None, (kind, *some))),
+        "tip": tip,
+    }

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from qatexplorer.snapshot.records import FakeQuantSite, Graph, GraphNode, ModuleRecord, Snapshot
 from qatexplorer.views.common.html import Html, code, folded, go, join, kind_badge, tag, terms
 from qatexplorer.views.common.names import (
+    count,
     is_int8,
     plain_dtype,
     qconfig_badge,
@@ -108,7 +109,7 @@ class _View:
             [
                 tag("header", tag("h3", module.path or "The model itself"), *badges),
                 type_strip(self.snapshots, snapshot.stage, module),
-                tag("p", why_module(snapshot, module), class_="qx-why"),
+                tag("p", why_module(self.snapshots, snapshot, module), class_="qx-why"),
                 self._module_terms(snapshot, module),
                 two_observers(sites),
                 self._module_details(snapshot, module),
@@ -132,7 +133,7 @@ class _View:
                 ("type", code(module.qualified_type)),
                 ("settings", code(module.extra_repr) if module.extra_repr else None),
                 ("inside", parent),
-                ("qconfig", qconfig or _no_qconfig(snapshot)),
+                ("qconfig", qconfig or _no_qconfig(snapshot, module)),
                 ("parameters", f"{module.param_count:,}" if module.param_count else "none"),
                 ("runs", _runs(module)),
                 ("mode", "training" if module.training else "eval"),
@@ -229,11 +230,7 @@ class _View:
         # In an FX graph the edge knows what is on it: one user may get another fake quant.
         on_edge = [self.now.site_by_path[path] for path in edge.sites] if edge else []
         sites = tuple(on_edge) or self._sites_on(source)
-        why = (
-            f"This tensor is fake-quantized {_times(len(sites))} before it is used."
-            if sites
-            else "No fake quant is on this tensor at this stage."
-        )
+        why = f"{count(len(sites), 'fake quant') if sites else 'No fake quant'} on this tensor."
         return join(
             [
                 tag("header", tag("h3", f"{source.label} → {target.label}")),
@@ -264,15 +261,13 @@ class _View:
 
 
 def _torchs(observer: bool) -> str:
-    return ", torch's own: it runs the fake quant on the output" if observer else ""
+    return ", torch's own: it runs a fake quant or observer" if observer else ""
 
 
-def _no_qconfig(snapshot: Snapshot) -> str:
-    if snapshot.is_from("reference"):
-        return "none (convert removes it once it has acted on it)"
+def _no_qconfig(snapshot: Snapshot, module: ModuleRecord) -> str:
     if not snapshot.is_from("qconfig"):
         return "none yet"
-    return "none: this part stays float"
+    return "none: it stays float" if module.stays_float else "none at this stage"
 
 
 def _times(number: int) -> str:
@@ -283,7 +278,7 @@ def _runs(module: ModuleRecord) -> str:
     if module.calls is None:
         return "not measured at this stage"
     if module.calls == 0:
-        return "not in the forward of the example input"
+        return "its own forward is not called"
     return f"{_times(module.calls)} per forward"
 
 

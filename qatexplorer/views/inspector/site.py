@@ -17,7 +17,7 @@ def site_html(snapshots: Mapping[str, Snapshot], stage: str, site: FakeQuantSite
     parts = [
         tag("header", tag("h3", site.path), kind_badge(site.kind, word=True)),
         strip(_over_stages(snapshots, site), stage),
-        tag("p", why_site(site), class_="qx-why"),
+        tag("p", why_site(snapshot, site), class_="qx-why"),
         *(tag("p", warning, class_="qx-note") for warning in warnings_of(snapshot, site)),
         tag("section", tag("h4", "What it quantizes"), _place(site)),
         tag("section", tag("h4", "The grid"), _grid(site)),
@@ -133,7 +133,7 @@ def _running(site: FakeQuantSite) -> Html:
             "module": "its forward runs and updates the range",
             "fused kernel": "its forward never runs: one fused kernel, called by the fake quant, "
             "updates its min_val and max_val",
-            "never": "it does not run",
+            "never": "it did not run in the forward of the example input",
         }
         meaning = words.get(site.observer_runs, "not measured at this stage")
         observer = join([code(site.observer_class), f": {meaning}"])
@@ -158,36 +158,43 @@ def _flag(value: bool, on: str, off: str) -> str:
     return f"on ({on})" if value else f"off ({off})"
 
 
-def why_site(site: FakeQuantSite) -> str:
+def fused_with_norm(snapshot: Snapshot, site: FakeQuantSite) -> str:
+    """``", scaled by its batch norm,"`` where the owner holds one, else nothing."""
+    inside = (m for m in snapshot.modules if m.parent == site.owner)
+    return ", scaled by its batch norm," if any("BatchNorm" in m.type_name for m in inside) else ""
+
+
+def why_site(snapshot: Snapshot, site: FakeQuantSite) -> str:
     """One sentence on why it is there and runs as it does."""
     owner = site.owner or "the model"
     if site.mechanism == "unused":
         if site.calls_per_forward is None:
             return "How it runs was not measured at this stage."
+        return "It did not run in the forward of the example input."
+    bare = bool(site.observer_class) and not site.observer_path
+    if site.kind == "weight" and site.mechanism == "forward":
+        scaled = fused_with_norm(snapshot, site)
         return (
-            "It did not run in the forward of the example input: it sees no tensor and its scale "
-            "means nothing."
+            f"The forward of {owner} passes its weight{scaled} through this before it computes, so "
+            "no hook is needed."
         )
-    if site.kind == "weight":
-        return (
-            f"The forward of {owner} passes its weight through this fake quant before it computes, "
-            "so no hook is needed; with a fused batch norm it is the weight scaled by it."
-        )
+    if bare and site.mechanism == "hook":
+        return f"A forward hook on {owner} shows it the output; it rounds nothing."
     if site.kind == "input" and site.mechanism == "hook":
         return (
-            f"{owner} hands the tensor on as it is; a forward hook on it rounds it, and so the "
-            "first layer is trained on int8 input. Torch has no other input fake quant."
+            f"{owner} hands the tensor on as it is; a forward hook on it passes it through this "
+            "fake quant, so that what comes after it trains on rounded values."
         )
     if site.mechanism == "hook":
         return (
-            f"A forward hook on {owner} replaces its output by the rounded one: the module's own "
-            "code does not know of it."
+            f"A forward hook on {owner} replaces its output by the result of this fake quant: the "
+            "module's own code does not know of it."
         )
     if site.mechanism == "node":
         if len(site.nodes) > 1:
             return (
-                f"One fake quant at {len(site.nodes)} places of the FX graph: the operations pass "
-                "values on or need one scale, so torch made them share it on purpose."
+                f"One fake quant at {len(site.nodes)} places of the FX graph: torch lets "
+                "operations that pass values on, or need one scale, share it."
             )
         return "It is a node of the FX graph, called between the operations it connects."
     return f"{owner} calls it itself, on the result of its operation; no hook is needed."
@@ -200,8 +207,8 @@ def warnings_of(snapshot: Snapshot, site: FakeQuantSite) -> list[str]:
     hooks = sum(h.observer for h in owner.hooks) if owner is not None else 0
     if hooks > 1 and site.kind != "weight":
         found.append(
-            f"The hook is registered {hooks} times, so one tensor is fake-quantized {hooks} times: "
-            "prepare was called more than once."
+            f"The hook is registered {hooks} times, so one tensor goes through it {hooks} times, "
+            "as after calling prepare more than once."
         )
     if site.dtype.endswith("quint8") and (site.quant_min, site.quant_max) == (0, 127):
         found.append(
@@ -209,7 +216,5 @@ def warnings_of(snapshot: Snapshot, site: FakeQuantSite) -> list[str]:
             "module uses all 256, so training clips values that int8 will not."
         )
     if any(value == 0 or value != value for value in site.scale):
-        found.append(
-            "At least one scale is 0 or NaN: the observer has seen NaN or infinite values."
-        )
+        found.append("At least one scale is 0 or NaN: what passes here is lost.")
     return found

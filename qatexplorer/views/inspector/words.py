@@ -24,8 +24,6 @@ _OPERATORS = frozenset(
         "mul",
         "truediv",
         "div",
-        "cat",
-        "concat",
         "matmul",
         "iadd",
         "imul",
@@ -82,54 +80,114 @@ def type_strip(snapshots: Mapping[str, Snapshot], stage: str, module: ModuleReco
     return join([line, by])
 
 
-def why_module(snapshot: Snapshot, module: ModuleRecord) -> str:
-    """One sentence on what quantization does to the module at this stage."""
-    sites = snapshot.sites_of(module.path)
-    kinds = {site.kind for site in sites}
+def sites_on_output(snapshot: Snapshot, module: ModuleRecord) -> tuple[FakeQuantSite, ...]:
+    """Fake quants that what ``module`` returns goes through: its own, and in an FX graph those at
+    a node that calls it, which another module may be the owner of."""
+    graph = snapshot.graph
+    calls = {n.id for n in graph.nodes if n.path == module.path} if graph is not None else set()
+    return tuple(
+        site
+        for site in snapshot.sites
+        if site.kind != "weight" and (site.owner == module.path or calls & set(site.nodes))
+    )
+
+
+def why_module(snapshots: Mapping[str, Snapshot], snapshot: Snapshot, module: ModuleRecord) -> str:
+    """One sentence on what quantization does to the module at this stage of ``snapshot``."""
     if is_boundary(module):
         if module.type_name == "Quantize":
-            return "Turns float tensors into int8: here the int8 part begins."
-        return "Turns int8 tensors into float: here the int8 part ends."
+            return "Turns a float tensor into an int8 one: here an int8 part begins."
+        return "Turns an int8 tensor into a float one: here an int8 part ends."
     if is_int8(module):
-        return "Stores int8 weights and runs torch's int8 kernels; its scales come from training."
+        if _had_weight(snapshots, module):
+            return "Stores its weight in int8 and runs one of torch's int8 kernels."
+        return "One of torch's modules for int8 tensors."
     if is_reference(module):
         return (
             "Keeps its weight on the int8 grid and computes in float: a description of the int8 "
-            "layer that lowering puts in its place."
+            "layer that lowering can put in its place."
         )
+    weights = [s for s in snapshot.sites_of(module.path) if s.kind == "weight"]
+    outputs = sites_on_output(snapshot, module)
     if module.stays_float:
-        if snapshot.is_from("reference"):
-            return "Stays float: no int8 module took its place."
-        reason = (
-            "no qconfig reaches it" if module.qconfig is None else "torch has no QAT module for it"
-        )
-        return f"Stays float: {reason}, so no fake quant watches its weight or its output."
-    if kinds >= {"weight", "output"}:
-        return (
-            "Computes in float, on a weight rounded to the int8 grid, and a hook rounds its output "
-            "the same way: so training feels what int8 will do."
-        )
-    if "weight" in kinds:
-        return (
-            "A torch QAT module: its forward rounds the weight to the int8 grid. Its output is not "
-            "watched" + ("." if snapshot.is_from("inserted") else " yet.")
-        )
-    if "input" in kinds:
-        return "Marks where float input enters; a hook rounds what passes to the int8 grid."
-    if module.type_name in FUNCTIONALS and "output" in kinds:
+        return _why_float(snapshot, module, outputs)
+    if weights:
+        text = f"Computes in float, {_weight_words(weights[0])}"
+        watched = _output_words(outputs[0]) if outputs else ""
+        return f"{text}; {watched}." if watched else f"{text}."
+    if module.type_name in FUNCTIONALS and outputs:
         return "Holds the operation as a module, so that its result can have a fake quant."
-    if "output" in kinds:
-        return "A hook rounds its output to the int8 grid."
-    if module.type_name == "Identity" and module.origin:
-        return "Does nothing. If something stood here, it was fused into the module before it."
+    if module.compute == "stub" and outputs and outputs[0].kind == "input":
+        return f"Marks where float input enters; {_output_words(outputs[0])}."
+    if outputs:
+        words = _output_words(outputs[0])
+        return f"{words[:1].upper()}{words[1:]}."
+    before = _type_before(snapshots, module)
+    if module.type_name == "Identity" and before:
+        return f"Does nothing: the {before} that stood here was fused into another module."
     inside = sum(
         s.owner.startswith(f"{module.path}." if module.path else "") for s in snapshot.sites
     )
     if inside:
-        return f"Holds no fake quant itself; {inside:,} are inside."
-    if module.qconfig is not None:
-        return "Has a qconfig, which later stages act on; it computes in plain float here."
-    return "Computes in plain float; no stage has changed it so far."
+        return f"Holds no fake quant itself; {inside:,} {'is' if inside == 1 else 'are'} inside."
+    if module.compute == "layer" and module.state == "int8":
+        return "Works on int8 tensors as it is."
+    if module.qconfig is not None and not snapshot.is_from("inserted"):
+        return "Has a qconfig, on which a later stage may act. It has no fake quant yet."
+    return "Has no fake quant at this stage."
+
+
+def _weight_words(site: FakeQuantSite) -> str:
+    if not site.observer_path and site.observer_class:
+        return "on its own weight, which an observer watches and nothing rounds"
+    if not site.fake_quant_enabled:
+        return "on its own weight: its fake quant is off"
+    levels = site.quant_max - site.quant_min + 1
+    return f"on a weight that its forward rounds to a grid of {levels:,} levels"
+
+
+def _output_words(site: FakeQuantSite) -> str:
+    """What becomes of an output, by how its fake quant runs."""
+    if site.calls_per_forward == 0:
+        return "the fake quant for its output did not run"
+    by = {"hook": "a hook", "node": "a node of the graph", "forward": "its own forward"}
+    who = by.get(site.mechanism)
+    if who is None:
+        return "a fake quant is there for its output"
+    if not site.observer_path and site.observer_class:
+        return f"{who} shows its output to an observer, which rounds nothing"
+    return f"{who} {'rounds its output' if site.fake_quant_enabled else 'passes its output on'}"
+
+
+def _why_float(snapshot: Snapshot, module: ModuleRecord, outputs: Sequence[FakeQuantSite]) -> str:
+    if snapshot.is_from("reference"):
+        return "Stays float: no int8 module took its place."
+    text = "Stays float in the int8 model"
+    if module.qconfig is None:
+        text += ": it has no qconfig"
+    return f"{text}; {_output_words(outputs[0])}." if outputs else f"{text}."
+
+
+def _had_weight(snapshots: Mapping[str, Snapshot], module: ModuleRecord) -> bool:
+    """Whether what stood in its place before had a fake quant for its weight."""
+    place = module.origin or module.path
+    return any(
+        site.kind == "weight" and _place(snapshot, site.owner) == place
+        for snapshot in snapshots.values()
+        for site in snapshot.sites
+    )
+
+
+def _place(snapshot: Snapshot, path: str) -> str:
+    record = snapshot.by_path.get(path)
+    return (record.origin or record.path) if record is not None else path
+
+
+def _type_before(snapshots: Mapping[str, Snapshot], module: ModuleRecord) -> str:
+    """Its type at the first stage, ``""`` if it is the same or was not there."""
+    first = next(iter(snapshots.values()), None)
+    before = first.by_path.get(module.origin) if first is not None and module.origin else None
+    return before.type_name if before is not None and before.type_name != module.type_name else ""
 
 
 def why_node(snapshot: Snapshot, node: GraphNode) -> str:
@@ -138,16 +196,20 @@ def why_node(snapshot: Snapshot, node: GraphNode) -> str:
         return "An input of the model."
     if node.op == "output":
         return "What the model returns."
+    if node.op == "get_attr":
+        return "A parameter or buffer of the model."
     if node.op == "call_module" or node.path:
-        return "A call of a module; its fake quants belong to the module."
+        return "A call of a module."
     name = node.target.rpartition(".")[2]
     flow = FLOWS.get(snapshot.flow)
-    if name in _OPERATORS and flow is not None and not flow.by_graph:
+    if flow is None or flow.by_graph:
+        return "An operation that is no module."
+    if name in _OPERATORS:
         return (
-            "A plain operation, not a module: eager mode can put no fake quant on its result, and "
-            "on int8 tensors it raises. FloatFunctional() makes a module of it."
+            "An operation that is no module: eager mode can put no fake quant on its result, and "
+            "given int8 tensors it raises. FloatFunctional() makes a module of it."
         )
-    return "A plain operation: eager mode does not touch it."
+    return "An operation that is no module: eager mode can put no fake quant on its result."
 
 
 def two_observers(sites: Sequence[FakeQuantSite]) -> Html | None:
@@ -159,11 +221,12 @@ def two_observers(sites: Sequence[FakeQuantSite]) -> Html | None:
     measured = all(s.calls_per_forward is not None for s in sites)
     running = sum(bool(s.calls_per_forward) for s in sites)
     running += sum(s.observer_runs == "module" for s in observers)
-    one = len(sites) == 1
+    noun = "fake quant" if any(s.observer_path for s in sites) else "observer"
     lead = (
-        f"It has {in_words(len(sites))} fake quant{'' if one else 's'}, for "
-        f"{'one tensor' if one else in_words(len(sites)) + ' different tensors'}; "
-        f"{in_words(matching)} modules match a search by name"
+        f"It has {in_words(len(sites))} {noun}{'' if len(sites) == 1 else 's'} "
+        f"({', '.join(_tensor_words(s) for s in sites)}); "
+        f"{in_words(matching)} {'module matches' if matching == 1 else 'modules match'} a search "
+        "by name"
     )
     lead += f", {in_words(running)} of them run{'s' if running == 1 else ''}." if measured else "."
     if any(s.observer_runs == "fused kernel" for s in sites):
@@ -189,6 +252,12 @@ def two_observers(sites: Sequence[FakeQuantSite]) -> Html | None:
     return tag(
         "section", tag("h4", "Does it have two observers?"), tag("p", lead), table, class_="qx-two"
     )
+
+
+def _tensor_words(site: FakeQuantSite) -> str:
+    if len(site.nodes) > 1:
+        return f"one for {in_words(len(site.nodes))} tensors"
+    return f"one for {'an input' if site.kind == 'input' else f'the {site.kind}'}"
 
 
 def runs_word(site: FakeQuantSite) -> str:

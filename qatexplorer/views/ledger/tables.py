@@ -119,8 +119,8 @@ def _remarks(row: LedgerRow) -> str:
     if row.cause not in ("none", "fixed"):
         lines.append({"never_observed": "no data seen yet"}.get(row.cause, row.cause_text))
     if row.fresh_cause in ("moving_average", "stale") and row.fresh_difference is not None:
-        word = "lags" if row.fresh_cause == "moving_average" else "is stale"
-        lines.append(f"range {word}: this input asks for {percent(row.fresh_difference)}")
+        word = "holds earlier data" if row.fresh_cause == "moving_average" else "is frozen"
+        lines.append(f"range {word}: this input alone asks for {percent(row.fresh_difference)}")
     if not row.fake_quant_enabled and row.role == "fake quant":
         lines.append("fake quant is off")
     return "; ".join(lines)

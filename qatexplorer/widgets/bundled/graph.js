@@ -10,14 +10,18 @@
 //   graph/layered.js
 //   graph/layout.js
 //   graph/marks.js
+//   graph/minimap.js
+//   graph/overlay.js
+//   graph/overlay_panel.js
 //   graph/pointer.js
+//   graph/scale.js
 //   graph/scene.js
 //   graph/search.js
 //   graph/toolbar.js
 //   graph/tooltip.js
 //   graph/vendor/dagre/dagre.min.js
 //   graph/view.js
-// sha256 of these: 6e37b028bc81f69b5bc6a8bb3c28fa92bd8ead45b814d24c25ba161dd2450214
+// sha256 of these: af180dc49c911ae9bd8e2cda8d0b154579e5f2cc5f78dad2eb56c5275d2ac809
 
 // common/dom.js
 var SVG_NS = "http://www.w3.org/2000/svg";
@@ -148,51 +152,115 @@ function push(map, key, value) {
   if (list) list.push(value);
   else map.set(key, [value]);
 }
-function indexScene(scene) {
-  const { groups = [], nodes = [], edges = [], sites = {} } = scene;
+function indexScene(scene, identities = false) {
+  const { nodes = [], edges = [], sites = {} } = scene;
+  const hidden = hiddenItems(scene, identities);
+  const groups = (scene.groups ?? []).map((group) => withoutHidden(group, hidden));
   const items = /* @__PURE__ */ new Map();
   for (const item of [...groups, ...nodes]) items.set(item.id, item);
+  const links = linksOf(nodes, edges, hidden);
   return {
     items,
     groups,
     nodes,
     edges,
     sites,
+    links,
+    /** Ids of the Identities that edges stand for, and of groups that hold nothing else. */
+    hidden,
+    /** How many Identities the scene has that can be hidden. */
+    passes: nodes.filter((node) => node.passes).length,
     redundant: new Set(scene.redundant ?? []),
-    inner: innerEdges(groups, nodes, edges),
+    inner: innerLinks(groups, nodes, links),
     /** Boxes, measured once. @type {Map<string, import("./geometry.js").ClosedBox>} */
     measured: /* @__PURE__ */ new Map()
   };
 }
-function innerEdges(groups, nodes, edges) {
+function hiddenItems({ groups = [], nodes = [] }, identities) {
+  const hidden = /* @__PURE__ */ new Set();
+  if (identities) return hidden;
+  for (const { id, passes } of nodes) if (passes) hidden.add(id);
+  if (!hidden.size) return hidden;
+  for (const { id, parent, children } of [...groups].reverse()) {
+    if (parent !== null && children.every((child) => hidden.has(child))) hidden.add(id);
+  }
+  return hidden;
+}
+function withoutHidden(group, hidden) {
+  if (hidden.has(group.id) || !group.children.some((child) => hidden.has(child))) return group;
+  return { ...group, children: group.children.filter((child) => !hidden.has(child)) };
+}
+function linksOf(nodes, edges, hidden) {
+  const feeds = /* @__PURE__ */ new Map();
+  for (const [i, [, target]] of edges.entries()) {
+    if (hidden.has(nodes[target].id)) feeds.set(target, i);
+  }
+  const links = [];
+  for (const [i, [source, to]] of edges.entries()) {
+    if (feeds.has(to)) continue;
+    const link = { from: source, to, list: [i], via: [] };
+    for (let at = feeds.get(source); at !== void 0; at = feeds.get(link.from)) {
+      link.via.unshift(nodes[link.from].id);
+      link.list.unshift(at);
+      link.from = edges[at][0];
+    }
+    links.push(link);
+  }
+  return links;
+}
+function innerLinks(groups, nodes, links) {
   const places = /* @__PURE__ */ new Map();
   for (const { id, parent } of [...groups, ...nodes]) {
     const depth = parent === null ? 0 : (places.get(parent)?.depth ?? 0) + 1;
     places.set(id, { parent: parent ?? "", depth });
   }
   const inner = /* @__PURE__ */ new Map();
-  for (const { id } of groups) inner.set(id, { edges: /* @__PURE__ */ new Map(), ins: /* @__PURE__ */ new Map(), outs: /* @__PURE__ */ new Map() });
+  for (const { id } of groups) {
+    inner.set(id, { edges: /* @__PURE__ */ new Map(), ins: /* @__PURE__ */ new Map(), outs: /* @__PURE__ */ new Map(), via: /* @__PURE__ */ new Map() });
+  }
   const placeOf = (id) => places.get(id) ?? { parent: "", depth: 0 };
-  const around = (id) => (
-    /** @type {Inner} */
-    inner.get(placeOf(id).parent)
-  );
-  for (const [index, [source, target]] of edges.entries()) {
-    let a = nodes[source].id;
-    let b = nodes[target].id;
+  for (const [index, { from, to, via }] of links.entries()) {
+    const parts2 = /* @__PURE__ */ new Map();
+    const add = (id, part, key) => {
+      const { parent } = placeOf(id);
+      push(
+        /** @type {Inner} */
+        inner.get(parent)[part],
+        key,
+        index
+      );
+      if (via.length) parts2.set(parent, [part, key]);
+    };
+    let a = nodes[from].id;
+    let b = nodes[to].id;
     while (a !== b && placeOf(a).parent !== placeOf(b).parent) {
       if (placeOf(a).depth >= placeOf(b).depth) {
-        push(around(a).outs, a, index);
+        add(a, "outs", a);
         a = placeOf(a).parent;
       } else {
-        push(around(b).ins, b, index);
+        add(b, "ins", b);
         b = placeOf(b).parent;
       }
     }
-    if (a !== b || source === target) push(around(a).edges, `${a}
-${b}`, index);
+    if (a !== b || from === to) add(a, "edges", `${a}
+${b}`);
+    for (const id of via) noteVia(inner, parts2, placeOf, id);
   }
   return inner;
+}
+function noteVia(inner, parts2, placeOf, id) {
+  for (let group = placeOf(id).parent; group; group = placeOf(group).parent) {
+    const found = parts2.get(group);
+    if (!found) continue;
+    const { via } = (
+      /** @type {Inner} */
+      inner.get(group)
+    );
+    const key = found.join(" ");
+    const known = via.get(key) ?? [];
+    if (!known.includes(id)) via.set(key, [...known, id]);
+    return;
+  }
 }
 function itemOf(index, id) {
   const item = index.items.get(id);
@@ -241,6 +309,10 @@ function itemsOfPath(index, path) {
 function edgeOfSelection(index, selection) {
   return index.edges.findIndex((_, i) => edgeSelection(index, i) === selection);
 }
+function placeOfItem(index, id) {
+  return [id, ...ancestorsOf(index, id).reverse()].find((at) => !index.hidden.has(at)) ?? ROOT;
+}
+var titleOf = (item) => !item.synthetic && item.path || item.label;
 function edgeSelection(index, edge) {
   const [s, t] = index.edges[edge];
   return `edge:${index.nodes[s].id.slice(2)}:${index.nodes[t].id.slice(2)}`;
@@ -266,6 +338,7 @@ function searchItems(index, text, most = 12) {
 // graph/keys.js
 var DOWN = { ArrowDown: "next", ArrowUp: "previous", ArrowLeft: "before", ArrowRight: "after" };
 var ACROSS = { ArrowRight: "next", ArrowLeft: "previous", ArrowUp: "before", ArrowDown: "after" };
+var PANS = /* @__PURE__ */ new Set(["PageDown", "PageUp", "Home", "End"]);
 function neighbours(index, picture) {
   const shown = (node) => [node, ...ancestorsOf(index, node).reverse()].find(
     (id) => picture.boxes.get(id)?.open === false
@@ -273,8 +346,8 @@ function neighbours(index, picture) {
   const links = { next: /* @__PURE__ */ new Map(), previous: /* @__PURE__ */ new Map() };
   const add = (map, from, to) => map.set(from, (map.get(from) ?? /* @__PURE__ */ new Set()).add(to));
   const at = index.nodes.map((node) => shown(node.id));
-  for (const [s, t] of index.edges) {
-    const [a, b] = [at[s], at[t]];
+  for (const { from, to } of index.links) {
+    const [a, b] = [at[from], at[to]];
     if (a === void 0 || b === void 0 || a === b) continue;
     add(links.next, a, b);
     add(links.previous, b, a);
@@ -331,6 +404,24 @@ var Keyboard = class {
     const found = [...this.links(picture)[way].get(here.id) ?? []];
     return found.sort((a, b) => far(a) - far(b))[0];
   }
+  /**
+   * Pans by most of the window, or to the picture's beginning or end.
+   * @param {string} key
+   */
+  pan(key) {
+    const { camera } = this.view;
+    const { w, h } = camera.size;
+    const ways = {
+      ArrowDown: [0, -0.25 * h],
+      ArrowUp: [0, 0.25 * h],
+      ArrowLeft: [0.25 * w, 0],
+      ArrowRight: [-0.25 * w, 0],
+      PageDown: this.view.lr ? [-0.8 * w, 0] : [0, -0.8 * h],
+      PageUp: this.view.lr ? [0.8 * w, 0] : [0, 0.8 * h]
+    };
+    if (ways[key]) camera.dragBy(...ways[key]);
+    else this.view.lookAtEnd(key === "End");
+  }
   /** @param {string} id */
   moveTo(id) {
     this.view.cursor = id;
@@ -356,13 +447,17 @@ var Keyboard = class {
   handle(event) {
     if (isShortcut(event)) return false;
     const { view } = this;
+    if (PANS.has(event.key) || event.shiftKey && event.key.startsWith("Arrow")) {
+      this.pan(event.key);
+      return true;
+    }
     const way = (view.lr ? ACROSS : DOWN)[event.key];
     if (way) {
       this.step(way);
       return true;
     }
     const item = view.index.items.get(view.cursor ?? "");
-    const select = () => item && view.host.onSelect(item.sel);
+    const select = () => item && !item.synthetic && view.host.onSelect(item.sel);
     const actions = {
       Enter: () => item?.children ? view.toggle(item.id) : select(),
       " ": select,
@@ -414,6 +509,443 @@ function besides({ lr }, here, closed, sign) {
   return best[1];
 }
 
+// graph/minimap.js
+var WIDTH = 150;
+var HEIGHT = 190;
+var SEEN = 0.75;
+function mapScale({ w, h }) {
+  const k = Math.min(WIDTH / w, HEIGHT / h);
+  return { k, w: w * k, h: h * k };
+}
+var needsMap = (picture, view) => view.w < SEEN * picture.w || view.h < SEEN * picture.h;
+var Minimap = class {
+  /**
+   * @param {HTMLElement} stage
+   * @param {Camera} camera
+   */
+  constructor(stage, camera) {
+    this.camera = camera;
+    this.on = true;
+    this.picture = null;
+    this.frame = svg("rect", { class: "qxg-map-frame", rx: 1.5 });
+    this.drawing = svg("svg", {});
+    const attributes = { class: "qxg-map", "aria-hidden": "true", hidden: true };
+    this.box = html("div", attributes, [this.drawing]);
+    stage.append(this.box);
+    this.listen();
+  }
+  listen() {
+    const look = (e) => {
+      if (!this.picture) return;
+      const box = this.drawing.getBoundingClientRect();
+      const { k } = mapScale(this.picture);
+      this.camera.lookAt((e.clientX - box.left) / k, (e.clientY - box.top) / k);
+    };
+    this.box.addEventListener("pointerdown", (e) => {
+      if (e.button !== 0) return;
+      e.preventDefault();
+      e.stopPropagation();
+      this.box.setPointerCapture(e.pointerId);
+      look(e);
+    });
+    this.box.addEventListener("pointermove", (e) => {
+      if (this.box.hasPointerCapture(e.pointerId)) look(e);
+    });
+  }
+  /** @param {Picture | null} picture */
+  draw(picture) {
+    this.picture = picture;
+    if (picture) {
+      const { k, w, h } = mapScale(picture);
+      const frames = [...picture.boxes.values()];
+      const open = frames.filter((box) => box.open);
+      const closed = frames.filter((box) => !box.open);
+      this.drawing.setAttribute("width", `${w}`);
+      this.drawing.setAttribute("height", `${h}`);
+      this.drawing.replaceChildren(
+        svg("path", { class: "qxg-map-open", d: outlines(open, k) }),
+        svg("path", { class: "qxg-map-closed", d: outlines(closed, k) }),
+        this.frame
+      );
+    }
+    this.paint();
+  }
+  /** Shows where the camera looks. */
+  paint() {
+    const view = this.camera.view;
+    const shown = this.on && this.picture !== null && needsMap(this.picture, view);
+    this.box.hidden = !shown;
+    if (!shown || !this.picture) return;
+    const { k, w, h } = mapScale(this.picture);
+    const [left, top] = [Math.max(0, view.x * k), Math.max(0, view.y * k)];
+    const [right, bottom] = [
+      Math.min(w, (view.x + view.w) * k),
+      Math.min(h, (view.y + view.h) * k)
+    ];
+    const place2 = { x: left, y: top, width: right - left, height: bottom - top };
+    for (const [name, value] of Object.entries(place2)) {
+      this.frame.setAttribute(name, `${Math.max(0, value)}`);
+    }
+  }
+  /** @param {boolean} on */
+  toggle(on) {
+    this.on = on;
+    this.paint();
+  }
+};
+function outlines(boxes, k) {
+  const parts2 = [];
+  for (const box of boxes) {
+    const [x, y, w, h] = box.open ? [box.x, box.y, box.w, box.h] : [box.x + box.bx, box.y + box.by, box.bw, box.bh];
+    const [left, top] = [(x * k).toFixed(1), (y * k).toFixed(1)];
+    const [across, down] = [Math.max(1, w * k).toFixed(1), Math.max(1, h * k).toFixed(1)];
+    parts2.push(`M${left} ${top}h${across}v${down}h-${across}Z`);
+  }
+  return parts2.join("");
+}
+
+// graph/scale.js
+var LIGHT = ["#fbf6dc", "#e6d9a0", "#c3b67f", "#96927a", "#66707c", "#3b4f78", "#00224e"];
+var DARK = ["#0f2a4d", "#35456c", "#575d6d", "#7c7b78", "#a69d75", "#d3c164", "#fee838"];
+var CATEGORIES = [
+  "#e69f00",
+  "#56b4e9",
+  "#cc79a7",
+  "#2fb38c",
+  "#f0e442",
+  "#8fa3ff",
+  "#ff8f5a",
+  "#b8bec5"
+];
+var parts = (hex) => [1, 3, 5].map((i) => Number.parseInt(hex.slice(i, i + 2), 16));
+var hexOf = (rgb) => `#${rgb.map((part) => Math.round(part).toString(16).padStart(2, "0")).join("")}`;
+function luminance(hex) {
+  const [r, g, b] = parts(hex).map((part) => part / 255).map((p) => p <= 0.04045 ? p / 12.92 : ((p + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+}
+function textOn(hex) {
+  const light = luminance(hex) + 0.05;
+  return light / 0.05 >= 1.05 / light ? "#000000" : "#ffffff";
+}
+function colourAt(at, dark) {
+  const stops = dark ? DARK : LIGHT;
+  const place2 = Math.min(1, Math.max(0, at)) * (stops.length - 1);
+  const first = Math.min(Math.floor(place2), stops.length - 2);
+  const [one, two] = [parts(stops[first]), parts(stops[first + 1])];
+  return hexOf(one.map((part, i) => part + (two[i] - part) * (place2 - first)));
+}
+var categoryColour = (index) => CATEGORIES[index % CATEGORIES.length];
+function domainOf(overlay, shown) {
+  const { low = 0, high = 0, groups, values = {} } = overlay;
+  if (groups !== "sum") return { low, high };
+  const known = [...shown].map((id) => values[id]).filter((value) => value !== void 0);
+  if (!known.length) return { low, high };
+  return { low: Math.min(0, ...known), high: Math.max(...known) };
+}
+function attention({ highIs }, { low, high }, value) {
+  if (high <= low) return 0.5;
+  const at = Math.min(1, Math.max(0, (value - low) / (high - low)));
+  return highIs === "good" ? 1 - at : at;
+}
+function ticksOf({ low, high }) {
+  if (!(high > low)) return [low];
+  const rough = (high - low) / 4;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 2.5, 5, 10].map((n) => n * power).find((n) => n >= rough) ?? rough;
+  const ticks = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high * (1 + 1e-9) + 1e-12; i += 1) {
+    ticks.push(i * step);
+  }
+  return ticks;
+}
+var COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
+var PLAIN = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+function tickText(value, unit) {
+  if (unit === "share") return `${PLAIN.format(100 * value)} %`;
+  return (Math.abs(value) >= 1e4 ? COMPACT : PLAIN).format(value);
+}
+
+// graph/overlay.js
+var paints = /* @__PURE__ */ new WeakMap();
+var ofIndex = /* @__PURE__ */ new WeakMap();
+var NOT_KNOWN = "qxg-not-known";
+var PATTERNS = ["lines", "", "dots", "back", "", "cross", "", "lines"];
+function setPaint(world, paint) {
+  paints.set(world, paint);
+}
+function pattern(prefix, name) {
+  const lines = { lines: "M0 8 L8 0", back: "M0 0 L8 8", cross: "M4 0 V8 M0 4 H8" };
+  const d = lines[
+    /** @type {keyof typeof lines} */
+    name
+  ] ?? lines.lines;
+  const drawing = name === "dots" ? svg("circle", { cx: 4, cy: 4, r: 1.3, class: "qxg-pattern-dot" }) : svg("path", { d, class: name === NOT_KNOWN ? "qxg-pattern-none" : "qxg-pattern-line" });
+  const box = { width: 8, height: 8, patternUnits: "userSpaceOnUse" };
+  return svg("pattern", { id: `${prefix}${name}`, ...box }, [drawing]);
+}
+function patternUrl(world, prefix, name) {
+  const defs = world.parentElement?.querySelector("defs");
+  if (defs && !defs.querySelector(`#${CSS.escape(prefix + name)}`)) {
+    defs.append(pattern(prefix, name));
+  }
+  return `url(#${prefix}${name})`;
+}
+function clear(element) {
+  element.classList.remove("qxg-painted", "qxg-unknown", "qxg-only");
+  element.style.removeProperty("--qxg-paint");
+  element.style.removeProperty("--qxg-on");
+  for (const extra of element.querySelectorAll(":scope > .qxg-extra")) extra.remove();
+  element.setAttribute("aria-label", labelOf(element));
+}
+function labelOf(element) {
+  element.dataset.label ??= element.getAttribute("aria-label") ?? "";
+  return element.dataset.label;
+}
+function cover(element, fill) {
+  const frame2 = element.querySelector(":scope > .qxg-frame");
+  if (!frame2) return;
+  const box = {};
+  for (const name of ["x", "y", "width", "height", "rx"]) box[name] = frame2.getAttribute(name);
+  frame2.after(svg("rect", { ...box, fill, class: "qxg-extra qxg-cover" }));
+}
+function signAt(element, sign) {
+  const frame2 = element.querySelector(":scope > .qxg-frame");
+  const [x, y] = ["x", "y"].map((name) => Number(frame2?.getAttribute(name) ?? 0));
+  element.append(
+    svg("g", { class: "qxg-extra qxg-sign", transform: `translate(${x + 1} ${y + 1})` }, [
+      svg("circle", { r: 8 }),
+      svg("text", { x: 0, y: 4, text: sign })
+    ])
+  );
+}
+function paintOverlay(world, drawn, index) {
+  const paint = paints.get(world);
+  if (!paint) return;
+  ofIndex.set(index, paint);
+  const { overlay } = paint;
+  const closed = [...drawn.elements].filter(([, g]) => !g.classList.contains("qxg-open"));
+  const domain = domainOf(
+    overlay,
+    closed.map(([id]) => id)
+  );
+  for (const [id, element] of drawn.elements) {
+    clear(element);
+    const more = [];
+    if (overlay.values) {
+      paintItem(world, element, id, paint, domain);
+      more.push(...overlayLines(index, id));
+    }
+    if (paint.only.has(id)) {
+      element.classList.add("qxg-only");
+      signAt(element, paint.sign);
+    }
+    if (more.length) element.setAttribute("aria-label", [labelOf(element), ...more].join(", "));
+  }
+  paint.onPaint(domain);
+}
+function paintItem(world, element, id, { overlay, dark }, domain) {
+  const prefix = element.id.slice(0, element.id.length - id.length);
+  const value = overlay.values?.[id];
+  if (value === void 0) {
+    if (element.classList.contains("qxg-io")) return;
+    element.classList.add("qxg-unknown");
+    if (element.classList.contains("qxg-open")) return;
+    cover(element, patternUrl(world, prefix, NOT_KNOWN));
+    return;
+  }
+  const named = Boolean(overlay.categories?.length);
+  const colour = named ? categoryColour(value) : colourAt(attention(overlay, domain, value), dark);
+  element.classList.add("qxg-painted");
+  element.style.setProperty("--qxg-paint", colour);
+  element.style.setProperty("--qxg-on", textOn(colour));
+  const name = named ? PATTERNS[value % PATTERNS.length] : "";
+  if (name && !element.classList.contains("qxg-open")) {
+    cover(element, patternUrl(world, prefix, name));
+  }
+}
+function overlayLines(index, id) {
+  const paint = ofIndex.get(index);
+  if (!paint) return [];
+  const { overlay, only, lacks } = paint;
+  const lines = [];
+  if (overlay.values) lines.push(`${overlay.title}: ${overlay.texts?.[id] ?? "not known"}`);
+  if (only.has(id)) lines.push(lacks);
+  return lines;
+}
+function siteLines(index, path) {
+  const paint = ofIndex.get(index);
+  const text = paint?.overlay.sites?.[path];
+  return text === void 0 ? [] : [`${paint?.overlay.title}: ${text}`];
+}
+
+// graph/overlay_panel.js
+var STEPS = 12;
+var OverlayPanel = class {
+  /**
+   * @param {import("@anywidget/types").AnyModel<any>} model
+   * @param {import("./view.js").GraphView} view
+   * @param {HTMLElement} bar the tool bar
+   * @param {HTMLElement} stage what the graph is drawn in
+   */
+  constructor(model, view, bar, stage) {
+    this.model = model;
+    this.view = view;
+    this.root = /** @type {HTMLElement} */
+    stage.parentElement;
+    this.pickers = html("span", { class: "qxg-pickers" });
+    bar.append(this.pickers);
+    this.scale = html("div", { class: "qxg-scale", role: "note", hidden: true });
+    stage.before(this.scale);
+    this.caption = html("div", { class: "qxg-caption", hidden: true });
+    bar.before(this.caption);
+    this.domain = { low: 0, high: 0 };
+    this.overlay = {};
+    const ends = [
+      listen(model, {
+        "change:overlay": () => this.onOverlay(),
+        "change:compared": () => this.onOverlay(),
+        "change:pickers": () => this.paintPickers(),
+        "change:picked": () => this.paintPicked()
+      }),
+      watchPageTheme(() => this.onOverlay())
+    ];
+    this.end = () => {
+      for (const end of ends) end();
+    };
+    this.paintPickers();
+    this.onOverlay();
+  }
+  /** An overlay, a comparison or the theme is another: paints what is drawn anew. */
+  onOverlay() {
+    const { model, view } = this;
+    this.overlay = unpacked(model.get("overlay")) ?? {};
+    const compared = unpacked(model.get("compared")) ?? {};
+    setPaint(view.world, {
+      overlay: this.overlay,
+      dark: this.root.classList.contains("qxg-dark"),
+      only: new Set(compared.only ?? []),
+      sign: compared.sign ?? "",
+      lacks: compared.lacks ?? "",
+      onPaint: (domain) => {
+        this.domain = domain;
+        this.paintScale();
+      }
+    });
+    this.paintCaption(compared);
+    this.paintScale();
+    paintOverlay(view.world, view.drawn, view.index);
+  }
+  /** @param {Compared} compared */
+  paintCaption({ caption = "", sign = "", lacks = "", said = "", only = [] }) {
+    this.caption.hidden = !caption;
+    this.caption.replaceChildren(
+      html("strong", { text: caption }),
+      only.length ? html("span", { text: `${sign} ${only.length} ${lacks}` }) : "",
+      html("span", { class: "qxg-said", role: "status", text: said })
+    );
+  }
+  paintPickers() {
+    const pickers = this.model.get("pickers") ?? [];
+    const focused = this.pickers.contains(document.activeElement) ? document.activeElement?.getAttribute("data-picker") : null;
+    this.pickers.replaceChildren(...pickers.map((picker) => this.picker(picker)));
+    this.paintPicked();
+    if (focused) this.select(focused)?.focus();
+  }
+  /** @param {string} id */
+  select(id) {
+    return (
+      /** @type {HTMLSelectElement | null} */
+      this.pickers.querySelector(`[data-picker="${CSS.escape(id)}"]`)
+    );
+  }
+  /** @param {Picker} picker */
+  picker({ id, label, title, options }) {
+    const items = options.map(([value, text]) => html("option", { value, text }));
+    const select = html("select", { ...OWN_KEYS, "data-picker": id, title }, items);
+    select.addEventListener("change", () => {
+      const picked = { ...this.model.get("picked"), [id]: select.value };
+      save(this.model, { picked });
+    });
+    select.addEventListener("keydown", (event) => event.stopPropagation());
+    return html("label", { class: "qxg-picker", title }, [`${label} `, select]);
+  }
+  paintPicked() {
+    const picked = this.model.get("picked") ?? {};
+    for (const select of this.pickers.querySelectorAll("select")) {
+      const value = picked[select.dataset.picker ?? ""] ?? "";
+      if ([...select.options].some((option) => option.value === value)) select.value = value;
+    }
+  }
+  paintScale() {
+    const { overlay } = this;
+    this.scale.hidden = !overlay.title;
+    if (!overlay.title) {
+      this.scale.replaceChildren();
+      return;
+    }
+    const unit = overlay.unit && overlay.unit !== "share" ? ` (${overlay.unit})` : "";
+    const heading = html("strong", {
+      text: overlay.categories?.length ? overlay.title : `${overlay.title}${unit}`
+    });
+    this.scale.setAttribute("aria-label", `Colours: ${overlay.title}`);
+    this.scale.replaceChildren(heading, ...this.scaleParts());
+  }
+  scaleParts() {
+    const { overlay } = this;
+    if (overlay.error) return [html("span", { class: "qxg-scale-error", text: overlay.error })];
+    if (overlay.busy) {
+      const stop = html("button", { class: "qxg-scale-stop", text: "Stop" });
+      stop.addEventListener("click", () => {
+        save(this.model, { picked: { ...this.model.get("picked"), overlay: "" } });
+      });
+      return [html("span", { role: "status", text: overlay.busy }), stop];
+    }
+    const known = Object.keys(overlay.values ?? {}).length > 0;
+    const notes = [overlay.meaning, overlay.inside && `groups: ${overlay.inside}`];
+    const words = notes.filter(Boolean).join(" · ");
+    const note = html("span", { class: "qxg-scale-note", text: words, title: overlay.note });
+    if (!known) return [html("span", { text: overlay.note || "nothing is known" })];
+    const scale = overlay.categories?.length ? this.categories() : this.gradient();
+    const none = html("span", { class: "qxg-scale-none" }, [
+      html("i", { "aria-hidden": "true" }),
+      "not known"
+    ]);
+    const about = html("span", { class: "qxg-scale-about", text: overlay.note ?? "" });
+    return [scale, none, words ? note : "", about];
+  }
+  categories() {
+    const names = this.overlay.categories ?? [];
+    const used = new Set(Object.values(this.overlay.values ?? {}));
+    const chips = names.map((text, i) => {
+      if (!used.has(i)) return "";
+      const chip = html("span", { class: `qxg-category qxg-category-${i % 8}`, text });
+      const colour = categoryColour(i);
+      chip.style.backgroundColor = colour;
+      chip.style.color = textOn(colour);
+      return chip;
+    });
+    return html("span", { class: "qxg-categories" }, chips);
+  }
+  gradient() {
+    const { overlay, domain } = this;
+    const dark = this.root.classList.contains("qxg-dark");
+    const { low, high } = domain;
+    const colours = Array.from({ length: STEPS + 1 }, (_, i) => {
+      const value = low + (high - low) * i / STEPS;
+      return colourAt(attention(overlay, domain, value), dark);
+    });
+    const bar = html("span", { class: "qxg-gradient", "aria-hidden": "true" });
+    bar.style.backgroundImage = `linear-gradient(to right, ${colours.join(", ")})`;
+    const ticks = ticksOf(domain).map((value) => {
+      const tick = html("span", { text: tickText(value, overlay.unit ?? "") });
+      const at = high > low ? (value - low) / (high - low) : 0.5;
+      tick.style.left = `${100 * at}%`;
+      return tick;
+    });
+    return html("span", { class: "qxg-ramp" }, [bar, html("span", { class: "qxg-ticks" }, ticks)]);
+  }
+};
+
 // graph/budget.js
 var MAX_ITEM_MARKS = 4;
 var MAX_MARKS = 300;
@@ -434,7 +966,10 @@ function firstOpened(index) {
   if (!index.groups.length) return opened;
   const everything = new Set(index.groups.map((g) => g.id));
   if (countMarks(index, everything, ROOT) <= EASY_TO_READ) return everything;
-  const groupsIn = (id) => (itemOf(index, id).children ?? []).filter((child) => itemOf(index, child).children);
+  const groupsIn = (id) => (itemOf(index, id).children ?? []).filter((child) => {
+    const item = itemOf(index, child);
+    return item.children && !item.repeat;
+  });
   let shown = groupsIn(ROOT);
   const thin = (itemOf(index, ROOT).children ?? []).length <= 4;
   while (thin && shown.length === 1) {
@@ -508,6 +1043,27 @@ function fitText(text, width, font, family) {
   return cut(low);
 }
 var siteTotal = (item) => item.sites ? item.sites.weight + item.sites.input + item.sites.output : 0;
+function countPlaces(item) {
+  const places = [];
+  let at = 18;
+  const counts = { ...item.sites ?? { weight: 0, input: 0, output: 0 }, twice: item.twice ?? 0 };
+  for (
+    const kind of
+    /** @type {const} */
+    ["weight", "input", "output", "twice"]
+  ) {
+    if (!counts[kind]) continue;
+    const count = `${counts[kind]}`;
+    const start = kind === "twice" ? at + 5 : at;
+    places.push({ kind, count, at: start });
+    at = start + (kind === "twice" ? 26 : 21) + 6.5 * count.length;
+  }
+  return places;
+}
+function countsRoom(item) {
+  const last = countPlaces(item).at(-1);
+  return last ? last.at + 32 + 6.5 * last.count.length : 0;
+}
 function subText(item) {
   if (!item.children) return item.sub;
   const ops = `${item.ops} op${item.ops === 1 ? "" : "s"}`;
@@ -523,17 +1079,18 @@ function measureItem(index, item, lr, family) {
   return box;
 }
 function measureBox(item, lr, family) {
-  const isGroup = Boolean(item.children);
   const label = fitText(item.label, 190, FONT.label, family);
   const sub = fitText(subText(item), 200, FONT.sub, family);
   const roles = { side: [], tail: [], inside: [], head: [] };
   for (const mark2 of item.marks) roles[mark2.role].push(mark2.site);
   const inner = [...roles.inside, ...roles.head];
-  const chips = isGroup ? siteTotal(item) > 0 : inner.length > 0;
-  const labelWidth = textWidth(label, FONT.label, family) + (isGroup ? 22 : 0);
+  const counts = countsRoom(item);
+  const chips = counts > 0 || !item.children && inner.length > 0;
+  const [besideLabel, besideSub] = item.children ? [22, 20] : [0, 0];
   const tag = item.precision === "int8" ? 36 : 0;
-  const subWidth = textWidth(sub, FONT.sub, family) + 28 + (isGroup ? 20 : 0);
-  const bw = Math.ceil(Math.max(84, labelWidth + tag + 28, subWidth));
+  const labelWidth = textWidth(label, FONT.label, family) + besideLabel + tag + 28;
+  const subWidth = textWidth(sub, FONT.sub, family) + besideSub + 28;
+  const bw = Math.ceil(Math.max(84, labelWidth, subWidth, counts));
   const bh = (sub ? 42 : 30) + (chips ? 20 : 0);
   const side = roles.side.length > 0;
   const tail = roles.tail.length ? TAIL : 0;
@@ -585,13 +1142,13 @@ function measureOpen(item, inside, lr, family) {
     outX: port(inside.out)
   };
 }
-function layoutSpec(index, item, parts, lr) {
+function layoutSpec(index, item, parts2, lr) {
   const { edges, ins, outs } = innerOf(index, item.id);
   const order = new Map(item.children.map((child, i) => [child, i]));
   return {
     gap: lr ? 16 : 24,
     rankGap: lr ? 44 : 30,
-    nodes: parts.map(({ box }, i) => {
+    nodes: parts2.map(({ box }, i) => {
       const [inX, outX] = box.open ? [box.inX, box.outX] : [0, 0];
       const [w, h] = lr ? [box.h, box.w] : [box.w, box.h];
       return [item.children[i], w, h, inX, outX];
@@ -614,52 +1171,61 @@ async function composePicture(index, layouter, root, opened, lr, family) {
     if (!item.children || id !== root && !opened.has(id)) {
       return { key: id, box: measureItem(index, item, lr, family), parts: null };
     }
-    const parts = [];
-    for (const child of item.children) parts.push(await build(child));
-    const below = parts.map((part) => part.parts ? part.key : "").join(",");
+    const parts2 = [];
+    for (const child of item.children) parts2.push(await build(child));
+    const below = parts2.map((part) => part.parts ? part.key : "").join(",");
     const key = `${id}|${lr ? "lr" : "tb"}|(${below})`;
-    const inside = await layouter.layout(key, layoutSpec(index, item, parts, lr));
-    return { key, box: measureOpen(item, inside, lr, family), parts, inside, item };
+    const inside = await layouter.layout(key, layoutSpec(index, item, parts2, lr));
+    return { key, box: measureOpen(item, inside, lr, family), parts: parts2, inside, item };
   };
   const top = await build(root);
   const picture = { boxes: /* @__PURE__ */ new Map(), edges: [], w: top.box.w, h: top.box.h, lr };
   place(index, picture, root, top, 0, 0);
   return picture;
 }
+var gripOf = (box) => box.open ? [box.x + 16, box.y + HEADER / 2] : [box.x + box.bx + 16, box.y + box.by + 14];
 function place(index, picture, id, built, x, y) {
   picture.boxes.set(id, { ...built.box, id, x, y });
   if (!built.parts) return;
-  const { inside, parts, item } = built;
+  const { inside, parts: parts2, item } = built;
   const { ox, oy } = built.box;
   const onSheet = ([px, py]) => picture.lr ? [x + ox + py, y + oy + px] : [x + ox + px, y + oy + py];
   for (const [i, child] of item.children.entries()) {
     const [cx, cy] = onSheet(inside.pos[child]);
-    const { w, h } = parts[i].box;
-    place(index, picture, child, parts[i], cx - w / 2, cy - h / 2);
+    const { w, h } = parts2[i].box;
+    place(index, picture, child, parts2[i], cx - w / 2, cy - h / 2);
   }
-  const { edges, ins, outs } = innerOf(index, id);
+  const { edges, ins, outs, via } = innerOf(index, id);
   const isClosed = (child) => !picture.boxes.get(child)?.open;
-  for (const [key, list] of edges) {
+  const what = (part, key, links) => ({
+    list: links.flatMap((link) => index.links[link].list),
+    many: links.length > 1,
+    via: via.get(`${part} ${key}`) ?? []
+  });
+  for (const [key, links] of edges) {
     const [from, to] = key.split("\n");
     const points = from === to ? null : inside.edges[key].map(onSheet);
-    const back = list.some((e) => index.edges[e][2]);
-    picture.edges.push({ list, points, from, to, back, arrow: isClosed(to) });
+    const same = what("edges", key, links);
+    const back = same.list.some((e) => index.edges[e][2]);
+    picture.edges.push({ ...same, points, from, to, back, arrow: isClosed(to) });
   }
-  for (const [to, list] of ins) {
+  for (const [to, links] of ins) {
     const points = [
       /** @type {Point} */
       [inside.in, -PAD],
       ...inside.ins[to]
     ].map(onSheet);
-    picture.edges.push({ list, points, from: null, to, back: false, arrow: isClosed(to) });
+    const same = what("ins", to, links);
+    picture.edges.push({ ...same, points, from: null, to, back: false, arrow: isClosed(to) });
   }
-  for (const [from, list] of outs) {
+  for (const [from, links] of outs) {
     const end = (
       /** @type {Point} */
       [inside.out, inside.h + PAD]
     );
     const points = [...inside.outs[from], end].map(onSheet);
-    picture.edges.push({ list, points, from, to: null, back: false, arrow: false });
+    const same = what("outs", from, links);
+    picture.edges.push({ ...same, points, from, to: null, back: false, arrow: false });
   }
 }
 
@@ -690,30 +1256,50 @@ var Tooltip = class {
   }
 };
 function tipOf(index, element) {
-  const at = element.closest("[data-site], [data-edge], [data-item]");
+  const at = element.closest("[data-site], [data-pass], [data-edge], [data-item]");
   if (!at) return null;
-  const { site, edge, item } = at.dataset;
+  const { site, pass, edge, item } = at.dataset;
+  if (pass !== void 0) return passTip(index, pass.split("\n"));
   if (site !== void 0) {
     const { tip, changed } = index.sites[site];
-    return { title: site, lines: [...tip, changed ? "changed in this step" : ""] };
+    return {
+      title: site,
+      lines: [...siteLines(index, site), ...tip, changed ? "changed in this step" : ""]
+    };
   }
   if (edge !== void 0) return edgeTip(index, Number(edge));
   return itemTip(index, item ?? "");
 }
 function edgeTip(index, edge) {
-  const [s, t, isBack] = index.edges[edge];
+  const isBack = index.edges[edge][2];
+  const link = index.links.find(({ list }) => list.includes(edge));
+  const [s, t] = link ? [link.from, link.to] : index.edges[edge];
   const [source, target] = [index.nodes[s], index.nodes[t]];
+  const via = (link?.via ?? []).map((id) => titleOf(itemOf(index, id)));
+  const passes = via.length ? `through ${via.join(", ")} (Identity)` : "";
   const isTwice = index.redundant.has(edge);
   const twice = isTwice ? "2×: fake-quantized twice on this way, see the ledger" : "";
   const back = isBack ? "closes a cycle" : "";
   return {
     title: `${source.path || source.label} → ${target.path || target.label}`,
-    lines: [source.shape || "shape unknown", twice, back]
+    lines: [source.shape || "shape unknown", passes, twice, back]
+  };
+}
+function passTip(index, ids) {
+  const items = ids.map((id) => itemOf(index, id));
+  const changed = items.filter((item) => item.changed).map((item) => item.label);
+  return {
+    title: items.map(titleOf).join(", "),
+    lines: [
+      `${items.length > 1 ? "Identities that pass" : "Identity that passes"} the tensor on`,
+      changed.length ? `changed in this step: ${changed.join(", ")}` : ""
+    ]
   };
 }
 function itemTip(index, id) {
   const item = itemOf(index, id);
-  const lines = [subText(item), ...item.tip];
+  const lines = [subText(item), ...overlayLines(index, id), ...item.tip];
+  if (item.twice) lines.push(`${item.twice} inside fake-quantized twice, see the ledger`);
   for (const mark2 of item.marks) {
     const { tip, letter } = index.sites[mark2.site];
     const [what, ...rest] = tip;
@@ -722,27 +1308,67 @@ function itemTip(index, id) {
   }
   if (item.changed) lines.push("changed in this step");
   else if (item.inside) lines.push("something inside changed in this step");
-  return { title: item.path || item.label, lines };
+  return { title: titleOf(item), lines };
 }
 
 // graph/pointer.js
-function click(view, target) {
-  const item = closest(target, "[data-item]")?.dataset.item;
-  if (item !== void 0 && closest(target, "[data-toggle]")) {
-    view.cursor = item;
-    view.toggle(item);
-    return;
-  }
-  const edge = closest(target, "[data-edge]")?.dataset.edge;
-  if (edge !== void 0) {
-    view.host.onSelect(edgeSelection(view.index, Number(edge)));
-    return;
-  }
-  if (item !== void 0) view.cursor = item;
-  view.host.onSelect(closest(target, "[data-sel]")?.dataset.sel ?? "");
+var DOUBLE = { ms: 400, px: 8 };
+function nextPass({ index, selection }, ids) {
+  const at = ids.findIndex((id) => itemOf(index, id).sel === selection);
+  return ids[(at + 1) % ids.length];
 }
-function listenToPointer(view, stage, tooltip) {
+function click(view, target) {
+  const id = closest(target, "[data-item]")?.dataset.item;
+  const item = view.index.items.get(id ?? "");
+  const isMark = closest(target, "[data-site]") !== null;
+  const opens = item?.synthetic && !view.opened.has(item.id) && !isMark;
+  if (item && (opens || closest(target, "[data-toggle]"))) {
+    view.cursor = item.id;
+    view.toggle(item.id);
+    return Boolean(opens);
+  }
+  const pass = closest(target, "[data-pass]")?.dataset.pass;
+  const edge = closest(target, "[data-edge]")?.dataset.edge;
+  if (pass !== void 0) {
+    view.host.onSelect(itemOf(view.index, nextPass(view, pass.split("\n"))).sel);
+  } else if (edge !== void 0) {
+    view.host.onSelect(edgeSelection(view.index, Number(edge)));
+  } else {
+    if (id !== void 0) view.cursor = id;
+    view.host.onSelect(closest(target, "[data-sel]")?.dataset.sel ?? "");
+  }
+  return false;
+}
+function zoomByWheel(view, place2, tooltip, onUnfocused) {
+  const wheel = (e) => {
+    const zooms = e.ctrlKey || e.metaKey || view.svg.matches(":focus");
+    if (!zooms) {
+      if (Math.abs(e.deltaY) > Math.abs(e.deltaX)) onUnfocused();
+      return;
+    }
+    e.preventDefault();
+    const unit = e.deltaMode === 1 ? 16 : 1;
+    const speed = e.ctrlKey && Math.abs(e.deltaY) < 40 ? 8e-3 : 16e-4;
+    view.camera.zoomBy(Math.exp(-e.deltaY * unit * speed), place2(e));
+    tooltip.hide();
+  };
+  view.svg.addEventListener("wheel", wheel, { passive: false });
+}
+function pinch(view, fingers, id, to, place2) {
+  const [other] = [...fingers].filter(([key]) => key !== id).map(([, finger]) => finger);
+  const from = fingers.get(id) ?? to;
+  const before = Math.hypot(from.x - other.x, from.y - other.y);
+  const after = Math.hypot(to.x - other.x, to.y - other.y);
+  fingers.set(id, to);
+  view.camera.dragBy((to.x - from.x) / 2, (to.y - from.y) / 2);
+  const middle2 = { clientX: (to.x + other.x) / 2, clientY: (to.y + other.y) / 2 };
+  if (before > 0) view.camera.zoomBy(after / before, place2(middle2));
+}
+function listenToPointer(view, stage, tooltip, onUnfocused) {
   let drag = null;
+  const fingers = /* @__PURE__ */ new Map();
+  let opened = { at: Number.NEGATIVE_INFINITY, x: 0, y: 0 };
+  const isSecond = (e) => performance.now() - opened.at < DOUBLE.ms && Math.hypot(e.clientX - opened.x, e.clientY - opened.y) < DOUBLE.px;
   const place2 = (e) => {
     const box = stage.getBoundingClientRect();
     return [e.clientX - box.left, e.clientY - box.top];
@@ -750,15 +1376,20 @@ function listenToPointer(view, stage, tooltip) {
   const isInside = (e) => e.target instanceof Node && view.svg.contains(e.target);
   const down = (e) => {
     if (e.button !== 0 || !isInside(e)) return;
-    drag = { x: e.clientX, y: e.clientY, moved: false, target: e.target };
+    if (e.pointerType === "touch") fingers.set(e.pointerId, { x: e.clientX, y: e.clientY });
+    drag = { x: e.clientX, y: e.clientY, moved: fingers.size > 1, target: e.target };
     view.svg.focus({ preventScroll: true });
   };
   const move = (e) => {
+    if (drag && fingers.size > 1 && fingers.has(e.pointerId)) {
+      pinch(view, fingers, e.pointerId, { x: e.clientX, y: e.clientY }, place2);
+      return;
+    }
     if (drag) {
       const [dx, dy] = [e.clientX - drag.x, e.clientY - drag.y];
       if (!drag.moved && Math.hypot(dx, dy) < 4) return;
       stage.classList.add("qxg-dragging");
-      view.camera.panBy(dx, dy);
+      view.camera.dragBy(dx, dy);
       drag = { x: e.clientX, y: e.clientY, moved: true, target: drag.target };
       tooltip.hide();
       return;
@@ -767,32 +1398,31 @@ function listenToPointer(view, stage, tooltip) {
     if (tip) tooltip.show(tip, ...place2(e));
     else tooltip.hide();
   };
-  const up = () => {
+  const up = (e) => {
+    fingers.delete(e.pointerId);
+    if (fingers.size) return;
     const was = drag;
     drag = null;
     stage.classList.remove("qxg-dragging");
-    if (was && !was.moved) click(view, was.target);
+    if (!was || was.moved || isSecond(e)) return;
+    if (click(view, was.target)) opened = { at: performance.now(), x: e.clientX, y: e.clientY };
   };
   const twice = (e) => {
     const item = closest(e.target, "[data-item]")?.dataset.item;
-    if (item !== void 0 && !closest(e.target, "[data-toggle]")) view.toggle(item);
-  };
-  const wheel = (e) => {
-    e.preventDefault();
-    const unit = e.deltaMode === 1 ? 16 : 1;
-    view.camera.zoomBy(Math.exp(-e.deltaY * unit * 16e-4), place2(e));
-    tooltip.hide();
+    const isOther = isSecond(e) || closest(e.target, "[data-toggle]");
+    if (item !== void 0 && !isOther) view.toggle(item);
   };
   stage.addEventListener("pointerdown", down);
   stage.addEventListener("pointerleave", () => tooltip.hide());
   stage.addEventListener("dblclick", twice);
-  view.svg.addEventListener("wheel", wheel, { passive: false });
-  stage.addEventListener("pointermove", move);
+  zoomByWheel(view, place2, tooltip, onUnfocused);
   window.addEventListener("pointermove", move);
   window.addEventListener("pointerup", up);
+  window.addEventListener("pointercancel", up);
   return () => {
     window.removeEventListener("pointermove", move);
     window.removeEventListener("pointerup", up);
+    window.removeEventListener("pointercancel", up);
   };
 }
 
@@ -849,7 +1479,7 @@ var SearchBox = class {
    * @param {number} i
    */
   row(item, i) {
-    const name = item.path || item.label;
+    const name = titleOf(item);
     const row = html("li", { role: "option", id: `${this.listId}${i}`, title: name }, [
       html("b", { text: name }),
       html("span", { text: subText(item) })
@@ -892,14 +1522,7 @@ var SearchBox = class {
 };
 
 // graph/marks.js
-var KINDS = (
-  /** @type {const} */
-  [
-    ["weight", "W"],
-    ["input", "I"],
-    ["output", "A"]
-  ]
-);
+var LETTERS = { weight: "W", input: "I", output: "A" };
 var svgText = (x, y, className, text) => svg("text", { x, y, class: className, text });
 function shapeOf(kind) {
   if (kind === "weight") return svg("rect", { x: -8, y: -8, width: 16, height: 16, rx: 2 });
@@ -930,23 +1553,24 @@ function drawSite(index, path, x, y) {
 }
 function drawSites(index, paths, x, y) {
   const shown = paths.length > MAX_ITEM_MARKS ? paths.slice(0, MAX_ITEM_MARKS - 1) : paths;
-  const parts = shown.map((path, i) => drawSite(index, path, x + i * 22, y));
+  const parts2 = shown.map((path, i) => drawSite(index, path, x + i * 22, y));
   const more = paths.length - shown.length;
-  if (more) parts.push(svgText(x + shown.length * 22 - 6, y + 4, "qxg-sub", `+${more}`));
-  return parts;
+  if (more) parts2.push(svgText(x + shown.length * 22 - 6, y + 4, "qxg-sub", `+${more}`));
+  return parts2;
 }
-function drawCounts(sites, x, y) {
-  const parts = [];
-  let at = x;
-  for (const [kind, letter] of KINDS) {
-    const count = `${sites[kind]}`;
-    if (count === "0") continue;
-    const transform = `translate(${at} ${y}) scale(0.72)`;
-    parts.push(drawMark({ kind, letter }, at, y, { transform }));
-    parts.push(svgText(at + 10, y + 3.8, "qxg-count", count));
-    at += 21 + 6.5 * count.length;
+function drawCounts(places, x, y) {
+  const parts2 = [];
+  for (const { kind, count, at } of places) {
+    if (kind === "twice") {
+      parts2.push(twiceMark(x + at, y, `${count} inside fake-quantized twice`, 0.72));
+      parts2.push(svgText(x + at + 13, y + 3.8, "qxg-count", count));
+      continue;
+    }
+    const transform = `translate(${x + at} ${y}) scale(0.72)`;
+    parts2.push(drawMark({ kind, letter: LETTERS[kind] }, x + at, y, { transform }));
+    parts2.push(svgText(x + at + 10, y + 3.8, "qxg-count", count));
   }
-  return parts;
+  return parts2;
 }
 var drawDelta = (x, y) => svg("g", { class: "qxg-delta", transform: `translate(${x} ${y})` }, [
   svg("circle", { r: 8 }),
@@ -963,21 +1587,43 @@ var drawInt8 = (x, y) => svg("g", { class: "qxg-tag", transform: `translate(${x}
   svg("rect", { x: -15, y: -7.5, width: 30, height: 15, rx: 4 }),
   svgText(0, 3.6, "", "int8")
 ]);
-function drawTwice(points) {
-  const last = points.length - 1;
-  const bends = points.length > 2;
-  const [x0, y0] = points[bends ? Math.floor(last / 2) : 0];
-  const [x1, y1] = points[bends ? Math.ceil(last / 2) : last];
+function twiceMark(x, y, label, size = 1) {
+  const transform = `translate(${x} ${y}) scale(${size})`;
+  const attributes = { class: "qxg-twice-mark", transform, role: "img", "aria-label": label };
+  const pill = svg("rect", { x: -12, y: -8, width: 24, height: 16, rx: 8 });
+  return svg("g", attributes, [pill, svgText(0, 4, "", "2×")]);
+}
+var drawTwice = (points) => twiceMark(...pointAlong(points, 0.5), "fake-quantized twice");
+function drawPass(items, [x, y]) {
+  const names = ["qxg-pass"];
+  if (items.some((item) => item.changed)) names.push("qxg-changed");
   return svg(
     "g",
     {
-      class: "qxg-twice-mark",
-      transform: `translate(${(x0 + x1) / 2} ${(y0 + y1) / 2})`,
+      class: names.join(" "),
+      transform: `translate(${x} ${y})`,
+      "data-pass": items.map((item) => item.id).join("\n"),
       role: "img",
-      "aria-label": "fake-quantized twice"
+      "aria-label": `passes through ${items.map((item) => item.path).join(", ")}`
     },
-    [svg("rect", { x: -12, y: -8, width: 24, height: 16, rx: 8 }), svgText(0, 4, "", "2×")]
+    [
+      svg("circle", { r: 9, class: "qxg-hit" }),
+      svg("circle", { r: 3.2, class: "qxg-dot" }),
+      svgText(9, 3.8, "qxg-left qxg-pass-name", "")
+    ]
   );
+}
+function pointAlong(points, share) {
+  const lengths = points.slice(1).map(([x, y], i) => Math.hypot(x - points[i][0], y - points[i][1]));
+  let left = share * lengths.reduce((sum, length) => sum + length, 0);
+  for (const [i, length] of lengths.entries()) {
+    if (left <= length && length > 0) {
+      const [[x0, y0], [x1, y1]] = [points[i], points[i + 1]];
+      return [x0 + (x1 - x0) * left / length, y0 + (y1 - y0) * left / length];
+    }
+    left -= length;
+  }
+  return points[points.length - 1];
 }
 
 // graph/toolbar.js
@@ -989,6 +1635,8 @@ var ICONS = {
   right: "M3 8h10M9.5 4.5 13 8l-3.5 3.5",
   collapse: "M4 6l4-3.5L12 6M4 10l4 3.5L12 10",
   save: "M8 2.5v7M5 7l3 3 3-3M3 13h10",
+  identity: "M8 1.5v4M8 10.5v4M5.5 8a2.5 2.5 0 1 0 5 0 2.5 2.5 0 1 0-5 0",
+  map: "M2.5 3h11v10h-11zM8.5 8h5M8.5 8v5",
   legend: "M3 4.5h2M7 4.5h6M3 8h2M7 8h6M3 11.5h2M7 11.5h6"
 };
 function iconButton(name, title, onClick) {
@@ -1004,44 +1652,63 @@ function frame(names, look) {
   const behind = { x: -11, y: -5, width: 26, height: 14, rx: 4, class: "qxg-behind" };
   const inner = { x: -11.5, y: -5.5, width: 23, height: 10, rx: 2, class: "qxg-inner" };
   const outer = { x: -14, y: -8, width: 28, height: 15, rx: 4, class: "qxg-frame" };
-  const parts = [
-    look === "behind" && svg("rect", behind),
+  const parts2 = [
+    look === "fold" && svg("rect", { ...behind, x: -7, y: -2 }),
+    look !== "inner" && svg("rect", behind),
     svg("rect", outer),
     look === "inner" && svg("rect", inner)
   ];
-  return sample(svg("g", { class: `qxg-item ${names}` }, parts));
+  return sample(svg("g", { class: `qxg-item ${names}` }, parts2));
 }
-function legendBox() {
-  const rows = [
-    [mark("weight", "W"), "weight fake quant, on its module"],
-    [mark("input", "I"), "input fake quant, on the tensor"],
-    [mark("output", "A"), "activation (output) fake quant, on the tensor"],
-    [mark("output", "A", { off: true }), "fake quant that never runs"],
-    [mark("weight", "W", { changed: true }), "changed in this step"],
-    [sample(drawDelta(0, 0)), "module changed, or something inside it"],
-    [
-      sample(
-        drawTwice([
-          [0, 0],
-          [0, 0]
-        ])
-      ),
-      "fake-quantized twice (once the ledger is made)"
-    ],
-    [frame("qxg-node qxg-is-int8", "inner"), "computes in int8"],
-    [frame("qxg-closed", "behind"), "group, Enter or ▸ opens it"]
-  ];
-  return html(
-    "div",
-    { class: "qxg-legend", role: "note", "aria-label": "Legend" },
-    rows.map(([picture, text]) => html("div", {}, [picture, html("span", { text })]))
+var passSample = () => [
+  svg("path", { d: "M0 -11V11", class: "qxg-line" }),
+  svg("circle", { r: 3.2, class: "qxg-dot" })
+];
+function contentsOf({ sites, groups, nodes, hidden, redundant }) {
+  const all = Object.values(sites);
+  return {
+    weight: all.some((site) => site.kind === "weight"),
+    input: all.some((site) => site.kind === "input"),
+    output: all.some((site) => site.kind === "output"),
+    off: all.some((site) => site.off),
+    site: all.some((site) => site.changed),
+    changed: [...groups, ...nodes].some((item) => item.changed),
+    twice: redundant.size > 0,
+    int8: nodes.some((node) => node.precision === "int8"),
+    group: groups.length > 1,
+    fold: groups.some((group) => group.repeat),
+    pass: hidden.size > 0
+  };
+}
+var legendRows = () => [
+  ["weight", mark("weight", "W"), "weight fake quant, on its module"],
+  ["input", mark("input", "I"), "input fake quant, on the tensor"],
+  ["output", mark("output", "A"), "activation (output) fake quant, on the tensor"],
+  ["off", mark("output", "A", { off: true }), "fake quant that never runs"],
+  ["site", mark("weight", "W", { changed: true }), "changed in this step"],
+  ["changed", sample(drawDelta(0, 0)), "module changed, or something inside it"],
+  ["twice", sample(twiceMark(0, 0, "")), "fake-quantized twice, see the ledger"],
+  ["int8", frame("qxg-node qxg-is-int8", "inner"), "computes in int8"],
+  ["group", frame("qxg-closed", "behind"), "group, Enter or ▸ opens it"],
+  ["fold", frame("qxg-closed qxg-fold", "fold"), "×5: equal blocks in a row, a click opens them"],
+  ["pass", sample(svg("g", { class: "qxg-pass" }, passSample())), "passes an Identity"]
+];
+var legendBox = () => html("div", { class: "qxg-legend", role: "note", "aria-label": "Legend" });
+function paintLegend(box, index) {
+  const has = contentsOf(index);
+  const rows = legendRows().filter(([what]) => has[what]);
+  box.replaceChildren(
+    ...rows.map(([, picture, text]) => html("div", {}, [picture, html("span", { text })]))
   );
+  box.classList.toggle("qxg-bare", !rows.length);
 }
 
 // graph/camera.js
 var READABLE = 0.85;
-var LEAST = 0.04;
+var LEGIBLE = 0.56;
 var MOST = 4;
+var MARGIN = 20;
+var KEPT = 48;
 function shiftIntoView(start, length, room) {
   const margin = 24;
   if (length > room - 2 * margin) {
@@ -1051,6 +1718,8 @@ function shiftIntoView(start, length, room) {
   if (start < margin) return margin - start;
   return start + length > room - margin ? room - margin - start - length : 0;
 }
+var wholeScale = (picture, window2) => Math.min((window2.w - 2 * MARGIN) / picture.w, (window2.h - 2 * MARGIN) / picture.h);
+var keptInView = (at, length, room) => Math.min(room - KEPT, Math.max(KEPT - length, at));
 var Camera = class {
   /**
    * @param {SVGSVGElement} window what is looked through
@@ -1062,6 +1731,20 @@ var Camera = class {
     this.x = 0;
     this.y = 0;
     this.k = 1;
+    this.extent = { w: 1, h: 1 };
+    this.moved = false;
+    this.onMove = () => {
+    };
+  }
+  /** What is seen, in the picture's px. @returns {Box} */
+  get view() {
+    const { w, h } = this.size;
+    const { x, y, k } = this;
+    return { x: -x / k, y: -y / k, w: w / k, h: h / k };
+  }
+  /** The least scale: the whole picture is seen, or its names get too small to read. */
+  get least() {
+    return Math.min(LEGIBLE, wholeScale(this.extent, this.size));
   }
   get size() {
     return { w: this.window.clientWidth || 800, h: this.window.clientHeight || 500 };
@@ -1070,13 +1753,35 @@ var Camera = class {
   set({ x, y, k = this.k }) {
     Object.assign(this, { x, y, k });
     this.world.setAttribute("transform", `translate(${x} ${y}) scale(${k})`);
+    this.onMove();
   }
   /**
    * @param {number} dx
    * @param {number} dy
    */
   panBy(dx, dy) {
+    this.moved = true;
     this.set({ x: this.x + dx, y: this.y + dy });
+  }
+  /**
+   * Pans as the user asks: some of the picture stays in the window.
+   * @param {number} dx
+   * @param {number} dy
+   */
+  dragBy(dx, dy) {
+    const { extent, k, size } = this;
+    const x = keptInView(this.x + dx, extent.w * k, size.w);
+    const y = keptInView(this.y + dy, extent.h * k, size.h);
+    this.panBy(x - this.x, y - this.y);
+  }
+  /**
+   * Brings a point of the picture to the middle of the window.
+   * @param {number} px
+   * @param {number} py
+   */
+  lookAt(px, py) {
+    const { w, h } = this.size;
+    this.dragBy(w / 2 - px * this.k - this.x, h / 2 - py * this.k - this.y);
   }
   /**
    * Zooms around a point of the window, around its middle if none is given.
@@ -1086,7 +1791,8 @@ var Camera = class {
   zoomBy(factor, around) {
     const { w, h } = this.size;
     const [cx, cy] = around ?? [w / 2, h / 2];
-    const k = Math.min(MOST, Math.max(LEAST, this.k * factor));
+    const k = Math.min(MOST, Math.max(Math.min(this.k, this.least), this.k * factor));
+    this.moved = true;
     const real = k / this.k;
     this.set({ k, x: cx - (cx - this.x) * real, y: cy - (cy - this.y) * real });
   }
@@ -1098,10 +1804,10 @@ var Camera = class {
    * @param {boolean} lr
    */
   frame(box, least, most, lr) {
+    this.moved = true;
     const { w, h } = this.size;
-    const margin = 20;
-    const fit = Math.min((w - 2 * margin) / box.w, (h - 2 * margin) / box.h);
-    const k = Math.min(most, Math.max(least, fit));
+    const margin = MARGIN;
+    const k = Math.min(most, Math.max(least, wholeScale(box, this.size)));
     const centre = (room, size) => (room - size * k) / 2;
     const x = box.w * k > w - margin && lr ? margin : centre(w, box.w);
     const y = box.h * k > h - margin ? margin : centre(h, box.h);
@@ -1112,7 +1818,8 @@ var Camera = class {
    * @param {import("./geometry.js").Picture} picture
    */
   fit({ w, h, lr }) {
-    this.frame({ x: 0, y: 0, w, h }, LEAST, 1.15, lr);
+    this.frame({ x: 0, y: 0, w, h }, 0, 1.15, lr);
+    this.moved = false;
   }
   /**
    * The whole picture if it stays readable, else its beginning.
@@ -1120,6 +1827,7 @@ var Camera = class {
    */
   fitReadable({ w, h, lr }) {
     this.frame({ x: 0, y: 0, w, h }, READABLE, 1.15, lr);
+    this.moved = false;
   }
   /** Pans as little as needed to show `box`; does nothing if it is in view. @param {Box} box */
   reveal(box) {
@@ -1145,17 +1853,18 @@ var Camera = class {
 
 // graph/draw.js
 function itemLabel(item) {
-  const parts = [item.path || item.label, subText(item)];
-  if (item.precision === "int8") parts.push("int8");
+  const parts2 = [titleOf(item), subText(item)];
+  if (item.precision === "int8") parts2.push("int8");
   if (item.sites && siteTotal(item)) {
     const { weight, input, output } = item.sites;
-    parts.push(`${weight} weight, ${input} input, ${output} output fake quants inside`);
+    parts2.push(`${weight} weight, ${input} input, ${output} output fake quants inside`);
   } else if (!item.sites && item.marks.length) {
-    parts.push(`${item.marks.length} fake quant${item.marks.length === 1 ? "" : "s"}`);
+    parts2.push(`${item.marks.length} fake quant${item.marks.length === 1 ? "" : "s"}`);
   }
-  if (item.changed) parts.push("changed in this step");
-  else if (item.inside) parts.push("something inside changed in this step");
-  return parts.filter(Boolean).join(", ");
+  if (item.twice) parts2.push(`${item.twice} fake-quantized twice inside`);
+  if (item.changed) parts2.push("changed in this step");
+  else if (item.inside) parts2.push("something inside changed in this step");
+  return parts2.filter(Boolean).join(", ");
 }
 var itemAttributes = (item, box, prefix, names) => ({
   class: names.join(" "),
@@ -1169,6 +1878,7 @@ var itemAttributes = (item, box, prefix, names) => ({
 var isPort = (item) => item.op === "placeholder" || item.op === "output";
 function boxNames(item) {
   const names = ["qxg-item", item.children ? "qxg-closed" : "qxg-node"];
+  if (item.repeat) names.push("qxg-fold");
   if (item.precision && item.precision !== "float") names.push(`qxg-is-${item.precision}`);
   if (isPort(item)) names.push("qxg-io");
   if (item.changed || item.inside) names.push("qxg-changed");
@@ -1193,6 +1903,7 @@ function drawBox(index, box, prefix) {
   const cx = isGroup ? mid + 8 : isInt8 ? mid - 16 : mid;
   const attributes = itemAttributes(item, box, prefix, boxNames(item));
   const g = svg("g", { ...attributes, "aria-expanded": isGroup ? "false" : null }, [
+    item.repeat !== void 0 && rect(0, "qxg-behind", 8),
     isGroup && rect(0, "qxg-behind", 4),
     rect(3.5, "qxg-ring"),
     rect(0, "qxg-frame"),
@@ -1203,7 +1914,7 @@ function drawBox(index, box, prefix) {
     isGroup && drawChevron(bx + 16, by + 14, false)
   ]);
   if (box.chips) {
-    if (item.sites) g.append(...drawCounts(item.sites, bx + 18, by + bh - 12));
+    if (item.sites) g.append(...drawCounts(countPlaces(item), bx, by + bh - 12));
     else g.append(...drawSites(index, box.inner, bx + 18, by + bh - 13));
   }
   g.append(...drawAround(index, box));
@@ -1212,21 +1923,21 @@ function drawBox(index, box, prefix) {
 }
 function drawAround(index, box) {
   const { bx, by, bw, bh, roles, w, h, lr } = box;
-  const parts = [];
+  const parts2 = [];
   const [sideX, sideY] = lr ? [bx + 16, by] : [bx, by + bh / 2];
   for (const [i, path] of roles.side.slice(0, 2).entries()) {
-    parts.push(drawSite(index, path, sideX + i * 20, sideY));
+    parts2.push(drawSite(index, path, sideX + i * 20, sideY));
   }
-  if (!roles.tail.length) return parts;
+  if (!roles.tail.length) return parts2;
   const stem = lr ? `M${bx + bw} ${by + bh / 2} H${w}` : `M${bx + bw / 2} ${by + bh} V${h}`;
-  parts.push(svg("path", { d: stem, class: "qxg-stem" }));
+  parts2.push(svg("path", { d: stem, class: "qxg-stem" }));
   const shown = roles.tail.slice(0, MAX_ITEM_MARKS - 1);
   for (const [i, path] of shown.entries()) {
     const off = (i - (shown.length - 1) / 2) * 20;
     const [x, y] = lr ? [bx + bw + 15, by + bh / 2 + off] : [bx + bw / 2 + off, by + bh + 15];
-    parts.push(drawSite(index, path, x, y));
+    parts2.push(drawSite(index, path, x, y));
   }
-  return parts;
+  return parts2;
 }
 function drawOpen(index, box, isRoot, prefix) {
   const item = itemOf(index, box.id);
@@ -1277,12 +1988,12 @@ function loopPath(box) {
   return `M${x} ${y - 8} C${x + 26} ${y - 18} ${x + 26} ${y + 18} ${x + 3} ${y + 8}`;
 }
 function drawEdge(index, edge, picture, prefix) {
-  const { points, list, back, arrow, from } = edge;
+  const { points, list, many, back, arrow, from } = edge;
   const d = points ? edgePath(points, picture.lr) : loopPath(picture.boxes.get(from ?? ""));
   const twice = list.find((i) => index.redundant.has(i));
   const names = ["qxg-edge"];
   if (back) names.push("qxg-back");
-  if (list.length > 1) names.push("qxg-many");
+  if (many) names.push("qxg-many");
   if (twice !== void 0) names.push("qxg-twice");
   return svg("g", { class: names.join(" "), "data-edge": twice ?? list[0] }, [
     svg("path", { d, class: "qxg-wide" }),
@@ -1290,14 +2001,26 @@ function drawEdge(index, edge, picture, prefix) {
     twice !== void 0 && points !== null && drawTwice(points)
   ]);
 }
+function addPass(index, { points, list, via }, element, drawn) {
+  if (!points || !via.length) return;
+  const at = pointAlong(points, list.some((i) => index.redundant.has(i)) ? 0.08 : 0.5);
+  const dot = drawPass(
+    via.map((id) => itemOf(index, id)),
+    at
+  );
+  element.append(dot);
+  for (const id of via) drawn.passes.set(id, { element: dot, at });
+}
 function drawPicture(index, picture, world, root, prefix) {
-  const drawn = { elements: /* @__PURE__ */ new Map(), edgeElements: [] };
+  const drawn = { elements: /* @__PURE__ */ new Map(), edgeElements: [], passes: /* @__PURE__ */ new Map() };
   const boxes = [...picture.boxes.values()];
   for (const box of boxes) {
     if (box.open) drawn.elements.set(box.id, drawOpen(index, box, box.id === root, prefix));
   }
   for (const edge of picture.edges) {
-    drawn.edgeElements.push({ element: drawEdge(index, edge, picture, prefix), edge });
+    const element = drawEdge(index, edge, picture, prefix);
+    drawn.edgeElements.push({ element, edge });
+    addPass(index, edge, element, drawn);
   }
   const frames = [...drawn.elements.values()];
   const lines = drawn.edgeElements.map(({ element }) => element);
@@ -1309,6 +2032,7 @@ function drawPicture(index, picture, world, root, prefix) {
     closed.push(element);
   }
   world.replaceChildren(...frames, ...lines, ...closed);
+  paintOverlay(world, drawn, index);
   return drawn;
 }
 
@@ -1530,7 +2254,17 @@ export default dagre;`;
 };
 
 // graph/view.js
-var nothingDrawn = () => ({ elements: /* @__PURE__ */ new Map(), edgeElements: [] });
+var nothingDrawn = () => ({ elements: /* @__PURE__ */ new Map(), edgeElements: [], passes: /* @__PURE__ */ new Map() });
+function withNewFolds(index, openIds, known) {
+  const opened = /* @__PURE__ */ new Set();
+  for (const id of openIds) {
+    for (const above of ancestorsOf(index, id)) {
+      if (itemOf(index, above).repeat && !known.has(above)) opened.add(above);
+    }
+    opened.add(id);
+  }
+  return opened;
+}
 var viewSerial = 0;
 var GraphView = class {
   /**
@@ -1542,7 +2276,9 @@ var GraphView = class {
     viewSerial += 1;
     this.prefix = `qxg${viewSerial}-`;
     this.layouter = new Layouter();
+    this.scene = {};
     this.index = indexScene({});
+    this.identities = false;
     this.opened = /* @__PURE__ */ new Set();
     this.target = this.opened;
     this.root = ROOT;
@@ -1557,6 +2293,7 @@ var GraphView = class {
     this.world = svg("g", { class: "qxg-world" });
     this.svg = this.makeSvg();
     this.camera = new Camera(this.svg, this.world);
+    this.framed = "readable";
     stage.append(this.svg);
     this.family = this.fontFamily();
   }
@@ -1600,19 +2337,35 @@ var GraphView = class {
     const began = performance.now();
     this.layouter.cancel();
     this.layouter.forget();
-    this.index = indexScene(scene);
+    const known = this.index.items;
+    this.scene = scene;
+    this.index = indexScene(scene, this.identities);
     this.family = this.fontFamily();
     if (!this.index.items.has(this.root)) this.root = ROOT;
     this.world.replaceChildren();
     if (!this.index.nodes.length) {
       this.picture = null;
       this.drawn = nothingDrawn();
+      this.host.onPicture(null);
       this.host.onStatus(scene.reason || "Nothing to draw yet");
       return;
     }
     const first = !this.hasFit && !openIds.length;
-    const opened = first ? firstOpened(this.index) : new Set(openIds);
+    const opened = first ? firstOpened(this.index) : withNewFolds(this.index, openIds, known);
     await this.apply(opened, this.root, { what: "scene", began, anchor: this.centreItem() });
+  }
+  /** @param {boolean} on whether Identities are drawn as boxes */
+  async setIdentities(on) {
+    if (on === this.identities) return;
+    this.identities = on;
+    const anchor = this.centreItem();
+    this.layouter.cancel();
+    this.layouter.forget();
+    this.index = indexScene(this.scene, on);
+    if (this.index.hidden.has(this.root)) this.root = ROOT;
+    if (!this.index.nodes.length) return;
+    await this.apply(this.target, this.root, { what: "identities", anchor });
+    if (this.selection) await this.select(this.selection, true);
   }
   /** Text was measured before the widget was in the page, in another font: measures again. */
   async remeasure() {
@@ -1648,12 +2401,15 @@ var GraphView = class {
       this.picture = picture;
       this.draw(picture);
       const after = anchor === null ? void 0 : picture.boxes.get(anchor);
+      this.camera.extent = { w: picture.w, h: picture.h };
       if (!this.hasFit || !sameRoot) this.fitReadable();
       else if (before && after) {
         const { k } = this.camera;
-        this.camera.panBy((before.x - after.x) * k, (before.y - after.y) * k);
+        const [[x0, y0], [x1, y1]] = [gripOf(before), gripOf(after)];
+        this.camera.panBy((x0 - x1) * k, (y0 - y1) * k);
       }
       this.hasFit = true;
+      this.host.onPicture(picture);
       this.report(what, fitted.say, { began, laid, drawing });
       return true;
     } catch (error) {
@@ -1707,8 +2463,7 @@ var GraphView = class {
       opened.add(id);
     }
     const last = ids[ids.length - 1];
-    const done = await this.apply(opened, this.root, { what: "open", anchor: ids[0], keep: last });
-    if (done) this.makeVisible(last);
+    await this.apply(opened, this.root, { what: "open", anchor: ids[0], keep: last });
   }
   async closeAll() {
     if (await this.apply(/* @__PURE__ */ new Set(), ROOT, { what: "close" })) this.fitReadable();
@@ -1736,23 +2491,50 @@ var GraphView = class {
     return this.layouter.cancel();
   }
   fit() {
+    this.framed = "fit";
     if (this.picture) this.camera.fit(this.picture);
   }
   fitReadable() {
+    this.framed = "readable";
     if (this.picture) this.camera.fitReadable(this.picture);
   }
+  /** @param {boolean} end whether to look where the tensors leave, else where they enter */
+  lookAtEnd(end) {
+    const { camera, picture } = this;
+    if (!picture) return;
+    const { w, h } = camera.size;
+    const [x, y] = [picture.w / 2, picture.h / 2];
+    const [across, down] = [w / camera.k / 2 - 24, h / camera.k / 2 - 24];
+    if (this.lr) camera.lookAt(end ? Math.max(x, picture.w - across) : Math.min(x, across), y);
+    else camera.lookAt(x, end ? Math.max(y, picture.h - down) : Math.min(y, down));
+  }
+  /** The window has another size: a view that the user has not moved is framed again. */
+  onResize() {
+    if (this.camera.moved) this.camera.dragBy(0, 0);
+    else if (this.framed === "fit") this.fit();
+    else this.fitReadable();
+  }
   zoomToSelection() {
-    const found = itemsOfSelection(this.index, this.selection).find(
-      (id) => this.drawn.elements.has(id)
-    );
-    const box = this.picture?.boxes.get(found ?? this.cursor ?? "");
+    const found = itemsOfSelection(this.index, this.selection).find((id) => this.boxOf(id));
+    const box = this.boxOf(found ?? this.cursor ?? "");
     if (!box) return;
     const around = { x: box.x - 60, y: box.y - 60, w: box.w + 120, h: box.h + 120 };
     this.camera.frame(around, 0.2, 1.6, this.lr);
   }
+  /**
+   * Where an item is drawn; for an Identity that an edge stands for, around its dot.
+   * @param {string} id
+   * @returns {import("./camera.js").Box | undefined}
+   */
+  boxOf(id) {
+    const pass = this.drawn.passes.get(id);
+    if (!pass) return this.picture?.boxes.get(id);
+    const [x, y] = pass.at;
+    return { x: x - 60, y: y - 40, w: 120, h: 80 };
+  }
   /** Pans as little as needed to show an item. @param {string} id */
   makeVisible(id) {
-    const box = this.picture?.boxes.get(id);
+    const box = this.boxOf(id);
     if (box) this.camera.reveal(box);
   }
   /** The item nearest to the middle of the window: it stays in place when the scene changes. */
@@ -1781,14 +2563,14 @@ var GraphView = class {
     this.selection = selection;
     if (reveal && selection && this.index.nodes.length) {
       const found = itemsOfSelection(this.index, selection);
-      const shown = found.find((id2) => this.drawn.elements.has(id2));
+      const shown = found.find((id2) => this.boxOf(id2));
       const id = shown ?? found[0];
       if (id === void 0) {
         this.host.onStatus(`${selection} runs nothing in this graph`);
       } else {
         if (shown === void 0) await this.revealHidden(id);
         if (this.selection !== selection) return;
-        this.cursor = id;
+        this.cursor = this.drawn.elements.has(id) ? id : this.cursor;
         this.makeVisible(id);
       }
     }
@@ -1800,16 +2582,17 @@ var GraphView = class {
    * @param {string} id
    */
   async revealItem(id) {
-    if (!this.drawn.elements.has(id)) await this.revealHidden(id);
+    if (!this.boxOf(id)) await this.revealHidden(id);
     this.selection = itemOf(this.index, id).sel;
-    this.cursor = id;
+    this.cursor = this.drawn.elements.has(id) ? id : this.cursor;
     this.makeVisible(id);
     this.paintSelection();
     this.paintCursor();
   }
   /** @param {string} id */
   async revealHidden(id) {
-    const chain = ancestorsOf(this.index, id);
+    const around = ancestorsOf(this.index, id);
+    const chain = around.filter((above) => !this.index.hidden.has(above));
     const from = chain.indexOf(this.root);
     if (from >= 0) {
       await this.open(chain.slice(from + 1));
@@ -1827,12 +2610,14 @@ var GraphView = class {
       const on = selection !== "" && item?.sel === selection && !item.synthetic;
       if (on) chosen.add(id);
       element.classList.toggle("qxg-selected", on);
+      element.classList.remove("qxg-holds");
     }
+    const meant = selection ? itemsOfSelection(index, selection) : [];
     if (!chosen.size && selection.startsWith("module:")) {
-      for (const id of itemsOfSelection(index, selection)) {
-        elements.get(id)?.classList.add("qxg-selected");
-      }
+      for (const id of meant) elements.get(id)?.classList.add("qxg-selected");
     }
+    this.paintPasses(new Set(meant));
+    this.paintHolders(meant);
     for (const mark2 of this.world.querySelectorAll("[data-site]")) {
       mark2.classList.toggle("qxg-selected", mark2.getAttribute("data-sel") === selection);
     }
@@ -1840,6 +2625,35 @@ var GraphView = class {
     for (const { element, edge: drawn } of edgeElements) {
       element.classList.toggle("qxg-selected", edge >= 0 && drawn.list.includes(edge));
       element.classList.toggle("qxg-near", chosen.has(drawn.from) || chosen.has(drawn.to));
+    }
+  }
+  /**
+   * The dots of Identities that are selected, with their names.
+   * @param {Set<string>} meant
+   */
+  paintPasses(meant) {
+    for (const { element } of this.drawn.passes.values()) element.classList.remove("qxg-selected");
+    for (const [id, { element }] of this.drawn.passes) {
+      if (!meant.has(id)) continue;
+      element.classList.add("qxg-selected");
+      const name = element.querySelector(".qxg-pass-name");
+      if (name) name.textContent = `${itemOf(this.index, id).label} (Identity)`;
+    }
+  }
+  /**
+   * The closed groups that hide what is selected.
+   * @param {string[]} meant
+   */
+  paintHolders(meant) {
+    const { elements } = this.drawn;
+    for (const id of meant) {
+      if (this.boxOf(id)) continue;
+      const place2 = placeOfItem(this.index, id);
+      const around = [place2, ...ancestorsOf(this.index, place2).reverse()];
+      const at = around.find((above) => elements.has(above));
+      if (at !== void 0 && !this.picture?.boxes.get(at)?.open) {
+        elements.get(at)?.classList.add("qxg-holds");
+      }
     }
   }
   paintCursor() {
@@ -1858,6 +2672,22 @@ var GraphView = class {
 
 // graph/graph.js
 var NARROW = 760;
+var HINT_MS = 1800;
+var IS_MAC = /Mac|iP(hone|ad)/.test(navigator.platform);
+var MAP_KEY = "qatexplorer.graph.map";
+function mapWanted() {
+  try {
+    return localStorage.getItem(MAP_KEY) !== "off";
+  } catch {
+    return true;
+  }
+}
+function rememberMap(on) {
+  try {
+    localStorage.setItem(MAP_KEY, on ? "on" : "off");
+  } catch {
+  }
+}
 var GraphPage = class {
   /**
    * @param {import("@anywidget/types").AnyModel<Traits>} model
@@ -1880,7 +2710,15 @@ var GraphPage = class {
       text: "Cancel layout (Esc)",
       hidden: true
     });
+    this.hint = html("div", {
+      class: "qxg-hint",
+      "aria-hidden": "true",
+      hidden: true,
+      text: `${IS_MAC ? "⌘" : "Ctrl"} + wheel zooms; after a click on the graph, the wheel alone`
+    });
     this.view = new GraphView(this.stage, this.host());
+    this.map = new Minimap(this.stage, this.view.camera);
+    this.view.camera.onMove = () => this.map.paint();
     this.keyboard = new Keyboard(this.view);
     this.tooltip = new Tooltip(this.stage);
     this.search = new SearchBox(
@@ -1891,8 +2729,19 @@ var GraphPage = class {
     this.legend = legendBox();
     this.legendButton = iconButton("legend", "Legend", () => this.toggleLegend());
     this.legendButton.setAttribute("aria-pressed", "true");
+    this.identityButton = iconButton(
+      "identity",
+      "Show Identities",
+      () => save(this.model, { identities: !this.view.identities })
+    );
+    this.mapButton = iconButton("map", "Map of the whole graph", () => this.toggleMap());
     bar.append(this.search.box, ...this.buttons(), this.crumbs);
-    this.stage.append(this.legend, this.cancel);
+    this.stage.append(this.legend, this.cancel, this.hint);
+    this.view.identities = Boolean(model.get("identities"));
+    this.map.on = mapWanted();
+    this.mapButton.setAttribute("aria-pressed", String(this.map.on));
+    this.hiding = void 0;
+    this.overlays = new OverlayPanel(model, this.view, bar, this.stage);
     this.endings = this.hear();
     this.paintHeight();
     this.paintTheme();
@@ -1921,6 +2770,10 @@ var GraphPage = class {
         this.stage.setAttribute("aria-busy", String(busy));
       },
       onSearch: () => this.search.input.focus(),
+      onPicture: (picture) => {
+        this.map.draw(picture);
+        this.paintIdentities();
+      },
       onCursor: (element) => {
         const tip = element && tipOf(this.view.index, element);
         if (!tip) return;
@@ -1943,6 +2796,8 @@ var GraphPage = class {
       iconButton("target", "Zoom to selection (z)", () => view.zoomToSelection()),
       iconButton("collapse", "Close all groups", () => view.closeAll()),
       direction,
+      this.identityButton,
+      this.mapButton,
       this.legendButton,
       iconButton("save", "Download as SVG", () => download(exportSvg(view), "graph.svg"))
     ];
@@ -1960,13 +2815,14 @@ var GraphPage = class {
     view.svg.addEventListener("blur", () => this.tooltip.hide());
     let seen = false;
     const sized = new ResizeObserver(() => {
-      if (seen || !this.stage.clientWidth) return;
+      if (!this.stage.clientWidth) return;
+      if (seen) this.view.onResize();
+      else this.onSeen();
       seen = true;
-      this.onSeen();
     });
     sized.observe(this.stage);
     return [
-      listenToPointer(view, this.stage, this.tooltip),
+      listenToPointer(view, this.stage, this.tooltip, () => this.showHint()),
       watchPageTheme(() => this.paintTheme()),
       () => sized.disconnect(),
       listen(model, {
@@ -1976,6 +2832,7 @@ var GraphPage = class {
           if (selected !== view.selection) view.select(selected, true);
         },
         "change:opened": () => view.setOpened(model.get("opened") || []),
+        "change:identities": () => this.onIdentities(),
         "change:height": () => this.paintHeight()
       })
     ];
@@ -1987,8 +2844,13 @@ var GraphPage = class {
       this.model.get("opened") || []
     );
     this.paintCrumbs();
+    paintLegend(this.legend, this.view.index);
     const selected = this.model.get("selected");
     if (selected) await this.view.select(selected, first);
+  }
+  async onIdentities() {
+    await this.view.setIdentities(Boolean(this.model.get("identities")));
+    paintLegend(this.legend, this.view.index);
   }
   /** The stage has a size for the first time. */
   async onSeen() {
@@ -2008,6 +2870,29 @@ var GraphPage = class {
     this.legend.hidden = !this.legend.hidden;
     this.legendButton.setAttribute("aria-pressed", String(!this.legend.hidden));
   }
+  toggleMap() {
+    this.map.toggle(!this.map.on);
+    rememberMap(this.map.on);
+    this.mapButton.setAttribute("aria-pressed", String(this.map.on));
+  }
+  /** The wheel scrolls the page: says how to zoom. */
+  showHint() {
+    this.hint.hidden = false;
+    clearTimeout(this.hiding);
+    this.hiding = setTimeout(() => {
+      this.hint.hidden = true;
+    }, HINT_MS);
+  }
+  paintIdentities() {
+    const { passes } = this.view.index;
+    const on = this.view.identities;
+    const modules = `${passes} Identity module${passes === 1 ? "" : "s"}`;
+    const title = on ? `Hide the ${modules} again` : `Show the ${modules} that pass a tensor on`;
+    this.identityButton.hidden = !passes;
+    this.identityButton.title = title;
+    this.identityButton.setAttribute("aria-label", title);
+    this.identityButton.setAttribute("aria-pressed", String(on));
+  }
   paintCrumbs() {
     const { view } = this;
     const chain = [...ancestorsOf(view.index, view.root), view.root];
@@ -2026,10 +2911,12 @@ var GraphPage = class {
     if (this.model.get("dark") !== dark) save(this.model, { dark });
   }
   paintHeight() {
-    this.stage.style.setProperty("height", `${this.model.get("height")}px`);
+    this.root.style.setProperty("--qxg-height", `${this.model.get("height")}px`);
   }
   destroy() {
     for (const end of this.endings) end();
+    clearTimeout(this.hiding);
+    this.overlays.end();
     this.view.dispose();
     this.root.remove();
   }

@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/plot.js
-// sha256 of these: f4d993418cc3bb60e958589ae4d0fefc279b8751fd6d971ce75d6e90228f58a1
+// sha256 of these: 6bb4ba918e41e867446c7660be5d078e9e5da61fe49566300d27c65fabbbb7e5
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -31,35 +31,41 @@ function listen(model, handlers) {
 // common/plot.js
 var LIBRARY = /* @__PURE__ */ Symbol.for("qatexplorer.plotly");
 var LOADING = /* @__PURE__ */ Symbol.for("qatexplorer.plotly.loading");
-var SOURCE = /* @__PURE__ */ Symbol.for("qatexplorer.plotly.source");
+var ASKED = /* @__PURE__ */ Symbol.for("qatexplorer.plotly.asked");
 var shared = (
   /** @type {Shared} */
   /** @type {unknown} */
   globalThis
 );
-function source() {
-  const text = shared[SOURCE];
-  if (text) return Promise.resolve(text);
-  return new Promise((resolve) => {
-    const arrived = () => resolve(shared[SOURCE] ?? "");
-    globalThis.addEventListener("qatexplorer-plotly-source", arrived, { once: true });
-  });
-}
-async function load() {
-  const text = await source();
+var PATIENCE_MS = 2e4;
+var AHEAD_MS = 1500;
+async function load(bytes) {
+  const packed = new Blob([
+    /** @type {DataView<ArrayBuffer>} */
+    bytes
+  ]);
+  const text = new Response(packed.stream().pipeThrough(new DecompressionStream("gzip")));
   const head = "const holder = {exports: {}};\n(function (module, exports, define) {\n";
   const tail = "\n}).call(globalThis, holder, holder.exports, undefined);\nexport default holder.exports;\n";
-  const url = URL.createObjectURL(new Blob([head, text, tail], { type: "text/javascript" }));
+  const parts = [head, await text.blob(), tail];
+  const url = URL.createObjectURL(new Blob(parts, { type: "text/javascript" }));
   try {
-    const library2 = (await import(url)).default;
-    shared[LIBRARY] = library2;
-    return library2;
+    const library = (await import(url)).default;
+    shared[LIBRARY] = library;
+    return library;
   } finally {
     URL.revokeObjectURL(url);
   }
 }
-function library() {
-  shared[LOADING] ??= load();
+function loading() {
+  if (!shared[LOADING]) {
+    let arrived = () => {
+    };
+    const bytes = new Promise((resolve) => {
+      arrived = resolve;
+    });
+    shared[LOADING] = { library: bytes.then(load), arrived };
+  }
   return shared[LOADING];
 }
 function withoutHeading(layout) {
@@ -87,6 +93,41 @@ function numbers({ head, rows }) {
     )
   ]);
 }
+function ask(model) {
+  const now = performance.now();
+  if (now - (shared[ASKED] ?? Number.NEGATIVE_INFINITY) >= PATIENCE_MS) {
+    shared[ASKED] = now;
+    model.send({ kind: "plotly" });
+  }
+}
+var CONFIG = {
+  displaylogo: false,
+  displayModeBar: "hover",
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"]
+};
+var Asking = class {
+  /** @param {{ send: (message: object) => void }} model */
+  constructor(model) {
+    this.model = model;
+    this.ended = false;
+    this.timer = setTimeout(this.want, AHEAD_MS);
+  }
+  want = () => {
+    clearTimeout(this.timer);
+    if (this.ended || shared[LIBRARY]) return;
+    ask(this.model);
+    this.timer = setTimeout(this.want, PATIENCE_MS);
+  };
+  /** @type {(message: any, buffers: DataView[]) => void} */
+  received = (message, buffers) => {
+    const [bytes] = buffers;
+    if (message?.kind === "plotly" && bytes) loading().arrived(bytes);
+  };
+  end() {
+    this.ended = true;
+    clearTimeout(this.timer);
+  }
+};
 var plot_default = {
   /** @param {import("@anywidget/types").RenderProps<Traits>} props */
   render({ model, el }) {
@@ -119,18 +160,14 @@ var plot_default = {
       const shown = Array.isArray(model.get("figure").data);
       el.hidden = !shown;
       if (!shown) return;
-      const plotly = await library();
+      asking.want();
+      const plotly = await loading().library;
       const { data, layout = {} } = model.get("figure");
       if (gone || !Array.isArray(data)) return;
       const drawn = withoutHeading(layout);
       write(layout.meta);
       if (drawn.height) box.style.height = `${drawn.height}px`;
-      const config = {
-        displaylogo: false,
-        displayModeBar: "hover",
-        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"]
-      };
-      await plotly.react(box, data, drawn, config);
+      await plotly.react(box, data, drawn, CONFIG);
       width = box.offsetWidth;
       figure.dataset.drawn = String(Number(figure.dataset.drawn ?? 0) + 1);
     };
@@ -148,10 +185,12 @@ var plot_default = {
     });
     resize.observe(box);
     fold.addEventListener("toggle", () => write(model.get("figure").layout?.meta));
-    const unlisten = listen(model, { "change:figure": later });
+    const asking = new Asking(model);
+    const unlisten = listen(model, { "change:figure": later, "msg:custom": asking.received });
     later();
     return () => {
       gone = true;
+      asking.end();
       resize.disconnect();
       unlisten();
       shared[LIBRARY]?.purge(box);

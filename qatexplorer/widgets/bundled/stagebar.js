@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   explorer/stagebar.js
-// sha256 of these: acf72200b3ee21dc6b486131fe6a5fe1f0ee761dc3163c2463e107daafd541e1
+// sha256 of these: 70b7f55f7318ccd7c38f8968806b67973a6362729641e6dcf6218d1d8da98440
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -52,7 +52,7 @@ var StageBar = class {
     const buttons = [this.back, this.next, this.reset, this.stop];
     this.root = html("div", { class: "qx qx-stagebar", ...OWN_KEYS }, [
       this.list,
-      html("div", { class: "qx-stage-controls" }, [...buttons, this.status])
+      html("div", { class: "qx-stage-controls" }, [this.status, ...buttons])
     ]);
     el.append(this.root);
     const draw = () => this.draw();
@@ -66,7 +66,15 @@ var StageBar = class {
    * @param {string} action
    */
   button(text, title, action) {
-    const button = html("button", { class: "qx-button", text, title, "data-action": action });
+    const parts = text.split(" ").map((part) => {
+      const word = part.length > 1;
+      return html("span", { class: word ? "qx-stage-word" : null, text: part });
+    });
+    const button = html(
+      "button",
+      { class: "qx-button", title, "aria-label": text, "data-action": action },
+      parts
+    );
     button.addEventListener("click", () => this.request(action));
     return button;
   }
@@ -110,17 +118,13 @@ var StageBar = class {
         class: "qx-stage-button",
         "data-stage": name,
         disabled: busy,
-        title: call ? `${call}
-${summary}` : title,
+        title: [title, call, summary].filter(Boolean).join("\n"),
         "aria-label": `Stage ${index + 1}, ${title}, ${STATE_WORDS[state]}. ${summary}`,
         "aria-current": state === "current" ? "step" : null
       },
       [
         html("span", { class: "qx-stage-dot", "aria-hidden": "true", text: dot }),
-        html("span", { class: "qx-stage-text" }, [
-          html("span", { class: "qx-stage-title", text: title }),
-          summary && html("span", { class: "qx-stage-summary", text: summary })
-        ])
+        html("span", { class: "qx-stage-title", text: title })
       ]
     );
     button.addEventListener("click", () => this.request("goto", name));

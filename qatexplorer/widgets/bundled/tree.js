@@ -1,10 +1,11 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/list.js
+//   tree/columns.js
 //   tree/row.js
 //   tree/rows.js
 //   tree/tree.js
-// sha256 of these: cbfad4086e9c976ecc36fad432d080cef7dfea27eaafb2e2d6473c2d74ba8830
+// sha256 of these: b21b92f1c9c530c62c9a091cb9f903c5696b6e161f741f609491abbda053a55b
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -204,23 +205,75 @@ var KINDS = [
   ["output", "●", "A"]
 ];
 var span = (className, text, title) => html("span", { class: className, text, title });
-var badge = (text, className, title) => span(`qx-badge ${className}`, text, title || null);
+var badgeElement = ({ text, className, title }) => span(`qx-badge ${className}`, text, title || null);
 function describe(row) {
   const parts = [row.name, row.before ? `was ${row.before}, now ${row.type}` : row.type];
-  if (row.kind === "site") parts.push(`${row.site} fake quant`);
+  if (row.kind === "site") {
+    parts.push(`${row.site} fake quant`);
+    if (row.torch_name) parts.push(`${row.torch_name} in torch`);
+    if (row.source) parts.push(row.source);
+    if (row.shares?.length) parts.push(`one for ${row.shares.length} tensors`);
+  }
   if (row.changed) parts.push(`changed: ${row.what.join(", ")}`);
   if (row.qconfig) parts.push(`qconfig ${row.qconfig}`);
   KINDS.forEach(([kind], i) => {
     const n = row.below[i];
     if (n) parts.push(`${n} ${kind} fake quant${n > 1 ? "s" : ""}`);
   });
-  if (row.int8) parts.push("int8");
+  if (row.state_title) parts.push(row.state_title);
+  else if (row.int8) parts.push("int8");
   if (row.float) parts.push("stays float");
   if (row.not_run) parts.push("not run");
-  if (row.shared !== null) parts.push(`same object as ${row.shared || "the model"}`);
+  if (row.shared !== null && row.kind !== "site") {
+    parts.push(`same object as ${row.shared || "the model"}`);
+  }
   return parts.join(", ");
 }
+function quantBadges(row) {
+  if (row.kind === "site") {
+    if (!row.shares?.length) return [];
+    const title = `One fake quant for ${row.shares.length} tensors:
+${row.shares.join("\n")}`;
+    return [{ text: `1 for ${row.shares.length}`, className: "", title }];
+  }
+  const own = row.marks.some(Boolean);
+  return KINDS.flatMap(([kind, mark, letter], i) => {
+    const n = own ? row.marks[i] : row.below[i];
+    if (!n) return [];
+    const text = own ? `${mark} ${letter}${n > 1 ? ` ${n}` : ""}` : `${mark} ${n}`;
+    const title = `${n} ${kind} fake quant(s) ${own ? "of this module" : "inside"}`;
+    return [{ text, className: own ? `qx-${kind}` : "qx-tree-inside", title }];
+  });
+}
+function stateBadges(row) {
+  const found = [];
+  if (row.state_text) {
+    const look = row.float ? "qx-tree-float" : row.int8 ? "qx-int8" : `qx-tree-is-${row.state}`;
+    found.push({ text: row.state_text, className: look, title: row.state_title ?? "" });
+  } else if (row.int8) {
+    found.push({ text: "int8", className: "qx-int8", title: "An int8 module of torch" });
+  } else if (row.float) {
+    const title = "Computes in float at this stage";
+    found.push({ text: "float", className: "qx-tree-float", title });
+  }
+  if (row.not_run) {
+    const title = "Did not run in the forward of the example input";
+    found.push({ text: "not run", className: "", title });
+  }
+  if (row.shared !== null && row.kind === "module") {
+    const title = `The same object as ${row.shared || "the model"}`;
+    found.push({ text: "shared", className: "", title });
+  }
+  if (row.qconfig) {
+    found.push({ text: row.qconfig, className: "qx-tree-qconfig", title: row.qconfig_title });
+  }
+  return found;
+}
 function typeCell(row) {
+  if (row.kind === "site") {
+    const text = [row.torch_name, row.source, row.type].filter(Boolean).join(" · ");
+    return span("qx-tree-type", text, row.title);
+  }
   if (!row.before) return span("qx-tree-type", row.type, row.title);
   const title = `${row.before} → ${row.type}
 ${row.title}`;
@@ -230,48 +283,150 @@ ${row.title}`;
     html("strong", { class: "qx-tree-after", text: row.type })
   ]);
 }
-function badges(row) {
-  const own = row.marks.some(Boolean);
-  const marks = KINDS.map(([kind, mark, letter], i) => {
-    const n = own ? row.marks[i] : row.below[i];
-    if (!n) return null;
-    const text = own ? `${mark} ${letter}${n > 1 ? ` ${n}` : ""}` : `${mark} ${n}`;
-    const title = `${n} ${kind} fake quant(s) ${own ? "held by this module" : "inside"}`;
-    return badge(text, own ? `qx-${kind}` : "qx-tree-inside", title);
-  });
-  return html("span", { class: "qx-tree-badges" }, [
-    ...marks,
-    row.int8 && badge("int8", "qx-int8", "An int8 module of torch"),
-    row.float && badge("float", "qx-tree-float", "Computes in float at this stage"),
-    row.not_run && badge("not run", "", "Did not run in the forward of the example input"),
-    row.shared !== null && badge("shared", "", `The same object as ${row.shared || "the model"}`),
-    row.qconfig && badge(row.qconfig, "qx-tree-qconfig", row.qconfig_title)
-  ]);
+function nameTitle(row) {
+  const lines = [row.kind === "fold" ? row.title : row.path || "the model itself"];
+  if (row.kind === "site") lines.unshift(row.name);
+  if (row.changed) lines.push(`Changed in this stage: ${row.what.join(", ")}`);
+  return lines.join("\n");
 }
 function fillRow(element, row) {
   const indent = span("qx-tree-indent");
-  indent.style.width = `${row.depth * 16}px`;
-  const delta = row.changed ? `Changed in this stage: ${row.what.join(", ")}` : null;
+  indent.style.setProperty("--qx-depth", String(row.depth));
   const [kind, mark, letter] = KINDS.find(([k]) => row.kind === "site" && k === row.site) ?? [];
-  element.replaceChildren(
+  const title = nameTitle(row);
+  const first = html("span", { class: "qx-tree-first", title }, [
     indent,
     html("span", { class: "qx-tree-chevron", "aria-hidden": "true" }),
-    ...kind ? [badge(`${mark} ${letter}`, `qx-${kind}`, `${kind} fake quant`)] : [],
-    span("qx-tree-name", row.name, row.path || "the model itself"),
+    kind && span(`qx-badge qx-${kind}`, `${mark} ${letter}`),
+    span("qx-tree-name", row.name, title),
+    row.changed && span("qx-tree-delta", "Δ")
+  ]);
+  element.replaceChildren(
+    first,
     typeCell(row),
-    span("qx-tree-delta", row.changed ? "Δ" : "", delta),
-    badges(row)
+    html("span", { class: "qx-tree-quants" }, quantBadges(row).map(badgeElement)),
+    html("span", { class: "qx-tree-state" }, stateBadges(row).map(badgeElement))
   );
   element.className = "qx-tree-row";
   element.classList.toggle("qx-is-changed", row.changed);
   element.classList.toggle("qx-is-gone", row.what.includes("gone"));
   element.classList.toggle("qx-is-site", row.kind === "site");
+  element.classList.toggle("qx-is-quiet", row.quiet === true);
   element.setAttribute("aria-label", describe(row));
   element.setAttribute("aria-level", String(row.depth + 1));
 }
 
+// tree/columns.js
+var STEP = 16;
+var LEAST_STEP = 4;
+var INDENTED = 0.3;
+var EDGES = 13;
+var GAP = 8;
+var CHEVRON = 18;
+var BETWEEN = 6;
+var DELTA = 16;
+var LEAST_CELL = 24;
+function stepFor(depth, view) {
+  if (depth * STEP <= view * INDENTED) return STEP;
+  return Math.max(LEAST_STEP, Math.floor(view * INDENTED / depth));
+}
+function share(view, { name, quants, state, step }) {
+  let left = Math.max(0, view - EDGES - name);
+  const take = (width) => {
+    const got = width ? Math.min(width + GAP, left) : 0;
+    if (got < Math.min(width, LEAST_CELL) + GAP) return 0;
+    left -= got;
+    return got;
+  };
+  const forQuants = take(quants);
+  const forState = take(state);
+  const forType = left < LEAST_CELL + GAP ? 0 : left;
+  const row = Math.max(view, name + EDGES);
+  return { name, type: forType, quants: forQuants, state: forState, step, row };
+}
+var Ruler = class {
+  /** @param {HTMLElement} host where cells are put to be measured */
+  constructor(host) {
+    this.host = host;
+    this.known = /* @__PURE__ */ new Map();
+    this.cells = /* @__PURE__ */ new WeakMap();
+    this.context = document.createElement("canvas").getContext("2d");
+  }
+  /** Of a name, drawn bold as the selected row's is. @param {string} name */
+  name(name) {
+    const known = this.known.get(name);
+    if (known !== void 0) return known;
+    if (!this.font) {
+      const probe = html("span", { class: "qx-tree-name qx-tree-measured" });
+      this.host.append(probe);
+      const style = getComputedStyle(probe);
+      this.font = `700 ${style.fontSize} ${style.fontFamily}`;
+      probe.remove();
+    }
+    if (!this.context) return name.length * 8;
+    this.context.font = this.font;
+    const width = Math.ceil(this.context.measureText(name).width) + 2;
+    this.known.set(name, width);
+    return width;
+  }
+  /**
+   * Of a cell with labels, as the page draws it.
+   * @param {import("./row.js").Badge[]} badges
+   * @param {string} className
+   */
+  cell(badges, className) {
+    if (!badges.length) return 0;
+    const key = badges.map((badge) => `${badge.className}|${badge.text}`).join("\n");
+    const known = this.known.get(key);
+    if (known !== void 0) return known;
+    const cell = html("span", { class: `${className} qx-tree-measured` });
+    for (const { text, className: look } of badges) {
+      cell.append(html("span", { class: `qx-badge ${look}`, text }));
+    }
+    this.host.append(cell);
+    const width = Math.ceil(cell.getBoundingClientRect().width);
+    cell.remove();
+    this.known.set(key, width);
+    return width;
+  }
+  /** Of the cells with fake quants and with the state. @param {TreeRow} row */
+  cellsOf(row) {
+    let found = this.cells.get(row);
+    if (!found) {
+      found = [
+        this.cell(quantBadges(row), "qx-tree-quants"),
+        this.cell(stateBadges(row), "qx-tree-state")
+      ];
+      this.cells.set(row, found);
+    }
+    return found;
+  }
+  /**
+   * What the columns of `rows` want, in a view of `view` px.
+   * @param {TreeRow[]} rows
+   * @param {number} view
+   */
+  wanted(rows, view) {
+    let deepest = 0;
+    for (const row of rows) deepest = Math.max(deepest, row.depth);
+    const step = stepFor(deepest, view);
+    const mark = this.cell([{ text: "■ W", className: "qx-weight", title: "" }], "qx-tree-quants");
+    let [name, quants, state] = [0, 0, 0];
+    for (const row of rows) {
+      const before = row.depth * step + CHEVRON + (row.kind === "site" ? mark + BETWEEN : 0);
+      const after = row.changed ? DELTA : 0;
+      name = Math.max(name, before + this.name(row.name) + after);
+      const [own, states] = this.cellsOf(row);
+      quants = Math.max(quants, own);
+      state = Math.max(state, states);
+    }
+    return { name, quants, state, step };
+  }
+};
+
 // tree/rows.js
 var OPEN_AT_FIRST = 80;
+var TYPE = "type:";
 var Tree = class {
   constructor() {
     this.open = /* @__PURE__ */ new Map();
@@ -323,7 +478,8 @@ var Tree = class {
   /** @param {TreeRow} row */
   isOpen(row) {
     if (this.filtered) return !this.closedInSearch.has(row.path);
-    return this.open.get(row.path) ?? this.allOpen ?? row.depth < this.openDepth;
+    const first = row.kind !== "fold" && row.depth < this.openDepth;
+    return this.open.get(row.path) ?? this.allOpen ?? first;
   }
   /**
    * @param {TreeRow} row
@@ -355,7 +511,8 @@ var Tree = class {
   }
   /**
    * Ids that the search and the filter find, or null when all rows are shown.
-   * @param {string} query words that path, type or earlier type must contain
+   * @param {string} query words that path, name, type or earlier type must contain; `type:Linear`
+   *   finds modules of that very type
    * @param {Only} only
    */
   search(query, only) {
@@ -364,10 +521,11 @@ var Tree = class {
     if (!this.filtered) return null;
     const hits = /* @__PURE__ */ new Set();
     for (const row of this.rows) {
+      if (row.kind === "fold") continue;
       if (only === "changed" && !row.changed) continue;
       if (only === "float" && !row.float) continue;
-      const text = `${row.path} ${row.type} ${row.before}`.toLowerCase();
-      if (terms.every((term) => text.includes(term))) hits.add(row.id);
+      const text = `${row.path} ${row.name} ${row.type} ${row.before}`.toLowerCase();
+      if (terms.every((term) => matches(row, text, term))) hits.add(row.id);
     }
     return hits;
   }
@@ -402,6 +560,10 @@ var Tree = class {
     return found;
   }
 };
+function matches(row, text, term) {
+  if (!term.startsWith(TYPE)) return text.includes(term);
+  return row.kind === "module" && row.type.toLowerCase() === term.slice(TYPE.length);
+}
 function firstOpenDepth(rows) {
   const perDepth = [];
   for (const row of rows) perDepth[row.depth] = (perDepth[row.depth] ?? 0) + 1;
@@ -428,8 +590,8 @@ var TreeView = class {
     this.input = html("input", {
       class: "qx-field qx-tree-search",
       type: "search",
-      placeholder: "Search path or type",
-      "aria-label": "Search modules by path or type"
+      placeholder: "Search name, path or type",
+      "aria-label": "Search modules by name, path or type"
     });
     this.toggles = /* @__PURE__ */ new Map();
     this.status = html("span", { class: "qx-tree-status qx-muted", role: "status" });
@@ -440,7 +602,20 @@ var TreeView = class {
       { class: "qx-tree-viewport", role: "tree", "aria-label": "Modules of the model" },
       [this.canvas, this.empty]
     );
-    this.root = html("div", { class: "qx qx-tree", ...OWN_KEYS }, [this.bar(), this.viewport]);
+    this.stateHead = html("span", { class: "qx-tree-state" });
+    this.head = html("div", { class: "qx-tree-head", "aria-hidden": "true" }, [
+      html("span", { class: "qx-tree-first", text: "Name" }),
+      html("span", { class: "qx-tree-type", text: "Type" }),
+      html("span", { class: "qx-tree-quants", text: "Fake quants" }),
+      this.stateHead
+    ]);
+    this.root = html("div", { class: "qx qx-tree", ...OWN_KEYS }, [
+      this.bar(),
+      this.head,
+      this.viewport
+    ]);
+    this.ruler = new Ruler(this.canvas);
+    this.resize = new ResizeObserver(() => this.layOut());
     this.list = new RowList({
       viewport: this.viewport,
       canvas: this.canvas,
@@ -451,6 +626,7 @@ var TreeView = class {
       mark: (element, row) => this.markRow(element, row)
     });
     el.append(this.root);
+    this.resize.observe(this.viewport);
     this.hear();
     this.onLook();
     this.onRows();
@@ -495,17 +671,20 @@ var TreeView = class {
     this.viewport.addEventListener("click", (event) => this.onClick(event, false));
     this.viewport.addEventListener("dblclick", (event) => this.onClick(event, true));
     this.viewport.addEventListener("keydown", (event) => this.onKey(event));
+    this.viewport.addEventListener("scroll", () => this.scrollHead(), { passive: true });
     this.unlisten = listen(this.model, {
       "change:rows": () => this.onRows(),
       "change:selected": () => this.onSelected(),
       "change:query": () => this.onFilter(),
       "change:only": () => this.onFilter(),
+      "change:state_label": () => this.refresh(),
       "change:height": () => this.onLook(),
       "change:dark": () => this.onLook()
     });
   }
   destroy() {
     this.unlisten?.();
+    this.resize.disconnect();
     this.list.destroy();
     this.root.remove();
   }
@@ -550,11 +729,26 @@ var TreeView = class {
     const shown = this.tree.visible(this.hits, this.selected);
     this.list.setRows(shown);
     this.list.active = this.nearestShown(this.list.active);
-    const all = this.tree.rows.length.toLocaleString("en");
+    this.layOut();
+    const all = this.tree.rows.filter((row) => row.kind !== "fold").length.toLocaleString("en");
     this.status.textContent = this.hits ? `${this.hits.size.toLocaleString("en")} of ${all}` : `${all} modules and fake quants`;
     this.empty.hidden = shown.length > 0;
     this.empty.textContent = emptyText(query, only);
     this.list.draw();
+  }
+  /** Gives the columns their widths: one for all rows that are shown, in view or not. */
+  layOut() {
+    const view = this.viewport.clientWidth;
+    if (!view) return;
+    this.stateHead.textContent = this.model.get("state_label");
+    const widths = share(view, this.ruler.wanted(this.list.rows, view));
+    for (const [name, width] of Object.entries(widths)) {
+      this.root.style.setProperty(`--qx-tree-${name}`, `${width}px`);
+    }
+    this.scrollHead();
+  }
+  scrollHead() {
+    this.head.style.transform = `translateX(${-this.viewport.scrollLeft}px)`;
   }
   /**
    * The row `id`, or what is shown of what it lies in, or the first row.
@@ -598,9 +792,14 @@ var TreeView = class {
     if (!row) return;
     const onChevron = closest(event.target, ".qx-tree-chevron") !== null;
     if (double ? !onChevron : onChevron) this.toggle(row, !this.tree.isOpen(row));
-    else if (!double) save(this.model, { selected: row.id });
+    else if (!double) this.choose(row);
     const at = this.list.indexOf.get(row.id);
     if (at !== void 0) this.list.focus(at);
+  }
+  /** Selects a row; one that folds others has nothing to select, and opens. @param {TreeRow} row */
+  choose(row) {
+    if (row.kind === "fold") this.toggle(row, !this.tree.isOpen(row));
+    else save(this.model, { selected: row.id });
   }
   /** @param {KeyboardEvent} event */
   onSearchKey(event) {
@@ -629,7 +828,7 @@ var TreeView = class {
         this.refresh();
       }
     };
-    if (list.key(event, (row) => save(this.model, { selected: row.id }), more)) return;
+    if (list.key(event, (row) => this.choose(row), more)) return;
     if (isShortcut(event) || event.key.length !== 1 || list.active === null) return;
     this.input.focus();
     this.input.value += event.key;

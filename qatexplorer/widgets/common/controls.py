@@ -29,14 +29,38 @@ class Html(anywidget.AnyWidget):
     role: Any = traitlets.Unicode("").tag(sync=True)
 
 
-class Message(Html):
+class Note(anywidget.AnyWidget):
+    """One line, and behind its button a text that opens over the page and pushes nothing aside.
+
+    Attributes:
+        html: the text; put into the page as it is, so it must come from a view. ``""`` for none.
+        line: HTML of the line; ``""`` takes the first line of the text. Without both it is hidden.
+        kind: extra CSS classes.
+        role: ARIA role, such as ``"alert"``; ``""`` for none.
+        label: what the button says.
+        opens: open by itself whenever there is a new text, and close only by a click or Esc.
+    """
+
+    _esm = esm("note")
+    _css = css("common/html.css", "common/note.css")
+
+    html: Any = traitlets.Unicode("").tag(sync=True)
+    line: Any = traitlets.Unicode("").tag(sync=True)
+    kind: Any = traitlets.Unicode("").tag(sync=True)
+    role: Any = traitlets.Unicode("").tag(sync=True)
+    label: Any = traitlets.Unicode("more").tag(sync=True)
+    opens: Any = traitlets.Bool(False).tag(sync=True)
+
+
+class Message(Note):
     """The place where errors and hints are shown; empty it takes no room."""
 
     def __init__(self) -> None:
-        super().__init__(kind="qx-message", role="alert")
+        super().__init__(kind="qx-message", role="alert", label="What to do", opens=True)
 
     def error(self, error: Exception) -> None:
         """Show what happened, where, why and what to do."""
+        self.clear()
         self.kind = "qx-message qx-message-error"
         self.html = message_html(error)
 

@@ -1,5 +1,5 @@
 // A plotly figure that is state, not a stream of changes: whatever was missed, the newest figure is
-// drawn. The library comes once for the whole page, from the widget PlotlySource.
+// drawn. The library comes once for the whole page, in a message of the first kernel that is asked.
 
 import { html, listen, OWN_KEYS } from "./dom.js";
 
@@ -19,33 +19,36 @@ import { html, listen, OWN_KEYS } from "./dom.js";
 
 const LIBRARY = Symbol.for("qatexplorer.plotly");
 const LOADING = Symbol.for("qatexplorer.plotly.loading");
-const SOURCE = Symbol.for("qatexplorer.plotly.source");
+const ASKED = Symbol.for("qatexplorer.plotly.asked");
 
-/** @typedef {{ [LIBRARY]?: Plotly, [LOADING]?: Promise<Plotly>, [SOURCE]?: string }} Shared */
+/** @typedef {{ [LIBRARY]?: Plotly, [LOADING]?: Loading, [ASKED]?: number }} Shared */
+
+/**
+ * The library, and what to call with its compressed text when that arrives.
+ * @typedef {{ library: Promise<Plotly>, arrived: (bytes: DataView) => void }} Loading
+ */
 
 // What all figures of the page share, whichever notebook output they are in.
 const shared = /** @type {Shared} */ (/** @type {unknown} */ (globalThis));
 
-/** @returns {Promise<string>} */
-function source() {
-  const text = shared[SOURCE];
-  if (text) return Promise.resolve(text);
-  return new Promise((resolve) => {
-    const arrived = () => resolve(shared[SOURCE] ?? "");
-    globalThis.addEventListener("qatexplorer-plotly-source", arrived, { once: true });
-  });
-}
+// A kernel that has been asked for the library and does not answer may have ended.
+const PATIENCE_MS = 20_000;
+// What is asked for before a figure needs it must not hold up the first picture.
+const AHEAD_MS = 1_500;
 
 /**
  * The library is written for <script> and for loaders; as a module it gets neither.
+ * @param {DataView} bytes
  * @returns {Promise<Plotly>}
  */
-async function load() {
-  const text = await source();
+async function load(bytes) {
+  const packed = new Blob([/** @type {DataView<ArrayBuffer>} */ (bytes)]);
+  const text = new Response(packed.stream().pipeThrough(new DecompressionStream("gzip")));
   const head = "const holder = {exports: {}};\n(function (module, exports, define) {\n";
   const tail =
     "\n}).call(globalThis, holder, holder.exports, undefined);\nexport default holder.exports;\n";
-  const url = URL.createObjectURL(new Blob([head, text, tail], { type: "text/javascript" }));
+  const parts = [head, await text.blob(), tail];
+  const url = URL.createObjectURL(new Blob(parts, { type: "text/javascript" }));
   try {
     const library = (await import(url)).default;
     shared[LIBRARY] = library;
@@ -55,8 +58,17 @@ async function load() {
   }
 }
 
-function library() {
-  shared[LOADING] ??= load();
+/** @returns {Loading} */
+function loading() {
+  if (!shared[LOADING]) {
+    /** @type {(bytes: DataView) => void} */
+    let arrived = () => {};
+    /** @type {Promise<DataView>} */
+    const bytes = new Promise((resolve) => {
+      arrived = resolve;
+    });
+    shared[LOADING] = { library: bytes.then(load), arrived };
+  }
   return shared[LOADING];
 }
 
@@ -110,6 +122,52 @@ function numbers({ head, rows }) {
   ]);
 }
 
+/**
+ * Asks the kernel of a figure for the library, unless that of another was asked a moment ago.
+ * @param {{ send: (message: object) => void }} model
+ */
+function ask(model) {
+  const now = performance.now();
+  if (now - (shared[ASKED] ?? Number.NEGATIVE_INFINITY) >= PATIENCE_MS) {
+    shared[ASKED] = now;
+    model.send({ kind: "plotly" });
+  }
+}
+
+const CONFIG = {
+  displaylogo: false,
+  displayModeBar: "hover",
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+};
+
+/** Asks for the library until it is there. */
+class Asking {
+  /** @param {{ send: (message: object) => void }} model */
+  constructor(model) {
+    this.model = model;
+    this.ended = false;
+    this.timer = setTimeout(this.want, AHEAD_MS);
+  }
+
+  want = () => {
+    clearTimeout(this.timer);
+    if (this.ended || shared[LIBRARY]) return;
+    ask(this.model);
+    this.timer = setTimeout(this.want, PATIENCE_MS);
+  };
+
+  /** @type {(message: any, buffers: DataView[]) => void} */
+  received = (message, buffers) => {
+    const [bytes] = buffers;
+    if (message?.kind === "plotly" && bytes) loading().arrived(bytes);
+  };
+
+  end() {
+    this.ended = true;
+    clearTimeout(this.timer);
+  }
+}
+
 export default {
   /** @param {import("@anywidget/types").RenderProps<Traits>} props */
   render({ model, el }) {
@@ -145,19 +203,15 @@ export default {
       const shown = Array.isArray(model.get("figure").data);
       el.hidden = !shown;
       if (!shown) return;
-      const plotly = await library();
+      asking.want();
+      const plotly = await loading().library;
       const { data, layout = {} } = model.get("figure");
       if (gone || !Array.isArray(data)) return;
       const drawn = withoutHeading(layout);
       write(layout.meta);
       // A resize takes the size of the box, its height too.
       if (drawn.height) box.style.height = `${drawn.height}px`;
-      const config = {
-        displaylogo: false,
-        displayModeBar: "hover",
-        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
-      };
-      await plotly.react(box, data, drawn, config);
+      await plotly.react(box, data, drawn, CONFIG);
       width = box.offsetWidth;
       figure.dataset.drawn = String(Number(figure.dataset.drawn ?? 0) + 1);
     };
@@ -177,10 +231,12 @@ export default {
     });
     resize.observe(box);
     fold.addEventListener("toggle", () => write(model.get("figure").layout?.meta));
-    const unlisten = listen(model, { "change:figure": later });
+    const asking = new Asking(model);
+    const unlisten = listen(model, { "change:figure": later, "msg:custom": asking.received });
     later();
     return () => {
       gone = true;
+      asking.end();
       resize.disconnect();
       unlisten();
       shared[LIBRARY]?.purge(box);

@@ -2,14 +2,19 @@
 
 Plotly's own ``FigureWidget`` sends changes to the page: those that come while it is still loading
 are lost, and every figure carries a copy of the library (4.8 MB). Here the newest figure is a
-trait, so that it survives a late page, a reload and a reconnect, and the library is sent once.
+trait, so that it survives a late page, a reload and a reconnect. The library is no trait: a page
+that has none yet asks a figure for it and gets it in a message, so that it holds up no first
+picture and is in no saved notebook.
 """
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 import threading
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import anywidget
@@ -23,42 +28,38 @@ from qatexplorer.views.training.figures import curves_figure
 from qatexplorer.widgets.common.assets import css, esm
 
 
-def _source_module() -> str:
-    """An ES module that only holds plotly.js as text.
-
-    anywidget gives a model two seconds to start, and running 4.8 MB of JavaScript on a busy
-    machine takes longer: the text is run when the first figure is drawn (see plot.js).
-    """
-    return f"""const SOURCE = {json.dumps(get_plotlyjs())};
-globalThis[Symbol.for("qatexplorer.plotly.source")] ??= SOURCE;
-globalThis.dispatchEvent(new Event("qatexplorer-plotly-source"));
-export default {{ render() {{}} }};
-"""
+@cache
+def _library() -> bytes:
+    """plotly.js of the plotly package that is installed, compressed: 1.4 MB instead of 4.8."""
+    return gzip.compress(get_plotlyjs().encode(), compresslevel=6)
 
 
-class PlotlySource(anywidget.AnyWidget):
-    """Carries plotly.js into the page, from the plotly package that is installed. Draws nothing."""
-
-    _esm = _source_module()
-
-
-_source: PlotlySource | None = None
-
-
-def plotly_source() -> PlotlySource:
-    """The one source of this kernel, made on first use (and anew after it was closed)."""
-    global _source
-    if _source is None or _source.comm is None:
-        _source = PlotlySource()
-        _source.layout.display = "none"
-        # Plotly's first figure takes 0.4 s, on the loop it would hold up a click for as long.
-        threading.Thread(target=_warm_up, name="qatexplorer-warm-up", daemon=True).start()
-    return _source
+_warming = threading.Lock()
 
 
 def _warm_up() -> None:
+    """Make what the first figure needs, off the loop: Plotly's first one takes 0.4 s."""
     with suppress(Exception):  # whoever draws a figure next gets the error
+        _library()
         curves_figure(History()).to_json()
+
+
+def _start_warm_up() -> None:
+    if _warming.acquire(blocking=False):  # never released: once is enough
+        threading.Thread(target=_warm_up, name="qatexplorer-warm-up", daemon=True).start()
+
+
+def _answer(plot: Plot, message: Any, _buffers: Any) -> None:
+    """Send the library to a page that has asked for it."""
+    if not isinstance(message, dict) or message.get("kind") != "plotly":
+        return
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        plot.send({"kind": "plotly"}, [_library()])
+        return
+    made = loop.run_in_executor(None, _library)
+    made.add_done_callback(lambda done: plot.send({"kind": "plotly"}, [done.result()]))
 
 
 class Plot(anywidget.AnyWidget):
@@ -75,6 +76,11 @@ class Plot(anywidget.AnyWidget):
     figure: Any = traitlets.Dict().tag(sync=True)
     label: Any = traitlets.Unicode("").tag(sync=True)
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_msg(_answer)
+        _start_warm_up()
+
 
 def ready(figure: go.Figure | None) -> dict[str, Any] | None:
     """A figure as its trait holds it, made wherever that costs the least: not on the loop."""
@@ -86,7 +92,7 @@ class FigureSlot(widgets.Box):
 
     def __init__(self) -> None:
         self.plot = Plot()
-        super().__init__([self.plot, plotly_source()])
+        super().__init__([self.plot])
         self.layout.width = "100%"
         self.layout.display = "none"
         self.plot.layout.width = "100%"

@@ -13,20 +13,25 @@ from typing import Any
 import ipywidgets as widgets
 
 from qatexplorer import zoo
-from qatexplorer.errors import BusyError, EvalModeError, QatExplorerError
+from qatexplorer.errors import BusyError, QatExplorerError
 from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.runs.opened import OpenedRun
 from qatexplorer.session.inputs import describe_inputs
 from qatexplorer.session.session import Session, SessionEvent
-from qatexplorer.views.common.engines import concern_html
 from qatexplorer.views.common.names import count
+from qatexplorer.views.common.news import news_of
 from qatexplorer.views.common.options import header_html
+from qatexplorer.views.common.problems import problem_entries
 from qatexplorer.views.common.story import stage_entries, story_html
 from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
-from qatexplorer.widgets.common.controls import Html, Message, button, labelled, row
+from qatexplorer.widgets.common.controls import Html, Message, Note, labelled
 from qatexplorer.widgets.common.page import PageState
+from qatexplorer.widgets.explorer.drawer import Drawer
+from qatexplorer.widgets.explorer.frame import Frame
+from qatexplorer.widgets.explorer.news import NewsBar
 from qatexplorer.widgets.explorer.panes import Panes, StagePicture
 from qatexplorer.widgets.explorer.settings import SettingsPanel
+from qatexplorer.widgets.explorer.splitter import Splitter
 from qatexplorer.widgets.explorer.stagebar import StageBar
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
 from qatexplorer.widgets.training.live import LivePanel
@@ -39,11 +44,14 @@ _PROGRESS_S = 0.25
 
 @dataclass(frozen=True)
 class _StagePage:
-    """All that the page shows of a stage: entries of the bar, story, and the panes' picture."""
+    """All that the page shows of a stage: entries of the bar, what happened in one line and in
+    full, what is wrong, and the panes' picture."""
 
     session: Session
     entries: list[dict[str, Any]]
+    news: str
     story: str
+    problems: list[dict[str, Any]]
     picture: StagePicture
 
 
@@ -53,6 +61,7 @@ class Explorer(widgets.VBox):
     def __init__(self, model: Any = None, example_inputs: Any = None, **settings: Any) -> None:
         self.session: Session | None = None
         self._example = ""
+        self._led_to: Session | None = None  # for which the panel that trains has been opened
         self._unsubscribe: Callable[[], None] | None = None
         self.bridge = Bridge()
         self.jobs = Jobs(self.bridge, self._on_jobs)
@@ -67,10 +76,11 @@ class Explorer(widgets.VBox):
         else:
             self.examples.layout.display = "none"
             self.show_model(model, example_inputs, **settings)
-        super().__init__(self._children())
-        self.add_class("qx-explorer")
-        self.layout.width = "100%"
-        self.layout.grid_gap = "10px"
+        if self.session is None:
+            self.panes.show_nothing()
+        super().__init__([self._top(), self.panes, self.drawer, self._height_handle()])
+        for name in ("qx", "qx-explorer"):
+            self.add_class(name)
 
     # -- building -------------------------------------------------------------------------------
 
@@ -80,18 +90,21 @@ class Explorer(widgets.VBox):
             widgets.Dropdown(options=[(zoo.load(n).title, n) for n in zoo.names()]),
             "Example",
             "The embedded examples, on scikit-learn's digits",
-            width="min(460px, 100%)",
+            width="300px",
         )
-        self.description = Html(kind="qx-muted")
-        self.concern = Html(kind="qx-engine-concern", role="status")
+        self.description = Note(kind="qx-about-note", label="about it")
+        self.frame = Frame()
         self.bar = StageBar()
         self.bar.on_action(self._on_action)
         self.message = Message()
-        self.to_train_mode = button("Put the copy into train mode", "Your model stays as it is")
-        self.to_train_mode.on_click(lambda _: self._use_train_mode())
-        self.to_train_mode.layout.display = "none"
-        self.story = Html(kind="qx-story")
+        self.news = NewsBar()
+        self.news.on_fix(self._on_fix)
+        self.news.on_select(self.select)
         self.panes = Panes(self.bridge, self.page)
+        self._build_panels()
+        self.panes.graph.observe(lambda change: self._on_theme(change["new"]), "dark")
+
+    def _build_panels(self) -> None:
         self.runs = RunsPanel(
             self.bridge, self._act, self.start_job, self.show_session, self._look_inside
         )
@@ -110,24 +123,27 @@ class Explorer(widgets.VBox):
             "Settings": self.settings,
             "Runs": self.runs,
         }
-        self.tabs = widgets.Tab(list(panels.values()))
-        for index, title in enumerate(panels):
-            self.tabs.set_title(index, title)
-        self.tabs.observe(lambda _change: self._on_tab(), "selected_index")
-        self.panes.graph.observe(lambda change: self._on_theme(change["new"]), "dark")
+        self.drawer = Drawer(panels, self._on_drawer)
 
-    def _children(self) -> list[widgets.Widget]:
-        return [
-            row(self.header, self.examples),
-            self.description,
-            self.concern,
-            self.bar,
-            self.message,
-            self.to_train_mode,
-            self.story,
-            self.panes,
-            self.tabs,
-        ]
+    def _top(self) -> widgets.Widget:
+        """What is above tree and graph: all of it in three rows of at most 110 px together."""
+        self.header.add_class("qx-grows")
+        self.description.add_class("qx-about")
+        title = widgets.HBox([self.header, self.description, self.examples, self.frame])
+        title.add_class("qx-title-row")
+        # Each takes its room only while it has something to say; their texts open over the page.
+        news = widgets.HBox([self.message, self.news])
+        news.add_class("qx-news")
+        self.message.add_class("qx-grows")
+        self.news.add_class("qx-fills")
+        top = widgets.VBox([title, self.bar, news])
+        top.add_class("qx-top")
+        return top
+
+    def _height_handle(self) -> Splitter:
+        handle = Splitter("height")
+        handle.add_class("qx-height-handle")
+        return handle
 
     def _offer_examples(self, name: str, settings: dict[str, Any]) -> None:
         if self._open_example(name, settings):
@@ -196,9 +212,9 @@ class Explorer(widgets.VBox):
         self.training.use(session, suggested or {})
         for panel in (self.live, self.ledger, self.results, self.settings, self.runs):
             panel.use(session)
-        self._show_concern()
         self._on_jobs()
         self.refresh()
+        self._try_int8()
 
     # -- events of the session ------------------------------------------------------------------
 
@@ -220,13 +236,21 @@ class Explorer(widgets.VBox):
 
     def _on_config(self) -> None:
         self.settings.refresh()
-        self._show_concern()
+        self._try_int8()
 
-    def _show_concern(self) -> None:
-        """Say at the top of the page what is wrong with the engine on this CPU."""
-        concern = self.session.options.qconfig.concern if self.session is not None else None
-        wrong = concern is not None and concern.kind != "clamps"
-        self.concern.html = concern_html(concern) if wrong else ""
+    def _try_int8(self) -> None:
+        """Find out off the loop whether a copy gets to int8, and show what stands in its way."""
+        session = self.session
+        if session is not None:
+            self.bridge.make("problems", lambda: self._tried(session), self._show_problems)
+
+    def _tried(self, session: Session) -> tuple[Session, list[dict[str, Any]]]:
+        return session, problem_entries(session.problems(), session.snapshot)
+
+    def _show_problems(self, found: tuple[Session, list[dict[str, Any]]]) -> None:
+        session, problems = found
+        if session is self.session:
+            self.news.problems = problems
 
     def _on_progress(self) -> None:
         if self.session is not None and self.session.run is not None:
@@ -248,11 +272,15 @@ class Explorer(widgets.VBox):
 
     def _stage_page(self, session: Session) -> _StagePage:
         stage, stages = session.flow.stage(session.stage), session.flow.stages
+        news = news_of(stages, session.snapshots)
+        problems = session.problems(try_int8=False)
         with cycles_collected_later():
             return _StagePage(
                 session,
-                stage_entries(stages, stage.name, session.reached, session.summaries),
-                story_html(stage, session.snapshot, session.diff),
+                stage_entries(stages, stage.name, session.reached, news),
+                news[stage.name],
+                story_html(stage, session.snapshot, session.diff, news[stage.name]),
+                problem_entries(problems, session.snapshot),
                 self.panes.picture(session),
             )
 
@@ -260,12 +288,15 @@ class Explorer(widgets.VBox):
         session = page.session
         if session is not self.session:
             return
-        self.bar.stages, self.story.html = page.entries, page.story
-        needs_mode = not session.snapshots[session.stages[0]].training
-        self.to_train_mode.layout.display = "" if needs_mode else "none"
+        self.bar.stages = page.entries
+        title = session.flow.stage(session.stage).title
+        self.news.show(title, page.news, page.story, page.problems)
         self.panes.show(page.picture)
         self.ledger.refresh()
         self.training.set_enabled(self.jobs.current is None)
+        if session.stage == session.flow.train_stage and self._led_to is not session:
+            self._led_to = session
+            self.drawer.show_panel(self.training)
 
     def select(self, selection: str) -> None:
         """Select ``"module:<path>"``, ``"site:<path>"``, ``"node:<id>"`` or
@@ -284,10 +315,9 @@ class Explorer(widgets.VBox):
             self.live.draw()
 
     def _in_sight(self, panel: widgets.Widget) -> bool:
-        index = self.tabs.selected_index
-        return index is not None and self.tabs.children[index] is panel
+        return self.drawer.in_sight(panel)
 
-    def _on_tab(self) -> None:
+    def _on_drawer(self) -> None:
         self.ledger.active = self._in_sight(self.ledger)
         self.training.in_sight = self._in_sight(self.training)
         if self._in_sight(self.live):
@@ -296,7 +326,7 @@ class Explorer(widgets.VBox):
     def _look_inside(self, run: OpenedRun) -> None:
         """Show the fake quants of a run that was opened from its folder."""
         self.live.show(run)
-        self.tabs.selected_index = self.tabs.children.index(self.live)
+        self.drawer.show_panel(self.live)
 
     def _on_ledger(self) -> None:
         """A ledger has been made: it knows which edges are quantized twice."""
@@ -326,10 +356,15 @@ class Explorer(widgets.VBox):
             if action in calls:
                 self.start_job("stepping", lambda _job: calls[action]())
 
-    def _use_train_mode(self) -> None:
+    def _on_fix(self, problem: str, index: int) -> None:
+        """A button against a problem was pressed."""
         session = self.session
-        if session is not None:
-            self.start_job("changing the mode", lambda _job: session.use_train_mode())
+        if session is None:
+            return
+        known = session.problems(try_int8=False)
+        fixes = next((found.fixes for found in known if found.id == problem), ())
+        if index < len(fixes):
+            self.start_job("putting it right", lambda _job: fixes[index].apply(session))
 
     def start_job(
         self,
@@ -358,8 +393,6 @@ class Explorer(widgets.VBox):
 
     def _report(self, error: Exception) -> None:
         self.message.error(error)
-        if isinstance(error, EvalModeError):
-            self.to_train_mode.layout.display = ""
 
     def _busy(self, words: str) -> None:
         if self.jobs.current is not None:
@@ -369,6 +402,7 @@ class Explorer(widgets.VBox):
         job = self.jobs.current
         self.bar.busy = f"{job.name} …" if job is not None else ""
         self.bar.can_stop = job is not None and job.name == "evaluating"
+        self.news.busy = job is not None
         if job is None:
             self.results.idle()
         for panel in (self.training, self.ledger, self.results, self.settings, self.runs):

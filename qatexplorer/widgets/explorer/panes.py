@@ -14,14 +14,17 @@ import ipywidgets as widgets
 from qatexplorer.errors import QatExplorerError
 from qatexplorer.session.session import Session
 from qatexplorer.snapshot.records import FakeQuantSite, Snapshot
+from qatexplorer.views.common.cover import loading_html, no_model_html
 from qatexplorer.views.graph.scene import build_scene, redundant_edges
 from qatexplorer.views.inspector.figures import channel_figure, histogram_figure
 from qatexplorer.views.inspector.page import inspect_html
 from qatexplorer.views.training.scales import scales_figure
 from qatexplorer.views.tree import build_tree
 from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.common.controls import Html
 from qatexplorer.widgets.common.packed import Packed
 from qatexplorer.widgets.common.page import PageState
+from qatexplorer.widgets.explorer.splitter import Splitter
 from qatexplorer.widgets.graph.graph import GraphWidget
 from qatexplorer.widgets.inspector.inspector import InspectorWidget
 from qatexplorer.widgets.tree.tree import TreeWidget
@@ -29,8 +32,6 @@ from qatexplorer.widgets.tree.tree import TreeWidget
 log = logging.getLogger(__name__)
 
 _LIVE_S = 1.0
-_HEIGHT = 600
-_GRAPH_BARS = 72  # its tool bar and status line
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class StagePicture:
 
 
 class Panes(widgets.Box):
-    """The three views of a snapshot; a click selects in ``page``.
+    """The three views of a snapshot, with bars between them; a click selects in ``page``.
 
     What they show is made off the kernel's loop (:meth:`picture`, :meth:`Bridge.make`) and handed
     over ready (:meth:`show`).
@@ -62,15 +63,27 @@ class Panes(widgets.Box):
         self._bridge, self._page = bridge, page
         self._session: Session | None = None
         self._preparing = False
-        self.tree = TreeWidget(height=_HEIGHT)
-        self.graph = GraphWidget(height=_HEIGHT - _GRAPH_BARS)
+        self.tree, self.graph = TreeWidget(), GraphWidget()
         self.inspector = InspectorWidget()
-        self.inspector.add_class("qx-inspector-pane")
+        self.cover = Html(html=loading_html(), role="status")
         for widget in (self.tree, self.graph, self.inspector):
             widget.observe(lambda change: page.select(change["new"]), "selected")
         self.graph.observe(lambda _change: self._inspect(), "dark")
-        super().__init__([self.tree, self.graph, self.inspector])
-        self.add_class("qx-panes")
+        self.tree.add_class("qx-part-tree")
+        self.graph.add_class("qx-part-graph")
+        self.inspector.add_class("qx-part-inspector")
+        self.cover.add_class("qx-cover")
+        super().__init__(
+            [
+                self.tree,
+                Splitter("tree"),
+                self.graph,
+                Splitter("inspector"),
+                self.inspector,
+                self.cover,
+            ]
+        )
+        self.add_class("qx-main")
 
     def use(self, session: Session) -> None:
         """Show another session."""
@@ -94,7 +107,8 @@ class Panes(widgets.Box):
         change = session.diff_at(session.stage)
         paths = change.paths if change is not None else frozenset()
         edges = redundant_edges(session.known_ledger)
-        return Packed(build_scene(session.snapshot, paths, redundant=edges))
+        first = session.snapshots.get(session.stages[0])
+        return Packed(build_scene(session.snapshot, paths, redundant=edges, before=first))
 
     def _inspected(self, session: Session, selection: str) -> Inspected:
         page = inspect_html(session.snapshots, session.stage, selection)
@@ -125,12 +139,17 @@ class Panes(widgets.Box):
         """Draw a stage."""
         session = self._session
         self._page.follow(picture.snapshot)
+        self.cover.html = ""
         self.tree.rows = picture.tree
         self.graph.scene = picture.scene
         self._mark_selection()
         self._show_inspected(picture.inspected)
         if session is not None and picture.snapshot.sites and not session.running:
             self._prepare_histograms(session)
+
+    def show_nothing(self) -> None:
+        """Say that there is no model."""
+        self.cover.html = no_model_html()
 
     def mark_redundant(self) -> None:
         """Draw again which edges the ledger has found to be quantized twice."""

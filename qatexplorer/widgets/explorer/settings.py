@@ -20,7 +20,7 @@ from qatexplorer.views.common.options import preflight_html, qconfig_words, stub
 from qatexplorer.widgets.common.controls import Html, button, labelled, row
 
 _STUBS = (
-    ("the model's own stubs", "none"),
+    ("The model as it is", "none"),
     ("Stubs around the whole model", "model"),
     ("add_quant_dequant around each layer", "layers"),
 )

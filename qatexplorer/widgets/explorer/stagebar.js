@@ -44,7 +44,7 @@ class StageBar {
     const buttons = [this.back, this.next, this.reset, this.stop];
     this.root = html("div", { class: "qx qx-stagebar", ...OWN_KEYS }, [
       this.list,
-      html("div", { class: "qx-stage-controls" }, [...buttons, this.status]),
+      html("div", { class: "qx-stage-controls" }, [this.status, ...buttons]),
     ]);
     el.append(this.root);
     const draw = () => this.draw();
@@ -59,7 +59,16 @@ class StageBar {
    * @param {string} action
    */
   button(text, title, action) {
-    const button = html("button", { class: "qx-button", text, title, "data-action": action });
+    // On a narrow page the sign stands alone.
+    const parts = text.split(" ").map((part) => {
+      const word = part.length > 1;
+      return html("span", { class: word ? "qx-stage-word" : null, text: part });
+    });
+    const button = html(
+      "button",
+      { class: "qx-button", title, "aria-label": text, "data-action": action },
+      parts,
+    );
     button.addEventListener("click", () => this.request(action));
     return button;
   }
@@ -109,16 +118,13 @@ class StageBar {
         class: "qx-stage-button",
         "data-stage": name,
         disabled: busy,
-        title: call ? `${call}\n${summary}` : title,
+        title: [title, call, summary].filter(Boolean).join("\n"),
         "aria-label": `Stage ${index + 1}, ${title}, ${STATE_WORDS[state]}. ${summary}`,
         "aria-current": state === "current" ? "step" : null,
       },
       [
         html("span", { class: "qx-stage-dot", "aria-hidden": "true", text: dot }),
-        html("span", { class: "qx-stage-text" }, [
-          html("span", { class: "qx-stage-title", text: title }),
-          summary && html("span", { class: "qx-stage-summary", text: summary }),
-        ]),
+        html("span", { class: "qx-stage-title", text: title }),
       ],
     );
     button.addEventListener("click", () => this.request("goto", name));

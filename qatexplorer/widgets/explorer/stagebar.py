@@ -24,7 +24,7 @@ class StageBar(anywidget.AnyWidget):
     """
 
     _esm = esm("stagebar")
-    _css = css("explorer/explorer.css", "explorer/stagebar.css")
+    _css = css("explorer/stagebar.css")
 
     stages: Any = traitlets.List().tag(sync=True)
     busy: Any = traitlets.Unicode("").tag(sync=True)

@@ -47,7 +47,10 @@ export function firstOpened(index) {
   if (countMarks(index, everything, ROOT) <= EASY_TO_READ) return everything;
   /** @param {string} id */
   const groupsIn = (id) =>
-    (itemOf(index, id).children ?? []).filter((child) => itemOf(index, child).children);
+    (itemOf(index, id).children ?? []).filter((child) => {
+      const item = itemOf(index, child);
+      return item.children && !item.repeat;
+    });
   let shown = groupsIn(ROOT);
   const thin = (itemOf(index, ROOT).children ?? []).length <= 4;
   // Only a thin shell (a wrapper around the model) is opened for the user.

@@ -3,8 +3,12 @@
 /** @typedef {{ x: number, y: number, w: number, h: number }} Box in the picture's px */
 
 const READABLE = 0.85;
-const LEAST = 0.04;
+/** Where names are still 7 px high: no need to go further out, unless more is to be seen. */
+const LEGIBLE = 0.56;
 const MOST = 4;
+const MARGIN = 20;
+/** Of the picture, at least this many px stay in the window when it is dragged away. */
+const KEPT = 48;
 
 /**
  * How far to shift what begins at `start`, so that it lies in a view of `room` px; 0 if it does.
@@ -22,6 +26,22 @@ export function shiftIntoView(start, length, room) {
   return start + length > room - margin ? room - margin - start - length : 0;
 }
 
+/**
+ * The scale at which a picture fits a window, whole.
+ * @param {{ w: number, h: number }} picture
+ * @param {{ w: number, h: number }} window
+ */
+export const wholeScale = (picture, window) =>
+  Math.min((window.w - 2 * MARGIN) / picture.w, (window.h - 2 * MARGIN) / picture.h);
+
+/**
+ * Where a picture's beginning may lie so that some of it stays in the window.
+ * @param {number} at
+ * @param {number} length
+ * @param {number} room
+ */
+export const keptInView = (at, length, room) => Math.min(room - KEPT, Math.max(KEPT - length, at));
+
 export class Camera {
   /**
    * @param {SVGSVGElement} window what is looked through
@@ -33,6 +53,24 @@ export class Camera {
     this.x = 0;
     this.y = 0;
     this.k = 1;
+    /** Size of the picture. */
+    this.extent = { w: 1, h: 1 };
+    /** Whether the user looks elsewhere than where the picture was framed. */
+    this.moved = false;
+    /** What hears of every move. */
+    this.onMove = () => {};
+  }
+
+  /** What is seen, in the picture's px. @returns {Box} */
+  get view() {
+    const { w, h } = this.size;
+    const { x, y, k } = this;
+    return { x: -x / k, y: -y / k, w: w / k, h: h / k };
+  }
+
+  /** The least scale: the whole picture is seen, or its names get too small to read. */
+  get least() {
+    return Math.min(LEGIBLE, wholeScale(this.extent, this.size));
   }
 
   get size() {
@@ -43,6 +81,7 @@ export class Camera {
   set({ x, y, k = this.k }) {
     Object.assign(this, { x, y, k });
     this.world.setAttribute("transform", `translate(${x} ${y}) scale(${k})`);
+    this.onMove();
   }
 
   /**
@@ -50,7 +89,30 @@ export class Camera {
    * @param {number} dy
    */
   panBy(dx, dy) {
+    this.moved = true;
     this.set({ x: this.x + dx, y: this.y + dy });
+  }
+
+  /**
+   * Pans as the user asks: some of the picture stays in the window.
+   * @param {number} dx
+   * @param {number} dy
+   */
+  dragBy(dx, dy) {
+    const { extent, k, size } = this;
+    const x = keptInView(this.x + dx, extent.w * k, size.w);
+    const y = keptInView(this.y + dy, extent.h * k, size.h);
+    this.panBy(x - this.x, y - this.y);
+  }
+
+  /**
+   * Brings a point of the picture to the middle of the window.
+   * @param {number} px
+   * @param {number} py
+   */
+  lookAt(px, py) {
+    const { w, h } = this.size;
+    this.dragBy(w / 2 - px * this.k - this.x, h / 2 - py * this.k - this.y);
   }
 
   /**
@@ -61,7 +123,8 @@ export class Camera {
   zoomBy(factor, around) {
     const { w, h } = this.size;
     const [cx, cy] = around ?? [w / 2, h / 2];
-    const k = Math.min(MOST, Math.max(LEAST, this.k * factor));
+    const k = Math.min(MOST, Math.max(Math.min(this.k, this.least), this.k * factor));
+    this.moved = true;
     const real = k / this.k;
     this.set({ k, x: cx - (cx - this.x) * real, y: cy - (cy - this.y) * real });
   }
@@ -74,10 +137,10 @@ export class Camera {
    * @param {boolean} lr
    */
   frame(box, least, most, lr) {
+    this.moved = true;
     const { w, h } = this.size;
-    const margin = 20;
-    const fit = Math.min((w - 2 * margin) / box.w, (h - 2 * margin) / box.h);
-    const k = Math.min(most, Math.max(least, fit));
+    const margin = MARGIN;
+    const k = Math.min(most, Math.max(least, wholeScale(box, this.size)));
     /** @param {number} room @param {number} size */
     const centre = (room, size) => (room - size * k) / 2;
     // What does not fit is shown from where the tensors enter.
@@ -91,7 +154,8 @@ export class Camera {
    * @param {import("./geometry.js").Picture} picture
    */
   fit({ w, h, lr }) {
-    this.frame({ x: 0, y: 0, w, h }, LEAST, 1.15, lr);
+    this.frame({ x: 0, y: 0, w, h }, 0, 1.15, lr);
+    this.moved = false;
   }
 
   /**
@@ -100,6 +164,7 @@ export class Camera {
    */
   fitReadable({ w, h, lr }) {
     this.frame({ x: 0, y: 0, w, h }, READABLE, 1.15, lr);
+    this.moved = false;
   }
 
   /** Pans as little as needed to show `box`; does nothing if it is in view. @param {Box} box */

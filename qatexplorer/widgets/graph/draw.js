@@ -2,18 +2,21 @@
 
 import { svg } from "../common/dom.js";
 import { MAX_ITEM_MARKS } from "./budget.js";
-import { HEADER, siteTotal, subText } from "./geometry.js";
+import { countPlaces, HEADER, siteTotal, subText } from "./geometry.js";
 import {
   drawChevron,
   drawCounts,
   drawDelta,
   drawInt8,
+  drawPass,
   drawSite,
   drawSites,
   drawTwice,
+  pointAlong,
   svgText,
 } from "./marks.js";
-import { itemOf } from "./scene.js";
+import { paintOverlay } from "./overlay.js";
+import { itemOf, titleOf } from "./scene.js";
 
 /**
  * @typedef {import("./scene.js").Index} Index
@@ -26,10 +29,12 @@ import { itemOf } from "./scene.js";
  */
 
 /**
- * What is in the page: elements by item id, and those of the edges.
+ * What is in the page: elements by item id, those of the edges, and the dots that stand for
+ * Identities, by their ids.
  * @typedef {object} Drawn
  * @property {Map<string, SVGGElement>} elements
  * @property {{ element: SVGGElement, edge: DrawnEdge }[]} edgeElements
+ * @property {Map<string, { element: SVGElement, at: Point }>} passes
  */
 
 /**
@@ -37,7 +42,7 @@ import { itemOf } from "./scene.js";
  * @param {Item} item
  */
 export function itemLabel(item) {
-  const parts = [item.path || item.label, subText(item)];
+  const parts = [titleOf(item), subText(item)];
   if (item.precision === "int8") parts.push("int8");
   if (item.sites && siteTotal(item)) {
     const { weight, input, output } = item.sites;
@@ -45,6 +50,7 @@ export function itemLabel(item) {
   } else if (!item.sites && item.marks.length) {
     parts.push(`${item.marks.length} fake quant${item.marks.length === 1 ? "" : "s"}`);
   }
+  if (item.twice) parts.push(`${item.twice} fake-quantized twice inside`);
   if (item.changed) parts.push("changed in this step");
   else if (item.inside) parts.push("something inside changed in this step");
   return parts.filter(Boolean).join(", ");
@@ -76,6 +82,7 @@ const isPort = (item) => item.op === "placeholder" || item.op === "output";
  */
 function boxNames(item) {
   const names = ["qxg-item", item.children ? "qxg-closed" : "qxg-node"];
+  if (item.repeat) names.push("qxg-fold");
   if (item.precision && item.precision !== "float") names.push(`qxg-is-${item.precision}`);
   if (isPort(item)) names.push("qxg-io");
   if (item.changed || item.inside) names.push("qxg-changed");
@@ -113,6 +120,7 @@ function drawBox(index, box, prefix) {
   const cx = isGroup ? mid + 8 : isInt8 ? mid - 16 : mid;
   const attributes = itemAttributes(item, box, prefix, boxNames(item));
   const g = svg("g", { ...attributes, "aria-expanded": isGroup ? "false" : null }, [
+    item.repeat !== undefined && rect(0, "qxg-behind", 8),
     isGroup && rect(0, "qxg-behind", 4),
     rect(3.5, "qxg-ring"),
     rect(0, "qxg-frame"),
@@ -123,7 +131,7 @@ function drawBox(index, box, prefix) {
     isGroup && drawChevron(bx + 16, by + 14, false),
   ]);
   if (box.chips) {
-    if (item.sites) g.append(...drawCounts(item.sites, bx + 18, by + bh - 12));
+    if (item.sites) g.append(...drawCounts(countPlaces(item), bx, by + bh - 12));
     else g.append(...drawSites(index, box.inner, bx + 18, by + bh - 13));
   }
   g.append(...drawAround(index, box));
@@ -235,18 +243,37 @@ function loopPath(box) {
  * @param {string} prefix
  */
 function drawEdge(index, edge, picture, prefix) {
-  const { points, list, back, arrow, from } = edge;
+  const { points, list, many, back, arrow, from } = edge;
   const d = points ? edgePath(points, picture.lr) : loopPath(picture.boxes.get(from ?? ""));
   const twice = list.find((i) => index.redundant.has(i));
   const names = ["qxg-edge"];
   if (back) names.push("qxg-back");
-  if (list.length > 1) names.push("qxg-many");
+  if (many) names.push("qxg-many");
   if (twice !== undefined) names.push("qxg-twice");
   return svg("g", { class: names.join(" "), "data-edge": twice ?? list[0] }, [
     svg("path", { d, class: "qxg-wide" }),
     svg("path", { d, class: "qxg-line", "marker-end": arrow && `url(#${prefix}arrow)` }),
     twice !== undefined && points !== null && drawTwice(points),
   ]);
+}
+
+/**
+ * Puts a dot on an edge that stands for Identities too.
+ * @param {Index} index
+ * @param {DrawnEdge} edge
+ * @param {SVGGElement} element of the edge
+ * @param {Drawn} drawn
+ */
+function addPass(index, { points, list, via }, element, drawn) {
+  if (!points || !via.length) return;
+  // Beside the sign "2×" where there is one.
+  const at = pointAlong(points, list.some((i) => index.redundant.has(i)) ? 0.08 : 0.5);
+  const dot = drawPass(
+    via.map((id) => itemOf(index, id)),
+    at,
+  );
+  element.append(dot);
+  for (const id of via) drawn.passes.set(id, { element: dot, at });
 }
 
 /**
@@ -260,13 +287,15 @@ function drawEdge(index, edge, picture, prefix) {
  */
 export function drawPicture(index, picture, world, root, prefix) {
   /** @type {Drawn} */
-  const drawn = { elements: new Map(), edgeElements: [] };
+  const drawn = { elements: new Map(), edgeElements: [], passes: new Map() };
   const boxes = [...picture.boxes.values()];
   for (const box of boxes) {
     if (box.open) drawn.elements.set(box.id, drawOpen(index, box, box.id === root, prefix));
   }
   for (const edge of picture.edges) {
-    drawn.edgeElements.push({ element: drawEdge(index, edge, picture, prefix), edge });
+    const element = drawEdge(index, edge, picture, prefix);
+    drawn.edgeElements.push({ element, edge });
+    addPass(index, edge, element, drawn);
   }
   const frames = [...drawn.elements.values()];
   const lines = drawn.edgeElements.map(({ element }) => element);
@@ -278,5 +307,6 @@ export function drawPicture(index, picture, world, root, prefix) {
     closed.push(element);
   }
   world.replaceChildren(...frames, ...lines, ...closed);
+  paintOverlay(world, drawn, index);
   return drawn;
 }

@@ -30,9 +30,11 @@ import { itemOf } from "./scene.js";
 /** @typedef {PlacedClosed | PlacedOpen} PlacedBox */
 
 /**
- * One line of the picture, for one or several edges of the scene.
+ * One line of the picture, for one or several links of the scene.
  * @typedef {object} DrawnEdge
  * @property {number[]} list indices into the scene's edges
+ * @property {boolean} many whether it stands for several links
+ * @property {string[]} via ids of the Identities on it
  * @property {Point[] | null} points null for a loop from an item to itself
  * @property {string | null} from null where it enters the group from outside
  * @property {string | null} to null where it leaves
@@ -108,6 +110,31 @@ export const siteTotal = (item) =>
   item.sites ? item.sites.weight + item.sites.input + item.sites.output : 0;
 
 /**
+ * Where the counts of a closed group are drawn, from the left border of its box.
+ * @param {Item} item
+ * @returns {{ kind: import("./scene.js").Kind | "twice", count: string, at: number }[]}
+ */
+export function countPlaces(item) {
+  const places = [];
+  let at = 18;
+  const counts = { ...(item.sites ?? { weight: 0, input: 0, output: 0 }), twice: item.twice ?? 0 };
+  for (const kind of /** @type {const} */ (["weight", "input", "output", "twice"])) {
+    if (!counts[kind]) continue;
+    const count = `${counts[kind]}`;
+    const start = kind === "twice" ? at + 5 : at;
+    places.push({ kind, count, at: start });
+    at = start + (kind === "twice" ? 26 : 21) + 6.5 * count.length;
+  }
+  return places;
+}
+
+/** Width of a box that holds its counts, 0 if it has none. @param {Item} item */
+function countsRoom(item) {
+  const last = countPlaces(item).at(-1);
+  return last ? last.at + 32 + 6.5 * last.count.length : 0;
+}
+
+/**
  * The line under an item's name.
  * @param {Item} item
  */
@@ -141,18 +168,19 @@ function measureItem(index, item, lr, family) {
  * @param {string} family
  */
 function measureBox(item, lr, family) {
-  const isGroup = Boolean(item.children);
   const label = fitText(item.label, 190, FONT.label, family);
   const sub = fitText(subText(item), 200, FONT.sub, family);
   /** Paths of fake quants by where they are drawn. @type {Record<string, string[]>} */
   const roles = { side: [], tail: [], inside: [], head: [] };
   for (const mark of item.marks) roles[mark.role].push(mark.site);
   const inner = [...roles.inside, ...roles.head];
-  const chips = isGroup ? siteTotal(item) > 0 : inner.length > 0;
-  const labelWidth = textWidth(label, FONT.label, family) + (isGroup ? 22 : 0);
+  const counts = countsRoom(item);
+  const chips = counts > 0 || (!item.children && inner.length > 0);
+  const [besideLabel, besideSub] = item.children ? [22, 20] : [0, 0];
   const tag = item.precision === "int8" ? 36 : 0;
-  const subWidth = textWidth(sub, FONT.sub, family) + 28 + (isGroup ? 20 : 0);
-  const bw = Math.ceil(Math.max(84, labelWidth + tag + 28, subWidth));
+  const labelWidth = textWidth(label, FONT.label, family) + besideLabel + tag + 28;
+  const subWidth = textWidth(sub, FONT.sub, family) + besideSub + 28;
+  const bw = Math.ceil(Math.max(84, labelWidth, subWidth, counts));
   const bh = (sub ? 42 : 30) + (chips ? 20 : 0);
   const side = roles.side.length > 0;
   const tail = roles.tail.length ? TAIL : 0;
@@ -277,6 +305,14 @@ export async function composePicture(index, layouter, root, opened, lr, family) 
 }
 
 /**
+ * Where a group's sign that opens and closes it is drawn; of a node, the same place.
+ * @param {PlacedBox} box
+ * @returns {Point}
+ */
+export const gripOf = (box) =>
+  box.open ? [box.x + 16, box.y + HEADER / 2] : [box.x + box.bx + 16, box.y + box.by + 14];
+
+/**
  * Puts a laid-out item on the sheet at (x, y), and all that it holds.
  * @param {Index} index
  * @param {Picture} picture
@@ -298,22 +334,35 @@ function place(index, picture, id, built, x, y) {
     const { w, h } = parts[i].box;
     place(index, picture, child, parts[i], cx - w / 2, cy - h / 2);
   }
-  const { edges, ins, outs } = innerOf(index, id);
+  const { edges, ins, outs, via } = innerOf(index, id);
   /** @param {string} child */
   const isClosed = (child) => !picture.boxes.get(child)?.open;
-  for (const [key, list] of edges) {
+  /**
+   * @param {import("./scene.js").Part} part
+   * @param {string} key
+   * @param {number[]} links
+   */
+  const what = (part, key, links) => ({
+    list: links.flatMap((link) => index.links[link].list),
+    many: links.length > 1,
+    via: via.get(`${part} ${key}`) ?? [],
+  });
+  for (const [key, links] of edges) {
     const [from, to] = key.split("\n");
     const points = from === to ? null : inside.edges[key].map(onSheet);
-    const back = list.some((e) => index.edges[e][2]);
-    picture.edges.push({ list, points, from, to, back, arrow: isClosed(to) });
+    const same = what("edges", key, links);
+    const back = same.list.some((e) => index.edges[e][2]);
+    picture.edges.push({ ...same, points, from, to, back, arrow: isClosed(to) });
   }
-  for (const [to, list] of ins) {
+  for (const [to, links] of ins) {
     const points = [/** @type {Point} */ ([inside.in, -PAD]), ...inside.ins[to]].map(onSheet);
-    picture.edges.push({ list, points, from: null, to, back: false, arrow: isClosed(to) });
+    const same = what("ins", to, links);
+    picture.edges.push({ ...same, points, from: null, to, back: false, arrow: isClosed(to) });
   }
-  for (const [from, list] of outs) {
+  for (const [from, links] of outs) {
     const end = /** @type {Point} */ ([inside.out, inside.h + PAD]);
     const points = [...inside.outs[from], end].map(onSheet);
-    picture.edges.push({ list, points, from, to: null, back: false, arrow: false });
+    const same = what("outs", from, links);
+    picture.edges.push({ ...same, points, from, to: null, back: false, arrow: false });
   }
 }

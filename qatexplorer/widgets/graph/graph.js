@@ -3,10 +3,12 @@
 import { html, listen, pageIsDark, save, unpacked, watchPageTheme } from "../common/dom.js";
 import { download, exportSvg } from "./export.js";
 import { Keyboard } from "./keys.js";
+import { Minimap } from "./minimap.js";
+import { OverlayPanel } from "./overlay_panel.js";
 import { listenToPointer } from "./pointer.js";
 import { ancestorsOf, searchItems } from "./scene.js";
 import { SearchBox } from "./search.js";
-import { iconButton, legendBox } from "./toolbar.js";
+import { iconButton, legendBox, paintLegend } from "./toolbar.js";
 import { Tooltip, tipOf } from "./tooltip.js";
 import { GraphView } from "./view.js";
 
@@ -15,13 +17,39 @@ import { GraphView } from "./view.js";
  * @property {import("./scene.js").Scene} scene
  * @property {string} selected
  * @property {string[]} opened
+ * @property {boolean} identities
  * @property {number} height
  * @property {boolean} dark
  * @property {string} status
  * @property {Record<string, string | number>} metrics
+ * @property {import("./scale.js").Overlay} overlay
+ * @property {import("./overlay_panel.js").Compared} compared
+ * @property {import("./overlay_panel.js").Picker[]} pickers
+ * @property {Record<string, string>} picked
  */
 
 const NARROW = 760;
+const HINT_MS = 1800;
+const IS_MAC = /Mac|iP(hone|ad)/.test(navigator.platform);
+const MAP_KEY = "qatexplorer.graph.map";
+
+/** Whether the user wants the map, as remembered in this browser. */
+function mapWanted() {
+  try {
+    return localStorage.getItem(MAP_KEY) !== "off";
+  } catch {
+    return true; // a page that refuses storage
+  }
+}
+
+/** @param {boolean} on */
+function rememberMap(on) {
+  try {
+    localStorage.setItem(MAP_KEY, on ? "on" : "off");
+  } catch {
+    // A page that refuses storage: it holds for this view.
+  }
+}
 
 class GraphPage {
   /**
@@ -45,7 +73,15 @@ class GraphPage {
       text: "Cancel layout (Esc)",
       hidden: true,
     });
+    this.hint = html("div", {
+      class: "qxg-hint",
+      "aria-hidden": "true",
+      hidden: true,
+      text: `${IS_MAC ? "⌘" : "Ctrl"} + wheel zooms; after a click on the graph, the wheel alone`,
+    });
     this.view = new GraphView(this.stage, this.host());
+    this.map = new Minimap(this.stage, this.view.camera);
+    this.view.camera.onMove = () => this.map.paint();
     this.keyboard = new Keyboard(this.view);
     this.tooltip = new Tooltip(this.stage);
     this.search = new SearchBox(
@@ -56,8 +92,18 @@ class GraphPage {
     this.legend = legendBox();
     this.legendButton = iconButton("legend", "Legend", () => this.toggleLegend());
     this.legendButton.setAttribute("aria-pressed", "true");
+    this.identityButton = iconButton("identity", "Show Identities", () =>
+      save(this.model, { identities: !this.view.identities }),
+    );
+    this.mapButton = iconButton("map", "Map of the whole graph", () => this.toggleMap());
     bar.append(this.search.box, ...this.buttons(), this.crumbs);
-    this.stage.append(this.legend, this.cancel);
+    this.stage.append(this.legend, this.cancel, this.hint);
+    this.view.identities = Boolean(model.get("identities"));
+    this.map.on = mapWanted();
+    this.mapButton.setAttribute("aria-pressed", String(this.map.on));
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.hiding = undefined;
+    this.overlays = new OverlayPanel(model, this.view, bar, this.stage);
     this.endings = this.hear();
     this.paintHeight();
     this.paintTheme();
@@ -87,6 +133,10 @@ class GraphPage {
         this.stage.setAttribute("aria-busy", String(busy));
       },
       onSearch: () => this.search.input.focus(),
+      onPicture: (picture) => {
+        this.map.draw(picture);
+        this.paintIdentities();
+      },
       onCursor: (element) => {
         const tip = element && tipOf(this.view.index, element);
         if (!tip) return;
@@ -110,6 +160,8 @@ class GraphPage {
       iconButton("target", "Zoom to selection (z)", () => view.zoomToSelection()),
       iconButton("collapse", "Close all groups", () => view.closeAll()),
       direction,
+      this.identityButton,
+      this.mapButton,
       this.legendButton,
       iconButton("save", "Download as SVG", () => download(exportSvg(view), "graph.svg")),
     ];
@@ -129,13 +181,14 @@ class GraphPage {
     // The widget is often put into the page only after it was rendered, or in a hidden tab.
     let seen = false;
     const sized = new ResizeObserver(() => {
-      if (seen || !this.stage.clientWidth) return;
+      if (!this.stage.clientWidth) return;
+      if (seen) this.view.onResize();
+      else this.onSeen();
       seen = true;
-      this.onSeen();
     });
     sized.observe(this.stage);
     return [
-      listenToPointer(view, this.stage, this.tooltip),
+      listenToPointer(view, this.stage, this.tooltip, () => this.showHint()),
       watchPageTheme(() => this.paintTheme()),
       () => sized.disconnect(),
       listen(model, {
@@ -145,6 +198,7 @@ class GraphPage {
           if (selected !== view.selection) view.select(selected, true);
         },
         "change:opened": () => view.setOpened(model.get("opened") || []),
+        "change:identities": () => this.onIdentities(),
         "change:height": () => this.paintHeight(),
       }),
     ];
@@ -157,8 +211,14 @@ class GraphPage {
       this.model.get("opened") || [],
     );
     this.paintCrumbs();
+    paintLegend(this.legend, this.view.index);
     const selected = this.model.get("selected");
     if (selected) await this.view.select(selected, first);
+  }
+
+  async onIdentities() {
+    await this.view.setIdentities(Boolean(this.model.get("identities")));
+    paintLegend(this.legend, this.view.index);
   }
 
   /** The stage has a size for the first time. */
@@ -182,6 +242,32 @@ class GraphPage {
     this.legendButton.setAttribute("aria-pressed", String(!this.legend.hidden));
   }
 
+  toggleMap() {
+    this.map.toggle(!this.map.on);
+    rememberMap(this.map.on);
+    this.mapButton.setAttribute("aria-pressed", String(this.map.on));
+  }
+
+  /** The wheel scrolls the page: says how to zoom. */
+  showHint() {
+    this.hint.hidden = false;
+    clearTimeout(this.hiding);
+    this.hiding = setTimeout(() => {
+      this.hint.hidden = true;
+    }, HINT_MS);
+  }
+
+  paintIdentities() {
+    const { passes } = this.view.index;
+    const on = this.view.identities;
+    const modules = `${passes} Identity module${passes === 1 ? "" : "s"}`;
+    const title = on ? `Hide the ${modules} again` : `Show the ${modules} that pass a tensor on`;
+    this.identityButton.hidden = !passes;
+    this.identityButton.title = title;
+    this.identityButton.setAttribute("aria-label", title);
+    this.identityButton.setAttribute("aria-pressed", String(on));
+  }
+
   paintCrumbs() {
     const { view } = this;
     const chain = [...ancestorsOf(view.index, view.root), view.root];
@@ -202,11 +288,13 @@ class GraphPage {
   }
 
   paintHeight() {
-    this.stage.style.setProperty("height", `${this.model.get("height")}px`);
+    this.root.style.setProperty("--qxg-height", `${this.model.get("height")}px`);
   }
 
   destroy() {
     for (const end of this.endings) end();
+    clearTimeout(this.hiding);
+    this.overlays.end();
     this.view.dispose();
     this.root.remove();
   }

@@ -26,24 +26,41 @@ class GraphWidget(anywidget.AnyWidget):
       key in the page sets it without moving anything.
     - ``opened`` (both ways): ids of the open groups, least recently used first. Left empty, the
       first picture opens a small model fully and a large one not at all.
-    - ``height`` (in): of the drawing, in CSS px.
+    - ``identities`` (both ways): whether ``nn.Identity`` modules that only pass a tensor on are
+      drawn as boxes; else an edge with a dot stands for them.
+    - ``height`` (in): of the drawing, in CSS px; where what holds the widget has a height of its
+      own, the widget fills that.
     - ``dark`` (out): whether the page's theme is dark.
     - ``status`` (out): what happened last, such as ``"laid out 34 marks in 12 ms"``, ``"collapsed
       layer1 to stay under 300 marks; …"`` or ``"cancelled"``.
     - ``metrics`` (out): of the last picture: ``what`` (``"scene"``, ``"open"``, ``"close"``,
-      ``"root"``, ``"direction"``), ``marks``, ``layout_ms``, ``draw_ms``, ``total_ms``.
+      ``"root"``, ``"direction"``, ``"identities"``), ``marks``, ``layout_ms``, ``draw_ms``,
+      ``total_ms``.
+    - ``overlay`` (in): numbers to colour by, from
+      :func:`qatexplorer.views.graph.overlays.overlay_picture`, or ``title`` with ``busy`` (what is
+      being measured) or ``error``; ``{}`` for none.
+    - ``compared`` (in): of two graphs side by side, from
+      :func:`qatexplorer.views.graph.compare.compared_picture`; ``{}`` where there is one.
+    - ``pickers`` (in): selects in the tool bar: ``id``, ``label``, ``title``, ``options`` (value
+      and text of each).
+    - ``picked`` (both ways): what is chosen, by ``id`` of the picker.
     """
 
     _esm = esm("graph")
-    _css = read_text("graph/graph.css")
+    _css = read_text("graph/graph.css") + read_text("graph/overlay.css")
 
     scene: Any = PackedTrait({})
     selected = traitlets.Unicode("").tag(sync=True)
     opened = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    identities = traitlets.Bool(False).tag(sync=True)
     height = traitlets.Int(520).tag(sync=True)
     dark = traitlets.Bool(False).tag(sync=True)
     status = traitlets.Unicode("").tag(sync=True)
     metrics = traitlets.Dict().tag(sync=True)
+    overlay: Any = PackedTrait({})
+    compared: Any = PackedTrait({})
+    pickers = traitlets.List(traitlets.Dict()).tag(sync=True)
+    picked = traitlets.Dict().tag(sync=True)
 
     def __init__(self, scene: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(scene=scene or {}, **kwargs)

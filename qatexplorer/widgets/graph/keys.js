@@ -22,6 +22,8 @@ const DOWN = { ArrowDown: "next", ArrowUp: "previous", ArrowLeft: "before", Arro
 /** @type {Record<string, Way>} */
 const ACROSS = { ArrowRight: "next", ArrowLeft: "previous", ArrowUp: "before", ArrowDown: "after" };
 
+const PANS = new Set(["PageDown", "PageUp", "Home", "End"]);
+
 /**
  * Neighbours of every closed box, whatever open groups lie between.
  * @param {Index} index
@@ -43,8 +45,8 @@ export function neighbours(index, picture) {
    */
   const add = (map, from, to) => map.set(from, (map.get(from) ?? new Set()).add(to));
   const at = index.nodes.map((node) => shown(node.id));
-  for (const [s, t] of index.edges) {
-    const [a, b] = [at[s], at[t]];
+  for (const { from, to } of index.links) {
+    const [a, b] = [at[from], at[to]];
     if (a === undefined || b === undefined || a === b) continue;
     add(links.next, a, b);
     add(links.previous, b, a);
@@ -113,6 +115,26 @@ export class Keyboard {
     return found.sort((a, b) => far(a) - far(b))[0];
   }
 
+  /**
+   * Pans by most of the window, or to the picture's beginning or end.
+   * @param {string} key
+   */
+  pan(key) {
+    const { camera } = this.view;
+    const { w, h } = camera.size;
+    /** @type {Record<string, [number, number]>} */
+    const ways = {
+      ArrowDown: [0, -0.25 * h],
+      ArrowUp: [0, 0.25 * h],
+      ArrowLeft: [0.25 * w, 0],
+      ArrowRight: [-0.25 * w, 0],
+      PageDown: this.view.lr ? [-0.8 * w, 0] : [0, -0.8 * h],
+      PageUp: this.view.lr ? [0.8 * w, 0] : [0, 0.8 * h],
+    };
+    if (ways[key]) camera.dragBy(...ways[key]);
+    else this.view.lookAtEnd(key === "End");
+  }
+
   /** @param {string} id */
   moveTo(id) {
     this.view.cursor = id;
@@ -140,13 +162,17 @@ export class Keyboard {
   handle(event) {
     if (isShortcut(event)) return false;
     const { view } = this;
+    if (PANS.has(event.key) || (event.shiftKey && event.key.startsWith("Arrow"))) {
+      this.pan(event.key);
+      return true;
+    }
     const way = (view.lr ? ACROSS : DOWN)[event.key];
     if (way) {
       this.step(way);
       return true;
     }
     const item = view.index.items.get(view.cursor ?? "");
-    const select = () => item && view.host.onSelect(item.sel);
+    const select = () => item && !item.synthetic && view.host.onSelect(item.sel);
     /** @type {Record<string, () => unknown>} */
     const actions = {
       Enter: () => (item?.children ? view.toggle(item.id) : select()),

@@ -5,15 +5,13 @@ import { MAX_ITEM_MARKS } from "./budget.js";
 
 /**
  * @typedef {import("./scene.js").Index} Index
+ * @typedef {import("./scene.js").Item} Item
  * @typedef {import("./scene.js").Kind} Kind
+ * @typedef {import("./layered.js").Point} Point
  * @typedef {import("../common/dom.js").Attributes} Attributes
  */
 
-const KINDS = /** @type {const} */ ([
-  ["weight", "W"],
-  ["input", "I"],
-  ["output", "A"],
-]);
+const LETTERS = { weight: "W", input: "I", output: "A" };
 
 /**
  * @param {number} x
@@ -85,21 +83,22 @@ export function drawSites(index, paths, x, y) {
 }
 
 /**
- * Counts by kind, for a closed group.
- * @param {Record<Kind, number>} sites
- * @param {number} x
+ * Counts by kind, for a closed group: fake quants, and edges that are quantized twice.
+ * @param {ReturnType<typeof import("./geometry.js").countPlaces>} places
+ * @param {number} x of the box's left border
  * @param {number} y
  */
-export function drawCounts(sites, x, y) {
+export function drawCounts(places, x, y) {
   const parts = [];
-  let at = x;
-  for (const [kind, letter] of KINDS) {
-    const count = `${sites[kind]}`;
-    if (count === "0") continue;
-    const transform = `translate(${at} ${y}) scale(0.72)`;
-    parts.push(drawMark({ kind, letter }, at, y, { transform }));
-    parts.push(svgText(at + 10, y + 3.8, "qxg-count", count));
-    at += 21 + 6.5 * count.length;
+  for (const { kind, count, at } of places) {
+    if (kind === "twice") {
+      parts.push(twiceMark(x + at, y, `${count} inside fake-quantized twice`, 0.72));
+      parts.push(svgText(x + at + 13, y + 3.8, "qxg-count", count));
+      continue;
+    }
+    const transform = `translate(${x + at} ${y}) scale(0.72)`;
+    parts.push(drawMark({ kind, letter: LETTERS[kind] }, x + at, y, { transform }));
+    parts.push(svgText(x + at + 10, y + 3.8, "qxg-count", count));
   }
   return parts;
 }
@@ -140,22 +139,67 @@ export const drawInt8 = (x, y) =>
   ]);
 
 /**
- * "2×" in the middle of an edge whose tensor is fake-quantized twice.
- * @param {import("./layered.js").Point[]} points
+ * The sign "2×".
+ * @param {number} x
+ * @param {number} y
+ * @param {string} label in words
+ * @param {number} [size]
  */
-export function drawTwice(points) {
-  const last = points.length - 1;
-  const bends = points.length > 2;
-  const [x0, y0] = points[bends ? Math.floor(last / 2) : 0];
-  const [x1, y1] = points[bends ? Math.ceil(last / 2) : last];
+export function twiceMark(x, y, label, size = 1) {
+  const transform = `translate(${x} ${y}) scale(${size})`;
+  const attributes = { class: "qxg-twice-mark", transform, role: "img", "aria-label": label };
+  const pill = svg("rect", { x: -12, y: -8, width: 24, height: 16, rx: 8 });
+  return svg("g", attributes, [pill, svgText(0, 4, "", "2×")]);
+}
+
+/**
+ * "2×" in the middle of an edge whose tensor is fake-quantized twice.
+ * @param {Point[]} points
+ */
+export const drawTwice = (points) => twiceMark(...pointAlong(points, 0.5), "fake-quantized twice");
+
+/**
+ * The dot on an edge that stands for Identities; its name shows when one of them is selected.
+ * @param {Item[]} items the Identities
+ * @param {Point} place
+ */
+export function drawPass(items, [x, y]) {
+  const names = ["qxg-pass"];
+  if (items.some((item) => item.changed)) names.push("qxg-changed");
   return svg(
     "g",
     {
-      class: "qxg-twice-mark",
-      transform: `translate(${(x0 + x1) / 2} ${(y0 + y1) / 2})`,
+      class: names.join(" "),
+      transform: `translate(${x} ${y})`,
+      "data-pass": items.map((item) => item.id).join("\n"),
       role: "img",
-      "aria-label": "fake-quantized twice",
+      "aria-label": `passes through ${items.map((item) => item.path).join(", ")}`,
     },
-    [svg("rect", { x: -12, y: -8, width: 24, height: 16, rx: 8 }), svgText(0, 4, "", "2×")],
+    [
+      svg("circle", { r: 9, class: "qxg-hit" }),
+      svg("circle", { r: 3.2, class: "qxg-dot" }),
+      svgText(9, 3.8, "qxg-left qxg-pass-name", ""),
+    ],
   );
+}
+
+/**
+ * The point that lies at `share` of the length of a line.
+ * @param {Point[]} points
+ * @param {number} share from 0 to 1
+ * @returns {Point}
+ */
+export function pointAlong(points, share) {
+  const lengths = points
+    .slice(1)
+    .map(([x, y], i) => Math.hypot(x - points[i][0], y - points[i][1]));
+  let left = share * lengths.reduce((sum, length) => sum + length, 0);
+  for (const [i, length] of lengths.entries()) {
+    if (left <= length && length > 0) {
+      const [[x0, y0], [x1, y1]] = [points[i], points[i + 1]];
+      return [x0 + ((x1 - x0) * left) / length, y0 + ((y1 - y0) * left) / length];
+    }
+    left -= length;
+  }
+  return points[points.length - 1];
 }

@@ -25,10 +25,13 @@
  * @property {string} op
  * @property {"float" | "fq" | "int8"} precision
  * @property {string} shape
+ * @property {boolean} [passes] an Identity that an edge can stand for
  * @property {undefined} [children]
  * @property {undefined} [sites]
  * @property {undefined} [synthetic]
  * @property {undefined} [inside]
+ * @property {undefined} [repeat]
+ * @property {undefined} [twice]
  */
 
 /**
@@ -40,6 +43,9 @@
  * @property {boolean} inside something in it changed
  * @property {number} int8
  * @property {boolean} synthetic
+ * @property {number} [repeat] how many equal blocks it holds, and nothing else
+ * @property {number} [passes] how many operations inside only pass a tensor on
+ * @property {number} [twice] how many edges inside carry what is fake-quantized twice
  * @property {undefined} [op]
  * @property {undefined} [precision]
  */
@@ -75,12 +81,25 @@
  */
 
 /**
- * Of one group: edges between its children (by "a\nb"), and which children tensors enter and
- * leave; all with the indices of the scene's edges that they stand for.
+ * A way of a tensor from one operation that is drawn to another: one edge of the scene, or several
+ * with the Identities between them.
+ * @typedef {object} Link
+ * @property {number} from index into nodes
+ * @property {number} to
+ * @property {number[]} list indices into edges, in order
+ * @property {string[]} via ids of the Identities that it passes
+ */
+
+/** @typedef {"edges" | "ins" | "outs"} Part */
+
+/**
+ * Of one group: links between its children (by "a\nb"), and which children tensors enter and
+ * leave; all with the indices of the links that they stand for.
  * @typedef {object} Inner
  * @property {Map<string, number[]>} edges
  * @property {Map<string, number[]>} ins
  * @property {Map<string, number[]>} outs
+ * @property {Map<string, string[]>} via ids of the Identities on them, by "<part> <key>"
  */
 
 /** @typedef {ReturnType<typeof indexScene>} Index */
@@ -101,31 +120,96 @@ function push(map, key, value) {
 /**
  * Indexes a scene once; everything the drawing asks later is a map look-up.
  * @param {Scene} scene
+ * @param {boolean} [identities] whether Identities are drawn as boxes
  */
-export function indexScene(scene) {
-  const { groups = [], nodes = [], edges = [], sites = {} } = scene;
+export function indexScene(scene, identities = false) {
+  const { nodes = [], edges = [], sites = {} } = scene;
+  const hidden = hiddenItems(scene, identities);
+  const groups = (scene.groups ?? []).map((group) => withoutHidden(group, hidden));
   /** @type {Map<string, Item>} */
   const items = new Map();
   for (const item of [...groups, ...nodes]) items.set(item.id, item);
+  const links = linksOf(nodes, edges, hidden);
   return {
     items,
     groups,
     nodes,
     edges,
     sites,
+    links,
+    /** Ids of the Identities that edges stand for, and of groups that hold nothing else. */
+    hidden,
+    /** How many Identities the scene has that can be hidden. */
+    passes: nodes.filter((node) => node.passes).length,
     redundant: new Set(scene.redundant ?? []),
-    inner: innerEdges(groups, nodes, edges),
+    inner: innerLinks(groups, nodes, links),
     /** Boxes, measured once. @type {Map<string, import("./geometry.js").ClosedBox>} */
     measured: new Map(),
   };
 }
 
 /**
- * @param {SceneGroup[]} groups
+ * @param {Scene} scene
+ * @param {boolean} identities
+ * @returns {Set<string>}
+ */
+function hiddenItems({ groups = [], nodes = [] }, identities) {
+  /** @type {Set<string>} */
+  const hidden = new Set();
+  if (identities) return hidden;
+  for (const { id, passes } of nodes) if (passes) hidden.add(id);
+  if (!hidden.size) return hidden;
+  // Parents come before their children.
+  for (const { id, parent, children } of [...groups].reverse()) {
+    if (parent !== null && children.every((child) => hidden.has(child))) hidden.add(id);
+  }
+  return hidden;
+}
+
+/**
+ * @param {SceneGroup} group
+ * @param {Set<string>} hidden
+ */
+function withoutHidden(group, hidden) {
+  if (hidden.has(group.id) || !group.children.some((child) => hidden.has(child))) return group;
+  return { ...group, children: group.children.filter((child) => !hidden.has(child)) };
+}
+
+/**
  * @param {SceneNode[]} nodes
  * @param {Edge[]} edges
+ * @param {Set<string>} hidden
+ * @returns {Link[]}
  */
-function innerEdges(groups, nodes, edges) {
+function linksOf(nodes, edges, hidden) {
+  /** The edge that feeds each Identity. @type {Map<number, number>} */
+  const feeds = new Map();
+  for (const [i, [, target]] of edges.entries()) {
+    if (hidden.has(nodes[target].id)) feeds.set(target, i);
+  }
+  /** @type {Link[]} */
+  const links = [];
+  for (const [i, [source, to]] of edges.entries()) {
+    if (feeds.has(to)) continue;
+    /** @type {Link} */
+    const link = { from: source, to, list: [i], via: [] };
+    // Each is fed by what ran before it, so this ends.
+    for (let at = feeds.get(source); at !== undefined; at = feeds.get(link.from)) {
+      link.via.unshift(nodes[link.from].id);
+      link.list.unshift(at);
+      link.from = edges[at][0];
+    }
+    links.push(link);
+  }
+  return links;
+}
+
+/**
+ * @param {SceneGroup[]} groups
+ * @param {SceneNode[]} nodes
+ * @param {Link[]} links
+ */
+function innerLinks(groups, nodes, links) {
   /** @type {Map<string, { parent: string, depth: number }>} */
   const places = new Map();
   for (const { id, parent } of [...groups, ...nodes]) {
@@ -134,27 +218,55 @@ function innerEdges(groups, nodes, edges) {
   }
   /** @type {Map<string, Inner>} */
   const inner = new Map();
-  for (const { id } of groups) inner.set(id, { edges: new Map(), ins: new Map(), outs: new Map() });
+  for (const { id } of groups) {
+    inner.set(id, { edges: new Map(), ins: new Map(), outs: new Map(), via: new Map() });
+  }
   /** @param {string} id */
   const placeOf = (id) => places.get(id) ?? { parent: "", depth: 0 };
-  /** @param {string} id */
-  const around = (id) => /** @type {Inner} */ (inner.get(placeOf(id).parent));
-  for (const [index, [source, target]] of edges.entries()) {
-    let a = nodes[source].id;
-    let b = nodes[target].id;
+  for (const [index, { from, to, via }] of links.entries()) {
+    /** The parts of the link by the group that they lie in. @type {Map<string, [Part, string]>} */
+    const parts = new Map();
+    /** @param {string} id in the group @param {Part} part @param {string} key */
+    const add = (id, part, key) => {
+      const { parent } = placeOf(id);
+      push(/** @type {Inner} */ (inner.get(parent))[part], key, index);
+      if (via.length) parts.set(parent, [part, key]);
+    };
+    let a = nodes[from].id;
+    let b = nodes[to].id;
     // Up from both ends until they lie in one group; an edge into what it comes from is inside.
     while (a !== b && placeOf(a).parent !== placeOf(b).parent) {
       if (placeOf(a).depth >= placeOf(b).depth) {
-        push(around(a).outs, a, index);
+        add(a, "outs", a);
         a = placeOf(a).parent;
       } else {
-        push(around(b).ins, b, index);
+        add(b, "ins", b);
         b = placeOf(b).parent;
       }
     }
-    if (a !== b || source === target) push(around(a).edges, `${a}\n${b}`, index);
+    if (a !== b || from === to) add(a, "edges", `${a}\n${b}`);
+    for (const id of via) noteVia(inner, parts, placeOf, id);
   }
   return inner;
+}
+
+/**
+ * Notes the Identity `id` at the part of its link that lies in the innermost group around it.
+ * @param {Map<string, Inner>} inner
+ * @param {Map<string, [Part, string]>} parts
+ * @param {(id: string) => { parent: string }} placeOf
+ * @param {string} id
+ */
+function noteVia(inner, parts, placeOf, id) {
+  for (let group = placeOf(id).parent; group; group = placeOf(group).parent) {
+    const found = parts.get(group);
+    if (!found) continue;
+    const { via } = /** @type {Inner} */ (inner.get(group));
+    const key = found.join(" ");
+    const known = via.get(key) ?? [];
+    if (!known.includes(id)) via.set(key, [...known, id]);
+    return;
+  }
 }
 
 /**
@@ -234,6 +346,21 @@ function itemsOfPath(index, path) {
 export function edgeOfSelection(index, selection) {
   return index.edges.findIndex((_, i) => edgeSelection(index, i) === selection);
 }
+
+/**
+ * The innermost group around an item that is drawn when it is opened; the item itself if it is.
+ * @param {Index} index
+ * @param {string} id
+ */
+export function placeOfItem(index, id) {
+  return [id, ...ancestorsOf(index, id).reverse()].find((at) => !index.hidden.has(at)) ?? ROOT;
+}
+
+/**
+ * What an item is called: a path for a module, a label for what is none.
+ * @param {Item} item
+ */
+export const titleOf = (item) => (!item.synthetic && item.path) || item.label;
 
 /**
  * @param {Index} index

@@ -2,6 +2,7 @@
 
 import { html } from "../common/dom.js";
 import { subText } from "./geometry.js";
+import { titleOf } from "./scene.js";
 
 /** @typedef {import("./scene.js").Item} Item */
 
@@ -62,7 +63,7 @@ export class SearchBox {
    * @param {number} i
    */
   row(item, i) {
-    const name = item.path || item.label;
+    const name = titleOf(item);
     const row = html("li", { role: "option", id: `${this.listId}${i}`, title: name }, [
       html("b", { text: name }),
       html("span", { text: subText(item) }),

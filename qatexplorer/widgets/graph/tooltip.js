@@ -2,7 +2,8 @@
 
 import { html } from "../common/dom.js";
 import { subText } from "./geometry.js";
-import { itemOf } from "./scene.js";
+import { overlayLines, siteLines } from "./overlay.js";
+import { itemOf, titleOf } from "./scene.js";
 
 /** @typedef {{ title: string, lines: string[] }} Tip */
 
@@ -42,12 +43,16 @@ export class Tooltip {
  */
 export function tipOf(index, element) {
   /** @type {HTMLElement | SVGElement | null} */
-  const at = element.closest("[data-site], [data-edge], [data-item]");
+  const at = element.closest("[data-site], [data-pass], [data-edge], [data-item]");
   if (!at) return null;
-  const { site, edge, item } = at.dataset;
+  const { site, pass, edge, item } = at.dataset;
+  if (pass !== undefined) return passTip(index, pass.split("\n"));
   if (site !== undefined) {
     const { tip, changed } = index.sites[site];
-    return { title: site, lines: [...tip, changed ? "changed in this step" : ""] };
+    return {
+      title: site,
+      lines: [...siteLines(index, site), ...tip, changed ? "changed in this step" : ""],
+    };
   }
   if (edge !== undefined) return edgeTip(index, Number(edge));
   return itemTip(index, item ?? "");
@@ -58,14 +63,34 @@ export function tipOf(index, element) {
  * @param {number} edge
  */
 function edgeTip(index, edge) {
-  const [s, t, isBack] = index.edges[edge];
+  const isBack = index.edges[edge][2];
+  const link = index.links.find(({ list }) => list.includes(edge));
+  const [s, t] = link ? [link.from, link.to] : index.edges[edge];
   const [source, target] = [index.nodes[s], index.nodes[t]];
+  const via = (link?.via ?? []).map((id) => titleOf(itemOf(index, id)));
+  const passes = via.length ? `through ${via.join(", ")} (Identity)` : "";
   const isTwice = index.redundant.has(edge);
   const twice = isTwice ? "2×: fake-quantized twice on this way, see the ledger" : "";
   const back = isBack ? "closes a cycle" : "";
   return {
     title: `${source.path || source.label} → ${target.path || target.label}`,
-    lines: [source.shape || "shape unknown", twice, back],
+    lines: [source.shape || "shape unknown", passes, twice, back],
+  };
+}
+
+/**
+ * @param {import("./scene.js").Index} index
+ * @param {string[]} ids of Identities
+ */
+function passTip(index, ids) {
+  const items = ids.map((id) => itemOf(index, id));
+  const changed = items.filter((item) => item.changed).map((item) => item.label);
+  return {
+    title: items.map(titleOf).join(", "),
+    lines: [
+      `${items.length > 1 ? "Identities that pass" : "Identity that passes"} the tensor on`,
+      changed.length ? `changed in this step: ${changed.join(", ")}` : "",
+    ],
   };
 }
 
@@ -75,7 +100,8 @@ function edgeTip(index, edge) {
  */
 function itemTip(index, id) {
   const item = itemOf(index, id);
-  const lines = [subText(item), ...item.tip];
+  const lines = [subText(item), ...overlayLines(index, id), ...item.tip];
+  if (item.twice) lines.push(`${item.twice} inside fake-quantized twice, see the ledger`);
   for (const mark of item.marks) {
     const { tip, letter } = index.sites[mark.site];
     const [what, ...rest] = tip;
@@ -84,5 +110,5 @@ function itemTip(index, id) {
   }
   if (item.changed) lines.push("changed in this step");
   else if (item.inside) lines.push("something inside changed in this step");
-  return { title: item.path || item.label, lines };
+  return { title: titleOf(item), lines };
 }

@@ -4,7 +4,7 @@ import { OWN_KEYS, svg } from "../common/dom.js";
 import { countMarks, firstOpened, withinBudget } from "./budget.js";
 import { Camera } from "./camera.js";
 import { drawPicture } from "./draw.js";
-import { composePicture } from "./geometry.js";
+import { composePicture, gripOf } from "./geometry.js";
 import { Cancelled, Layouter } from "./layout.js";
 import {
   ancestorsOf,
@@ -12,6 +12,7 @@ import {
   indexScene,
   itemOf,
   itemsOfSelection,
+  placeOfItem,
   ROOT,
 } from "./scene.js";
 
@@ -31,19 +32,38 @@ import {
  * @property {(busy: boolean) => void} onBusy
  * @property {() => void} onSearch
  * @property {(element: Element | undefined) => void} onCursor
+ * @property {(picture: Picture | null) => void} onPicture
  */
 
 /**
  * Why a picture is drawn anew, and what it keeps.
  * @typedef {object} Reason
- * @property {"scene" | "open" | "close" | "root" | "direction"} what
+ * @property {"scene" | "open" | "close" | "root" | "direction" | "identities"} what
  * @property {number} [began]
  * @property {string | null} [anchor] id of an item that stays in place
  * @property {string | null} [keep] id of an item that stays shown
  */
 
 /** @returns {Drawn} */
-const nothingDrawn = () => ({ elements: new Map(), edgeElements: [] });
+const nothingDrawn = () => ({ elements: new Map(), edgeElements: [], passes: new Map() });
+
+/**
+ * What to open of a new scene: what was open, and the folds that lie around it only now.
+ * @param {import("./scene.js").Index} index
+ * @param {string[]} openIds
+ * @param {Map<string, unknown>} known items of the scene before
+ */
+export function withNewFolds(index, openIds, known) {
+  /** @type {Set<string>} */
+  const opened = new Set();
+  for (const id of openIds) {
+    for (const above of ancestorsOf(index, id)) {
+      if (itemOf(index, above).repeat && !known.has(above)) opened.add(above);
+    }
+    opened.add(id);
+  }
+  return opened;
+}
 
 let viewSerial = 0;
 
@@ -57,7 +77,11 @@ export class GraphView {
     viewSerial += 1;
     this.prefix = `qxg${viewSerial}-`;
     this.layouter = new Layouter();
+    /** @type {Scene} */
+    this.scene = {};
     this.index = indexScene({});
+    /** Whether Identities are drawn as boxes. */
+    this.identities = false;
     /** Ids of the open groups, least recently used first. @type {Set<string>} */
     this.opened = new Set();
     /** What is being laid out, {@link opened} once it is drawn. @type {Set<string>} */
@@ -76,6 +100,8 @@ export class GraphView {
     this.world = svg("g", { class: "qxg-world" });
     this.svg = this.makeSvg();
     this.camera = new Camera(this.svg, this.world);
+    /** How the view was framed last. @type {"fit" | "readable"} */
+    this.framed = "readable";
     stage.append(this.svg);
     this.family = this.fontFamily();
   }
@@ -122,19 +148,36 @@ export class GraphView {
     const began = performance.now();
     this.layouter.cancel();
     this.layouter.forget();
-    this.index = indexScene(scene);
+    const known = this.index.items;
+    this.scene = scene;
+    this.index = indexScene(scene, this.identities);
     this.family = this.fontFamily();
     if (!this.index.items.has(this.root)) this.root = ROOT;
     this.world.replaceChildren();
     if (!this.index.nodes.length) {
       this.picture = null;
       this.drawn = nothingDrawn();
+      this.host.onPicture(null);
       this.host.onStatus(scene.reason || "Nothing to draw yet");
       return;
     }
     const first = !this.hasFit && !openIds.length;
-    const opened = first ? firstOpened(this.index) : new Set(openIds);
+    const opened = first ? firstOpened(this.index) : withNewFolds(this.index, openIds, known);
     await this.apply(opened, this.root, { what: "scene", began, anchor: this.centreItem() });
+  }
+
+  /** @param {boolean} on whether Identities are drawn as boxes */
+  async setIdentities(on) {
+    if (on === this.identities) return;
+    this.identities = on;
+    const anchor = this.centreItem();
+    this.layouter.cancel();
+    this.layouter.forget();
+    this.index = indexScene(this.scene, on);
+    if (this.index.hidden.has(this.root)) this.root = ROOT;
+    if (!this.index.nodes.length) return;
+    await this.apply(this.target, this.root, { what: "identities", anchor });
+    if (this.selection) await this.select(this.selection, true);
   }
 
   /** Text was measured before the widget was in the page, in another font: measures again. */
@@ -172,12 +215,16 @@ export class GraphView {
       this.picture = picture;
       this.draw(picture);
       const after = anchor === null ? undefined : picture.boxes.get(anchor);
+      this.camera.extent = { w: picture.w, h: picture.h };
       if (!this.hasFit || !sameRoot) this.fitReadable();
       else if (before && after) {
+        // What was clicked stays under the pointer: the sign that opens and closes it.
         const { k } = this.camera;
-        this.camera.panBy((before.x - after.x) * k, (before.y - after.y) * k);
+        const [[x0, y0], [x1, y1]] = [gripOf(before), gripOf(after)];
+        this.camera.panBy((x0 - x1) * k, (y0 - y1) * k);
       }
       this.hasFit = true;
+      this.host.onPicture(picture);
       this.report(what, fitted.say, { began, laid, drawing });
       return true;
     } catch (error) {
@@ -234,8 +281,7 @@ export class GraphView {
       opened.add(id);
     }
     const last = ids[ids.length - 1];
-    const done = await this.apply(opened, this.root, { what: "open", anchor: ids[0], keep: last });
-    if (done) this.makeVisible(last);
+    await this.apply(opened, this.root, { what: "open", anchor: ids[0], keep: last });
   }
 
   async closeAll() {
@@ -269,26 +315,56 @@ export class GraphView {
   }
 
   fit() {
+    this.framed = "fit";
     if (this.picture) this.camera.fit(this.picture);
   }
 
   fitReadable() {
+    this.framed = "readable";
     if (this.picture) this.camera.fitReadable(this.picture);
   }
 
+  /** @param {boolean} end whether to look where the tensors leave, else where they enter */
+  lookAtEnd(end) {
+    const { camera, picture } = this;
+    if (!picture) return;
+    const { w, h } = camera.size;
+    const [x, y] = [picture.w / 2, picture.h / 2];
+    const [across, down] = [w / camera.k / 2 - 24, h / camera.k / 2 - 24];
+    if (this.lr) camera.lookAt(end ? Math.max(x, picture.w - across) : Math.min(x, across), y);
+    else camera.lookAt(x, end ? Math.max(y, picture.h - down) : Math.min(y, down));
+  }
+
+  /** The window has another size: a view that the user has not moved is framed again. */
+  onResize() {
+    if (this.camera.moved) this.camera.dragBy(0, 0);
+    else if (this.framed === "fit") this.fit();
+    else this.fitReadable();
+  }
+
   zoomToSelection() {
-    const found = itemsOfSelection(this.index, this.selection).find((id) =>
-      this.drawn.elements.has(id),
-    );
-    const box = this.picture?.boxes.get(found ?? this.cursor ?? "");
+    const found = itemsOfSelection(this.index, this.selection).find((id) => this.boxOf(id));
+    const box = this.boxOf(found ?? this.cursor ?? "");
     if (!box) return;
     const around = { x: box.x - 60, y: box.y - 60, w: box.w + 120, h: box.h + 120 };
     this.camera.frame(around, 0.2, 1.6, this.lr);
   }
 
+  /**
+   * Where an item is drawn; for an Identity that an edge stands for, around its dot.
+   * @param {string} id
+   * @returns {import("./camera.js").Box | undefined}
+   */
+  boxOf(id) {
+    const pass = this.drawn.passes.get(id);
+    if (!pass) return this.picture?.boxes.get(id);
+    const [x, y] = pass.at;
+    return { x: x - 60, y: y - 40, w: 120, h: 80 };
+  }
+
   /** Pans as little as needed to show an item. @param {string} id */
   makeVisible(id) {
-    const box = this.picture?.boxes.get(id);
+    const box = this.boxOf(id);
     if (box) this.camera.reveal(box);
   }
 
@@ -320,14 +396,14 @@ export class GraphView {
     this.selection = selection;
     if (reveal && selection && this.index.nodes.length) {
       const found = itemsOfSelection(this.index, selection);
-      const shown = found.find((id) => this.drawn.elements.has(id));
+      const shown = found.find((id) => this.boxOf(id));
       const id = shown ?? found[0];
       if (id === undefined) {
         this.host.onStatus(`${selection} runs nothing in this graph`);
       } else {
         if (shown === undefined) await this.revealHidden(id);
         if (this.selection !== selection) return;
-        this.cursor = id;
+        this.cursor = this.drawn.elements.has(id) ? id : this.cursor;
         this.makeVisible(id);
       }
     }
@@ -340,9 +416,9 @@ export class GraphView {
    * @param {string} id
    */
   async revealItem(id) {
-    if (!this.drawn.elements.has(id)) await this.revealHidden(id);
+    if (!this.boxOf(id)) await this.revealHidden(id);
     this.selection = itemOf(this.index, id).sel;
-    this.cursor = id;
+    this.cursor = this.drawn.elements.has(id) ? id : this.cursor;
     this.makeVisible(id);
     this.paintSelection();
     this.paintCursor();
@@ -350,7 +426,8 @@ export class GraphView {
 
   /** @param {string} id */
   async revealHidden(id) {
-    const chain = ancestorsOf(this.index, id);
+    const around = ancestorsOf(this.index, id);
+    const chain = around.filter((above) => !this.index.hidden.has(above));
     const from = chain.indexOf(this.root);
     if (from >= 0) {
       await this.open(chain.slice(from + 1));
@@ -370,12 +447,14 @@ export class GraphView {
       const on = selection !== "" && item?.sel === selection && !item.synthetic;
       if (on) chosen.add(id);
       element.classList.toggle("qxg-selected", on);
+      element.classList.remove("qxg-holds");
     }
+    const meant = selection ? itemsOfSelection(index, selection) : [];
     if (!chosen.size && selection.startsWith("module:")) {
-      for (const id of itemsOfSelection(index, selection)) {
-        elements.get(id)?.classList.add("qxg-selected");
-      }
+      for (const id of meant) elements.get(id)?.classList.add("qxg-selected");
     }
+    this.paintPasses(new Set(meant));
+    this.paintHolders(meant);
     for (const mark of this.world.querySelectorAll("[data-site]")) {
       mark.classList.toggle("qxg-selected", mark.getAttribute("data-sel") === selection);
     }
@@ -383,6 +462,37 @@ export class GraphView {
     for (const { element, edge: drawn } of edgeElements) {
       element.classList.toggle("qxg-selected", edge >= 0 && drawn.list.includes(edge));
       element.classList.toggle("qxg-near", chosen.has(drawn.from) || chosen.has(drawn.to));
+    }
+  }
+
+  /**
+   * The dots of Identities that are selected, with their names.
+   * @param {Set<string>} meant
+   */
+  paintPasses(meant) {
+    for (const { element } of this.drawn.passes.values()) element.classList.remove("qxg-selected");
+    for (const [id, { element }] of this.drawn.passes) {
+      if (!meant.has(id)) continue;
+      element.classList.add("qxg-selected");
+      const name = element.querySelector(".qxg-pass-name");
+      if (name) name.textContent = `${itemOf(this.index, id).label} (Identity)`;
+    }
+  }
+
+  /**
+   * The closed groups that hide what is selected.
+   * @param {string[]} meant
+   */
+  paintHolders(meant) {
+    const { elements } = this.drawn;
+    for (const id of meant) {
+      if (this.boxOf(id)) continue;
+      const place = placeOfItem(this.index, id);
+      const around = [place, ...ancestorsOf(this.index, place).reverse()];
+      const at = around.find((above) => elements.has(above));
+      if (at !== undefined && !this.picture?.boxes.get(at)?.open) {
+        elements.get(at)?.classList.add("qxg-holds");
+      }
     }
   }
 

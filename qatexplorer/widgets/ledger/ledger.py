@@ -88,7 +88,7 @@ class LedgerPanel(widgets.VBox):
         self.summary = LedgerHtml()
         self.sites = _table("Fake quants and observers", views.SITE_COLUMNS, views.SITE_FILTERS)
         self.floats = _table("What stays float", views.FLOAT_COLUMNS, views.FLOAT_FILTERS)
-        self.floats.nothing = "Everything becomes int8."
+        self.floats.nothing = "No module and no operation is listed as staying float."
         self.redundancies, self.answers = LedgerHtml(), LedgerHtml()
         self.sides = _table("Eager and FX", side_by_side.COLUMNS, side_by_side.FILTERS)
         self.sides.nothing = "Press “Compare the flows” to prepare the model in both."

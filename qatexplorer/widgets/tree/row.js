@@ -18,11 +18,15 @@ const KINDS = [
 const span = (className, text, title) => html("span", { class: className, text, title });
 
 /**
- * @param {string} text
- * @param {string} className
- * @param {string} title
+ * @typedef {object} Badge a small label
+ * @property {string} text
+ * @property {string} className
+ * @property {string} title
  */
-const badge = (text, className, title) => span(`qx-badge ${className}`, text, title || null);
+
+/** @param {Badge} badge */
+const badgeElement = ({ text, className, title }) =>
+  span(`qx-badge ${className}`, text, title || null);
 
 /**
  * The row in words.
@@ -30,22 +34,87 @@ const badge = (text, className, title) => span(`qx-badge ${className}`, text, ti
  */
 export function describe(row) {
   const parts = [row.name, row.before ? `was ${row.before}, now ${row.type}` : row.type];
-  if (row.kind === "site") parts.push(`${row.site} fake quant`);
+  if (row.kind === "site") {
+    parts.push(`${row.site} fake quant`);
+    if (row.torch_name) parts.push(`${row.torch_name} in torch`);
+    if (row.source) parts.push(row.source);
+    if (row.shares?.length) parts.push(`one for ${row.shares.length} tensors`);
+  }
   if (row.changed) parts.push(`changed: ${row.what.join(", ")}`);
   if (row.qconfig) parts.push(`qconfig ${row.qconfig}`);
   KINDS.forEach(([kind], i) => {
     const n = row.below[i];
     if (n) parts.push(`${n} ${kind} fake quant${n > 1 ? "s" : ""}`);
   });
-  if (row.int8) parts.push("int8");
+  if (row.state_title) parts.push(row.state_title);
+  else if (row.int8) parts.push("int8");
   if (row.float) parts.push("stays float");
   if (row.not_run) parts.push("not run");
-  if (row.shared !== null) parts.push(`same object as ${row.shared || "the model"}`);
+  if (row.shared !== null && row.kind !== "site") {
+    parts.push(`same object as ${row.shared || "the model"}`);
+  }
   return parts.join(", ");
+}
+
+/**
+ * What stands in the column with the fake quants.
+ * @param {TreeRow} row
+ * @returns {Badge[]}
+ */
+export function quantBadges(row) {
+  if (row.kind === "site") {
+    if (!row.shares?.length) return [];
+    const title = `One fake quant for ${row.shares.length} tensors:\n${row.shares.join("\n")}`;
+    return [{ text: `1 for ${row.shares.length}`, className: "", title }];
+  }
+  const own = row.marks.some(Boolean);
+  return KINDS.flatMap(([kind, mark, letter], i) => {
+    const n = own ? row.marks[i] : row.below[i];
+    if (!n) return [];
+    const text = own ? `${mark} ${letter}${n > 1 ? ` ${n}` : ""}` : `${mark} ${n}`;
+    const title = `${n} ${kind} fake quant(s) ${own ? "of this module" : "inside"}`;
+    return [{ text, className: own ? `qx-${kind}` : "qx-tree-inside", title }];
+  });
+}
+
+/**
+ * What stands in the column with the state.
+ * @param {TreeRow} row
+ * @returns {Badge[]}
+ */
+export function stateBadges(row) {
+  /** @type {Badge[]} */
+  const found = [];
+  if (row.state_text) {
+    const look = row.float ? "qx-tree-float" : row.int8 ? "qx-int8" : `qx-tree-is-${row.state}`;
+    found.push({ text: row.state_text, className: look, title: row.state_title ?? "" });
+  } else if (row.int8) {
+    found.push({ text: "int8", className: "qx-int8", title: "An int8 module of torch" });
+  } else if (row.float) {
+    const title = "Computes in float at this stage";
+    found.push({ text: "float", className: "qx-tree-float", title });
+  }
+  if (row.not_run) {
+    const title = "Did not run in the forward of the example input";
+    found.push({ text: "not run", className: "", title });
+  }
+  if (row.shared !== null && row.kind === "module") {
+    const title = `The same object as ${row.shared || "the model"}`;
+    found.push({ text: "shared", className: "", title });
+  }
+  if (row.qconfig) {
+    found.push({ text: row.qconfig, className: "qx-tree-qconfig", title: row.qconfig_title });
+  }
+  return found;
 }
 
 /** @param {TreeRow} row */
 function typeCell(row) {
+  if (row.kind === "site") {
+    // Torch's name first: it is what the code and the state_dict call it.
+    const text = [row.torch_name, row.source, row.type].filter(Boolean).join(" · ");
+    return span("qx-tree-type", text, row.title);
+  }
   if (!row.before) return span("qx-tree-type", row.type, row.title);
   const title = `${row.before} → ${row.type}\n${row.title}`;
   return html("span", { class: "qx-tree-type", title }, [
@@ -55,49 +124,46 @@ function typeCell(row) {
   ]);
 }
 
-/** @param {TreeRow} row */
-function badges(row) {
-  const own = row.marks.some(Boolean);
-  const marks = KINDS.map(([kind, mark, letter], i) => {
-    const n = own ? row.marks[i] : row.below[i];
-    if (!n) return null;
-    const text = own ? `${mark} ${letter}${n > 1 ? ` ${n}` : ""}` : `${mark} ${n}`;
-    const title = `${n} ${kind} fake quant(s) ${own ? "held by this module" : "inside"}`;
-    return badge(text, own ? `qx-${kind}` : "qx-tree-inside", title);
-  });
-  return html("span", { class: "qx-tree-badges" }, [
-    ...marks,
-    row.int8 && badge("int8", "qx-int8", "An int8 module of torch"),
-    row.float && badge("float", "qx-tree-float", "Computes in float at this stage"),
-    row.not_run && badge("not run", "", "Did not run in the forward of the example input"),
-    row.shared !== null && badge("shared", "", `The same object as ${row.shared || "the model"}`),
-    row.qconfig && badge(row.qconfig, "qx-tree-qconfig", row.qconfig_title),
-  ]);
+/**
+ * The whole path, and what was done to it at this stage.
+ * @param {TreeRow} row
+ */
+function nameTitle(row) {
+  const lines = [row.kind === "fold" ? row.title : row.path || "the model itself"];
+  if (row.kind === "site") lines.unshift(row.name);
+  if (row.changed) lines.push(`Changed in this stage: ${row.what.join(", ")}`);
+  return lines.join("\n");
 }
 
 /**
- * Writes `row` into its element.
+ * Writes `row` into its element: the columns name, type, fake quants and state, whose widths the
+ * canvas around it has (see columns.js).
  * @param {HTMLElement} element
  * @param {TreeRow} row
  */
 export function fillRow(element, row) {
   const indent = span("qx-tree-indent");
-  indent.style.width = `${row.depth * 16}px`;
-  const delta = row.changed ? `Changed in this stage: ${row.what.join(", ")}` : null;
+  indent.style.setProperty("--qx-depth", String(row.depth));
   const [kind, mark, letter] = KINDS.find(([k]) => row.kind === "site" && k === row.site) ?? [];
-  element.replaceChildren(
+  const title = nameTitle(row);
+  const first = html("span", { class: "qx-tree-first", title }, [
     indent,
     html("span", { class: "qx-tree-chevron", "aria-hidden": "true" }),
-    ...(kind ? [badge(`${mark} ${letter}`, `qx-${kind}`, `${kind} fake quant`)] : []),
-    span("qx-tree-name", row.name, row.path || "the model itself"),
+    kind && span(`qx-badge qx-${kind}`, `${mark} ${letter}`),
+    span("qx-tree-name", row.name, title),
+    row.changed && span("qx-tree-delta", "Δ"),
+  ]);
+  element.replaceChildren(
+    first,
     typeCell(row),
-    span("qx-tree-delta", row.changed ? "Δ" : "", delta),
-    badges(row),
+    html("span", { class: "qx-tree-quants" }, quantBadges(row).map(badgeElement)),
+    html("span", { class: "qx-tree-state" }, stateBadges(row).map(badgeElement)),
   );
   element.className = "qx-tree-row";
   element.classList.toggle("qx-is-changed", row.changed);
   element.classList.toggle("qx-is-gone", row.what.includes("gone"));
   element.classList.toggle("qx-is-site", row.kind === "site");
+  element.classList.toggle("qx-is-quiet", row.quiet === true);
   element.setAttribute("aria-label", describe(row));
   element.setAttribute("aria-level", String(row.depth + 1));
 }

@@ -5,7 +5,7 @@
  * @typedef {object} TreeRow
  * @property {string} id selection string
  * @property {string | null} parent id
- * @property {"module" | "site"} kind
+ * @property {"module" | "site" | "fold"} kind
  * @property {string} path
  * @property {string} name
  * @property {number} depth
@@ -18,16 +18,25 @@
  * @property {number[]} marks own fake quants: weight, input, output
  * @property {number[]} below fake quants of the whole subtree: weight, input, output
  * @property {boolean} float
+ * @property {string} [state] "int8", "float", "mixed" or ""
+ * @property {string} [state_text] the same as a label
+ * @property {string} [state_title] the same as a sentence
  * @property {boolean} not_run
+ * @property {boolean} [quiet] it does nothing
  * @property {string | null} shared another path that names the same object
  * @property {boolean} int8
  * @property {string} title
  * @property {string} [site] kind of the fake quant
+ * @property {string} [torch_name] what torch calls the fake quant
+ * @property {string} [source] the line of the user's code that makes its tensor
+ * @property {string[]} [shares] the tensors that share the fake quant
  */
 
 /** @typedef {"all" | "changed" | "float"} Only */
 
 const OPEN_AT_FIRST = 80;
+/** Before the name of a type in a search. */
+const TYPE = "type:";
 
 /** Rows, who is whose child, and which are open and found. */
 export class Tree {
@@ -95,7 +104,8 @@ export class Tree {
   /** @param {TreeRow} row */
   isOpen(row) {
     if (this.filtered) return !this.closedInSearch.has(row.path);
-    return this.open.get(row.path) ?? this.allOpen ?? row.depth < this.openDepth;
+    const first = row.kind !== "fold" && row.depth < this.openDepth;
+    return this.open.get(row.path) ?? this.allOpen ?? first;
   }
 
   /**
@@ -132,7 +142,8 @@ export class Tree {
 
   /**
    * Ids that the search and the filter find, or null when all rows are shown.
-   * @param {string} query words that path, type or earlier type must contain
+   * @param {string} query words that path, name, type or earlier type must contain; `type:Linear`
+   *   finds modules of that very type
    * @param {Only} only
    */
   search(query, only) {
@@ -142,10 +153,11 @@ export class Tree {
     /** @type {Set<string>} */
     const hits = new Set();
     for (const row of this.rows) {
+      if (row.kind === "fold") continue;
       if (only === "changed" && !row.changed) continue;
       if (only === "float" && !row.float) continue;
-      const text = `${row.path} ${row.type} ${row.before}`.toLowerCase();
-      if (terms.every((term) => text.includes(term))) hits.add(row.id);
+      const text = `${row.path} ${row.name} ${row.type} ${row.before}`.toLowerCase();
+      if (terms.every((term) => matches(row, text, term))) hits.add(row.id);
     }
     return hits;
   }
@@ -182,6 +194,16 @@ export class Tree {
     }
     return found;
   }
+}
+
+/**
+ * @param {TreeRow} row
+ * @param {string} text what is searched, in lower case
+ * @param {string} term in lower case
+ */
+function matches(row, text, term) {
+  if (!term.startsWith(TYPE)) return text.includes(term);
+  return row.kind === "module" && row.type.toLowerCase() === term.slice(TYPE.length);
 }
 
 /**

@@ -12,6 +12,7 @@ import {
   unpacked,
 } from "../common/dom.js";
 import { RowList } from "../common/list.js";
+import { Ruler, share } from "./columns.js";
 import { fillRow } from "./row.js";
 import { Tree } from "./rows.js";
 
@@ -26,6 +27,7 @@ import { Tree } from "./rows.js";
  * @property {string} selected
  * @property {string} query
  * @property {Only} only
+ * @property {string} state_label
  * @property {number} height
  * @property {boolean | null} dark
  */
@@ -47,8 +49,8 @@ class TreeView {
     this.input = html("input", {
       class: "qx-field qx-tree-search",
       type: "search",
-      placeholder: "Search path or type",
-      "aria-label": "Search modules by path or type",
+      placeholder: "Search name, path or type",
+      "aria-label": "Search modules by name, path or type",
     });
     /** @type {Map<Only, HTMLButtonElement>} */
     this.toggles = new Map();
@@ -60,8 +62,22 @@ class TreeView {
       { class: "qx-tree-viewport", role: "tree", "aria-label": "Modules of the model" },
       [this.canvas, this.empty],
     );
+    // What the columns are called: for the eye, a row says all of it to a screen reader.
+    this.stateHead = html("span", { class: "qx-tree-state" });
+    this.head = html("div", { class: "qx-tree-head", "aria-hidden": "true" }, [
+      html("span", { class: "qx-tree-first", text: "Name" }),
+      html("span", { class: "qx-tree-type", text: "Type" }),
+      html("span", { class: "qx-tree-quants", text: "Fake quants" }),
+      this.stateHead,
+    ]);
     // JupyterLab would take letters typed here for notebook shortcuts ("a" inserts a cell).
-    this.root = html("div", { class: "qx qx-tree", ...OWN_KEYS }, [this.bar(), this.viewport]);
+    this.root = html("div", { class: "qx qx-tree", ...OWN_KEYS }, [
+      this.bar(),
+      this.head,
+      this.viewport,
+    ]);
+    this.ruler = new Ruler(this.canvas);
+    this.resize = new ResizeObserver(() => this.layOut());
     /** @type {RowList<TreeRow>} */
     this.list = new RowList({
       viewport: this.viewport,
@@ -73,6 +89,7 @@ class TreeView {
       mark: (element, row) => this.markRow(element, row),
     });
     el.append(this.root);
+    this.resize.observe(this.viewport);
     this.hear();
     this.onLook();
     this.onRows();
@@ -116,11 +133,13 @@ class TreeView {
     this.viewport.addEventListener("click", (event) => this.onClick(event, false));
     this.viewport.addEventListener("dblclick", (event) => this.onClick(event, true));
     this.viewport.addEventListener("keydown", (event) => this.onKey(event));
+    this.viewport.addEventListener("scroll", () => this.scrollHead(), { passive: true });
     this.unlisten = listen(this.model, {
       "change:rows": () => this.onRows(),
       "change:selected": () => this.onSelected(),
       "change:query": () => this.onFilter(),
       "change:only": () => this.onFilter(),
+      "change:state_label": () => this.refresh(),
       "change:height": () => this.onLook(),
       "change:dark": () => this.onLook(),
     });
@@ -128,6 +147,7 @@ class TreeView {
 
   destroy() {
     this.unlisten?.();
+    this.resize.disconnect();
     this.list.destroy();
     this.root.remove();
   }
@@ -177,13 +197,30 @@ class TreeView {
     const shown = this.tree.visible(this.hits, this.selected);
     this.list.setRows(shown);
     this.list.active = this.nearestShown(this.list.active);
-    const all = this.tree.rows.length.toLocaleString("en");
+    this.layOut();
+    const all = this.tree.rows.filter((row) => row.kind !== "fold").length.toLocaleString("en");
     this.status.textContent = this.hits
       ? `${this.hits.size.toLocaleString("en")} of ${all}`
       : `${all} modules and fake quants`;
     this.empty.hidden = shown.length > 0;
     this.empty.textContent = emptyText(query, only);
     this.list.draw();
+  }
+
+  /** Gives the columns their widths: one for all rows that are shown, in view or not. */
+  layOut() {
+    const view = this.viewport.clientWidth;
+    if (!view) return; // not in the page yet; the resize observer calls when it is
+    this.stateHead.textContent = this.model.get("state_label");
+    const widths = share(view, this.ruler.wanted(this.list.rows, view));
+    for (const [name, width] of Object.entries(widths)) {
+      this.root.style.setProperty(`--qx-tree-${name}`, `${width}px`);
+    }
+    this.scrollHead();
+  }
+
+  scrollHead() {
+    this.head.style.transform = `translateX(${-this.viewport.scrollLeft}px)`;
   }
 
   /**
@@ -231,9 +268,15 @@ class TreeView {
     if (!row) return;
     const onChevron = closest(event.target, ".qx-tree-chevron") !== null;
     if (double ? !onChevron : onChevron) this.toggle(row, !this.tree.isOpen(row));
-    else if (!double) save(this.model, { selected: row.id });
+    else if (!double) this.choose(row);
     const at = this.list.indexOf.get(row.id);
     if (at !== undefined) this.list.focus(at);
+  }
+
+  /** Selects a row; one that folds others has nothing to select, and opens. @param {TreeRow} row */
+  choose(row) {
+    if (row.kind === "fold") this.toggle(row, !this.tree.isOpen(row));
+    else save(this.model, { selected: row.id });
   }
 
   /** @param {KeyboardEvent} event */
@@ -266,7 +309,7 @@ class TreeView {
         this.refresh();
       },
     };
-    if (list.key(event, (row) => save(this.model, { selected: row.id }), more)) return;
+    if (list.key(event, (row) => this.choose(row), more)) return;
     if (isShortcut(event) || event.key.length !== 1 || list.active === null) return;
     this.input.focus();
     this.input.value += event.key;

@@ -22,8 +22,10 @@ class TreeWidget(anywidget.AnyWidget):
         selected: selection string (``"module:<path>"``, ``"site:<path>"``, or ``""``), both ways.
             Set from Python it opens the ancestors of the row and scrolls it into view; a
             selection that is no row of the tree (``"node:…"``, ``"edge:…"``) marks none.
-        query: text of the search, both ways; words that path or type must contain.
+        query: text of the search, both ways; words that path, name or type must contain, and
+            ``type:<type>`` for modules of that very type.
         only: ``"all"``, ``"changed"`` or ``"float"``, both ways.
+        state_label: what the column with the states is called.
         height: of the whole widget, in CSS pixels.
         dark: True or False to force a theme, None to follow the page.
     """
@@ -35,5 +37,6 @@ class TreeWidget(anywidget.AnyWidget):
     selected: Any = traitlets.Unicode("").tag(sync=True)
     query: Any = traitlets.Unicode("").tag(sync=True)
     only: Any = traitlets.Enum(("all", "changed", "float"), "all").tag(sync=True)
+    state_label: Any = traitlets.Unicode("State").tag(sync=True)
     height: Any = traitlets.Int(520, min=120).tag(sync=True)
     dark: Any = traitlets.Bool(None, allow_none=True).tag(sync=True)

@@ -1,0 +1,196 @@
+// Made by tests/js/build.mjs, not by hand, of
+//   common/dom.js
+//   explorer/news.js
+// sha256 of these: 2bfdb9300b38fe70c5e13e1f1655a6abf32edc53206c6b21e034cd26899fe5c0
+
+// common/dom.js
+var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
+function complete(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === void 0 || value === false) continue;
+    if (name === "text") node.textContent = String(value);
+    else node.setAttribute(name, value === true ? "" : String(value));
+  }
+  for (const child of children) if (child) node.append(child);
+  return node;
+}
+function html(tag, attributes = {}, children = []) {
+  const node = document.createElement(tag);
+  if (tag === "button") complete(node, { type: "button", ...OWN_KEYS }, []);
+  if (tag === "input") complete(node, OWN_KEYS, []);
+  return complete(node, attributes, children);
+}
+function closest(target, selector) {
+  return target instanceof Element ? target.closest(selector) : null;
+}
+function listen(model, handlers) {
+  const pairs = Object.entries(handlers);
+  for (const [event, handler] of pairs) model.on(event, handler);
+  return () => {
+    for (const [event, handler] of pairs) model.off(event, handler);
+  };
+}
+
+// explorer/news.js
+var made = 0;
+var NewsBar = class {
+  /**
+   * @param {import("@anywidget/types").AnyModel<Traits>} model
+   * @param {HTMLElement} el
+   */
+  constructor(model, el) {
+    this.model = model;
+    made += 1;
+    const id = `qx-news-${made}-${Math.random().toString(36).slice(2, 8)}`;
+    this.title = html("b");
+    this.text = html("span");
+    this.line = html("p", { class: "qx-news-line", role: "status", "aria-live": "polite" }, [
+      this.title,
+      this.text
+    ]);
+    this.alert = html("p", { class: "qx-sr", role: "alert" });
+    this.worst = html("span", { class: "qx-problem" });
+    this.more = html("button", { class: "qx-button qx-note-more", "aria-controls": id });
+    this.list = html("ul", { class: "qx-problems", "aria-label": "Problems" });
+    this.story = html("div", { class: "qx-story" });
+    this.close = html("button", {
+      class: "qx-button qx-note-close",
+      text: "✕",
+      title: "Close (Esc)",
+      "aria-label": "Close"
+    });
+    const inside = [this.close, this.list, this.story];
+    const attributes = { class: "qx-popover", id, hidden: true, tabindex: "-1" };
+    this.popover = html("div", attributes, inside);
+    const parts = [this.line, this.worst, this.more, this.alert, this.popover];
+    this.root = html("div", { class: "qx qx-note qx-newsbar", ...OWN_KEYS }, parts);
+    el.append(this.root);
+    this.root.addEventListener("click", (event) => this.onClick(event));
+    this.root.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || this.popover.hidden) return;
+      event.stopPropagation();
+      this.shut();
+    });
+    const draw = () => this.draw();
+    const names = ["title", "news", "story", "problems", "busy"];
+    const unlisten = listen(model, Object.fromEntries(names.map((n) => [`change:${n}`, draw])));
+    const outside = (event) => {
+      if (!(event.target instanceof Node && this.root.contains(event.target))) this.show(false);
+    };
+    document.addEventListener("pointerdown", outside);
+    this.end = () => {
+      unlisten();
+      document.removeEventListener("pointerdown", outside);
+      this.root.remove();
+    };
+    this.draw();
+  }
+  /** @param {Event} event */
+  onClick(event) {
+    if (closest(event.target, ".qx-note-more, .qx-problem-word")) {
+      this.show(Boolean(this.popover.hidden));
+      return;
+    }
+    if (closest(event.target, ".qx-note-close")) {
+      this.shut();
+      return;
+    }
+    const fix = closest(event.target, "[data-fix]");
+    const place = closest(event.target, "[data-go]");
+    if (fix) {
+      this.show(false);
+      this.model.send({ action: "fix", id: fix.dataset.fix, index: Number(fix.dataset.index) });
+    } else if (place) {
+      this.model.send({ action: "select", selection: place.dataset.go });
+    }
+  }
+  draw() {
+    const { model } = this;
+    const problems = model.get("problems");
+    const title = model.get("title");
+    this.title.textContent = title ? `${title}: ` : "";
+    this.text.textContent = model.get("news");
+    this.line.title = this.line.textContent ?? "";
+    const [worst] = problems;
+    this.worst.hidden = worst === void 0;
+    this.worst.className = `qx-problem qx-problem-${worst?.severity ?? "note"}`;
+    this.worst.replaceChildren(...worst ? this.chip(worst, problems.length - 1) : []);
+    this.list.hidden = problems.length === 0;
+    this.list.replaceChildren(...problems.map((problem) => this.item(problem)));
+    this.story.innerHTML = model.get("story");
+    const errors = problems.filter((problem) => problem.severity === "error");
+    const said = errors.map((problem) => problem.message).join(" ");
+    if (this.alert.textContent !== said) this.alert.textContent = said;
+    this.more.hidden = model.get("story") === "" && problems.length === 0;
+    this.show(!(this.popover.hidden || this.more.hidden));
+  }
+  /**
+   * The worst problem, in the line.
+   * @param {Entry} problem
+   * @param {number} others
+   */
+  chip(problem, others) {
+    const { mark, word, message } = problem;
+    const rest = others > 0 ? ` + ${others} more` : "";
+    return [
+      html("button", { class: "qx-problem-word", title: `${message}
+${problem.fix}` }, [
+        html("span", { class: "qx-problem-mark", "aria-hidden": "true", text: mark }),
+        html("b", { text: `${word}: ` }),
+        message
+      ]),
+      ...this.buttons(problem),
+      rest && html("span", { class: "qx-problem-rest", text: rest })
+    ].filter(Boolean);
+  }
+  /** @param {Entry} problem */
+  item(problem) {
+    const { severity, mark, word, message, fix, select } = problem;
+    return html("li", { class: `qx-problem qx-problem-${severity}` }, [
+      html("span", { class: "qx-problem-mark", "aria-hidden": "true", text: mark }),
+      html("div", {}, [
+        html("b", { text: `${word}: ` }),
+        message,
+        fix && html("div", { class: "qx-muted", text: fix }),
+        html("div", { class: "qx-problem-buttons" }, [
+          ...this.buttons(problem),
+          select && html("button", { class: "qx-link", "data-go": select, text: "show the place" })
+        ])
+      ])
+    ]);
+  }
+  /** @param {Entry} problem */
+  buttons(problem) {
+    return problem.fixes.map(
+      ({ label, code }, index) => html("button", {
+        class: "qx-button qx-fix",
+        text: label,
+        title: code,
+        "data-fix": problem.id,
+        "data-index": String(index),
+        disabled: this.model.get("busy")
+      })
+    );
+  }
+  /** @param {boolean} open */
+  show(open) {
+    this.popover.hidden = !open;
+    this.more.setAttribute("aria-expanded", String(open));
+    this.more.textContent = open ? "less" : "more";
+  }
+  shut() {
+    const inside = this.popover.contains(document.activeElement);
+    this.show(false);
+    if (inside) this.more.focus();
+  }
+};
+var news_default = {
+  /** @param {import("@anywidget/types").RenderProps<Traits>} props */
+  render({ model, el }) {
+    const view = new NewsBar(model, el);
+    return () => view.end();
+  }
+};
+export {
+  news_default as default
+};

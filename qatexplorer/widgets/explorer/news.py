@@ -1,0 +1,57 @@
+"""The line of news: what happened at the stage in view, what is wrong, and buttons against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anywidget
+import traitlets
+
+from qatexplorer.widgets.common.assets import css, esm
+
+
+class NewsBar(anywidget.AnyWidget):
+    """One line; its text behind "more" opens over the page.
+
+    Attributes:
+        title, news: of the stage in view, plain text.
+        story: HTML of the whole story; it must come from a view, which escapes what users wrote.
+        problems: what :func:`qatexplorer.views.common.problems.problem_entries` returns.
+        busy: no button can be pressed.
+
+    A click on a button of a problem sends ``{"action": "fix", "id": its id, "index": which of its
+    fixes}``, one on its place ``{"action": "select", "selection": …}``.
+    """
+
+    _esm = esm("news")
+    _css = css("common/html.css", "common/note.css", "explorer/news.css")
+
+    title: Any = traitlets.Unicode("").tag(sync=True)
+    news: Any = traitlets.Unicode("").tag(sync=True)
+    story: Any = traitlets.Unicode("").tag(sync=True)
+    problems: Any = traitlets.List().tag(sync=True)
+    busy: Any = traitlets.Bool(False).tag(sync=True)
+
+    def show(self, title: str, news: str, story: str, problems: list[dict[str, Any]]) -> None:
+        """Show a stage."""
+        with self.hold_sync():
+            self.title, self.news, self.story, self.problems = title, news, story, problems
+
+    def on_fix(self, callback: Callable[[str, int], Any]) -> None:
+        """Call ``callback(id of the problem, which of its fixes)`` for every click on a fix."""
+
+        def receive(_widget: Any, content: Any, _buffers: Any) -> None:
+            if isinstance(content, dict) and content.get("action") == "fix":
+                callback(str(content.get("id")), int(content.get("index", 0)))
+
+        self.on_msg(receive)
+
+    def on_select(self, callback: Callable[[str], Any]) -> None:
+        """Call ``callback(selection)`` for every click on the place of a problem."""
+
+        def receive(_widget: Any, content: Any, _buffers: Any) -> None:
+            if isinstance(content, dict) and content.get("action") == "select":
+                callback(str(content.get("selection", "")))
+
+        self.on_msg(receive)

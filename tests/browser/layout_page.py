@@ -1,0 +1,82 @@
+"""Boxes of the explorer's parts, and what axe-core finds in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, Page
+
+AXE = Path(__file__).resolve().parents[1] / "js" / "node_modules" / "axe-core" / "axe.min.js"
+
+_CUT = """(root) => {
+  const box = root.getBoundingClientRect();
+  const seen = [...root.querySelectorAll('button, select, input, [role=separator], h1')]
+    .filter((e) => e.checkVisibility());
+  const out = [];
+  for (const e of seen) {
+    const r = e.getBoundingClientRect();
+    const name = e.getAttribute('aria-label') || e.textContent || e.className;
+    if (!r.width || e.closest('.qx-panel, .qxg-stage, .qx-tree-viewport, dialog')) continue;
+    if (r.left < box.left - 1 || r.right > box.right + 1 || r.bottom > box.bottom + 1) {
+      out.push(`${name}: ${[r.left, r.top, r.right, r.bottom].map(Math.round)}`);
+    }
+  }
+  for (const e of root.querySelectorAll('.qx-stage-title')) {
+    if (e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1) {
+      out.push(`${e.textContent} is cut`);
+    }
+  }
+  return out;
+}"""
+_AXE = """async (root) => {
+  const found = await axe.run(root, { resultTypes: ['violations'] });
+  return found.violations
+    .filter(({ impact }) => impact === 'serious' || impact === 'critical')
+    .flatMap(({ id, impact, nodes }) => nodes.map((node) =>
+      `${id} (${impact}): ${node.html.slice(0, 160)}: `
+      + [...node.any, ...node.all].map((check) => check.message).join('; ').slice(0, 200)));
+}"""
+
+
+@dataclass(frozen=True)
+class Box:
+    """Where an element lies in the window, in CSS px."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def right(self) -> float:
+        return self.x + self.width
+
+    @property
+    def bottom(self) -> float:
+        return self.y + self.height
+
+
+def box_of(at: Page | Locator, selector: str) -> Box:
+    """The box of the first element that matches ``selector``."""
+    found = at.locator(selector).first.bounding_box()
+    assert found is not None, f"{selector} is not shown"
+    return Box(**found)
+
+
+def cut_off(explorer: Locator) -> list[str]:
+    """Controls that lie outside of the explorer, and titles of stages that are cut."""
+    found: list[str] = explorer.evaluate(_CUT)
+    return found
+
+
+def axe_findings(explorer: Locator) -> list[str]:
+    """What axe-core finds in the explorer that is serious or critical, one line each."""
+    if not AXE.is_file():
+        pytest.skip("needs `npm --prefix tests/js ci`, which .ci/run does")
+    page = explorer.page
+    if not page.evaluate("() => 'axe' in globalThis"):
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+    found: list[str] = explorer.evaluate(_AXE)
+    return found

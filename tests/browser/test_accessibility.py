@@ -1,0 +1,70 @@
+"""axe-core finds nothing serious or critical in the explorer, in light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.explorer_page import STEPS, click_next, open_tab, tree_row, wait_for_explorer
+from tests.browser.layout_page import axe_findings
+from tests.browser.notebook import open_notebook, run_all_cells, set_theme, write_notebook
+from tests.browser.servers import Server
+from tests.browser.test_explorer import EXPLORE
+from tests.browser.test_layout import open_dashboard, use_fx
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
+
+TABS = ("Train", "Inside the training", "Who put it there", "Float, fake-quant", "Settings", "Runs")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_in_voila(voila: Callable[..., Server], page: Page, theme: str) -> None:
+    open_dashboard(page, voila, theme=theme)
+    found = {"float": axe_findings(page.locator(".qx-explorer"))}
+    for stage in STEPS[:4]:
+        click_next(page, stage)
+    found["insert"] = axe_findings(page.locator(".qx-explorer"))
+    tree_row(page, "conv1").click()
+    expect(page.locator(".qx-plot .bars path").first).to_be_visible(timeout=60_000)
+    found["insert, conv1"] = axe_findings(page.locator(".qx-explorer"))
+    page.locator(".qx-news").get_by_role("button", name="more").click()
+    found["story"] = axe_findings(page.locator(".qx-explorer"))
+    page.keyboard.press("Escape")
+    for tab in TABS:
+        open_tab(page, tab)
+        if tab.startswith("Who"):
+            page.locator(".qx-table [role=row]").nth(2).wait_for(timeout=60_000)
+        found[tab] = axe_findings(page.locator(".qx-explorer"))
+    page.get_by_role("button", name="Keys").click()
+    found["keys"] = axe_findings(page.locator(".qx-explorer"))
+    page.keyboard.press("Escape")
+    if theme == "light":
+        use_fx(page)
+        page.locator(".qx-stage-button[data-stage='lower']").click()
+        expect(page.locator(".qx-stage-status")).to_have_text("", timeout=60_000)
+        found["fx, lower"] = axe_findings(page.locator(".qx-explorer"))
+    assert {where: lines for where, lines in found.items() if lines} == {}
+
+
+def test_axe_finds_nothing_in_jupyterlab(lab: Server, page: Page, clean_kernels: None) -> None:
+    write_notebook(lab.root / "axe.ipynb", [EXPLORE], hide_source=True)
+    open_notebook(page, lab, "axe.ipynb")
+    run_all_cells(page)
+    wait_for_explorer(page)
+    found = {}
+    for theme in ("light", "dark"):
+        set_theme(page, "light" if theme == "light" else "dark")
+        page.wait_for_timeout(300)
+        found[f"float, {theme}"] = axe_findings(page.locator(".qx-explorer"))
+    for stage in STEPS[:4]:
+        click_next(page, stage)
+    tree_row(page, "conv1").click()
+    for tab in ("Who put it there", "Settings", "Train"):
+        open_tab(page, tab)
+        found[f"{tab}, dark"] = axe_findings(page.locator(".qx-explorer"))
+    set_theme(page, "light")
+    page.wait_for_timeout(300)
+    found["insert, light"] = axe_findings(page.locator(".qx-explorer"))
+    assert {where: lines for where, lines in found.items() if lines} == {}

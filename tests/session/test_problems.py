@@ -1,0 +1,328 @@
+"""Problems are told at every stage from the first on, and each of their buttons puts them right:
+the problem is gone then, and the int8 model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.ao.quantization import get_default_qconfig
+
+import qatexplorer as qx
+from qatexplorer.errors import QatExplorerError
+from qatexplorer.quantizers.engine import available_engines, quantized_engine
+from qatexplorer.session.assess import Assessor
+from qatexplorer.session.problems import Fix, Problem
+from tests.support.engines import fake_machine, faked
+from tests.support.models import (
+    SMALL,
+    TIMM,
+    Branching,
+    ConvBnRelu,
+    NoStubs,
+    PlainAdd,
+    Unused,
+    image,
+    loader,
+)
+from tests.support.models_fx import WRITTEN, Attending
+
+Made = tuple[nn.Module, Any]
+
+
+def in_eval_mode() -> Made:
+    return ConvBnRelu().eval(), image()
+
+
+def with_own_qconfig(qconfig: Any) -> Callable[[], Made]:
+    def make() -> Made:
+        model = ConvBnRelu()
+        model.qconfig = qconfig  # type: ignore[assignment]
+        return model, image()
+
+    return make
+
+
+SITUATIONS: dict[str, tuple[str, Callable[[], Made], dict[str, Any]]] = {
+    "no_stub": ("no_stub", lambda: (NoStubs(), image()), {}),
+    "no_stub_branching": ("no_stub", lambda: (Branching(), torch.randn(4, 6)), {}),
+    "eval_mode": ("eval_mode", in_eval_mode, {}),
+    "eval_mode_fx": ("eval_mode", in_eval_mode, {"flow": "fx"}),
+    "post_training": (
+        "post_training_qconfig",
+        with_own_qconfig(get_default_qconfig("onednn")),
+        {},
+    ),
+    "post_training_fx": (
+        "post_training_qconfig",
+        with_own_qconfig(get_default_qconfig("onednn")),
+        {"flow": "fx"},
+    ),
+    "qconfig_none": ("nothing_quantized", with_own_qconfig(None), {}),
+    "qconfig_none_fx": ("nothing_quantized", with_own_qconfig(None), {"flow": "fx"}),
+    "bare_layer": ("nothing_quantized", lambda: (nn.Linear(6, 4), torch.randn(4, 6)), {}),
+    "plain_add": ("int8_fails", lambda: (PlainAdd(), torch.randn(4, 6)), {}),
+    "float_after_int8": ("int8_fails", lambda: (ConvBnRelu(), image()), {"qconfig": {"fc": None}}),
+    "untraceable": (
+        "cannot_prepare",
+        lambda: (Branching(), torch.randn(4, 6)),
+        {"flow": "fx"},
+    ),
+    "attention": ("cannot_prepare", lambda: (Attending(), torch.randn(3, 4, 8)), {}),
+    "clamps": ("engine_clamps", lambda: (ConvBnRelu(), image()), {"qconfig": "x86"}),
+}
+
+
+def session_of(name: str) -> qx.Session:
+    _, make, settings = SITUATIONS[name]
+    torch.manual_seed(0)
+    model, inputs = make()
+    data = {"train": loader(inputs), "eval": loader(inputs)}
+    session = qx.Session(model, inputs, data=data, **settings)
+    session.warns = False
+    return session
+
+
+def of_id(session: qx.Session, problem: str) -> Problem | None:
+    return next((found for found in session.problems() if found.id == problem), None)
+
+
+def runs_in_int8(session: qx.Session) -> None:
+    """Walked to its end by hand, calibrated on the way, it gives finite results."""
+    session.goto(session.flow.train_stage)
+    session.calibrate(2)
+    session.goto(session.flow.int8_stage)
+    inputs = session.options.example_inputs
+    with quantized_engine(session.options.qconfig.backend):
+        output = session.int8(*inputs) if isinstance(inputs, tuple) else session.int8(inputs)
+    first = output[0] if isinstance(output, tuple) else output
+    assert isinstance(first, Tensor)
+    assert bool(first.isfinite().all())
+
+
+@pytest.fixture(autouse=True)
+def right_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_machine(monkeypatch, *(faked(name) for name in available_engines()))
+
+
+def cases() -> list[Any]:
+    return [pytest.param(name, id=name) for name in SITUATIONS]
+
+
+@pytest.mark.filterwarnings("ignore::qatexplorer.errors.QatExplorerWarning")
+@pytest.mark.parametrize("name", cases())
+def test_it_is_told_before_any_call_and_at_every_stage_after(name: str) -> None:
+    wanted = SITUATIONS[name][0]
+    session = session_of(name)
+    if wanted == "engine_clamps" and of_id(session, wanted) is None:
+        pytest.skip("the faked engines do not clamp")
+    first = of_id(session, wanted)
+    assert first is not None
+    assert session.reached == session.stages[0]
+    assert first.stage in session.stages
+    assert first.message.endswith(".")
+    for stage in session.stages[1:]:
+        try:
+            session.goto(stage)
+        except QatExplorerError:
+            break
+        again = of_id(session, wanted)
+        assert again is not None
+        assert (again.severity, again.path, again.message) == (
+            first.severity,
+            first.path,
+            first.message,
+        )
+        assert [fix.code for fix in again.fixes] == [fix.code for fix in first.fixes]
+
+
+@pytest.mark.filterwarnings("ignore::qatexplorer.errors.QatExplorerWarning")
+@pytest.mark.parametrize("name", cases())
+def test_each_of_its_buttons_puts_it_right(name: str) -> None:
+    wanted = SITUATIONS[name][0]
+    problem = of_id(session_of(name), wanted)
+    if problem is None:
+        pytest.skip("the faked engines do not clamp")
+    assert problem.fixes, "a button is offered"
+    for index in range(len(problem.fixes)):
+        session = session_of(name)
+        found = of_id(session, wanted)
+        assert found is not None
+        fix: Fix = found.fixes[index]
+        assert fix.label
+        fix.apply(session)
+        assert of_id(session, wanted) is None, fix.code
+        errors = [p.message for p in session.problems() if p.severity == "error"]
+        assert not errors, fix.code
+        runs_in_int8(session)
+
+
+@pytest.mark.filterwarnings("ignore::qatexplorer.errors.QatExplorerWarning")
+@pytest.mark.parametrize("name", cases())
+def test_the_code_of_a_fix_is_the_call_it_makes(name: str) -> None:
+    wanted = SITUATIONS[name][0]
+    problem = of_id(session_of(name), wanted)
+    for index in range(len(problem.fixes) if problem is not None else 0):
+        session = session_of(name)
+        found = of_id(session, wanted)
+        assert found is not None
+        eval(found.fixes[index].code, {"session": session})  # our own text
+        assert of_id(session, wanted) is None, found.fixes[index].code
+
+
+def test_both_ways_of_putting_stubs_in_are_offered() -> None:
+    problem = of_id(session_of("no_stub"), "no_stub")
+    assert problem is not None
+    calls = [fix.code for fix in problem.fixes]
+    assert calls[:2] == ["session.configure(stubs='model')", "session.configure(stubs='layers')"]
+
+
+def test_a_way_that_does_not_lead_to_int8_is_not_offered() -> None:
+    model, x = TIMM[0]()  # its + on int8 tensors raises: stubs around the whole do not help
+    session = qx.Session(model, x)
+    problem = of_id(session, "no_stub")
+    assert problem is not None
+    assert "session.configure(stubs='model')" not in [fix.code for fix in problem.fixes]
+    assert "session.configure(stubs='layers')" in [fix.code for fix in problem.fixes]
+
+
+@pytest.mark.filterwarnings("ignore::qatexplorer.errors.QatExplorerWarning")
+def test_an_engine_that_saturates_is_changed_by_its_button(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = available_engines()
+    fake_machine(monkeypatch, *(faked(n, 0 if n == "qnnpack" else 63) for n in names))
+    session = qx.Session(ConvBnRelu(), image(), engine="onednn", data=[loader(image())] * 2)
+    session.warns = False
+    problem = of_id(session, "engine_saturates")
+    assert problem is not None
+    assert problem.severity == "error"
+    problem.fixes[0].apply(session)
+    assert session.options.qconfig.backend == "qnnpack"
+    assert of_id(session, "engine_saturates") is None
+    runs_in_int8(session)
+
+
+@pytest.mark.parametrize("flow", ["eager", "fx"])
+def test_converted_before_any_data_is_told_and_calibrating_puts_it_right(flow: str) -> None:
+    x = image()
+    session = qx.Session(ConvBnRelu(), x, flow=flow, data=[loader(x), loader(x)])
+    session.warns = False
+    assert of_id(session, "never_observed") is None
+    session.goto(session.flow.train_stage)
+    early = of_id(session, "never_observed")
+    assert early is not None
+    assert early.severity == "note"
+    session.goto(session.flow.int8_stage)
+    late = of_id(session, "never_observed")
+    assert late is not None
+    assert late.severity == "error"
+    late.fixes[0].apply(session)
+    assert of_id(session, "never_observed") is None
+    session.goto(session.flow.int8_stage)
+    assert of_id(session, "never_observed") is None
+
+
+def test_without_data_there_is_no_button_to_calibrate() -> None:
+    session = qx.Session(ConvBnRelu(), image())
+    session.goto("train")
+    problem = of_id(session, "never_observed")
+    assert problem is not None
+    assert not problem.fixes
+    assert "data=" in problem.fix
+
+
+def test_a_fake_quant_that_no_data_came_to_is_named() -> None:
+    x = torch.randn(4, 6)
+    session = qx.Session(Unused(), x, data=[loader(x), loader(x)])
+    session.warns = False
+    session.calibrate(2)
+    problem = of_id(session, "unseen")
+    assert problem is not None
+    unseen = [s.path for s in session.snapshot.sites if s.seen == "nothing"]
+    assert problem.path == unseen[0]
+
+
+def test_a_scale_that_nan_has_spoiled_is_an_error() -> None:
+    x = image()
+    bad = [(torch.full_like(x, float("nan")), torch.zeros(4, dtype=torch.long))]
+    session = qx.Session(ConvBnRelu(), x, data=[bad, bad])
+    session.warns = False
+    session.calibrate(1)
+    problem = of_id(session, "bad_scale")
+    assert problem is not None
+    assert problem.severity == "error"
+
+
+def test_layers_that_stay_float_are_a_note_at_the_first_stage() -> None:
+    session = qx.Session(ConvBnRelu(), image(), flow="fx", qconfig={"fc": None})
+    problem = of_id(session, "stays_float")
+    assert problem is not None
+    assert (problem.severity, problem.path) == ("note", "fc")
+    assert problem.message == "fc stays float in the int8 model."
+
+
+def test_a_good_model_has_no_problem() -> None:
+    for flow in ("eager", "fx"):
+        assert qx.Session(ConvBnRelu(), image(), flow=flow).problems() == ()
+
+
+@pytest.mark.filterwarnings("ignore::qatexplorer.errors.QatExplorerWarning")
+@pytest.mark.parametrize("flow", ["eager", "fx"])
+@pytest.mark.parametrize("case", [*SMALL, *WRITTEN], ids=lambda case: case.name)
+def test_what_is_foretold_comes_true(case: Any, flow: str) -> None:
+    """A model of which int8 is said to fail fails when it is walked there, and no other does; what
+    is offered leads to int8."""
+    model, x = case()
+    data = [loader(x), loader(x)]
+    session = qx.Session(model, x, flow=flow, data=data)
+    session.warns = False
+    fatal = {"no_stub", "int8_fails", "cannot_prepare"}
+    told = [p for p in session.problems() if p.id in fatal]
+    try:
+        session.goto(session.flow.train_stage)
+        session.calibrate(1)
+        session.goto(session.flow.int8_stage)
+    except QatExplorerError:
+        assert told
+    else:
+        assert not told
+    for problem in told:
+        for fix in problem.fixes:
+            fix.apply(session)
+            assert not [p for p in session.problems() if p.id in fatal], fix.code
+            session.calibrate(1)
+            session.goto(session.flow.int8_stage)
+
+
+def test_a_trial_leaves_no_trace() -> None:
+    """The session's model, the random state and the stages are as they were."""
+    model, x = NoStubs(), image()
+    session = qx.Session(model, x)
+    before = {k: v.clone() for k, v in session.copy_model().state_dict().items()}
+    state = torch.get_rng_state()
+    assert session.problems()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert session.reached == "float"
+    after = session.copy_model().state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
+def test_nothing_is_tried_while_a_run_is_going_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = image()
+    tried: list[int] = []
+    real = Assessor.preflight
+    monkeypatch.setattr(Assessor, "preflight", lambda self: tried.append(1) or real(self))
+    session = qx.Session(ConvBnRelu(), x, data=[loader(x), loader(x)])
+    session.warns = False
+    run = session.start_training(epochs=200)
+    try:
+        session.problems()
+        assert not tried
+    finally:
+        run.stop()
+        run.wait(30)
+    session.problems()
+    session.problems()
+    assert len(tried) == 1
