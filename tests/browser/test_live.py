@@ -79,6 +79,7 @@ def trained(voila: Callable[..., Server], page: Page) -> Page:
     wait_for_explorer(page)
     for stage in ("fuse", "propagate", "swap", "insert", "train"):
         click_next(page, stage)
+    open_tab(page, "Train")
     page.get_by_label("Epochs").first.fill("300")
     page.get_by_label("Epochs").first.press("Tab")
     page.get_by_text("Schedules: freezing").click()

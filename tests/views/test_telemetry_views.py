@@ -105,7 +105,7 @@ def test_cards_show_the_course_and_the_newest_histogram(telemetry: Telemetry) ->
             top = max([*found, histogram.clipped_low, histogram.clipped_high])
             for bar, n in zip(row["bars"][1:-1], found, strict=True):
                 assert bar == pytest.approx(100 * n / top, abs=4)
-    assert rows["conv.weight_fake_quant"]["name"] == "conv weight"
+    assert rows["conv.weight_fake_quant"]["name"] == "weight of conv"
     assert rows["quant.activation_post_process"]["mark"] == "▲"
     # The line may have fewer points than there were samples; it ends at the newest.
     steps, table = telemetry.table("sqnr_db", most=5)
@@ -113,16 +113,17 @@ def test_cards_show_the_course_and_the_newest_histogram(telemetry: Telemetry) ->
     assert table[-1, 0] == telemetry.series(telemetry.paths[0], "sqnr_db")[1][-1]
 
 
-def test_an_owner_that_the_session_knows_gives_the_name() -> None:
+def test_what_the_session_knows_of_a_tensor_gives_the_name() -> None:
     infos = [
         FakeQuantInfo(f"activation_post_process_{i}", "output", "", "", 0, 255, "quint8", None)
         for i in range(3)
     ]
     telemetry = Telemetry(infos, 320)
-    owners = {infos[0].path: "layer1.0.conv1", infos[1].path: "twice", infos[2].path: "twice"}
-    names = [row["name"] for row in multiples(telemetry, owners=owners)]
+    known = ["output of layer1.0.conv1", "output of twice", "output of twice"]
+    tensors = dict(zip(telemetry.paths, known, strict=True))
+    names = [row["name"] for row in multiples(telemetry, tensors=tensors)]
     # Two of the same name would be none.
-    assert names == ["layer1.0.conv1 output", infos[1].path, infos[2].path]
+    assert names == ["output of layer1.0.conv1", infos[1].path, infos[2].path]
 
 
 def overhead(**known: Any) -> Overhead:
@@ -198,6 +199,7 @@ def test_live_panel_follows_a_run_and_the_selection() -> None:
     assert "1 step in 5" in panel.cost.html
     shown = [row["path"] for row in panel.multiples.rows]
     assert sorted(shown) == sorted(telemetry.paths)
+    assert "weight of conv1" in [row["name"] for row in panel.multiples.rows]
     panel.multiples.picked = f"site:{shown[-1]}"  # what a click does
     assert panel.multiples.picked == ""
     assert panel.multiples.selected == f"site:{shown[-1]}"

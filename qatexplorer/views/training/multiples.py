@@ -79,11 +79,11 @@ ORDERS: dict[str, Order] = {
 
 
 def multiples(
-    telemetry: Telemetry, order: str = "clipped", owners: Mapping[str, str] | None = None
+    telemetry: Telemetry, order: str = "clipped", tensors: Mapping[str, str] | None = None
 ) -> list[dict[str, Any]]:
     """A dict per fake quant, the worst by ``order`` (of :data:`ORDERS`) first; those without a
-    number last. ``owners`` is the owner of each by path, where one is known better than by the
-    telemetry: torch's FX names say nothing of it.
+    number last. ``tensors`` names what each rounds by its path, where that is known better than
+    by the telemetry: torch's FX names say nothing of it.
 
     - id: the selection; kind, mark, name: short; path;
     - value: the newest number as text; label: all of it in a sentence;
@@ -97,7 +97,7 @@ def multiples(
     states = _states(telemetry)
     unseen = telemetry.unseen
     _, counted = telemetry.newest_counts()
-    names = _names(telemetry.infos, owners or {})
+    names = _names(telemetry.infos, tensors or {})
     found: list[tuple[float, dict[str, Any]]] = []
     for index, info in enumerate(telemetry.infos):
         column = table[:, index]
@@ -216,12 +216,13 @@ def _state(changes: list[StateChange]) -> tuple[str, str, bool]:
     return ", ".join(short_parts), ", ".join(parts), bool(forbidden)
 
 
-def _names(infos: Sequence[FakeQuantInfo], owners: Mapping[str, str]) -> list[str]:
-    """Short names: the owner, and of what of it, where that tells them apart; else the paths."""
+def _names(infos: Sequence[FakeQuantInfo], tensors: Mapping[str, str]) -> list[str]:
+    """Short names: what is rounded, where that tells them apart; else the paths."""
     found = []
     for info in infos:
-        owner = owners.get(info.path, info.owner)
-        found.append(f"{short(owner, _NAME)} {KINDS[info.kind].word}" if owner else "")
+        word = "input at" if info.kind == "input" else f"{KINDS[info.kind].word} of"
+        tensor = tensors.get(info.path) or (f"{word} {info.owner}" if info.owner else "")
+        found.append(short(tensor, _NAME))
     taken = Counter(found)
     return [
         name if name and taken[name] == 1 else short(info.path, _NAME)

@@ -12,6 +12,7 @@ import ipywidgets as widgets
 
 from qatexplorer.runs.opened import OpenedRun
 from qatexplorer.session.session import Session
+from qatexplorer.views.common.names import TensorNames
 from qatexplorer.views.training.multiples import ORDERS, multiples, summary_words
 from qatexplorer.views.training.ridges import ridges_figure
 from qatexplorer.views.training.scales import scales_figure
@@ -152,11 +153,13 @@ class LivePanel(widgets.VBox):
             return self._opened_markers
         return run.history.markers if run is not None else ()
 
-    @property
-    def _owners(self) -> dict[str, str]:
-        """Of the fake quants of the stage in view, by path."""
-        session = self._session
-        return {} if session is None else {s.path: s.owner for s in session.snapshot.sites}
+    def _tensors(self, telemetry: Telemetry) -> dict[str, str]:
+        """What the fake quants round, by path, as far as the stage in view knows them."""
+        if self._session is None:
+            return {}
+        snapshot = self._session.snapshot
+        names = TensorNames(snapshot)
+        return {p: names.of(p).text for p in telemetry.paths if p in snapshot.site_by_path}
 
     @property
     def _nothing_words(self) -> str:
@@ -184,7 +187,7 @@ class LivePanel(widgets.VBox):
         made = _Picture(
             name + summary_words(telemetry),
             f'<p class="qx-live-cost">{escape(overhead_words(telemetry))}</p>',
-            Packed(multiples(telemetry, order, self._owners)),
+            Packed(multiples(telemetry, order, self._tensors(telemetry))),
             order,
             f"site:{path}",
             ready(ridges_figure(telemetry, path, self.dark, self.show_as.value)),
