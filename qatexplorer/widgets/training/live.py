@@ -154,8 +154,9 @@ class LivePanel(widgets.VBox):
         return run.history.markers if run is not None else ()
 
     def _tensors(self, telemetry: Telemetry) -> dict[str, str]:
-        """What the fake quants round, by path, as far as the stage in view knows them."""
-        if self._session is None:
+        """What the fake quants round, by path, as far as the stage in view knows them. A run from
+        a folder may be that of another model, with the same paths for other tensors."""
+        if self._session is None or telemetry is self._opened:
             return {}
         snapshot = self._session.snapshot
         names = TensorNames(snapshot)
