@@ -82,6 +82,11 @@ class Plot(anywidget.AnyWidget):
         _start_warm_up()
 
 
+def ready(figure: go.Figure | None) -> dict[str, Any] | None:
+    """A figure as its trait holds it, made wherever that costs the least: not on the loop."""
+    return None if figure is None else json.loads(figure.to_json())
+
+
 class FigureSlot(widgets.Box):
     """The place of one figure, hidden when there is none to show."""
 
@@ -93,13 +98,13 @@ class FigureSlot(widgets.Box):
         self.plot.layout.width = "100%"
         self.add_class("qx-figure-slot")
 
-    def show(self, figure: go.Figure | None) -> None:
-        """Show ``figure``, None to hide."""
+    def show(self, figure: go.Figure | dict[str, Any] | None) -> None:
+        """Show ``figure`` or what :func:`ready` made of it, None to hide."""
         if figure is None:
             self.layout.display = "none"
             self.plot.figure = {}
             return
         self.layout.display = ""
-        shown = json.loads(figure.to_json())
+        shown = figure if isinstance(figure, dict) else ready(figure) or {}
         self.plot.label = shown["layout"].get("meta", {}).get("alt") or "figure"
         self.plot.figure = shown
