@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from html import escape, unescape
 from typing import Any
 
 from qatexplorer.views.common.theme import LIGHT
@@ -19,7 +19,7 @@ _BLANK = re.compile(r"<[^>]+>")
 
 
 def figure_svg(figure: Figure, width: float = 640.0) -> str:
-    """SVG of ``{"data": […], "layout": {…}}`` (plain data, as ``go.Figure.to_plotly_json`` gives it).
+    """SVG of ``{"data": […], "layout": {…}}``, plain data as ``go.Figure.to_plotly_json`` gives it.
 
     Bars, lines, markers, filled areas, heat maps, shapes and annotations on linear and logarithmic
     axes; other traces are left out. Always on white. ``""`` for a figure without data.
@@ -206,7 +206,7 @@ def _grid(axis: _Axis, axes: Mapping[str, _Axis], frame: _Frame) -> str:
             whole = {"x1": edge, "x2": edge, "y1": axis.start, "y2": axis.start + axis.length}
         parts.append(element("line", **whole, stroke="#b6bec6"))
     title = spec.get("title") or ""
-    words = title.get("text") if isinstance(title, Mapping) else title
+    words: Any = title.get("text") if isinstance(title, Mapping) else title
     if words:
         parts.append(_axis_title(str(words), axis, edge, far))
     return "".join(parts)
@@ -225,8 +225,10 @@ def _axis_title(words: str, axis: _Axis, edge: float, far: bool) -> str:
     middle = axis.start + axis.length / 2
     more: dict[str, Any] = {"fill": LIGHT.muted, "text_anchor": "middle"}
     if axis.across:
-        return element("text", escape(_plain(words)), x=middle, y=edge + (-20 if far else 30), **more)
-    x = edge + (40 if far else -42)
+        return element(
+            "text", escape(_plain(words)), x=middle, y=edge + (-20 if far else 30), **more
+        )
+    x = edge + (44 if far else -46)
     turn = f"rotate(-90 {x:.0f} {middle:.0f})"
     return element("text", escape(_plain(words)), x=x, y=middle, transform=turn, **more)
 
@@ -363,8 +365,8 @@ def _shape(shape: Mapping[str, Any], axes: Mapping[str, _Axis], frame: _Frame) -
 def _annotation(note: Mapping[str, Any], axes: Mapping[str, _Axis], frame: _Frame) -> str:
     if note.get("visible") is False or not note.get("text"):
         return ""
-    x = _place(note.get("x", 0.5), str(note.get("xref") or "paper"), "x", axes, frame)
-    y = _place(note.get("y", 0.5), str(note.get("yref") or "paper"), "y", axes, frame)
+    x = _place(note.get("x", 0.5), str(note.get("xref") or "x"), "x", axes, frame)
+    y = _place(note.get("y", 0.5), str(note.get("yref") or "y"), "y", axes, frame)
     if x is None or y is None:
         return ""
     font = note.get("font") or {}
@@ -409,6 +411,4 @@ def _legend(data: Sequence[Mapping[str, Any]], frame: _Frame, width: float) -> s
 
 def _plain(words: str) -> str:
     """The text of plotly's little markup: no tags, and entities as what they stand for."""
-    from html import unescape
-
     return unescape(_BLANK.sub("", words.replace("<br>", " ")))

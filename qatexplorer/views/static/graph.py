@@ -47,7 +47,7 @@ def _boxes(scene: Mapping[str, Any], most: int) -> dict[str, dict[str, Any]]:
     groups = {group["id"]: group for group in scene["groups"]}
     nodes = {node["id"]: node for node in scene["nodes"]}
     root = next(iter(groups))
-    shown: list[str] = [child for child in groups[root]["children"]]
+    shown: list[str] = list(groups[root]["children"])
     while True:
         # The smallest first: a few large ones would leave no room for the others.
         closed = sorted((k for k in shown if k in groups), key=lambda k: len(groups[k]["children"]))

@@ -47,10 +47,8 @@ def still_html(page: StillPage) -> str:
     reason = escape(str(page.scene.get("reason") or "There is no graph at this stage."))
     drawn = image(graph, "Dataflow graph") if graph else f"<p>{reason}</p>"
     svgs = [svg for svg in map(figure_svg, page.figures) if svg]
-    figures = "".join(
-        f'<div style="margin-top:8px">{image(svg, "Figure")}</div>' for svg in svgs
-    )
-    part = "flex:1 1 380px;min-width:0;max-height:620px;overflow:auto"
+    figures = "".join(f'<div style="margin-top:8px">{image(svg, "Figure")}</div>' for svg in svgs)
+    part = "flex:1 1 460px;min-width:0;max-height:620px;overflow:auto"
     return (
         f'<div class="qx-still" style="{_BOX}">'
         f'<p style="margin:0 0 2px"><b style="font-size:15px">{escape(page.title)}</b> '

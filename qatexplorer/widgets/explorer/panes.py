@@ -63,6 +63,7 @@ class Panes(widgets.Box):
         self._bridge, self._page = bridge, page
         self._session: Session | None = None
         self._preparing = False
+        self._drawn: Snapshot | None = None
         self.tree, self.graph = TreeWidget(), GraphWidget()
         self.inspector = InspectorWidget()
         self.cover = Html(html=loading_html(), role="status")
@@ -133,6 +134,11 @@ class Panes(widgets.Box):
             figures["scales"] = scales_figure(seen, site.path, dark, run.history.markers)
         return figures
 
+    def drawn_of(self, session: Session) -> tuple[Packed, Packed] | None:
+        """Rows of the tree and the scene, if what is drawn is the stage in view."""
+        shown = self._drawn is not None and self._drawn is session.snapshot
+        return (self.tree.rows, self.graph.scene) if shown else None
+
     # -- on the loop ----------------------------------------------------------------------------
 
     def show(self, picture: StagePicture) -> None:
@@ -140,6 +146,7 @@ class Panes(widgets.Box):
         session = self._session
         self._page.follow(picture.snapshot)
         self.cover.html = ""
+        self._drawn = picture.snapshot
         self.tree.rows = picture.tree
         self.graph.scene = picture.scene
         self._mark_selection()

@@ -10,8 +10,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Literal
+
+from qatexplorer.errors import QatExplorerError
+from qatexplorer.session.session import Session
+from qatexplorer.views.common.names import count
+from qatexplorer.views.common.news import news_of
+from qatexplorer.views.graph.scene import build_scene
+from qatexplorer.views.inspector.channels import channel_figure
+from qatexplorer.views.inspector.figures import histogram_figure
+from qatexplorer.views.static.page import StillPage
+from qatexplorer.views.training.figures import curves_figure
+from qatexplorer.views.tree import build_tree
+from qatexplorer.widgets.common.packed import Packed
+from qatexplorer.widgets.explorer.panes import selected_site
 
 FrontEnd = Literal["lab", "voila", "other"]
 
@@ -49,8 +63,9 @@ class Still:
 
     def show(self, bundle: dict[str, Any], metadata: dict[str, Any]) -> None:
         """Display the widget ``bundle`` with the picture in it or below it."""
-        from IPython.display import display
+        from IPython import display as ipython
 
+        display: Any = ipython.display
         where = front_end()
         if where == "other":
             bundle = {**bundle, "text/html": self._html()}
@@ -70,3 +85,47 @@ class Still:
     @staticmethod
     def _page(html: str) -> str:
         return f"{_FOR_THE_DEAD}{html}"
+
+
+def still_of(session: Session, selection: str, drawn: tuple[Packed, Packed] | None) -> StillPage:
+    """What the picture shows of the stage in view.
+
+    Args:
+        selection: of the page; its figures are drawn, else those of the first fake quant that has
+            a histogram already.
+        drawn: the tree's rows and the graph's scene where the page has them for this stage.
+    """
+    stage, snapshot = session.flow.stage(session.stage), session.snapshot
+    if drawn is None:
+        change = session.diff_at(session.stage)
+        paths = change.paths if change is not None else frozenset()
+        first = session.snapshots.get(session.stages[0])
+        rows: Any = build_tree(snapshot, change)
+        scene: Any = build_scene(snapshot, paths, before=first)
+    else:
+        rows, scene = (packed.value for packed in drawn)
+    root = snapshot.modules[0]
+    return StillPage(
+        title=session.snapshots[session.stages[0]].modules[0].type_name,
+        about=f"{count(root.param_count, 'parameter')}, flow {session.flow.name}",
+        stage=stage.title,
+        call=stage.call,
+        line=news_of(session.flow.stages, session.snapshots).get(stage.name, ""),
+        rows=rows,
+        scene=scene,
+        figures=list(_figures(session, selection)),
+    )
+
+
+def _figures(session: Session, selection: str) -> Iterator[dict[str, Any]]:
+    snapshot = session.snapshot
+    site = selected_site(snapshot, selection)
+    if site is None and not selection:
+        site = next((s for s in snapshot.sites if session.has_histogram(s.path)), None)
+    if site is not None and session.has_histogram(site.path):
+        with suppress(QatExplorerError):  # one that does not run has none
+            yield histogram_figure(session.histogram(site.path), site).to_plotly_json()
+    if site is not None and selection and site.per_channel and len(site.scale) > 1:
+        yield channel_figure(site).to_plotly_json()
+    if session.run is not None and session.run.history.steps:
+        yield curves_figure(session.run.history).to_plotly_json()
