@@ -206,9 +206,9 @@ def _grid(axis: _Axis, axes: Mapping[str, _Axis], frame: _Frame) -> str:
             whole = {"x1": edge, "x2": edge, "y1": axis.start, "y2": axis.start + axis.length}
         parts.append(element("line", **whole, stroke="#b6bec6"))
     title = spec.get("title") or ""
-    words: Any = title.get("text") if isinstance(title, Mapping) else title
-    if words:
-        parts.append(_axis_title(str(words), axis, edge, far))
+    named: Any = title.get("text") if isinstance(title, Mapping) else title
+    if named:
+        parts.append(_axis_title(str(named), axis, edge, far))
     return "".join(parts)
 
 

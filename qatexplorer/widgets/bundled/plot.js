@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/plot.js
-// sha256 of these: 24dda45dd8d3937a1a0025aa778f38c285ee895998fe47350d3d46605a34c544
+// sha256 of these: 24af3ef5b8402c41c3f69c82adf327a0952bfc7aa7b784acc3184265eac8155b
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -26,6 +26,9 @@ function listen(model, handlers) {
   return () => {
     for (const [event, handler] of pairs) model.off(event, handler);
   };
+}
+function unpacked(value) {
+  return ArrayBuffer.isView(value) ? JSON.parse(new TextDecoder().decode(value)) : value;
 }
 
 // common/plot.js
@@ -100,6 +103,18 @@ function ask(model) {
     model.send({ kind: "plotly" });
   }
 }
+function reader(model) {
+  let read = null;
+  let figure = {};
+  return () => {
+    const sent = model.get("figure");
+    if (sent !== read) {
+      read = sent;
+      figure = unpacked(sent);
+    }
+    return figure;
+  };
+}
 var plot_default = {
   /** @param {import("@anywidget/types").RenderProps<Traits>} props */
   render({ model, el }) {
@@ -116,6 +131,7 @@ var plot_default = {
     let drawing = Promise.resolve();
     let queued = false;
     let width = 0;
+    const newest = reader(model);
     const write = (meta) => {
       title.replaceChildren(...breakable(meta?.title ?? ""));
       subtitle.textContent = meta?.subtitle ?? "";
@@ -129,12 +145,12 @@ var plot_default = {
     };
     const draw = async () => {
       queued = false;
-      const shown = Array.isArray(model.get("figure").data);
+      const shown = Array.isArray(newest().data);
       el.hidden = !shown;
       if (!shown) return;
       if (!shared[LIBRARY]) want();
       const plotly = await loading().library;
-      const { data, layout = {} } = model.get("figure");
+      const { data, layout = {} } = newest();
       if (gone || !Array.isArray(data)) return;
       const drawn = withoutHeading(layout);
       write(layout.meta);
@@ -161,7 +177,7 @@ var plot_default = {
       }
     });
     resize.observe(box);
-    fold.addEventListener("toggle", () => write(model.get("figure").layout?.meta));
+    fold.addEventListener("toggle", () => write(newest().layout?.meta));
     let timer = 0;
     const want = () => {
       clearTimeout(timer);

@@ -1,13 +1,15 @@
 // A plotly figure that is state, not a stream of changes: whatever was missed, the newest figure is
 // drawn. The library comes once for the whole page, in a message of the first kernel that is asked.
 
-import { html, listen, OWN_KEYS } from "./dom.js";
+import { html, listen, OWN_KEYS, unpacked } from "./dom.js";
 
 /**
  * @typedef {object} Traits see plot.py
- * @property {{ data?: object[], layout?: Record<string, any> }} figure
+ * @property {DataView | Figure} figure bytes of its JSON, see packed.py
  * @property {string} label
  */
+
+/** @typedef {{ data?: object[], layout?: Record<string, any> }} Figure */
 
 /**
  * What is used of plotly.js.
@@ -134,6 +136,26 @@ function ask(model) {
   }
 }
 
+/**
+ * Gives the newest figure of a model; its text is read once.
+ * @param {import("@anywidget/types").AnyModel<Traits>} model
+ * @returns {() => Figure}
+ */
+function reader(model) {
+  /** @type {unknown} */
+  let read = null;
+  /** @type {Figure} */
+  let figure = {};
+  return () => {
+    const sent = model.get("figure");
+    if (sent !== read) {
+      read = sent;
+      figure = unpacked(sent);
+    }
+    return figure;
+  };
+}
+
 export default {
   /** @param {import("@anywidget/types").RenderProps<Traits>} props */
   render({ model, el }) {
@@ -150,6 +172,7 @@ export default {
     let drawing = Promise.resolve();
     let queued = false;
     let width = 0;
+    const newest = reader(model);
 
     /** @param {Meta | undefined} meta */
     const write = (meta) => {
@@ -166,12 +189,12 @@ export default {
     };
     const draw = async () => {
       queued = false;
-      const shown = Array.isArray(model.get("figure").data);
+      const shown = Array.isArray(newest().data);
       el.hidden = !shown;
       if (!shown) return;
       if (!shared[LIBRARY]) want();
       const plotly = await loading().library;
-      const { data, layout = {} } = model.get("figure");
+      const { data, layout = {} } = newest();
       if (gone || !Array.isArray(data)) return;
       const drawn = withoutHeading(layout);
       write(layout.meta);
@@ -201,7 +224,7 @@ export default {
       }
     });
     resize.observe(box);
-    fold.addEventListener("toggle", () => write(model.get("figure").layout?.meta));
+    fold.addEventListener("toggle", () => write(newest().layout?.meta));
     let timer = 0;
     const want = () => {
       clearTimeout(timer);

@@ -24,6 +24,7 @@ from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.controls import Html
 from qatexplorer.widgets.common.packed import Packed
 from qatexplorer.widgets.common.page import PageState
+from qatexplorer.widgets.common.plot import PackedFigure
 from qatexplorer.widgets.explorer.splitter import Splitter
 from qatexplorer.widgets.graph.graph import GraphWidget
 from qatexplorer.widgets.inspector.inspector import InspectorWidget
@@ -132,7 +133,7 @@ class Panes(widgets.Box):
         seen = run.telemetry if run is not None else None
         if run is not None and seen is not None and site.path in seen.paths and seen.steps:
             figures["scales"] = scales_figure(seen, site.path, dark, run.history.markers)
-        return figures
+        return {name: PackedFigure(figure) for name, figure in figures.items()}
 
     def drawn_of(self, session: Session) -> tuple[Packed, Packed] | None:
         """Rows of the tree and the scene, if what is drawn is the stage in view."""
