@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/plot.js
-// sha256 of these: 24af3ef5b8402c41c3f69c82adf327a0952bfc7aa7b784acc3184265eac8155b
+// sha256 of these: 7935dde6793fe161515b55277cf925c8c08cb20c154f6027d9eef268bf0acb1c
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -42,6 +42,11 @@ var shared = (
 );
 var PATIENCE_MS = 2e4;
 var AHEAD_MS = 1500;
+var CONFIG = {
+  displaylogo: false,
+  displayModeBar: "hover",
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"]
+};
 async function load(bytes) {
   const packed = new Blob([
     /** @type {DataView<ArrayBuffer>} */
@@ -115,6 +120,26 @@ function reader(model) {
     return figure;
   };
 }
+function wanting(model) {
+  let timer = 0;
+  const now = () => {
+    clearTimeout(timer);
+    if (shared[LIBRARY]) return;
+    ask(model);
+    timer = setTimeout(now, PATIENCE_MS);
+  };
+  const received = (message, buffers) => {
+    const [bytes] = buffers;
+    if (message?.kind === "plotly" && bytes) loading().arrived(bytes);
+  };
+  const unlisten = listen(model, { "msg:custom": received });
+  timer = setTimeout(now, AHEAD_MS);
+  const stop = () => {
+    clearTimeout(timer);
+    unlisten();
+  };
+  return { now, stop };
+}
 var plot_default = {
   /** @param {import("@anywidget/types").RenderProps<Traits>} props */
   render({ model, el }) {
@@ -132,6 +157,7 @@ var plot_default = {
     let queued = false;
     let width = 0;
     const newest = reader(model);
+    const wanted = wanting(model);
     const write = (meta) => {
       title.replaceChildren(...breakable(meta?.title ?? ""));
       subtitle.textContent = meta?.subtitle ?? "";
@@ -148,19 +174,14 @@ var plot_default = {
       const shown = Array.isArray(newest().data);
       el.hidden = !shown;
       if (!shown) return;
-      if (!shared[LIBRARY]) want();
+      if (!shared[LIBRARY]) wanted.now();
       const plotly = await loading().library;
       const { data, layout = {} } = newest();
       if (gone || !Array.isArray(data)) return;
       const drawn = withoutHeading(layout);
       write(layout.meta);
       if (drawn.height) box.style.height = `${drawn.height}px`;
-      const config = {
-        displaylogo: false,
-        displayModeBar: "hover",
-        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"]
-      };
-      await plotly.react(box, data, drawn, config);
+      await plotly.react(box, data, drawn, CONFIG);
       width = box.offsetWidth;
       figure.dataset.drawn = String(Number(figure.dataset.drawn ?? 0) + 1);
     };
@@ -178,23 +199,11 @@ var plot_default = {
     });
     resize.observe(box);
     fold.addEventListener("toggle", () => write(newest().layout?.meta));
-    let timer = 0;
-    const want = () => {
-      clearTimeout(timer);
-      if (gone || shared[LIBRARY]) return;
-      ask(model);
-      timer = setTimeout(want, PATIENCE_MS);
-    };
-    const received = (message, buffers) => {
-      const [bytes] = buffers;
-      if (message?.kind === "plotly" && bytes) loading().arrived(bytes);
-    };
-    timer = setTimeout(want, AHEAD_MS);
-    const unlisten = listen(model, { "change:figure": later, "msg:custom": received });
+    const unlisten = listen(model, { "change:figure": later });
     later();
     return () => {
       gone = true;
-      clearTimeout(timer);
+      wanted.stop();
       resize.disconnect();
       unlisten();
       shared[LIBRARY]?.purge(box);

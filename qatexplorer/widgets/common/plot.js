@@ -38,6 +38,12 @@ const PATIENCE_MS = 20_000;
 // What is asked for before a figure needs it must not hold up the first picture.
 const AHEAD_MS = 1_500;
 
+const CONFIG = {
+  displaylogo: false,
+  displayModeBar: "hover",
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+};
+
 /**
  * The library is written for <script> and for loaders; as a module it gets neither.
  * @param {DataView} bytes
@@ -156,6 +162,33 @@ function reader(model) {
   };
 }
 
+/**
+ * Has the library come to the page: `now` asks for it, and so does some time after the first
+ * picture; `stop` ends that.
+ * @param {import("@anywidget/types").AnyModel<Traits>} model
+ */
+function wanting(model) {
+  let timer = 0;
+  const now = () => {
+    clearTimeout(timer);
+    if (shared[LIBRARY]) return;
+    ask(model);
+    timer = setTimeout(now, PATIENCE_MS);
+  };
+  /** @type {(message: any, buffers: DataView[]) => void} */
+  const received = (message, buffers) => {
+    const [bytes] = buffers;
+    if (message?.kind === "plotly" && bytes) loading().arrived(bytes);
+  };
+  const unlisten = listen(model, { "msg:custom": received });
+  timer = setTimeout(now, AHEAD_MS);
+  const stop = () => {
+    clearTimeout(timer);
+    unlisten();
+  };
+  return { now, stop };
+}
+
 export default {
   /** @param {import("@anywidget/types").RenderProps<Traits>} props */
   render({ model, el }) {
@@ -173,6 +206,7 @@ export default {
     let queued = false;
     let width = 0;
     const newest = reader(model);
+    const wanted = wanting(model);
 
     /** @param {Meta | undefined} meta */
     const write = (meta) => {
@@ -192,7 +226,7 @@ export default {
       const shown = Array.isArray(newest().data);
       el.hidden = !shown;
       if (!shown) return;
-      if (!shared[LIBRARY]) want();
+      if (!shared[LIBRARY]) wanted.now();
       const plotly = await loading().library;
       const { data, layout = {} } = newest();
       if (gone || !Array.isArray(data)) return;
@@ -200,12 +234,7 @@ export default {
       write(layout.meta);
       // A resize takes the size of the box, its height too.
       if (drawn.height) box.style.height = `${drawn.height}px`;
-      const config = {
-        displaylogo: false,
-        displayModeBar: "hover",
-        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
-      };
-      await plotly.react(box, data, drawn, config);
+      await plotly.react(box, data, drawn, CONFIG);
       width = box.offsetWidth;
       figure.dataset.drawn = String(Number(figure.dataset.drawn ?? 0) + 1);
     };
@@ -225,24 +254,11 @@ export default {
     });
     resize.observe(box);
     fold.addEventListener("toggle", () => write(newest().layout?.meta));
-    let timer = 0;
-    const want = () => {
-      clearTimeout(timer);
-      if (gone || shared[LIBRARY]) return;
-      ask(model);
-      timer = setTimeout(want, PATIENCE_MS);
-    };
-    /** @type {(message: any, buffers: DataView[]) => void} */
-    const received = (message, buffers) => {
-      const [bytes] = buffers;
-      if (message?.kind === "plotly" && bytes) loading().arrived(bytes);
-    };
-    timer = setTimeout(want, AHEAD_MS);
-    const unlisten = listen(model, { "change:figure": later, "msg:custom": received });
+    const unlisten = listen(model, { "change:figure": later });
     later();
     return () => {
       gone = true;
-      clearTimeout(timer);
+      wanted.stop();
       resize.disconnect();
       unlisten();
       shared[LIBRARY]?.purge(box);
