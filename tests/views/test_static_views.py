@@ -1,4 +1,4 @@
-"""Pictures without a browser: what they show of a stage, and that they are well-formed and small."""
+"""Pictures without a browser: what they show of a stage; well-formed, small and escaped."""
 
 from __future__ import annotations
 
