@@ -13,9 +13,10 @@ import pytest
 
 import qatexplorer as qx
 from qatexplorer.widgets.explorer.explorer import Explorer
+from qatexplorer.widgets.explorer.still import front_end
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-FRONT_ENDS = ("VOILA_KERNEL_ID", "VOILA_SERVER_URL", "VSCODE_PID", "VSCODE_CWD")
+FRONT_ENDS = ("VOILA_KERNEL_ID", "VOILA_SERVER_URL", "VSCODE_PID", "JPY_SESSION_NAME")
 
 
 class Shown:
@@ -82,6 +83,9 @@ def test_vs_code_gets_one_output_with_both(shown: Shown, monkeypatch: pytest.Mon
     (page,) = shown.bundles
     assert "qx-still" in page["text/html"]
     assert WIDGET in page
+    # JupyterLab that was started in a terminal of VS Code is JupyterLab.
+    monkeypatch.setenv("JPY_SESSION_NAME", "a.ipynb")
+    assert front_end() == "lab"
 
 
 def test_colab_is_told_to_load_widgets(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:

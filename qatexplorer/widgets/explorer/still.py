@@ -41,9 +41,18 @@ def front_end() -> FrontEnd:
     """What the kernel's outputs go to, as far as a kernel can know."""
     if "VOILA_KERNEL_ID" in os.environ or "VOILA_SERVER_URL" in os.environ:
         return "voila"
-    if "google.colab" in sys.modules or any(k.startswith("VSCODE_") for k in os.environ):
-        return "other"
-    return "lab"
+    return "other" if "google.colab" in sys.modules or _in_vs_code() else "lab"
+
+
+def _in_vs_code() -> bool:
+    """A terminal of VS Code hands its variables on to a JupyterLab that is started in it, so they
+    alone prove nothing: Jupyter's own server names the session of each kernel."""
+    from IPython import get_ipython
+
+    shell: Any = get_ipython()  # type: ignore[no-untyped-call]
+    if shell is not None and "__vsc_ipynb_file__" in shell.user_ns:
+        return True
+    return "VSCODE_PID" in os.environ and "JPY_SESSION_NAME" not in os.environ
 
 
 class Still:
