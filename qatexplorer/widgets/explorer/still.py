@@ -49,7 +49,7 @@ def _in_vs_code() -> bool:
     alone prove nothing: Jupyter's own server names the session of each kernel."""
     from IPython import get_ipython
 
-    shell: Any = get_ipython()  # type: ignore[no-untyped-call]
+    shell: Any = get_ipython()
     if shell is not None and "__vsc_ipynb_file__" in shell.user_ns:
         return True
     return "VSCODE_PID" in os.environ and "JPY_SESSION_NAME" not in os.environ
