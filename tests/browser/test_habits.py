@@ -116,7 +116,7 @@ def test_one_explorer_in_two_cells_is_one(
     stage(second, "train").click()
     in_view(first, "train")
     second.get_by_role("tab", name="Train", exact=True).click()
-    second.get_by_role("button", name="Start", exact=True).click()
+    second.get_by_role("button", name="Train", exact=True).click()
     for view in (first, second):
         words = view.locator(".qx-panel .widget-html-content").filter(
             has_text=re.compile(r"^\s*finished: ")
@@ -137,7 +137,7 @@ def test_a_saved_notebook_is_small_and_shows_pictures_without_its_kernel(
     for name in ("fuse", "propagate", "swap", "insert", "train"):
         stage(view, name).click()
         in_view(view, name)
-    view.get_by_role("button", name="Start", exact=True).click()
+    view.get_by_role("button", name="Train", exact=True).click()
     words = view.locator(".qx-panel .widget-html-content")
     finished = words.filter(has_text=re.compile(r"^\s*finished: "))
     expect(finished.first).to_be_attached(timeout=_PATIENCE_MS)
