@@ -25,6 +25,7 @@ from qatexplorer.views.common.news import news_of
 from qatexplorer.views.common.options import header_html
 from qatexplorer.views.common.problems import problem_entries
 from qatexplorer.views.common.story import stage_entries, story_html
+from qatexplorer.views.static.page import still_html
 from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
 from qatexplorer.widgets.common.controls import Html, Message, Note, labelled
 from qatexplorer.widgets.common.page import PageState
@@ -35,6 +36,7 @@ from qatexplorer.widgets.explorer.panes import Panes, StagePicture
 from qatexplorer.widgets.explorer.settings import SettingsPanel
 from qatexplorer.widgets.explorer.splitter import Splitter
 from qatexplorer.widgets.explorer.stagebar import StageBar
+from qatexplorer.widgets.explorer.still import Still, still_of
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
 from qatexplorer.widgets.training.live import LivePanel
 from qatexplorer.widgets.training.results import ResultsPanel
@@ -42,6 +44,7 @@ from qatexplorer.widgets.training.runs import RunsPanel
 from qatexplorer.widgets.training.training import TrainingPanel
 
 _PROGRESS_S = 0.25
+_STILL_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Explorer(widgets.VBox):
         self.jobs = Jobs(self.bridge, self._on_jobs)
         self.page = PageState()
         self.page.signal.subscribe(lambda _: self.bridge.post("selection", self._on_selection))
+        self.still = Still(self.static_html)
         self._build()
         if model is None:
             self._offer_examples(settings.pop("example", zoo.names()[0]), settings)
@@ -84,6 +88,36 @@ class Explorer(widgets.VBox):
         super().__init__([self._top(), self.panes, self.drawer, self._height_handle()])
         for name in ("qx", "qx-explorer"):
             self.add_class(name)
+
+    # -- as an output of a notebook ------------------------------------------------------------
+
+    def static_html(self) -> str:
+        """The stage in view as one piece of HTML, a few dozen kB: tree, graph, and the figures of
+        what is selected. It needs no widget, no kernel and no script; notebooks keep it beside the
+        page, and it can be written to a file."""
+        session = self.session
+        if session is None:
+            return f'<div class="qx-still">{self.message.html}</div>'
+        return still_html(still_of(session, self.selection, self.panes.drawn_of(session)))
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        """The live page, and the picture for where no widget can be shown."""
+        bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs) or {}
+        return {**bundle, "text/html": self.static_html()}
+
+    def _ipython_display_(self, **_kwargs: Any) -> None:
+        made = self.frame._repr_mimebundle_()  # anywidget knows what Colab has to be told
+        metadata = made[1] if isinstance(made, tuple) else {}
+        self.still.show(super()._repr_mimebundle_() or {"text/plain": repr(self)}, metadata)
+
+    def _keep_still(self) -> None:
+        """The picture in the notebook follows the page, when a training does not run."""
+        session = self.session
+        if self.still.is_shown and session is not None and not session.running:
+            self.bridge.post("still", self._draw_still, every_s=_STILL_S)
+
+    def _draw_still(self) -> None:
+        self.bridge.make("still picture", self.static_html, self.still.update)
 
     # -- building -------------------------------------------------------------------------------
 
@@ -309,6 +343,7 @@ class Explorer(widgets.VBox):
         self.news.show(title, page.news, page.story, page.problems)
         self.panes.show(page.picture)
         self._try_int8(session)
+        self._keep_still()
         self.ledger.refresh()
         self.training.set_enabled(self.jobs.current is None)
         if session.stage == session.flow.train_stage and self._led_to is not session:
@@ -352,6 +387,7 @@ class Explorer(widgets.VBox):
 
     def _on_selection(self) -> None:
         self.panes.show_selection()
+        self._keep_still()
         self.ledger.show_selection()
         if self._in_sight(self.live):
             self.live.draw()

@@ -25,6 +25,7 @@ from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.controls import Html
 from qatexplorer.widgets.common.packed import Packed
 from qatexplorer.widgets.common.page import PageState
+from qatexplorer.widgets.common.plot import PackedFigure
 from qatexplorer.widgets.explorer.compare import ComparePane
 from qatexplorer.widgets.explorer.overlays import OverlayControl
 from qatexplorer.widgets.explorer.splitter import Splitter
@@ -67,6 +68,7 @@ class Panes(widgets.Box):
         self._session: Session | None = None
         self._preparing = False
         self._macs: Mapping[str, int] | Exception | None = None
+        self._drawn: Snapshot | None = None
         self.tree, self.graph = TreeWidget(), GraphWidget()
         self.inspector = InspectorWidget()
         self.cover = Html(html=loading_html(), role="status")
@@ -147,7 +149,12 @@ class Panes(widgets.Box):
         seen = run.telemetry if run is not None else None
         if run is not None and seen is not None and site.path in seen.paths and seen.steps:
             figures["scales"] = scales_figure(seen, site.path, dark, run.history.markers)
-        return figures
+        return {name: PackedFigure(figure) for name, figure in figures.items()}
+
+    def drawn_of(self, session: Session) -> tuple[Packed, Packed] | None:
+        """Rows of the tree and the scene, if what is drawn is the stage in view."""
+        shown = self._drawn is not None and self._drawn is session.snapshot
+        return (self.tree.rows, self.graph.scene) if shown else None
 
     # -- on the loop ----------------------------------------------------------------------------
 
@@ -156,6 +163,7 @@ class Panes(widgets.Box):
         session = self._session
         self._page.follow(picture.snapshot)
         self.cover.html = ""
+        self._drawn = picture.snapshot
         self.tree.rows = picture.tree
         self.tree.state_label = state_label(picture.snapshot)
         self.graph.scene = picture.scene

@@ -23,7 +23,7 @@ from qatexplorer.widgets.common.controls import labelled, row
 from qatexplorer.widgets.common.packed import Packed
 from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.common.panel import HtmlPanel
-from qatexplorer.widgets.common.plot import FigureSlot, ready
+from qatexplorer.widgets.common.plot import FigureSlot, PackedFigure, packed
 from qatexplorer.widgets.training.multiples import Multiples
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ class _Picture:
     rows: Packed
     order: str
     selected: str
-    ridges: dict[str, Any] | None = None
-    scales: dict[str, Any] | None = None
-    oscillation: dict[str, Any] | None = None
+    ridges: PackedFigure | None = None
+    scales: PackedFigure | None = None
+    oscillation: PackedFigure | None = None
 
 
 class LivePanel(widgets.VBox):
@@ -191,9 +191,9 @@ class LivePanel(widgets.VBox):
             Packed(multiples(telemetry, order, self._tensors(telemetry))),
             order,
             f"site:{path}",
-            ready(ridges_figure(telemetry, path, self.dark, self.show_as.value)),
-            ready(scales_figure(telemetry, path, self.dark, markers)),
-            ready(oscillation_figure(telemetry, self.dark)),
+            packed(ridges_figure(telemetry, path, self.dark, self.show_as.value)),
+            packed(scales_figure(telemetry, path, self.dark, markers)),
+            packed(oscillation_figure(telemetry, self.dark)),
         )
         self._took = time.thread_time() - started
         return made
