@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,14 @@ def until(holds: Callable[[], Any], timeout_s: float = PATIENCE_S) -> None:
     while not holds():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.01)
+
+
+async def until_on_loop(holds: Callable[[], Any], timeout_s: float = PATIENCE_S) -> None:
+    """The same inside of an event loop, which goes on meanwhile."""
+    end = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < end, "it did not happen in time"
+        await asyncio.sleep(0.01)
 
 
 class Gate:
