@@ -7,7 +7,8 @@ Numbers are masked (:mod:`tests.support.page_text`): they are tested where they 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,10 +18,16 @@ import qatexplorer as qx
 from qatexplorer import zoo
 from qatexplorer.quantizers.engine import available_engines
 from tests.support.page_text import distinct, masked, page_text, visible_text
-from tests.support.waiting import until
 
 FLOWS = ("eager", "fx")
 EXAMPLES = zoo.names()
+
+
+def until(holds: Callable[[], Any], timeout_s: float = 120.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
 
 
 class Page:
@@ -193,7 +200,7 @@ def test_training_telemetry_and_runs(wording: SnapshotAssertion) -> None:
     until(lambda: page.session.run is not None and page.session.run.state == "finished")
     run = page.session.run
     assert run is not None
-    run.wait()
+    run.wait(60)
     until(lambda: page.explorer.runs.list.options and page.idle)
     words = page.explorer.training.words.value
     live = page.tab("Inside the training")
