@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from qatexplorer.runs.records import TrainingConfig
 from qatexplorer.training.run import TrainingRun
 from tests.support.everything import EVERYTHING, loaders, losses
 from tests.support.training_models import SmallNet, batches, data, one_thread, prepared, same, state  # noqa: F401
-from tests.support.waiting import Gate, until
+from tests.support.waiting import PATIENCE_S, Gate, until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -398,6 +399,19 @@ def test_killed_in_the_middle_of_an_epoch_it_goes_on_in_a_new_process(tmp_path: 
     whole = stopped_after(at + 9, TrainingRun(prepared(), loaders(), config))
     assert found == losses(whole)
     assert [s.loss for s in open_run(path).history.steps] == found
+
+
+def test_stop_returns_when_the_folder_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TrainingConfig(epochs=10_000)
+    run = TrainingRun(prepared(), data(), config, run_dir=tmp_path / "a").start()
+    writer: Any = run._writer
+    close = writer.close
+    monkeypatch.setattr(writer, "close", lambda: (time.sleep(0.5), close()))
+    until(lambda: run.history.steps)
+    run.stop(PATIENCE_S)
+    assert resumed(tmp_path / "a", data()).state == "ready"
 
 
 def test_opened_run_is_what_it_says(tmp_path: Path) -> None:
