@@ -6,7 +6,7 @@ One QAT model (ResNet-like, 51 fake quants) is trained on the same batches, bare
 default budget by turns: blocks of a few steps in one process, in an order drawn anew for each pair,
 with one thread and with two. Each step is timed by the CPU time of the thread that trains, which a
 busy machine disturbs least, and held against the bare steps of its own pair. What watching costs
-is a mean over all pairs, without the highest and lowest tenth of each kind of step (bare; watched
+is a mean over all pairs, without the highest and lowest quarter of each kind of step (bare; watched
 and sampled; watched and not sampled), since what comes between hits all kinds alike. Its standard
 error is that of the same figure over random choices of the pairs (a bootstrap). Bare steps are held
 against bare steps too: what this machine's noise looks like.
@@ -229,20 +229,22 @@ def pairs_of_blocks(count: int, steps: int) -> tuple[list[Pair], Any]:
 
 
 def cost(pairs: list[Pair], kinds: Sequence[str]) -> float:
-    """How much longer steps of ``kinds`` take than bare ones, in percent."""
-    relative: dict[str, list[float]] = {kind: [] for kind in (*kinds, "bare")}
+    """How much longer steps of ``kinds`` take than the (other) bare ones, in percent."""
+    bare_kinds = [kind for kind in ("bare", "other") if kind not in kinds]
+    relative: dict[str, list[float]] = {kind: [] for kind in (*kinds, *bare_kinds)}
     for pair in pairs:
         reference = statistics.median(pair["bare"] + pair["other"])
         for kind in relative:
             relative[kind] += [seconds / reference for seconds in pair.get(kind, ())]
     count = sum(len(relative[kind]) for kind in kinds)
     mean = sum(len(relative[kind]) * trimmed(relative[kind]) for kind in kinds) / count
-    return 100 * (mean / trimmed(relative["bare"]) - 1)
+    base = trimmed([value for kind in bare_kinds for value in relative[kind]])
+    return 100 * (mean / base - 1)
 
 
 def trimmed(values: list[float]) -> float:
-    """Mean without the highest and the lowest tenth; 0 of none."""
-    cut = len(values) // 10
+    """Mean without the highest and the lowest quarter; 0 of none."""
+    cut = len(values) // 4
     kept = sorted(values)[cut : len(values) - cut]
     return statistics.fmean(kept) if kept else 0.0
 
@@ -262,11 +264,11 @@ def measure(threads: int, options: argparse.Namespace) -> bool:
     hidden = controller.hidden_s * overhead.sampled_steps / overhead.train_s
     watch.close()
     bare_ms = 1e3 * statistics.median(t for pair in pairs for t in pair["bare"])
-    print(f"{threads} thread(s), {len(pairs)} pairs of blocks of {options.steps} steps, bare step")
+    print(f"{threads} thread(s), {len(pairs)} pairs of blocks of {options.steps} steps,")
     noise, noise_error = with_error(pairs, ["other"])
     measured, error = with_error(pairs, ["watched", "sampled"])
     reported = 100 * overhead.share
-    print(f"  {bare_ms:.1f} ms of CPU time of the thread that trains")
+    print(f"  a bare step {bare_ms:.1f} ms of CPU time of the thread that trains")
     print(f"  bare again (noise)  {noise:+5.2f} % (standard error {noise_error:.2f})")
     print(f"  measured            {measured:+5.2f} % (standard error {error:.2f})")
     print(f"  reported            {reported:+5.2f} % ({100 * hidden:.2f} of it by difference)")
