@@ -162,6 +162,7 @@ def test_a_resumed_run_has_the_samples_of_the_unbroken_one(tmp_path: Path) -> No
     assert read.states() == live.states() == whole.states()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_may_watch_other_fake_quants(tmp_path: Path) -> None:
     trained(tmp_path, telemetry_paths=("fc.weight_fake_quant",))
     opened = qx.open_run(tmp_path)
