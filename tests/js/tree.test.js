@@ -203,7 +203,7 @@ test("a fold is closed at first, opens, and is no hit of a search", () => {
   assert.deepEqual(paths(made.visible(hits, null)), ["", "identities", "relu"]);
 });
 
-const WANTED = { name: 120, site: 200, quants: 60, state: 90, step: 16 };
+const WANTED = { name: 120, site: 200, quants: 60, state: 90, step: 16, head: 70 };
 
 test("with room for all the type gets what is left", () => {
   const got = share(600, WANTED);

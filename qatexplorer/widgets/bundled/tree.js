@@ -5,7 +5,7 @@
 //   tree/row.js
 //   tree/rows.js
 //   tree/tree.js
-// sha256 of these: 4d56008002c0847d547630171b6145448afbfab5891c760cb1d80aa57af7cf7a
+// sha256 of these: 0f8abac58c7a92918fcb62186d6a8b7d83c6a9bb312dd1b1f2c51e182ee9e95e
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -334,12 +334,13 @@ var EDGES = 24;
 var GAP = 8;
 var BEFORE = 20;
 var LEAST_CELL = 24;
+var SPARE2 = 60;
 var FAIR_CELL = 56;
 function stepFor(depth, view) {
   if (depth * STEP <= view * INDENTED) return STEP;
   return Math.max(LEAST_STEP, Math.floor(view * INDENTED / depth));
 }
-function share(view, { name, site, quants, state, step }) {
+function share(view, { name, site, quants, state, step, head }) {
   const least = Math.max(0, site - name);
   const full = [quants, state].map((width) => width ? width + GAP : 0);
   let left = view - EDGES - name - least;
@@ -355,6 +356,11 @@ function share(view, { name, site, quants, state, step }) {
       got[i] += more;
       left -= more;
     }
+  }
+  if (got[1]) {
+    const more = Math.max(0, Math.min(head + GAP - got[1], left - SPARE2));
+    got[1] += more;
+    left -= more;
   }
   const type = least + left;
   return { name, type, quants: got[0], state: got[1], step, row: view };
@@ -436,7 +442,7 @@ var Ruler = class {
       quants = Math.max(quants, own);
       state = Math.max(state, states);
     }
-    return { name, site, quants, state: state && Math.max(state, this.name(label)), step };
+    return { name, site, quants, state, step, head: this.name(label) };
   }
 };
 

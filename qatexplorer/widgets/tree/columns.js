@@ -13,6 +13,7 @@ import { quantBadges, stateBadges } from "./row.js";
  * @property {number} quants
  * @property {number} state
  * @property {number} step indentation of one level
+ * @property {number} head of the column with the state
  */
 
 /**
@@ -36,6 +37,8 @@ const GAP = 8;
 const BEFORE = 20;
 /** A cell that would show less than this is left out. */
 const LEAST_CELL = 24;
+/** What the type keeps when a head asks for room. */
+const SPARE = 60;
 /** What fake quants and state get before one of them gets more. */
 const FAIR_CELL = 56;
 
@@ -55,7 +58,7 @@ export function stepFor(depth, view) {
  * @param {Wanted} wanted
  * @returns {Widths}
  */
-export function share(view, { name, site, quants, state, step }) {
+export function share(view, { name, site, quants, state, step, head }) {
   const least = Math.max(0, site - name);
   const full = [quants, state].map((width) => (width ? width + GAP : 0));
   let left = view - EDGES - name - least;
@@ -72,6 +75,12 @@ export function share(view, { name, site, quants, state, step }) {
       got[i] += more;
       left -= more;
     }
+  }
+  if (got[1]) {
+    // Its head is written out where the type can spare the room.
+    const more = Math.max(0, Math.min(head + GAP - got[1], left - SPARE));
+    got[1] += more;
+    left -= more;
   }
   const type = least + left;
   return { name, type, quants: got[0], state: got[1], step, row: view };
@@ -161,6 +170,6 @@ export class Ruler {
       quants = Math.max(quants, own);
       state = Math.max(state, states);
     }
-    return { name, site, quants, state: state && Math.max(state, this.name(label)), step };
+    return { name, site, quants, state, step, head: this.name(label) };
   }
 }
