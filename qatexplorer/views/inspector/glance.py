@@ -25,7 +25,7 @@ def glance_html(glance: Glance) -> Html:
     Returns:
         HTML, all text escaped. Buttons with ``data-select`` name selections; those with
         ``data-ask`` ask the page for something: ``"search:<query>"``, ``"stage:<name>"``,
-        ``"panel:<name>"`` ("train", "inside", "ledger", "results", "settings") or
+        ``"panel:<name>"`` ("training", "inside", "ledger", "results", "settings") or
         ``"fix:<id of the problem>:<index of its fix>"``.
     """
     snapshot = glance.snapshot
@@ -71,7 +71,7 @@ def next_steps(glance: Glance) -> list[tuple[Html, str]]:
     elif snapshot.role in ("inserted", "trained") and not glance.observed:
         if glance.has_data:
             why = "No fake quant has seen data: scales mean nothing until then."
-            steps.append((ask("panel:train", "Train or calibrate"), why))
+            steps.append((ask("panel:training", "Train or calibrate"), why))
         else:
             why = (
                 "No fake quant has seen data, and the session has none to train with: pass data=, "
