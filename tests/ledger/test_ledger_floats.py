@@ -127,10 +127,10 @@ def test_nothing_quantized_is_reported_with_the_commonest_reason() -> None:
     model = prepare_qat(eager(nn.Sequential(MyLinear(6, 6), nn.Softmax(1))))
     ledger = ledger_of(model, x)
     assert ledger.sites  # the output of the softmax is watched, and yet no weight will be int8
-    assert "NOTHING" in ledger.warnings[0]
+    assert "NO WEIGHT" in ledger.warnings[0]
     assert "subclass of Linear" in ledger.warnings[0]
     quantized = ledger_of(prepare_qat(eager(TwoLinear())), x)
-    assert not any("NOTHING" in text for text in quantized.warnings)
+    assert not any("NO WEIGHT" in text for text in quantized.warnings)
 
 
 def test_int8_error_is_translated_into_a_warning() -> None:

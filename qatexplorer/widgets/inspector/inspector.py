@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import traitlets
 
 from qatexplorer.widgets.common.panel import HtmlPanel
-from qatexplorer.widgets.common.plot import FigureSlot
+from qatexplorer.widgets.common.plot import FigureSlot, PackedFigure
 
 
 class InspectorWidget(widgets.VBox):
@@ -32,7 +32,9 @@ class InspectorWidget(widgets.VBox):
             traitlets.link((self, "selected"), (panel, "selected"))
             traitlets.link((self, "dark"), (panel, "dark"))
 
-    def show(self, html: str, figures: Mapping[str, go.Figure | None] | None = None) -> None:
+    def show(
+        self, html: str, figures: Mapping[str, go.Figure | PackedFigure | None] | None = None
+    ) -> None:
         """Show a page, and in each named slot its figure; slots not named are hidden.
 
         Raises KeyError for a figure that has no slot.
@@ -51,7 +53,7 @@ class InspectorWidget(widgets.VBox):
         self.panel.html = head
         self.details.html = f'<article class="qx-inspect">{mark}{sections}' if mark else ""
 
-    def show_figures(self, figures: Mapping[str, go.Figure | None]) -> None:
+    def show_figures(self, figures: Mapping[str, go.Figure | PackedFigure | None]) -> None:
         """Change the figures only, for those that take longer than the page."""
         unknown = set(figures) - set(self.slots)
         if unknown:
