@@ -9,7 +9,7 @@ import { quantBadges, stateBadges } from "./row.js";
 /**
  * @typedef {object} Wanted in px
  * @property {number} name of a module, with its indentation
- * @property {number} site the same of a fake quant: its name runs on over the type's column
+ * @property {number} site the same of a fake quant, which has its whole row to itself
  * @property {number} quants
  * @property {number} state
  * @property {number} step indentation of one level
@@ -59,13 +59,13 @@ export function stepFor(depth, view) {
  * @returns {Widths}
  */
 export function share(view, { name, site, quants, state, step, head }) {
-  const least = Math.max(0, site - name);
   const full = [quants, state].map((width) => (width ? width + GAP : 0));
-  let left = view - EDGES - name - least;
-  if (left < 0) {
+  let left = view - EDGES - name;
+  if (Math.max(name, site) > view - EDGES) {
     // A name alone is wider than the view: it scrolls sideways, and nothing need be left out.
-    const row = name + least + full[0] + full[1] + EDGES;
-    return { name, type: least, quants: full[0], state: full[1], step, row };
+    const row = Math.max(name + SPARE + full[0] + full[1], site);
+    const type = row - name - full[0] - full[1];
+    return { name, type, quants: full[0], state: full[1], step, row: row + EDGES };
   }
   const got = [0, 0];
   for (const most of [FAIR_CELL, Number.POSITIVE_INFINITY]) {
@@ -82,8 +82,7 @@ export function share(view, { name, site, quants, state, step, head }) {
     got[1] += more;
     left -= more;
   }
-  const type = least + left;
-  return { name, type, quants: got[0], state: got[1], step, row: view };
+  return { name, type: left, quants: got[0], state: got[1], step, row: view };
 }
 
 /** Measures rows in the fonts of the page, each text once. */
@@ -164,11 +163,15 @@ export class Ruler {
     let [name, site, quants, state] = [0, 0, 0, 0];
     for (const row of rows) {
       const width = row.depth * step + BEFORE + this.name(row.name);
-      if (row.kind === "site") site = Math.max(site, width + GAP);
-      else name = Math.max(name, width);
       const [own, states] = this.cellsOf(row);
-      quants = Math.max(quants, own);
-      state = Math.max(state, states);
+      if (row.kind === "site") {
+        const badges = (own && own + GAP) + (states && states + GAP);
+        site = Math.max(site, width + badges + GAP);
+      } else {
+        name = Math.max(name, width);
+        quants = Math.max(quants, own);
+        state = Math.max(state, states);
+      }
     }
     return { name, site, quants, state, step, head: this.name(label) };
   }
