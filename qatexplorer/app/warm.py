@@ -19,7 +19,6 @@ from tornado.ioloop import IOLoop
 from traitlets import Float, Int, Unicode
 
 WARM_UP = "import qatexplorer.app.warm_up as _w; _w.warm_up(); del _w"
-_HAND_OVER_S = 60.0
 
 
 class WarmKernels(AsyncMappingKernelManager):
@@ -31,6 +30,7 @@ class WarmKernels(AsyncMappingKernelManager):
 
     size = Int(1, config=True, help="How many kernels wait; 0 turns it off.")
     refill_delay = Float(6.0, config=True, help="Seconds until another waits in place of one taken")
+    hand_over_s = Float(60.0, config=True, help="Seconds that a kernel has to answer a page.")
     kernel_name = Unicode("python3", config=True, help="Name of the kernelspec of those that wait.")
 
     def __init__(self, **kwargs: Any) -> None:
@@ -111,7 +111,7 @@ class WarmKernels(AsyncMappingKernelManager):
             client.start_channels()
             try:
                 done = client.execute(code, silent=True, store_history=False, reply=True)
-                reply = await asyncio.wait_for(done, _HAND_OVER_S)
+                reply = await asyncio.wait_for(done, self.hand_over_s)
             finally:
                 client.stop_channels()
             if reply["content"]["status"] == "ok" and await kernel.is_alive():

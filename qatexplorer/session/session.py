@@ -10,7 +10,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import nn
@@ -32,7 +31,7 @@ from qatexplorer.flows.own_qconfig import take_own_qconfigs
 from qatexplorer.flows.stubs import has_stubs
 from qatexplorer.forward.histograms import GridHistogram
 from qatexplorer.ledger.answers import Answer, answers
-from qatexplorer.ledger.compare import Match
+from qatexplorer.ledger.compare import Match, match_flows
 from qatexplorer.ledger.forwards import LedgerProgress
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.runs.checkpoint import CheckpointInfo
@@ -45,12 +44,12 @@ from qatexplorer.session.assess import Assessor, Preflight, StubOption
 from qatexplorer.session.histograms import Histograms
 from qatexplorer.session.inputs import check_model, copy_model, example_inputs_from, graph_of
 from qatexplorer.session.ledgers import Ledgers, Wanted
+from qatexplorer.session.lines import session_lines
 from qatexplorer.session.models import Models
 from qatexplorer.session.overlays import Asked, Overlays
 from qatexplorer.session.problems import Problem, Problems
 from qatexplorer.session.settings import Settings, qconfig_plan
-from qatexplorer.session.stages import EventKind, Stages
-from qatexplorer.session.together import matches_of, session_lines
+from qatexplorer.session.stages import EventKind, SessionEvent, Stages
 from qatexplorer.session.warner import Warner
 from qatexplorer.shown import Shown, at_most
 from qatexplorer.signals import Signal
@@ -64,14 +63,6 @@ from qatexplorer.training.run import TrainingRun
 __all__ = ["Session", "SessionEvent"]
 
 _DESCRIBE_EVERY_S = 1.0
-
-
-@dataclass(frozen=True)
-class SessionEvent:
-    """Something changed; observers read the rest from the session."""
-
-    kind: EventKind
-    detail: Any = None
 
 
 class Session(Shown):
@@ -168,7 +159,7 @@ class Session(Shown):
         self._warner.of_settings(self.options.qconfig)
 
     def __repr__(self) -> str:
-        return at_most(session_lines(self))
+        return at_most(session_lines(self._stages, self.options, self._run, self.data))
 
     # -- stages ---------------------------------------------------------------------------------
 
@@ -509,7 +500,9 @@ class Session(Shown):
 
         Raises StageError where there are no fake quants yet, and what :meth:`in_other_flow` raises.
         """
-        return matches_of(self, other or self.in_other_flow())
+        mine, other = self.ledger(), other or self.in_other_flow()
+        shots = self.snapshots[mine.stage], other.snapshot
+        return match_flows(self.flow.by_graph, mine, other.ledger(), shots)
 
     def evaluate(
         self,

@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/plot.js
-// sha256 of these: 6bb4ba918e41e867446c7660be5d078e9e5da61fe49566300d27c65fabbbb7e5
+// sha256 of these: 910e46395e16d51641dc1ec011d98bcef4fa08475aa5fcb9443ca529d9bb6e7d
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -27,6 +27,9 @@ function listen(model, handlers) {
     for (const [event, handler] of pairs) model.off(event, handler);
   };
 }
+function unpacked(value) {
+  return ArrayBuffer.isView(value) ? JSON.parse(new TextDecoder().decode(value)) : value;
+}
 
 // common/plot.js
 var LIBRARY = /* @__PURE__ */ Symbol.for("qatexplorer.plotly");
@@ -39,6 +42,11 @@ var shared = (
 );
 var PATIENCE_MS = 2e4;
 var AHEAD_MS = 1500;
+var CONFIG = {
+  displaylogo: false,
+  displayModeBar: "hover",
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"]
+};
 async function load(bytes) {
   const packed = new Blob([
     /** @type {DataView<ArrayBuffer>} */
@@ -100,34 +108,38 @@ function ask(model) {
     model.send({ kind: "plotly" });
   }
 }
-var CONFIG = {
-  displaylogo: false,
-  displayModeBar: "hover",
-  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"]
-};
-var Asking = class {
-  /** @param {{ send: (message: object) => void }} model */
-  constructor(model) {
-    this.model = model;
-    this.ended = false;
-    this.timer = setTimeout(this.want, AHEAD_MS);
-  }
-  want = () => {
-    clearTimeout(this.timer);
-    if (this.ended || shared[LIBRARY]) return;
-    ask(this.model);
-    this.timer = setTimeout(this.want, PATIENCE_MS);
+function reader(model) {
+  let read = null;
+  let figure = {};
+  return () => {
+    const sent = model.get("figure");
+    if (sent !== read) {
+      read = sent;
+      figure = unpacked(sent);
+    }
+    return figure;
   };
-  /** @type {(message: any, buffers: DataView[]) => void} */
-  received = (message, buffers) => {
+}
+function wanting(model) {
+  let timer = 0;
+  const now = () => {
+    clearTimeout(timer);
+    if (shared[LIBRARY]) return;
+    ask(model);
+    timer = setTimeout(now, PATIENCE_MS);
+  };
+  const received = (message, buffers) => {
     const [bytes] = buffers;
     if (message?.kind === "plotly" && bytes) loading().arrived(bytes);
   };
-  end() {
-    this.ended = true;
-    clearTimeout(this.timer);
-  }
-};
+  const unlisten = listen(model, { "msg:custom": received });
+  timer = setTimeout(now, AHEAD_MS);
+  const stop = () => {
+    clearTimeout(timer);
+    unlisten();
+  };
+  return { now, stop };
+}
 var plot_default = {
   /** @param {import("@anywidget/types").RenderProps<Traits>} props */
   render({ model, el }) {
@@ -144,11 +156,13 @@ var plot_default = {
     let drawing = Promise.resolve();
     let queued = false;
     let width = 0;
+    const newest = reader(model);
+    const wanted = wanting(model);
     const write = (meta) => {
       title.replaceChildren(...breakable(meta?.title ?? ""));
       subtitle.textContent = meta?.subtitle ?? "";
       caption.hidden = !meta?.head;
-      box.setAttribute("role", "img");
+      box.setAttribute("role", "group");
       box.setAttribute("aria-label", model.get("label"));
       const table = meta?.table;
       fold.hidden = !table?.rows.length;
@@ -157,12 +171,12 @@ var plot_default = {
     };
     const draw = async () => {
       queued = false;
-      const shown = Array.isArray(model.get("figure").data);
+      const shown = Array.isArray(newest().data);
       el.hidden = !shown;
       if (!shown) return;
-      asking.want();
+      if (!shared[LIBRARY]) wanted.now();
       const plotly = await loading().library;
-      const { data, layout = {} } = model.get("figure");
+      const { data, layout = {} } = newest();
       if (gone || !Array.isArray(data)) return;
       const drawn = withoutHeading(layout);
       write(layout.meta);
@@ -184,13 +198,12 @@ var plot_default = {
       }
     });
     resize.observe(box);
-    fold.addEventListener("toggle", () => write(model.get("figure").layout?.meta));
-    const asking = new Asking(model);
-    const unlisten = listen(model, { "change:figure": later, "msg:custom": asking.received });
+    fold.addEventListener("toggle", () => write(newest().layout?.meta));
+    const unlisten = listen(model, { "change:figure": later });
     later();
     return () => {
       gone = true;
-      asking.end();
+      wanted.stop();
       resize.disconnect();
       unlisten();
       shared[LIBRARY]?.purge(box);

@@ -25,6 +25,10 @@ class Packed:
         """The data, decoded anew each time."""
         return json.loads(self.data)
 
+    def get(self, key: Any, default: Any = None) -> Any:
+        """As of a dict."""
+        return self.value.get(key, default)
+
     def __getitem__(self, key: Any) -> Any:
         return self.value[key]
 

@@ -1,13 +1,15 @@
 // A plotly figure that is state, not a stream of changes: whatever was missed, the newest figure is
 // drawn. The library comes once for the whole page, in a message of the first kernel that is asked.
 
-import { html, listen, OWN_KEYS } from "./dom.js";
+import { html, listen, OWN_KEYS, unpacked } from "./dom.js";
 
 /**
  * @typedef {object} Traits see plot.py
- * @property {{ data?: object[], layout?: Record<string, any> }} figure
+ * @property {DataView | Figure} figure bytes of its JSON, see packed.py
  * @property {string} label
  */
+
+/** @typedef {{ data?: object[], layout?: Record<string, any> }} Figure */
 
 /**
  * What is used of plotly.js.
@@ -35,6 +37,12 @@ const shared = /** @type {Shared} */ (/** @type {unknown} */ (globalThis));
 const PATIENCE_MS = 20_000;
 // What is asked for before a figure needs it must not hold up the first picture.
 const AHEAD_MS = 1_500;
+
+const CONFIG = {
+  displaylogo: false,
+  displayModeBar: "hover",
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+};
 
 /**
  * The library is written for <script> and for loaders; as a module it gets neither.
@@ -134,38 +142,51 @@ function ask(model) {
   }
 }
 
-const CONFIG = {
-  displaylogo: false,
-  displayModeBar: "hover",
-  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
-};
-
-/** Asks for the library until it is there. */
-class Asking {
-  /** @param {{ send: (message: object) => void }} model */
-  constructor(model) {
-    this.model = model;
-    this.ended = false;
-    this.timer = setTimeout(this.want, AHEAD_MS);
-  }
-
-  want = () => {
-    clearTimeout(this.timer);
-    if (this.ended || shared[LIBRARY]) return;
-    ask(this.model);
-    this.timer = setTimeout(this.want, PATIENCE_MS);
+/**
+ * Gives the newest figure of a model; its text is read once.
+ * @param {import("@anywidget/types").AnyModel<Traits>} model
+ * @returns {() => Figure}
+ */
+function reader(model) {
+  /** @type {unknown} */
+  let read = null;
+  /** @type {Figure} */
+  let figure = {};
+  return () => {
+    const sent = model.get("figure");
+    if (sent !== read) {
+      read = sent;
+      figure = unpacked(sent);
+    }
+    return figure;
   };
+}
 
+/**
+ * Has the library come to the page: `now` asks for it, and so does some time after the first
+ * picture; `stop` ends that.
+ * @param {import("@anywidget/types").AnyModel<Traits>} model
+ */
+function wanting(model) {
+  let timer = 0;
+  const now = () => {
+    clearTimeout(timer);
+    if (shared[LIBRARY]) return;
+    ask(model);
+    timer = setTimeout(now, PATIENCE_MS);
+  };
   /** @type {(message: any, buffers: DataView[]) => void} */
-  received = (message, buffers) => {
+  const received = (message, buffers) => {
     const [bytes] = buffers;
     if (message?.kind === "plotly" && bytes) loading().arrived(bytes);
   };
-
-  end() {
-    this.ended = true;
-    clearTimeout(this.timer);
-  }
+  const unlisten = listen(model, { "msg:custom": received });
+  timer = setTimeout(now, AHEAD_MS);
+  const stop = () => {
+    clearTimeout(timer);
+    unlisten();
+  };
+  return { now, stop };
 }
 
 export default {
@@ -184,13 +205,16 @@ export default {
     let drawing = Promise.resolve();
     let queued = false;
     let width = 0;
+    const newest = reader(model);
+    const wanted = wanting(model);
 
     /** @param {Meta | undefined} meta */
     const write = (meta) => {
       title.replaceChildren(...breakable(meta?.title ?? ""));
       subtitle.textContent = meta?.subtitle ?? "";
       caption.hidden = !meta?.head;
-      box.setAttribute("role", "img");
+      // A group and no image: the tool bar of plotly in it takes the focus.
+      box.setAttribute("role", "group");
       box.setAttribute("aria-label", model.get("label"));
       const table = meta?.table;
       fold.hidden = !table?.rows.length;
@@ -200,12 +224,12 @@ export default {
     };
     const draw = async () => {
       queued = false;
-      const shown = Array.isArray(model.get("figure").data);
+      const shown = Array.isArray(newest().data);
       el.hidden = !shown;
       if (!shown) return;
-      asking.want();
+      if (!shared[LIBRARY]) wanted.now();
       const plotly = await loading().library;
-      const { data, layout = {} } = model.get("figure");
+      const { data, layout = {} } = newest();
       if (gone || !Array.isArray(data)) return;
       const drawn = withoutHeading(layout);
       write(layout.meta);
@@ -230,13 +254,12 @@ export default {
       }
     });
     resize.observe(box);
-    fold.addEventListener("toggle", () => write(model.get("figure").layout?.meta));
-    const asking = new Asking(model);
-    const unlisten = listen(model, { "change:figure": later, "msg:custom": asking.received });
+    fold.addEventListener("toggle", () => write(newest().layout?.meta));
+    const unlisten = listen(model, { "change:figure": later });
     later();
     return () => {
       gone = true;
-      asking.end();
+      wanted.stop();
       resize.disconnect();
       unlisten();
       shared[LIBRARY]?.purge(box);

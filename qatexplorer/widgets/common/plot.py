@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import json
 import threading
 from contextlib import suppress
 from functools import cache
@@ -26,6 +25,7 @@ from plotly.offline import get_plotlyjs
 from qatexplorer.runs.records import History
 from qatexplorer.views.training.figures import curves_figure
 from qatexplorer.widgets.common.assets import css, esm
+from qatexplorer.widgets.common.packed import Packed, PackedTrait
 
 
 @cache
@@ -62,18 +62,32 @@ def _answer(plot: Plot, message: Any, _buffers: Any) -> None:
     made.add_done_callback(lambda done: plot.send({"kind": "plotly"}, [done.result()]))
 
 
+class PackedFigure(Packed):
+    """A figure made ready for the page; ``label`` is what a screen reader says of it."""
+
+    def __init__(self, figure: go.Figure) -> None:
+        self.data = figure.to_json().encode()
+        meta = figure.layout.meta
+        self.label = str((meta.get("alt") if isinstance(meta, dict) else "") or "figure")
+
+
+def packed(figure: go.Figure | None) -> PackedFigure | None:
+    """A figure as its trait holds it, made wherever that costs the least: not on the loop."""
+    return None if figure is None else PackedFigure(figure)
+
+
 class Plot(anywidget.AnyWidget):
     """One figure.
 
     Attributes:
-        figure: ``go.Figure.to_json`` as a dict with ``data`` and ``layout``; ``{}`` hides it.
+        figure: a dict with ``data`` and ``layout``, packed; ``{}`` hides it.
         label: what a screen reader says.
     """
 
     _esm = esm("plot")
     _css = css("common/plot.css")
 
-    figure: Any = traitlets.Dict().tag(sync=True)
+    figure: Any = PackedTrait({})
     label: Any = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self) -> None:
@@ -93,13 +107,14 @@ class FigureSlot(widgets.Box):
         self.plot.layout.width = "100%"
         self.add_class("qx-figure-slot")
 
-    def show(self, figure: go.Figure | None) -> None:
-        """Show ``figure``, None to hide."""
+    def show(self, figure: go.Figure | PackedFigure | None) -> None:
+        """Show ``figure``, None to hide. One that was packed on a worker thread costs the loop
+        nothing."""
         if figure is None:
             self.layout.display = "none"
             self.plot.figure = {}
             return
+        ready = figure if isinstance(figure, PackedFigure) else PackedFigure(figure)
+        with self.plot.hold_sync():
+            self.plot.label, self.plot.figure = ready.label, ready
         self.layout.display = ""
-        shown = json.loads(figure.to_json())
-        self.plot.label = shown["layout"].get("meta", {}).get("alt") or "figure"
-        self.plot.figure = shown

@@ -5,10 +5,10 @@ No view talks to another: a click calls the session, the session emits an event,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 import ipywidgets as widgets
 
@@ -17,12 +17,15 @@ from qatexplorer.errors import BusyError, QatExplorerError
 from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.runs.opened import OpenedRun
 from qatexplorer.session.inputs import describe_inputs
+from qatexplorer.session.overlays import checked_name
 from qatexplorer.session.session import Session, SessionEvent
+from qatexplorer.snapshot.overlay import Groups, Overlay
 from qatexplorer.views.common.names import count
 from qatexplorer.views.common.news import news_of
 from qatexplorer.views.common.options import header_html
 from qatexplorer.views.common.problems import problem_entries
 from qatexplorer.views.common.story import stage_entries, story_html
+from qatexplorer.views.static.page import still_html
 from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
 from qatexplorer.widgets.common.controls import Html, Message, Note, labelled
 from qatexplorer.widgets.common.page import PageState
@@ -33,6 +36,7 @@ from qatexplorer.widgets.explorer.panes import Panes, StagePicture
 from qatexplorer.widgets.explorer.settings import SettingsPanel
 from qatexplorer.widgets.explorer.splitter import Splitter
 from qatexplorer.widgets.explorer.stagebar import StageBar
+from qatexplorer.widgets.explorer.still import Still, still_of
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
 from qatexplorer.widgets.training.live import LivePanel
 from qatexplorer.widgets.training.results import ResultsPanel
@@ -40,6 +44,7 @@ from qatexplorer.widgets.training.runs import RunsPanel
 from qatexplorer.widgets.training.training import TrainingPanel
 
 _PROGRESS_S = 0.25
+_STILL_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class Explorer(widgets.VBox):
         self.jobs = Jobs(self.bridge, self._on_jobs)
         self.page = PageState()
         self.page.signal.subscribe(lambda _: self.bridge.post("selection", self._on_selection))
+        self.still = Still(self.static_html)
         self._build()
         if model is None:
             self._offer_examples(settings.pop("example", zoo.names()[0]), settings)
@@ -82,6 +88,36 @@ class Explorer(widgets.VBox):
         super().__init__([self._top(), self.panes, self.drawer, self._height_handle()])
         for name in ("qx", "qx-explorer"):
             self.add_class(name)
+
+    # -- as an output of a notebook ------------------------------------------------------------
+
+    def static_html(self) -> str:
+        """The stage in view as one piece of HTML, a few dozen kB: tree, graph, and the figures of
+        what is selected. It needs no widget, no kernel and no script; notebooks keep it beside the
+        page, and it can be written to a file."""
+        session = self.session
+        if session is None:
+            return f'<div class="qx-still">{self.message.html}</div>'
+        return still_html(still_of(session, self.selection, self.panes.drawn_of(session)))
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        """The live page, and the picture for where no widget can be shown."""
+        bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs) or {}
+        return {**bundle, "text/html": self.static_html()}
+
+    def _ipython_display_(self, **_kwargs: Any) -> None:
+        made = self.frame._repr_mimebundle_()  # anywidget knows what Colab has to be told
+        metadata = made[1] if isinstance(made, tuple) else {}
+        self.still.show(super()._repr_mimebundle_() or {"text/plain": repr(self)}, metadata)
+
+    def _keep_still(self) -> None:
+        """The picture in the notebook follows the page, when a training does not run."""
+        session = self.session
+        if self.still.is_shown and session is not None and not session.running:
+            self.bridge.post("still", self._draw_still, every_s=_STILL_S)
+
+    def _draw_still(self) -> None:
+        self.bridge.make("still picture", self.static_html, self.still.update)
 
     # -- building -------------------------------------------------------------------------------
 
@@ -102,6 +138,8 @@ class Explorer(widgets.VBox):
         self.news.on_fix(self._on_fix)
         self.news.on_select(self.select)
         self.panes = Panes(self.bridge, self.page)
+        self.panes.inspector.on_ask(self._on_ask)
+        self.panes.wanted = lambda: self.jobs.current is not None
         self._build_panels()
         self.panes.graph.observe(lambda change: self._on_theme(change["new"]), "dark")
 
@@ -236,6 +274,7 @@ class Explorer(widgets.VBox):
 
     def _on_config(self) -> None:
         self.settings.refresh()
+        self.panes.compare.start_over()
 
     def _try_int8(self, session: Session) -> None:
         """Find out off the loop whether a copy gets to int8, and show what stands in its way: once
@@ -256,6 +295,7 @@ class Explorer(widgets.VBox):
         session, problems = found
         if session is self.session:
             self.news.problems = problems
+            self.panes.look_again()
 
     def _on_progress(self) -> None:
         if self.session is not None and self.session.run is not None:
@@ -273,7 +313,12 @@ class Explorer(widgets.VBox):
         """Draw the stage in view: made on the thread that has made it, shown on the loop."""
         session = self.session
         if session is not None:
-            self.bridge.make("stage", lambda: self._stage_page(session), self._show_stage)
+            self.bridge.make(
+                "stage",
+                lambda: self._stage_page(session),
+                self._show_stage,
+                self.panes.show_failure,
+            )
 
     def _stage_page(self, session: Session) -> _StagePage:
         stage, stages = session.flow.stage(session.stage), session.flow.stages
@@ -298,6 +343,7 @@ class Explorer(widgets.VBox):
         self.news.show(title, page.news, page.story, page.problems)
         self.panes.show(page.picture)
         self._try_int8(session)
+        self._keep_still()
         self.ledger.refresh()
         self.training.set_enabled(self.jobs.current is None)
         if session.stage == session.flow.train_stage and self._led_to is not session:
@@ -309,6 +355,31 @@ class Explorer(widgets.VBox):
         ``"edge:<source>:<target>"`` in all views; ``""`` selects nothing."""
         self.page.select(selection)
 
+    def overlay(
+        self,
+        values: str | Mapping[str, Any] | Overlay | None,
+        title: str = "",
+        unit: str = "",
+        high_is: Literal["bad", "good", ""] = "",
+        groups: Groups | None = None,
+    ) -> None:
+        """Colour the graph by a number of each part.
+
+        ``values`` is a mapping from module paths, paths of fake quants or ids of graph nodes to
+        numbers (or words), an :class:`~qatexplorer.Overlay`, the name of a built-in overlay (see
+        :meth:`Session.overlay`), or None for no colours. The others are as for
+        :meth:`Overlay.of`. Raises OverlayError for what the model does not have.
+        """
+        session = self.session
+        if values is None or session is None:
+            self.panes.overlays.choose("")
+        elif isinstance(values, str):
+            self.panes.overlays.choose(checked_name(values))
+        else:
+            if not isinstance(values, Overlay):
+                values = Overlay.of(values, title, unit, high_is, groups)
+            self.panes.overlays.show(values.checked(session.snapshots.values()))
+
     @property
     def selection(self) -> str:
         """What is selected."""
@@ -316,6 +387,7 @@ class Explorer(widgets.VBox):
 
     def _on_selection(self) -> None:
         self.panes.show_selection()
+        self._keep_still()
         self.ledger.show_selection()
         if self._in_sight(self.live):
             self.live.draw()
@@ -362,6 +434,26 @@ class Explorer(widgets.VBox):
             if action in calls:
                 self.start_job("stepping", lambda _job: calls[action]())
 
+    def _on_ask(self, wanted: str) -> None:
+        """A button of the inspector's page: see :func:`views.inspector.glance.glance_html`."""
+        what, _, rest = wanted.partition(":")
+        panels: dict[str, widgets.Widget] = {
+            "train": self.training,
+            "inside": self.live,
+            "ledger": self.ledger,
+            "results": self.results,
+            "settings": self.settings,
+        }
+        if what == "search":
+            self.panes.tree.query = rest
+        elif what == "stage" and self.session is not None:
+            self._on_action("goto", rest)
+        elif what == "panel" and rest in panels:
+            self.drawer.show_panel(panels[rest])
+        elif what == "fix":
+            problem, _, index = rest.rpartition(":")
+            self._on_fix(problem, int(index))
+
     def _on_fix(self, problem: str, index: int) -> None:
         """A button against a problem was pressed."""
         session = self.session
@@ -392,6 +484,7 @@ class Explorer(widgets.VBox):
         return started
 
     def _act(self, call: Callable[[], Any]) -> None:
+        self.message.clear()
         try:
             call()
         except Exception as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ipywidgets as widgets
@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import traitlets
 
 from qatexplorer.widgets.common.panel import HtmlPanel
-from qatexplorer.widgets.common.plot import FigureSlot
+from qatexplorer.widgets.common.plot import FigureSlot, PackedFigure
 
 
 class InspectorWidget(widgets.VBox):
@@ -32,7 +32,9 @@ class InspectorWidget(widgets.VBox):
             traitlets.link((self, "selected"), (panel, "selected"))
             traitlets.link((self, "dark"), (panel, "dark"))
 
-    def show(self, html: str, figures: Mapping[str, go.Figure | None] | None = None) -> None:
+    def show(
+        self, html: str, figures: Mapping[str, go.Figure | PackedFigure | None] | None = None
+    ) -> None:
         """Show a page, and in each named slot its figure; slots not named are hidden.
 
         Raises KeyError for a figure that has no slot.
@@ -40,13 +42,18 @@ class InspectorWidget(widgets.VBox):
         self.show_page(html)
         self.show_figures(figures or {})
 
+    def on_ask(self, callback: Callable[[str], Any]) -> None:
+        """Call ``callback`` with what a clicked button of the page asks for."""
+        for panel in (self.panel, self.details):
+            panel.on_ask(callback)
+
     def show_page(self, html: str) -> None:
         """Show a page: what it is above the figures, its sections below them."""
         head, mark, sections = html.partition("<section")
         self.panel.html = head
         self.details.html = f'<article class="qx-inspect">{mark}{sections}' if mark else ""
 
-    def show_figures(self, figures: Mapping[str, go.Figure | None]) -> None:
+    def show_figures(self, figures: Mapping[str, go.Figure | PackedFigure | None]) -> None:
         """Change the figures only, for those that take longer than the page."""
         unknown = set(figures) - set(self.slots)
         if unknown:

@@ -1,0 +1,162 @@
+"""Pictures without a browser: what they show of a stage; well-formed, small and escaped."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+import qatexplorer as qx
+from qatexplorer.views.graph.scene import build_scene
+from qatexplorer.views.inspector.channels import channel_figure
+from qatexplorer.views.inspector.figures import histogram_figure
+from qatexplorer.views.static.figure import figure_svg
+from qatexplorer.views.static.graph import MAX_MARKS, graph_svg
+from qatexplorer.views.static.page import StillPage, still_html
+from qatexplorer.views.static.tree import tree_table
+from qatexplorer.views.tree import build_tree
+from qatexplorer.widgets.explorer.still import still_of
+from tests.support.models import load_timm
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def session() -> qx.Session:
+    example = qx.zoo.load("digits_cnn")
+    made = qx.Session(example.model, example.example_inputs, data=example.data)
+    made.goto("insert")
+    made.histograms()
+    return made
+
+
+def texts(svg: str) -> list[str]:
+    return [node.text or "" for node in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+
+
+def rects(svg: str) -> list[ElementTree.Element]:
+    return list(ElementTree.fromstring(svg).iter(f"{SVG}rect"))
+
+
+def images(html: str) -> Iterator[str]:
+    for data in re.findall(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)", html):
+        yield base64.b64decode(data).decode()
+
+
+def test_the_graph_shows_every_operation_of_a_small_model(session: qx.Session) -> None:
+    scene = build_scene(session.snapshot)
+    svg = graph_svg(scene)
+    found = texts(svg)
+    for name in ("conv1", "conv2", "conv3", "fc", "pool"):
+        assert name in found
+    assert {"W", "A", "I"} <= set(found)
+    assert f"{len(scene['nodes'])} operations" in ElementTree.fromstring(svg).get("aria-label", "")
+
+
+def test_no_two_boxes_of_the_graph_lie_on_each_other(session: qx.Session) -> None:
+    model, inputs = load_timm("resnet18", 64, 1, zero_init_last=False)
+    large = qx.Session(model, inputs)
+    for snapshot in (session.snapshot, large.snapshot):
+        boxes = [r for r in rects(graph_svg(build_scene(snapshot))) if r.get("height") == "34"]
+        assert 5 < len(boxes) <= MAX_MARKS
+        places = [(float(b.get("x", 0)), float(b.get("y", 0))) for b in boxes]
+        for index, (x, y) in enumerate(places):
+            for other_x, other_y in places[index + 1 :]:
+                assert abs(x - other_x) >= 168 or abs(y - other_y) >= 34
+
+
+def test_a_large_graph_is_drawn_with_closed_groups() -> None:
+    model, inputs = load_timm("resnet50", 64, 1, zero_init_last=False)
+    session = qx.Session(model, inputs)
+    svg = graph_svg(build_scene(session.snapshot))
+    assert len(svg) < 60_000
+    assert any(re.fullmatch(r"\d+ operations", words) for words in texts(svg))
+    assert "closed groups" in ElementTree.fromstring(svg).get("aria-label", "")
+
+
+def test_a_stage_without_a_graph_draws_nothing_and_says_why() -> None:
+    scene = {"nodes": [], "groups": [], "edges": [], "reason": "No graph <here>."}
+    assert graph_svg(scene) == ""
+    html = still_html(StillPage("M", "", "s", "", "", [], scene))
+    assert "No graph &lt;here&gt;." in html
+
+
+def test_the_tree_is_a_table_of_all_rows(session: qx.Session) -> None:
+    rows = build_tree(session.snapshot, session.diff)
+    html = tree_table(rows)
+    assert html.count("<tr") == len(rows) + 1
+    for row in rows:
+        assert f">{row['name']}</" in html or f"{row['name']}<" in html
+    assert "qat.ConvBnReLU2d" in html
+
+
+def test_a_tree_with_too_many_rows_is_cut_at_a_depth_and_counted(session: qx.Session) -> None:
+    rows = build_tree(session.snapshot)
+    top = [row for row in rows if row["depth"] <= 1]
+    html = tree_table(rows, most=len(top))
+    assert html.count("<tr") == len(top) + 1
+    assert f"{len(rows) - len(top)} more below" in html
+
+
+def test_a_histogram_has_a_bar_for_each_bar(session: qx.Session) -> None:
+    site = next(s for s in session.snapshot.sites if s.kind == "weight")
+    figure = histogram_figure(session.histogram(site.path), site).to_plotly_json()
+    svg = figure_svg(figure)
+    bars = sum(len(trace["x"]) for trace in figure["data"] if trace["type"] == "bar")
+    assert sum(1 for r in rects(svg) if r.get("fill") not in ("#ffffff", "none")) >= bars > 4
+    assert any(words.startswith("quant_min") for words in texts(svg))
+
+
+def test_every_figure_of_a_walk_is_valid_svg(session: qx.Session) -> None:
+    for site in session.snapshot.sites:
+        for figure in (histogram_figure(session.histogram(site.path), site), channel_figure(site)):
+            ElementTree.fromstring(figure_svg(figure.to_plotly_json()))
+
+
+@pytest.mark.parametrize(
+    ("trace", "tag", "number"),
+    [
+        ({"type": "scatter", "x": [0, 1, None, 2, 3], "y": [0, 1, 2, 3, 4]}, "path", 2),
+        ({"type": "scatter", "x": [1, 2], "y": [3, 4], "mode": "markers"}, "circle", 2),
+        ({"type": "scatter", "x": [0, 1], "y": [1, 1], "fill": "tozeroy"}, "path", 2),
+        ({"type": "heatmap", "z": [[1, 2, 3], [4, None, 6]]}, "rect", 6),
+        ({"type": "pie", "values": [1, 2]}, "path", 0),
+    ],
+)
+def test_traces(trace: dict[str, Any], tag: str, number: int) -> None:
+    svg = figure_svg({"data": [trace], "layout": {"showlegend": False}})
+    assert len(list(ElementTree.fromstring(svg).iter(f"{SVG}{tag}"))) == number
+
+
+def test_a_log_axis_leaves_out_what_it_cannot_show() -> None:
+    trace = {"type": "scatter", "x": [0, 1, 2], "y": [0, 10, 1000], "mode": "markers"}
+    layout = {"yaxis": {"type": "log"}}
+    svg = figure_svg({"data": [trace], "layout": layout})
+    assert len(list(ElementTree.fromstring(svg).iter(f"{SVG}circle"))) == 2
+    assert "100" in texts(svg)
+
+
+def test_the_page_shows_the_stage_and_is_small(session: qx.Session) -> None:
+    html = still_html(still_of(session, "module:conv2", None))
+    ElementTree.fromstring(html.replace("&nbsp;", " ").replace('height:auto">', 'height:auto"/>'))
+    assert "DigitsCNN" in html
+    assert session.flow.stage("insert").title in html
+    pictures = list(images(html))
+    assert len(pictures) >= 2
+    assert "conv2" in " ".join(texts(pictures[1]))
+    assert len(html) < 100_000
+    for word in ("<script", "<svg", "http://", "https://"):
+        assert word not in html
+
+
+def test_names_from_a_model_are_escaped() -> None:
+    row = {"id": "module:<b>", "kind": "module", "path": "<b>", "name": "<b>", "depth": 0,
+           "type": "<i>", "what": [], "marks": [0, 0, 0]}  # fmt: skip
+    html = still_html(StillPage("<u>", "<u>", "<u>", "<u>", "<u>", [row], {"nodes": []}))
+    assert "<u>" not in html
+    assert "<i>" not in html
+    assert html.count("&lt;b&gt;") == 2
