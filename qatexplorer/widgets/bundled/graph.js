@@ -21,7 +21,7 @@
 //   graph/tooltip.js
 //   graph/vendor/dagre/dagre.min.js
 //   graph/view.js
-// sha256 of these: df79b95b54d2fde2165df5cf47e791e9f6e5b762e096908530f2f1efc76afc6d
+// sha256 of these: 2c024ec53fccf796d33542f5b3e1430f09707306860dbf4e46e7a538545f6da9
 
 // common/dom.js
 var SVG_NS = "http://www.w3.org/2000/svg";
@@ -155,8 +155,7 @@ function push(map, key, value) {
 function indexScene(scene, identities = false) {
   const { nodes = [], edges = [], sites = {} } = scene;
   const hidden = hiddenItems(scene, identities);
-  const all = scene.groups ?? [];
-  const groups = hidden.size ? all.map((group) => withoutHidden(group, hidden)) : all;
+  const groups = (scene.groups ?? []).map((group) => withoutHidden(group, hidden));
   const items = /* @__PURE__ */ new Map();
   for (const item of [...groups, ...nodes]) items.set(item.id, item);
   const links = linksOf(nodes, edges, hidden);
@@ -192,7 +191,6 @@ function withoutHidden(group, hidden) {
   return { ...group, children: group.children.filter((child) => !hidden.has(child)) };
 }
 function linksOf(nodes, edges, hidden) {
-  if (!hidden.size) return edges.map(([from, to], i) => ({ from, to, list: [i], via: [] }));
   const feeds = /* @__PURE__ */ new Map();
   for (const [i, [, target]] of edges.entries()) {
     if (hidden.has(nodes[target].id)) feeds.set(target, i);
@@ -221,33 +219,32 @@ function innerLinks(groups, nodes, links) {
     inner.set(id, { edges: /* @__PURE__ */ new Map(), ins: /* @__PURE__ */ new Map(), outs: /* @__PURE__ */ new Map(), via: /* @__PURE__ */ new Map() });
   }
   const placeOf = (id) => places.get(id) ?? { parent: "", depth: 0 };
-  const parts2 = /* @__PURE__ */ new Map();
-  const add = (id, part, key, link) => {
-    const { parent } = placeOf(id);
-    push(
-      /** @type {Inner} */
-      inner.get(parent)[part],
-      key,
-      link
-    );
-    if (links[link].via.length) parts2.set(parent, [part, key]);
-  };
   for (const [index, { from, to, via }] of links.entries()) {
+    const parts2 = /* @__PURE__ */ new Map();
+    const add = (id, part, key) => {
+      const { parent } = placeOf(id);
+      push(
+        /** @type {Inner} */
+        inner.get(parent)[part],
+        key,
+        index
+      );
+      if (via.length) parts2.set(parent, [part, key]);
+    };
     let a = nodes[from].id;
     let b = nodes[to].id;
     while (a !== b && placeOf(a).parent !== placeOf(b).parent) {
       if (placeOf(a).depth >= placeOf(b).depth) {
-        add(a, "outs", a, index);
+        add(a, "outs", a);
         a = placeOf(a).parent;
       } else {
-        add(b, "ins", b, index);
+        add(b, "ins", b);
         b = placeOf(b).parent;
       }
     }
     if (a !== b || from === to) add(a, "edges", `${a}
-${b}`, index);
+${b}`);
     for (const id of via) noteVia(inner, parts2, placeOf, id);
-    if (via.length) parts2.clear();
   }
   return inner;
 }
@@ -307,9 +304,8 @@ function itemsOfPath(index, path) {
     at = at.slice(0, at.lastIndexOf("."));
     found = find(at);
   }
-  return found.flatMap((item) => index.hidden.has(item.id) ? leavesOf(index, item.id) : item.id);
+  return found.map((item) => item.id);
 }
-var leavesOf = (index, id) => itemOf(index, id).children?.flatMap((child) => leavesOf(index, child)) ?? [id];
 function edgeOfSelection(index, selection) {
   return index.edges.findIndex((_, i) => edgeSelection(index, i) === selection);
 }
@@ -906,10 +902,10 @@ var OverlayPanel = class {
       this.scale.replaceChildren();
       return;
     }
-    const unit = overlay.unit && overlay.unit !== "share" ? ` (${overlay.unit})` : "";
-    const heading = html("strong", {
-      text: overlay.categories?.length ? overlay.title : `${overlay.title}${unit}`
-    });
+    const { title, unit = "", categories = [] } = overlay;
+    const said = ["", "share", title.toLowerCase()].includes(unit.toLowerCase());
+    const text = said || categories.length ? title : `${title} (${unit})`;
+    const heading = html("strong", { text });
     this.scale.setAttribute("aria-label", `Colours: ${overlay.title}`);
     this.scale.replaceChildren(heading, ...this.scaleParts());
   }
@@ -1000,16 +996,6 @@ function firstOpened(index) {
     if (countMarks(index, /* @__PURE__ */ new Set([...opened, id]), ROOT) > EASY_TO_READ) break;
     opened.add(id);
     shown = groupsIn(id);
-  }
-  return opened;
-}
-function withNewFolds(index, openIds, known) {
-  const opened = /* @__PURE__ */ new Set();
-  for (const id of openIds) {
-    for (const above of ancestorsOf(index, id)) {
-      if (itemOf(index, above).repeat && !known.has(above)) opened.add(above);
-    }
-    opened.add(id);
   }
   return opened;
 }
@@ -1753,10 +1739,6 @@ function shiftIntoView(start, length, room) {
 }
 var wholeScale = (picture, window2) => Math.min((window2.w - 2 * MARGIN) / picture.w, (window2.h - 2 * MARGIN) / picture.h);
 var keptInView = (at, length, room) => Math.min(room - KEPT, Math.max(KEPT - length, at));
-function middleWithin(at, length, room, margin) {
-  if (length + 2 * margin <= room) return length / 2;
-  return Math.min(length + margin - room / 2, Math.max(room / 2 - margin, at));
-}
 var Camera = class {
   /**
    * @param {SVGSVGElement} window what is looked through
@@ -1812,16 +1794,13 @@ var Camera = class {
     this.panBy(x - this.x, y - this.y);
   }
   /**
-   * Brings a point of the picture to the middle of the window, or as near as shows no more than a
-   * margin beside the picture.
+   * Brings a point of the picture to the middle of the window.
    * @param {number} px
    * @param {number} py
    */
   lookAt(px, py) {
-    const { k, extent, size } = this;
-    const x = middleWithin(px, extent.w, size.w / k, MARGIN / k);
-    const y = middleWithin(py, extent.h, size.h / k, MARGIN / k);
-    this.panBy(size.w / 2 - x * k - this.x, size.h / 2 - y * k - this.y);
+    const { w, h } = this.size;
+    this.dragBy(w / 2 - px * this.k - this.x, h / 2 - py * this.k - this.y);
   }
   /**
    * Zooms around a point of the window, around its middle if none is given.
@@ -2295,6 +2274,16 @@ export default dagre;`;
 
 // graph/view.js
 var nothingDrawn = () => ({ elements: /* @__PURE__ */ new Map(), edgeElements: [], passes: /* @__PURE__ */ new Map() });
+function withNewFolds(index, openIds, known) {
+  const opened = /* @__PURE__ */ new Set();
+  for (const id of openIds) {
+    for (const above of ancestorsOf(index, id)) {
+      if (itemOf(index, above).repeat && !known.has(above)) opened.add(above);
+    }
+    opened.add(id);
+  }
+  return opened;
+}
 var viewSerial = 0;
 var GraphView = class {
   /**
@@ -2532,9 +2521,11 @@ var GraphView = class {
   lookAtEnd(end) {
     const { camera, picture } = this;
     if (!picture) return;
-    const far = end ? Number.MAX_VALUE : -Number.MAX_VALUE;
-    if (this.lr) camera.lookAt(far, picture.h / 2);
-    else camera.lookAt(picture.w / 2, far);
+    const { w, h } = camera.size;
+    const [x, y] = [picture.w / 2, picture.h / 2];
+    const [across, down] = [w / camera.k / 2 - 24, h / camera.k / 2 - 24];
+    if (this.lr) camera.lookAt(end ? Math.max(x, picture.w - across) : Math.min(x, across), y);
+    else camera.lookAt(x, end ? Math.max(y, picture.h - down) : Math.min(y, down));
   }
   /** The window has another size: a view that the user has not moved is framed again. */
   onResize() {

@@ -1,5 +1,5 @@
 // Paints an overlay over the drawn graph: a colour for each box, a hatch where nothing is known, and
-// the number in its label and tooltip. And the signs of a comparison: "＋" and "−".
+// the number in its label and tooltip. And the signs of a comparison: "+" and "−".
 
 import { svg } from "../common/dom.js";
 import { attention, categoryColour, colourAt, domainOf, textOn } from "./scale.js";
