@@ -21,7 +21,7 @@
 //   graph/tooltip.js
 //   graph/vendor/dagre/dagre.min.js
 //   graph/view.js
-// sha256 of these: 2c024ec53fccf796d33542f5b3e1430f09707306860dbf4e46e7a538545f6da9
+// sha256 of these: 10c21f13386275c9f77951e061385e03d1d997e9b8bc6f904745ccf126e39d65
 
 // common/dom.js
 var SVG_NS = "http://www.w3.org/2000/svg";
@@ -724,6 +724,9 @@ function paintOverlay(world, drawn, index) {
   if (!paint) return;
   ofIndex.set(index, paint);
   const { overlay } = paint;
+  const wanted = overlay.values || paint.only.size || paint.onlySites.size;
+  if (!wanted && !world.dataset.painted) return;
+  world.dataset.painted = wanted ? "1" : "";
   const closed = [...drawn.elements].filter(([, g]) => !g.classList.contains("qxg-open"));
   const domain = domainOf(
     overlay,

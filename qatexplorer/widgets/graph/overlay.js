@@ -128,6 +128,9 @@ export function paintOverlay(world, drawn, index) {
   if (!paint) return;
   ofIndex.set(index, paint);
   const { overlay } = paint;
+  const wanted = overlay.values || paint.only.size || paint.onlySites.size;
+  if (!wanted && !world.dataset.painted) return; // nothing to paint, and nothing to take off
+  world.dataset.painted = wanted ? "1" : "";
   const closed = [...drawn.elements].filter(([, g]) => !g.classList.contains("qxg-open"));
   const domain = domainOf(
     overlay,
