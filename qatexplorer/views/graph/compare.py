@@ -118,6 +118,17 @@ class Comparison:
     def only(self, right: bool) -> tuple[list[str], list[str]]:
         """Items drawn as boxes, and fake quants, that this side has and the other lacks: an
         Identity that only passes a tensor on is no box."""
+        return self._only_right if right else self._only_left
+
+    @cached_property
+    def _only_left(self) -> tuple[list[str], list[str]]:
+        return self._only_at(False)
+
+    @cached_property
+    def _only_right(self) -> tuple[list[str], list[str]]:
+        return self._only_at(True)
+
+    def _only_at(self, right: bool) -> tuple[list[str], list[str]]:
         here, there = (self.right, self.left) if right else (self.left, self.right)
         known = {key for item, key in there.keys.items() if item not in there.passing}
         items = [
