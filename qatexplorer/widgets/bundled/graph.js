@@ -21,7 +21,7 @@
 //   graph/tooltip.js
 //   graph/vendor/dagre/dagre.min.js
 //   graph/view.js
-// sha256 of these: 10c21f13386275c9f77951e061385e03d1d997e9b8bc6f904745ccf126e39d65
+// sha256 of these: 4bcc08818fe3a3016e8330c3885a9f5bde019dfdea64658bbeed8925b3ed75ac
 
 // common/dom.js
 var SVG_NS = "http://www.w3.org/2000/svg";
@@ -155,7 +155,8 @@ function push(map, key, value) {
 function indexScene(scene, identities = false) {
   const { nodes = [], edges = [], sites = {} } = scene;
   const hidden = hiddenItems(scene, identities);
-  const groups = (scene.groups ?? []).map((group) => withoutHidden(group, hidden));
+  const all = scene.groups ?? [];
+  const groups = hidden.size ? all.map((group) => withoutHidden(group, hidden)) : all;
   const items = /* @__PURE__ */ new Map();
   for (const item of [...groups, ...nodes]) items.set(item.id, item);
   const links = linksOf(nodes, edges, hidden);
@@ -191,6 +192,7 @@ function withoutHidden(group, hidden) {
   return { ...group, children: group.children.filter((child) => !hidden.has(child)) };
 }
 function linksOf(nodes, edges, hidden) {
+  if (!hidden.size) return edges.map(([from, to], i) => ({ from, to, list: [i], via: [] }));
   const feeds = /* @__PURE__ */ new Map();
   for (const [i, [, target]] of edges.entries()) {
     if (hidden.has(nodes[target].id)) feeds.set(target, i);
@@ -219,32 +221,33 @@ function innerLinks(groups, nodes, links) {
     inner.set(id, { edges: /* @__PURE__ */ new Map(), ins: /* @__PURE__ */ new Map(), outs: /* @__PURE__ */ new Map(), via: /* @__PURE__ */ new Map() });
   }
   const placeOf = (id) => places.get(id) ?? { parent: "", depth: 0 };
+  const parts2 = /* @__PURE__ */ new Map();
+  const add = (id, part, key, link) => {
+    const { parent } = placeOf(id);
+    push(
+      /** @type {Inner} */
+      inner.get(parent)[part],
+      key,
+      link
+    );
+    if (links[link].via.length) parts2.set(parent, [part, key]);
+  };
   for (const [index, { from, to, via }] of links.entries()) {
-    const parts2 = /* @__PURE__ */ new Map();
-    const add = (id, part, key) => {
-      const { parent } = placeOf(id);
-      push(
-        /** @type {Inner} */
-        inner.get(parent)[part],
-        key,
-        index
-      );
-      if (via.length) parts2.set(parent, [part, key]);
-    };
     let a = nodes[from].id;
     let b = nodes[to].id;
     while (a !== b && placeOf(a).parent !== placeOf(b).parent) {
       if (placeOf(a).depth >= placeOf(b).depth) {
-        add(a, "outs", a);
+        add(a, "outs", a, index);
         a = placeOf(a).parent;
       } else {
-        add(b, "ins", b);
+        add(b, "ins", b, index);
         b = placeOf(b).parent;
       }
     }
     if (a !== b || from === to) add(a, "edges", `${a}
-${b}`);
+${b}`, index);
     for (const id of via) noteVia(inner, parts2, placeOf, id);
+    if (via.length) parts2.clear();
   }
   return inner;
 }
@@ -304,8 +307,9 @@ function itemsOfPath(index, path) {
     at = at.slice(0, at.lastIndexOf("."));
     found = find(at);
   }
-  return found.map((item) => item.id);
+  return found.flatMap((item) => index.hidden.has(item.id) ? leavesOf(index, item.id) : item.id);
 }
+var leavesOf = (index, id) => itemOf(index, id).children?.flatMap((child) => leavesOf(index, child)) ?? [id];
 function edgeOfSelection(index, selection) {
   return index.edges.findIndex((_, i) => edgeSelection(index, i) === selection);
 }
@@ -999,6 +1003,16 @@ function firstOpened(index) {
     if (countMarks(index, /* @__PURE__ */ new Set([...opened, id]), ROOT) > EASY_TO_READ) break;
     opened.add(id);
     shown = groupsIn(id);
+  }
+  return opened;
+}
+function withNewFolds(index, openIds, known) {
+  const opened = /* @__PURE__ */ new Set();
+  for (const id of openIds) {
+    for (const above of ancestorsOf(index, id)) {
+      if (itemOf(index, above).repeat && !known.has(above)) opened.add(above);
+    }
+    opened.add(id);
   }
   return opened;
 }
@@ -1742,6 +1756,10 @@ function shiftIntoView(start, length, room) {
 }
 var wholeScale = (picture, window2) => Math.min((window2.w - 2 * MARGIN) / picture.w, (window2.h - 2 * MARGIN) / picture.h);
 var keptInView = (at, length, room) => Math.min(room - KEPT, Math.max(KEPT - length, at));
+function middleWithin(at, length, room, margin) {
+  if (length + 2 * margin <= room) return length / 2;
+  return Math.min(length + margin - room / 2, Math.max(room / 2 - margin, at));
+}
 var Camera = class {
   /**
    * @param {SVGSVGElement} window what is looked through
@@ -1797,13 +1815,16 @@ var Camera = class {
     this.panBy(x - this.x, y - this.y);
   }
   /**
-   * Brings a point of the picture to the middle of the window.
+   * Brings a point of the picture to the middle of the window, or as near as shows no more than a
+   * margin beside the picture.
    * @param {number} px
    * @param {number} py
    */
   lookAt(px, py) {
-    const { w, h } = this.size;
-    this.dragBy(w / 2 - px * this.k - this.x, h / 2 - py * this.k - this.y);
+    const { k, extent, size } = this;
+    const x = middleWithin(px, extent.w, size.w / k, MARGIN / k);
+    const y = middleWithin(py, extent.h, size.h / k, MARGIN / k);
+    this.panBy(size.w / 2 - x * k - this.x, size.h / 2 - y * k - this.y);
   }
   /**
    * Zooms around a point of the window, around its middle if none is given.
@@ -2277,16 +2298,6 @@ export default dagre;`;
 
 // graph/view.js
 var nothingDrawn = () => ({ elements: /* @__PURE__ */ new Map(), edgeElements: [], passes: /* @__PURE__ */ new Map() });
-function withNewFolds(index, openIds, known) {
-  const opened = /* @__PURE__ */ new Set();
-  for (const id of openIds) {
-    for (const above of ancestorsOf(index, id)) {
-      if (itemOf(index, above).repeat && !known.has(above)) opened.add(above);
-    }
-    opened.add(id);
-  }
-  return opened;
-}
 var viewSerial = 0;
 var GraphView = class {
   /**
@@ -2524,11 +2535,9 @@ var GraphView = class {
   lookAtEnd(end) {
     const { camera, picture } = this;
     if (!picture) return;
-    const { w, h } = camera.size;
-    const [x, y] = [picture.w / 2, picture.h / 2];
-    const [across, down] = [w / camera.k / 2 - 24, h / camera.k / 2 - 24];
-    if (this.lr) camera.lookAt(end ? Math.max(x, picture.w - across) : Math.min(x, across), y);
-    else camera.lookAt(x, end ? Math.max(y, picture.h - down) : Math.min(y, down));
+    const far = end ? Number.MAX_VALUE : -Number.MAX_VALUE;
+    if (this.lr) camera.lookAt(far, picture.h / 2);
+    else camera.lookAt(picture.w / 2, far);
   }
   /** The window has another size: a view that the user has not moved is framed again. */
   onResize() {
