@@ -34,7 +34,7 @@ def copied(model: nn.Module, memo: Memo | None = None) -> nn.Module:
     ``copy.deepcopy`` raises for anything else that it refuses.
     """
     memo = {} if memo is None else memo
-    held = _held_tensors(model)
+    held = held_tensors(model)
     for tensor in (t for t in held if t.grad_fn is not None):
         memo.setdefault(id(tensor), tensor.detach().clone())
     for tensor in _plain_buffers(model, held):
@@ -45,18 +45,12 @@ def copied(model: nn.Module, memo: Memo | None = None) -> nn.Module:
     return twin
 
 
-def computed_tensors(model: nn.Module) -> list[Tensor]:
-    """Tensors with a gradient history that modules of ``model`` hold: ``deepcopy`` refuses them."""
-    return [tensor for tensor in _held_tensors(model) if tensor.grad_fn is not None]
-
-
 def _plain_buffers(model: nn.Module, held: Iterable[Tensor]) -> list[Tensor]:
     """Buffers of which ``deepcopy`` would make no more than a clone, at ten times its cost: dense,
     all of a storage that nothing else which the model has ``held`` shares, and nothing attached."""
     owners: dict[int, set[int]] = {}
     for tensor in (*model.parameters(), *held):
-        if tensor.layout == torch.strided:
-            owners.setdefault(_storage(tensor), set()).add(id(tensor))
+        owners.setdefault(_storage(tensor), set()).add(id(tensor))
     return [
         buffer
         for buffer in model.buffers()
@@ -71,10 +65,14 @@ def _plain_buffers(model: nn.Module, held: Iterable[Tensor]) -> list[Tensor]:
 
 
 def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
+    """Which memory it lies in; 0 if it does not say (sparse ones, some subclasses)."""
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):
+        return 0
 
 
-def _held_tensors(model: nn.Module) -> list[Tensor]:
+def held_tensors(model: nn.Module) -> list[Tensor]:
     """Buffers, and tensors in other attributes of modules and in what those hold, each once."""
     seen: set[int] = set()
     found: list[Tensor] = []

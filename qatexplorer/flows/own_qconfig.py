@@ -97,7 +97,7 @@ def settle(plan: QConfigPlan, own: OwnQConfigs, engine: str | None = None) -> QC
     if replaced:
         notes.append(f"The given qconfig replaces the model's own at {_listed(replaced)}.")
     if kept:
-        rest = "" if "" in own or plan.gives_default else f" The rest gets {plan.backend!r}'s."
+        rest = "" if "" in own or plan.gives_default else f" The rest gets {_given(plan)}."
         notes.append(
             f"Kept, because the model sets them on these modules themselves: {_listed(kept)}."
             f"{rest} To replace them, name them: qconfig={{{next(iter(kept))!r}: …}}."
@@ -232,7 +232,7 @@ def _loud(plan: QConfigPlan) -> tuple[str, ...]:
     places = _names([f"{path or 'the whole model'} ({what})" for path, what in plan.watched])
     text = (
         f"POST-TRAINING QCONFIG: observers stand where fake quants belong: {places}. Nothing is "
-        f"simulated there: training will not feel the rounding. Fix: pass qconfig={plan.remedy!r}; "
+        f"simulated there: training will not feel the rounding. Fix: pass qconfig={plan.better!r}; "
         "what is given wins over attributes of the model."
     )
     return (text,)

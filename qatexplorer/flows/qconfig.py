@@ -65,7 +65,7 @@ class QConfigPlan:
     watched: tuple[tuple[str, str], ...] = ()
 
     @property
-    def remedy(self) -> Any:
+    def better(self) -> Any:
         """What to pass as qconfig so that fake quants stand where observers do (``watched``)."""
         given = dict.fromkeys((path for path, _ in self.watched), self.backend)
         return self.backend if list(given) == [""] else given

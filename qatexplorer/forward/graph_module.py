@@ -21,14 +21,12 @@ from qatexplorer.data import as_args, device_of, on_device
 from qatexplorer.explain.usercode import is_user_file
 from qatexplorer.forward.graph import Graph, GraphEdge, GraphNode, NodeOp, Placement
 from qatexplorer.forward.preserve import preserved_state
-from qatexplorer.forward.trace import first_tensor_info, qualified_function, writes_in_place
+from qatexplorer.forward.trace import Info, ShapeRun, qualified_function, writes_in_place
 from qatexplorer.quantizers.facts import is_quantizer, kind_of_node
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 # What converting puts beside each operation: numbers, not data that flows.
 _QPARAM = re.compile(r"(?:_scale|_zero_point|_axis)_\d+$")
-
-Info = tuple[tuple[int, ...], str]
 
 
 def positional_inputs(model: nn.Module, inputs: Any) -> tuple[Any, ...]:
@@ -61,30 +59,13 @@ class GraphRunError(RuntimeError):
         self.source = source
 
 
-class _ShapeRun(fx.Interpreter):
-    """Notes the first tensor of every result beside the graph, which stays as torch made it."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module, garbage_collect_values=True)
-        self.found: dict[str, Info] = {}
-        self.at: fx.Node | None = None
-
-    def run_node(self, n: fx.Node) -> Any:
-        self.at = n
-        result = super().run_node(n)
-        info = first_tensor_info(result)
-        if info is not None:
-            self.found[n.name] = info
-        return result
-
-
 def shapes_of(module: fx.GraphModule, inputs: Any) -> dict[str, Info]:
     """Shape and dtype of the first tensor of each node's result, by node id.
 
     Runs ``module`` once on ``inputs`` under ``no_grad``; state and RNG are put back. Raises
     GraphRunError from what running raises.
     """
-    run = _ShapeRun(module)
+    run = ShapeRun(module)
     try:
         with preserved_state(module), torch.no_grad():
             run.run(*positional_inputs(module, on_device(inputs, device_of(module))))

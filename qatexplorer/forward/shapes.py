@@ -230,9 +230,24 @@ class _NoValues(TorchFunctionMode):
     ) -> Any:
         if func is torch.fused_moving_avg_obs_fake_quant:
             return args[0]
+        if func is F.relu and not (kwargs or {}).get("inplace"):
+            return torch.empty_like(args[0])
         if func is F.batch_norm:
             return _normed(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") in _POINTWISE and not kwargs:
+            return _pointwise(func, args)
         return func(*args, **(kwargs or {}))
+
+
+_POINTWISE = frozenset(["add", "sub", "mul", "div", "sqrt", "__truediv__", "__add__", "__mul__"])
+
+
+def _pointwise(func: Any, args: tuple[Any, ...]) -> Any:
+    tensors = [value for value in args if isinstance(value, Tensor)]
+    if any(t.dtype != torch.float32 or not t.is_meta for t in tensors):
+        return func(*args)
+    shape = torch.broadcast_shapes(*(t.shape for t in tensors))
+    return torch.empty(shape, dtype=torch.float32, device="meta")
 
 
 def _normed(

@@ -8,7 +8,7 @@ import inspect
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -109,19 +109,29 @@ class _Tracer(fx.Tracer):
         return proxy
 
 
-class _ShapeRun(fx.Interpreter):
-    """Runs the traced graph once on the model's own modules and notes shapes."""
+Info = tuple[tuple[int, ...], str]
+"""Shape and dtype of a tensor."""
 
-    def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
+
+class ShapeRun(fx.Interpreter):
+    """Runs a graph once, the model's own unless another is given, and notes the first tensor of
+    every result by node id beside the graph, which stays as it is. ``at`` is the node in hand."""
+
+    def __init__(self, model: nn.Module, graph: fx.Graph | None = None) -> None:
         super().__init__(model, garbage_collect_values=True, graph=graph)
+        self.found: dict[str, Info] = {}
+        self.at: fx.Node | None = None
 
     def run_node(self, n: fx.Node) -> Any:
+        self.at = n
         result = super().run_node(n)
-        n.meta["qx_tensor"] = first_tensor_info(result)
+        info = first_tensor_info(result)
+        if info is not None:
+            self.found[n.name] = info
         return result
 
 
-def first_tensor_info(value: Any) -> tuple[tuple[int, ...], str] | None:
+def first_tensor_info(value: Any) -> Info | None:
     """(shape, dtype) of the first tensor in ``value``, None if there is none."""
     for tensor in tensors_in(value):
         return tuple(tensor.shape), str(tensor.dtype)
@@ -159,19 +169,19 @@ def fx_graph(model: nn.Module, inputs: Any) -> Graph:
         traced = tracer.trace(model, concrete_args=constants or None)
     placeholders = [n for n in traced.nodes if n.op == "placeholder"]
     values = [bound.arguments[name] for name in list(signature.parameters)[: len(placeholders)]]
-    by_shapes = _ran_without_values(model, traced, inputs, values)
+    run = ShapeRun(model, traced)
+    by_shapes = decided_by_shapes(traced, model, inputs) and _runs_without_values(run, values)
     if not by_shapes:
+        run = ShapeRun(model, traced)
         with torch.no_grad():
-            _ShapeRun(model, traced).run(*values)
-    return _to_records(traced, model, by_shapes)
+            run.run(*values)
+    return _to_records(traced, model, run.found, by_shapes)
 
 
-def _ran_without_values(model: nn.Module, traced: fx.Graph, inputs: Any, values: Any) -> bool:
-    if not decided_by_shapes(traced, model, inputs):
-        return False
+def _runs_without_values(run: ShapeRun, values: Any) -> bool:
     try:
-        with without_values(model) as device:
-            _ShapeRun(model, traced).run(*on_device(values, device))
+        with without_values(run.module) as device:
+            run.run(*on_device(values, device))
     except Exception:  # the forward with values says what is wrong
         return False
     return True
@@ -188,7 +198,9 @@ def _only_guards(traced: fx.Graph) -> set[fx.Node]:
     return guards
 
 
-def _to_records(traced: fx.Graph, model: nn.Module, by_shapes: bool) -> Graph:
+def _to_records(
+    traced: fx.Graph, model: nn.Module, shapes: Mapping[str, Info], by_shapes: bool
+) -> Graph:
     nodes = []
     edges: dict[tuple[str, str], GraphEdge] = {}
     guards = _only_guards(traced)
@@ -197,7 +209,7 @@ def _to_records(traced: fx.Graph, model: nn.Module, by_shapes: bool) -> Graph:
     for node in traced.nodes:
         if node in guards:
             continue
-        nodes.append(_node_record(node))
+        nodes.append(_node_record(node, shapes.get(node.name)))
         for source in node.all_input_nodes:
             start = written.get(source, source).name
             edges.setdefault((start, node.name), GraphEdge(start, node.name))
@@ -217,8 +229,8 @@ def writes_in_place(node: fx.Node, model: nn.Module) -> bool:
     return node.kwargs.get("inplace") is True or (name.endswith("_") and name[-2:] != "__")
 
 
-def _node_record(node: fx.Node) -> GraphNode:
-    shape, dtype = node.meta.get("qx_tensor") or (None, None)
+def _node_record(node: fx.Node, info: Info | None) -> GraphNode:
+    shape, dtype = info or (None, None)
     scope = node.meta.get("qx_scope", "")
     functional = node.meta.get("qx_functional")
     op: Any = node.op

@@ -53,6 +53,15 @@ def match_sites(
     return tuple(found)
 
 
+def match_flows(
+    by_graph: bool, mine: Ledger, theirs: Ledger, snapshots: tuple[Snapshot, Snapshot]
+) -> tuple[Match, ...]:
+    """:func:`match_sites` of a ledger and that of the other flow; ``by_graph``: mine is FX's."""
+    if by_graph:
+        return match_sites(theirs, mine, *snapshots[::-1])
+    return match_sites(mine, theirs, *snapshots)
+
+
 def _origins(snapshot: Snapshot | None) -> Mapping[str, str]:
     if snapshot is None:
         return {}
@@ -112,6 +121,8 @@ def _only_eager(key: str, row: LedgerRow, fx: Ledger) -> str:
         return "A stub quantizes what is quantized already; FX has no stubs."
     if kind == "op":
         return "FX has put none on the result of this operation."
+    if kind == "input":
+        return "FX has put none on this input."
     return "FX has put none on the output of this module."
 
 

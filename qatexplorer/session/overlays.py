@@ -40,6 +40,15 @@ NAMES: Mapping[str, str] = {name: overlay.title for name, overlay in _HOW.items(
 SLOW = frozenset({"time"})
 """Overlays that are measured over several forwards, by request and not at every change."""
 
+
+def checked_name(name: str) -> str:
+    """``name``. Raises OverlayError if no built-in overlay is called so."""
+    if name not in NAMES:
+        names = ", ".join(map(repr, NAMES))
+        raise OverlayError(f"there is no overlay {name!r}.", fix=f"They are: {names}.")
+    return name
+
+
 _NO_FAKE_QUANTS = "There are no fake quants at this stage."
 
 
@@ -66,9 +75,7 @@ class Overlays:
         self, name: str, stage: str | None, run: TrainingRun | None, running: bool, asked: Asked
     ) -> Overlay:
         """See :meth:`~qatexplorer.session.session.Session.overlay`."""
-        if name not in _HOW:
-            names = ", ".join(map(repr, _HOW))
-            raise OverlayError(f"there is no overlay {name!r}.", fix=f"They are: {names}.")
+        checked_name(name)
         chosen = self._stages.current if stage is None else stage
         self._stages.index(chosen)
         snapshot = self._stages.snapshots.get(chosen)

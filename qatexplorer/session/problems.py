@@ -216,7 +216,7 @@ class Problems:
         if not plan.watched:
             return
         places = _listed([path or "the whole model" for path, _ in plan.watched])
-        code = f"session.configure(qconfig={plan.remedy!r})"
+        code = f"session.configure(qconfig={plan.better!r})"
         change = (("qconfig", with_fake_quants(plan)),)
         yield Problem(
             "post_training_qconfig",
@@ -225,7 +225,7 @@ class Problems:
             self._stage_with("qconfig"),
             f"Observers stand where fake quants belong ({places}): nothing is rounded there, and "
             "training will not feel what int8 does.",
-            f"Pass qconfig={plan.remedy!r}.",
+            f"Pass qconfig={plan.better!r}.",
             (Fix("Use fake quants", "configure", change, code),),
         )
 
@@ -268,6 +268,7 @@ class Problems:
         error = trial.flight.error or QatExplorerError("It does not run.")
         path, where = error.where or "", f" ({error.where})" if error.where else ""
         fixes = self._passed()
+        ways = tuple(fix for fix in fixes if dict(fix.arguments).keys() & {"stubs", "flow"})
         if not trial.prepared:
             yield Problem(
                 "cannot_prepare",
@@ -285,9 +286,9 @@ class Problems:
                 path,
                 flow.int8_stage,
                 "No QuantStub: the int8 model will not run.",
-                f"Nothing turns the float input into int8{where}. Choose stubs='model' (around the "
-                "whole model) or stubs='layers' (around each layer).",
-                tuple(fix for fix in fixes if dict(fix.arguments).keys() & {"stubs", "flow"}),
+                f"Nothing turns the float input into int8{f' before {path}' * bool(path)}. "
+                "Choose " + " or ".join(fix.code for fix in ways or self._ways_out()) + ".",
+                ways,
             )
         else:
             yield Problem(

@@ -10,8 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from torch import nn
 from torch.nn import Parameter
@@ -31,10 +30,8 @@ from qatexplorer.flows.own_copy import in_plain_names
 from qatexplorer.flows.own_qconfig import take_own_qconfigs
 from qatexplorer.flows.stubs import has_stubs
 from qatexplorer.forward.histograms import GridHistogram
-from qatexplorer.forward.sampling import histograms_of
-from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.ledger.answers import Answer, answers
-from qatexplorer.ledger.compare import Match
+from qatexplorer.ledger.compare import Match, match_flows
 from qatexplorer.ledger.forwards import LedgerProgress
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.runs.checkpoint import CheckpointInfo
@@ -44,14 +41,15 @@ from qatexplorer.runs.records import Progress
 from qatexplorer.runs.run_writer import Saved
 from qatexplorer.session import running as registry
 from qatexplorer.session.assess import Assessor, Preflight, StubOption
+from qatexplorer.session.histograms import Histograms
 from qatexplorer.session.inputs import check_model, copy_model, example_inputs_from, graph_of
 from qatexplorer.session.ledgers import Ledgers, Wanted
+from qatexplorer.session.lines import session_lines
 from qatexplorer.session.models import Models
 from qatexplorer.session.overlays import Asked, Overlays
 from qatexplorer.session.problems import Problem, Problems
 from qatexplorer.session.settings import Settings, qconfig_plan
-from qatexplorer.session.stages import EventKind, Stages
-from qatexplorer.session.together import matches_of, session_lines
+from qatexplorer.session.stages import EventKind, SessionEvent, Stages
 from qatexplorer.session.warner import Warner
 from qatexplorer.shown import Shown, at_most
 from qatexplorer.signals import Signal
@@ -65,14 +63,6 @@ from qatexplorer.training.run import TrainingRun
 __all__ = ["Session", "SessionEvent"]
 
 _DESCRIBE_EVERY_S = 1.0
-
-
-@dataclass(frozen=True)
-class SessionEvent:
-    """Something changed; observers read the rest from the session."""
-
-    kind: EventKind
-    detail: Any = None
 
 
 class Session(Shown):
@@ -157,19 +147,19 @@ class Session(Shown):
         self._lock = threading.RLock()
         self._run: TrainingRun | None = None
         self._next_description = 0.0
-        self._histograms: tuple[Snapshot, Mapping[str, GridHistogram]] | None = None
         self.warns = True  # a page shows the notes itself, and puts this to False
         self._warner = Warner()
         self._models = Models(base, settings)
         self._stages = Stages(self._models, mine.notes, self._emit, self._require_idle)
         self._ledgers = Ledgers(self._models, self._stages)
+        self._histograms = Histograms(self._models, self._stages, self._require_still)
         self._overlays = Overlays(self._models, self._stages, self.histograms)
         self._assessor = Assessor(self._models, self.data, self.metric)
         self._problems = Problems(self._models, self._stages, self.data)
         self._warner.of_settings(self.options.qconfig)
 
     def __repr__(self) -> str:
-        return at_most(session_lines(self))
+        return at_most(session_lines(self._stages, self.options, self._run, self.data))
 
     # -- stages ---------------------------------------------------------------------------------
 
@@ -407,40 +397,18 @@ class Session(Shown):
         going on, its newest sample is returned. Raises StageError if the stage in view has no such
         fake quant, or if it does not run.
         """
-        if self.running and self._run is not None:
-            samples = [s for s in self._run.history.samples(site) if s.histogram is not None]
-            if samples:
-                return cast(GridHistogram, samples[-1].histogram)
-        known = self.snapshot.site_by_path.get(site)
-        if known is None:
-            raise StageError(f"stage {self.stage!r} has no fake quant {site!r}.", where=site)
-        found = self.histograms().get(known.path)
-        if found is None:
-            raise StageError(
-                "this fake quant does not run in a forward of the example input.",
-                where=site,
-                why="It sits in the model, but no data reaches it.",
-                fix="If its layer runs only sometimes, choose example inputs that reach it.",
-            )
-        return found
+        run = self._run if self.running else None
+        return self._histograms.one(site, run, self.histograms)
 
     def histograms(self) -> Mapping[str, GridHistogram]:
-        """The histograms of all fake quants of the stage in view that run, by path; one or two
-        forwards the first time, then kept until the model changes."""
+        """Those of all fake quants of the stage in view that run, by path; one or two forwards the
+        first time, then kept until the model changes."""
         with self._lock:
-            snapshot, inputs = self.snapshot, self.options.example_inputs
-            if self._histograms is None or self._histograms[0] is not snapshot:
-                model = self._models.view(self.stage)
-                self._require_still(model)
-                with cycles_collected_later():
-                    made = histograms_of(model, inputs) if snapshot.sites else {}
-                self._histograms = (snapshot, made)
-            return self._histograms[1]
+            return self._histograms.all()
 
     def has_histogram(self, site: str) -> bool:
         """Whether :meth:`histogram` will answer without running the model."""
-        kept = self._histograms
-        return self.running or (kept is not None and kept[0] is self.snapshot)
+        return self.running or self._histograms.ready
 
     def macs(self) -> Mapping[str, int]:
         """Multiply-accumulates of each module of the float model and all below it, by path, in one
@@ -456,15 +424,12 @@ class Session(Shown):
         progress: Callable[[float], Any] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> Overlay:
-        """Numbers to colour the model by, at a stage reached (None: the one in view).
-
-        ``name`` is one of :data:`~qatexplorer.session.overlays.NAMES`: ``"clipped"``, ``"sqnr"``,
-        ``"scale_drift"``, ``"macs"``, ``"parameters"``, ``"time"`` or ``"precision"``. Kept until
-        the model changes. ``progress`` (0 to 1) and ``should_stop`` are asked between forwards.
-        Raises OverlayError, StageError, BusyError and StoppedError.
-        """
+        """Numbers to colour the model by, at a stage reached (None: the one in view): "clipped",
+        "sqnr", "scale_drift", "macs", "parameters", "time" or "precision". Kept until the model
+        changes. ``progress`` (0 to 1) and ``should_stop`` are asked between forwards. Raises
+        OverlayError, StageError, BusyError and StoppedError."""
+        asked = Asked(progress, should_stop)
         with self._lock:
-            asked = Asked(progress, should_stop)
             return self._overlays.of(name, stage, self._run, self.running, asked)
 
     def ledger(
@@ -535,7 +500,9 @@ class Session(Shown):
 
         Raises StageError where there are no fake quants yet, and what :meth:`in_other_flow` raises.
         """
-        return matches_of(self, other or self.in_other_flow())
+        mine, other = self.ledger(), other or self.in_other_flow()
+        shots = self.snapshots[mine.stage], other.snapshot
+        return match_flows(self.flow.by_graph, mine, other.ledger(), shots)
 
     def evaluate(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -20,6 +20,14 @@ from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.snapshot.take import take_graph, take_snapshot
 
 EventKind = Literal["stepping", "stage", "config", "run", "progress", "trained", "error"]
+
+
+@dataclass(frozen=True)
+class SessionEvent:
+    """Something changed; observers read the rest from the session."""
+
+    kind: EventKind
+    detail: Any = None
 
 
 class Stages:

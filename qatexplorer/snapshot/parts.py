@@ -79,7 +79,7 @@ def macs_share(now: Snapshot, macs: Mapping[str, int]) -> Share:
         if not number:
             continue
         states = [nodes.computing_at(p) for p in places.get(path, ())]
-        state = next((state for state in states if state), "")
+        state: State = next((state for state in states if state), "")
         counts[state] = counts.get(state, 0) + number
     return _share(counts)
 

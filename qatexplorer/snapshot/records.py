@@ -194,7 +194,8 @@ class FakeQuantSite:
         observer_class: class name of the observer inside (``""`` if none).
         observer_path: path of that inner observer (``""`` if none).
         observer_runs: ``"module"`` if the inner observer's own ``forward`` is called,
-            ``"fused kernel"`` if the fused C++ op updates its buffers, ``"never"``.
+            ``"fused kernel"`` if the fused C++ op updates its buffers, ``"never"``; ``""`` if that
+            was not measured.
         dtype: quantized dtype, e.g. ``"torch.quint8"``; ``quant_min``/``quant_max`` the codes used.
         qscheme: e.g. ``"torch.per_channel_symmetric"``; ``ch_axis`` None if per tensor.
         scale, zero_point: as stored in the module's buffers, one entry per channel or one.

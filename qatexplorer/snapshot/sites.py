@@ -123,6 +123,8 @@ def _describe(
         inner = probed.calls.get(id(observer), 0)
         wrote = None if id(quantizer) in probed.switched_off else id(quantizer) in probed.wrote
         runs = observer_runs(quantizer, calls or 0, inner, wrote)
+        if probed.only_quantizers and calls and runs == "never":
+            runs = ""  # the fake quants were counted, what they call was not
     return FakeQuantSite(
         path=path,
         kind=kind_of(path, owner_module, probed.fed.get(id(quantizer), "") if probed else ""),

@@ -98,8 +98,9 @@ def _compiled_paths(named: dict[str, nn.Module]) -> tuple[str, ...]:
     wrapper = getattr(dynamo, "OptimizedModule", None)
     if wrapper is None:
         return ()
-    # torch.compile(model) wraps the model, which does not know of its wrapper.
-    wrapped = {id(o._orig_mod) for o in gc.get_objects() if type(o) is wrapper}
+    # torch.compile(model) wraps the model, which does not know of its wrapper; an object refers to
+    # its class, and looking for that is much quicker than looking through all objects.
+    wrapped = {id(o._orig_mod) for o in gc.get_referrers(wrapper) if type(o) is wrapper}
     return tuple(
         path
         for path, module in named.items()

@@ -69,6 +69,11 @@ class Control:
             self._changed.notify_all()
         self._on_state(state)
 
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether the loop itself calls, or what it has called."""
+        return threading.get_ident() == self._thread
+
     def request(self, what: Literal["run", "pause", "stop"], timeout: float = 0.0) -> None:
         """Request ``what`` of the loop and wait up to ``timeout`` seconds until it has obeyed.
 
@@ -83,7 +88,7 @@ class Control:
             if self._request != "stop":
                 self._request = what
             self._changed.notify_all()
-            if timeout and self._started and threading.get_ident() != self._thread:
+            if timeout and self._started and not self.is_own_thread:
                 self._changed.wait_for(lambda: self._state in reached[what], timeout)
 
     def should_stop(

@@ -230,7 +230,11 @@ class TrainingRun(Shown):
     def stop(self, timeout: float = REACT_S) -> None:
         """End after the step in hand, with the weights of that step; returns when it has ended,
         or after ``timeout`` s. A run that was stopped before it began never begins."""
+        end = time.monotonic() + timeout
         self._control.request("stop", timeout)
+        # The state is known a moment before the folder is given up.
+        if self.state in FINAL and not self._control.is_own_thread:
+            self._done.wait(max(0.0, end - time.monotonic()))
 
     def wait(self, timeout: float | None = None) -> TrainingRun:
         """Wait until the run has ended, ``timeout`` seconds at most. Ctrl-C stops the run."""

@@ -18,6 +18,7 @@ from qatexplorer.views.common.names import (
     qconfig_badge,
     seen_words,
     short_type,
+    state_words,
 )
 
 Row = dict[str, Any]
@@ -68,7 +69,7 @@ def state_label(snapshot: Snapshot) -> str:
     """What the column with the states is called at this stage."""
     if not snapshot.is_from("inserted"):
         return "Qconfig"
-    return "Computes in" if snapshot.role == "int8" else "Will compute in"
+    return "Computes in" if snapshot.role == "int8" else "Prepared for"
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ class _Builder:
         row = self._base(item, self.what.get(record.path, ()))
         first = self.first_paths.setdefault(record.identity, record.path)
         own = self.own.get(record.path, [])
-        text, title = _state_words(record, self.snapshot)
+        text, title = state_words(record, self.snapshot)
         row.update(
             before=short_type(old) if old is not None and short_type(old) != row["type"] else "",
             qconfig=qconfig_badge(record.qconfig),
@@ -314,25 +315,6 @@ def _scale_words(site: FakeQuantSite) -> str:
     if low == high:
         return f"scale {number(low)}"
     return f"scale {number(low)} … {number(high)}, {count(len(site.scale), 'channel')}"
-
-
-def _state_words(record: ModuleRecord, snapshot: Snapshot) -> tuple[str, str]:
-    """The state as a badge, and as a sentence."""
-    if not record.state:
-        return "", ""
-    verb = "compute" if snapshot.role == "int8" else "will compute"
-    inside = record.inside
-    int8, total = inside.counted
-    if total + inside.others <= 1 or (inside.layers == 1 and not inside.others):
-        verb = "computes" if snapshot.role == "int8" else "will compute"
-        return record.state, f"It {verb} in {record.state}"
-    noun = "layer" if inside.layers else "operation"
-    title = f"{int8:,} of {count(total, noun)} inside {verb} in int8"
-    floats = inside.others - inside.others_int8
-    if inside.layers and floats:
-        title += f"; {count(floats, 'operation')} without parameters in float"
-    text = f"mixed: {int8:,} of {total:,} int8" if record.state == "mixed" else record.state
-    return text, title
 
 
 def _run_by_what_is_inside(rows: list[Row], snapshot: Snapshot) -> None:

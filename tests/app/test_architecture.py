@@ -185,6 +185,7 @@ def test_stages_are_known_by_their_role(path: Path) -> None:
     assert not found
 
 
+@pytest.mark.slow
 def test_headless_session_loads_no_widget_library() -> None:
     code = (
         "import sys\n"

@@ -206,6 +206,7 @@ def test_a_module_whose_import_is_missing(
     assert load_factory("fix_needy:make_model").model
 
 
+@pytest.mark.slow
 def test_a_module_that_raises_when_it_is_imported() -> None:
     Path("fix_script.py").write_text(f"import torch\n{SCRIPT}raise SystemExit('usage')\n")
     fix = refused(lambda: load_factory("fix_script:make_model"))

@@ -45,6 +45,7 @@ def shapes() -> dict[str, Snapshot]:
     return {
         "600 nested": residual_net(3, 10, 19),
         "5,000 nested": residual_net(5, 50, 19),
+        "5,000 alike": residual_net(5, 50, 19, alike=True),
         "5,000 flat": flat_net(5000),
     }
 

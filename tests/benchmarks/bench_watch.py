@@ -2,20 +2,22 @@
 
 ``python -m tests.benchmarks.bench_watch``
 
-One QAT model (ResNet-like, 51 fake quants) is trained on the same batches by turns: bare, bare once
-more (what this machine's noise looks like) and watched at the default budget, in one process and in
-an order that changes from round to round, with one thread and with two. A figure is the median over
-the rounds of the ratio to the bare steps of the same round, with the middle half of the rounds, by
-three clocks: the wall, the CPU time of all threads, and that of the thread that trains, which a
-busy machine disturbs least.
+One QAT model (ResNet-like, 51 fake quants) is trained on the same batches, bare and watched at the
+default budget by turns: blocks of a few steps in one process, in an order drawn anew for each pair,
+with one thread and with two. Each step is timed by the CPU time of the thread that trains, which a
+busy machine disturbs least, and held against the bare steps of its own pair. What watching costs
+is a mean over all pairs, without the highest and lowest quarter of each kind of step (bare; watched
+and sampled; watched and not sampled), since what comes between hits all kinds alike. Its standard
+error is that of the same figure over random choices of the pairs (a bootstrap). Bare steps are held
+against bare steps too: what this machine's noise looks like.
 
 ``--peers`` adds other ways of watching: histograms of the same fake quants (of weights and
 gradients, where that is all they can) at the rate that ``watch`` itself chose, or at ``--every``. A
 peer that is not installed is left out with the reason; ``PYTHONPATH`` may add one that lies
 elsewhere.
 
-``--goal 0.5`` makes the exit status 1 when what is reported and what is measured (by the clock of
-the training thread) differ by more than so many points, or either is above the budget.
+``--goal 0.5`` makes the exit status 1 when what is reported and what is measured differ by more
+than so many points, or either is above the budget.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import random
 import statistics
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -47,21 +50,6 @@ Peer = Callable[[nn.Module, ExitStack, int], "tuple[Step, Callable[[], None]]"]
 
 def bare(model: nn.Module, stack: ExitStack, every: int) -> tuple[Step, Callable[[], None]]:
     return (lambda step: nullcontext()), (lambda: None)
-
-
-class Watching:
-    """``qatexplorer.watch`` at its default budget; one watch for the whole benchmark, as in a long
-    run, so that what it has learnt about its cost is kept."""
-
-    def __init__(self) -> None:
-        self.watch: Any = None
-
-    def __call__(self, model: nn.Module, stack: ExitStack, every: int) -> Any:
-        if self.watch is None:
-            self.watch = qx.watch(model)
-        self.watch.start()
-        stack.callback(self.watch.pause)
-        return (lambda step: nullcontext()), self.watch.step
 
 
 def hooked(look: Callable[[str, Tensor], Any]) -> Peer:
@@ -196,43 +184,116 @@ def show(name: str, ratios: list[Any]) -> float:
     return statistics.median(100 * (r[2] - 1) for r in ratios)
 
 
+Pair = dict[str, list[float]]
+"""Seconds of the steps of one pair of blocks by kind; ``"other"`` are bare ones, set apart."""
+
+
+def pairs_of_blocks(count: int, steps: int) -> tuple[list[Pair], Any]:
+    """``count`` pairs, each of two blocks bare and two watched, of ``steps`` steps; the watch."""
+    model, batches, _ = resnet_like()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    watch = qx.watch(model)
+    draw = random.Random(0)
+    index = 0
+
+    def block(kind: str, into: Pair) -> None:
+        nonlocal index
+        if kind == "watched":
+            watch.start()
+        for _ in range(steps):
+            before = watch.telemetry.overhead.sampled_steps
+            started = time.thread_time()
+            x, y = batches[index % len(batches)]
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            if kind == "watched":
+                watch.step()
+            took = time.thread_time() - started
+            sampled = watch.telemetry.overhead.sampled_steps > before
+            into.setdefault("sampled" if sampled else kind, []).append(took)
+            index += 1
+        if kind == "watched":
+            watch.pause()
+
+    found: list[Pair] = []
+    for number in range(count + 3):
+        pair: Pair = {}
+        kinds = ["bare", "watched", "other"]
+        draw.shuffle(kinds)
+        for kind in kinds:
+            block(kind, pair)
+        if number >= 3:  # the first warm up
+            found.append(pair)
+    return found, watch
+
+
+def cost(pairs: list[Pair], kinds: Sequence[str]) -> float:
+    """How much longer steps of ``kinds`` take than the (other) bare ones, in percent."""
+    bare_kinds = [kind for kind in ("bare", "other") if kind not in kinds]
+    relative: dict[str, list[float]] = {kind: [] for kind in (*kinds, *bare_kinds)}
+    for pair in pairs:
+        reference = statistics.median(pair["bare"] + pair["other"])
+        for kind in relative:
+            relative[kind] += [seconds / reference for seconds in pair.get(kind, ())]
+    count = sum(len(relative[kind]) for kind in kinds)
+    mean = sum(len(relative[kind]) * trimmed(relative[kind]) for kind in kinds) / count
+    base = trimmed([value for kind in bare_kinds for value in relative[kind]])
+    return 100 * (mean / base - 1)
+
+
+def trimmed(values: list[float]) -> float:
+    """Mean without the highest and the lowest quarter; 0 of none."""
+    cut = len(values) // 4
+    kept = sorted(values)[cut : len(values) - cut]
+    return statistics.fmean(kept) if kept else 0.0
+
+
+def with_error(pairs: list[Pair], kinds: Sequence[str]) -> tuple[float, float]:
+    """:func:`cost` and its standard error."""
+    draw = random.Random(1)
+    again = [cost(draw.choices(pairs, k=len(pairs)), kinds) for _ in range(200)]
+    return cost(pairs, kinds), statistics.stdev(again)
+
+
 def measure(threads: int, options: argparse.Namespace) -> bool:
     """Whether what is reported and what is measured agree, and are within the budget."""
     torch.set_num_threads(threads)
-    ours = Watching()
-    peers: dict[str, Peer] = {"bare": bare, "bare again": bare, "qatexplorer.watch": ours}
-    found = compare(peers, options.rounds, options.steps, 1)
-    overhead = ours.watch.telemetry.overhead
-    hidden = ours.watch._controller.hidden_s * overhead.sampled_steps / overhead.train_s
-    ours.watch.close()
-    bare_ms = [1e3 * statistics.median(r[i] for r in found["bare"]) for i in range(len(CLOCKS))]
-    step = ", ".join(f"{c} {ms:.0f} ms" for c, ms in zip(CLOCKS, bare_ms, strict=True))
-    print(
-        f"{threads} thread(s), {options.rounds} rounds of {options.steps} steps, bare step {step}"
-    )
-    show("bare again (noise)", found["bare again"])
-    measured = show("qatexplorer.watch", found["qatexplorer.watch"])
+    pairs, watch = pairs_of_blocks(options.pairs, options.steps)
+    overhead, controller = watch.telemetry.overhead, watch._controller
+    hidden = controller.hidden_s * overhead.sampled_steps / overhead.train_s
+    watch.close()
+    bare_ms = 1e3 * statistics.median(t for pair in pairs for t in pair["bare"])
+    print(f"{threads} thread(s), {len(pairs)} pairs of blocks of {options.steps} steps,")
+    noise, noise_error = with_error(pairs, ["other"])
+    measured, error = with_error(pairs, ["watched", "sampled"])
     reported = 100 * overhead.share
-    print(
-        f"  reported {reported:.2f} % ({100 * hidden:.2f} of it by difference); {overhead.words()}"
-    )
+    print(f"  a bare step {bare_ms:.1f} ms of CPU time of the thread that trains")
+    print(f"  bare again (noise)  {noise:+5.2f} % (standard error {noise_error:.2f})")
+    print(f"  measured            {measured:+5.2f} % (standard error {error:.2f})")
+    print(f"  reported            {reported:+5.2f} % ({100 * hidden:.2f} of it by difference)")
+    print(f"  {overhead.words()}")
     if options.peers:
-        every = options.every or max(1, round(overhead.every))
-        others: dict[str, Peer] = {
-            "bare": bare,
-            "torch.histc hooks": histc,
-            "TensorBoard add_histogram": tensorboard,
-            "wandb.watch offline": wandb,
-            "ModelReport observers": model_report,
-        }
-        print(f"  the others, 1 step in {every}:")
-        rounds, steps = max(3, options.rounds // 3), max(options.steps, every)
-        for name, ratios in compare(others, rounds, steps, every).items():
-            if name != "bare":
-                show(name, ratios)
+        show_peers(overhead, options)
     budget = 100 * overhead.budget
     near = abs(reported - measured) <= options.goal
     return not options.goal or (near and max(reported, measured) <= budget)
+
+
+def show_peers(overhead: Any, options: argparse.Namespace) -> None:
+    """Print what other ways of watching cost."""
+    every = options.every or max(1, round(overhead.every))
+    others: dict[str, Peer] = {
+        "bare": bare,
+        "torch.histc hooks": histc,
+        "TensorBoard add_histogram": tensorboard,
+        "wandb.watch offline": wandb,
+        "ModelReport observers": model_report,
+    }
+    print(f"  the others, 1 step in {every}:")
+    for name, ratios in compare(others, options.rounds, max(options.steps, every), every).items():
+        if name != "bare":
+            show(name, ratios)
 
 
 def cpu_name() -> str:
@@ -249,8 +310,9 @@ def cpu_name() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=24, help="steps of each in a round")
+    parser.add_argument("--pairs", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=8, help="steps of each block")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of the peers")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--every", type=int, default=0, help="rate of the peers; 0 is watch's own")

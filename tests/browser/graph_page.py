@@ -27,7 +27,7 @@ body[data-jp-theme-light="false"] { background: #0d0f12 }</style></head>
 <body data-jp-theme-light="true"><div id="one"></div><script type="module">
 const heard = new Map();
 const traits = { scene: {}, selected: "", opened: [], height: 520, dark: false, status: "",
-  metrics: {} };
+  metrics: {}, identities: false };
 const model = {
   get: (name) => traits[name],
   set(name, value) {
@@ -108,7 +108,7 @@ def trait(page: Page, name: str) -> Any:
 
 def item_selector(item_id: str) -> str:
     """CSS selector of a drawn item."""
-    return f"[data-item={json.dumps(item_id)}]"
+    return f"[data-item={json.dumps(item_id, ensure_ascii=False)}]"
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ def test_axe_finds_nothing_in_voila(voila: Callable[..., Server], page: Page, th
     tree_row(page, "conv1").click()
     expect(page.locator(".qx-plot .bars path").first).to_be_visible(timeout=60_000)
     found["insert, conv1"] = axe_findings(page.locator(".qx-explorer"))
-    page.locator(".qx-news").get_by_role("button", name="more").click()
+    page.locator(".qx-newsbar .qx-note-more").click()
     found["story"] = axe_findings(page.locator(".qx-explorer"))
     page.keyboard.press("Escape")
     for tab in TABS:

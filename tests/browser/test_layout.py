@@ -93,10 +93,13 @@ def test_eager_and_fx_fit_into_one_viewport(
     for stage in ("float", *STEPS):
         if stage != "float":
             click_next(page, stage)
+        page.set_viewport_size({"width": 1280, "height": 800})
         if stage == "train":  # the panel that trains opens there by itself
-            expect(page.get_by_role("tab", name="Train")).to_have_attribute("aria-selected", "true")
+            expect(page.get_by_role("tab", name="Train", exact=True)).to_have_attribute(
+                "aria-selected", "true"
+            )
             assert box_of(page, ".qx-pages").bottom <= 800
-            page.get_by_role("tab", name="Train").click()
+            page.get_by_role("tab", name="Train", exact=True).click()
         for width, height in sizes if stage in ("float", "insert") else sizes[:2]:
             check_boxes(page, width, height)
             if (width, height) == (1280, 800):
@@ -175,7 +178,7 @@ def test_the_drawer_opens_closes_and_takes_no_more_than_it_may(
     expect(page.get_by_role("tabpanel")).to_have_count(0)
     assert box_of(page, ".qxg").height == graph.height
     open_tab(page, "Settings")
-    page.get_by_label("Fuse").focus()
+    page.get_by_role("button", name="Find runs again").focus()
     page.keyboard.press("Escape")
     expect(page.get_by_role("tabpanel")).to_have_count(0)
     expect(page.get_by_role("tab", name="Settings")).to_be_focused()
@@ -199,8 +202,8 @@ def test_texts_open_over_the_page_and_an_error_is_seen(
 ) -> None:
     open_dashboard(page, voila)
     tree = box_of(page, ".qx-tree")
-    page.locator(".qx-news").get_by_role("button", name="more").click()
-    text = page.locator(".qx-story .qx-popover")
+    page.locator(".qx-newsbar .qx-note-more").click()
+    text = page.locator(".qx-newsbar .qx-popover")
     expect(text).to_be_visible()
     assert box_of(page, ".qx-tree") == tree
     page.keyboard.press("Escape")

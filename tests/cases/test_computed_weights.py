@@ -14,7 +14,7 @@ from torch.nn.utils import spectral_norm as old_spectral_norm
 from torch.nn.utils import weight_norm as old_weight_norm
 
 import qatexplorer as qx
-from qatexplorer.flows.copying import computed_tensors, copied
+from qatexplorer.flows.copying import copied, held_tensors
 
 from .models import (
     FLOWS,
@@ -170,7 +170,7 @@ def test_kept_activations_are_copied_without_their_history() -> None:
     model[1].holder.kept = out
     with pytest.raises(RuntimeError, match="graph leaves"):
         copy.deepcopy(model)
-    assert {id(t) for t in computed_tensors(model)} >= {id(out)}
+    assert {id(t) for t in held_tensors(model) if t.grad_fn is not None} >= {id(out)}
     twin = copied(model)
     for tensor in (twin[0].seen["last"][0], twin[1].holder.kept):
         assert torch.equal(tensor, out)
@@ -178,3 +178,28 @@ def test_kept_activations_are_copied_without_their_history() -> None:
         assert tensor.grad_fn is None
     assert out.grad_fn is not None
     assert qx.Session(model.train(), (torch.ones(2, 3),)).goto("insert").sites
+
+
+def test_buffers_that_share_memory_share_it_in_the_copy() -> None:
+    class Shares(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(2, 2)
+            self.register_buffer("whole", torch.arange(6.0))
+            self.register_buffer("part", self.whole[2:4])
+            self.register_buffer("seen", torch.zeros(3))
+            self.window = [self.seen[1:]]
+            self.register_buffer("alone", torch.ones(2, 3).t())
+            self.register_buffer("weights", self.fc.weight.data)
+
+    model = Shares()
+    twin: Any = copied(model)
+    assert twin.whole.untyped_storage().data_ptr() == twin.part.untyped_storage().data_ptr()
+    twin.whole.add_(1)
+    twin.seen.fill_(5)
+    assert twin.part.tolist() == [3.0, 4.0]
+    assert twin.window[0].tolist() == [5.0, 5.0]
+    assert twin.weights.data_ptr() == twin.fc.weight.data_ptr()
+    assert twin.alone.stride() == model.alone.stride()
+    assert model.whole.tolist() == list(range(6))
+    assert model.seen.tolist() == [0.0, 0.0, 0.0]

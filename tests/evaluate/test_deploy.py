@@ -164,7 +164,7 @@ def test_size_is_what_torch_saves_and_int8_is_a_quarter() -> None:
 def test_latency_is_the_time_of_one_forward() -> None:
     model = Sleeper(0.01)
     measured = latency(model, torch.rand(3, 2), repeats=7, warmup=2)
-    assert 0.009 < measured.p10_s <= measured.median_s <= measured.p90_s < 0.2
+    assert 0.009 < measured.p10_s <= measured.median_s <= measured.p90_s
     assert (measured.repeats, measured.batch_size, model.calls) == (7, 3, 9)
     assert model.modes == {False}
     assert model.training
@@ -193,7 +193,7 @@ def test_models_are_timed_by_turns() -> None:
             time.sleep(self.seconds)
             return x
 
-    models = {"a": Named("a", 0.002), "b": Named("b", 0.01)}
+    models = {"a": Named("a", 0.0), "b": Named("b", 0.05)}
     measured = compare_latency(models, torch.rand(1), repeats=5, warmup=1)
     assert order == ["a", "b"] * 6
     assert measured["b"].median_s > 2 * measured["a"].median_s

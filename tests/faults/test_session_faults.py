@@ -22,6 +22,7 @@ import qatexplorer as qx
 from qatexplorer import errors
 from tests.support.models import ConvBnRelu, NoStubs, PlainAdd, image, loader
 from tests.support.refusals import VECTOR, refused
+from tests.support.waiting import PATIENCE_S
 
 
 def linear() -> nn.Module:
@@ -416,8 +417,7 @@ def test_busy_while_training() -> None:
         assert session.stage == "train"
         assert session.goto("fuse").stage == "fuse"
     finally:
-        run.stop(timeout=20)
-        run.wait(20)
+        run.stop(timeout=PATIENCE_S)
     session.reset()
     assert session.goto("insert").sites
 

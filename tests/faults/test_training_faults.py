@@ -27,11 +27,12 @@ from tests.support.training_models import (  # noqa: F401
     same,
     state,
 )
+from tests.support.waiting import PATIENCE_S
 
 
 def failed(run: TrainingRun) -> TrainingError:
     """Run it in the background; it must fail with a typed error and leave a model that runs."""
-    run.start().wait(60)
+    run.start().wait()
     assert run.state == "failed"
     assert run.error is not None
     assert run.error.message
@@ -313,14 +314,14 @@ def test_ctrl_c_in_wait_stops_the_run() -> None:
 def _interrupted_in_wait() -> None:
     run = TrainingRun(prepared(), data(), TrainingConfig(epochs=100_000)).start()
     threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-    run.wait(30)
+    run.wait()
     assert run.state == "stopped"
 
 
 @pytest.mark.alone
 def test_stop_and_failure_end_a_pause() -> None:
     run = TrainingRun(prepared(), data(), TrainingConfig(epochs=100_000)).start()
-    run.pause()
+    run.pause(PATIENCE_S)
     assert run.state == "paused"
     started = time.perf_counter()
     run.stop()

@@ -168,7 +168,7 @@ def test_only_parts_have_one_and_the_rest_gets_the_default(flow: str) -> None:
     session = session_of(Net(fc=None), flow, engine="fbgemm")
     found = weights(session)
     assert (found["first"], found["fc"]) == ("fbgemm", "float")
-    assert "The rest gets 'fbgemm'" in notes(session)
+    assert "The rest gets the QAT default of 'fbgemm'" in notes(session)
 
 
 @pytest.mark.parametrize("flow", FLOWS)

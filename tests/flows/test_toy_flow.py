@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import qatexplorer as qx
 from qatexplorer.flows import FLOWS
 from qatexplorer.views.inspector.page import inspect_html
 from qatexplorer.views.tree import build_tree
+from tests.support.waiting import until
 
 STAGES = ("begin", "make", "place", "learn", "finish")
 OTHERS = {"fuse", "propagate", "swap", "insert", "train", "convert", "trace", "lower"}
@@ -109,10 +109,7 @@ def test_the_explorer_steps_through_it() -> None:
     assert explorer.settings.flow.value == "toy"
     for stage in STAGES[1:]:
         explorer._on_action("next", "")
-        explorer.jobs.wait(60)
-        end = time.monotonic() + 60
-        while explorer.jobs.current is not None and time.monotonic() < end:
-            time.sleep(0.01)
+        until(lambda: explorer.jobs.current is None)
         assert explorer.message.html == ""
         assert explorer.session is not None
         assert explorer.session.stage == stage

@@ -1,10 +1,18 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
-import { shiftIntoView } from "../../qatexplorer/widgets/graph/camera.js";
+import {
+  keptInView,
+  middleWithin,
+  shiftIntoView,
+  wholeScale,
+} from "../../qatexplorer/widgets/graph/camera.js";
 import { edgePath } from "../../qatexplorer/widgets/graph/draw.js";
+import { countPlaces, gripOf } from "../../qatexplorer/widgets/graph/geometry.js";
 import { neighbours } from "../../qatexplorer/widgets/graph/keys.js";
 import { layoutOne, workerText } from "../../qatexplorer/widgets/graph/layered.js";
+import { pointAlong } from "../../qatexplorer/widgets/graph/marks.js";
+import { mapScale, needsMap } from "../../qatexplorer/widgets/graph/minimap.js";
 import { indexScene, ROOT } from "../../qatexplorer/widgets/graph/scene.js";
 import { chainOfBlocks, edge, group, node } from "./scenes.js";
 
@@ -129,4 +137,67 @@ test("what lies outside of the shown group has no neighbours", () => {
   const boxes = new Map([["g:in", { id: "g:in", open: true }], closed("n:a"), closed("n:b")]);
   const { next } = neighbours(indexScene(scene), { boxes });
   assert.deepEqual([...next.keys()], ["n:a"]);
+});
+
+test("the whole picture is seen at wholeScale, with a margin", () => {
+  assert.equal(wholeScale({ w: 100, h: 1000 }, { w: 640, h: 540 }), 0.5);
+  assert.equal(wholeScale({ w: 300, h: 10 }, { w: 640, h: 540 }), 2);
+});
+
+test("keptInView leaves some of the picture in the window on either side", () => {
+  assert.equal(keptInView(100, 300, 500), 100);
+  assert.equal(keptInView(900, 300, 500), 452);
+  assert.equal(keptInView(-900, 300, 500), -252);
+});
+
+test("middleWithin shows no more than a margin beside the picture", () => {
+  assert.equal(middleWithin(500, 1000, 200, 20), 500);
+  assert.equal(middleWithin(0, 1000, 200, 20), 80);
+  assert.equal(middleWithin(1e9, 1000, 200, 20), 920);
+  assert.equal(middleWithin(0, 100, 200, 20), 50); // all of it is in view
+});
+
+test("pointAlong goes by length, whatever the corners", () => {
+  const corner = [
+    [0, 0],
+    [0, 10],
+    [30, 10],
+  ];
+  assert.deepEqual(pointAlong(corner, 0), [0, 0]);
+  assert.deepEqual(pointAlong(corner, 0.125), [0, 5]);
+  assert.deepEqual(pointAlong(corner, 0.5), [10, 10]);
+  assert.deepEqual(pointAlong(corner, 1), [30, 10]);
+  const still = [
+    [3, 4],
+    [3, 4],
+  ];
+  assert.deepEqual(pointAlong(still, 0.5), [3, 4]);
+});
+
+test("the map has the picture's shape, and is there when much lies out of view", () => {
+  assert.deepEqual(mapScale({ w: 300, h: 1900 }), { k: 0.1, w: 30, h: 190 });
+  assert.deepEqual(mapScale({ w: 1500, h: 100 }), { k: 0.1, w: 150, h: 10 });
+  assert.equal(needsMap({ w: 100, h: 1000 }, { w: 200, h: 900 }), false);
+  assert.equal(needsMap({ w: 100, h: 1000 }, { w: 200, h: 500 }), true);
+  assert.equal(needsMap({ w: 1000, h: 100 }, { w: 500, h: 500 }), true);
+});
+
+test("gripOf is where the sign that opens a box is drawn, open or closed", () => {
+  assert.deepEqual(gripOf({ open: true, x: 10, y: 20 }), [26, 35]);
+  assert.deepEqual(gripOf({ open: false, x: 10, y: 20, bx: 11, by: 0 }), [37, 34]);
+});
+
+test("countPlaces puts counts beside each other and leaves out what there is none of", () => {
+  const sites = { weight: 12, input: 0, output: 3 };
+  const places = countPlaces({ sites, twice: 1 });
+  assert.deepEqual(
+    places.map(({ kind, count }) => [kind, count]),
+    [
+      ["weight", "12"],
+      ["output", "3"],
+      ["twice", "1"],
+    ],
+  );
+  for (const [i, { at }] of places.slice(1).entries()) assert.ok(at - places[i].at >= 27);
+  assert.deepEqual(countPlaces({ sites: undefined }), []);
 });

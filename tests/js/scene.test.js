@@ -1,14 +1,21 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { countMarks, firstOpened, withinBudget } from "../../qatexplorer/widgets/graph/budget.js";
+import {
+  countMarks,
+  firstOpened,
+  withinBudget,
+  withNewFolds,
+} from "../../qatexplorer/widgets/graph/budget.js";
 import {
   ancestorsOf,
   edgeOfSelection,
   indexScene,
   itemOf,
   itemsOfSelection,
+  placeOfItem,
   ROOT,
   searchItems,
+  titleOf,
 } from "../../qatexplorer/widgets/graph/scene.js";
 import { chainOfBlocks, edge, group, node } from "./scenes.js";
 
@@ -193,4 +200,91 @@ test("withinBudget steps inside when what must stay does not fit with what is ar
   assert.deepEqual([...opened], ["g:7"]);
   assert.equal(root, "g:7");
   assert.equal(say, "showing inside block 7 to stay under 40 marks");
+});
+
+// root ⊃ {in, g:block ⊃ {a, i, g:only ⊃ {j}, b}, out}; in → a → i → j → b → out, i → out
+const PASSING = {
+  groups: [
+    group(ROOT, null, ["n:in", "g:block", "n:out"]),
+    group("g:block", ROOT, ["n:a", "n:i", "g:only", "n:b"]),
+    group("g:only", "g:block", ["n:j"]),
+  ],
+  nodes: [
+    node("n:in", ROOT),
+    node("n:a", "g:block", { path: "block.a" }),
+    node("n:i", "g:block", { path: "block.i", passes: true }),
+    node("n:j", "g:only", { path: "only.j", passes: true }),
+    node("n:b", "g:block", { path: "block.b" }),
+    node("n:out", ROOT),
+  ],
+  edges: [edge(0, 1), edge(1, 2), edge(2, 3), edge(3, 4), edge(4, 5), edge(2, 5)],
+};
+
+test("a link stands for the Identities between two operations", () => {
+  const index = indexScene(PASSING);
+  assert.deepEqual([...index.hidden].sort(), ["g:only", "n:i", "n:j"]);
+  assert.deepEqual(itemOf(index, "g:block").children, ["n:a", "n:b"]);
+  assert.deepEqual(index.links, [
+    { from: 0, to: 1, list: [0], via: [] },
+    { from: 1, to: 4, list: [1, 2, 3], via: ["n:i", "n:j"] },
+    { from: 4, to: 5, list: [4], via: [] },
+    { from: 1, to: 5, list: [1, 5], via: ["n:i"] },
+  ]);
+  const block = index.inner.get("g:block");
+  assert.deepEqual([...block.edges], [["n:a\nn:b", [1]]]);
+  // The part of the way that lies in the group of the Identity has its dot.
+  assert.deepEqual(
+    [...block.via],
+    [
+      ["edges n:a\nn:b", ["n:i", "n:j"]],
+      ["outs n:a", ["n:i"]],
+    ],
+  );
+  assert.equal(index.inner.get(ROOT).via.size, 0);
+  assert.equal(PASSING.groups[1].children.length, 4); // the scene itself is left alone
+});
+
+test("a selected Identity is found, and the Identities of a group of nothing else", () => {
+  const index = indexScene(PASSING);
+  assert.deepEqual(itemsOfSelection(index, "module:block.i"), ["n:i"]);
+  assert.deepEqual(itemsOfSelection(index, "module:only"), ["n:j"]);
+  assert.equal(placeOfItem(index, "n:j"), "g:block");
+  assert.equal(placeOfItem(index, "n:a"), "n:a");
+});
+
+test("Identities are items like others where they are shown", () => {
+  const index = indexScene(PASSING, true);
+  assert.equal(index.hidden.size, 0);
+  assert.equal(index.passes, 2);
+  assert.deepEqual(itemOf(index, "g:block").children, ["n:a", "n:i", "g:only", "n:b"]);
+  assert.equal(index.links.length, 6);
+  assert.deepEqual(itemsOfSelection(index, "module:only"), ["g:only"]);
+});
+
+test("what made-up groups are called does not name the group around them", () => {
+  assert.equal(titleOf(group("g:a.b", ROOT, [], { label: "b" })), "a.b");
+  const fold = group("g:a.0×3", "g:a", [], { path: "a", label: "×3 a.0–2", synthetic: true });
+  assert.equal(titleOf(fold), "×3 a.0–2");
+});
+
+test("a thin shell around a fold does not open it", () => {
+  const { groups, nodes, edges } = chainOfBlocks(4, 30);
+  const blocks = groups.slice(1).map((one) => ({ ...one, parent: "g:x" }));
+  const ids = blocks.map(({ id }) => id);
+  const fold = group("g:x", ROOT, ids, { synthetic: true, repeat: 4 });
+  const index = indexScene({ groups: [group(ROOT, null, ["g:x"]), fold, ...blocks], nodes, edges });
+  assert.equal(firstOpened(index).size, 0);
+});
+
+test("folds of a new scene open around what was open, those known before stay as they are", () => {
+  const blocks = ["g:0", "g:1"];
+  const groups = [
+    group(ROOT, null, ["g:x"]),
+    group("g:x", ROOT, blocks, { synthetic: true, repeat: 2 }),
+    ...blocks.map((id) => group(id, "g:x", [`n:${id}`])),
+  ];
+  const nodes = blocks.map((id) => node(`n:${id}`, id));
+  const index = indexScene({ groups, nodes });
+  assert.deepEqual([...withNewFolds(index, ["g:1"], new Map())], ["g:x", "g:1"]);
+  assert.deepEqual([...withNewFolds(index, ["g:1"], index.items)], ["g:1"]);
 });

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { describe } from "../../qatexplorer/widgets/tree/row.js";
+import { share, stepFor } from "../../qatexplorer/widgets/tree/columns.js";
+import { describe, quantBadges, stateBadges } from "../../qatexplorer/widgets/tree/row.js";
 import { Tree } from "../../qatexplorer/widgets/tree/rows.js";
 
 const row = (path, { kind = "module", ...more } = {}) => {
@@ -158,4 +159,104 @@ test("a row in words says what its badges say", () => {
     "conv, was ConvBn2d, now Conv2d, changed: type, qconfig, 1 weight fake quant, " +
       "2 output fake quants, not run, same object as the model",
   );
+});
+
+test("a search finds what a fake quant is called here and in torch", () => {
+  const path = "activation_post_process_3";
+  const site = row(path, {
+    kind: "site",
+    name: "output of layer1.0.conv1",
+    type: "FakeQuantize",
+    site: "output",
+    torch_name: path,
+  });
+  const made = tree([...ROWS, site]);
+  for (const query of ["layer1.0.conv1", "output of layer1", "process_3"]) {
+    assert.deepEqual([...made.search(query, "all")], [`site:${path}`], query);
+  }
+});
+
+test("type: finds modules of that very type only", () => {
+  const rows = [
+    row(""),
+    row("a", { type: "Conv2d" }),
+    row("b", { type: "quantized.Conv2d" }),
+    row("c", { type: "FakeQuantize", kind: "site", site: "weight" }),
+  ];
+  const made = tree(rows);
+  assert.deepEqual([...made.search("type:Conv2d", "all")], ["module:a"]);
+  assert.deepEqual([...made.search("type:quantized.conv2d", "all")], ["module:b"]);
+  assert.deepEqual([...made.search("type:FakeQuantize", "all")], []);
+});
+
+test("a fold is closed at first, opens, and is no hit of a search", () => {
+  const fold = row("identities", { kind: "fold", name: "2 × Identity", type: "bn, relu" });
+  const inside = ["bn", "relu"].map((path) =>
+    row(path, { type: "Identity", parent: fold.id, depth: 2 }),
+  );
+  const made = tree([row(""), fold, ...inside]);
+  assert.deepEqual(paths(made.visible(null, null)), ["", "identities"]);
+  made.reveal(inside[0]);
+  assert.deepEqual(paths(made.visible(null, null)), ["", "identities", "bn", "relu"]);
+  const hits = made.search("relu", "all");
+  assert.deepEqual([...hits], ["module:relu"]);
+  assert.deepEqual(paths(made.visible(hits, null)), ["", "identities", "relu"]);
+});
+
+const WANTED = { name: 120, site: 200, quants: 60, state: 90, step: 16 };
+
+test("with room for all the type gets what is left", () => {
+  const got = share(600, WANTED);
+  assert.equal(got.name, 120);
+  assert.deepEqual([got.quants, got.state], [68, 98]);
+  assert.equal(got.name + got.type + got.quants + got.state + 24, 600);
+  assert.equal(got.row, 600);
+});
+
+test("names of fake quants run on over the type, which is cut before anything else", () => {
+  for (const view of [300, 340, 420, 520]) {
+    const got = share(view, WANTED);
+    assert.ok(got.name + got.type >= WANTED.site, `${view}`);
+    assert.ok(got.name + got.type + got.quants + got.state + 24 <= view, `${view}`);
+    assert.equal(got.row, view);
+  }
+  const narrow = share(340, WANTED);
+  assert.ok(narrow.quants >= 56 && narrow.state >= 40, JSON.stringify(narrow));
+});
+
+test("only a name that is wider than the view makes it scroll sideways", () => {
+  const got = share(180, WANTED);
+  assert.deepEqual([got.name + got.type, got.quants, got.state], [200, 68, 98]);
+  assert.equal(got.row, 200 + 68 + 98 + 24);
+});
+
+test("deep rows are indented less", () => {
+  assert.equal(stepFor(4, 300), 16);
+  assert.equal(stepFor(9, 300), 10);
+  assert.equal(stepFor(3000, 300), 4);
+});
+
+test("a fake quant for several tensors says so, in words too", () => {
+  const shares = ["output of a", "output of b"];
+  const site = row("fq", { kind: "site", site: "output", name: "output of a", shares });
+  assert.deepEqual(
+    quantBadges(site).map((badge) => badge.text),
+    ["1 for 2"],
+  );
+  assert.match(quantBadges(site)[0].title, /output of b/);
+  assert.match(describe(site), /one for 2 tensors/);
+});
+
+test("the state is one label, with the sentence on hover", () => {
+  const mixed = row("m", {
+    state: "mixed",
+    state_text: "mixed: 3 of 5 int8",
+    state_title: "3 of 5 layers inside are prepared for int8",
+    qconfig: "int8 pc",
+  });
+  assert.deepEqual(
+    stateBadges(mixed).map((badge) => badge.text),
+    ["mixed: 3 of 5 int8", "int8 pc"],
+  );
+  assert.match(describe(mixed), /3 of 5 layers inside are prepared for int8/);
 });

@@ -151,7 +151,7 @@ def test_progress_is_reported_and_counts_up(flow: str, monkeypatch: pytest.Monke
     assert all(p.seconds_left is not None and p.seconds_left >= 0 for p in heard[1:])
 
 
-@pytest.mark.parametrize("flow", MODELS)
+@pytest.mark.parametrize("flow", ["eager", pytest.param("fx", marks=pytest.mark.slow)])
 def test_a_ledger_can_be_stopped_at_every_moment_and_leaves_the_model_alone(flow: str) -> None:
     model, x = seen(MODELS[flow](), vector()), vector()
     asked: list[int] = []

@@ -122,6 +122,7 @@ def test_verdicts() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_kernels_without_vnni_are_seen_to_saturate(without_vnni: dict[str, Any]) -> None:
     """No name tells: torch's own flag still says that this CPU has VNNI."""
     for engine, verdict in {"onednn": "saturates", "x86": "clamps", "qnnpack": "exact"}.items():
@@ -135,6 +136,7 @@ def test_kernels_without_vnni_are_seen_to_saturate(without_vnni: dict[str, Any])
         assert max(half.values()) == 0
 
 
+@pytest.mark.slow
 def test_the_default_is_right_without_vnni(without_vnni: dict[str, Any]) -> None:
     """The model of pytorch#103646, 194 steps off with onednn there: 4 with what is chosen."""
     chosen = without_vnni["choices"]["default"]
@@ -149,6 +151,7 @@ def test_the_default_is_right_without_vnni(without_vnni: dict[str, Any]) -> None
     assert fx["output"] < 0.02
 
 
+@pytest.mark.slow
 def test_an_engine_that_saturates_is_reported_at_the_start_and_at_int8(
     without_vnni: dict[str, Any],
 ) -> None:
@@ -162,6 +165,7 @@ def test_an_engine_that_saturates_is_reported_at_the_start_and_at_int8(
         assert "engine='qnnpack' computes right here" in text
 
 
+@pytest.mark.slow
 def test_the_halved_range_clamps_elsewhere_without_a_warning(without_vnni: dict[str, Any]) -> None:
     halved = without_vnni["choices"]["x86"]
     assert halved["concern"] == "clamps"

@@ -232,6 +232,7 @@ def test_a_further_family_takes_one_entry(monkeypatch: pytest.MonkeyPatch) -> No
     assert observed_range(model[1]) == before
 
 
+@pytest.mark.slow
 def test_torchao_is_not_needed() -> None:
     import subprocess
     import sys

@@ -22,6 +22,7 @@ from qatexplorer.runs import checkpoint, files
 from qatexplorer.runs.config import TrainingConfig
 from qatexplorer.training.run import TrainingRun
 from tests.support.training_models import batches, data, prepared
+from tests.support.waiting import PATIENCE_S, until
 
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 BATCH = (X, torch.tensor([0, 1, 2, 3]))
@@ -129,6 +130,7 @@ def test_a_full_disk(raising: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [s.loss for s in opened.history.steps] == [s.loss for s in run.history.steps]
 
 
+@pytest.mark.slow
 def test_a_state_that_cannot_be_kept(tmp_path: Path) -> None:
     class Own(torch.optim.SGD):
         held: Any = None
@@ -163,31 +165,29 @@ def test_a_folder_that_is_taken_or_cannot_be_written(kept: Path, tmp_path: Path)
 def test_a_run_that_another_holds(tmp_path: Path) -> None:
     path = tmp_path / "run"
     first = session(train=Slowly()).start_training(2, run_dir=path, checkpoint_every=1)
-    while not (path / "checkpoints").exists() or not qx.open_run(path).checkpoints:
-        time.sleep(0.02)
+    until(lambda: (path / "checkpoints").exists() and qx.open_run(path).checkpoints)
     fix = refused(lambda: resume(path))
     assert "or from here: open_run(path).request('stop'); then resume" in fix
     qx.open_run(path).request("stop")
-    first.wait(20)
+    first.wait()
     assert first.state == "stopped"
     fix = refused(lambda: qx.open_run(path).request("pause"))
     assert "Go on with session.resume(path)" in fix
     again = session(train=Slowly()).resume(path)
-    again.stop(timeout=20)
+    again.stop(timeout=PATIENCE_S)
     assert (again.state, again.error) == ("stopped", None)
 
 
 def test_stop_it_there(tmp_path: Path) -> None:
     path = tmp_path / "run"
-    run = session(train=Slowly()).start_training(2, run_dir=path, checkpoint_every=5)
+    run = session(train=Slowly()).start_training(2, run_dir=path, checkpoint_every=25)
     fix = refused(lambda: resume(path))
     assert "Wait for its first checkpoint and try again" in fix
-    while not qx.open_run(path).checkpoints:
-        time.sleep(0.02)
+    until(lambda: qx.open_run(path).checkpoints)
     assert "Stop it there, or from here" in refused(lambda: resume(path))
-    run.stop(timeout=20)
+    run.stop(timeout=PATIENCE_S)
     again = session(train=Slowly()).resume(path)
-    again.stop(timeout=20)
+    again.stop(timeout=PATIENCE_S)
     assert (again.state, again.error) == ("stopped", None)
 
 
@@ -211,6 +211,7 @@ def test_a_run_whose_fake_quants_cannot_be_read(kept: Path) -> None:
         assert len(pandas.read_json(kept / name, lines=True))
 
 
+@pytest.mark.slow
 def test_another_model_than_the_run_was_made_with(kept: Path) -> None:
     fix = refused(lambda: resume(kept, net(width=8)))
     assert "Open the run with the model that it was made with" in fix
@@ -220,6 +221,7 @@ def test_another_model_than_the_run_was_made_with(kept: Path) -> None:
     assert resume(kept).state == "finished"
 
 
+@pytest.mark.slow
 def test_a_qconfig_of_the_users_own(tmp_path: Path) -> None:
     def own() -> Any:
         return torch.ao.quantization.get_default_qat_qconfig("onednn")._replace(
@@ -235,6 +237,7 @@ def test_a_qconfig_of_the_users_own(tmp_path: Path) -> None:
     assert resume(path, qconfig=own()).state == "finished"
 
 
+@pytest.mark.slow
 def test_functions_are_passed_again(tmp_path: Path) -> None:
     def make(parameters: Any) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=1e-3)
@@ -245,6 +248,7 @@ def test_functions_are_passed_again(tmp_path: Path) -> None:
     assert resume(path, optimizer=make).state == "finished"
 
 
+@pytest.mark.slow
 def test_what_the_state_belongs_to(tmp_path: Path) -> None:
     """Another optimizer, or one whose state does not fit."""
     path = tmp_path / "run"
@@ -267,21 +271,21 @@ def test_what_the_state_belongs_to(tmp_path: Path) -> None:
     new.train(1, optimizer="adamw", run_dir=tmp_path / "new", progress=False)
 
 
+@pytest.mark.slow
 def test_data_that_has_become_shorter(tmp_path: Path) -> None:
     path = tmp_path / "run"
     run = session(train=Slowly()).start_training(1, run_dir=path, checkpoint_every=1)
-    while len(run.history.steps) < 5:
-        time.sleep(0.02)
-    run.stop(timeout=20)
+    until(lambda: len(run.history.steps) >= 5)
+    run.stop(timeout=PATIENCE_S)
     fix = refused(lambda: resume(path, epochs=1))
     assert "Resume with the data that the run was made with" in fix
     again = session(train=Slowly()).resume(path)
-    while again.history.steps[-1].step < 8 and again.state == "running":
-        time.sleep(0.02)
-    again.stop(timeout=20)
+    until(lambda: again.history.steps[-1].step >= 8 or again.state != "running")
+    again.stop(timeout=PATIENCE_S)
     assert (again.state, again.error) == ("stopped", None)
 
 
+@pytest.mark.slow
 def test_a_run_of_watch_is_no_run_of_a_session(tmp_path: Path) -> None:
     def watched(folder: Path) -> None:
         model = prepared()

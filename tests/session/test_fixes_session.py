@@ -15,6 +15,7 @@ import qatexplorer as qx
 from qatexplorer.errors import QatExplorerError
 from qatexplorer.quantizers.engine_choice import default_backend, engine_concern
 from tests.support.engines import fake_machine, faked
+from tests.support.waiting import PATIENCE_S
 
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 BATCH = (X, torch.tensor([0, 1, 2, 3]))
@@ -62,11 +63,11 @@ ASK: dict[str, tuple[str, Callable[[qx.Session], Any]]] = {
 }
 
 
-@pytest.mark.parametrize("flow", ["eager", "fx"])
+@pytest.mark.parametrize("flow", ["eager", pytest.param("fx", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ASK)
 def test_while_a_run_is_going_on(name: str, flow: str) -> None:
     text, ask = ASK[name]
-    busy = session(flow, 100)
+    busy = session(flow, 10**6)
     run = busy.start_training(1)
     fix = refused(lambda: ask(busy))
     assert text in fix
@@ -74,14 +75,14 @@ def test_while_a_run_is_going_on(name: str, flow: str) -> None:
         assert f"stage {busy.flow.prepared_stage!r}" in fix
         assert other_look(name, busy) is not None
         assert busy.running
-    run.stop(timeout=20)
+    run.stop(timeout=PATIENCE_S)
     stopped = {key: t.clone() for key, t in busy.copy_model().state_dict().items()}
     kept = busy.copy_model(busy.flow.train_stage).state_dict()
     assert all(torch.equal(kept[key], t) for key, t in stopped.items()), "the model is kept"
     if name != "train":
         ask(busy)
     waits = session(flow)
-    waits.start_training(1).wait(20)
+    waits.start_training(1).wait()
     ask(waits)
 
 

@@ -57,7 +57,7 @@ def test_a_config_is_taken_beside_keywords() -> None:
     session = qx.Session(ConvBnRelu().train(), (x,), data=[[batch]] * 2, loss=_loss, metric=_metric)
     config = TrainingConfig(epochs=2, lr=1e-4, seed=3)
     assert session.train(config=config).config == config
-    run = session.start_training(1, config=config, lr=1e-5).wait(60)
+    run = session.start_training(1, config=config, lr=1e-5).wait()
     assert run.config == TrainingConfig(epochs=1, lr=1e-5, seed=3)
 
 

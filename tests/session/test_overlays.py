@@ -42,14 +42,19 @@ def fed(session: qx.Session) -> dict[str, list[tuple[Tensor, nn.Module]]]:
     """What reaches each fake quant of a copy in one forward, call by call, with observers off."""
     model = session.copy_model()
     found: dict[str, list[tuple[Tensor, nn.Module]]] = {}
+    hooks = []
     for path, module in model.named_modules(remove_duplicate=False):
         if hasattr(module, "fake_quant_enabled"):
             module.apply(torch.ao.quantization.disable_observer)
-            module.register_forward_pre_hook(
-                lambda m, args, path=path: found.setdefault(path, []).append((args[0].clone(), m))
-            )
+
+            def keep(module: nn.Module, args: Any, path: str = path) -> None:
+                found.setdefault(path, []).append((args[0].clone(), module))
+
+            hooks.append(module.register_forward_pre_hook(keep))
     with torch.no_grad():
         model(session.options.example_inputs)
+    for hook in hooks:
+        hook.remove()
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from qatexplorer.widgets.common.bridge import Bridge, Jobs
 from qatexplorer.widgets.training.runs import RunsPanel
 from qatexplorer.widgets.training.schedules import ScheduleFields
 from tests.support.training_models import one_thread  # noqa: F401
+from tests.support.waiting import PATIENCE_S, Gate, until
 
 
 def new_session(name: str = "digits_mlp", **settings: Any) -> qx.Session:
@@ -30,21 +30,15 @@ def losses(history: Any) -> list[float]:
     return [s.loss for s in history.steps]
 
 
-def until(holds: Callable[[], Any], timeout_s: float = 30.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
-
-
 def test_resume_in_another_session_is_the_unbroken_run(tmp_path: Path) -> None:
     whole = new_session(stubs="layers").train(epochs=3, ema_decay=0.99, scheduler="linear")
-    first = new_session(stubs="layers")
+    gate = Gate(at=10)
+    first = new_session(stubs="layers", loss=gate)
     run = first.start_training(
         epochs=3, ema_decay=0.99, scheduler="linear", run_dir=tmp_path, checkpoint_every=7
     )
-    until(lambda: len(run.history.steps) > 9)
-    run.stop()
+    gate.then(run.stop, run, "stopped")
+    run.wait()
     second = new_session()
     again = second.resume(tmp_path, background=False)
     assert losses(again.history) == losses(whole.history)
@@ -57,6 +51,7 @@ def test_resume_in_another_session_is_the_unbroken_run(tmp_path: Path) -> None:
     assert losses(opened.history) == losses(whole.history)
 
 
+@pytest.mark.slow
 def test_the_settings_of_the_run_are_taken_over(tmp_path: Path) -> None:
     first = new_session("digits_cnn", qconfig="qnnpack", stubs="layers")
     runs = first.fusion[:1]
@@ -72,6 +67,7 @@ def test_the_settings_of_the_run_are_taken_over(tmp_path: Path) -> None:
     assert {s.path for s in snapshot.sites} == {s.path for s in first.snapshots["train"].sites}
 
 
+@pytest.mark.slow
 def test_a_qconfig_of_ones_own_must_be_brought_again(tmp_path: Path) -> None:
     from torch.ao.quantization import FakeQuantize, MovingAverageMinMaxObserver, QConfig
 
@@ -87,6 +83,7 @@ def test_a_qconfig_of_ones_own_must_be_brought_again(tmp_path: Path) -> None:
     assert run.state == "finished"
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_another_engine_runs_int8(tmp_path: Path) -> None:
     """Training does not use the engine: a checkpoint of one machine goes on on another."""
     from qatexplorer.quantizers.engine import available_engines
@@ -111,6 +108,7 @@ def _model() -> tuple[Any, Any]:
     return example.model, example.example_inputs
 
 
+@pytest.mark.slow
 def test_another_checkpoint_can_be_taken(tmp_path: Path) -> None:
     run = new_session().train(epochs=3, run_dir=tmp_path)
     opened = qx.open_run(tmp_path)
@@ -154,8 +152,7 @@ def test_a_training_is_found_again_in_its_kernel(tmp_path: Path) -> None:
     assert found is not None
     assert found.run is run
     assert found in registry.training()
-    run.stop()
-    run.wait(10)
+    run.stop(PATIENCE_S)
     assert found not in registry.training()
     assert registry.session_of(tmp_path / "other") is None
 
@@ -199,12 +196,13 @@ class Desk:
 
     def start_job(self, name: str, work: Any, done: Any = None) -> None:
         self.jobs.start(name, work, done or (lambda _: None), self.errors.append)
-        self.jobs.wait(60)
+        self.jobs.wait(PATIENCE_S)
         until(lambda: self.jobs.current is None)
 
 
 def test_runs_are_listed_opened_and_resumed(tmp_path: Path) -> None:
-    first = new_session()
+    gate = Gate(at=30)
+    first = new_session(loss=gate)
     desk = Desk(tmp_path)
     desk.panel.use(first)
     assert "No run is kept" in desk.panel.details.html
@@ -213,9 +211,8 @@ def test_runs_are_listed_opened_and_resumed(tmp_path: Path) -> None:
     assert folder is not None
     assert folder.parent == tmp_path
     run = first.start_training(epochs=3, run_dir=folder)
-    until(lambda: len(run.history.steps) > 30)
-    run.stop()
-    run.wait(10)
+    gate.then(run.stop, run, "stopped")
+    run.wait()
     desk.panel.on_training()
     assert "stopped" in desk.panel.list.options[0][0]
     assert "Last checkpoint" in desk.panel.details.html
@@ -226,7 +223,7 @@ def test_runs_are_listed_opened_and_resumed(tmp_path: Path) -> None:
     desk.panel.resume.click()
     assert desk.errors == []
     assert second.run is not None
-    second.run.wait(60)
+    second.run.wait()
     assert second.run.state == "finished"
     assert second.run.history.epochs[-1].epoch == 2
     desk.panel.read()
@@ -260,7 +257,7 @@ def test_a_running_training_is_attached_or_stopped_from_another_page(tmp_path: P
     read_until(desk, lambda: not desk.panel.go_on.disabled)
     desk.panel.stop.click()
     until(lambda: run.state == "stopped")
-    run.wait(10)
+    run.wait()
     read_until(desk, lambda: not desk.panel.resume.disabled)
     assert desk.errors == []
 
@@ -273,7 +270,7 @@ def test_names_of_users_are_escaped(tmp_path: Path) -> None:
 
     example = qx.zoo.load("digits_mlp")
     session = qx.Session(example.model, example.example_inputs, data=example.data, loss=evil)
-    session.start_training(epochs=1, run_dir=run_dir).wait(30)
+    session.start_training(epochs=1, run_dir=run_dir).wait()
     desk = Desk(tmp_path)
     desk.panel.use(session)
     html = desk.panel.details.html
@@ -305,7 +302,7 @@ def test_the_explorer_shows_a_session_that_trains_and_its_trouble(
         monkeypatch.setattr(checkpoint, "_write_tensors", full)
         until(lambda: "disk is full" in explorer.message.html)
     finally:
-        run.stop()
+        run.stop(PATIENCE_S)
     assert session not in qx.running()
 
 
@@ -325,5 +322,5 @@ def test_a_config_is_taken_whole_and_a_bar_shows_how_far_it_is(
     assert capsys.readouterr().err == ""
     beside = session.train(config=config, lr=1e-3, progress=False).config
     assert (beside.lr, beside.epochs) == (1e-3, 1)
-    assert session.start_training(config=config, run_dir=tmp_path / "a").wait(60).config == config
+    assert session.start_training(config=config, run_dir=tmp_path / "a").wait().config == config
     assert qx.open_run(tmp_path / "a").config() == config

@@ -58,6 +58,7 @@ def test_inside_the_real_trainer_of_transformers(tmp_path: Path) -> None:
     assert not any(m._forward_hooks for p, m in watch.model.named_modules() if "fake_quant" in p)
 
 
+@pytest.mark.slow
 def test_the_callback_is_transformers_own_class_and_follows_its_handler() -> None:
     transformers = pytest.importorskip("transformers")
     model = prepared()

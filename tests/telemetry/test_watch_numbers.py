@@ -20,6 +20,7 @@ from torch.ao.quantization import (
     default_fused_per_channel_wt_fake_quant,
 )
 
+from qatexplorer.errors import InputError
 from qatexplorer.forward.histograms import grid_histogram
 from qatexplorer.runs.samples import METRICS, Bins
 from qatexplorer.telemetry import (
@@ -375,3 +376,29 @@ def test_words_of_the_overhead_and_bound() -> None:
     assert "% of step time" in words
     states = {"observer_enabled", "fake_quant_enabled", "bn_frozen"}
     assert set(next(iter(w.telemetry.rows()))) == {"step", "path", "kind", *states, *METRICS}
+
+
+def test_a_table_has_one_metric_of_all_fake_quants() -> None:
+    model = prepared()
+    with watch(model, every=1) as w:
+        for x, _ in batches(6):
+            model(x)
+            w.step()
+    telemetry = w.telemetry
+    steps, table = telemetry.table("clipped_low")
+    assert steps == list(telemetry.steps)
+    for index, path in enumerate(telemetry.paths):
+        _, values = telemetry.series(path, "clipped_low")
+        assert [v for v in table[:, index] if not math.isnan(v)] == values
+    assert telemetry.table("sqnr_db", most=2)[0] == [2, 5]
+    with pytest.raises(InputError, match="no metric 'nope'"):
+        telemetry.table("nope")
+    step, counts = telemetry.newest_counts()
+    assert step == 5
+    for index, path in enumerate(telemetry.paths):
+        histogram = telemetry.histogram(path)
+        assert histogram is not None
+        assert counts[index].counts.sum() == sum(histogram.counts)
+    empty = Telemetry(telemetry.infos, 320)
+    assert empty.newest_counts() == (None, {})
+    assert empty.table("sqnr_db")[1].shape == (0, len(telemetry.infos))

@@ -24,6 +24,7 @@ from qatexplorer.runs.records import TrainingConfig
 from qatexplorer.training.run import TrainingRun
 from tests.support.everything import EVERYTHING, loaders, losses
 from tests.support.training_models import SmallNet, batches, data, one_thread, prepared, same, state  # noqa: F401
+from tests.support.waiting import PATIENCE_S, Gate, until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -169,6 +170,7 @@ def test_loader_workers_and_a_generator_of_ones_own(
     assert losses(second) == losses(whole)
 
 
+@pytest.mark.slow
 def test_stop_in_the_evaluation_evaluates_again(tmp_path: Path) -> None:
     stop: list[TrainingRun] = []
 
@@ -205,27 +207,25 @@ def test_stop_in_the_evaluation_evaluates_again(tmp_path: Path) -> None:
 def test_pause_leaves_a_checkpoint_and_changes_nothing(tmp_path: Path) -> None:
     reference = TrainingRun(prepared(), data(), TrainingConfig(epochs=30)).run()
     model = prepared()
-    run = TrainingRun(model, data(), TrainingConfig(epochs=30), run_dir=tmp_path / "a").start()
-    while not run.history.steps:
-        time.sleep(0.005)
-    run.pause()
-    assert run.state == "paused"
+    gate = Gate(at=2)
+    config = TrainingConfig(epochs=30)
+    run = TrainingRun(model, data(), config, loss=gate, run_dir=tmp_path / "a").start()
+    gate.then(run.pause, run, "paused")
     held = state(model)
-    deadline = time.time() + 10
-    while time.time() < deadline:
-        last = open_run(tmp_path / "a").last_checkpoint
-        if last is not None and last.position.step == run.progress.step:
-            break
-        time.sleep(0.02)
-    assert last is not None
-    assert last.reason in ("paused", "end of epoch")
+
+    def last() -> Any:
+        return open_run(tmp_path / "a").last_checkpoint
+
+    until(lambda: last() is not None and last().position.step == run.progress.step)
+    assert last().reason in ("paused", "end of epoch")
     assert same(state(open_run(tmp_path / "a").load_model(prepared(4))), held)
     run.resume()
-    run.wait(60)
+    run.wait()
     assert run.state == "finished", run.error
     assert losses(run) == losses(reference)
 
 
+@pytest.mark.slow
 def test_more_epochs_after_the_end(tmp_path: Path) -> None:
     long = TrainingRun(prepared(), loaders(), TrainingConfig(epochs=4)).run()
     TrainingRun(prepared(), loaders(), TrainingConfig(epochs=2), run_dir=tmp_path / "a").run()
@@ -275,20 +275,20 @@ def test_a_folder_holds_one_run_and_one_process(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="holds a run already"):
         TrainingRun(prepared(), data(), run_dir=tmp_path / "a")
     run.start()
-    while not (opened := open_run(tmp_path / "a")).checkpoints:
-        time.sleep(0.01)
+    until(lambda: open_run(tmp_path / "a").checkpoints)
+    opened = open_run(tmp_path / "a")
     assert opened.state == "running"
     with pytest.raises(BusyError):
         resumed(tmp_path / "a", data())
     # What another kernel would do: it has nothing but the folder.
     opened.request("pause")
-    assert wait_for(lambda: run.state == "paused")
-    assert wait_for(lambda: open_run(tmp_path / "a").state == "paused")
+    until(lambda: run.state == "paused")
+    until(lambda: open_run(tmp_path / "a").state == "paused")
     opened.request("run")
-    assert wait_for(lambda: run.state == "running")
+    until(lambda: run.state == "running")
     opened.request("stop")
-    assert wait_for(lambda: run.state == "stopped")
-    run.wait(5)
+    until(lambda: run.state == "stopped")
+    run.wait()
     assert open_run(tmp_path / "a").state == "stopped"
     with pytest.raises(RunFolderError, match="No process"):
         opened.request("stop")
@@ -328,6 +328,7 @@ def test_another_model_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert resumed(tmp_path, data(), epochs=2).run().state == "finished"
 
 
+@pytest.mark.slow
 def test_fewer_batches_than_before_are_reported(tmp_path: Path) -> None:
     stopped_after(5, TrainingRun(prepared(), data(), TrainingConfig(), run_dir=tmp_path))
     run = resumed(tmp_path, data(3)).run()
@@ -376,8 +377,8 @@ def test_killed_in_the_middle_of_an_epoch_it_goes_on_in_a_new_process(tmp_path: 
     path = tmp_path / "a"
     begun = child(path, "begin")
     try:
-        assert wait_for(lambda: (path / "run.json").exists(), 60)
-        assert wait_for(lambda: len(open_run(path).history.steps) > 20, 60)
+        until(lambda: (path / "run.json").exists())
+        until(lambda: len(open_run(path).history.steps) > 20)
     finally:
         begun.send_signal(signal.SIGKILL)
         begun.wait()
@@ -400,13 +401,17 @@ def test_killed_in_the_middle_of_an_epoch_it_goes_on_in_a_new_process(tmp_path: 
     assert [s.loss for s in open_run(path).history.steps] == found
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
+def test_stop_returns_when_the_folder_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TrainingConfig(epochs=10_000)
+    run = TrainingRun(prepared(), data(), config, run_dir=tmp_path / "a").start()
+    writer: Any = run._writer
+    close = writer.close
+    monkeypatch.setattr(writer, "close", lambda: (time.sleep(0.5), close()))
+    until(lambda: run.history.steps)
+    run.stop(PATIENCE_S)
+    assert resumed(tmp_path / "a", data()).state == "ready"
 
 
 def test_opened_run_is_what_it_says(tmp_path: Path) -> None:

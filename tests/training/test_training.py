@@ -28,13 +28,14 @@ from qatexplorer.runs.records import (
 from qatexplorer.training.modes import all_finite
 from qatexplorer.training.run import TrainingRun
 from tests.support.training_models import SmallNet, batches, data, one_thread, prepared, same, state  # noqa: F401
+from tests.support.waiting import PATIENCE_S, until
 
 
 def trained(background: bool = False, **settings: Any) -> tuple[nn.Module, TrainingRun]:
     model = prepared()
     run = TrainingRun(model, data(), TrainingConfig(**settings))
     if background:
-        run.start().wait(60)
+        run.start().wait()
     else:
         run.run()
     assert run.state == "finished", run.error
@@ -178,9 +179,8 @@ def test_pause_resume_stop() -> None:
     run = TrainingRun(model, data(), TrainingConfig(epochs=10_000)).start()
     states: list[str] = []
     run.signal.subscribe(lambda p: states.append(p.state))
-    while not run.history.steps:
-        time.sleep(0.01)
-    run.pause()
+    until(lambda: run.history.steps)
+    run.pause(PATIENCE_S)
     assert run.state == "paused"
     held = state(model)
     elapsed, step = run.progress.elapsed_s, run.progress.step
@@ -193,14 +193,13 @@ def test_pause_resume_stop() -> None:
     assert run.progress.step == step
     assert run.progress.elapsed_s == elapsed
     run.resume()
-    while run.progress.step == step:
-        time.sleep(0.01)
-    run.stop()
+    until(lambda: run.progress.step > step)
+    run.stop(PATIENCE_S)
     assert run.state == "stopped"
     assert run.error is None
     assert [m.kind for m in run.history.markers] == ["paused", "resumed", "stopped"]
     assert {"paused", "running", "stopped"} <= set(states)
-    assert run.wait(1).state == "stopped"
+    assert run.wait().state == "stopped"
     assert not run.model.conv.weight.isnan().any()
 
 
@@ -209,10 +208,10 @@ def test_paused_run_ends_at_the_same_bits() -> None:
     model = prepared()
     run = TrainingRun(model, data(), TrainingConfig(epochs=20)).start()
     for _ in range(3):
-        run.pause()
+        run.pause(PATIENCE_S)
         torch.rand(7)
         run.resume()
-    run.wait(60)
+    run.wait()
     assert run.state == "finished"
     assert same(reference, state(model))
 
@@ -226,8 +225,8 @@ def test_stop_while_evaluating_ends_between_two_batches() -> None:
         return 0.0
 
     run = TrainingRun(prepared(), (batches(1), batches(1000)), metric=slow).start()
-    assert entered.wait(10)
-    run.stop()
+    assert entered.wait(PATIENCE_S)
+    run.stop(PATIENCE_S)
     assert run.state == "stopped"
     assert run.history.epochs[0].metric is None
 
@@ -285,7 +284,7 @@ def test_signal_comes_at_every_change_and_a_bad_subscriber_is_harmless() -> None
 
     run.signal.subscribe(broken)
     run.signal.subscribe(seen.append)
-    run.start().wait(30)
+    run.start().wait()
     assert run.state == "finished"
     assert run.error is None
     assert seen[0].state == "running"
@@ -372,7 +371,7 @@ def test_stopped_before_it_began_it_takes_no_step() -> None:
     before = state(model)
     run = TrainingRun(model, data())
     run.stop()
-    run.start().wait(10)
+    run.start().wait()
     assert run.state == "stopped"
     assert not run.history.steps
     assert same(before, state(model))

@@ -33,6 +33,8 @@ from tests.support.models import SMALL, ConvBnRelu, NoStubs, Tied, image, loader
 from tests.support.models_fx import WRITTEN
 from tests.support.page_text import visible_text
 
+_QUANTIZERS = (FakeQuantizeBase, ObserverBase)
+
 
 class Embedded(nn.Module):
     def __init__(self) -> None:
@@ -128,14 +130,14 @@ class Facts:
             users = (u for u in node.users if u.op == "call_module")
             for user in users:
                 module = self.modules[str(user.target)]
-                if isinstance(module, (FakeQuantizeBase, ObserverBase)):
+                if isinstance(module, _QUANTIZERS):
                     found.setdefault(str(node.target), []).append(module)
         return found
 
     def on_output(self, path: str) -> list[nn.Module]:
         """Quantizers of what the module at ``path`` returns."""
         own = getattr(self.modules[path], "activation_post_process", None)
-        mine = [own] if isinstance(own, (FakeQuantizeBase, ObserverBase)) else []
+        mine = [own] if isinstance(own, _QUANTIZERS) else []
         return [*mine, *self.after.get(path, [])]
 
 
@@ -151,7 +153,7 @@ def check_module(facts: Facts, path: str, text: str, base: nn.Module, later: Lat
     if "Has no fake quant at this stage" in text or "It has no fake quant yet" in text:
         assert not facts.on_output(path)
         assert not isinstance(getattr(module, "weight_fake_quant", None), FakeQuantizeBase)
-    found = re.search(r"rounds to a grid of ([\d,]+) levels", text)
+    found = re.search(r"rounds to a grid of ([\d,]+) codes", text)
     if found:
         fake_quant: Any = module.weight_fake_quant
         assert int(found[1].replace(",", "")) == fake_quant.quant_max - fake_quant.quant_min + 1
@@ -172,22 +174,34 @@ def check_module(facts: Facts, path: str, text: str, base: nn.Module, later: Lat
     fused = re.search(r"Does nothing: the (\w+) that stood here was fused", text)
     if fused:
         assert isinstance(module, nn.Identity)
-        assert type(first[path.removeprefix("module.")]).__name__ == fused[1]
+        place = path if path in first else path.replace(".module", "").removeprefix("module.")
+        assert type(first[place]).__name__ == fused[1]
     if "Stores its weight in int8" in text:
         kind = type(module).__module__
         assert kind.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized"))
         assert (
             hasattr(module, "weight") or "LSTM" in type(module).__name__ or list(module.children())
         )
-    inside = re.search(r"([\d,]+) (?:is|are) inside", text)
+    inside = re.search(r"([\d,]+) fake quants? belongs? to what is inside", text)
     if inside:
         below = f"{path}." if path else ""
-        assert int(inside[1].replace(",", "")) >= 1
-        assert any(
-            p.startswith(below) and isinstance(m, (FakeQuantizeBase, ObserverBase))
+        mine = {
+            id(m)
             for p, m in facts.modules.items()
+            if p.startswith(below) and isinstance(m, _QUANTIZERS)
+        }
+        # In an FX graph those of outputs are nodes, and modules of the root.
+        nodes = {id(q) for found in facts.after.values() for q in found} or set()
+        every = {id(m) for m in facts.modules.values() if isinstance(m, _QUANTIZERS)}
+        known = mine - facts.inner if not nodes else every - facts.inner
+        assert 1 <= int(inside[1].replace(",", "")) <= len(known)
+    part = re.search(r"A part of (\S+)\.", text)
+    if part:
+        assert path.startswith(f"{part[1]}.")
+        assert hasattr(facts.modules[part[1]], "weight_fake_quant") or "ao.nn" in (
+            type(facts.modules[part[1]]).__module__
         )
-    for claim in ("Stays float in the int8 model", "Works on int8 tensors as it is"):
+    for claim in ("Stays float in the int8 model", "on int8 tensors as it is"):
         if claim in text:
             later.append(("", path, claim))
     if re.search(r"qconfig\s*: none: it stays float", text):
@@ -202,11 +216,10 @@ def check_observers(facts: Facts, path: str, text: str) -> None:
     module = facts.modules[path]
     if found is None or facts.after:
         return  # in an FX graph the fake quants stand elsewhere
-    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
-    mine = [
-        m for _, m in module.named_children() if isinstance(m, (FakeQuantizeBase, ObserverBase))
-    ]
+    words: tuple[str, ...] = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
+    mine = [m for _, m in module.named_children() if isinstance(m, _QUANTIZERS)]
     inner = [m.activation_post_process for m in mine if hasattr(m, "activation_post_process")]
+    words = (*words, *map(str, range(9, 100)))
     assert words.index(found[1]) == len(mine) + len(inner)
     if found[2] and facts.ran:
         running = sum(bool(facts.calls[id(m)]) for m in (*mine, *inner))
@@ -214,7 +227,7 @@ def check_observers(facts: Facts, path: str, text: str) -> None:
 
 
 def on_grid(values: Tensor, quantizer: Any) -> None:
-    """``values`` have no more levels than the grid of ``quantizer``."""
+    """``values`` have no more values than the grid of ``quantizer``."""
     assert len(torch.unique(values)) <= quantizer.quant_max - quantizer.quant_min + 1
 
 
@@ -303,7 +316,7 @@ def test_the_checks_see_what_they_should() -> None:
     base = session.copy_model("float")
     for claim in (
         "Has no fake quant at this stage.",
-        "on a weight that its forward rounds to a grid of 16 levels.",
+        "on a weight that its forward rounds to a grid of 16 codes.",
         "it has no qconfig",
     ):
         with pytest.raises(AssertionError):

@@ -229,7 +229,7 @@ def test_a_bare_module_is_named_by_the_float_stage() -> None:
 # -- real models -----------------------------------------------------------------------------------
 
 RESNET50 = ["×2 layer1.1–2", "×3 layer2.1–3", "×5 layer3.1–5", "×2 layer4.1–2"]
-MOBILENET = ["×2 2.1–2", "×3 3.1–3", "×2 4.1–2", "×2 5.1–2"]
+MOBILENET = ["×2 blocks.2.1–2", "×3 blocks.3.1–3", "×2 blocks.4.1–2", "×2 blocks.5.1–2"]
 CONVNEXT = ["×2 blocks.0–1", "×2 blocks.0–1", "×6 blocks.0–5", "×2 blocks.0–1"]
 TIMM = [
     ("resnet50", 32, RESNET50),

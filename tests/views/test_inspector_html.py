@@ -74,7 +74,10 @@ def test_two_observers_is_answered_by_counting() -> None:
     found = page("train", "module:stem")
     # Two fake quants for two tensors, four modules by name, two of which run: the wording is held
     # by tests/wording, the numbers are this net's.
-    assert re.search(r"two fake quants.* two .*four modules.* two of them", found.text)
+    assert re.search(
+        r"two fake quants .one for the weight, one for the output.; four modules.* two of them",
+        found.text,
+    )
     assert found.text.count("1 ×") == found.text.count("(fused kernel)") == 2
     assert {"site:stem.weight_fake_quant", "site:stem.activation_post_process"} <= set(
         found.selections

@@ -229,7 +229,7 @@ def test_answers_carry_this_models_numbers(flow: str) -> None:
     assert "0.39 %" in reported["scales_twice"].text
     share = f"{ledger.coverage.macs_share:.1%}"
     assert f"{share} of the multiply-accumulates" in reported["two_converts"].text
-    assert "1 input of this model is quantized that way" in reported["input"].text
+    assert "1 input of this model has one" in reported["input"].text
     page = views.answers_html(reported.values())
     assert page.count("<h4>") == 7
     assert f'data-select="{reported["input"].selection}"' in page

@@ -327,7 +327,7 @@ def test_int4_ranges_and_bare_observers_are_called_what_they_are() -> None:
     session = session_of(lambda: (ConvBnRelu(), image()), "eager", qconfig=narrow)
     session.goto("swap")
     told = news_of(session.flow.stages, session.snapshots)
-    assert "to 16 levels in forward" in told["swap"]
+    assert "to 16 codes in forward" in told["swap"]
 
     def watched() -> tuple[nn.Module, Tensor]:
         model = ConvBnRelu()

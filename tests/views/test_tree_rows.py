@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
+import qatexplorer as qx
 from qatexplorer.snapshot.diff import diff
 from qatexplorer.snapshot.records import ModuleRecord, Snapshot
 from qatexplorer.views.tree import build_tree
+from tests.support.models import load_timm
 from tests.support.view_snapshots import walk
 
 PAIRS = list(
@@ -25,26 +30,26 @@ PAIRS = list(
 def rows(stage: str, before: str | None = None) -> dict[str, dict[str, Any]]:
     snapshots, _ = walk()
     change = diff(snapshots[before], snapshots[stage]) if before else None
-    return {row["id"]: row for row in build_tree(snapshots[stage], change)}
+    old = snapshots[before] if before else None
+    return {row["id"]: row for row in build_tree(snapshots[stage], change, old)}
 
 
 @pytest.mark.parametrize(("before", "stage"), PAIRS)
 def test_every_module_and_fake_quant_is_one_row_below_its_parent(before: str, stage: str) -> None:
     snapshots, _ = walk()
     snapshot = snapshots[stage]
-    built = build_tree(snapshot, diff(snapshots[before], snapshot))
+    built = build_tree(snapshot, diff(snapshots[before], snapshot), snapshots[before])
     json.dumps(built)
     assert len({row["id"] for row in built}) == len(built)
+    assert {row["parent"] for row in built[1:]} <= {row["id"] for row in built}
+    depths = {row["id"]: row["depth"] for row in built}
+    assert all(depths[r["id"]] == depths[r["parent"]] + 1 for r in built if r["parent"])
+    built = [row for row in built if row["kind"] != "fold"]
     present = {row["path"] for row in built if "gone" not in row["what"]}
     assert present == {m.path for m in snapshot.modules}
     assert {r["path"] for r in built if r["kind"] == "site" and "gone" not in r["what"]} == {
         s.path for s in snapshot.sites
     }
-    seen: dict[str, int] = {}
-    for row in built:
-        if row["parent"] is not None:
-            assert row["depth"] == seen[row["parent"]] + 1
-        seen[row["id"]] = row["depth"]
     gone = {row["path"] for row in built if "gone" in row["what"]}
     assert gone <= {m.path for m in snapshots[before].modules}
     assert not gone & present
@@ -162,3 +167,198 @@ def test_a_deep_and_a_large_model() -> None:
         for i in range(3000)
     ]  # fmt: skip
     assert build_tree(Snapshot("eager", "float", tuple(deep), (), None))[-1]["depth"] == 2999
+
+
+# -- fake quants under what they quantize ----------------------------------------------------------
+
+
+@functools.cache
+def session_at(model: str, flow: str, stage: str) -> qx.Session:
+    if model.startswith("digits"):
+        example = qx.zoo.load(model)
+        session = qx.Session(example.model, example.example_inputs, flow=flow)
+    else:
+        net, x = load_timm(model, zero_init_last=False)
+        session = qx.Session(net, x, flow=flow, stubs="none" if flow == "fx" else "layers")
+    session.warns = False
+    session.goto(stage)
+    return session
+
+
+def tree(session: qx.Session) -> dict[str, dict[str, Any]]:
+    change = session.diff
+    before = session.snapshots[change.before] if change is not None else None
+    return {row["id"]: row for row in build_tree(session.snapshot, change, before)}
+
+
+def test_in_fx_a_fake_quant_stands_under_the_module_whose_output_it_rounds() -> None:
+    session = session_at("resnet18", "fx", "insert")
+    rows_by_id = tree(session)
+    assert not [
+        row["id"]
+        for row in rows_by_id.values()
+        if row["parent"] == "module:" and row["kind"] == "site" and row["name"] != "input x"
+    ]
+    site = next(row for row in rows_by_id.values() if row["name"] == "output of layer1.0.conv1")
+    assert site["parent"] == "module:layer1.0.conv1"
+    assert site["id"] == "site:activation_post_process_3"
+    assert site["torch_name"] == "activation_post_process_3"
+    assert site["site"] == "output"
+
+
+def test_every_fake_quant_of_fx_is_named_after_the_node_that_torch_gives_it() -> None:
+    """Read off torch's own graph: each fake quant's input, and the module that node is in."""
+    session = session_at("resnet18", "fx", "insert")
+    rows_by_id, graph = tree(session), session.model.graph
+    quants = {row["path"] for row in rows_by_id.values() if row["kind"] == "site"}
+    checked = 0
+    for node in graph.nodes:
+        if node.op != "call_module" or str(node.target) not in quants:
+            continue
+        (source,) = node.all_input_nodes
+        row = rows_by_id[f"site:{node.target}"]
+        if source.op == "call_module":
+            assert row["name"] == f"output of {source.target}"
+            assert row["parent"] == f"module:{source.target}" or row["parent"].startswith("fold:")
+        elif source.op == "placeholder":
+            assert (row["name"], row["parent"]) == (f"input {source.name}", "module:")
+        else:
+            name = getattr(source.target, "__name__", source.target)
+            assert row["name"] == f"output of {name}"
+        checked += 1
+    assert checked == sum("." not in path for path in quants) > 50
+
+
+class Adds(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = Inner()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.block(x), x.flatten(1)], 1)
+
+
+class Inner(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x) + x
+
+
+def test_the_result_of_an_operation_stands_under_the_module_whose_forward_makes_it() -> None:
+    session = qx.Session(Adds().train(), torch.randn(3, 6), flow="fx")
+    session.goto("insert")
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for row in tree(session).values():
+        by_name.setdefault(row["name"], []).append(row)
+    (add,) = by_name["output of add"]
+    assert add["parent"] == "module:block"
+    assert add["source"].startswith("test_tree_rows.py:")
+    (cat,) = by_name["output of cat"]
+    assert cat["parent"] == "module:"
+    # cat and what goes into it share one fake quant, and each of its rows says so.
+    assert {"output of cat", "output of add"} <= set(cat["shares"])
+    assert {"output of cat", "output of add"} <= set(add["shares"])
+
+
+@pytest.mark.parametrize("flow", ["eager", "fx"])
+def test_a_shared_fake_quant_has_a_row_for_each_tensor(flow: str) -> None:
+    session = session_at("digits_cnn", flow, "insert")
+    rows_by_id = tree(session)
+    for site in session.snapshot.sites:
+        for path in (site.path, *site.aliases):
+            row = rows_by_id[f"site:{path}"]
+            names = len(site.nodes) if len(site.nodes) > 1 else 0
+            assert len(row["shares"]) == names
+            assert row["name"] in (row["shares"] or [row["name"]])
+
+
+@pytest.mark.parametrize("model", ["digits_cnn", "resnet18"])
+@pytest.mark.parametrize("flow", ["eager", "fx"])
+def test_gone_fake_quants_stand_where_they_stood(model: str, flow: str) -> None:
+    session = session_at(model, flow, "convert")
+    change = session.diff
+    assert change is not None
+    before = session_at(model, flow, "convert").snapshots[change.before]
+    gone = [r for r in tree(session).values() if "gone" in r["what"] and r["kind"] == "site"]
+    names = [path for site in before.sites for path in (site.path, *site.aliases)]
+    assert sorted(row["path"] for row in gone) == sorted(names)
+    earlier = {row["path"]: row for row in build_tree(before)}
+    for row in gone:
+        assert row["name"] == earlier[row["path"]]["name"]
+
+
+def test_names_of_weights_and_inputs_in_eager_mode() -> None:
+    rows_by_id = tree(session_at("digits_cnn", "eager", "insert"))
+    weight = rows_by_id["site:conv1.weight_fake_quant"]
+    assert (weight["name"], weight["parent"]) == ("weight of conv1", "module:conv1")
+    assert weight["torch_name"] == "weight_fake_quant"
+    assert rows_by_id["site:quant.activation_post_process"]["name"] == "input at quant"
+    output = rows_by_id["site:conv1.activation_post_process"]
+    assert output["name"] == "output of conv1"
+
+
+@pytest.mark.parametrize("flow", ["eager", "fx"])
+def test_a_tooltip_tells_no_scale_before_there_is_one(flow: str) -> None:
+    for row in tree(session_at("digits_cnn", flow, "insert")).values():
+        if row["kind"] == "site":
+            assert "has seen no data yet" in row["title"]
+            assert "scale" not in row["title"].splitlines()[-1]
+
+
+# -- states ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flow", ["eager", "fx"])
+def test_a_container_of_int8_layers_is_int8_and_has_run(flow: str) -> None:
+    rows_by_id = tree(session_at("resnet18", flow, "insert"))
+    for path in ("", "layer1", "layer1.0", "layer2.0.downsample"):
+        row = rows_by_id[f"module:{path}"]
+        assert (row["state_text"], row["not_run"], row["float"]) == ("int8", False, False), path
+        assert "prepared for int8" in row["state_title"]
+
+
+def test_a_container_of_both_says_how_many() -> None:
+    class Some(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stack = nn.Sequential(
+                nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 6)
+            )
+            self.floats = nn.Sequential(nn.LayerNorm(6), nn.SiLU())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.floats(self.stack(x))
+
+    model = Some().train()
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.qconfig = None
+    session = qx.Session(model, torch.randn(3, 6), stubs="layers")
+    session.goto("insert")
+    rows_by_id = tree(session)
+    assert rows_by_id["module:stack"]["state_text"] == "mixed: 3 of 5 int8"
+    assert rows_by_id["module:"]["state_text"] == "mixed: 3 of 6 int8"
+    assert rows_by_id["module:floats"]["state_text"] == "float"
+    session.goto("convert")
+    assert tree(session)["module:stack"]["state_text"] == "mixed: 3 of 5 int8"
+
+
+# -- what does nothing -----------------------------------------------------------------------------
+
+
+def test_identities_that_fusion_leaves_are_quiet_and_together() -> None:
+    session = session_at("resnet18", "eager", "insert")
+    rows_by_id = tree(session)
+    bn = rows_by_id["module:layer1.0.bn1"]
+    fold = rows_by_id[bn["parent"]]
+    assert (bn["quiet"], fold["quiet"], fold["kind"]) == (True, True, "fold")
+    assert (fold["name"], fold["parent"]) == ("4 × Identity", "module:layer1.0")
+    assert fold["type"] == "bn1, drop_block, aa, bn2"
+    # At the stage that made them they are the news, and stand in their places.
+    session.goto("fuse")
+    row = tree(session)["module:layer1.0.bn1"]
+    assert (row["parent"], row["before"]) == ("module:layer1.0", "BatchNorm2d")
+    session.goto("insert")

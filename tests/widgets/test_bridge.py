@@ -7,6 +7,7 @@ import threading
 import time
 
 from qatexplorer.widgets.common.bridge import Bridge, Jobs
+from tests.support.waiting import PATIENCE_S, until_on_loop
 
 
 def test_callbacks_run_on_the_loop_and_the_newest_wins() -> None:
@@ -46,7 +47,7 @@ def test_a_slow_view_is_drawn_less_often_and_its_last_state_in_the_end() -> None
             number += 1
             bridge.post("slow", lambda n=number: draw(n), every_s=0.01)
             await asyncio.sleep(0.005)
-        await asyncio.sleep(0.8)
+        await until_on_loop(lambda: drawn[-1:] == [number])
         return number, drawn
 
     number, drawn = asyncio.run(main())
@@ -76,10 +77,10 @@ def test_one_job_at_a_time_and_its_error_is_reported() -> None:
             "first", lambda job: job.should_stop() or 7, reported.append, reported.append
         )
         assert not jobs.start("second", lambda _job: 8, reported.append, reported.append)
-        jobs.wait(5)
+        jobs.wait(PATIENCE_S)
         await asyncio.sleep(0.05)
         assert jobs.start("third", lambda _job: 1 / 0, reported.append, reported.append)
-        jobs.wait(5)
+        jobs.wait(PATIENCE_S)
         await asyncio.sleep(0.05)
         assert jobs.current is None
         return reported

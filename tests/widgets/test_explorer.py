@@ -146,7 +146,7 @@ def test_a_run_is_kept_listed_and_seen_from_inside(explorer: Explorer, runs_fold
     until(lambda: len(explorer.runs.list.options) == 1)
     assert [p.parent for p in runs_folder.iterdir()] == [runs_folder]
     explorer.drawer.show_panel(explorer.live)
-    until(lambda: "conv1" in explorer.live.sites.html)
+    until(lambda: "conv1" in str([row["path"] for row in explorer.live.multiples.rows]))
     opened = qx.open_run(next(runs_folder.iterdir()))
     assert len(opened.history.epochs) == 2
 

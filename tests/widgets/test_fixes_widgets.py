@@ -69,3 +69,12 @@ def test_what_is_written_into_a_field(name: str, wrong: str, fix: str, right: An
         getattr(fields, name).value = text
         assert fields.settings()[setting] == value
         TrainingConfig(epochs=3, **{setting: value})
+
+
+def test_how_often_fake_quants_are_sampled_is_a_field() -> None:
+    fields = ScheduleFields()
+    assert fields.settings()["telemetry_every"] == TrainingConfig().telemetry_every
+    fields.sampled.value = 7
+    assert fields.settings()["telemetry_every"] == 7
+    fields.use(None, {"telemetry_every": 3})
+    assert fields.sampled.value == 3

@@ -18,18 +18,21 @@ from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.packed import Packed
 from qatexplorer.widgets.explorer import panes
 from qatexplorer.widgets.tree.tree import TreeWidget
+from tests.support.waiting import until_on_loop
 
 
 def test_work_is_done_off_the_loop_and_the_newest_is_shown() -> None:
     async def main() -> tuple[list[int], set[bool], list[bool]]:
         bridge, here = Bridge(), threading.get_ident()
         shown: list[int] = []
+        done: list[int] = []
         worked: set[bool] = set()
         on_loop: list[bool] = []
 
         def work(number: int, wait: float) -> int:
             worked.add(threading.get_ident() == here)
             time.sleep(wait)
+            done.append(number)
             return number
 
         def show(number: int) -> None:
@@ -40,8 +43,9 @@ def test_work_is_done_off_the_loop_and_the_newest_is_shown() -> None:
         bridge.make("page", lambda: work(2, 0.0), show)
         asking = threading.Thread(target=lambda: bridge.make("other", lambda: work(3, 0.0), show))
         asking.start()
-        await asyncio.sleep(0.6)
         asking.join()
+        await until_on_loop(lambda: len(done) == 3 and len(shown) >= 2)
+        await asyncio.sleep(0.1)  # what is old would be shown by now
         return sorted(shown), worked, on_loop
 
     shown, worked, on_loop = asyncio.run(main())
@@ -76,13 +80,10 @@ def test_stepping_makes_tree_scene_and_inspector_on_other_threads(
     async def main() -> str:
         explorer = qx.explore(example="digits_cnn")
         explorer._on_action("goto", "insert")
-        while explorer.jobs.current is not None:
-            await asyncio.sleep(0.01)
+        await until_on_loop(lambda: explorer.jobs.current is None)
         explorer.select("site:conv1.weight_fake_quant")
-        for _ in range(500):
-            await asyncio.sleep(0.01)
-            if "conv1.weight_fake_quant" in explorer.panes.inspector.panel.html:
-                break
+        inspector = explorer.panes.inspector
+        await until_on_loop(lambda: "conv1.weight_fake_quant" in inspector.panel.html)
         assert len(explorer.panes.tree.rows) > 10
         return str(explorer.panes.graph.scene["stage"])
 

@@ -204,10 +204,12 @@ def test_training_telemetry_and_runs(wording: SnapshotAssertion) -> None:
     until(lambda: page.explorer.runs.list.options and page.idle)
     words = page.explorer.training.words.value
     live = page.tab("Inside the training")
-    table = live.sites.html
+    until(lambda: live.multiples.rows)
+    cards = "\n".join(row["label"] for row in live.multiples.rows)
     parts.append("## Train, after\n" + masked(visible_text(words)))
     parts.append("## Inside the training, after\n" + masked(visible_text(live.words.value)))
-    parts.append("\n".join(distinct(_without_cost(masked(visible_text(table))).splitlines())))
+    parts.append(_without_cost(masked(visible_text(live.cost.html))))
+    parts.append("\n".join(distinct(masked(cards).splitlines())))
     runs = page.tab("Runs")
     page.press(runs.refresh)
     runs.list.value = runs.list.options[0][1]

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from qatexplorer.views.common.html import Html, code, tag
+from qatexplorer.views.common.story import message_html
 
 
 def loading_html() -> Html:
     """Before the first picture of a model."""
     return tag("div", tag("p", "Drawing the model …"), class_="qx-cover-box qx-cover-loading")
+
+
+def failed_html(error: Exception) -> Html:
+    """Where making the picture of a stage raised ``error``."""
+    return tag(
+        "div",
+        tag("h2", "This stage cannot be drawn"),
+        Html(message_html(error)),
+        tag("p", "The session goes on without the picture; another stage can be chosen above."),
+        class_="qx-cover-box",
+    )
 
 
 def no_model_html() -> Html:

@@ -64,6 +64,11 @@ def go(selection: str, label: Any, title: str | None = None) -> Html:
     return tag("button", label, type="button", class_="qx-link", data_select=selection, title=title)
 
 
+def ask(what: str, label: Any, title: str | None = None) -> Html:
+    """A button that asks the page for something, such as ``"stage:insert"``."""
+    return tag("button", label, type="button", class_="qx-link", data_ask=what, title=title)
+
+
 def kind_badge(kind: SiteKind, word: bool = False) -> Html:
     """The mark of a kind of fake quant: shape, letter and colour."""
     look = KINDS[kind]

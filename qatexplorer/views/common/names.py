@@ -67,6 +67,32 @@ def is_boundary(record: ModuleRecord) -> bool:
     return record.compute == "boundary"
 
 
+def state_words(record: ModuleRecord, snapshot: Snapshot) -> tuple[str, str]:
+    """In what a module computes, or is prepared to: as a label and as a sentence; two empty texts
+    before the fake quants are in, and for what computes nothing.
+
+    ``("mixed: 3 of 5 int8", "3 of 5 layers inside are prepared for int8; 2 operations without
+    parameters stay float")``
+    """
+    if not record.state:
+        return "", ""
+    now = snapshot.role == "int8"
+    inside = record.inside
+    int8, total = inside.counted
+    if inside.layers + inside.others <= 1:
+        verb = "Computes in" if now else "Stays" if record.state == "float" else "Is prepared for"
+        return record.state, f"{verb} {record.state}"
+    noun = "layer" if inside.layers else "operation"
+    verb = "in int8" if now else "prepared for int8"
+    title = f"{int8:,} of {count(total, noun)} inside {'is' if int8 == 1 else 'are'} {verb}"
+    floats = inside.others - inside.others_int8
+    if inside.layers and floats:
+        stay = "stays" if floats == 1 else "stay"
+        title += f"; {count(floats, 'operation')} without parameters {stay} float"
+    text = f"mixed: {int8:,} of {total:,} int8" if record.state == "mixed" else record.state
+    return text, title
+
+
 def qconfig_badge(qconfig: QConfigRecord | None) -> str:
     """``"int8 pc"``: bits of the weight, per channel or per tensor; ``""`` without a qconfig."""
     if qconfig is None:

@@ -248,12 +248,12 @@ def tensors_by_kind(snapshot: Snapshot, sites: Iterable[FakeQuantSite]) -> Count
 
 
 def _grid(sites: Iterable[FakeQuantSite]) -> str:
-    """``"int8"`` where all codes of 8 bits are used (or all but one), else the number of levels."""
+    """``"int8"`` where all codes of 8 bits are used (or all but one), else the number of codes."""
     levels = sorted({site.quant_max - site.quant_min + 1 for site in sites})
-    if levels[0] >= 255 and levels[-1] == 256:
+    if levels[0] >= 255 and levels[-1] <= 256:
         return "int8"
     span = f"{levels[0]:,}" if len(levels) == 1 else f"{levels[0]:,} to {levels[-1]:,}"
-    return f"{span} levels"
+    return f"{span} codes"
 
 
 def weight_elements(snapshot: Snapshot, sites: Iterable[FakeQuantSite]) -> int:

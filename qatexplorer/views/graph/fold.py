@@ -60,6 +60,7 @@ def fold_repeats(tree: SceneTree, snapshot: Snapshot, graph: Graph, marks: Marks
     come from the same operations and enter at the same places in each.
     """
     shapes = _Shapes(tree, snapshot, graph, marks)
+    # Parents come first: siblings are compared before anything inside them is folded.
     for group in list(tree.groups.values()):
         ids = list(group.children)
         blocks = [tree.groups.get(child) for child in ids]
@@ -80,7 +81,7 @@ def _end_of_run(blocks: Sequence[SceneGroup | None], start: int, shapes: _Shapes
         return start + 1
     run, way = [first], None
     for block in blocks[start + 1 :]:
-        if block is None or shapes.of[block.id] != shapes.of[first.id]:
+        if block is None or not shapes.equal(first, block):
             break
         here = shapes.link(run[-1], block, first)
         if here is None or way not in (None, here):
@@ -108,16 +109,16 @@ where (position in the graph) and at which position in it."""
 
 
 class _Shapes:
-    """Structure of every group as a number: equal numbers, equal structure.
+    """Structure of groups as numbers: equal numbers, equal structure. Made where two are compared.
 
     A group is a range of the execution order, so an edge inside is two positions in that range.
     """
 
     def __init__(self, tree: SceneTree, snapshot: Snapshot, graph: Graph, marks: Marks) -> None:
         self._tree, self._snapshot, self._marks = tree, snapshot, marks
-        self._sites: dict[str, tuple[Any, ...]] = {s.path: _site_key(s) for s in snapshot.sites}
+        self._sites = {site.path: site for site in snapshot.sites}
         self._numbers: dict[Any, int] = {}
-        self._nodes = {node.id: node for node in graph.nodes}
+        self._nodes = graph.nodes
         self._at = {node.id: i for i, node in enumerate(graph.nodes)}
         self._feeds: list[list[int]] = [[] for _ in graph.nodes]
         self._fed: list[list[int]] = [[] for _ in graph.nodes]
@@ -127,30 +128,45 @@ class _Shapes:
                 self._feeds[source].append(target)
                 self._fed[target].append(source)
         self._ends: dict[str, tuple[int, int]] = {}
-        self.of: dict[str, int] = {}
-        """Structure by group id."""
         for group in reversed(list(tree.groups.values())):
-            self._add(group)
+            ends = [self._range_of(group.children[at]) for at in (0, -1)]
+            self._ends[group.id] = (ends[0][0], ends[1][1])
+        self._of: dict[str, int] = {}
+
+    def _range_of(self, child: str) -> tuple[int, int]:
+        if child in self._ends:
+            return self._ends[child]
+        at = self._at[child[2:]]
+        return at, at + 1
+
+    def equal(self, one: SceneGroup, other: SceneGroup) -> bool:
+        """Whether both have the same structure."""
+        return self._look(one) == self._look(other) and self._shape(one) == self._shape(other)
+
+    def _look(self, group: SceneGroup) -> tuple[Any, ...]:
+        """What is seen of a structure without going through it."""
+        record = self._snapshot.by_path.get(group.path)
+        low, high = self._ends[group.id]
+        kind = "" if record is None else record.qualified_type
+        shapes = (self._nodes[low].shape, self._nodes[high - 1].shape)
+        return kind, high - low, len(group.children), shapes
 
     def _number(self, key: Any) -> int:
         return self._numbers.setdefault(key, len(self._numbers))
 
-    def _add(self, group: SceneGroup) -> None:
-        """Children come after their parents in the tree, so theirs are known."""
+    def _shape(self, group: SceneGroup) -> int:
+        known = self._of.get(group.id)
+        if known is not None:
+            return known
         parts: list[Any] = []
-        ends: list[tuple[int, int]] = []
         for child in group.children:
-            if child in self.of:
-                inner = self._tree.groups[child]
-                parts.append((_beneath(inner.path, group.path), self.of[child]))
-                ends.append(self._ends[child])
+            inner = self._tree.groups.get(child)
+            if inner is not None:
+                parts.append((_beneath(inner.path, group.path), self._shape(inner)))
             else:
-                node = self._nodes[child[2:]]
+                node = self._nodes[self._at[child[2:]]]
                 parts.append(self._number(self._node_key(node, group)))
-                at = self._at[node.id]
-                ends.append((at, at + 1))
-        low, high = ends[0][0], ends[-1][1]
-        self._ends[group.id] = (low, high)
+        low, high = self._ends[group.id]
         edges = sorted(
             (source - low, target - low)
             for source in range(low, high)
@@ -159,7 +175,8 @@ class _Shapes:
         )
         record = self._snapshot.by_path.get(group.path)
         key = (_module_key(record), self._marks_key(group.id), tuple(parts), tuple(edges))
-        self.of[group.id] = self._number(key)
+        self._of[group.id] = self._number(key)
+        return self._of[group.id]
 
     def _node_key(self, node: GraphNode, group: SceneGroup) -> tuple[Any, ...]:
         record = self._snapshot.by_path.get(node.path) if node.path else None
@@ -172,7 +189,8 @@ class _Shapes:
 
     def _marks_key(self, item: str) -> tuple[Any, ...]:
         return tuple(
-            (mark["role"], self._sites[mark["site"]]) for mark in self._marks.get(item, ())
+            (mark["role"], _site_key(self._sites[mark["site"]]))
+            for mark in self._marks.get(item, ())
         )
 
     def link(self, block: SceneGroup, after: SceneGroup, first: SceneGroup) -> Link | None:

@@ -140,11 +140,14 @@ def shape_text(shape: tuple[int, ...] | None) -> str:
 
 
 def _relative(path: str, parent: str) -> str:
-    """The path as seen from inside ``parent``; with one more part if that is only a number."""
+    """The path as seen from inside ``parent``; a number with the nearest name before it."""
     if not parent or not path.startswith(parent + "."):
         return path
     rest = path[len(parent) + 1 :]
-    return f"{parent.rpartition('.')[2]}.{rest}" if rest.isdigit() else rest
+    while rest.partition(".")[0].isdigit() and rest != path:
+        parent, _, last = parent.rpartition(".")
+        rest = f"{last}.{rest}"
+    return rest
 
 
 def _node(

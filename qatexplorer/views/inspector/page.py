@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from qatexplorer.session.glance import Glance
 from qatexplorer.snapshot.records import FakeQuantSite, Graph, GraphNode, ModuleRecord, Snapshot
 from qatexplorer.views.common.html import Html, code, folded, go, join, kind_badge, tag, terms
 from qatexplorer.views.common.names import (
@@ -13,8 +14,10 @@ from qatexplorer.views.common.names import (
     qconfig_badge,
     shape_text,
     short_type,
+    state_words,
 )
 from qatexplorer.views.inspector import site as site_parts
+from qatexplorer.views.inspector.glance import glance_html
 from qatexplorer.views.inspector.words import (
     two_observers,
     type_strip,
@@ -27,6 +30,7 @@ def inspect_html(
     snapshots: Mapping[str, Snapshot],
     stage: str,
     selection: str,
+    glance: Glance | None = None,
 ) -> str:
     """Everything about ``selection`` at ``stage``, in the light of all stages reached.
 
@@ -35,10 +39,12 @@ def inspect_html(
         selection: ``"module:<path>"``, ``"site:<path>"``, ``"node:<id>"``,
             ``"edge:<source>:<target>"`` or ``""``. A path that this stage does not have is shown
             as it was at the nearest stage that has it.
+        glance: what to show of the model when nothing is selected.
 
     Returns:
         HTML of one ``<article>``, all text escaped. Buttons with ``data-select`` name other
-        selections.
+        selections, those with ``data-ask`` ask the page for something (see
+        :func:`~qatexplorer.views.inspector.glance.glance_html`).
     """
     kind, _, rest = selection.partition(":")
     body: Html | None = None
@@ -50,6 +56,8 @@ def inspect_html(
             body = view.node(rest)
         elif kind == "edge":
             body = view.edge(rest)
+        elif not selection and glance is not None:
+            body = glance_html(glance)
     if body is None:
         body = _nothing(selection)
     return tag("article", body, class_="qx-inspect", aria_label="Inspector")
@@ -133,9 +141,10 @@ class _View:
                 ("type", code(module.qualified_type)),
                 ("settings", code(module.extra_repr) if module.extra_repr else None),
                 ("inside", parent),
+                ("state", state_words(module, snapshot)[1]),
                 ("qconfig", qconfig or _no_qconfig(snapshot, module)),
                 ("parameters", f"{module.param_count:,}" if module.param_count else "none"),
-                ("runs", _runs(module)),
+                ("runs", _runs(snapshot, module)),
                 ("mode", "training" if module.training else "eval"),
                 (
                     "same object as",
@@ -274,10 +283,13 @@ def _times(number: int) -> str:
     return "once" if number == 1 else f"{number} times"
 
 
-def _runs(module: ModuleRecord) -> str:
+def _runs(snapshot: Snapshot, module: ModuleRecord) -> str:
     if module.calls is None:
         return "not measured at this stage"
     if module.calls == 0:
+        prefix = f"{module.path}."
+        if any(m.calls for m in snapshot.modules if m.path.startswith(prefix)):
+            return "what is inside runs; its own forward is not called"
         return "its own forward is not called"
     return f"{_times(module.calls)} per forward"
 

@@ -44,12 +44,12 @@ def _over_stages(
 
 def _place(site: FakeQuantSite) -> Html:
     what = {
-        "weight": "the weight",
-        "input": "the float input that enters here",
-        "output": "the output",
+        "weight": "the weight of ",
+        "input": "what enters through ",
+        "output": "the output of ",
     }[site.kind]
     owner = go(f"module:{site.owner}", site.owner or "the model itself")
-    tensor = join([what, " of ", owner, f" ({site.owner_type})"])
+    tensor = join([what, owner, f" ({site.owner_type})"])
     if site.nodes:
         what = {"weight": "the parameter ", "input": "the model's input "}.get(site.kind, "")
         tensor = join([what, "the output of " if not what else "", _after(site)])

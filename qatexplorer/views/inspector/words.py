@@ -81,14 +81,16 @@ def type_strip(snapshots: Mapping[str, Snapshot], stage: str, module: ModuleReco
 
 
 def sites_on_output(snapshot: Snapshot, module: ModuleRecord) -> tuple[FakeQuantSite, ...]:
-    """Fake quants that what ``module`` returns goes through: its own, and in an FX graph those at
-    a node that calls it, which another module may be the owner of."""
+    """Fake quants that what ``module`` returns goes through: those that it holds for its output,
+    and in an FX graph those at a node that calls it, whoever their owner is."""
     graph = snapshot.graph
-    calls = {n.id for n in graph.nodes if n.path == module.path} if graph is not None else set()
+    nodes = graph.nodes if graph is not None and module.path else ()
+    calls = {node.id for node in nodes if node.path == module.path}
     return tuple(
         site
         for site in snapshot.sites
-        if site.kind != "weight" and (site.owner == module.path or calls & set(site.nodes))
+        if site.kind != "weight"
+        and (calls & set(site.nodes) if site.nodes else site.owner == module.path)
     )
 
 
@@ -107,7 +109,7 @@ def why_module(snapshots: Mapping[str, Snapshot], snapshot: Snapshot, module: Mo
             "Keeps its weight on the int8 grid and computes in float: a description of the int8 "
             "layer that lowering can put in its place."
         )
-    weights = [s for s in snapshot.sites_of(module.path) if s.kind == "weight"]
+    weights = [s for s in snapshot.sites_of(module.path) if s.kind == "weight" and not s.nodes]
     outputs = sites_on_output(snapshot, module)
     if module.stays_float:
         return _why_float(snapshot, module, outputs)
@@ -125,16 +127,33 @@ def why_module(snapshots: Mapping[str, Snapshot], snapshot: Snapshot, module: Mo
     before = _type_before(snapshots, module)
     if module.type_name == "Identity" and before:
         return f"Does nothing: the {before} that stood here was fused into another module."
-    inside = sum(
-        s.owner.startswith(f"{module.path}." if module.path else "") for s in snapshot.sites
-    )
+    inside = sum(f"{s.owner}.".startswith(f"{module.path}.".lstrip(".")) for s in snapshot.sites)
     if inside:
-        return f"Holds no fake quant itself; {inside:,} {'is' if inside == 1 else 'are'} inside."
-    if module.compute == "layer" and module.state == "int8":
-        return "Works on int8 tensors as it is."
+        belong = "fake quant belongs" if inside == 1 else "fake quants belong"
+        return f"{inside:,} {belong} to what is inside."
+    around = _part_of(snapshot, module)
+    if around:
+        return f"A part of {around}."
+    if module.compute == "layer" and module.state == "int8" and not module.children:
+        later = "Works" if snapshot.is_from("reference") else "Will work"
+        return f"{later} on int8 tensors as it is."
     if module.qconfig is not None and not snapshot.is_from("inserted"):
         return "Has a qconfig, on which a later stage may act. It has no fake quant yet."
     return "Has no fake quant at this stage."
+
+
+def _part_of(snapshot: Snapshot, module: ModuleRecord) -> str:
+    """Path of the layer that computes with it (a fused one with its batch norm), ``""`` for none.
+
+    In what it computes is the layer's business."""
+    path = module.parent
+    while path:
+        record = snapshot.by_path[path]
+        weight = any(s.kind == "weight" and not s.nodes for s in snapshot.sites_of(path))
+        if record.fused or weight or record.compute in ("int8", "reference"):
+            return path
+        path = record.parent
+    return ""
 
 
 def _weight_words(site: FakeQuantSite) -> str:
@@ -142,8 +161,8 @@ def _weight_words(site: FakeQuantSite) -> str:
         return "on its own weight, which an observer watches and nothing rounds"
     if not site.fake_quant_enabled:
         return "on its own weight: its fake quant is off"
-    levels = site.quant_max - site.quant_min + 1
-    return f"on a weight that its forward rounds to a grid of {levels:,} levels"
+    codes = site.quant_max - site.quant_min + 1
+    return f"on a weight that its forward rounds to a grid of {codes:,} codes"
 
 
 def _output_words(site: FakeQuantSite) -> str:
@@ -219,6 +238,7 @@ def two_observers(sites: Sequence[FakeQuantSite]) -> Html | None:
     observers = [s for s in sites if s.observer_path]
     matching = len(sites) + len(observers)
     measured = all(s.calls_per_forward is not None for s in sites)
+    measured &= all(s.observer_runs != "" for s in observers)
     running = sum(bool(s.calls_per_forward) for s in sites)
     running += sum(s.observer_runs == "module" for s in observers)
     noun = "fake quant" if any(s.observer_path for s in sites) else "observer"

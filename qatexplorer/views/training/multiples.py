@@ -78,9 +78,12 @@ ORDERS: dict[str, Order] = {
 """By name; the first is what a page begins with."""
 
 
-def multiples(telemetry: Telemetry, order: str = "clipped") -> list[dict[str, Any]]:
+def multiples(
+    telemetry: Telemetry, order: str = "clipped", tensors: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
     """A dict per fake quant, the worst by ``order`` (of :data:`ORDERS`) first; those without a
-    number last.
+    number last. ``tensors`` names what each rounds by its path, where that is known better than
+    by the telemetry: torch's FX names say nothing of it.
 
     - id: the selection; kind, mark, name: short; path;
     - value: the newest number as text; label: all of it in a sentence;
@@ -94,7 +97,7 @@ def multiples(telemetry: Telemetry, order: str = "clipped") -> list[dict[str, An
     states = _states(telemetry)
     unseen = telemetry.unseen
     _, counted = telemetry.newest_counts()
-    names = _names(telemetry.infos)
+    names = _names(telemetry.infos, tensors or {})
     found: list[tuple[float, dict[str, Any]]] = []
     for index, info in enumerate(telemetry.infos):
         column = table[:, index]
@@ -213,15 +216,18 @@ def _state(changes: list[StateChange]) -> tuple[str, str, bool]:
     return ", ".join(short_parts), ", ".join(parts), bool(forbidden)
 
 
-def _names(infos: Sequence[FakeQuantInfo]) -> list[str]:
-    """Short names: the owner, and of what of it, where that tells them apart; else the paths."""
-    found = [f"{short(i.owner, _NAME)} {KINDS[i.kind].word}" if i.owner else "" for i in infos]
+def _names(infos: Sequence[FakeQuantInfo], tensors: Mapping[str, str]) -> list[str]:
+    """Short names: what is rounded, where that tells them apart; else the paths."""
+    found = []
+    for info in infos:
+        word = "input at" if info.kind == "input" else f"{KINDS[info.kind].word} of"
+        tensor = tensors.get(info.path) or (f"{word} {info.owner}" if info.owner else "")
+        found.append(short(tensor, _NAME))
     taken = Counter(found)
     return [
-        name if name and taken[name] == 1 and info.path.startswith(f"{info.owner}.")
-        else short(info.path, _NAME)
+        name if name and taken[name] == 1 else short(info.path, _NAME)
         for name, info in zip(found, infos, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def summary_words(telemetry: Telemetry) -> str:

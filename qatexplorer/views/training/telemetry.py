@@ -28,7 +28,8 @@ def overhead_words(telemetry: Telemetry) -> str:
     if overhead is None:
         return "overhead not known"
     if not overhead.sampled_steps:
-        return "no sample yet"
+        # A session accounts for a sample when it takes the next one.
+        return "Sampled once: not timed yet." if telemetry.steps else "no sample yet"
     every = f"{overhead.every:.0f}" if overhead.every >= 9.95 else f"{overhead.every:.2g}"
     often = "every step" if overhead.every < 1.05 else f"1 step in {every}"
     taken = f"{overhead.largest_sample:,} of {overhead.largest_total:,} values"

@@ -21,7 +21,7 @@
 //   graph/tooltip.js
 //   graph/vendor/dagre/dagre.min.js
 //   graph/view.js
-// sha256 of these: af180dc49c911ae9bd8e2cda8d0b154579e5f2cc5f78dad2eb56c5275d2ac809
+// sha256 of these: df79b95b54d2fde2165df5cf47e791e9f6e5b762e096908530f2f1efc76afc6d
 
 // common/dom.js
 var SVG_NS = "http://www.w3.org/2000/svg";
@@ -155,7 +155,8 @@ function push(map, key, value) {
 function indexScene(scene, identities = false) {
   const { nodes = [], edges = [], sites = {} } = scene;
   const hidden = hiddenItems(scene, identities);
-  const groups = (scene.groups ?? []).map((group) => withoutHidden(group, hidden));
+  const all = scene.groups ?? [];
+  const groups = hidden.size ? all.map((group) => withoutHidden(group, hidden)) : all;
   const items = /* @__PURE__ */ new Map();
   for (const item of [...groups, ...nodes]) items.set(item.id, item);
   const links = linksOf(nodes, edges, hidden);
@@ -191,6 +192,7 @@ function withoutHidden(group, hidden) {
   return { ...group, children: group.children.filter((child) => !hidden.has(child)) };
 }
 function linksOf(nodes, edges, hidden) {
+  if (!hidden.size) return edges.map(([from, to], i) => ({ from, to, list: [i], via: [] }));
   const feeds = /* @__PURE__ */ new Map();
   for (const [i, [, target]] of edges.entries()) {
     if (hidden.has(nodes[target].id)) feeds.set(target, i);
@@ -219,32 +221,33 @@ function innerLinks(groups, nodes, links) {
     inner.set(id, { edges: /* @__PURE__ */ new Map(), ins: /* @__PURE__ */ new Map(), outs: /* @__PURE__ */ new Map(), via: /* @__PURE__ */ new Map() });
   }
   const placeOf = (id) => places.get(id) ?? { parent: "", depth: 0 };
+  const parts2 = /* @__PURE__ */ new Map();
+  const add = (id, part, key, link) => {
+    const { parent } = placeOf(id);
+    push(
+      /** @type {Inner} */
+      inner.get(parent)[part],
+      key,
+      link
+    );
+    if (links[link].via.length) parts2.set(parent, [part, key]);
+  };
   for (const [index, { from, to, via }] of links.entries()) {
-    const parts2 = /* @__PURE__ */ new Map();
-    const add = (id, part, key) => {
-      const { parent } = placeOf(id);
-      push(
-        /** @type {Inner} */
-        inner.get(parent)[part],
-        key,
-        index
-      );
-      if (via.length) parts2.set(parent, [part, key]);
-    };
     let a = nodes[from].id;
     let b = nodes[to].id;
     while (a !== b && placeOf(a).parent !== placeOf(b).parent) {
       if (placeOf(a).depth >= placeOf(b).depth) {
-        add(a, "outs", a);
+        add(a, "outs", a, index);
         a = placeOf(a).parent;
       } else {
-        add(b, "ins", b);
+        add(b, "ins", b, index);
         b = placeOf(b).parent;
       }
     }
     if (a !== b || from === to) add(a, "edges", `${a}
-${b}`);
+${b}`, index);
     for (const id of via) noteVia(inner, parts2, placeOf, id);
+    if (via.length) parts2.clear();
   }
   return inner;
 }
@@ -304,8 +307,9 @@ function itemsOfPath(index, path) {
     at = at.slice(0, at.lastIndexOf("."));
     found = find(at);
   }
-  return found.map((item) => item.id);
+  return found.flatMap((item) => index.hidden.has(item.id) ? leavesOf(index, item.id) : item.id);
 }
+var leavesOf = (index, id) => itemOf(index, id).children?.flatMap((child) => leavesOf(index, child)) ?? [id];
 function edgeOfSelection(index, selection) {
   return index.edges.findIndex((_, i) => edgeSelection(index, i) === selection);
 }
@@ -651,9 +655,9 @@ function ticksOf({ low, high }) {
   if (!(high > low)) return [low];
   const rough = (high - low) / 4;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((n) => n * power).find((n) => n >= rough) ?? rough;
+  const step = [1, 2, 2.5, 4, 5, 8, 10].map((n) => n * power).find((n) => n >= 0.8 * rough) ?? rough;
   const ticks = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high * (1 + 1e-9) + 1e-12; i += 1) {
+  for (let i = Math.ceil(low / step - 1e-9) + 0; i * step <= high * (1 + 1e-9) + 1e-12; i += 1) {
     ticks.push(i * step);
   }
   return ticks;
@@ -711,8 +715,9 @@ function cover(element, fill) {
 function signAt(element, sign) {
   const frame2 = element.querySelector(":scope > .qxg-frame");
   const [x, y] = ["x", "y"].map((name) => Number(frame2?.getAttribute(name) ?? 0));
+  const at = frame2 ? `translate(${x + 1} ${y + 1})` : "translate(-8 -8) scale(0.72)";
   element.append(
-    svg("g", { class: "qxg-extra qxg-sign", transform: `translate(${x + 1} ${y + 1})` }, [
+    svg("g", { class: "qxg-extra qxg-sign", transform: at }, [
       svg("circle", { r: 8 }),
       svg("text", { x: 0, y: 4, text: sign })
     ])
@@ -741,7 +746,23 @@ function paintOverlay(world, drawn, index) {
     }
     if (more.length) element.setAttribute("aria-label", [labelOf(element), ...more].join(", "));
   }
+  paintSites(world, paint);
   paint.onPaint(domain);
+}
+function paintSites(world, { overlay, onlySites, sign, lacks }) {
+  const marks = world.querySelectorAll("[data-site]");
+  for (const mark2 of marks) {
+    clear(mark2);
+    const path = mark2.dataset.site ?? "";
+    const text = overlay.sites?.[path];
+    const more = text === void 0 ? [] : [`${overlay.title}: ${text}`];
+    if (onlySites.has(path)) {
+      mark2.classList.add("qxg-only");
+      signAt(mark2, sign);
+      more.push(lacks);
+    }
+    if (more.length) mark2.setAttribute("aria-label", [labelOf(mark2), ...more].join(", "));
+  }
 }
 function paintItem(world, element, id, { overlay, dark }, domain) {
   const prefix = element.id.slice(0, element.id.length - id.length);
@@ -774,8 +795,10 @@ function overlayLines(index, id) {
 }
 function siteLines(index, path) {
   const paint = ofIndex.get(index);
-  const text = paint?.overlay.sites?.[path];
-  return text === void 0 ? [] : [`${paint?.overlay.title}: ${text}`];
+  if (!paint) return [];
+  const text = paint.overlay.sites?.[path];
+  const lines = text === void 0 ? [] : [`${paint.overlay.title}: ${text}`];
+  return paint.onlySites.has(path) ? [...lines, paint.lacks] : lines;
 }
 
 // graph/overlay_panel.js
@@ -790,8 +813,6 @@ var OverlayPanel = class {
   constructor(model, view, bar, stage) {
     this.model = model;
     this.view = view;
-    this.root = /** @type {HTMLElement} */
-    stage.parentElement;
     this.pickers = html("span", { class: "qxg-pickers" });
     bar.append(this.pickers);
     this.scale = html("div", { class: "qxg-scale", role: "note", hidden: true });
@@ -822,8 +843,9 @@ var OverlayPanel = class {
     const compared = unpacked(model.get("compared")) ?? {};
     setPaint(view.world, {
       overlay: this.overlay,
-      dark: this.root.classList.contains("qxg-dark"),
+      dark: pageIsDark(),
       only: new Set(compared.only ?? []),
+      onlySites: new Set(compared.sites ?? []),
       sign: compared.sign ?? "",
       lacks: compared.lacks ?? "",
       onPaint: (domain) => {
@@ -836,11 +858,12 @@ var OverlayPanel = class {
     paintOverlay(view.world, view.drawn, view.index);
   }
   /** @param {Compared} compared */
-  paintCaption({ caption = "", sign = "", lacks = "", said = "", only = [] }) {
-    this.caption.hidden = !caption;
+  paintCaption({ caption = "", sign = "", lacks = "", said = "", only = [], sites = [] }) {
+    const marked = only.length + sites.length;
+    this.caption.hidden = !caption && !said;
     this.caption.replaceChildren(
       html("strong", { text: caption }),
-      only.length ? html("span", { text: `${sign} ${only.length} ${lacks}` }) : "",
+      marked ? html("span", { text: `${sign} ${marked} ${lacks}` }) : "",
       html("span", { class: "qxg-said", role: "status", text: said })
     );
   }
@@ -928,7 +951,7 @@ var OverlayPanel = class {
   }
   gradient() {
     const { overlay, domain } = this;
-    const dark = this.root.classList.contains("qxg-dark");
+    const dark = pageIsDark();
     const { low, high } = domain;
     const colours = Array.from({ length: STEPS + 1 }, (_, i) => {
       const value = low + (high - low) * i / STEPS;
@@ -977,6 +1000,16 @@ function firstOpened(index) {
     if (countMarks(index, /* @__PURE__ */ new Set([...opened, id]), ROOT) > EASY_TO_READ) break;
     opened.add(id);
     shown = groupsIn(id);
+  }
+  return opened;
+}
+function withNewFolds(index, openIds, known) {
+  const opened = /* @__PURE__ */ new Set();
+  for (const id of openIds) {
+    for (const above of ancestorsOf(index, id)) {
+      if (itemOf(index, above).repeat && !known.has(above)) opened.add(above);
+    }
+    opened.add(id);
   }
   return opened;
 }
@@ -1720,6 +1753,10 @@ function shiftIntoView(start, length, room) {
 }
 var wholeScale = (picture, window2) => Math.min((window2.w - 2 * MARGIN) / picture.w, (window2.h - 2 * MARGIN) / picture.h);
 var keptInView = (at, length, room) => Math.min(room - KEPT, Math.max(KEPT - length, at));
+function middleWithin(at, length, room, margin) {
+  if (length + 2 * margin <= room) return length / 2;
+  return Math.min(length + margin - room / 2, Math.max(room / 2 - margin, at));
+}
 var Camera = class {
   /**
    * @param {SVGSVGElement} window what is looked through
@@ -1775,13 +1812,16 @@ var Camera = class {
     this.panBy(x - this.x, y - this.y);
   }
   /**
-   * Brings a point of the picture to the middle of the window.
+   * Brings a point of the picture to the middle of the window, or as near as shows no more than a
+   * margin beside the picture.
    * @param {number} px
    * @param {number} py
    */
   lookAt(px, py) {
-    const { w, h } = this.size;
-    this.dragBy(w / 2 - px * this.k - this.x, h / 2 - py * this.k - this.y);
+    const { k, extent, size } = this;
+    const x = middleWithin(px, extent.w, size.w / k, MARGIN / k);
+    const y = middleWithin(py, extent.h, size.h / k, MARGIN / k);
+    this.panBy(size.w / 2 - x * k - this.x, size.h / 2 - y * k - this.y);
   }
   /**
    * Zooms around a point of the window, around its middle if none is given.
@@ -2255,16 +2295,6 @@ export default dagre;`;
 
 // graph/view.js
 var nothingDrawn = () => ({ elements: /* @__PURE__ */ new Map(), edgeElements: [], passes: /* @__PURE__ */ new Map() });
-function withNewFolds(index, openIds, known) {
-  const opened = /* @__PURE__ */ new Set();
-  for (const id of openIds) {
-    for (const above of ancestorsOf(index, id)) {
-      if (itemOf(index, above).repeat && !known.has(above)) opened.add(above);
-    }
-    opened.add(id);
-  }
-  return opened;
-}
 var viewSerial = 0;
 var GraphView = class {
   /**
@@ -2502,11 +2532,9 @@ var GraphView = class {
   lookAtEnd(end) {
     const { camera, picture } = this;
     if (!picture) return;
-    const { w, h } = camera.size;
-    const [x, y] = [picture.w / 2, picture.h / 2];
-    const [across, down] = [w / camera.k / 2 - 24, h / camera.k / 2 - 24];
-    if (this.lr) camera.lookAt(end ? Math.max(x, picture.w - across) : Math.min(x, across), y);
-    else camera.lookAt(x, end ? Math.max(y, picture.h - down) : Math.min(y, down));
+    const far = end ? Number.MAX_VALUE : -Number.MAX_VALUE;
+    if (this.lr) camera.lookAt(far, picture.h / 2);
+    else camera.lookAt(picture.w / 2, far);
   }
   /** The window has another size: a view that the user has not moved is framed again. */
   onResize() {

@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/panel.js
-// sha256 of these: ae2787617976df42f8edf978c2389660ec14cea37b22addeedc54087fca7b4e2
+// sha256 of these: f177a8a82d63c23ee877043c238fda5d9a21a9e0e074c569703b3d1424d6afc1
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -75,6 +75,8 @@ var panel_default = {
       }
     };
     root.addEventListener("click", (event) => {
+      const wanted = closest(event.target, "[data-ask]")?.dataset.ask;
+      if (wanted !== void 0) model.send({ ask: wanted });
       const selected = closest(event.target, "[data-select]")?.dataset.select;
       if (selected === void 0) return;
       fromHere = true;

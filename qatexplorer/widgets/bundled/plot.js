@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/plot.js
-// sha256 of these: 7935dde6793fe161515b55277cf925c8c08cb20c154f6027d9eef268bf0acb1c
+// sha256 of these: 910e46395e16d51641dc1ec011d98bcef4fa08475aa5fcb9443ca529d9bb6e7d
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -162,7 +162,7 @@ var plot_default = {
       title.replaceChildren(...breakable(meta?.title ?? ""));
       subtitle.textContent = meta?.subtitle ?? "";
       caption.hidden = !meta?.head;
-      box.setAttribute("role", "img");
+      box.setAttribute("role", "group");
       box.setAttribute("aria-label", model.get("label"));
       const table = meta?.table;
       fold.hidden = !table?.rows.length;

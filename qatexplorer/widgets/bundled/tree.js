@@ -5,7 +5,7 @@
 //   tree/row.js
 //   tree/rows.js
 //   tree/tree.js
-// sha256 of these: b21b92f1c9c530c62c9a091cb9f903c5696b6e161f741f609491abbda053a55b
+// sha256 of these: 4d56008002c0847d547630171b6145448afbfab5891c760cb1d80aa57af7cf7a
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -200,9 +200,9 @@ var RowList = class {
 
 // tree/row.js
 var KINDS = [
-  ["weight", "■", "W"],
-  ["input", "▲", "I"],
-  ["output", "●", "A"]
+  ["weight", "■"],
+  ["input", "▲"],
+  ["output", "●"]
 ];
 var span = (className, text, title) => html("span", { class: className, text, title });
 var badgeElement = ({ text, className, title }) => span(`qx-badge ${className}`, text, title || null);
@@ -237,10 +237,10 @@ ${row.shares.join("\n")}`;
     return [{ text: `1 for ${row.shares.length}`, className: "", title }];
   }
   const own = row.marks.some(Boolean);
-  return KINDS.flatMap(([kind, mark, letter], i) => {
+  return KINDS.flatMap(([kind, mark], i) => {
     const n = own ? row.marks[i] : row.below[i];
     if (!n) return [];
-    const text = own ? `${mark} ${letter}${n > 1 ? ` ${n}` : ""}` : `${mark} ${n}`;
+    const text = own && n === 1 ? mark : `${mark} ${n}`;
     const title = `${n} ${kind} fake quant(s) ${own ? "of this module" : "inside"}`;
     return [{ text, className: own ? `qx-${kind}` : "qx-tree-inside", title }];
   });
@@ -270,10 +270,6 @@ function stateBadges(row) {
   return found;
 }
 function typeCell(row) {
-  if (row.kind === "site") {
-    const text = [row.torch_name, row.source, row.type].filter(Boolean).join(" · ");
-    return span("qx-tree-type", text, row.title);
-  }
   if (!row.before) return span("qx-tree-type", row.type, row.title);
   const title = `${row.before} → ${row.type}
 ${row.title}`;
@@ -289,21 +285,35 @@ function nameTitle(row) {
   if (row.changed) lines.push(`Changed in this stage: ${row.what.join(", ")}`);
   return lines.join("\n");
 }
-function fillRow(element, row) {
-  const indent = span("qx-tree-indent");
-  indent.style.setProperty("--qx-depth", String(row.depth));
-  const [kind, mark, letter] = KINDS.find(([k]) => row.kind === "site" && k === row.site) ?? [];
+function moduleCells(row) {
   const title = nameTitle(row);
   const first = html("span", { class: "qx-tree-first", title }, [
-    indent,
+    indent(row),
     html("span", { class: "qx-tree-chevron", "aria-hidden": "true" }),
-    kind && span(`qx-badge qx-${kind}`, `${mark} ${letter}`),
-    span("qx-tree-name", row.name, title),
-    row.changed && span("qx-tree-delta", "Δ")
+    span("qx-tree-name", row.name, title)
   ]);
+  return [first, typeCell(row)];
+}
+function siteCell(row) {
+  const title = nameTitle(row);
+  const [kind, mark] = KINDS.find(([k]) => k === row.site) ?? ["", ""];
+  const behind = [row.torch_name, row.source, row.type].filter(Boolean).join(" · ");
+  return html("span", { class: "qx-tree-first qx-tree-wide", title }, [
+    indent(row),
+    span(`qx-tree-mark qx-tree-${kind}`, mark),
+    span("qx-tree-name", row.name, title),
+    span("qx-tree-torch", behind, row.title)
+  ]);
+}
+function indent(row) {
+  const element = span("qx-tree-indent");
+  element.style.setProperty("--qx-depth", String(row.depth));
+  return element;
+}
+function fillRow(element, row) {
   element.replaceChildren(
-    first,
-    typeCell(row),
+    span("qx-tree-delta", row.changed ? "Δ" : ""),
+    ...row.kind === "site" ? [siteCell(row)] : moduleCells(row),
     html("span", { class: "qx-tree-quants" }, quantBadges(row).map(badgeElement)),
     html("span", { class: "qx-tree-state" }, stateBadges(row).map(badgeElement))
   );
@@ -320,29 +330,34 @@ function fillRow(element, row) {
 var STEP = 16;
 var LEAST_STEP = 4;
 var INDENTED = 0.3;
-var EDGES = 13;
+var EDGES = 24;
 var GAP = 8;
-var CHEVRON = 18;
-var BETWEEN = 6;
-var DELTA = 16;
+var BEFORE = 20;
 var LEAST_CELL = 24;
+var FAIR_CELL = 56;
 function stepFor(depth, view) {
   if (depth * STEP <= view * INDENTED) return STEP;
   return Math.max(LEAST_STEP, Math.floor(view * INDENTED / depth));
 }
-function share(view, { name, quants, state, step }) {
-  let left = Math.max(0, view - EDGES - name);
-  const take = (width) => {
-    const got = width ? Math.min(width + GAP, left) : 0;
-    if (got < Math.min(width, LEAST_CELL) + GAP) return 0;
-    left -= got;
-    return got;
-  };
-  const forQuants = take(quants);
-  const forState = take(state);
-  const forType = left < LEAST_CELL + GAP ? 0 : left;
-  const row = Math.max(view, name + EDGES);
-  return { name, type: forType, quants: forQuants, state: forState, step, row };
+function share(view, { name, site, quants, state, step }) {
+  const least = Math.max(0, site - name);
+  const full = [quants, state].map((width) => width ? width + GAP : 0);
+  let left = view - EDGES - name - least;
+  if (left < 0) {
+    const row = name + least + full[0] + full[1] + EDGES;
+    return { name, type: least, quants: full[0], state: full[1], step, row };
+  }
+  const got = [0, 0];
+  for (const most of [FAIR_CELL, Number.POSITIVE_INFINITY]) {
+    for (const [i, width] of full.entries()) {
+      const more = Math.min(Math.min(width, most) - got[i], left);
+      if (got[i] + more < Math.min(width, LEAST_CELL + GAP)) continue;
+      got[i] += more;
+      left -= more;
+    }
+  }
+  const type = least + left;
+  return { name, type, quants: got[0], state: got[1], step, row: view };
 }
 var Ruler = class {
   /** @param {HTMLElement} host where cells are put to be measured */
@@ -352,7 +367,7 @@ var Ruler = class {
     this.cells = /* @__PURE__ */ new WeakMap();
     this.context = document.createElement("canvas").getContext("2d");
   }
-  /** Of a name, drawn bold as the selected row's is. @param {string} name */
+  /** Of a name. @param {string} name */
   name(name) {
     const known = this.known.get(name);
     if (known !== void 0) return known;
@@ -360,7 +375,7 @@ var Ruler = class {
       const probe = html("span", { class: "qx-tree-name qx-tree-measured" });
       this.host.append(probe);
       const style = getComputedStyle(probe);
-      this.font = `700 ${style.fontSize} ${style.fontFamily}`;
+      this.font = `${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
       probe.remove();
     }
     if (!this.context) return name.length * 8;
@@ -405,22 +420,23 @@ var Ruler = class {
    * What the columns of `rows` want, in a view of `view` px.
    * @param {TreeRow[]} rows
    * @param {number} view
+   * @param {string} label of the column with the states
+   * @returns {Wanted}
    */
-  wanted(rows, view) {
+  wanted(rows, view, label) {
     let deepest = 0;
     for (const row of rows) deepest = Math.max(deepest, row.depth);
     const step = stepFor(deepest, view);
-    const mark = this.cell([{ text: "■ W", className: "qx-weight", title: "" }], "qx-tree-quants");
-    let [name, quants, state] = [0, 0, 0];
+    let [name, site, quants, state] = [0, 0, 0, 0];
     for (const row of rows) {
-      const before = row.depth * step + CHEVRON + (row.kind === "site" ? mark + BETWEEN : 0);
-      const after = row.changed ? DELTA : 0;
-      name = Math.max(name, before + this.name(row.name) + after);
+      const width = row.depth * step + BEFORE + this.name(row.name);
+      if (row.kind === "site") site = Math.max(site, width + GAP);
+      else name = Math.max(name, width);
       const [own, states] = this.cellsOf(row);
       quants = Math.max(quants, own);
       state = Math.max(state, states);
     }
-    return { name, quants, state, step };
+    return { name, site, quants, state: state && Math.max(state, this.name(label)), step };
   }
 };
 
@@ -633,8 +649,8 @@ var TreeView = class {
     this.onSelected();
   }
   bar() {
-    this.toggles.set("changed", this.toggleButton("changed", "Only what changed"));
-    this.toggles.set("float", this.toggleButton("float", "Only what stays float"));
+    this.toggles.set("changed", this.toggleButton("changed", "changed", "Only what changed"));
+    this.toggles.set("float", this.toggleButton("float", "float", "Only what stays float"));
     const all = (
       /** @type {const} */
       [
@@ -656,9 +672,11 @@ var TreeView = class {
   /**
    * @param {Only} only
    * @param {string} text
+   * @param {string} label
    */
-  toggleButton(only, text) {
-    const button = html("button", { class: "qx-button", text });
+  toggleButton(only, text, label) {
+    const names = { title: label, "aria-label": label };
+    const button = html("button", { class: "qx-button", text, ...names });
     button.addEventListener(
       "click",
       () => save(this.model, { only: this.model.get("only") === only ? "all" : only })
@@ -740,8 +758,9 @@ var TreeView = class {
   layOut() {
     const view = this.viewport.clientWidth;
     if (!view) return;
-    this.stateHead.textContent = this.model.get("state_label");
-    const widths = share(view, this.ruler.wanted(this.list.rows, view));
+    const label = this.model.get("state_label") ?? "";
+    this.stateHead.textContent = label;
+    const widths = share(view, this.ruler.wanted(this.list.rows, view, label));
     for (const [name, width] of Object.entries(widths)) {
       this.root.style.setProperty(`--qx-tree-${name}`, `${width}px`);
     }

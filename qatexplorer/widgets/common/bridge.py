@@ -62,8 +62,15 @@ class Bridge:
         else:
             self._loop.call_soon_threadsafe(self._schedule, key, max(wait, 0.0))
 
-    def make(self, key: str, work: Callable[[], T], show: Callable[[T], Any]) -> None:
-        """Run ``work`` off the loop, and ``show`` with its result on it.
+    def make(
+        self,
+        key: str,
+        work: Callable[[], T],
+        show: Callable[[T], Any],
+        failed: Callable[[Exception], Any] | None = None,
+    ) -> None:
+        """Run ``work`` off the loop, and ``show`` with its result on it, or ``failed`` with its
+        error, which is logged in any case.
 
         A worker thread that asks does the work itself, the loop's thread leaves it to a new one.
         What was asked for last under ``key`` is shown last; older results are dropped. Without a
@@ -75,8 +82,11 @@ class Bridge:
         def body() -> None:
             try:
                 made = work()
-            except Exception:
+            except Exception as error:
                 log.exception("a view failed to be made (%s)", key)
+                if failed is not None:
+                    found = error  # the name of an except clause is gone when the loop runs this
+                    self.post(f"{key}:failed", lambda: failed(found))
                 return
             with self._lock:
                 newest = self._newest[key] == number

@@ -60,7 +60,6 @@ class Message(Note):
 
     def error(self, error: Exception) -> None:
         """Show what happened, where, why and what to do."""
-        self.clear()
         self.kind = "qx-message qx-message-error"
         self.html = message_html(error)
 

@@ -1,5 +1,5 @@
 // Shows HTML of a view (escaped by the view that made it) and hands clicks on [data-select] to
-// Python as the selection.
+// Python as the selection, those on [data-ask] as a message.
 
 import { closest, forceTheme, html, listen, OWN_KEYS, save } from "./dom.js";
 
@@ -44,6 +44,8 @@ export default {
       }
     };
     root.addEventListener("click", (event) => {
+      const wanted = closest(event.target, "[data-ask]")?.dataset.ask;
+      if (wanted !== undefined) model.send({ ask: wanted });
       const selected = closest(event.target, "[data-select]")?.dataset.select;
       if (selected === undefined) return;
       fromHere = true;

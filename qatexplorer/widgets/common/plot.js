@@ -213,7 +213,8 @@ export default {
       title.replaceChildren(...breakable(meta?.title ?? ""));
       subtitle.textContent = meta?.subtitle ?? "";
       caption.hidden = !meta?.head;
-      box.setAttribute("role", "img");
+      // A group and no image: the tool bar of plotly in it takes the focus.
+      box.setAttribute("role", "group");
       box.setAttribute("aria-label", model.get("label"));
       const table = meta?.table;
       fold.hidden = !table?.rows.length;

@@ -71,6 +71,11 @@ class PackedFigure(Packed):
         self.label = str((meta.get("alt") if isinstance(meta, dict) else "") or "figure")
 
 
+def packed(figure: go.Figure | None) -> PackedFigure | None:
+    """A figure as its trait holds it, made wherever that costs the least: not on the loop."""
+    return None if figure is None else PackedFigure(figure)
+
+
 class Plot(anywidget.AnyWidget):
     """One figure.
 
@@ -109,7 +114,7 @@ class FigureSlot(widgets.Box):
             self.layout.display = "none"
             self.plot.figure = {}
             return
-        packed = figure if isinstance(figure, PackedFigure) else PackedFigure(figure)
+        ready = figure if isinstance(figure, PackedFigure) else PackedFigure(figure)
         with self.plot.hold_sync():
-            self.plot.label, self.plot.figure = packed.label, packed
+            self.plot.label, self.plot.figure = ready.label, ready
         self.layout.display = ""

@@ -5,10 +5,10 @@ No view talks to another: a click calls the session, the session emits an event,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 import ipywidgets as widgets
 
@@ -17,7 +17,9 @@ from qatexplorer.errors import BusyError, QatExplorerError
 from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.runs.opened import OpenedRun
 from qatexplorer.session.inputs import describe_inputs
+from qatexplorer.session.overlays import checked_name
 from qatexplorer.session.session import Session, SessionEvent
+from qatexplorer.snapshot.overlay import Groups, Overlay
 from qatexplorer.views.common.names import count
 from qatexplorer.views.common.news import news_of
 from qatexplorer.views.common.options import header_html
@@ -64,6 +66,7 @@ class Explorer(widgets.VBox):
     def __init__(self, model: Any = None, example_inputs: Any = None, **settings: Any) -> None:
         self.session: Session | None = None
         self._example = ""
+        self._tried_for: tuple[Any, ...] = ()
         self._led_to: Session | None = None  # for which the panel that trains has been opened
         self._unsubscribe: Callable[[], None] | None = None
         self.bridge = Bridge()
@@ -135,6 +138,8 @@ class Explorer(widgets.VBox):
         self.news.on_fix(self._on_fix)
         self.news.on_select(self.select)
         self.panes = Panes(self.bridge, self.page)
+        self.panes.inspector.on_ask(self._on_ask)
+        self.panes.wanted = lambda: self.jobs.current is not None
         self._build_panels()
         self.panes.graph.observe(lambda change: self._on_theme(change["new"]), "dark")
 
@@ -248,7 +253,6 @@ class Explorer(widgets.VBox):
             panel.use(session)
         self._on_jobs()
         self.refresh()
-        self._try_int8()
 
     # -- events of the session ------------------------------------------------------------------
 
@@ -270,12 +274,18 @@ class Explorer(widgets.VBox):
 
     def _on_config(self) -> None:
         self.settings.refresh()
-        self._try_int8()
+        self.panes.compare.start_over()
 
-    def _try_int8(self) -> None:
-        """Find out off the loop whether a copy gets to int8, and show what stands in its way."""
-        session = self.session
-        if session is not None:
+    def _try_int8(self, session: Session) -> None:
+        """Find out off the loop whether a copy gets to int8, and show what stands in its way: once
+        for the settings in force, and after the picture, which comes first."""
+        training = session.snapshots[session.stages[0]].training
+        settings = (session, session.options, session.flow.name, training)
+        known = len(self._tried_for) == len(settings) and all(
+            one is other for one, other in zip(settings, self._tried_for, strict=True)
+        )
+        if not known:
+            self._tried_for = settings
             self.bridge.make("problems", lambda: self._tried(session), self._show_problems)
 
     def _tried(self, session: Session) -> tuple[Session, list[dict[str, Any]]]:
@@ -285,6 +295,7 @@ class Explorer(widgets.VBox):
         session, problems = found
         if session is self.session:
             self.news.problems = problems
+            self.panes.look_again()
 
     def _on_progress(self) -> None:
         if self.session is not None and self.session.run is not None:
@@ -302,7 +313,12 @@ class Explorer(widgets.VBox):
         """Draw the stage in view: made on the thread that has made it, shown on the loop."""
         session = self.session
         if session is not None:
-            self.bridge.make("stage", lambda: self._stage_page(session), self._show_stage)
+            self.bridge.make(
+                "stage",
+                lambda: self._stage_page(session),
+                self._show_stage,
+                self.panes.show_failure,
+            )
 
     def _stage_page(self, session: Session) -> _StagePage:
         stage, stages = session.flow.stage(session.stage), session.flow.stages
@@ -326,6 +342,7 @@ class Explorer(widgets.VBox):
         title = session.flow.stage(session.stage).title
         self.news.show(title, page.news, page.story, page.problems)
         self.panes.show(page.picture)
+        self._try_int8(session)
         self._keep_still()
         self.ledger.refresh()
         self.training.set_enabled(self.jobs.current is None)
@@ -337,6 +354,31 @@ class Explorer(widgets.VBox):
         """Select ``"module:<path>"``, ``"site:<path>"``, ``"node:<id>"`` or
         ``"edge:<source>:<target>"`` in all views; ``""`` selects nothing."""
         self.page.select(selection)
+
+    def overlay(
+        self,
+        values: str | Mapping[str, Any] | Overlay | None,
+        title: str = "",
+        unit: str = "",
+        high_is: Literal["bad", "good", ""] = "",
+        groups: Groups | None = None,
+    ) -> None:
+        """Colour the graph by a number of each part.
+
+        ``values`` is a mapping from module paths, paths of fake quants or ids of graph nodes to
+        numbers (or words), an :class:`~qatexplorer.Overlay`, the name of a built-in overlay (see
+        :meth:`Session.overlay`), or None for no colours. The others are as for
+        :meth:`Overlay.of`. Raises OverlayError for what the model does not have.
+        """
+        session = self.session
+        if values is None or session is None:
+            self.panes.overlays.choose("")
+        elif isinstance(values, str):
+            self.panes.overlays.choose(checked_name(values))
+        else:
+            if not isinstance(values, Overlay):
+                values = Overlay.of(values, title, unit, high_is, groups)
+            self.panes.overlays.show(values.checked(session.snapshots.values()))
 
     @property
     def selection(self) -> str:
@@ -392,6 +434,26 @@ class Explorer(widgets.VBox):
             if action in calls:
                 self.start_job("stepping", lambda _job: calls[action]())
 
+    def _on_ask(self, wanted: str) -> None:
+        """A button of the inspector's page: see :func:`views.inspector.glance.glance_html`."""
+        what, _, rest = wanted.partition(":")
+        panels: dict[str, widgets.Widget] = {
+            "train": self.training,
+            "inside": self.live,
+            "ledger": self.ledger,
+            "results": self.results,
+            "settings": self.settings,
+        }
+        if what == "search":
+            self.panes.tree.query = rest
+        elif what == "stage" and self.session is not None:
+            self._on_action("goto", rest)
+        elif what == "panel" and rest in panels:
+            self.drawer.show_panel(panels[rest])
+        elif what == "fix":
+            problem, _, index = rest.rpartition(":")
+            self._on_fix(problem, int(index))
+
     def _on_fix(self, problem: str, index: int) -> None:
         """A button against a problem was pressed."""
         session = self.session
@@ -422,6 +484,7 @@ class Explorer(widgets.VBox):
         return started
 
     def _act(self, call: Callable[[], Any]) -> None:
+        self.message.clear()
         try:
             call()
         except Exception as error:

@@ -12,4 +12,9 @@ class Frame(anywidget.AnyWidget):
     or a JupyterLab tab of its own, and gives it a height among other outputs."""
 
     _esm = esm("frame")
-    _css = css("explorer/explorer.css", "explorer/frame.css", "explorer/controls.css")
+    _css = css(
+        "explorer/explorer.css",
+        "explorer/compare.css",
+        "explorer/frame.css",
+        "explorer/controls.css",
+    )

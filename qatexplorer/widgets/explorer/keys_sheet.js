@@ -2,88 +2,110 @@
 
 import { html, OWN_KEYS } from "../common/dom.js";
 
-/** Keys by part of the page. @type {[string, [string, string][]][]} */
+/**
+ * What keys do, by part of the page. Keys are named as `KeyboardEvent.key` names them; `when` says
+ * what has to hold with it.
+ * @typedef {{ keys: string[], what: string, when?: string }} Entry
+ */
+
+/** @type {{ part: string, entries: Entry[] }[]} */
 export const KEYS = [
-  [
-    "Everywhere",
-    [
-      ["?", "This sheet"],
-      ["Tab, Shift Tab", "The next part, the one before"],
-      ["Enter, Space", "Press the button that has the focus"],
-      ["Esc", "Close what is open: a text, the panels"],
+  {
+    part: "Everywhere",
+    entries: [
+      { keys: ["?"], what: "This sheet" },
+      { keys: ["Tab"], what: "The next control; with Shift the one before" },
+      { keys: ["Enter", " "], what: "Press the button that has the focus, such as a stage" },
+      { keys: ["Escape"], what: "Close a text that lies over the page" },
     ],
-  ],
-  [
-    "Tree and tables",
-    [
-      ["↓ ↑", "The next row, the one before"],
-      ["Page Down, Page Up", "A page of rows on, back"],
-      ["Home, End", "The first row, the last"],
-      ["Enter, Space", "Select the row"],
+  },
+  {
+    part: "Rows of the tree and of tables",
+    entries: [
+      { keys: ["ArrowDown", "ArrowUp"], what: "The next row, the one before" },
+      { keys: ["PageDown", "PageUp"], what: "A page of rows on, back" },
+      { keys: ["Home", "End"], what: "The first row, the last" },
+      { keys: ["Enter", " "], what: "Select the row" },
     ],
-  ],
-  [
-    "Tree",
-    [
-      ["→", "Open the module; then its first row"],
-      ["←", "Close the module; then the one around it"],
-      ["*", "Open all modules beside it"],
-      ["a letter", "Search for it"],
-      ["Esc in the search", "Empty the search"],
+  },
+  {
+    part: "Tree",
+    entries: [
+      { keys: ["ArrowRight"], what: "Open the module; in an open one, its first row" },
+      { keys: ["ArrowLeft"], what: "Close the module; in a closed one, the one around it" },
+      { keys: ["*"], what: "Open all modules beside it" },
+      { keys: [], when: "any letter", what: "Search for it" },
+      { keys: ["Escape"], when: "in the search", what: "Empty the search" },
     ],
-  ],
-  [
-    "Graph",
-    [
-      ["↓ ↑", "Along the tensors, against them"],
-      ["← →", "Beside it in the same layer"],
-      ["Enter", "Open or close a group, select a node"],
-      ["Space", "Select"],
-      ["m", "The next fake quant of the node"],
-      ["+ = -", "Zoom in, out"],
-      ["0", "Fit all"],
-      ["z", "Zoom to the selection"],
-      ["f /", "Search"],
-      ["Esc", "Stop a layout; close the group around; select nothing"],
+  },
+  {
+    part: "Graph",
+    entries: [
+      { keys: ["ArrowDown", "ArrowUp"], what: "Along the tensors, against them" },
+      { keys: ["ArrowLeft", "ArrowRight"], what: "To the side, in the same layer" },
+      {
+        keys: ["ArrowDown", "ArrowUp", "ArrowLeft", "ArrowRight"],
+        when: "with Shift",
+        what: "Move the picture",
+      },
+      { keys: ["PageDown", "PageUp", "Home", "End"], what: "Move a page, to the begin or end" },
+      { keys: ["Enter"], what: "Open or close a group, select a node" },
+      { keys: [" "], what: "Select" },
+      { keys: ["m"], what: "The next fake quant of the node" },
+      { keys: ["+", "=", "-"], what: "Zoom in, in, out; so does the wheel with Ctrl" },
+      { keys: ["0"], what: "Fit all" },
+      { keys: ["z"], what: "Zoom to the selection" },
+      { keys: ["f", "/"], what: "Search" },
+      { keys: ["Escape"], what: "Stop a layout; close the group around; select nothing" },
     ],
-  ],
-  [
-    "Bars between the parts",
-    [
-      ["← → or ↑ ↓", "Move the bar, with Shift farther"],
-      ["Home, End", "As small, as large as can be"],
-      ["Enter", "Close tree or inspector, open it again"],
+  },
+  {
+    part: "Bars between the parts",
+    entries: [
+      { keys: ["ArrowLeft", "ArrowRight"], what: "Move an upright bar, with Shift farther" },
+      { keys: ["ArrowUp", "ArrowDown"], what: "Move a level bar, with Shift farther" },
+      { keys: ["Home", "End"], what: "As small, as large as can be" },
+      { keys: ["Enter"], what: "Close tree or inspector, open it again" },
     ],
-  ],
-  [
-    "Panels below",
-    [
-      ["← →", "The tab before, the next"],
-      ["Home, End", "The first tab, the last"],
-      ["Enter, Space", "Open the panel; on the open one, close it"],
-      ["Esc", "Close the panels"],
+  },
+  {
+    part: "Panels below",
+    entries: [
+      { keys: ["ArrowLeft", "ArrowRight"], what: "The tab before, the next" },
+      { keys: ["Home", "End"], what: "The first tab, the last" },
+      { keys: ["Enter", " "], what: "Open the panel; on the open one, close it" },
+      { keys: ["Escape"], when: "not in a text field", what: "Close the panels" },
     ],
-  ],
+  },
 ];
+
+/** @type {Record<string, string>} */
+const SIGNS = {
+  ArrowDown: "↓",
+  ArrowUp: "↑",
+  ArrowLeft: "←",
+  ArrowRight: "→",
+  PageDown: "Page Down",
+  PageUp: "Page Up",
+  Escape: "Esc",
+  " ": "Space",
+};
+
+/** @param {Entry} entry */
+function line({ keys, what, when }) {
+  const signs = keys.map((key) => html("kbd", { text: SIGNS[key] ?? key }));
+  return html("div", {}, [
+    html("dt", {}, [...signs, when && html("span", { class: "qx-muted", text: when })]),
+    html("dd", { text: what }),
+  ]);
+}
 
 /** @returns {HTMLDialogElement} */
 export function keysSheet() {
   const title = html("h2", { text: "Keys" });
   const close = html("button", { class: "qx-button", text: "✕", "aria-label": "Close" });
-  const groups = KEYS.map(([part, keys]) =>
-    html("section", {}, [
-      html("h3", { text: part }),
-      html(
-        "dl",
-        {},
-        keys.map(([key, what]) =>
-          html("div", {}, [
-            html("dt", {}, [html("kbd", { text: key })]),
-            html("dd", { text: what }),
-          ]),
-        ),
-      ),
-    ]),
+  const groups = KEYS.map(({ part, entries }) =>
+    html("section", {}, [html("h3", { text: part }), html("dl", {}, entries.map(line))]),
   );
   const sheet = html("dialog", { class: "qx-keys", "aria-label": "Keys", ...OWN_KEYS }, [
     html("header", {}, [title, close]),

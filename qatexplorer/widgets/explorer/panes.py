@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,19 +12,22 @@ from typing import Any
 import ipywidgets as widgets
 
 from qatexplorer.errors import QatExplorerError
+from qatexplorer.session.glance import glance_of
 from qatexplorer.session.session import Session
 from qatexplorer.snapshot.records import FakeQuantSite, Snapshot
-from qatexplorer.views.common.cover import loading_html, no_model_html
+from qatexplorer.views.common.cover import failed_html, loading_html, no_model_html
 from qatexplorer.views.graph.scene import build_scene, redundant_edges
 from qatexplorer.views.inspector.figures import channel_figure, histogram_figure
 from qatexplorer.views.inspector.page import inspect_html
 from qatexplorer.views.training.scales import scales_figure
-from qatexplorer.views.tree import build_tree
+from qatexplorer.views.tree import build_tree, state_label
 from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.controls import Html
 from qatexplorer.widgets.common.packed import Packed
 from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.common.plot import PackedFigure
+from qatexplorer.widgets.explorer.compare import ComparePane
+from qatexplorer.widgets.explorer.overlays import OverlayControl
 from qatexplorer.widgets.explorer.splitter import Splitter
 from qatexplorer.widgets.graph.graph import GraphWidget
 from qatexplorer.widgets.inspector.inspector import InspectorWidget
@@ -64,6 +67,7 @@ class Panes(widgets.Box):
         self._bridge, self._page = bridge, page
         self._session: Session | None = None
         self._preparing = False
+        self._macs: Mapping[str, int] | Exception | None = None
         self._drawn: Snapshot | None = None
         self.tree, self.graph = TreeWidget(), GraphWidget()
         self.inspector = InspectorWidget()
@@ -72,14 +76,19 @@ class Panes(widgets.Box):
             widget.observe(lambda change: page.select(change["new"]), "selected")
         self.graph.observe(lambda _change: self._inspect(), "dark")
         self.tree.add_class("qx-part-tree")
-        self.graph.add_class("qx-part-graph")
+        self.compare = ComparePane(bridge, page, self.graph, self._paint)
+        self.compare.add_class("qx-part-graph")
+        self.overlays = OverlayControl(
+            bridge, self.graph, lambda: self.compare.shown, lambda: self.wanted()
+        )
+        self.wanted: Callable[[], bool] = lambda: False  # whether a job waits for the session
         self.inspector.add_class("qx-part-inspector")
         self.cover.add_class("qx-cover")
         super().__init__(
             [
                 self.tree,
                 Splitter("tree"),
-                self.graph,
+                self.compare,
                 Splitter("inspector"),
                 self.inspector,
                 self.cover,
@@ -90,7 +99,12 @@ class Panes(widgets.Box):
     def use(self, session: Session) -> None:
         """Show another session."""
         self._session = session
+        self.cover.html = loading_html()
         self.graph.opened = []
+        self._macs = None
+        self._count_macs(session)
+        self.compare.use(session)
+        self.overlays.forget()
 
     # -- made on any thread ---------------------------------------------------------------------
 
@@ -98,9 +112,10 @@ class Panes(widgets.Box):
         """What to show of the stage in view."""
         stage, snapshot = session.stage, session.snapshot
         change = session.diff_at(stage)
+        before = session.snapshots.get(change.before) if change is not None else None
         return StagePicture(
             snapshot,
-            Packed(build_tree(snapshot, change)),
+            Packed(build_tree(snapshot, change, before)),
             self._scene(session),
             self._inspected(session, self._page.moved_to(snapshot)),
         )
@@ -113,7 +128,8 @@ class Panes(widgets.Box):
         return Packed(build_scene(session.snapshot, paths, redundant=edges, before=first))
 
     def _inspected(self, session: Session, selection: str) -> Inspected:
-        page = inspect_html(session.snapshots, session.stage, selection)
+        glance = None if selection else glance_of(session, self._macs)
+        page = inspect_html(session.snapshots, session.stage, selection, glance)
         return Inspected(page, self._figures(session, selected_site(session.snapshot, selection)))
 
     def _figures(self, session: Session, site: FakeQuantSite | None) -> dict[str, Any]:
@@ -149,11 +165,22 @@ class Panes(widgets.Box):
         self.cover.html = ""
         self._drawn = picture.snapshot
         self.tree.rows = picture.tree
+        self.tree.state_label = state_label(picture.snapshot)
         self.graph.scene = picture.scene
+        self.compare.on_stage()
+        self.overlays.refresh()
         self._mark_selection()
         self._show_inspected(picture.inspected)
         if session is not None and picture.snapshot.sites and not session.running:
             self._prepare_histograms(session)
+
+    def show_failure(self, error: Exception) -> None:
+        """Say that the stage in view cannot be drawn, and why."""
+        self.cover.html = failed_html(error)
+
+    def _paint(self) -> None:
+        """A graph has come or gone."""
+        self.overlays.refresh()
 
     def show_nothing(self) -> None:
         """Say that there is no model."""
@@ -164,6 +191,7 @@ class Panes(widgets.Box):
         session = self._session
         if session is not None:
             self._bridge.make("scene", lambda: self._scene(session), self._show_scene)
+            self.look_again()
 
     def show_selection(self) -> None:
         """Mark the selection in tree and graph, and inspect it."""
@@ -173,6 +201,7 @@ class Panes(widgets.Box):
     def on_training(self) -> None:
         """A run has moved on: the selected fake quant's figures move with it."""
         self._bridge.post("live", self._draw_live, every_s=_LIVE_S)
+        self.overlays.on_training()
 
     def _draw_live(self) -> None:
         session = self._session
@@ -197,6 +226,27 @@ class Panes(widgets.Box):
 
     def _show_inspected(self, inspected: Inspected) -> None:
         self.inspector.show(inspected.html, inspected.figures)
+
+    def look_again(self) -> None:
+        """Draw the page at a glance again, if it is shown: more has become known."""
+        if not self._page.selection:
+            self._inspect()
+
+    def _count_macs(self, session: Session) -> None:
+        """Run the float model once, off the loop, for the page at a glance."""
+
+        def body() -> None:
+            found: Mapping[str, int] | Exception
+            try:
+                found = session.macs()
+            except Exception as error:
+                log.info("no MACs of %s: %s", session.flow.name, error)
+                found = error
+            if session is self._session:
+                self._macs = found
+                self._bridge.post("glance", self.look_again)
+
+        threading.Thread(target=body, name="qatexplorer-macs", daemon=True).start()
 
     def _prepare_histograms(self, session: Session) -> None:
         """Run the model once, off the loop; the figures come when that is done."""

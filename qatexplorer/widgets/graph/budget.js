@@ -64,6 +64,24 @@ export function firstOpened(index) {
 }
 
 /**
+ * What to open of a new scene: what was open, and the folds that lie around it only now.
+ * @param {Index} index
+ * @param {string[]} openIds
+ * @param {Map<string, unknown>} known items of the scene before
+ */
+export function withNewFolds(index, openIds, known) {
+  /** @type {Set<string>} */
+  const opened = new Set();
+  for (const id of openIds) {
+    for (const above of ancestorsOf(index, id)) {
+      if (itemOf(index, above).repeat && !known.has(above)) opened.add(above);
+    }
+    opened.add(id);
+  }
+  return opened;
+}
+
+/**
  * Whether the group `id` is drawn when `root` is shown and `opened` are open.
  * @param {Index} index
  * @param {string} id

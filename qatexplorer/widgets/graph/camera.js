@@ -42,6 +42,19 @@ export const wholeScale = (picture, window) =>
  */
 export const keptInView = (at, length, room) => Math.min(room - KEPT, Math.max(KEPT - length, at));
 
+/**
+ * The middle nearest to `at` of a view of `room` px that shows a picture of `length` px and at most
+ * `margin` px beside it.
+ * @param {number} at
+ * @param {number} length
+ * @param {number} room
+ * @param {number} margin
+ */
+export function middleWithin(at, length, room, margin) {
+  if (length + 2 * margin <= room) return length / 2;
+  return Math.min(length + margin - room / 2, Math.max(room / 2 - margin, at));
+}
+
 export class Camera {
   /**
    * @param {SVGSVGElement} window what is looked through
@@ -106,13 +119,16 @@ export class Camera {
   }
 
   /**
-   * Brings a point of the picture to the middle of the window.
+   * Brings a point of the picture to the middle of the window, or as near as shows no more than a
+   * margin beside the picture.
    * @param {number} px
    * @param {number} py
    */
   lookAt(px, py) {
-    const { w, h } = this.size;
-    this.dragBy(w / 2 - px * this.k - this.x, h / 2 - py * this.k - this.y);
+    const { k, extent, size } = this;
+    const x = middleWithin(px, extent.w, size.w / k, MARGIN / k);
+    const y = middleWithin(py, extent.h, size.h / k, MARGIN / k);
+    this.panBy(size.w / 2 - x * k - this.x, size.h / 2 - y * k - this.y);
   }
 
   /**

@@ -17,6 +17,7 @@ import { attention, categoryColour, colourAt, domainOf, textOn } from "./scale.j
  * @property {Overlay} overlay
  * @property {boolean} dark
  * @property {Set<string>} only
+ * @property {Set<string>} onlySites
  * @property {string} sign
  * @property {string} lacks
  * @property {(domain: Domain) => void} onPaint
@@ -107,8 +108,9 @@ function cover(element, fill) {
 function signAt(element, sign) {
   const frame = element.querySelector(":scope > .qxg-frame");
   const [x, y] = ["x", "y"].map((name) => Number(frame?.getAttribute(name) ?? 0));
+  const at = frame ? `translate(${x + 1} ${y + 1})` : "translate(-8 -8) scale(0.72)";
   element.append(
-    svg("g", { class: "qxg-extra qxg-sign", transform: `translate(${x + 1} ${y + 1})` }, [
+    svg("g", { class: "qxg-extra qxg-sign", transform: at }, [
       svg("circle", { r: 8 }),
       svg("text", { x: 0, y: 4, text: sign }),
     ]),
@@ -144,7 +146,30 @@ export function paintOverlay(world, drawn, index) {
     }
     if (more.length) element.setAttribute("aria-label", [labelOf(element), ...more].join(", "));
   }
+  paintSites(world, paint);
   paint.onPaint(domain);
+}
+
+/**
+ * Numbers of fake quants, and those that the other graph lacks.
+ * @param {SVGGElement} world
+ * @param {Paint} paint
+ */
+function paintSites(world, { overlay, onlySites, sign, lacks }) {
+  /** @type {NodeListOf<SVGGElement>} */
+  const marks = world.querySelectorAll("[data-site]");
+  for (const mark of marks) {
+    clear(mark);
+    const path = mark.dataset.site ?? "";
+    const text = overlay.sites?.[path];
+    const more = text === undefined ? [] : [`${overlay.title}: ${text}`];
+    if (onlySites.has(path)) {
+      mark.classList.add("qxg-only");
+      signAt(mark, sign);
+      more.push(lacks);
+    }
+    if (more.length) mark.setAttribute("aria-label", [labelOf(mark), ...more].join(", "));
+  }
 }
 
 /**
@@ -200,8 +225,10 @@ export function overlayLines(index, id) {
  */
 export function siteLines(index, path) {
   const paint = ofIndex.get(index);
-  const text = paint?.overlay.sites?.[path];
-  return text === undefined ? [] : [`${paint?.overlay.title}: ${text}`];
+  if (!paint) return [];
+  const text = paint.overlay.sites?.[path];
+  const lines = text === undefined ? [] : [`${paint.overlay.title}: ${text}`];
+  return paint.onlySites.has(path) ? [...lines, paint.lacks] : lines;
 }
 
 /** The picture of "not known" in the legend. */

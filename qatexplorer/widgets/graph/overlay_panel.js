@@ -1,7 +1,15 @@
 // What stands around the graph for overlays and comparisons: the selects in the tool bar, the scale
 // below it, and the title of one of two graphs side by side.
 
-import { html, listen, OWN_KEYS, save, unpacked, watchPageTheme } from "../common/dom.js";
+import {
+  html,
+  listen,
+  OWN_KEYS,
+  pageIsDark,
+  save,
+  unpacked,
+  watchPageTheme,
+} from "../common/dom.js";
 import { paintOverlay, setPaint } from "./overlay.js";
 import { attention, categoryColour, colourAt, textOn, ticksOf, tickText } from "./scale.js";
 
@@ -10,8 +18,8 @@ import { attention, categoryColour, colourAt, textOn, ticksOf, tickText } from "
  * @typedef {import("./scale.js").Domain} Domain
  * @typedef {{ id: string, label: string, title: string, options: [value: string, text: string][] }}
  *   Picker
- * @typedef {{ only?: string[], sign?: string, lacks?: string, caption?: string, said?: string }}
- *   Compared
+ * @typedef {{ only?: string[], sites?: string[], sign?: string, lacks?: string, caption?: string,
+ *   said?: string }} Compared
  */
 
 const STEPS = 12;
@@ -26,7 +34,6 @@ export class OverlayPanel {
   constructor(model, view, bar, stage) {
     this.model = model;
     this.view = view;
-    this.root = /** @type {HTMLElement} */ (stage.parentElement);
     this.pickers = html("span", { class: "qxg-pickers" });
     bar.append(this.pickers);
     this.scale = html("div", { class: "qxg-scale", role: "note", hidden: true });
@@ -61,8 +68,9 @@ export class OverlayPanel {
     const compared = unpacked(model.get("compared")) ?? {};
     setPaint(view.world, {
       overlay: this.overlay,
-      dark: this.root.classList.contains("qxg-dark"),
+      dark: pageIsDark(),
       only: new Set(compared.only ?? []),
+      onlySites: new Set(compared.sites ?? []),
       sign: compared.sign ?? "",
       lacks: compared.lacks ?? "",
       onPaint: (domain) => {
@@ -76,11 +84,12 @@ export class OverlayPanel {
   }
 
   /** @param {Compared} compared */
-  paintCaption({ caption = "", sign = "", lacks = "", said = "", only = [] }) {
-    this.caption.hidden = !caption;
+  paintCaption({ caption = "", sign = "", lacks = "", said = "", only = [], sites = [] }) {
+    const marked = only.length + sites.length;
+    this.caption.hidden = !caption && !said;
     this.caption.replaceChildren(
       html("strong", { text: caption }),
-      only.length ? html("span", { text: `${sign} ${only.length} ${lacks}` }) : "",
+      marked ? html("span", { text: `${sign} ${marked} ${lacks}` }) : "",
       html("span", { class: "qxg-said", role: "status", text: said }),
     );
   }
@@ -179,7 +188,7 @@ export class OverlayPanel {
 
   gradient() {
     const { overlay, domain } = this;
-    const dark = this.root.classList.contains("qxg-dark");
+    const dark = pageIsDark();
     const { low, high } = domain;
     const colours = Array.from({ length: STEPS + 1 }, (_, i) => {
       const value = low + ((high - low) * i) / STEPS;

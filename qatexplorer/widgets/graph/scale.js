@@ -115,9 +115,10 @@ export function ticksOf({ low, high }) {
   if (!(high > low)) return [low];
   const rough = (high - low) / 4;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((n) => n * power).find((n) => n >= rough) ?? rough;
+  const step =
+    [1, 2, 2.5, 4, 5, 8, 10].map((n) => n * power).find((n) => n >= 0.8 * rough) ?? rough;
   const ticks = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high * (1 + 1e-9) + 1e-12; i += 1) {
+  for (let i = Math.ceil(low / step - 1e-9) + 0; i * step <= high * (1 + 1e-9) + 1e-12; i += 1) {
     ticks.push(i * step);
   }
   return ticks;

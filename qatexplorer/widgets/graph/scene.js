@@ -125,7 +125,8 @@ function push(map, key, value) {
 export function indexScene(scene, identities = false) {
   const { nodes = [], edges = [], sites = {} } = scene;
   const hidden = hiddenItems(scene, identities);
-  const groups = (scene.groups ?? []).map((group) => withoutHidden(group, hidden));
+  const all = scene.groups ?? [];
+  const groups = hidden.size ? all.map((group) => withoutHidden(group, hidden)) : all;
   /** @type {Map<string, Item>} */
   const items = new Map();
   for (const item of [...groups, ...nodes]) items.set(item.id, item);
@@ -182,6 +183,7 @@ function withoutHidden(group, hidden) {
  * @returns {Link[]}
  */
 function linksOf(nodes, edges, hidden) {
+  if (!hidden.size) return edges.map(([from, to], i) => ({ from, to, list: [i], via: [] }));
   /** The edge that feeds each Identity. @type {Map<number, number>} */
   const feeds = new Map();
   for (const [i, [, target]] of edges.entries()) {
@@ -223,29 +225,30 @@ function innerLinks(groups, nodes, links) {
   }
   /** @param {string} id */
   const placeOf = (id) => places.get(id) ?? { parent: "", depth: 0 };
+  /** The parts of a link by the group that they lie in. @type {Map<string, [Part, string]>} */
+  const parts = new Map();
+  /** @param {string} id in the group @param {Part} part @param {string} key @param {number} link */
+  const add = (id, part, key, link) => {
+    const { parent } = placeOf(id);
+    push(/** @type {Inner} */ (inner.get(parent))[part], key, link);
+    if (links[link].via.length) parts.set(parent, [part, key]);
+  };
   for (const [index, { from, to, via }] of links.entries()) {
-    /** The parts of the link by the group that they lie in. @type {Map<string, [Part, string]>} */
-    const parts = new Map();
-    /** @param {string} id in the group @param {Part} part @param {string} key */
-    const add = (id, part, key) => {
-      const { parent } = placeOf(id);
-      push(/** @type {Inner} */ (inner.get(parent))[part], key, index);
-      if (via.length) parts.set(parent, [part, key]);
-    };
     let a = nodes[from].id;
     let b = nodes[to].id;
     // Up from both ends until they lie in one group; an edge into what it comes from is inside.
     while (a !== b && placeOf(a).parent !== placeOf(b).parent) {
       if (placeOf(a).depth >= placeOf(b).depth) {
-        add(a, "outs", a);
+        add(a, "outs", a, index);
         a = placeOf(a).parent;
       } else {
-        add(b, "ins", b);
+        add(b, "ins", b, index);
         b = placeOf(b).parent;
       }
     }
-    if (a !== b || from === to) add(a, "edges", `${a}\n${b}`);
+    if (a !== b || from === to) add(a, "edges", `${a}\n${b}`, index);
     for (const id of via) noteVia(inner, parts, placeOf, id);
+    if (via.length) parts.clear();
   }
   return inner;
 }
@@ -335,8 +338,17 @@ function itemsOfPath(index, path) {
     at = at.slice(0, at.lastIndexOf("."));
     found = find(at);
   }
-  return found.map((item) => item.id);
+  return found.flatMap((item) => (index.hidden.has(item.id) ? leavesOf(index, item.id) : item.id));
 }
+
+/**
+ * The nodes in an item, itself if it is one.
+ * @param {Index} index
+ * @param {string} id
+ * @returns {string[]}
+ */
+const leavesOf = (index, id) =>
+  itemOf(index, id).children?.flatMap((child) => leavesOf(index, child)) ?? [id];
 
 /**
  * Index of the edge that a selection string names, -1 for none.

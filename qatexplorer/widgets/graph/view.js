@@ -1,7 +1,7 @@
 // One shown graph: what is open, where the user looks, what is selected.
 
 import { OWN_KEYS, svg } from "../common/dom.js";
-import { countMarks, firstOpened, withinBudget } from "./budget.js";
+import { countMarks, firstOpened, withinBudget, withNewFolds } from "./budget.js";
 import { Camera } from "./camera.js";
 import { drawPicture } from "./draw.js";
 import { composePicture, gripOf } from "./geometry.js";
@@ -46,24 +46,6 @@ import {
 
 /** @returns {Drawn} */
 const nothingDrawn = () => ({ elements: new Map(), edgeElements: [], passes: new Map() });
-
-/**
- * What to open of a new scene: what was open, and the folds that lie around it only now.
- * @param {import("./scene.js").Index} index
- * @param {string[]} openIds
- * @param {Map<string, unknown>} known items of the scene before
- */
-export function withNewFolds(index, openIds, known) {
-  /** @type {Set<string>} */
-  const opened = new Set();
-  for (const id of openIds) {
-    for (const above of ancestorsOf(index, id)) {
-      if (itemOf(index, above).repeat && !known.has(above)) opened.add(above);
-    }
-    opened.add(id);
-  }
-  return opened;
-}
 
 let viewSerial = 0;
 
@@ -328,11 +310,9 @@ export class GraphView {
   lookAtEnd(end) {
     const { camera, picture } = this;
     if (!picture) return;
-    const { w, h } = camera.size;
-    const [x, y] = [picture.w / 2, picture.h / 2];
-    const [across, down] = [w / camera.k / 2 - 24, h / camera.k / 2 - 24];
-    if (this.lr) camera.lookAt(end ? Math.max(x, picture.w - across) : Math.min(x, across), y);
-    else camera.lookAt(x, end ? Math.max(y, picture.h - down) : Math.min(y, down));
+    const far = end ? Number.MAX_VALUE : -Number.MAX_VALUE;
+    if (this.lr) camera.lookAt(far, picture.h / 2);
+    else camera.lookAt(picture.w / 2, far);
   }
 
   /** The window has another size: a view that the user has not moved is framed again. */

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ipywidgets as widgets
@@ -41,6 +41,11 @@ class InspectorWidget(widgets.VBox):
         """
         self.show_page(html)
         self.show_figures(figures or {})
+
+    def on_ask(self, callback: Callable[[str], Any]) -> None:
+        """Call ``callback`` with what a clicked button of the page asks for."""
+        for panel in (self.panel, self.details):
+            panel.on_ask(callback)
 
     def show_page(self, html: str) -> None:
         """Show a page: what it is above the figures, its sections below them."""

@@ -9,10 +9,10 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
-import plotly.graph_objects as go
 
 from qatexplorer.runs.opened import OpenedRun
 from qatexplorer.session.session import Session
+from qatexplorer.views.common.names import TensorNames
 from qatexplorer.views.training.multiples import ORDERS, multiples, summary_words
 from qatexplorer.views.training.ridges import ridges_figure
 from qatexplorer.views.training.scales import scales_figure
@@ -23,7 +23,7 @@ from qatexplorer.widgets.common.controls import labelled, row
 from qatexplorer.widgets.common.packed import Packed
 from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.common.panel import HtmlPanel
-from qatexplorer.widgets.common.plot import FigureSlot
+from qatexplorer.widgets.common.plot import FigureSlot, PackedFigure, packed
 from qatexplorer.widgets.training.multiples import Multiples
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ class _Picture:
     rows: Packed
     order: str
     selected: str
-    ridges: go.Figure | None = None
-    scales: go.Figure | None = None
-    oscillation: go.Figure | None = None
+    ridges: PackedFigure | None = None
+    scales: PackedFigure | None = None
+    oscillation: PackedFigure | None = None
 
 
 class LivePanel(widgets.VBox):
@@ -153,6 +153,27 @@ class LivePanel(widgets.VBox):
             return self._opened_markers
         return run.history.markers if run is not None else ()
 
+    def _tensors(self, telemetry: Telemetry) -> dict[str, str]:
+        """What the fake quants round, by path, as far as the stage in view knows them. A run from
+        a folder may be that of another model, with the same paths for other tensors."""
+        if self._session is None or telemetry is self._opened:
+            return {}
+        snapshot = self._session.snapshot
+        names = TensorNames(snapshot)
+        return {p: names.of(p).text for p in telemetry.paths if p in snapshot.site_by_path}
+
+    @property
+    def _nothing_words(self) -> str:
+        """Why there is nothing to show."""
+        run = self._session.run if self._session is not None else None
+        if self._opened is not None and self._showing and run is self._instead_of:
+            return f"{escape(self._name)}no sample of a fake quant was taken in this run."
+        if run is None:
+            return "Nothing seen yet: train, and the fake quants show here."
+        if run.config.telemetry_every == 0:
+            return "This run samples nothing: “Sample every … steps” (in Schedules) is 0."
+        return "No sample of this run yet."
+
     def draw(self) -> None:
         """Draw what was seen so far: made off the loop, shown on it."""
         self._bridge.make("telemetry", self._picture, self._show_picture)
@@ -160,20 +181,19 @@ class LivePanel(widgets.VBox):
     def _picture(self) -> _Picture:
         telemetry, order = self.telemetry, self.order.value
         if telemetry is None or not telemetry.steps:
-            words = "Nothing seen yet: train, and the fake quants show here."
-            return _Picture(words, "", Packed([]), order, "")
+            return _Picture(self._nothing_words, "", Packed([]), order, "")
         started = time.thread_time()
         path, markers = self.path, self._markers
         name = escape(self._name) if telemetry is self._opened else ""
         made = _Picture(
             name + summary_words(telemetry),
             f'<p class="qx-live-cost">{escape(overhead_words(telemetry))}</p>',
-            Packed(multiples(telemetry, order)),
+            Packed(multiples(telemetry, order, self._tensors(telemetry))),
             order,
             f"site:{path}",
-            ridges_figure(telemetry, path, self.dark, self.show_as.value),
-            scales_figure(telemetry, path, self.dark, markers),
-            oscillation_figure(telemetry, self.dark),
+            packed(ridges_figure(telemetry, path, self.dark, self.show_as.value)),
+            packed(scales_figure(telemetry, path, self.dark, markers)),
+            packed(oscillation_figure(telemetry, self.dark)),
         )
         self._took = time.thread_time() - started
         return made

@@ -7,30 +7,37 @@ import { quantBadges, stateBadges } from "./row.js";
 /** @typedef {import("./rows.js").TreeRow} TreeRow */
 
 /**
- * @typedef {object} Widths in px, each with the gap before it
- * @property {number} name with its indentation
- * @property {number} type
+ * @typedef {object} Wanted in px
+ * @property {number} name of a module, with its indentation
+ * @property {number} site the same of a fake quant: its name runs on over the type's column
  * @property {number} quants
  * @property {number} state
  * @property {number} step indentation of one level
- * @property {number} row of the whole row: more than the view has only where the name needs it
+ */
+
+/**
+ * @typedef {object} Widths in px, each with the gap before it
+ * @property {number} name
+ * @property {number} type
+ * @property {number} quants
+ * @property {number} state
+ * @property {number} step
+ * @property {number} row of the whole row: more than the view has only where a name needs it
  */
 
 const STEP = 16;
 const LEAST_STEP = 4;
 /** The deepest row is indented by at most this share of the view. */
 const INDENTED = 0.3;
-/** Around a row: its coloured edge and its padding. */
-const EDGES = 13;
+/** Around a row: its coloured edge, the sign of a change, and its padding. */
+const EDGES = 24;
 const GAP = 8;
-/** Room of the chevron. */
-const CHEVRON = 18;
-/** Between a mark of a fake quant and its name. */
-const BETWEEN = 6;
-/** Room of the sign that a row has changed. */
-const DELTA = 16;
+/** Room of the chevron, or of a fake quant's mark, before a name. */
+const BEFORE = 20;
 /** A cell that would show less than this is left out. */
 const LEAST_CELL = 24;
+/** What fake quants and state get before one of them gets more. */
+const FAIR_CELL = 56;
 
 /**
  * Indentation of one level, less where the rows are deep.
@@ -43,25 +50,31 @@ export function stepFor(depth, view) {
 }
 
 /**
- * Shares `view` px out among the columns.
+ * Shares `view` px out among the columns: names whole, the type gets what is left.
  * @param {number} view
- * @param {{ name: number, quants: number, state: number, step: number }} wanted
+ * @param {Wanted} wanted
  * @returns {Widths}
  */
-export function share(view, { name, quants, state, step }) {
-  let left = Math.max(0, view - EDGES - name);
-  /** @param {number} width */
-  const take = (width) => {
-    const got = width ? Math.min(width + GAP, left) : 0;
-    if (got < Math.min(width, LEAST_CELL) + GAP) return 0;
-    left -= got;
-    return got;
-  };
-  const forQuants = take(quants);
-  const forState = take(state);
-  const forType = left < LEAST_CELL + GAP ? 0 : left;
-  const row = Math.max(view, name + EDGES);
-  return { name, type: forType, quants: forQuants, state: forState, step, row };
+export function share(view, { name, site, quants, state, step }) {
+  const least = Math.max(0, site - name);
+  const full = [quants, state].map((width) => (width ? width + GAP : 0));
+  let left = view - EDGES - name - least;
+  if (left < 0) {
+    // A name alone is wider than the view: it scrolls sideways, and nothing need be left out.
+    const row = name + least + full[0] + full[1] + EDGES;
+    return { name, type: least, quants: full[0], state: full[1], step, row };
+  }
+  const got = [0, 0];
+  for (const most of [FAIR_CELL, Number.POSITIVE_INFINITY]) {
+    for (const [i, width] of full.entries()) {
+      const more = Math.min(Math.min(width, most) - got[i], left);
+      if (got[i] + more < Math.min(width, LEAST_CELL + GAP)) continue;
+      got[i] += more;
+      left -= more;
+    }
+  }
+  const type = least + left;
+  return { name, type, quants: got[0], state: got[1], step, row: view };
 }
 
 /** Measures rows in the fonts of the page, each text once. */
@@ -76,7 +89,7 @@ export class Ruler {
     this.context = document.createElement("canvas").getContext("2d");
   }
 
-  /** Of a name, drawn bold as the selected row's is. @param {string} name */
+  /** Of a name. @param {string} name */
   name(name) {
     const known = this.known.get(name);
     if (known !== undefined) return known;
@@ -84,7 +97,7 @@ export class Ruler {
       const probe = html("span", { class: "qx-tree-name qx-tree-measured" });
       this.host.append(probe);
       const style = getComputedStyle(probe);
-      this.font = `700 ${style.fontSize} ${style.fontFamily}`;
+      this.font = `${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
       probe.remove();
     }
     if (!this.context) return name.length * 8;
@@ -132,21 +145,22 @@ export class Ruler {
    * What the columns of `rows` want, in a view of `view` px.
    * @param {TreeRow[]} rows
    * @param {number} view
+   * @param {string} label of the column with the states
+   * @returns {Wanted}
    */
-  wanted(rows, view) {
+  wanted(rows, view, label) {
     let deepest = 0;
     for (const row of rows) deepest = Math.max(deepest, row.depth);
     const step = stepFor(deepest, view);
-    const mark = this.cell([{ text: "■ W", className: "qx-weight", title: "" }], "qx-tree-quants");
-    let [name, quants, state] = [0, 0, 0];
+    let [name, site, quants, state] = [0, 0, 0, 0];
     for (const row of rows) {
-      const before = row.depth * step + CHEVRON + (row.kind === "site" ? mark + BETWEEN : 0);
-      const after = row.changed ? DELTA : 0;
-      name = Math.max(name, before + this.name(row.name) + after);
+      const width = row.depth * step + BEFORE + this.name(row.name);
+      if (row.kind === "site") site = Math.max(site, width + GAP);
+      else name = Math.max(name, width);
       const [own, states] = this.cellsOf(row);
       quants = Math.max(quants, own);
       state = Math.max(state, states);
     }
-    return { name, quants, state, step };
+    return { name, site, quants, state: state && Math.max(state, this.name(label)), step };
   }
 }

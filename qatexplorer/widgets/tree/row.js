@@ -5,9 +5,9 @@ import { html } from "../common/dom.js";
 /** @typedef {import("./rows.js").TreeRow} TreeRow */
 
 const KINDS = [
-  ["weight", "■", "W"],
-  ["input", "▲", "I"],
-  ["output", "●", "A"],
+  ["weight", "■"],
+  ["input", "▲"],
+  ["output", "●"],
 ];
 
 /**
@@ -68,10 +68,10 @@ export function quantBadges(row) {
     return [{ text: `1 for ${row.shares.length}`, className: "", title }];
   }
   const own = row.marks.some(Boolean);
-  return KINDS.flatMap(([kind, mark, letter], i) => {
+  return KINDS.flatMap(([kind, mark], i) => {
     const n = own ? row.marks[i] : row.below[i];
     if (!n) return [];
-    const text = own ? `${mark} ${letter}${n > 1 ? ` ${n}` : ""}` : `${mark} ${n}`;
+    const text = own && n === 1 ? mark : `${mark} ${n}`;
     const title = `${n} ${kind} fake quant(s) ${own ? "of this module" : "inside"}`;
     return [{ text, className: own ? `qx-${kind}` : "qx-tree-inside", title }];
   });
@@ -110,11 +110,6 @@ export function stateBadges(row) {
 
 /** @param {TreeRow} row */
 function typeCell(row) {
-  if (row.kind === "site") {
-    // Torch's name first: it is what the code and the state_dict call it.
-    const text = [row.torch_name, row.source, row.type].filter(Boolean).join(" · ");
-    return span("qx-tree-type", text, row.title);
-  }
   if (!row.before) return span("qx-tree-type", row.type, row.title);
   const title = `${row.before} → ${row.type}\n${row.title}`;
   return html("span", { class: "qx-tree-type", title }, [
@@ -135,27 +130,50 @@ function nameTitle(row) {
   return lines.join("\n");
 }
 
+/** @param {TreeRow} row */
+function moduleCells(row) {
+  const title = nameTitle(row);
+  const first = html("span", { class: "qx-tree-first", title }, [
+    indent(row),
+    html("span", { class: "qx-tree-chevron", "aria-hidden": "true" }),
+    span("qx-tree-name", row.name, title),
+  ]);
+  return [first, typeCell(row)];
+}
+
+/**
+ * A fake quant's name runs on over the column of the type; behind it is what torch calls it.
+ * @param {TreeRow} row
+ */
+function siteCell(row) {
+  const title = nameTitle(row);
+  const [kind, mark] = KINDS.find(([k]) => k === row.site) ?? ["", ""];
+  const behind = [row.torch_name, row.source, row.type].filter(Boolean).join(" · ");
+  return html("span", { class: "qx-tree-first qx-tree-wide", title }, [
+    indent(row),
+    span(`qx-tree-mark qx-tree-${kind}`, mark),
+    span("qx-tree-name", row.name, title),
+    span("qx-tree-torch", behind, row.title),
+  ]);
+}
+
+/** @param {TreeRow} row */
+function indent(row) {
+  const element = span("qx-tree-indent");
+  element.style.setProperty("--qx-depth", String(row.depth));
+  return element;
+}
+
 /**
  * Writes `row` into its element: the columns name, type, fake quants and state, whose widths the
- * canvas around it has (see columns.js).
+ * tree around it has (see columns.js).
  * @param {HTMLElement} element
  * @param {TreeRow} row
  */
 export function fillRow(element, row) {
-  const indent = span("qx-tree-indent");
-  indent.style.setProperty("--qx-depth", String(row.depth));
-  const [kind, mark, letter] = KINDS.find(([k]) => row.kind === "site" && k === row.site) ?? [];
-  const title = nameTitle(row);
-  const first = html("span", { class: "qx-tree-first", title }, [
-    indent,
-    html("span", { class: "qx-tree-chevron", "aria-hidden": "true" }),
-    kind && span(`qx-badge qx-${kind}`, `${mark} ${letter}`),
-    span("qx-tree-name", row.name, title),
-    row.changed && span("qx-tree-delta", "Δ"),
-  ]);
   element.replaceChildren(
-    first,
-    typeCell(row),
+    span("qx-tree-delta", row.changed ? "Δ" : ""),
+    ...(row.kind === "site" ? [siteCell(row)] : moduleCells(row)),
     html("span", { class: "qx-tree-quants" }, quantBadges(row).map(badgeElement)),
     html("span", { class: "qx-tree-state" }, stateBadges(row).map(badgeElement)),
   );

@@ -97,8 +97,8 @@ class TreeView {
   }
 
   bar() {
-    this.toggles.set("changed", this.toggleButton("changed", "Only what changed"));
-    this.toggles.set("float", this.toggleButton("float", "Only what stays float"));
+    this.toggles.set("changed", this.toggleButton("changed", "changed", "Only what changed"));
+    this.toggles.set("float", this.toggleButton("float", "float", "Only what stays float"));
     const all = /** @type {const} */ ([
       ["⊞", "Expand all", true],
       ["⊟", "Collapse all", false],
@@ -118,9 +118,11 @@ class TreeView {
   /**
    * @param {Only} only
    * @param {string} text
+   * @param {string} label
    */
-  toggleButton(only, text) {
-    const button = html("button", { class: "qx-button", text });
+  toggleButton(only, text, label) {
+    const names = { title: label, "aria-label": label };
+    const button = html("button", { class: "qx-button", text, ...names });
     button.addEventListener("click", () =>
       save(this.model, { only: this.model.get("only") === only ? "all" : only }),
     );
@@ -211,8 +213,9 @@ class TreeView {
   layOut() {
     const view = this.viewport.clientWidth;
     if (!view) return; // not in the page yet; the resize observer calls when it is
-    this.stateHead.textContent = this.model.get("state_label");
-    const widths = share(view, this.ruler.wanted(this.list.rows, view));
+    const label = this.model.get("state_label") ?? "";
+    this.stateHead.textContent = label;
+    const widths = share(view, this.ruler.wanted(this.list.rows, view, label));
     for (const [name, width] of Object.entries(widths)) {
       this.root.style.setProperty(`--qx-tree-${name}`, `${width}px`);
     }

@@ -1,0 +1,32 @@
+"""A session as lines of text, for its ``repr``."""
+
+from __future__ import annotations
+
+from qatexplorer.data import Data
+from qatexplorer.flows.base import FlowOptions
+from qatexplorer.session.stages import Stages
+from qatexplorer.shown import columns
+from qatexplorer.training.run import TrainingRun
+
+
+def session_lines(
+    stages: Stages, options: FlowOptions, run: TrainingRun | None, data: Data | None
+) -> list[str]:
+    """Flow, settings, and a line for each stage."""
+    name = stages.snapshots[stages.names[0]].modules[0].type_name
+    words = f"run {run.state}" if run is not None else "no run"
+    plan, source = options.qconfig, "none" if data is None else data.name
+    lines = [
+        f"Session of {name}: flow {stages.flow.name}, at stage {stages.current!r}, {words}",
+        f"qconfig {plan.name}, engine {plan.backend}, data {source}",
+    ]
+    changes = stages.summaries()
+    rows = [
+        (
+            ">" if stage == stages.current else " ",
+            stage,
+            changes.get(stage, "your model" if stage in stages.snapshots else "not reached yet"),
+        )
+        for stage in stages.names
+    ]
+    return [*lines, *columns(rows)]
