@@ -59,7 +59,8 @@ def metadata_of(widget: Any) -> dict[str, Any]:
     """What has to stand beside the output of an anywidget: in Colab, where its manager is."""
     from IPython.core.formatters import DisplayFormatter
 
-    _data, metadata = DisplayFormatter().format(widget)
+    formatter: Any = DisplayFormatter()
+    _data, metadata = formatter.format(widget)
     return dict(metadata)
 
 
