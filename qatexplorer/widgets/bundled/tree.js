@@ -5,7 +5,7 @@
 //   tree/row.js
 //   tree/rows.js
 //   tree/tree.js
-// sha256 of these: 719433f28b2bb9dd62546556f06506a8e668e0501e356131c41cf28d95754fe9
+// sha256 of these: a9db2160913f9597e2f4c3c7d30a9541792d695680aa83d7f89a11ae4935dcdc
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -439,15 +439,14 @@ var Ruler = class {
     let [name, site, quants, state] = [0, 0, 0, 0];
     for (const row of rows) {
       const width = row.depth * step + BEFORE + this.name(row.name);
-      const [own, states] = this.cellsOf(row);
       if (row.kind === "site") {
-        const badges = (own && own + GAP) + (states && states + GAP);
-        site = Math.max(site, width + badges + GAP);
-      } else {
-        name = Math.max(name, width);
-        quants = Math.max(quants, own);
-        state = Math.max(state, states);
+        site = Math.max(site, width + 2 * GAP);
+        continue;
       }
+      name = Math.max(name, width);
+      const [own, states] = this.cellsOf(row);
+      quants = Math.max(quants, own);
+      state = Math.max(state, states);
     }
     return { name, site, quants, state, step, head: this.name(label) };
   }

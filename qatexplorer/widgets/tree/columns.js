@@ -163,15 +163,14 @@ export class Ruler {
     let [name, site, quants, state] = [0, 0, 0, 0];
     for (const row of rows) {
       const width = row.depth * step + BEFORE + this.name(row.name);
-      const [own, states] = this.cellsOf(row);
       if (row.kind === "site") {
-        const badges = (own && own + GAP) + (states && states + GAP);
-        site = Math.max(site, width + badges + GAP);
-      } else {
-        name = Math.max(name, width);
-        quants = Math.max(quants, own);
-        state = Math.max(state, states);
+        site = Math.max(site, width + 2 * GAP); // its labels may be cut, what it is called not
+        continue;
       }
+      name = Math.max(name, width);
+      const [own, states] = this.cellsOf(row);
+      quants = Math.max(quants, own);
+      state = Math.max(state, states);
     }
     return { name, site, quants, state, step, head: this.name(label) };
   }
