@@ -5,7 +5,7 @@
 //   tree/row.js
 //   tree/rows.js
 //   tree/tree.js
-// sha256 of these: a9db2160913f9597e2f4c3c7d30a9541792d695680aa83d7f89a11ae4935dcdc
+// sha256 of these: 2aa618b1e8cc4dddf6d865e40167ec8d58f4a06917231454ed413bfb4c62b036
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -435,12 +435,18 @@ var Ruler = class {
   wanted(rows, view, label) {
     let deepest = 0;
     for (const row of rows) deepest = Math.max(deepest, row.depth);
-    const step = stepFor(deepest, view);
+    const bare = (row) => BEFORE + this.name(row.name) + (row.kind === "site" ? 2 * GAP : 0);
+    let step = stepFor(deepest, view);
+    for (const row of rows) {
+      const room = view - EDGES - bare(row);
+      if (row.depth && row.depth * step > room)
+        step = Math.max(LEAST_STEP, Math.floor(room / row.depth));
+    }
     let [name, site, quants, state] = [0, 0, 0, 0];
     for (const row of rows) {
-      const width = row.depth * step + BEFORE + this.name(row.name);
+      const width = row.depth * step + bare(row);
       if (row.kind === "site") {
-        site = Math.max(site, width + 2 * GAP);
+        site = Math.max(site, width);
         continue;
       }
       name = Math.max(name, width);

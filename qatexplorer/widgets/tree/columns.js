@@ -159,12 +159,20 @@ export class Ruler {
   wanted(rows, view, label) {
     let deepest = 0;
     for (const row of rows) deepest = Math.max(deepest, row.depth);
-    const step = stepFor(deepest, view);
+    /** Without its indentation; the labels of a fake quant may be cut. @param {TreeRow} row */
+    const bare = (row) => BEFORE + this.name(row.name) + (row.kind === "site" ? 2 * GAP : 0);
+    // Deep names are indented less before the tree scrolls sideways for them.
+    let step = stepFor(deepest, view);
+    for (const row of rows) {
+      const room = view - EDGES - bare(row);
+      if (row.depth && row.depth * step > room)
+        step = Math.max(LEAST_STEP, Math.floor(room / row.depth));
+    }
     let [name, site, quants, state] = [0, 0, 0, 0];
     for (const row of rows) {
-      const width = row.depth * step + BEFORE + this.name(row.name);
+      const width = row.depth * step + bare(row);
       if (row.kind === "site") {
-        site = Math.max(site, width + 2 * GAP); // its labels may be cut, what it is called not
+        site = Math.max(site, width);
         continue;
       }
       name = Math.max(name, width);
