@@ -5,7 +5,7 @@
 //   tree/row.js
 //   tree/rows.js
 //   tree/tree.js
-// sha256 of these: 2aa618b1e8cc4dddf6d865e40167ec8d58f4a06917231454ed413bfb4c62b036
+// sha256 of these: aa6a436178eb32d023401c390ad4a5947583adc8916ff0a56942bbfa4c4c9632
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -353,9 +353,16 @@ function share(view, { name, site, quants, state, step, head }) {
     return { name, type, quants: full[0], state: full[1], step, row: row + EDGES };
   }
   const got = [0, 0];
-  for (const most of [FAIR_CELL, Number.POSITIVE_INFINITY]) {
+  const turns = (
+    /** @type {const} */
+    [
+      [FAIR_CELL, 0],
+      [Number.POSITIVE_INFINITY, SPARE2]
+    ]
+  );
+  for (const [most, spared] of turns) {
     for (const [i, width] of full.entries()) {
-      const more = Math.min(Math.min(width, most) - got[i], left);
+      const more = Math.min(Math.min(width, most) - got[i], Math.max(0, left - spared));
       if (got[i] + more < Math.min(width, LEAST_CELL + GAP)) continue;
       got[i] += more;
       left -= more;

@@ -37,7 +37,7 @@ const GAP = 8;
 const BEFORE = 20;
 /** A cell that would show less than this is left out. */
 const LEAST_CELL = 24;
-/** What the type keeps when a head asks for room. */
+/** What the type keeps before the others get more than that. */
 const SPARE = 60;
 /** What fake quants and state get before one of them gets more. */
 const FAIR_CELL = 56;
@@ -68,9 +68,13 @@ export function share(view, { name, site, quants, state, step, head }) {
     return { name, type, quants: full[0], state: full[1], step, row: row + EDGES };
   }
   const got = [0, 0];
-  for (const most of [FAIR_CELL, Number.POSITIVE_INFINITY]) {
+  const turns = /** @type {const} */ ([
+    [FAIR_CELL, 0],
+    [Number.POSITIVE_INFINITY, SPARE],
+  ]);
+  for (const [most, spared] of turns) {
     for (const [i, width] of full.entries()) {
-      const more = Math.min(Math.min(width, most) - got[i], left);
+      const more = Math.min(Math.min(width, most) - got[i], Math.max(0, left - spared));
       if (got[i] + more < Math.min(width, LEAST_CELL + GAP)) continue;
       got[i] += more;
       left -= more;
