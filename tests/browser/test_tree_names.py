@@ -106,7 +106,7 @@ def test_a_deep_model_scrolls_sideways_only_where_a_name_is_wider_than_the_pane(
     rows = rows_at(session_of("resnet18", "fx"), "insert")
     mount(page, TreeWidget, rows=rows, selected="", query="", only="all", height=700)
     page.get_by_role("button", name="Expand all").click()
-    for width, sideways in ((420, False), (380, False), (200, True)):
+    for width, sideways in ((420, False), (330, False), (200, True)):
         page.evaluate("(w) => { document.body.style.width = `${w}px`; }", width)
         page.wait_for_timeout(60)
         found = assert_whole_and_aligned(page, str(width))

@@ -5,7 +5,7 @@
 //   tree/row.js
 //   tree/rows.js
 //   tree/tree.js
-// sha256 of these: 719433f28b2bb9dd62546556f06506a8e668e0501e356131c41cf28d95754fe9
+// sha256 of these: aa6a436178eb32d023401c390ad4a5947583adc8916ff0a56942bbfa4c4c9632
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -353,9 +353,16 @@ function share(view, { name, site, quants, state, step, head }) {
     return { name, type, quants: full[0], state: full[1], step, row: row + EDGES };
   }
   const got = [0, 0];
-  for (const most of [FAIR_CELL, Number.POSITIVE_INFINITY]) {
+  const turns = (
+    /** @type {const} */
+    [
+      [FAIR_CELL, 0],
+      [Number.POSITIVE_INFINITY, SPARE2]
+    ]
+  );
+  for (const [most, spared] of turns) {
     for (const [i, width] of full.entries()) {
-      const more = Math.min(Math.min(width, most) - got[i], left);
+      const more = Math.min(Math.min(width, most) - got[i], Math.max(0, left - spared));
       if (got[i] + more < Math.min(width, LEAST_CELL + GAP)) continue;
       got[i] += more;
       left -= more;
@@ -435,19 +442,24 @@ var Ruler = class {
   wanted(rows, view, label) {
     let deepest = 0;
     for (const row of rows) deepest = Math.max(deepest, row.depth);
-    const step = stepFor(deepest, view);
+    const bare = (row) => BEFORE + this.name(row.name) + (row.kind === "site" ? 2 * GAP : 0);
+    let step = stepFor(deepest, view);
+    for (const row of rows) {
+      const room = view - EDGES - bare(row);
+      if (row.depth && row.depth * step > room)
+        step = Math.max(LEAST_STEP, Math.floor(room / row.depth));
+    }
     let [name, site, quants, state] = [0, 0, 0, 0];
     for (const row of rows) {
-      const width = row.depth * step + BEFORE + this.name(row.name);
-      const [own, states] = this.cellsOf(row);
+      const width = row.depth * step + bare(row);
       if (row.kind === "site") {
-        const badges = (own && own + GAP) + (states && states + GAP);
-        site = Math.max(site, width + badges + GAP);
-      } else {
-        name = Math.max(name, width);
-        quants = Math.max(quants, own);
-        state = Math.max(state, states);
+        site = Math.max(site, width);
+        continue;
       }
+      name = Math.max(name, width);
+      const [own, states] = this.cellsOf(row);
+      quants = Math.max(quants, own);
+      state = Math.max(state, states);
     }
     return { name, site, quants, state, step, head: this.name(label) };
   }

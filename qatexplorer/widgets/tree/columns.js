@@ -37,7 +37,7 @@ const GAP = 8;
 const BEFORE = 20;
 /** A cell that would show less than this is left out. */
 const LEAST_CELL = 24;
-/** What the type keeps when a head asks for room. */
+/** What the type keeps before the others get more than that. */
 const SPARE = 60;
 /** What fake quants and state get before one of them gets more. */
 const FAIR_CELL = 56;
@@ -68,9 +68,13 @@ export function share(view, { name, site, quants, state, step, head }) {
     return { name, type, quants: full[0], state: full[1], step, row: row + EDGES };
   }
   const got = [0, 0];
-  for (const most of [FAIR_CELL, Number.POSITIVE_INFINITY]) {
+  const turns = /** @type {const} */ ([
+    [FAIR_CELL, 0],
+    [Number.POSITIVE_INFINITY, SPARE],
+  ]);
+  for (const [most, spared] of turns) {
     for (const [i, width] of full.entries()) {
-      const more = Math.min(Math.min(width, most) - got[i], left);
+      const more = Math.min(Math.min(width, most) - got[i], Math.max(0, left - spared));
       if (got[i] + more < Math.min(width, LEAST_CELL + GAP)) continue;
       got[i] += more;
       left -= more;
@@ -159,19 +163,26 @@ export class Ruler {
   wanted(rows, view, label) {
     let deepest = 0;
     for (const row of rows) deepest = Math.max(deepest, row.depth);
-    const step = stepFor(deepest, view);
+    /** Without its indentation; the labels of a fake quant may be cut. @param {TreeRow} row */
+    const bare = (row) => BEFORE + this.name(row.name) + (row.kind === "site" ? 2 * GAP : 0);
+    // Deep names are indented less before the tree scrolls sideways for them.
+    let step = stepFor(deepest, view);
+    for (const row of rows) {
+      const room = view - EDGES - bare(row);
+      if (row.depth && row.depth * step > room)
+        step = Math.max(LEAST_STEP, Math.floor(room / row.depth));
+    }
     let [name, site, quants, state] = [0, 0, 0, 0];
     for (const row of rows) {
-      const width = row.depth * step + BEFORE + this.name(row.name);
-      const [own, states] = this.cellsOf(row);
+      const width = row.depth * step + bare(row);
       if (row.kind === "site") {
-        const badges = (own && own + GAP) + (states && states + GAP);
-        site = Math.max(site, width + badges + GAP);
-      } else {
-        name = Math.max(name, width);
-        quants = Math.max(quants, own);
-        state = Math.max(state, states);
+        site = Math.max(site, width);
+        continue;
       }
+      name = Math.max(name, width);
+      const [own, states] = this.cellsOf(row);
+      quants = Math.max(quants, own);
+      state = Math.max(state, states);
     }
     return { name, site, quants, state, step, head: this.name(label) };
   }
