@@ -76,9 +76,9 @@ def _plain_buffers(model: nn.Module, held: Iterable[Tensor]) -> list[Tensor]:
 
 
 def _storage(tensor: Tensor) -> int:
-    """Which memory it lies in; 0 if it does not say (sparse ones, some subclasses)."""
+    """Where its memory begins; 0 if it has none, or does not say (sparse ones, some subclasses)."""
     try:
-        return int(tensor.untyped_storage()._cdata)
+        return tensor.untyped_storage().data_ptr()
     except (NotImplementedError, RuntimeError):
         return 0
 

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
-from torch.nn.modules import module as torch_modules
 from torch.overrides import TorchFunctionMode
 
 from qatexplorer.data import as_args
@@ -107,7 +106,10 @@ def _is_as_torch_has_it(model: nn.Module) -> bool:
     """Whether nothing but torch's own code stands around the modules' forwards, and all tensors
     are such as the user's own check has let pass: no hooks but torch's, no autocast, no fake quant
     that does more than torch's fused kernel."""
-    everywhere = (torch_modules._global_forward_hooks, torch_modules._global_forward_pre_hooks)
+    everywhere = (
+        nn.modules.module._global_forward_hooks,
+        nn.modules.module._global_forward_pre_hooks,
+    )
     autocast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
     if any(everywhere) or autocast or next(model.parameters(), None) is None:
         return False

@@ -68,9 +68,14 @@ class Side:
         return {**{f"n:{id_}": key for id_, key in self.node_keys.items()}, **groups}
 
     @cached_property
-    def passing(self) -> frozenset[str]:
-        """Items that an edge stands for: an Identity that only passes a tensor on."""
-        return frozenset(n["id"] for n in self.scene["nodes"] if n.get("passes"))
+    def identities(self) -> frozenset[str]:
+        """Items that are an ``nn.Identity``: they compute nothing, on whichever side."""
+        known = self.snapshot.by_path
+        return frozenset(
+            n["id"]
+            for n in self.scene["nodes"]
+            if n["path"] in known and known[n["path"]].type_name == "Identity"
+        )
 
     @cached_property
     def site_keys(self) -> Mapping[str, Key]:
@@ -116,8 +121,8 @@ class Comparison:
         return frozenset(row.path for row in rows if row is not None)
 
     def only(self, right: bool) -> tuple[list[str], list[str]]:
-        """Items drawn as boxes, and fake quants, that this side has and the other lacks: an
-        Identity that only passes a tensor on is no box."""
+        """Items drawn, and fake quants, that this side has and the other lacks. What is an Identity
+        on a side counts as not there: it computes nothing."""
         return self._only_right if right else self._only_left
 
     @cached_property
@@ -130,9 +135,11 @@ class Comparison:
 
     def _only_at(self, right: bool) -> tuple[list[str], list[str]]:
         here, there = (self.right, self.left) if right else (self.left, self.right)
-        known = {key for item, key in there.keys.items() if item not in there.passing}
+        known = {key for item, key in there.keys.items() if item not in there.identities}
         items = [
-            item for item, key in here.keys.items() if key not in known and item not in here.passing
+            item
+            for item, key in here.keys.items()
+            if key not in known and item not in here.identities
         ]
         matched = self._matched_right if right else frozenset(self._pairs)
         sites = [
@@ -180,7 +187,7 @@ def compared_picture(comparison: Comparison, right: bool, said: str = "") -> dic
     here, there = (
         (comparison.right, comparison.left) if right else (comparison.left, comparison.right)
     )
-    passed = {there.keys[item] for item in there.passing}
+    passed = {there.keys[item] for item in there.identities}
     lacks = f"only here, not at {there.title}"
     if any(here.keys[item] in passed for item in items):
         lacks = f"only here, gone or an Identity at {there.title}"
