@@ -437,7 +437,7 @@ class Explorer(widgets.VBox):
         """A button of the inspector's page: see :func:`views.inspector.glance.glance_html`."""
         what, _, rest = wanted.partition(":")
         panels: dict[str, widgets.Widget] = {
-            "train": self.training,
+            "training": self.training,
             "inside": self.live,
             "ledger": self.ledger,
             "results": self.results,

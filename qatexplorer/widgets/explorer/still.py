@@ -118,7 +118,8 @@ def still_of(session: Session, selection: str, drawn: tuple[Packed, Packed] | No
         change = session.diff_at(session.stage)
         paths = change.paths if change is not None else frozenset()
         first = session.snapshots.get(session.stages[0])
-        rows: Any = build_tree(snapshot, change)
+        before = session.snapshots.get(change.before) if change is not None else None
+        rows: Any = build_tree(snapshot, change, before)
         scene: Any = build_scene(snapshot, paths, before=first)
     else:
         rows, scene = (packed.value for packed in drawn)

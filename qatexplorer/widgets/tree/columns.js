@@ -9,10 +9,11 @@ import { quantBadges, stateBadges } from "./row.js";
 /**
  * @typedef {object} Wanted in px
  * @property {number} name of a module, with its indentation
- * @property {number} site the same of a fake quant: its name runs on over the type's column
+ * @property {number} site the same of a fake quant, which has its whole row to itself
  * @property {number} quants
  * @property {number} state
  * @property {number} step indentation of one level
+ * @property {number} head of the column with the state
  */
 
 /**
@@ -36,6 +37,8 @@ const GAP = 8;
 const BEFORE = 20;
 /** A cell that would show less than this is left out. */
 const LEAST_CELL = 24;
+/** What the type keeps when a head asks for room. */
+const SPARE = 60;
 /** What fake quants and state get before one of them gets more. */
 const FAIR_CELL = 56;
 
@@ -55,14 +58,14 @@ export function stepFor(depth, view) {
  * @param {Wanted} wanted
  * @returns {Widths}
  */
-export function share(view, { name, site, quants, state, step }) {
-  const least = Math.max(0, site - name);
+export function share(view, { name, site, quants, state, step, head }) {
   const full = [quants, state].map((width) => (width ? width + GAP : 0));
-  let left = view - EDGES - name - least;
-  if (left < 0) {
+  let left = view - EDGES - name;
+  if (Math.max(name, site) > view - EDGES) {
     // A name alone is wider than the view: it scrolls sideways, and nothing need be left out.
-    const row = name + least + full[0] + full[1] + EDGES;
-    return { name, type: least, quants: full[0], state: full[1], step, row };
+    const row = Math.max(name + SPARE + full[0] + full[1], site);
+    const type = row - name - full[0] - full[1];
+    return { name, type, quants: full[0], state: full[1], step, row: row + EDGES };
   }
   const got = [0, 0];
   for (const most of [FAIR_CELL, Number.POSITIVE_INFINITY]) {
@@ -73,8 +76,13 @@ export function share(view, { name, site, quants, state, step }) {
       left -= more;
     }
   }
-  const type = least + left;
-  return { name, type, quants: got[0], state: got[1], step, row: view };
+  if (got[1]) {
+    // Its head is written out where the type can spare the room.
+    const more = Math.max(0, Math.min(head + GAP - got[1], left - SPARE));
+    got[1] += more;
+    left -= more;
+  }
+  return { name, type: left, quants: got[0], state: got[1], step, row: view };
 }
 
 /** Measures rows in the fonts of the page, each text once. */
@@ -155,12 +163,16 @@ export class Ruler {
     let [name, site, quants, state] = [0, 0, 0, 0];
     for (const row of rows) {
       const width = row.depth * step + BEFORE + this.name(row.name);
-      if (row.kind === "site") site = Math.max(site, width + GAP);
-      else name = Math.max(name, width);
       const [own, states] = this.cellsOf(row);
-      quants = Math.max(quants, own);
-      state = Math.max(state, states);
+      if (row.kind === "site") {
+        const badges = (own && own + GAP) + (states && states + GAP);
+        site = Math.max(site, width + badges + GAP);
+      } else {
+        name = Math.max(name, width);
+        quants = Math.max(quants, own);
+        state = Math.max(state, states);
+      }
     }
-    return { name, site, quants, state: state && Math.max(state, this.name(label)), step };
+    return { name, site, quants, state, step, head: this.name(label) };
   }
 }
