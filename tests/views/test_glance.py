@@ -236,4 +236,4 @@ def test_a_container_in_fx_is_not_said_to_be_idle_or_float() -> None:
     assert "stays float" not in words
     assert "4 of 4 layers inside are prepared for int8" in words
     assert "what is inside runs; its own forward is not called" in words
-    assert "qconfig: none of its own" in words
+    assert "qconfig: none at this stage" in words
