@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
@@ -165,46 +166,39 @@ def _options(line: str) -> Iterator[re.Match[str]]:
 # -- completion ------------------------------------------------------------------------------------
 
 
+def _is_of(value: Any, *classes: str) -> bool:
+    """Whether ``value`` is of a class named "module:Class". A module that is not loaded has no
+    objects, and loading it would take longer than an editor waits for completions."""
+    for name in classes:
+        module, _, attribute = name.partition(":")
+        known = getattr(sys.modules.get(module), attribute, None)
+        if known is not None and isinstance(value, known):
+            return True
+    return False
+
+
 def is_model(value: Any) -> bool:
     """Whether ``%qat`` can open ``value``."""
-    from torch import nn
-
-    from qatexplorer.session.session import Session
-
-    return isinstance(value, (nn.Module, Session))
+    return _is_of(value, "torch.nn:Module", "qatexplorer.session.session:Session")
 
 
 def is_loader(value: Any) -> bool:
     """Whether ``value`` may be training data: it gives batches, or is a list or pair of them."""
-    from torch import Tensor
-    from torch.utils.data import DataLoader
-
-    from qatexplorer.data import Data
-
-    return isinstance(value, (DataLoader, Data)) or (
-        isinstance(value, (list, tuple)) and bool(value) and not isinstance(value[0], Tensor)
-        and not isinstance(value[0], (str, int, float))
-    )  # fmt: skip
+    if isinstance(value, (list, tuple)) and value:
+        return not _is_of(value[0], "torch:Tensor") and not isinstance(value[0], (str, int, float))
+    return _is_of(value, "torch.utils.data:DataLoader", "qatexplorer.data:Data")
 
 
 def is_input(value: Any) -> bool:
     """Whether ``value`` may be inputs of a forward: a tensor, or tensors in a tuple or dict."""
-    from torch import Tensor
-
-    inner = value.values() if isinstance(value, dict) else value
-    if isinstance(inner, Tensor):
-        return True
-    return (
-        isinstance(value, (tuple, dict))
-        and bool(value)
-        and all(isinstance(v, Tensor) for v in inner)
-    )
+    if not isinstance(value, (tuple, dict)):
+        return _is_of(value, "torch:Tensor")
+    inner = list(value.values() if isinstance(value, dict) else value)
+    return bool(inner) and all(_is_of(v, "torch:Tensor") for v in inner)
 
 
 def _is_one_loader(value: Any) -> bool:
-    from torch.utils.data import DataLoader
-
-    return isinstance(value, DataLoader)
+    return _is_of(value, "torch.utils.data:DataLoader")
 
 
 def names_of(namespace: dict[str, Any], fits: Callable[[Any], bool]) -> Iterator[str]:

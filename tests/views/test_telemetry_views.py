@@ -135,7 +135,7 @@ def overhead(**known: Any) -> Overhead:
 
 def test_what_sampling_costs_is_said_with_its_reason() -> None:
     telemetry = Telemetry([], 320)
-    assert overhead_words(telemetry) == "overhead not known"
+    assert overhead_words(telemetry) == "What sampling cost is not known."
 
     def words(**known: Any) -> str:
         telemetry.set_overhead(lambda: overhead(**known))
@@ -150,7 +150,7 @@ def test_what_sampling_costs_is_said_with_its_reason() -> None:
     assert words(spent_s=0.009).endswith("1.8 % of step time.")
     held = words(pace="auto")
     assert held.endswith("The budget is 2 %; the next samples come later.")
-    assert words(sampled_steps=0) == "no sample yet"
+    assert words(sampled_steps=0) == "No sample yet."
     assert words(train_s=0.0).endswith("not timed yet.")
     assert "above the budget" not in overhead().words()
     assert "above the budget of 2 %" in overhead(pace="auto").words()

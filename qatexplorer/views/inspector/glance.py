@@ -79,7 +79,8 @@ def next_steps(glance: Glance) -> list[tuple[Html, str]]:
             )
             steps.append((Html(""), why))
     elif following is not None:
-        why = "The fake quants have seen data." if snapshot.role in ("inserted", "trained") else ""
+        seen = any(site.seen in ("all", "partly") for site in snapshot.sites)
+        why = "The fake quants have seen data." if seen else ""
         if snapshot.role == "inserted":
             steps.append((_to(glance.train.name, f"Go to {glance.train.title}"), why))
         else:

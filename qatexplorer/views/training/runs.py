@@ -87,7 +87,7 @@ def _samples(telemetry: Telemetry | None) -> list[tuple[str, str]]:
     if telemetry is None:
         return []
     words = count(len(telemetry.infos), "fake quant")
-    return [("Watched", f"{words}, {overhead_words(telemetry)}")]
+    return [("Watched", f"{words}. {overhead_words(telemetry)}")]
 
 
 def _checkpoint(info: Any) -> str | None:

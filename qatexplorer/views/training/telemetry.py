@@ -26,10 +26,10 @@ def overhead_words(telemetry: Telemetry) -> str:
     """
     overhead = telemetry.overhead
     if overhead is None:
-        return "overhead not known"
+        return "What sampling cost is not known."
     if not overhead.sampled_steps:
         # A session accounts for a sample when it takes the next one.
-        return "Sampled once: not timed yet." if telemetry.steps else "no sample yet"
+        return "Sampled once: not timed yet." if telemetry.steps else "No sample yet."
     every = f"{overhead.every:.0f}" if overhead.every >= 9.95 else f"{overhead.every:.2g}"
     often = "every step" if overhead.every < 1.05 else f"1 step in {every}"
     taken = f"{overhead.largest_sample:,} of {overhead.largest_total:,} values"

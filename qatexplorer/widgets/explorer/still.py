@@ -55,6 +55,15 @@ def _in_vs_code() -> bool:
     return "VSCODE_PID" in os.environ and "JPY_SESSION_NAME" not in os.environ
 
 
+def metadata_of(widget: Any) -> dict[str, Any]:
+    """What has to stand beside the output of an anywidget: in Colab, where its manager is."""
+    from IPython.core.formatters import DisplayFormatter
+
+    formatter: Any = DisplayFormatter()
+    _data, metadata = formatter.format(widget)
+    return dict(metadata)
+
+
 class Still:
     """Shows the picture beside a page, and keeps it up to date.
 
