@@ -15,7 +15,8 @@ def tree_table(rows: Iterable[Mapping[str, Any]], most: int = MAX_ROWS, state: s
     """An HTML table of rows of :func:`qatexplorer.views.tree.build_tree`.
 
     A larger tree is cut at the depth at which at most ``most`` rows are left, and the table says
-    how many are below. ``state`` heads the last column. Only inline styles: the table reads well where styles are taken out.
+    how many are below. ``state`` heads the last column. Only inline
+    styles: the table reads well where styles are taken out.
     """
     rows = list(rows)
     shown = _shallow(rows, most)
