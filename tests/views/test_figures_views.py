@@ -266,11 +266,11 @@ def test_slot_holds_the_whole_of_any_figure_as_state() -> None:
     for _ in range(12):
         figure = generator.choice(wanted)
         slot.show(figure)
-        assert slot.plot.figure == json.loads(figure.to_json())
+        assert slot.plot.figure.value == json.loads(figure.to_json())
         assert slot.layout.display == ""
     slot.show(None)
     assert slot.layout.display == "none"
-    assert slot.plot.figure == {}
+    assert slot.plot.figure.value == {}
 
 
 def test_inspector_widget_shows_page_and_figures_and_reports_clicks() -> None:
