@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-from IPython.core.error import TryNext, UsageError
+from IPython.core.completer import SimpleCompletion, context_matcher
+from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_magic, magics_class, no_var_expand
 
 from qatexplorer.errors import InputError, QatExplorerError
@@ -22,6 +24,8 @@ EXPRESSIONS = ("inputs", "data", "loss", "metric", "qconfig")
 NAMES = ("flow", "stubs", "engine", "example")
 """Options whose value is a word."""
 
+MATCHER = "qatexplorer.qat"
+_HEAD = re.compile(r"^\s*(?:\w+\s*=\s*)?%qat\s")
 _OPTION = re.compile(r"(?:^|(?<=\s))--?([a-z_]+)(?:=|\s+|$)")
 _OPENING, _CLOSING = "([{", ")]}"
 
@@ -165,46 +169,39 @@ def _options(line: str) -> Iterator[re.Match[str]]:
 # -- completion ------------------------------------------------------------------------------------
 
 
+def _is_of(value: Any, *classes: str) -> bool:
+    """Whether ``value`` is of a class named "module:Class". A module that is not loaded has no
+    objects, and loading it would take longer than an editor waits for completions."""
+    for name in classes:
+        module, _, attribute = name.partition(":")
+        known = getattr(sys.modules.get(module), attribute, None)
+        if known is not None and isinstance(value, known):
+            return True
+    return False
+
+
 def is_model(value: Any) -> bool:
     """Whether ``%qat`` can open ``value``."""
-    from torch import nn
-
-    from qatexplorer.session.session import Session
-
-    return isinstance(value, (nn.Module, Session))
+    return _is_of(value, "torch.nn:Module", "qatexplorer.session.session:Session")
 
 
 def is_loader(value: Any) -> bool:
     """Whether ``value`` may be training data: it gives batches, or is a list or pair of them."""
-    from torch import Tensor
-    from torch.utils.data import DataLoader
-
-    from qatexplorer.data import Data
-
-    return isinstance(value, (DataLoader, Data)) or (
-        isinstance(value, (list, tuple)) and bool(value) and not isinstance(value[0], Tensor)
-        and not isinstance(value[0], (str, int, float))
-    )  # fmt: skip
+    if isinstance(value, (list, tuple)) and value:
+        return not _is_of(value[0], "torch:Tensor") and not isinstance(value[0], (str, int, float))
+    return _is_of(value, "torch.utils.data:DataLoader", "qatexplorer.data:Data")
 
 
 def is_input(value: Any) -> bool:
     """Whether ``value`` may be inputs of a forward: a tensor, or tensors in a tuple or dict."""
-    from torch import Tensor
-
-    inner = value.values() if isinstance(value, dict) else value
-    if isinstance(inner, Tensor):
-        return True
-    return (
-        isinstance(value, (tuple, dict))
-        and bool(value)
-        and all(isinstance(v, Tensor) for v in inner)
-    )
+    if not isinstance(value, (tuple, dict)):
+        return _is_of(value, "torch:Tensor")
+    inner = list(value.values() if isinstance(value, dict) else value)
+    return bool(inner) and all(_is_of(v, "torch:Tensor") for v in inner)
 
 
 def _is_one_loader(value: Any) -> bool:
-    from torch.utils.data import DataLoader
-
-    return isinstance(value, DataLoader)
+    return _is_of(value, "torch.utils.data:DataLoader")
 
 
 def names_of(namespace: dict[str, Any], fits: Callable[[Any], bool]) -> Iterator[str]:
@@ -216,33 +213,26 @@ def names_of(namespace: dict[str, Any], fits: Callable[[Any], bool]) -> Iterator
                     yield name
 
 
-def complete(shell: Any, event: Any) -> list[str]:
-    """IPython's hook: what may stand at the cursor of a line that begins with ``%qat``.
-
-    Raises TryNext where IPython's own completion is the better one.
-    """
-    line = str(getattr(event, "text_until_cursor", event.line))
-    words = re.sub(r"^\s*(?:\w+\s*=\s*)?%?qat(?=\s|$)", "", line, count=1)
-    start = event.symbol
+def complete(namespace: dict[str, Any], line: str, start: str) -> list[str]:
+    """What may stand at the cursor, at the end of ``line``, which ``start`` has been typed of; none
+    where the line is not of ``%qat`` or IPython's own completion is the better one."""
+    head = _HEAD.match(line)
+    if head is None:
+        return []
+    words = line[head.end() :]
     before = words[: len(words) - len(start)] if start and words.endswith(start) else words
     given = [found[1] for found in _options(before)]
+    options = [f"--{n}" for n in (*EXPRESSIONS, *NAMES) if n not in given]
     last = before.split()[-1] if before.split() else ""
     if start.startswith("-"):
-        rest = [f"--{n}" for n in (*EXPRESSIONS, *NAMES) if n not in given]
-        return [option for option in rest if option.startswith(start)]
-    candidates: list[str]
-    if last.startswith("--"):
-        candidates = _values_of(last[2:], shell.user_ns)
+        candidates = options
+    elif last.startswith("--"):
+        candidates = _values_of(last[2:], namespace)
     elif not before.strip():
-        candidates = list(names_of(shell.user_ns, is_model))
-    elif not start:
-        candidates = [f"--{n}" for n in (*EXPRESSIONS, *NAMES) if n not in given]
+        candidates = list(names_of(namespace, is_model))
     else:
-        candidates = []
-    fitting = [name for name in candidates if name.startswith(start)]
-    if not fitting:
-        raise TryNext
-    return fitting
+        candidates = [] if start else options
+    return [name for name in candidates if name.startswith(start)]
 
 
 def _values_of(option: str, namespace: dict[str, Any]) -> list[str]:
@@ -265,15 +255,25 @@ def _values_of(option: str, namespace: dict[str, Any]) -> list[str]:
     return list(words[option]()) if option in words else []
 
 
+def _matcher(shell: Any) -> Any:
+    @context_matcher(identifier=MATCHER)  # type: ignore[untyped-decorator]
+    def match(context: Any) -> dict[str, Any]:
+        found = complete(shell.user_ns, context.text_until_cursor, context.token)
+        # Only these: Jedi would offer Python's input() beside --inputs.
+        return {"completions": list(map(SimpleCompletion, found)), "suppress": bool(found)}
+
+    return match
+
+
 def load(shell: Any) -> None:
     """Register ``%qat`` and its completion in an ``InteractiveShell``."""
+    unload(shell)
     shell.register_magics(QatMagics(shell))
-    for key in ("%qat", "qat"):
-        shell.set_hook("complete_command", complete, str_key=key)
-    # `explorer = %qat …`: the line's first word is not ours.
-    shell.set_hook("complete_command", complete, re_key=r"^\s*\w+\s*=\s*%qat\s")
+    shell.Completer.custom_matchers.append(_matcher(shell))
 
 
 def unload(shell: Any) -> None:
     """Take ``%qat`` away again."""
     shell.magics_manager.magics["line"].pop("qat", None)
+    matchers = shell.Completer.custom_matchers
+    matchers[:] = [m for m in matchers if getattr(m, "matcher_identifier", "") != MATCHER]

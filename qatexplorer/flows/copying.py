@@ -39,10 +39,21 @@ def copied(model: nn.Module, memo: Memo | None = None) -> nn.Module:
         memo.setdefault(id(tensor), tensor.detach().clone())
     for tensor in _plain_buffers(model, held):
         memo.setdefault(id(tensor), tensor.clone())
+    for table in _empty_tables(model):
+        memo.setdefault(id(table), type(table)())
     twin: nn.Module = copy.deepcopy(model, memo)
     _give_scripts_leaves(model, memo)
     _Rebinder(model, memo).visit(twin)
     return twin
+
+
+def _empty_tables(model: nn.Module) -> Iterator[dict[Any, Any]]:
+    """Attributes of modules that are dicts with nothing in them: each has a dozen, for hooks, which
+    ``deepcopy`` takes to pieces one by one."""
+    for module in model.modules():
+        for value in vars(module).values():
+            if type(value) in (dict, OrderedDict) and not value:
+                yield value
 
 
 def _plain_buffers(model: nn.Module, held: Iterable[Tensor]) -> list[Tensor]:
@@ -65,9 +76,9 @@ def _plain_buffers(model: nn.Module, held: Iterable[Tensor]) -> list[Tensor]:
 
 
 def _storage(tensor: Tensor) -> int:
-    """Which memory it lies in; 0 if it does not say (sparse ones, some subclasses)."""
+    """Where its memory begins; 0 if it has none, or does not say (sparse ones, some subclasses)."""
     try:
-        return int(tensor.untyped_storage()._cdata)
+        return tensor.untyped_storage().data_ptr()
     except (NotImplementedError, RuntimeError):
         return 0
 

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
-from torch.nn.modules import module as torch_modules
 from torch.overrides import TorchFunctionMode
 
 from qatexplorer.data import as_args
@@ -34,17 +33,22 @@ _PLACES = frozenset(f"torch.nn.modules.{name}" for name in _FILES) | {
     "torch.ao.nn.qat.modules.linear",
 }
 _FUSED_PLACES = ("torch.ao.nn.intrinsic.modules.", "torch.ao.nn.intrinsic.qat.modules.")
-_NOT = (nn.MultiheadAttention, nn.MaxUnpool1d, nn.MaxUnpool2d, nn.MaxUnpool3d)
+# The first looks at masks, the next at indices; the others, without values, torch lets take
+# channels or dimensions that do not fit.
+_NOT = (
+    *(nn.MultiheadAttention, nn.MaxUnpool1d, nn.MaxUnpool2d, nn.MaxUnpool3d),
+    *(nn.modules.conv._ConvTransposeNd, nn.Softmax, nn.Softmin, nn.LogSoftmax, nn.Softmax2d),
+)
 _FUNCTIONS: Mapping[Any, tuple[str, ...]] = {
     operator: ("add", "iadd", "sub", "mul", "imul", "truediv", "floordiv", "neg", "getitem"),
     torch: (
         *("add", "sub", "mul", "div", "matmul", "cat", "stack", "chunk", "split", "flatten"),
         *("reshape", "permute", "transpose", "squeeze", "unsqueeze", "mean", "relu", "sigmoid"),
-        *("tanh", "softmax"),
+        "tanh",
     ),
     F: (
         *("relu", "relu6", "gelu", "silu", "mish", "elu", "leaky_relu", "sigmoid", "tanh"),
-        *("hardswish", "hardsigmoid", "hardtanh", "softmax", "dropout", "linear", "pad"),
+        *("hardswish", "hardsigmoid", "hardtanh", "dropout", "linear", "pad"),
         *("batch_norm", "layer_norm", "group_norm", "interpolate", "max_pool2d", "avg_pool2d"),
         *("adaptive_avg_pool2d", "scaled_dot_product_attention"),
     ),
@@ -55,7 +59,7 @@ _KNOWN_METHODS = frozenset(
         *("add", "add_", "sub", "mul", "mul_", "div", "matmul", "chunk", "split", "flatten"),
         *("view", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "unflatten"),
         *("expand", "contiguous", "size", "dim", "mean", "sum", "relu", "relu_", "sigmoid"),
-        *("tanh", "softmax"),
+        "tanh",
     )
 )
 
@@ -89,6 +93,10 @@ def _is_known_call(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
         is_getattr = node.target is getattr and node.args[1] in ("shape", "ndim", "dtype", "device")
         known = isinstance(owner, FUNCTIONAL_CLASSES) or node.target in _KNOWN_FUNCTIONS
         return known or is_getattr
+    if node.op == "get_attr":  # a plain attribute may lie on another device, and no check saw it
+        owner, _, name = str(node.target).rpartition(".")
+        holder = modules.get(owner)
+        return holder is not None and (name in holder._parameters or name in holder._buffers)
     return node.op != "call_method" or node.target in _KNOWN_METHODS
 
 
@@ -102,7 +110,10 @@ def _is_as_torch_has_it(model: nn.Module) -> bool:
     """Whether nothing but torch's own code stands around the modules' forwards, and all tensors
     are such as the user's own check has let pass: no hooks but torch's, no autocast, no fake quant
     that does more than torch's fused kernel."""
-    everywhere = (torch_modules._global_forward_hooks, torch_modules._global_forward_pre_hooks)
+    everywhere = (
+        nn.modules.module._global_forward_hooks,
+        nn.modules.module._global_forward_pre_hooks,
+    )
     autocast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
     if any(everywhere) or autocast or next(model.parameters(), None) is None:
         return False

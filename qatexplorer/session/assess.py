@@ -15,7 +15,7 @@ from qatexplorer.errors import NoDataError, QatExplorerError
 from qatexplorer.evaluate.evaluation import INT8_NAMES, Evaluation, ModelResult
 from qatexplorer.evaluate.measure import compare_latency, size_on_disk
 from qatexplorer.evaluate.metric import Metric, MetricValue, evaluate
-from qatexplorer.flows.base import FlowOptions, StubMode, copy_sharing_parameters, moved_to_cpu
+from qatexplorer.flows.base import StubMode, copy_sharing_parameters, moved_to_cpu
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.forward.record import recorded_graph
 from qatexplorer.quantizers.facts import is_fake_quant, kinds_of
@@ -31,10 +31,11 @@ class Preflight:
     """Whether a copy converted right now runs in int8; ``error`` says what stops it.
 
     ``float_islands`` is the number of connected groups of operations that the int8 model computes
-    in float, None if it does not run. ``notes`` name the calls that run and compute something else
-    than the fake quants simulate: a plain ``torch.cat`` of int8 tensors of unlike scales.
-    ``weights`` is the number of weights with a fake quant or observer in the prepared copy,
-    ``float_weights`` the paths of torch's layers that hold a float weight in the int8 one.
+    in float, None if it does not run or they were not counted. ``notes`` name the calls that run
+    and compute something else than the fake quants simulate: a plain ``torch.cat`` of int8 tensors
+    of unlike scales. ``weights`` is the number of weights with a fake quant or observer in the
+    prepared copy, ``float_weights`` the paths of torch's layers that hold a float weight in the
+    int8 one.
     """
 
     ok: bool
@@ -82,11 +83,12 @@ class Assessor:
 
     # -- will it run ----------------------------------------------------------------------------
 
-    def preflight(self, options: FlowOptions | None = None) -> Preflight:
-        """Prepare, show one batch, convert and run a copy. Raises only if preparing does."""
-        return self._try(self._models.rebuild(self._models.flow.prepared_stage, options=options))
+    def preflight(self, *, islands: bool = True) -> Preflight:
+        """Prepare, show one batch, convert and run a copy. ``islands`` counts the float islands, in
+        one more forward. Raises only if preparing does."""
+        return self._try(self._models.rebuild(self._models.flow.prepared_stage), islands)
 
-    def _try(self, prepared: nn.Module) -> Preflight:
+    def _try(self, prepared: nn.Module, islands: bool = True) -> Preflight:
         inputs = self._models.options.example_inputs
         weights = count_weights(prepared)
         try:
@@ -94,16 +96,16 @@ class Assessor:
                 call_model(prepared.eval(), cloned(inputs))
                 built = self._models.convert_copy(prepared)
                 int8 = built.result.model
-                graph = recorded_graph(int8, inputs)
+                graph = recorded_graph(int8, inputs) if islands else None
         except QatExplorerError as error:
             return Preflight(False, error, weights=weights)
         except Exception as error:
             explained = self._models.translated(error, prepared)
             return Preflight(False, explained, weights=weights)
         borders = {p for p, m in int8.named_modules() if isinstance(m, _NO_COMPUTE)}
-        islands = count_float_islands(graph, borders)
-        left = tuple(built.result.origin(path) for path in float_weights(int8))
-        return Preflight(True, None, count_int8(int8), islands, built.joins, weights, left)
+        found = count_float_islands(graph, borders) if graph is not None else None
+        left = float_weights(int8)
+        return Preflight(True, None, count_int8(int8), found, built.joins, weights, left)
 
     def stub_options(self) -> tuple[StubOption, ...]:
         """Try every stub mode on a copy that shares the parameters."""

@@ -32,7 +32,7 @@ class Glance:
         ledger: the stage's ledger if one has been made.
         problems: what is wrong with the model and its settings, as far as that is known.
         notes: of the stage, those left out that a problem tells.
-        has_data: there are batches to train with. observed: a fake quant has seen data.
+        has_data: there are batches to train with. observed: fake quants, if any, have seen data.
         progress: of a run that is going on, else None.
     """
 
@@ -67,6 +67,8 @@ def glance_of(session: Session, macs: Mapping[str, int] | Exception | None = Non
     before = snapshots.get(flow.train_stage) if converted else None
     run = session.run
     problems = session.problems(try_int8=False)
+    waiting = any(site.seen == "nothing" for site in snapshot.sites) and not session.observed
+    lacking = waiting or any(found.id == "never_observed" for found in problems)
     return Glance(
         snapshot=snapshot,
         stage=stage,
@@ -81,6 +83,6 @@ def glance_of(session: Session, macs: Mapping[str, int] | Exception | None = Non
         problems=problems,
         notes=tuple(n for n in snapshot.notes if n not in (AMISS if problems else ())),
         has_data=session.data is not None,
-        observed=session.observed,
+        observed=not lacking,
         progress=run.progress if run is not None and session.running else None,
     )

@@ -126,8 +126,10 @@ class Overlays:
             in_view = stage == self._stages.current
             return _clipped(how, self._histograms() if in_view else histograms_of(model, inputs))
         if name == "sqnr":
-            note = "Of all values in one forward of the example input, in decibels."
-            return replace(how, values=noise_of(model, inputs), note=note)
+            values = noise_of(model, inputs)
+            left = [s for s in snapshot.sites if s.calls_per_forward and s.path not in values]
+            note = "Of all values in one forward of the example input." + _not_told(len(left))
+            return replace(how, values=values, note=note)
         return self._time(how, model, inputs, asked)
 
     def _macs(self, how: Overlay, snapshot: Snapshot) -> Overlay:
@@ -173,9 +175,17 @@ def _clipped(how: Overlay, found: Mapping[str, GridHistogram]) -> Overlay:
     values = {
         path: histogram.clipped_low_share + histogram.clipped_high_share
         for path, histogram in found.items()
-        if histogram.sampled
+        # Of values without a code none is clipped, and nothing is known.
+        if histogram.sampled > histogram.nonfinite + histogram.off_grid
     }
-    return replace(how, values=values, note="In one forward of the example input.")
+    note = "In one forward of the example input." + _not_told(len(found) - len(values))
+    return replace(how, values=values, note=note)
+
+
+def _not_told(count: int) -> str:
+    if not count:
+        return ""
+    return f" Not known of {count:,} more that run: no finite values, no scale, or only zeros."
 
 
 def _newest(how: Overlay, snapshot: Snapshot, run: TrainingRun | None) -> Overlay:

@@ -145,7 +145,7 @@ class Problems:
             if change:
                 base = models.base
                 models = Models(base, models.settings.change(base, dict(change)))
-            return Trial(Assessor(models, None, None).preflight())
+            return Trial(Assessor(models, None, None).preflight(islands=False))
         except Exception as error:
             return Trial(Preflight(False, models.translated(error, models.base)), prepared=False)
 

@@ -150,7 +150,8 @@ class Overlay(Shown):
         ``graph_id`` is the id of the graph there. Numbers that are not finite are left out, as JSON
         has none.
         """
-        title = f"{self.title} ({self.unit})" if self.unit else self.title
+        said = self.unit.lower() in ("", self.title.lower())
+        title = self.title if said else f"{self.title} ({self.unit})"
         rows: dict[str, float | str] = {
             key: self.categories[int(value)] if self.categories else value
             for key, value in self.values.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import socket
@@ -178,6 +179,25 @@ def test_variables_are_those_the_dashboard_reads() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("given", "size"), [((), 1), (("--warm-kernels", "0"), 0)])
+def test_a_kernel_waits_for_the_dashboards_page(
+    served: dict[str, Any], given: tuple[str, ...], size: int
+) -> None:
+    assert cli.main(["dashboard", "--no-browser", *given]) == 0
+    argv = served["argv"]
+    assert f"--WarmKernels.size={size}" in argv
+    kind = next(a for a in argv if "multi_kernel_manager_class" in a).partition("=")[2]
+    module, _, name = kind.rpartition(".")
+    assert hasattr(importlib.import_module(module), name)
+
+
+def test_a_wrong_number_of_kernels_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["dashboard", "--warm-kernels", "many"])
+    assert left.value.code == 2
+    assert "'many' is not a number of kernels" in capsys.readouterr().err
+
+
 def test_voila_finds_the_template_and_it_links_nothing_outside(served: dict[str, Any]) -> None:
     assert cli.main(["dashboard", "--no-browser"]) == 0
     code = (

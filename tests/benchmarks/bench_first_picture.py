@@ -88,6 +88,7 @@ def main() -> int:
                     ready = wait_until_quiet(server, 1 if name == "warm" else 0)
                     memory = max(memory, ready if name == "warm" else 0.0)
                     taken[name].append(first_picture(browser, server))
+                    print(f"{name} {taken[name][-1]:.1f} s", flush=True)
                     if index == 0:
                         taken[name].clear()  # the browser reads Voila's own files the first time
             browser.close()

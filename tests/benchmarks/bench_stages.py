@@ -38,6 +38,7 @@ from torch.ao.quantization import (
 )
 
 import qatexplorer as qx
+from tests.benchmarks.bench_watch import cpu_name
 from tests.support.models import load_timm
 
 BACKEND = "onednn"
@@ -176,6 +177,7 @@ def main() -> None:
     if options.memory_of:
         measure_memory(options.memory_of, options.model, options.size)
         return
+    print(f"torch {torch.__version__}, {cpu_name()}")
     run_times(options.model, options.size, options.repeats)
     run_memory(options.model, options.size)
 

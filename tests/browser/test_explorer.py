@@ -82,7 +82,7 @@ def walk_and_train(page: Page, shots: Shots, name: str) -> None:
     shots(page, f"{name}-float")
     for stage in STEPS[:4]:
         click_next(page, stage)
-    expect(page.locator(".qx-story")).to_contain_text("fake quants inserted")
+    expect(page.locator(".qx-newsbar")).to_contain_text("will be rounded")
 
     # A click in the tree: graph and inspector follow.
     tree_row(page, "conv1").click()
@@ -139,7 +139,7 @@ def walk_and_train(page: Page, shots: Shots, name: str) -> None:
     wait_for_stage(page, "train")
     page.locator(".qx-stage-button[data-stage='swap']").click()
     wait_for_stage(page, "swap")
-    expect(page.locator(".qx-story")).to_contain_text("torch.ao.nn.qat")
+    expect(page.locator(".qx-story")).to_contain_text("get_default_qat_module_mappings")
     page.get_by_role("button", name="↺ Reset").click()
     wait_for_stage(page, "float")
 

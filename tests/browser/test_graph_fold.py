@@ -161,7 +161,8 @@ def test_an_edge_stands_for_identities(page: Page, address: str, fused: dict[str
     expect(dot.locator(".qxg-pass-name")).to_be_visible()
     dot.locator(".qxg-dot").click()
     assert trait(page, "selected") == "module:act1"
-    page.locator(".qxg-edge[data-edge='0'] .qxg-wide").hover(position={"x": 6, "y": 3}, force=True)
+    x, y, w, _ = place(page, frame("n:conv2"))
+    page.mouse.move(x + w / 2, y - 3)
     expect(page.locator(".qxg-tip")).to_contain_text("conv1 → conv2")
     expect(page.locator(".qxg-tip")).to_contain_text("through bn1, act1 (Identity)")
 

@@ -127,8 +127,10 @@ def colour_and_compare(page: Page, shots: Shots, name: str) -> None:
     mine = page.locator(".qxg:has(.qxg-pickers label)")
     theirs = page.locator(".qxg:not(:has(.qxg-pickers label))")
     assert (theirs.bounding_box() or {})["x"] < (mine.bounding_box() or {})["x"]
-    expect(mine.locator("[data-site].qxg-only .qxg-sign").first).to_contain_text("＋")
-    expect(theirs.locator(".qxg-only")).to_have_count(0)
+    expect(mine.locator("[data-site].qxg-only .qxg-sign").first).to_contain_text("+")
+    gone = theirs.locator("[data-sel='module:bn1'].qxg-only")
+    expect(gone.locator(".qxg-sign")).to_contain_text("−")
+    expect(gone).to_have_attribute("aria-label", re.compile("gone or an Identity"))
     wait_until(page, "() => document.querySelectorAll('.qxg-world')[1].childElementCount > 3")
     mine.locator("[data-sel='module:conv2']").first.click()
     expect(theirs.locator("[data-sel='module:conv2'].qxg-selected")).to_have_count(1)

@@ -30,6 +30,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
 # Names that are cut, or that run under what stands beside them; and each column's left edges.
 _MEASURE = """() => {
   const rows = [...document.querySelectorAll('.qx-tree-row')].filter((r) => r.offsetParent);
+  const modules = rows.filter((row) => !row.classList.contains('qx-is-site'));
   const cut = [];
   for (const row of rows) {
     const name = row.querySelector('.qx-tree-name');
@@ -39,7 +40,7 @@ _MEASURE = """() => {
       cut.push(`${name.textContent}: ${box.right} > ${cell.right}`);
     }
   }
-  const lefts = (part) => [...new Set(rows.flatMap((row) =>
+  const lefts = (part) => [...new Set(modules.flatMap((row) =>
     [...row.querySelectorAll(`:scope > .qx-tree-${part}`)]
       .map((cell) => Math.round(cell.getBoundingClientRect().left))))];
   const titles = rows.map((row) => row.querySelector('.qx-tree-name').title);

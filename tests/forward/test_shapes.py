@@ -152,12 +152,73 @@ def test_a_fake_quant_of_which_values_say_what_it_does_gets_them(ran: list[str])
         (nn.BatchNorm2d(3), (2, 3)),
         (nn.Linear(3, 4), (2, 4)),
         (nn.AvgPool2d(4), (2, 3, 2, 2)),
+        (nn.MaxPool2d(4), (2, 3, 2, 2)),
+        (nn.AdaptiveAvgPool2d(2), (2, 3)),
+        (nn.Conv1d(3, 4, 3), (2, 4, 8)),
+        (nn.Conv3d(3, 4, 3), (2, 4, 8, 8, 8)),
+        (nn.ConvTranspose2d(3, 4, 3), (2, 4, 8, 8)),
+        (nn.Conv2d(3, 4, 3), (2, 3)),
+        (nn.GroupNorm(1, 3), (2, 4, 8, 8)),
+        (nn.LayerNorm(3), (2, 4)),
+        (nn.InstanceNorm2d(3, affine=True), (2, 4, 8, 8)),
+        (nn.PReLU(3), (2, 4, 8, 8)),
+        (nn.GLU(), (2, 3)),
+        (nn.Softmax(dim=3), (2, 3)),
+        (nn.PixelShuffle(2), (2, 3, 4, 4)),
+        (nn.ReflectionPad2d(9), (2, 3, 8, 8)),
+        (nn.ConstantPad2d(-5, 0.0), (2, 3, 8, 8)),
+        (nn.Upsample(scale_factor=2, mode="bilinear"), (2, 3, 8)),
+        (nn.Unflatten(1, (2, 2)), (2, 3)),
+        (nn.Flatten(3), (2, 3)),
     ],
     ids=lambda value: str(value),
 )
 def test_what_does_not_fit_is_reported_as_torch_says_it(layer: Any, shape: Any) -> None:
-    model, x = nn.Sequential(layer).train(), torch.randn(shape)
-    with pytest.raises((RuntimeError, ValueError)) as torchs:
+    # A layer that fits comes first, so that there is a parameter.
+    model, x = nn.Sequential(nn.PReLU(), layer).train(), torch.randn(shape)
+    with pytest.raises((RuntimeError, ValueError, IndexError)) as torchs:
+        model(x)
+    with pytest.raises(ExampleInputError) as caught:
+        qx.Session(model, (x,))
+    assert str(torchs.value).splitlines()[0] in (caught.value.why or "")
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        lambda _, x: torch.cat([x, x[:, :1]]),
+        lambda _, x: torch.stack([x, x[:, :1]]),
+        lambda _, x: x @ x,
+        lambda _, x: torch.matmul(x, x),
+        lambda _, x: x + x[:, :3],
+        lambda _, x: x[:, :3] * x,
+        lambda _, x: torch.div(x, x[:, :3]),
+        lambda _, x: x.view(5),
+        lambda _, x: x.reshape(7),
+        lambda _, x: x.permute(0),
+        lambda _, x: x.transpose(0, 5),
+        lambda _, x: x.expand(5, 7),
+        lambda _, x: x.unflatten(1, (3, 2)),
+        lambda _, x: x.split(-1, 1),
+        lambda _, x: x.chunk(0),
+        lambda _, x: x.mean(4),
+        lambda _, x: x.squeeze(6),
+        lambda _, x: x[:, 9],
+        lambda _, x: F.layer_norm(x, (3,)),
+        lambda _, x: F.group_norm(x, 3),
+        lambda _, x: F.linear(x, x[:, :3]),
+        lambda _, x: F.pad(x, (9, 9), mode="reflect"),
+        lambda _, x: F.interpolate(x, scale_factor=2),
+        lambda _, x: F.max_pool2d(x, 3),
+        lambda _, x: F.avg_pool2d(x, 3),
+        lambda _, x: F.adaptive_avg_pool2d(x, (2, 2, 2)),
+        lambda _, x: F.batch_norm(x, None, None, x[0, :3], training=True),
+        lambda _, x: F.scaled_dot_product_attention(x, x[:, :3], x),
+    ],
+)
+def test_a_function_that_does_not_fit_is_reported_as_torch_says_it(after: Any) -> None:
+    model, x = Net(after).train(), torch.randn(2, 4)
+    with pytest.raises(Exception) as torchs:
         model(x)
     with pytest.raises(ExampleInputError) as caught:
         qx.Session(model, (x,))

@@ -203,7 +203,7 @@ test("a fold is closed at first, opens, and is no hit of a search", () => {
   assert.deepEqual(paths(made.visible(hits, null)), ["", "identities", "relu"]);
 });
 
-const WANTED = { name: 120, site: 200, quants: 60, state: 90, step: 16 };
+const WANTED = { name: 120, site: 200, quants: 60, state: 90, step: 16, head: 70 };
 
 test("with room for all the type gets what is left", () => {
   const got = share(600, WANTED);
@@ -213,21 +213,23 @@ test("with room for all the type gets what is left", () => {
   assert.equal(got.row, 600);
 });
 
-test("names of fake quants run on over the type, which is cut before anything else", () => {
-  for (const view of [300, 340, 420, 520]) {
+test("the type is cut first; a fake quant has the whole row for its name", () => {
+  for (const view of [240, 300, 340, 420, 520]) {
     const got = share(view, WANTED);
-    assert.ok(got.name + got.type >= WANTED.site, `${view}`);
     assert.ok(got.name + got.type + got.quants + got.state + 24 <= view, `${view}`);
     assert.equal(got.row, view);
   }
-  const narrow = share(340, WANTED);
-  assert.ok(narrow.quants >= 56 && narrow.state >= 40, JSON.stringify(narrow));
+  const narrow = share(270, WANTED);
+  assert.deepEqual([narrow.type, narrow.quants, narrow.state], [14, 56, 56]);
 });
 
 test("only a name that is wider than the view makes it scroll sideways", () => {
   const got = share(180, WANTED);
-  assert.deepEqual([got.name + got.type, got.quants, got.state], [200, 68, 98]);
-  assert.equal(got.row, 200 + 68 + 98 + 24);
+  assert.deepEqual([got.quants, got.state], [68, 98]);
+  assert.equal(got.name + got.type + got.quants + got.state + 24, got.row);
+  assert.ok(got.row > 224);
+  assert.equal(share(224, WANTED).row, 224);
+  assert.ok(share(223, WANTED).row > 224);
 });
 
 test("deep rows are indented less", () => {

@@ -301,3 +301,24 @@ def test_a_group_of_unlike_categories_is_mixed_or_not_known() -> None:
     assert precision.together([0.0, 1.0]) == 2.0
     assert precision.together([1.0, 1.0]) == 1.0
     assert qx.Overlay.of({"a": "x", "b": "y"}).together([0.0, 1.0]) is None
+
+
+def test_what_sees_no_finite_value_is_not_known_and_counted() -> None:
+    class Broken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.quant = torch.ao.quantization.QuantStub()
+            self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.dequant = torch.ao.quantization.DeQuantStub()
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.one(self.quant(x))
+            return self.dequant(self.two(x / (x - x)))
+
+    session = qx.Session(Broken().train(), torch.randn(3, 4))
+    session.goto(session.flow.prepared_stage)
+    for name in ("clipped", "sqnr"):
+        overlay = session.overlay(name)
+        assert "one.weight_fake_quant" in overlay.values
+        assert "two.activation_post_process" not in overlay.values
+        assert "Not known of 1 more that run" in overlay.note

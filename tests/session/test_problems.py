@@ -313,7 +313,9 @@ def test_nothing_is_tried_while_a_run_is_going_on(monkeypatch: pytest.MonkeyPatc
     x = image()
     tried: list[int] = []
     real = Assessor.preflight
-    monkeypatch.setattr(Assessor, "preflight", lambda self: tried.append(1) or real(self))
+    monkeypatch.setattr(
+        Assessor, "preflight", lambda self, **more: tried.append(1) or real(self, **more)
+    )
     session = qx.Session(ConvBnRelu(), x, data=[loader(x), loader(x)])
     session.warns = False
     run = session.start_training(epochs=200)

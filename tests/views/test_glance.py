@@ -79,7 +79,7 @@ def test_what_it_says_at_every_stage(example: str, flow: str) -> None:
                 (found,) = [p for p in glance.problems if p.id == problem]
                 assert found.fixes[int(index)]
             else:
-                assert wanted in ("panel:train", "panel:ledger", "panel:results")
+                assert wanted in ("panel:training", "panel:ledger", "panel:results")
 
 
 def test_what_to_do_next_follows_the_session() -> None:
@@ -93,9 +93,9 @@ def test_what_to_do_next_follows_the_session() -> None:
     assert asked(next_steps(glance_of(session))[0][0]) == ["stage:insert"]
     assert len(next_steps(glance_of(session))) == 1
     session.goto("insert")
-    assert first() == "panel:train"
+    assert first() == "panel:training"
     session.goto("train")
-    assert first() == "panel:train"
+    assert first() == "panel:training"
     session.calibrate(1)
     assert first() == "stage:convert"
     session.goto("insert")
@@ -133,7 +133,7 @@ def test_without_data_it_does_not_offer_to_train() -> None:
     session = qx.Session(nn.Sequential(nn.Linear(4, 4)).train(), torch.randn(2, 4), flow="fx")
     session.goto("insert")
     html = glance_html(glance_of(session))
-    assert "panel:train" not in asked(html)
+    assert "panel:training" not in asked(html)
     assert "session has none to train with" in visible_text(html)
 
 
@@ -235,5 +235,5 @@ def test_a_container_in_fx_is_not_said_to_be_idle_or_float() -> None:
     words = visible_text(inspect_html(session.snapshots, "insert", "module:layer1"))
     assert "stays float" not in words
     assert "4 of 4 layers inside are prepared for int8" in words
-    assert "what is inside runs; it is not called itself" in words
-    assert "qconfig: none of its own" in words
+    assert "what is inside runs; its own forward is not called" in words
+    assert "qconfig: none at this stage" in words

@@ -83,7 +83,7 @@ def test_two_observers_is_answered_by_counting() -> None:
         found.selections
     )
     one = page("swap", "module:stem").text
-    assert re.search(r"one fake quant.* one tensor.*two modules", one)
+    assert re.search(r"one fake quant .one for the weight.*two modules", one)
     assert "(fused kernel)" not in page("float", "module:stem").text
 
 

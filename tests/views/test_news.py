@@ -115,7 +115,7 @@ def check_traced(text: str, model: nn.Module, _session: qx.Session) -> None:
     ops = [n.op for n in model.graph.nodes if n.op.startswith("call")]
     assert number("graph of # operation", text) == len(ops)
     assert number("# calls? of modules", text) == ops.count("call_module")
-    assert number("# functions?$", text) == len(ops) - ops.count("call_module")
+    assert number("# of functions or methods$", text) == len(ops) - ops.count("call_module")
 
 
 def check_fused(text: str, model: nn.Module, _session: qx.Session) -> None:

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 import qatexplorer as qx
+from qatexplorer.views.common.theme import LIGHT, make_figure
 from qatexplorer.views.graph.scene import build_scene
 from qatexplorer.views.inspector.channels import channel_figure
 from qatexplorer.views.inspector.figures import histogram_figure
@@ -160,3 +161,8 @@ def test_names_from_a_model_are_escaped() -> None:
     assert "<u>" not in html
     assert "<i>" not in html
     assert html.count("&lt;b&gt;") == 2
+
+
+def test_a_figure_that_plotly_would_refuse_fails_the_tests_here() -> None:
+    with pytest.raises(ValueError, match="no_such"):
+        make_figure(LIGHT, "t", "s", 100, [{"type": "bar", "no_such": 1}], {})

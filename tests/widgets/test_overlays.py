@@ -131,7 +131,7 @@ def test_two_stages_stand_side_by_side_with_one_selection(explorer: Explorer) ->
     # The earlier stage stands on the left: what the later one added is marked on the right.
     assert "qx-two-back" in pane._dom_classes
     mine, theirs = graph.compared.value, pane.other.compared.value
-    assert mine["sign"] == "＋"
+    assert mine["sign"] == "+"
     assert "conv1.weight_fake_quant" in mine["sites"]
     assert theirs["sign"] == "−"
     assert pane.other.scene["stage"] == "float"

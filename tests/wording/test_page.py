@@ -132,6 +132,22 @@ def test_inspector_of_modules_and_fake_quants(flow: str, wording: SnapshotAssert
     assert wording == "\n\n".join(parts) + "\n"
 
 
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_model_at_a_glance(example: str, flow: str, wording: SnapshotAssertion) -> None:
+    page = Page(example, flow)
+    panel = page.explorer.panes.inspector.panel
+    parts = []
+    for stage in page.session.stages:
+        if page.go(stage):
+            break  # its int8 model does not run
+        if stage == page.session.flow.train_stage:
+            page.calibrate()
+        until(lambda: "multiply-accumulates" in panel.html)
+        text = _without_torchs_words(masked(visible_text(panel.html)))
+        parts.append(f"## {stage}\n{text}")
+    assert wording == "\n\n".join(parts) + "\n"
+
+
 def test_inspector_of_the_graph(flow: str, wording: SnapshotAssertion) -> None:
     page = Page("digits_cnn", flow)
     assert not page.go("insert")
@@ -144,6 +160,8 @@ def test_inspector_of_the_graph(flow: str, wording: SnapshotAssertion) -> None:
         f"edge:{scene['nodes'][0]['sel'].partition(':')[2]}:nothing",
     ]:
         page.explorer.select(selection)
+        if not selection:  # what is counted off the loop
+            until(lambda: "multiply-accumulates" in page.explorer.panes.inspector.panel.html)
         parts.append(
             f"## {selection}\n" + _without_settings(page_text(page.explorer.panes.inspector))
         )

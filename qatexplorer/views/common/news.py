@@ -103,7 +103,7 @@ class _News:
         modules = sum(node.op == "call_module" for node in calls)
         return (
             f"forward became a graph of {count(len(calls), 'operation')}: "
-            f"{count(modules, 'call')} of modules, {count(len(calls) - modules, 'function')}"
+            f"{count(modules, 'call')} of modules, {len(calls) - modules:,} of functions or methods"
         )
 
     def _fused(self) -> str:
@@ -190,7 +190,11 @@ class _News:
         if not any(site.seen in ("all", "partly") for site in asking) and asking:
             text = f"no {noun} has seen data yet"
         elif seen == len(asking):
-            text = f"all {count(len(asking), noun)} have seen data" if asking else "all fixed"
+            text = (
+                f"all {count(len(asking), noun)} have seen data"
+                if asking
+                else "all ranges are fixed"
+            )
         else:
             text = f"{seen:,} of {count(len(asking), noun)} have seen data"
         fixed = sum(not site.observer_enabled for site in asking)
@@ -205,9 +209,14 @@ class _News:
         graph = self.now.graph
         targets = [node.target for node in graph.nodes] if graph is not None else []
         quantize = sum("quantize_per" in target for target in targets)
-        hold = "holds its weight" if len(found) == 1 else "hold their weights"
+        one = len(found) == 1
+        does = (
+            "holds its weight on the int8 grid and computes"
+            if one
+            else ("hold their weights on the int8 grid and compute")
+        )
         return (
-            f"{count(len(found), 'layer')} {hold} on the int8 grid and compute in float; "
+            f"{count(len(found), 'layer')} {does} in float; "
             f"{count(quantize, 'tensor')} quantized between them"
         )
 

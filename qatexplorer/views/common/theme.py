@@ -139,8 +139,8 @@ def make_figure(
         "legend": legend,
         "margin": {"l": 56, "r": 18, "t": 76, "b": 44},
     }
-    # Checked by plotly in the tests (every figure there is made anew from its data), not here: that
-    # takes ten times as long as all else, on the thread that a click waits for.
+    # Plotly checks it in the tests of the views, not here: that takes several times as long as
+    # making the figure, and a click waits for it.
     return go.Figure({"data": data, "layout": {**base, **layout, **axes}}, _validate=False)
 
 

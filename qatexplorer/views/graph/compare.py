@@ -68,6 +68,16 @@ class Side:
         return {**{f"n:{id_}": key for id_, key in self.node_keys.items()}, **groups}
 
     @cached_property
+    def identities(self) -> frozenset[str]:
+        """Items that are an ``nn.Identity``: they compute nothing, on whichever side."""
+        known = self.snapshot.by_path
+        return frozenset(
+            n["id"]
+            for n in self.scene["nodes"]
+            if n["path"] in known and known[n["path"]].type_name == "Identity"
+        )
+
+    @cached_property
     def site_keys(self) -> Mapping[str, Key]:
         """What tells a fake quant from others of any stage of its flow, by its path."""
         return {site.path: self._site_key(site) for site in self.snapshot.sites}
@@ -111,10 +121,26 @@ class Comparison:
         return frozenset(row.path for row in rows if row is not None)
 
     def only(self, right: bool) -> tuple[list[str], list[str]]:
-        """Items drawn, and fake quants, that this side has and the other lacks."""
+        """Items drawn, and fake quants, that this side has and the other lacks. What is an Identity
+        on a side counts as not there: it computes nothing."""
+        return self._only_right if right else self._only_left
+
+    @cached_property
+    def _only_left(self) -> tuple[list[str], list[str]]:
+        return self._only_at(False)
+
+    @cached_property
+    def _only_right(self) -> tuple[list[str], list[str]]:
+        return self._only_at(True)
+
+    def _only_at(self, right: bool) -> tuple[list[str], list[str]]:
         here, there = (self.right, self.left) if right else (self.left, self.right)
-        known = set(there.keys.values())
-        items = [item for item, key in here.keys.items() if key not in known]
+        known = {key for item, key in there.keys.items() if item not in there.identities}
+        items = [
+            item
+            for item, key in here.keys.items()
+            if key not in known and item not in here.identities
+        ]
         matched = self._matched_right if right else frozenset(self._pairs)
         sites = [
             site.path
@@ -161,12 +187,16 @@ def compared_picture(comparison: Comparison, right: bool, said: str = "") -> dic
     here, there = (
         (comparison.right, comparison.left) if right else (comparison.left, comparison.right)
     )
+    passed = {there.keys[item] for item in there.identities}
+    lacks = f"only here, not at {there.title}"
+    if any(here.keys[item] in passed for item in items):
+        lacks = f"only here, gone or an Identity at {there.title}"
     return {
         "caption": here.title,
         "only": items,
         "sites": sites,
-        "sign": "＋" if right else "−",
-        "lacks": f"only here, not at {there.title}",
+        "sign": "+" if right else "−",
+        "lacks": lacks,
         "said": said,
     }
 

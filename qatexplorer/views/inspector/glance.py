@@ -25,7 +25,7 @@ def glance_html(glance: Glance) -> Html:
     Returns:
         HTML, all text escaped. Buttons with ``data-select`` name selections; those with
         ``data-ask`` ask the page for something: ``"search:<query>"``, ``"stage:<name>"``,
-        ``"panel:<name>"`` ("train", "inside", "ledger", "results", "settings") or
+        ``"panel:<name>"`` ("training", "inside", "ledger", "results", "settings") or
         ``"fix:<id of the problem>:<index of its fix>"``.
     """
     snapshot = glance.snapshot
@@ -71,7 +71,7 @@ def next_steps(glance: Glance) -> list[tuple[Html, str]]:
     elif snapshot.role in ("inserted", "trained") and not glance.observed:
         if glance.has_data:
             why = "No fake quant has seen data: scales mean nothing until then."
-            steps.append((ask("panel:train", "Train or calibrate"), why))
+            steps.append((ask("panel:training", "Train or calibrate"), why))
         else:
             why = (
                 "No fake quant has seen data, and the session has none to train with: pass data=, "
@@ -79,7 +79,8 @@ def next_steps(glance: Glance) -> list[tuple[Html, str]]:
             )
             steps.append((Html(""), why))
     elif following is not None:
-        why = "The fake quants have seen data." if snapshot.role in ("inserted", "trained") else ""
+        seen = any(site.seen in ("all", "partly") for site in snapshot.sites)
+        why = "The fake quants have seen data." if seen else ""
         if snapshot.role == "inserted":
             steps.append((_to(glance.train.name, f"Go to {glance.train.title}"), why))
         else:
@@ -192,7 +193,7 @@ def _quants(snapshot: Snapshot) -> list[Html | str]:
 
 def _warnings(glance: Glance) -> Html:
     snapshot = glance.snapshot
-    items = [_problem(problem) for problem in glance.problems]
+    items = [_problem(problem, snapshot) for problem in glance.problems]
     items += [tag("li", note) for note in glance.notes]
     found: dict[str, list[FakeQuantSite]] = {}
     for site in snapshot.sites:
@@ -200,9 +201,6 @@ def _warnings(glance: Glance) -> Html:
             found.setdefault(words, []).append(site)
         if site.calls_per_forward == 0:
             words = "Not run in the forward of the example input: it sees no tensor."
-            found.setdefault(words, []).append(site)
-        if site.seen == "nothing" and any(s.seen != "nothing" for s in snapshot.sites):
-            words = "It has seen no data, others have."
             found.setdefault(words, []).append(site)
     names = TensorNames(snapshot)
     for words, sites in found.items():
@@ -222,8 +220,9 @@ def _warnings(glance: Glance) -> Html:
     return tag("div", tag("h4", "Warnings and notes"), body)
 
 
-def _problem(found: Problem) -> Html:
-    where = go(f"module:{found.path}", found.path) if found.path else None
+def _problem(found: Problem, snapshot: Snapshot) -> Html:
+    kind = "site" if found.path in snapshot.site_by_path else "module"
+    where = go(f"{kind}:{found.path}", found.path) if found.path else None
     return tag(
         "li",
         tag("b", found.severity),
@@ -369,7 +368,8 @@ def _redundancies(glance: Glance) -> Html | None:
             return tag(
                 "div", head, tag("p", "No value is fake-quantized twice.", class_="qx-muted")
             )
-        items = [_fault(found, snapshot) for found in ledger.faults[:_MOST_LINKS]]
+        names = TensorNames(snapshot)
+        items = [_fault(found, snapshot, names) for found in ledger.faults[:_MOST_LINKS]]
         more = len(ledger.faults) - _MOST_LINKS
         rest = tag("p", f"and {more:,} more: ", ask("panel:ledger", "all")) if more > 0 else None
         return tag("div", head, tag("ul", *items), rest)
@@ -379,8 +379,7 @@ def _redundancies(glance: Glance) -> Html | None:
     return tag("div", head, words)
 
 
-def _fault(found: Redundancy, snapshot: Snapshot) -> Html:
-    names = TensorNames(snapshot)
+def _fault(found: Redundancy, snapshot: Snapshot, names: TensorNames) -> Html:
     links = [
         go(f"site:{path}", names.of(path).text, path)
         if path in snapshot.site_by_path

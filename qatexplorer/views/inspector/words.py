@@ -134,7 +134,8 @@ def why_module(snapshots: Mapping[str, Snapshot], snapshot: Snapshot, module: Mo
     around = _part_of(snapshot, module)
     if around:
         return f"A part of {around}."
-    if module.compute == "layer" and module.state == "int8" and not module.children:
+    leaf = bool(module.path) and not module.children
+    if module.compute == "layer" and module.state == "int8" and leaf:
         later = "Works" if snapshot.is_from("reference") else "Will work"
         return f"{later} on int8 tensors as it is."
     if module.qconfig is not None and not snapshot.is_from("inserted"):

@@ -66,8 +66,9 @@ def _row(row: Mapping[str, Any]) -> str:
 
 
 def _state(row: Mapping[str, Any]) -> str:
-    words = [word for word, is_so in (("int8", row.get("int8")), ("float", row.get("float")))
-             if is_so]  # fmt: skip
+    known = [str(row["state_text"])] if row.get("state_text") else []
+    now = (("int8", row.get("int8")), ("float", row.get("float")))
+    words = known or [word for word, is_so in now if is_so]
     words += [str(word) for word in row.get("what") or ()]
     if row.get("not_run"):
         words.append("not run")

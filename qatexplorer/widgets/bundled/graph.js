@@ -21,7 +21,7 @@
 //   graph/tooltip.js
 //   graph/vendor/dagre/dagre.min.js
 //   graph/view.js
-// sha256 of these: df79b95b54d2fde2165df5cf47e791e9f6e5b762e096908530f2f1efc76afc6d
+// sha256 of these: b989ec2bc0f2198a7924c5815eee8ca3d1caee56a15806ab9921a4e9c3f457dd
 
 // common/dom.js
 var SVG_NS = "http://www.w3.org/2000/svg";
@@ -728,6 +728,9 @@ function paintOverlay(world, drawn, index) {
   if (!paint) return;
   ofIndex.set(index, paint);
   const { overlay } = paint;
+  const wanted = overlay.values || paint.only.size || paint.onlySites.size;
+  if (!wanted && !world.dataset.painted) return;
+  world.dataset.painted = wanted ? "1" : "";
   const closed = [...drawn.elements].filter(([, g]) => !g.classList.contains("qxg-open"));
   const domain = domainOf(
     overlay,
@@ -735,11 +738,8 @@ function paintOverlay(world, drawn, index) {
   );
   for (const [id, element] of drawn.elements) {
     clear(element);
-    const more = [];
-    if (overlay.values) {
-      paintItem(world, element, id, paint, domain);
-      more.push(...overlayLines(index, id));
-    }
+    const more = overlayLines(index, id);
+    if (overlay.values) paintItem(world, element, id, paint, domain);
     if (paint.only.has(id)) {
       element.classList.add("qxg-only");
       signAt(element, paint.sign);
@@ -906,10 +906,10 @@ var OverlayPanel = class {
       this.scale.replaceChildren();
       return;
     }
-    const unit = overlay.unit && overlay.unit !== "share" ? ` (${overlay.unit})` : "";
-    const heading = html("strong", {
-      text: overlay.categories?.length ? overlay.title : `${overlay.title}${unit}`
-    });
+    const { title, unit = "", categories = [] } = overlay;
+    const said = ["", "share", title.toLowerCase()].includes(unit.toLowerCase());
+    const text = said || categories.length ? title : `${title} (${unit})`;
+    const heading = html("strong", { text });
     this.scale.setAttribute("aria-label", `Colours: ${overlay.title}`);
     this.scale.replaceChildren(heading, ...this.scaleParts());
   }

@@ -2,7 +2,7 @@
 //   common/dom.js
 //   explorer/layout.js
 //   explorer/splitter.js
-// sha256 of these: adcfd9057b5e94d1d68d57d3655997295b97104febf45c1b990753981cbd94ff
+// sha256 of these: 64eac98e0aec10c241a3a1860ba2ef53c9b8903bdd6151c24fec5a68eeae2be7
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -81,6 +81,7 @@ var Splitter = class {
     this.el = el;
     this.upright = this.part === "tree" || this.part === "inspector";
     this.closes = this.upright;
+    this.before = 0;
     this.sign = this.part === "tree" || this.part === "height" ? 1 : -1;
     const label = model.get("label");
     this.root = html("div", {
@@ -173,8 +174,10 @@ var Splitter = class {
       this.root.removeEventListener("pointermove", onMove);
       this.root.removeEventListener("pointerup", onUp);
       this.root.removeEventListener("pointercancel", onUp);
-      if (moved) this.keep();
-      else if (this.closes && before === 0) this.reset();
+      if (moved) {
+        if (this.size === 0) this.before = before;
+        this.keep();
+      } else if (this.closes && before === 0) this.toggle();
     };
     this.root.addEventListener("pointermove", onMove);
     this.root.addEventListener("pointerup", onUp);
@@ -201,11 +204,12 @@ var Splitter = class {
   /** Closes the part, or opens it again. */
   toggle() {
     if (!this.closes) return;
-    if (this.size === 0) this.reset();
-    else {
+    const { size, before } = this;
+    if (size > 0) {
+      this.before = size;
       this.apply(0);
-      this.keep();
-    }
+    } else this.apply(before > 0 ? within(before, this.range, true) : void 0);
+    this.keep();
   }
   destroy() {
     this.sized.disconnect();

@@ -5,7 +5,7 @@
 //   tree/row.js
 //   tree/rows.js
 //   tree/tree.js
-// sha256 of these: 4d56008002c0847d547630171b6145448afbfab5891c760cb1d80aa57af7cf7a
+// sha256 of these: aa6a436178eb32d023401c390ad4a5947583adc8916ff0a56942bbfa4c4c9632
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -292,7 +292,12 @@ function moduleCells(row) {
     html("span", { class: "qx-tree-chevron", "aria-hidden": "true" }),
     span("qx-tree-name", row.name, title)
   ]);
-  return [first, typeCell(row)];
+  return [
+    first,
+    typeCell(row),
+    html("span", { class: "qx-tree-quants" }, quantBadges(row).map(badgeElement)),
+    html("span", { class: "qx-tree-state" }, stateBadges(row).map(badgeElement))
+  ];
 }
 function siteCell(row) {
   const title = nameTitle(row);
@@ -302,6 +307,7 @@ function siteCell(row) {
     indent(row),
     span(`qx-tree-mark qx-tree-${kind}`, mark),
     span("qx-tree-name", row.name, title),
+    ...[...quantBadges(row), ...stateBadges(row)].map(badgeElement),
     span("qx-tree-torch", behind, row.title)
   ]);
 }
@@ -313,9 +319,7 @@ function indent(row) {
 function fillRow(element, row) {
   element.replaceChildren(
     span("qx-tree-delta", row.changed ? "Δ" : ""),
-    ...row.kind === "site" ? [siteCell(row)] : moduleCells(row),
-    html("span", { class: "qx-tree-quants" }, quantBadges(row).map(badgeElement)),
-    html("span", { class: "qx-tree-state" }, stateBadges(row).map(badgeElement))
+    ...row.kind === "site" ? [siteCell(row)] : moduleCells(row)
   );
   element.className = "qx-tree-row";
   element.classList.toggle("qx-is-changed", row.changed);
@@ -334,30 +338,42 @@ var EDGES = 24;
 var GAP = 8;
 var BEFORE = 20;
 var LEAST_CELL = 24;
+var SPARE2 = 60;
 var FAIR_CELL = 56;
 function stepFor(depth, view) {
   if (depth * STEP <= view * INDENTED) return STEP;
   return Math.max(LEAST_STEP, Math.floor(view * INDENTED / depth));
 }
-function share(view, { name, site, quants, state, step }) {
-  const least = Math.max(0, site - name);
+function share(view, { name, site, quants, state, step, head }) {
   const full = [quants, state].map((width) => width ? width + GAP : 0);
-  let left = view - EDGES - name - least;
-  if (left < 0) {
-    const row = name + least + full[0] + full[1] + EDGES;
-    return { name, type: least, quants: full[0], state: full[1], step, row };
+  let left = view - EDGES - name;
+  if (Math.max(name, site) > view - EDGES) {
+    const row = Math.max(name + SPARE2 + full[0] + full[1], site);
+    const type = row - name - full[0] - full[1];
+    return { name, type, quants: full[0], state: full[1], step, row: row + EDGES };
   }
   const got = [0, 0];
-  for (const most of [FAIR_CELL, Number.POSITIVE_INFINITY]) {
+  const turns = (
+    /** @type {const} */
+    [
+      [FAIR_CELL, 0],
+      [Number.POSITIVE_INFINITY, SPARE2]
+    ]
+  );
+  for (const [most, spared] of turns) {
     for (const [i, width] of full.entries()) {
-      const more = Math.min(Math.min(width, most) - got[i], left);
+      const more = Math.min(Math.min(width, most) - got[i], Math.max(0, left - spared));
       if (got[i] + more < Math.min(width, LEAST_CELL + GAP)) continue;
       got[i] += more;
       left -= more;
     }
   }
-  const type = least + left;
-  return { name, type, quants: got[0], state: got[1], step, row: view };
+  if (got[1]) {
+    const more = Math.max(0, Math.min(head + GAP - got[1], left - SPARE2));
+    got[1] += more;
+    left -= more;
+  }
+  return { name, type: left, quants: got[0], state: got[1], step, row: view };
 }
 var Ruler = class {
   /** @param {HTMLElement} host where cells are put to be measured */
@@ -426,17 +442,26 @@ var Ruler = class {
   wanted(rows, view, label) {
     let deepest = 0;
     for (const row of rows) deepest = Math.max(deepest, row.depth);
-    const step = stepFor(deepest, view);
+    const bare = (row) => BEFORE + this.name(row.name) + (row.kind === "site" ? 2 * GAP : 0);
+    let step = stepFor(deepest, view);
+    for (const row of rows) {
+      const room = view - EDGES - bare(row);
+      if (row.depth && row.depth * step > room)
+        step = Math.max(LEAST_STEP, Math.floor(room / row.depth));
+    }
     let [name, site, quants, state] = [0, 0, 0, 0];
     for (const row of rows) {
-      const width = row.depth * step + BEFORE + this.name(row.name);
-      if (row.kind === "site") site = Math.max(site, width + GAP);
-      else name = Math.max(name, width);
+      const width = row.depth * step + bare(row);
+      if (row.kind === "site") {
+        site = Math.max(site, width);
+        continue;
+      }
+      name = Math.max(name, width);
       const [own, states] = this.cellsOf(row);
       quants = Math.max(quants, own);
       state = Math.max(state, states);
     }
-    return { name, site, quants, state: state && Math.max(state, this.name(label)), step };
+    return { name, site, quants, state, step, head: this.name(label) };
   }
 };
 

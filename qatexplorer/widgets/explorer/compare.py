@@ -90,6 +90,8 @@ class ComparePane(widgets.Box):
         self._offer()
         if self._choice:
             self._make()
+        else:
+            self.graph.compared = {}  # why a comparison failed was of the stage before
 
     # -- choosing ---------------------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ from qatexplorer.widgets.explorer.panes import Panes, StagePicture
 from qatexplorer.widgets.explorer.settings import SettingsPanel
 from qatexplorer.widgets.explorer.splitter import Splitter
 from qatexplorer.widgets.explorer.stagebar import StageBar
-from qatexplorer.widgets.explorer.still import Still, still_of
+from qatexplorer.widgets.explorer.still import Still, metadata_of, still_of
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
 from qatexplorer.widgets.training.live import LivePanel
 from qatexplorer.widgets.training.results import ResultsPanel
@@ -106,9 +106,8 @@ class Explorer(widgets.VBox):
         return {**bundle, "text/html": self.static_html()}
 
     def _ipython_display_(self, **_kwargs: Any) -> None:
-        made = self.frame._repr_mimebundle_()  # anywidget knows what Colab has to be told
-        metadata = made[1] if isinstance(made, tuple) else {}
-        self.still.show(super()._repr_mimebundle_() or {"text/plain": repr(self)}, metadata)
+        bundle = super()._repr_mimebundle_() or {"text/plain": repr(self)}
+        self.still.show(bundle, metadata_of(self.frame))
 
     def _keep_still(self) -> None:
         """The picture in the notebook follows the page, when a training does not run."""
@@ -438,7 +437,7 @@ class Explorer(widgets.VBox):
         """A button of the inspector's page: see :func:`views.inspector.glance.glance_html`."""
         what, _, rest = wanted.partition(":")
         panels: dict[str, widgets.Widget] = {
-            "train": self.training,
+            "training": self.training,
             "inside": self.live,
             "ledger": self.ledger,
             "results": self.results,

@@ -83,6 +83,7 @@ class Panes(widgets.Box):
         )
         self.wanted: Callable[[], bool] = lambda: False  # whether a job waits for the session
         self.inspector.add_class("qx-part-inspector")
+        self.inspector.tabbable = True  # it scrolls, and may hold nothing that takes the focus
         self.cover.add_class("qx-cover")
         super().__init__(
             [

@@ -22,6 +22,8 @@ class Splitter {
     this.el = el;
     this.upright = this.part === "tree" || this.part === "inspector";
     this.closes = this.upright;
+    /** The size before the part was closed, 0 for what the style sheet says. */
+    this.before = 0;
     /** Which way the part grows: towards the right or the lower edge. */
     this.sign = this.part === "tree" || this.part === "height" ? 1 : -1;
     const label = model.get("label");
@@ -128,8 +130,10 @@ class Splitter {
       this.root.removeEventListener("pointermove", onMove);
       this.root.removeEventListener("pointerup", onUp);
       this.root.removeEventListener("pointercancel", onUp);
-      if (moved) this.keep();
-      else if (this.closes && before === 0) this.reset();
+      if (moved) {
+        if (this.size === 0) this.before = before;
+        this.keep();
+      } else if (this.closes && before === 0) this.toggle();
     };
     this.root.addEventListener("pointermove", onMove);
     this.root.addEventListener("pointerup", onUp);
@@ -159,11 +163,12 @@ class Splitter {
   /** Closes the part, or opens it again. */
   toggle() {
     if (!this.closes) return;
-    if (this.size === 0) this.reset();
-    else {
+    const { size, before } = this;
+    if (size > 0) {
+      this.before = size;
       this.apply(0);
-      this.keep();
-    }
+    } else this.apply(before > 0 ? within(before, this.range, true) : undefined);
+    this.keep();
   }
 
   destroy() {

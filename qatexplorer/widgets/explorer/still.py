@@ -55,6 +55,15 @@ def _in_vs_code() -> bool:
     return "VSCODE_PID" in os.environ and "JPY_SESSION_NAME" not in os.environ
 
 
+def metadata_of(widget: Any) -> dict[str, Any]:
+    """What has to stand beside the output of an anywidget: in Colab, where its manager is."""
+    from IPython.core.formatters import DisplayFormatter
+
+    formatter: Any = DisplayFormatter()
+    _data, metadata = formatter.format(widget)
+    return dict(metadata)
+
+
 class Still:
     """Shows the picture beside a page, and keeps it up to date.
 
@@ -109,7 +118,8 @@ def still_of(session: Session, selection: str, drawn: tuple[Packed, Packed] | No
         change = session.diff_at(session.stage)
         paths = change.paths if change is not None else frozenset()
         first = session.snapshots.get(session.stages[0])
-        rows: Any = build_tree(snapshot, change)
+        before = session.snapshots.get(change.before) if change is not None else None
+        rows: Any = build_tree(snapshot, change, before)
         scene: Any = build_scene(snapshot, paths, before=first)
     else:
         rows, scene = (packed.value for packed in drawn)

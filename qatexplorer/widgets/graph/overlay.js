@@ -1,5 +1,5 @@
 // Paints an overlay over the drawn graph: a colour for each box, a hatch where nothing is known, and
-// the number in its label and tooltip. And the signs of a comparison: "＋" and "−".
+// the number in its label and tooltip. And the signs of a comparison: "+" and "−".
 
 import { svg } from "../common/dom.js";
 import { attention, categoryColour, colourAt, domainOf, textOn } from "./scale.js";
@@ -128,6 +128,9 @@ export function paintOverlay(world, drawn, index) {
   if (!paint) return;
   ofIndex.set(index, paint);
   const { overlay } = paint;
+  const wanted = overlay.values || paint.only.size || paint.onlySites.size;
+  if (!wanted && !world.dataset.painted) return; // nothing to paint, and nothing to take off
+  world.dataset.painted = wanted ? "1" : "";
   const closed = [...drawn.elements].filter(([, g]) => !g.classList.contains("qxg-open"));
   const domain = domainOf(
     overlay,
@@ -135,11 +138,8 @@ export function paintOverlay(world, drawn, index) {
   );
   for (const [id, element] of drawn.elements) {
     clear(element);
-    const more = [];
-    if (overlay.values) {
-      paintItem(world, element, id, paint, domain);
-      more.push(...overlayLines(index, id));
-    }
+    const more = overlayLines(index, id);
+    if (overlay.values) paintItem(world, element, id, paint, domain);
     if (paint.only.has(id)) {
       element.classList.add("qxg-only");
       signAt(element, paint.sign);

@@ -140,10 +140,10 @@ export class OverlayPanel {
       this.scale.replaceChildren();
       return;
     }
-    const unit = overlay.unit && overlay.unit !== "share" ? ` (${overlay.unit})` : "";
-    const heading = html("strong", {
-      text: overlay.categories?.length ? overlay.title : `${overlay.title}${unit}`,
-    });
+    const { title, unit = "", categories = [] } = overlay;
+    const said = ["", "share", title.toLowerCase()].includes(unit.toLowerCase());
+    const text = said || categories.length ? title : `${title} (${unit})`;
+    const heading = html("strong", { text });
     this.scale.setAttribute("aria-label", `Colours: ${overlay.title}`);
     this.scale.replaceChildren(heading, ...this.scaleParts());
   }

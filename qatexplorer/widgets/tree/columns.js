@@ -9,10 +9,11 @@ import { quantBadges, stateBadges } from "./row.js";
 /**
  * @typedef {object} Wanted in px
  * @property {number} name of a module, with its indentation
- * @property {number} site the same of a fake quant: its name runs on over the type's column
+ * @property {number} site the same of a fake quant, which has its whole row to itself
  * @property {number} quants
  * @property {number} state
  * @property {number} step indentation of one level
+ * @property {number} head of the column with the state
  */
 
 /**
@@ -36,6 +37,8 @@ const GAP = 8;
 const BEFORE = 20;
 /** A cell that would show less than this is left out. */
 const LEAST_CELL = 24;
+/** What the type keeps before the others get more than that. */
+const SPARE = 60;
 /** What fake quants and state get before one of them gets more. */
 const FAIR_CELL = 56;
 
@@ -55,26 +58,35 @@ export function stepFor(depth, view) {
  * @param {Wanted} wanted
  * @returns {Widths}
  */
-export function share(view, { name, site, quants, state, step }) {
-  const least = Math.max(0, site - name);
+export function share(view, { name, site, quants, state, step, head }) {
   const full = [quants, state].map((width) => (width ? width + GAP : 0));
-  let left = view - EDGES - name - least;
-  if (left < 0) {
+  let left = view - EDGES - name;
+  if (Math.max(name, site) > view - EDGES) {
     // A name alone is wider than the view: it scrolls sideways, and nothing need be left out.
-    const row = name + least + full[0] + full[1] + EDGES;
-    return { name, type: least, quants: full[0], state: full[1], step, row };
+    const row = Math.max(name + SPARE + full[0] + full[1], site);
+    const type = row - name - full[0] - full[1];
+    return { name, type, quants: full[0], state: full[1], step, row: row + EDGES };
   }
   const got = [0, 0];
-  for (const most of [FAIR_CELL, Number.POSITIVE_INFINITY]) {
+  const turns = /** @type {const} */ ([
+    [FAIR_CELL, 0],
+    [Number.POSITIVE_INFINITY, SPARE],
+  ]);
+  for (const [most, spared] of turns) {
     for (const [i, width] of full.entries()) {
-      const more = Math.min(Math.min(width, most) - got[i], left);
+      const more = Math.min(Math.min(width, most) - got[i], Math.max(0, left - spared));
       if (got[i] + more < Math.min(width, LEAST_CELL + GAP)) continue;
       got[i] += more;
       left -= more;
     }
   }
-  const type = least + left;
-  return { name, type, quants: got[0], state: got[1], step, row: view };
+  if (got[1]) {
+    // Its head is written out where the type can spare the room.
+    const more = Math.max(0, Math.min(head + GAP - got[1], left - SPARE));
+    got[1] += more;
+    left -= more;
+  }
+  return { name, type: left, quants: got[0], state: got[1], step, row: view };
 }
 
 /** Measures rows in the fonts of the page, each text once. */
@@ -151,16 +163,27 @@ export class Ruler {
   wanted(rows, view, label) {
     let deepest = 0;
     for (const row of rows) deepest = Math.max(deepest, row.depth);
-    const step = stepFor(deepest, view);
+    /** Without its indentation; the labels of a fake quant may be cut. @param {TreeRow} row */
+    const bare = (row) => BEFORE + this.name(row.name) + (row.kind === "site" ? 2 * GAP : 0);
+    // Deep names are indented less before the tree scrolls sideways for them.
+    let step = stepFor(deepest, view);
+    for (const row of rows) {
+      const room = view - EDGES - bare(row);
+      if (row.depth && row.depth * step > room)
+        step = Math.max(LEAST_STEP, Math.floor(room / row.depth));
+    }
     let [name, site, quants, state] = [0, 0, 0, 0];
     for (const row of rows) {
-      const width = row.depth * step + BEFORE + this.name(row.name);
-      if (row.kind === "site") site = Math.max(site, width + GAP);
-      else name = Math.max(name, width);
+      const width = row.depth * step + bare(row);
+      if (row.kind === "site") {
+        site = Math.max(site, width);
+        continue;
+      }
+      name = Math.max(name, width);
       const [own, states] = this.cellsOf(row);
       quants = Math.max(quants, own);
       state = Math.max(state, states);
     }
-    return { name, site, quants, state: state && Math.max(state, this.name(label)), step };
+    return { name, site, quants, state, step, head: this.name(label) };
   }
 }

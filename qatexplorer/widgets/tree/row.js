@@ -138,11 +138,17 @@ function moduleCells(row) {
     html("span", { class: "qx-tree-chevron", "aria-hidden": "true" }),
     span("qx-tree-name", row.name, title),
   ]);
-  return [first, typeCell(row)];
+  return [
+    first,
+    typeCell(row),
+    html("span", { class: "qx-tree-quants" }, quantBadges(row).map(badgeElement)),
+    html("span", { class: "qx-tree-state" }, stateBadges(row).map(badgeElement)),
+  ];
 }
 
 /**
- * A fake quant's name runs on over the column of the type; behind it is what torch calls it.
+ * A fake quant has its row to itself: there is nothing of it in the other columns. Behind its name
+ * is what torch calls it.
  * @param {TreeRow} row
  */
 function siteCell(row) {
@@ -153,6 +159,7 @@ function siteCell(row) {
     indent(row),
     span(`qx-tree-mark qx-tree-${kind}`, mark),
     span("qx-tree-name", row.name, title),
+    ...[...quantBadges(row), ...stateBadges(row)].map(badgeElement),
     span("qx-tree-torch", behind, row.title),
   ]);
 }
@@ -174,8 +181,6 @@ export function fillRow(element, row) {
   element.replaceChildren(
     span("qx-tree-delta", row.changed ? "Δ" : ""),
     ...(row.kind === "site" ? [siteCell(row)] : moduleCells(row)),
-    html("span", { class: "qx-tree-quants" }, quantBadges(row).map(badgeElement)),
-    html("span", { class: "qx-tree-state" }, stateBadges(row).map(badgeElement)),
   );
   element.className = "qx-tree-row";
   element.classList.toggle("qx-is-changed", row.changed);
