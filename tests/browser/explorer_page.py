@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.notebook import wait_until
+from tests.browser.notebook import voila_page, wait_until
+from tests.browser.servers import REPO_ROOT, Server
 
 STEPS = ("fuse", "propagate", "swap", "insert", "train", "convert")
+EXPLORE = """
+import qatexplorer as qx
+
+example = qx.zoo.load("digits_cnn")
+explorer = qx.explore(
+    example.model, example.example_inputs, data=example.data, suggested=example.training
+)
+explorer
+"""
+"""A cell that opens an example in the explorer."""
 _PATIENCE_MS = 90_000
 
 
@@ -70,3 +82,25 @@ def no_message(page: Page) -> None:
     assert page.locator(".qx-message-error:visible").count() == 0, page.locator(
         ".qx-message-error"
     ).first.inner_text()
+
+
+def open_dashboard(page: Page, voila: Callable[..., Server], *, theme: str = "light") -> None:
+    """Open the dashboard notebook in Voila, in a window of 1280 x 800."""
+    page.set_viewport_size({"width": 1280, "height": 800})
+    voila_page(
+        page,
+        voila(REPO_ROOT / "notebooks" / "dashboard.ipynb"),
+        theme="dark" if theme == "dark" else "light",
+    )
+    wait_for_explorer(page)
+
+
+def use_fx(page: Page) -> None:
+    """Choose the FX flow in the settings, and close them."""
+    open_tab(page, "Settings")
+    page.get_by_label("Flow", exact=True).select_option(label="FX graph mode (prepare_qat_fx)")
+    push(page, "Apply and start again")
+    expect(page.locator(".qx-stage-button[data-stage='lower']")).to_be_visible(timeout=60_000)
+    wait_for_stage(page, "float")
+    page.get_by_role("tab", name="Settings").press("Escape")
+    expect(page.locator(".qx-pages")).to_be_hidden()

@@ -7,12 +7,19 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.explorer_page import STEPS, click_next, open_tab, tree_row, wait_for_explorer
+from tests.browser.explorer_page import (
+    EXPLORE,
+    STEPS,
+    click_next,
+    open_dashboard,
+    open_tab,
+    tree_row,
+    use_fx,
+    wait_for_explorer,
+)
 from tests.browser.layout_page import axe_findings
 from tests.browser.notebook import open_notebook, run_all_cells, set_theme, write_notebook
 from tests.browser.servers import Server
-from tests.browser.test_explorer import EXPLORE
-from tests.browser.test_layout import open_dashboard, use_fx
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
 

@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.explorer_page import (
+    EXPLORE,
     STEPS,
     click_next,
     no_message,
@@ -32,15 +33,6 @@ from tests.browser.servers import REPO_ROOT, Server
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
 
-EXPLORE = """
-import qatexplorer as qx
-
-example = qx.zoo.load("digits_cnn")
-explorer = qx.explore(
-    example.model, example.example_inputs, data=example.data, suggested=example.training
-)
-explorer
-"""
 BROKEN_FACTORY = """
 import os
 

@@ -9,10 +9,13 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.explorer_page import (
+    EXPLORE,
     STEPS,
     click_next,
+    open_dashboard,
     open_tab,
     push,
+    use_fx,
     wait_for_explorer,
     wait_for_stage,
 )
@@ -29,7 +32,6 @@ from tests.browser.notebook import (
     write_notebook,
 )
 from tests.browser.servers import REPO_ROOT, Server
-from tests.browser.test_explorer import EXPLORE
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
 
@@ -40,26 +42,6 @@ qx.explore(3)
 """
 _TOP = 110
 _LEAST = 560
-
-
-def open_dashboard(page: Page, voila: Callable[..., Server], *, theme: str = "light") -> None:
-    page.set_viewport_size({"width": 1280, "height": 800})
-    voila_page(
-        page,
-        voila(REPO_ROOT / "notebooks" / "dashboard.ipynb"),
-        theme="dark" if theme == "dark" else "light",
-    )
-    wait_for_explorer(page)
-
-
-def use_fx(page: Page) -> None:
-    open_tab(page, "Settings")
-    page.get_by_label("Flow", exact=True).select_option(label="FX graph mode (prepare_qat_fx)")
-    push(page, "Apply and start again")
-    expect(page.locator(".qx-stage-button[data-stage='lower']")).to_be_visible(timeout=60_000)
-    wait_for_stage(page, "float")
-    page.get_by_role("tab", name="Settings").press("Escape")
-    expect(page.locator(".qx-pages")).to_be_hidden()
 
 
 def check_boxes(page: Page, width: int, height: int) -> None:

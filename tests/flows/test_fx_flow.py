@@ -290,7 +290,13 @@ def test_scene_tree_and_inspector(stepped: qx.Session) -> None:
     assert "_insert_obs_or_fq" in html
     assert 'data-select="node:' in html
     edge = inspect_html(stepped.snapshots, "insert", "edge:x:conv1")
-    assert "fake-quantized once" in edge
+    edges = stepped.snapshots["insert"].graph.edges
+    (on_it,) = next(e.sites for e in edges if (e.source, e.target) == ("x", "conv1"))
+    assert "1 fake quant on this tensor." in edge
+    assert f'data-select="site:{on_it}"' in edge
+    assert "No fake quant on this tensor." in inspect_html(
+        stepped.snapshots, "trace", "edge:x:conv1"
+    )
     pickle.loads(pickle.dumps(stepped.snapshots["insert"]))
 
 
