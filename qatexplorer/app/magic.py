@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-from IPython.core.error import TryNext, UsageError
+from IPython.core.completer import SimpleCompletion, context_matcher
+from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_magic, magics_class, no_var_expand
 
 from qatexplorer.errors import InputError, QatExplorerError
@@ -23,6 +24,8 @@ EXPRESSIONS = ("inputs", "data", "loss", "metric", "qconfig")
 NAMES = ("flow", "stubs", "engine", "example")
 """Options whose value is a word."""
 
+MATCHER = "qatexplorer.qat"
+_HEAD = re.compile(r"^\s*(?:\w+\s*=\s*)?%qat\s")
 _OPTION = re.compile(r"(?:^|(?<=\s))--?([a-z_]+)(?:=|\s+|$)")
 _OPENING, _CLOSING = "([{", ")]}"
 
@@ -210,33 +213,26 @@ def names_of(namespace: dict[str, Any], fits: Callable[[Any], bool]) -> Iterator
                     yield name
 
 
-def complete(shell: Any, event: Any) -> list[str]:
-    """IPython's hook: what may stand at the cursor of a line that begins with ``%qat``.
-
-    Raises TryNext where IPython's own completion is the better one.
-    """
-    line = str(getattr(event, "text_until_cursor", event.line))
-    words = re.sub(r"^\s*(?:\w+\s*=\s*)?%?qat(?=\s|$)", "", line, count=1)
-    start = event.symbol
+def complete(namespace: dict[str, Any], line: str, start: str) -> list[str]:
+    """What may stand at the cursor, at the end of ``line``, which ``start`` has been typed of; none
+    where the line is not of ``%qat`` or IPython's own completion is the better one."""
+    head = _HEAD.match(line)
+    if head is None:
+        return []
+    words = line[head.end() :]
     before = words[: len(words) - len(start)] if start and words.endswith(start) else words
     given = [found[1] for found in _options(before)]
+    options = [f"--{n}" for n in (*EXPRESSIONS, *NAMES) if n not in given]
     last = before.split()[-1] if before.split() else ""
     if start.startswith("-"):
-        rest = [f"--{n}" for n in (*EXPRESSIONS, *NAMES) if n not in given]
-        return [option for option in rest if option.startswith(start)]
-    candidates: list[str]
-    if last.startswith("--"):
-        candidates = _values_of(last[2:], shell.user_ns)
+        candidates = options
+    elif last.startswith("--"):
+        candidates = _values_of(last[2:], namespace)
     elif not before.strip():
-        candidates = list(names_of(shell.user_ns, is_model))
-    elif not start:
-        candidates = [f"--{n}" for n in (*EXPRESSIONS, *NAMES) if n not in given]
+        candidates = list(names_of(namespace, is_model))
     else:
-        candidates = []
-    fitting = [name for name in candidates if name.startswith(start)]
-    if not fitting:
-        raise TryNext
-    return fitting
+        candidates = [] if start else options
+    return [name for name in candidates if name.startswith(start)]
 
 
 def _values_of(option: str, namespace: dict[str, Any]) -> list[str]:
@@ -259,15 +255,25 @@ def _values_of(option: str, namespace: dict[str, Any]) -> list[str]:
     return list(words[option]()) if option in words else []
 
 
+def _matcher(shell: Any) -> Any:
+    @context_matcher(identifier=MATCHER)  # type: ignore[untyped-decorator]
+    def match(context: Any) -> dict[str, Any]:
+        found = complete(shell.user_ns, context.text_until_cursor, context.token)
+        # Only these: Jedi would offer Python's input() beside --inputs.
+        return {"completions": list(map(SimpleCompletion, found)), "suppress": bool(found)}
+
+    return match
+
+
 def load(shell: Any) -> None:
     """Register ``%qat`` and its completion in an ``InteractiveShell``."""
+    unload(shell)
     shell.register_magics(QatMagics(shell))
-    for key in ("%qat", "qat"):
-        shell.set_hook("complete_command", complete, str_key=key)
-    # `explorer = %qat …`: the line's first word is not ours.
-    shell.set_hook("complete_command", complete, re_key=r"^\s*\w+\s*=\s*%qat\s")
+    shell.Completer.custom_matchers.append(_matcher(shell))
 
 
 def unload(shell: Any) -> None:
     """Take ``%qat`` away again."""
     shell.magics_manager.magics["line"].pop("qat", None)
+    matchers = shell.Completer.custom_matchers
+    matchers[:] = [m for m in matchers if getattr(m, "matcher_identifier", "") != MATCHER]

@@ -93,6 +93,10 @@ def _is_known_call(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
         is_getattr = node.target is getattr and node.args[1] in ("shape", "ndim", "dtype", "device")
         known = isinstance(owner, FUNCTIONAL_CLASSES) or node.target in _KNOWN_FUNCTIONS
         return known or is_getattr
+    if node.op == "get_attr":  # a plain attribute may lie on another device, and no check saw it
+        owner, _, name = str(node.target).rpartition(".")
+        holder = modules.get(owner)
+        return holder is not None and (name in holder._parameters or name in holder._buffers)
     return node.op != "call_method" or node.target in _KNOWN_METHODS
 
 

@@ -135,7 +135,7 @@ def clicks(context: BrowserContext, number: int, against: Path | None) -> None:
             path = f"layer{layer}.{block}.conv{conv}"
             for name, page in pages.items():  # in turn: what else the machine does hits both
                 page.bring_to_front()
-                page.get_by_label("Search modules by path or type").fill(path)
+                page.locator(".qx-tree input").first.fill(path)
                 tree_row(page, path).wait_for()
                 page.wait_for_timeout(400)
                 times = page.evaluate(CLICK, [f"module:{path}", path])

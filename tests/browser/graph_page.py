@@ -16,7 +16,6 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from qatexplorer.views.graph.scene import build_scene
-from qatexplorer.widgets.common.assets import read_text
 from qatexplorer.widgets.graph.graph import GraphWidget
 from tests.support.graph_models import call, function, residual_net, site, snapshot
 
@@ -57,7 +56,7 @@ def graph_server() -> Iterator[str]:
     files = {
         "/": ("text/html", _HTML),
         "/graph.mjs": ("text/javascript", GraphWidget._esm),
-        "/graph.css": ("text/css", read_text("graph/graph.css")),
+        "/graph.css": ("text/css", GraphWidget._css),
     }
 
     class Handler(BaseHTTPRequestHandler):

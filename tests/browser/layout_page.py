@@ -11,6 +11,8 @@ from playwright.sync_api import Locator, Page
 AXE = Path(__file__).resolve().parents[1] / "js" / "node_modules" / "axe-core" / "axe.min.js"
 
 _CUT = """(root) => {
+  // What scrolls may hold more than it shows.
+  const INSIDE = '.qx-panel, .qxg-stage, .qx-tree-viewport, .qx-part-inspector, dialog';
   const box = root.getBoundingClientRect();
   const seen = [...root.querySelectorAll('button, select, input, [role=separator], h1')]
     .filter((e) => e.checkVisibility());
@@ -18,7 +20,7 @@ _CUT = """(root) => {
   for (const e of seen) {
     const r = e.getBoundingClientRect();
     const name = e.getAttribute('aria-label') || e.textContent || e.className;
-    if (!r.width || e.closest('.qx-panel, .qxg-stage, .qx-tree-viewport, dialog')) continue;
+    if (!r.width || e.closest(INSIDE)) continue;
     if (r.left < box.left - 1 || r.right > box.right + 1 || r.bottom > box.bottom + 1) {
       out.push(`${name}: ${[r.left, r.top, r.right, r.bottom].map(Math.round)}`);
     }

@@ -138,7 +138,8 @@ def voila_page(
     """Open Voila's page and wait until its widgets are shown (and its start spinner is gone)."""
     page.goto(f"{server.url}/?theme={theme}", timeout=timeout_s * 1000)
     shown = page.locator(".jupyter-widgets, .widget-subarea, .jp-OutputArea-output")
-    shown.first.wait_for(timeout=timeout_s * 1000)
+    # The explorer takes the window, and leaves no height to the output that holds it.
+    shown.locator("visible=true").first.wait_for(timeout=timeout_s * 1000)
     # Voila lays its spinner over the page until the widgets have been attached.
     page.locator("#loading").wait_for(state="hidden", timeout=timeout_s * 1000)
 

@@ -53,7 +53,7 @@ CROWDED = """(root) => {
 }"""
 
 FIGURES = ".qx-live-figures"
-INSPECTOR = ".qx-inspector-pane"
+INSPECTOR = ".qx-part-inspector"
 
 
 def crowded(page: Page, root: str) -> Any:
@@ -139,7 +139,7 @@ def test_inside_a_training_by_clicks_and_keys(trained: Page, shots: Shots) -> No
         timeout=90_000
     )
     push_stop(page)
-    expect(page.locator(f"{FIGURES} .qx-plot [role=img]").first).to_have_attribute(
+    expect(page.locator(f"{FIGURES} .qx-plot-box").first).to_have_attribute(
         "aria-label", re.compile(r"Histograms of the \w+ at \d+ steps from 0 to \d+, on codes")
     )
     page.get_by_label("Worst first by").select_option(label="SQNR")

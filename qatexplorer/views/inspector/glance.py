@@ -233,7 +233,7 @@ def _problem(found: Problem, snapshot: Snapshot) -> Html:
         " ",
         found.fix,
         *(join([" ", button]) for button in _fixes(found)),
-        class_="qx-note" if found.severity != "note" else None,
+        class_="qx-remark" if found.severity != "note" else None,
     )
 
 

@@ -103,7 +103,7 @@ class _View:
             "p",
             "Gone" if gone else "Not there yet",
             f" at stage “{self.stage}”; shown as it is at stage “{name}”.",
-            class_="qx-note",
+            class_="qx-remark",
         )
 
     def module(self, snapshot: Snapshot, module: ModuleRecord) -> Html:

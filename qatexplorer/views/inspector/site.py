@@ -18,7 +18,7 @@ def site_html(snapshots: Mapping[str, Snapshot], stage: str, site: FakeQuantSite
         tag("header", tag("h3", site.path), kind_badge(site.kind, word=True)),
         strip(_over_stages(snapshots, site), stage),
         tag("p", why_site(snapshot, site), class_="qx-why"),
-        *(tag("p", warning, class_="qx-note") for warning in warnings_of(snapshot, site)),
+        *(tag("p", warning, class_="qx-remark") for warning in warnings_of(snapshot, site)),
         tag("section", tag("h4", "What it quantizes"), _place(site)),
         tag("section", tag("h4", "The grid"), _grid(site)),
         tag("section", tag("h4", "How it runs"), _running(site)),

@@ -27,6 +27,7 @@ class StillPage:
         stage: title of the stage. call: torch's call that led there, ``""`` for none.
         line: what happened at the stage, as plain text.
         rows: of the tree. scene: of the graph. figures: of plotly, as plain data, in order.
+        state: what the tree's last column is called.
     """
 
     title: str
@@ -37,6 +38,7 @@ class StillPage:
     rows: Iterable[Mapping[str, Any]]
     scene: Mapping[str, Any]
     figures: Sequence[Mapping[str, Any]] = field(default=())
+    state: str = ""
 
 
 def still_html(page: StillPage) -> str:
@@ -55,7 +57,7 @@ def still_html(page: StillPage) -> str:
         f'<span style="color:#59636e">{escape(page.about)}</span></p>'
         f'<p style="margin:0 0 2px"><b>{escape(page.stage)}</b>{call}</p>{line}'
         f'<div style="display:flex;flex-wrap:wrap;gap:14px;align-items:flex-start">'
-        f'<div style="{part}">{tree_table(page.rows)}</div>'
+        f'<div style="{part}">{tree_table(page.rows, state=page.state)}</div>'
         f'<div style="{part}">{drawn}</div></div>{figures}'
         '<p style="margin:8px 0 0;color:#59636e">A picture of the explorer. Run the cell for the '
         "live page.</p></div>"

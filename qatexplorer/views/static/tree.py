@@ -11,17 +11,18 @@ MAX_ROWS = 300
 _LETTERS = ("W", "I", "A")
 
 
-def tree_table(rows: Iterable[Mapping[str, Any]], most: int = MAX_ROWS) -> str:
+def tree_table(rows: Iterable[Mapping[str, Any]], most: int = MAX_ROWS, state: str = "") -> str:
     """An HTML table of rows of :func:`qatexplorer.views.tree.build_tree`.
 
     A larger tree is cut at the depth at which at most ``most`` rows are left, and the table says
-    how many are below. Only inline styles: the table reads well where styles are taken out.
+    how many are below. ``state`` heads the last column. Only inline
+    styles: the table reads well where styles are taken out.
     """
     rows = list(rows)
     shown = _shallow(rows, most)
     head = "".join(
         f'<th style="text-align:left;padding:1px 10px 1px 0">{name}</th>'
-        for name in ("module", "type", "parameters", "fake quants", "")
+        for name in ("module", "type", "parameters", "fake quants", escape(state.lower()))
     )
     body = "".join(map(_row, shown))
     left = len(rows) - len(shown)
@@ -61,7 +62,9 @@ def _row(row: Mapping[str, Any]) -> str:
     )
     params = f"{row['params']:,}" if row.get("params") else ""
     cells = (f"{indent}{strong}", type_, params, quants, _state(row))
-    padded = "".join(f'<td style="text-align:left;padding:0 10px 0 0">{c}</td>' for c in cells)
+    padded = "".join(
+        f'<td style="text-align:left;padding:0 10px 0 0;white-space:nowrap">{c}</td>' for c in cells
+    )
     return f'<tr title="{escape(str(row.get("path") or ""))}">{padded}</tr>'
 
 

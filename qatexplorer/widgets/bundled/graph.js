@@ -21,7 +21,7 @@
 //   graph/tooltip.js
 //   graph/vendor/dagre/dagre.min.js
 //   graph/view.js
-// sha256 of these: 4bcc08818fe3a3016e8330c3885a9f5bde019dfdea64658bbeed8925b3ed75ac
+// sha256 of these: b989ec2bc0f2198a7924c5815eee8ca3d1caee56a15806ab9921a4e9c3f457dd
 
 // common/dom.js
 var SVG_NS = "http://www.w3.org/2000/svg";
@@ -738,11 +738,8 @@ function paintOverlay(world, drawn, index) {
   );
   for (const [id, element] of drawn.elements) {
     clear(element);
-    const more = [];
-    if (overlay.values) {
-      paintItem(world, element, id, paint, domain);
-      more.push(...overlayLines(index, id));
-    }
+    const more = overlayLines(index, id);
+    if (overlay.values) paintItem(world, element, id, paint, domain);
     if (paint.only.has(id)) {
       element.classList.add("qxg-only");
       signAt(element, paint.sign);

@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/note.js
-// sha256 of these: 2948926dcc982de18011dc0042e7093b95b339d553f506775b6544eab6457ae5
+// sha256 of these: 078e754565bc16b4aee2324a71f8169aefc5ccf8d0351a67b664b5c66ea733b8
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -99,7 +99,8 @@ var NoteView = class {
     this.more.hidden = text === "";
     this.body.innerHTML = text;
     if (model.get("line")) this.line.innerHTML = model.get("line");
-    else this.line.textContent = this.body.querySelector("p, div div, div")?.textContent ?? "";
+    else
+      this.line.textContent = this.body.querySelector("p, .qx-message-body > div")?.textContent ?? "";
     this.line.title = this.line.textContent ?? "";
     if (text === "") this.show(false);
     else if (open) this.show(true);

@@ -87,7 +87,9 @@ class NoteView {
     this.more.hidden = text === "";
     this.body.innerHTML = text;
     if (model.get("line")) this.line.innerHTML = model.get("line");
-    else this.line.textContent = this.body.querySelector("p, div div, div")?.textContent ?? "";
+    else
+      this.line.textContent =
+        this.body.querySelector("p, .qx-message-body > div")?.textContent ?? "";
     this.line.title = this.line.textContent ?? "";
     if (text === "") this.show(false);
     else if (open) this.show(true);

@@ -126,7 +126,7 @@ class Explorer(widgets.VBox):
             widgets.Dropdown(options=[(zoo.load(n).title, n) for n in zoo.names()]),
             "Example",
             "The embedded examples, on scikit-learn's digits",
-            width="300px",
+            width="min(380px, 38vw)",
         )
         self.description = Note(kind="qx-about-note", label="about it")
         self.frame = Frame()

@@ -23,7 +23,7 @@ from qatexplorer.views.inspector.channels import channel_figure
 from qatexplorer.views.inspector.figures import histogram_figure
 from qatexplorer.views.static.page import StillPage
 from qatexplorer.views.training.figures import curves_figure
-from qatexplorer.views.tree import build_tree
+from qatexplorer.views.tree import build_tree, state_label
 from qatexplorer.widgets.common.packed import Packed
 from qatexplorer.widgets.explorer.panes import selected_site
 
@@ -133,6 +133,7 @@ def still_of(session: Session, selection: str, drawn: tuple[Packed, Packed] | No
         rows=rows,
         scene=scene,
         figures=list(_figures(session, selection)),
+        state=state_label(snapshot),
     )
 
 

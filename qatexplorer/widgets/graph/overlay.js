@@ -138,11 +138,8 @@ export function paintOverlay(world, drawn, index) {
   );
   for (const [id, element] of drawn.elements) {
     clear(element);
-    const more = [];
-    if (overlay.values) {
-      paintItem(world, element, id, paint, domain);
-      more.push(...overlayLines(index, id));
-    }
+    const more = overlayLines(index, id);
+    if (overlay.values) paintItem(world, element, id, paint, domain);
     if (paint.only.has(id)) {
       element.classList.add("qxg-only");
       signAt(element, paint.sign);

@@ -50,10 +50,14 @@ class RunsPanel(widgets.VBox):
         self._drawn: Any = None
         self._may_start = True
         self.dark = False
-        self.keep = widgets.Checkbox(True, description="Keep runs in", indent=False)
+        self.keep = widgets.Checkbox(True, description="Keep runs", indent=False)
         self.keep.layout.width = "120px"
-        self.folder = widgets.Text(default_folder(), continuous_update=False)
-        self.folder.tooltip = "Folder of runs; each run gets a folder of its own below it"
+        self.folder = labelled(
+            widgets.Text(default_folder(), continuous_update=False),
+            "in the folder",
+            "Folder of runs; each run gets a folder of its own below it",
+            width="420px",
+        )
         self.refresh = button("Refresh", "Read the folder again")
         self.list = labelled(widgets.Select(options=[], rows=4), "Runs", width="99%")
         self.resume = button("Resume", "Go on from the last checkpoint", primary=True)
