@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from qatexplorer.widgets.common.background import in_background
+
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -96,7 +98,7 @@ class Bridge:
                 self.post(key, lambda: show(made))  # runs it here and now: not with the lock held
 
         if self._loop is not None and threading.get_ident() == self._thread:
-            threading.Thread(target=body, name=f"qatexplorer-{key}", daemon=True).start()
+            in_background(body, key)
         else:
             body()
 
@@ -173,8 +175,7 @@ class Jobs:
             else:
                 self._bridge.post(f"job:{name}", lambda: finish(done, result))
 
-        job.thread = threading.Thread(target=body, name=f"qatexplorer-{name}", daemon=True)
-        job.thread.start()
+        job.thread = in_background(body, name)
         return True
 
     def wait(self, timeout: float | None = None) -> None:

@@ -25,6 +25,7 @@ from plotly.offline import get_plotlyjs
 from qatexplorer.runs.records import History
 from qatexplorer.views.training.figures import curves_figure
 from qatexplorer.widgets.common.assets import css, esm
+from qatexplorer.widgets.common.background import in_background
 from qatexplorer.widgets.common.packed import Packed, PackedTrait
 
 
@@ -46,7 +47,7 @@ def _warm_up() -> None:
 
 def _start_warm_up() -> None:
     if _warming.acquire(blocking=False):  # never released: once is enough
-        threading.Thread(target=_warm_up, name="qatexplorer-warm-up", daemon=True).start()
+        in_background(_warm_up, "warm-up")
 
 
 def _answer(plot: Plot, message: Any, _buffers: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from qatexplorer.views.inspector.figures import channel_figure, histogram_figure
 from qatexplorer.views.inspector.page import inspect_html
 from qatexplorer.views.training.scales import scales_figure
 from qatexplorer.views.tree import build_tree, state_label
+from qatexplorer.widgets.common.background import in_background
 from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.controls import Html
 from qatexplorer.widgets.common.packed import Packed
@@ -247,7 +247,7 @@ class Panes(widgets.Box):
                 self._macs = found
                 self._bridge.post("glance", self.look_again)
 
-        threading.Thread(target=body, name="qatexplorer-macs", daemon=True).start()
+        in_background(body, "macs")
 
     def _prepare_histograms(self, session: Session) -> None:
         """Run the model once, off the loop; the figures come when that is done."""
@@ -267,7 +267,7 @@ class Panes(widgets.Box):
             finally:
                 self._preparing = False
 
-        threading.Thread(target=body, name="qatexplorer-histograms", daemon=True).start()
+        in_background(body, "histograms")
 
 
 def selected_site(snapshot: Snapshot, selection: str) -> FakeQuantSite | None:

@@ -19,6 +19,7 @@ from qatexplorer.views.ledger import side_by_side
 from qatexplorer.views.ledger import tables as views
 from qatexplorer.views.ledger.progress import progress_words
 from qatexplorer.widgets.common.assets import css
+from qatexplorer.widgets.common.background import in_background
 from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
 from qatexplorer.widgets.common.controls import Html, Message, button, row
 from qatexplorer.widgets.common.page import PageState
@@ -162,7 +163,7 @@ class LedgerPanel(widgets.VBox):
             page = views.answers_html(answered)
             self._bridge.post("ledger", lambda: self._made(making, ledger, words, page))
 
-        threading.Thread(target=work, name="qatexplorer-ledger", daemon=True).start()
+        in_background(work, "ledger")
 
     def show_selection(self) -> None:
         """Mark in the tables what is selected on the page."""
