@@ -21,7 +21,7 @@
 //   graph/tooltip.js
 //   graph/vendor/dagre/dagre.min.js
 //   graph/view.js
-// sha256 of these: b989ec2bc0f2198a7924c5815eee8ca3d1caee56a15806ab9921a4e9c3f457dd
+// sha256 of these: abcd122056ced9ece975e75ace84c72333940eb0de712c3ffffa679173e3f590
 
 // common/dom.js
 var SVG_NS = "http://www.w3.org/2000/svg";
@@ -1770,6 +1770,7 @@ var Camera = class {
     this.k = 1;
     this.extent = { w: 1, h: 1 };
     this.moved = false;
+    this.seenIn = { w: 0, h: 0 };
     this.onMove = () => {
     };
   }
@@ -1789,6 +1790,7 @@ var Camera = class {
   /** @param {{ x: number, y: number, k?: number }} to */
   set({ x, y, k = this.k }) {
     Object.assign(this, { x, y, k });
+    this.seenIn = this.size;
     this.world.setAttribute("transform", `translate(${x} ${y}) scale(${k})`);
     this.onMove();
   }
@@ -1810,6 +1812,14 @@ var Camera = class {
     const x = keptInView(this.x + dx, extent.w * k, size.w);
     const y = keptInView(this.y + dy, extent.h * k, size.h);
     this.panBy(x - this.x, y - this.y);
+  }
+  /**
+   * After the window got another size: what was in the middle across the tensors' way stays there.
+   * @param {boolean} lr
+   */
+  keepMiddle(lr) {
+    const { size, seenIn } = this;
+    this.dragBy(lr ? 0 : (size.w - seenIn.w) / 2, lr ? (size.h - seenIn.h) / 2 : 0);
   }
   /**
    * Brings a point of the picture to the middle of the window, or as near as shows no more than a
@@ -2434,9 +2444,10 @@ var GraphView = class {
       this.camera.extent = { w: picture.w, h: picture.h };
       if (!this.hasFit || !sameRoot) this.fitReadable();
       else if (before && after) {
-        const { k } = this.camera;
+        const { k, moved } = this.camera;
         const [[x0, y0], [x1, y1]] = [gripOf(before), gripOf(after)];
         this.camera.panBy((x0 - x1) * k, (y0 - y1) * k);
+        if (what === "scene") this.camera.moved = moved;
       }
       this.hasFit = true;
       this.host.onPicture(picture);
@@ -2538,7 +2549,7 @@ var GraphView = class {
   }
   /** The window has another size: a view that the user has not moved is framed again. */
   onResize() {
-    if (this.camera.moved) this.camera.dragBy(0, 0);
+    if (this.camera.moved) this.camera.keepMiddle(this.lr);
     else if (this.framed === "fit") this.fit();
     else this.fitReadable();
   }

@@ -70,6 +70,8 @@ export class Camera {
     this.extent = { w: 1, h: 1 };
     /** Whether the user looks elsewhere than where the picture was framed. */
     this.moved = false;
+    /** Size of the window when the picture was put where it is. */
+    this.seenIn = { w: 0, h: 0 };
     /** What hears of every move. */
     this.onMove = () => {};
   }
@@ -93,6 +95,7 @@ export class Camera {
   /** @param {{ x: number, y: number, k?: number }} to */
   set({ x, y, k = this.k }) {
     Object.assign(this, { x, y, k });
+    this.seenIn = this.size;
     this.world.setAttribute("transform", `translate(${x} ${y}) scale(${k})`);
     this.onMove();
   }
@@ -116,6 +119,15 @@ export class Camera {
     const x = keptInView(this.x + dx, extent.w * k, size.w);
     const y = keptInView(this.y + dy, extent.h * k, size.h);
     this.panBy(x - this.x, y - this.y);
+  }
+
+  /**
+   * After the window got another size: what was in the middle across the tensors' way stays there.
+   * @param {boolean} lr
+   */
+  keepMiddle(lr) {
+    const { size, seenIn } = this;
+    this.dragBy(lr ? 0 : (size.w - seenIn.w) / 2, lr ? (size.h - seenIn.h) / 2 : 0);
   }
 
   /**

@@ -201,9 +201,11 @@ export class GraphView {
       if (!this.hasFit || !sameRoot) this.fitReadable();
       else if (before && after) {
         // What was clicked stays under the pointer: the sign that opens and closes it.
-        const { k } = this.camera;
+        const { k, moved } = this.camera;
         const [[x0, y0], [x1, y1]] = [gripOf(before), gripOf(after)];
         this.camera.panBy((x0 - x1) * k, (y0 - y1) * k);
+        // A scene that came in the place of another is no move of the user's.
+        if (what === "scene") this.camera.moved = moved;
       }
       this.hasFit = true;
       this.host.onPicture(picture);
@@ -317,7 +319,7 @@ export class GraphView {
 
   /** The window has another size: a view that the user has not moved is framed again. */
   onResize() {
-    if (this.camera.moved) this.camera.dragBy(0, 0);
+    if (this.camera.moved) this.camera.keepMiddle(this.lr);
     else if (this.framed === "fit") this.fit();
     else this.fitReadable();
   }
