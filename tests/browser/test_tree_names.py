@@ -194,6 +194,11 @@ def test_names_and_glance_by_clicks_in_voila(
             expect(sites).to_be_visible(timeout=60_000)
             found = "No value is fake-quantized twice" if flow == "eager" else "output of flatten"
             expect(inspector).to_contain_text(found, timeout=60_000)
+    # What is selected is read from its top, wherever the page before was scrolled to.
+    scroll = "(pane) => { pane.scrollTo(0, pane.scrollHeight); return pane.scrollTop; }"
+    assert page.locator(".qx-part-inspector").evaluate(scroll) > 0
     tree_row(page, "conv1").click()
-    expect(page.locator(".qx-inspector h3").first).to_contain_text("conv1")
+    heading = page.locator(".qx-inspector h3").first
+    expect(heading).to_contain_text("conv1")
+    expect(heading).to_be_in_viewport()
     shots(page, f"voila-names-{flow}")

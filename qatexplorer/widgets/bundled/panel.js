@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/panel.js
-// sha256 of these: f177a8a82d63c23ee877043c238fda5d9a21a9e0e074c569703b3d1424d6afc1
+// sha256 of these: ebf36c6cdc3f69de519564f7e5a81c39933b21216e61c5714b942d590dd9e888
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -56,6 +56,7 @@ var panel_default = {
     const root = html("div", { class: "qx qx-inspector", ...OWN_KEYS });
     const open = /* @__PURE__ */ new Set();
     let fromHere = false;
+    let about = "";
     const look = () => forceTheme(root, model.get("dark"));
     const draw = () => {
       for (const details of root.querySelectorAll("details")) {
@@ -66,9 +67,13 @@ var panel_default = {
       for (const details of root.querySelectorAll("details")) {
         if (open.has(title(details))) details.open = true;
       }
+      const heading = root.querySelector("h3");
+      if (heading && heading.textContent !== about) {
+        about = heading.textContent ?? "";
+        root.closest(".qx-part-inspector")?.scrollTo(0, 0);
+      }
       if (!fromHere) return;
       fromHere = false;
-      const heading = root.querySelector("h3");
       if (heading) {
         heading.tabIndex = -1;
         heading.focus({ preventScroll: true });

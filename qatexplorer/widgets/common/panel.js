@@ -23,6 +23,7 @@ export default {
     /** Titles of what is folded out. @type {Set<string>} */
     const open = new Set();
     let fromHere = false;
+    let about = "";
 
     const look = () => forceTheme(root, model.get("dark"));
     const draw = () => {
@@ -35,9 +36,14 @@ export default {
       for (const details of root.querySelectorAll("details")) {
         if (open.has(title(details))) details.open = true;
       }
+      const heading = root.querySelector("h3");
+      // Another thing is read from its top; the same one, drawn again, stays where it was.
+      if (heading && heading.textContent !== about) {
+        about = heading.textContent ?? "";
+        root.closest(".qx-part-inspector")?.scrollTo(0, 0);
+      }
       if (!fromHere) return;
       fromHere = false;
-      const heading = root.querySelector("h3");
       if (heading) {
         heading.tabIndex = -1;
         heading.focus({ preventScroll: true });
