@@ -67,14 +67,18 @@ display(box)
 _CLICK = """
 async ([selection, heading]) => {
   const row = document.querySelector(`[role=treeitem][data-id="${selection}"]`);
+  const plot = () => document.querySelector(".qx-plot");
+  const drawn = () => Number(plot()?.dataset.drawn ?? 0);
+  const before = drawn();
   const start = performance.now();
   row.click();
   for (;;) {
     await new Promise(requestAnimationFrame);
     const page = document.querySelector(".qx-inspect h3");
-    const figure = document.querySelector(".js-plotly-plot .gtitle");
-    const drawn = selection.startsWith("module:") || figure?.textContent === heading;
-    if (page?.textContent === heading && drawn) return performance.now() - start;
+    const title = plot()?.querySelector(".qx-plot-caption b");
+    const isNew = title?.textContent === heading && drawn() > before;
+    const done = selection.startsWith("module:") || isNew;
+    if (page?.textContent === heading && done) return performance.now() - start;
     if (performance.now() - start > 20000) return -1;
   }
 }
