@@ -33,7 +33,13 @@ class Histograms:
     @property
     def ready(self) -> bool:
         """Whether :meth:`all` will answer without running the model."""
-        return self._kept is not None and self._kept[0] is self._stages.snapshot
+        return self.known is not None
+
+    @property
+    def known(self) -> Mapping[str, GridHistogram] | None:
+        """What :meth:`all` answers without running the model, None if it has to."""
+        kept = self._kept
+        return kept[1] if kept is not None and kept[0] is self._stages.snapshot else None
 
     def one(
         self, site: str, run: TrainingRun | None, made: Callable[[], Mapping[str, GridHistogram]]

@@ -403,6 +403,9 @@ class Session(Shown):
     def histograms(self) -> Mapping[str, GridHistogram]:
         """Those of all fake quants of the stage in view that run, by path; one or two forwards the
         first time, then kept until the model changes."""
+        known = self._histograms.known  # without the lock: a long job may hold it
+        if known is not None:
+            return known
         with self._lock:
             return self._histograms.all()
 

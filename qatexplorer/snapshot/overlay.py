@@ -20,6 +20,7 @@ from qatexplorer.tables import table_of_columns
 Groups = Literal["sum", "highest", "lowest"]
 """What a module without a number of its own shows of the numbers inside it."""
 
+_PATHS = "Take paths from session.snapshot.by_path or .site_by_path, or ids of its graph.nodes."
 _SHOWN = 12
 _UNKNOWN = 8
 
@@ -95,7 +96,7 @@ class Overlay(Shown):
         if wrong:
             raise OverlayError(
                 f"a key of an overlay is a path; {wrong[0]!r} is a {type(wrong[0]).__name__}.",
-                fix="Take the paths from named_modules(), or ids of session.snapshot.graph.",
+                fix=_PATHS,
             )
         known = {key: value for key, value in values.items() if value is not None}
         words = [key for key, value in known.items() if isinstance(value, str)]
@@ -213,7 +214,7 @@ class Overlay(Shown):
             f"the model has nothing at {', '.join(map(repr, [*shown]))}"
             f"{f' {more[0]}' if more else ''}.",
             why="They are no module, no fake quant and no graph node of a stage reached so far.",
-            fix="Take paths from session.snapshot.by_path, .site_by_path or .graph." + hint,
+            fix=f"{_PATHS}{hint}",
         )
 
     def at(self, stage: str) -> Overlay:

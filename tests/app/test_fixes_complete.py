@@ -24,6 +24,9 @@ CANNOT_BE_TRIED: dict[str, str] = {
         "an installation without its notebooks: the packaging test installs the wheel and finds "
         "them there"
     ),
+    "See Model Explorer's documentation": (
+        "the pages of another project; what the fix spells out of its format is tried"
+    ),
     "Please report this with the call": "a mistake of ours that nobody foresaw",
 }
 """Fragments of fixes that no test can try, and why."""
@@ -89,10 +92,14 @@ def _constants(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
 
 
 def _texts(value: ast.expr, known: dict[str, ast.expr]) -> Iterator[ast.expr]:
-    """The texts that ``value`` can be: both sides of a choice, what a constant stands for."""
+    """The texts that ``value`` can be: both sides of a choice, both parts of a sum, what a constant
+    stands for."""
     if isinstance(value, ast.IfExp):
         yield from _texts(value.body, known)
         yield from _texts(value.orelse, known)
+    elif isinstance(value, ast.BinOp):
+        yield from _texts(value.left, known)
+        yield from _texts(value.right, known)
     elif isinstance(value, ast.BoolOp):
         for part in value.values:
             yield from _texts(part, known)

@@ -25,6 +25,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
 from tests.browser.explorer_page import tree_row, wait_for_explorer, wait_for_stage
@@ -118,7 +119,27 @@ def open_resnet(page: Page, root: Path) -> Server:
     page.locator(".qx-stage-button[data-stage='insert']").click()
     wait_for_stage(page, "insert")
     page.get_by_label("Expand all").first.click()
+    wait_until_idle(server)
     return server
+
+
+def wait_until_idle(server: Server, timeout_s: float = 60.0) -> None:
+    """Wait until the kernel has counted MACs, made the histograms and tried int8: a page that has
+    just been opened does that on the side, once."""
+
+    def spent() -> float:
+        kernels = psutil.Process(server.process.pid).children(recursive=True)
+        return sum(sum(k.cpu_times()[:2]) for k in kernels if k.is_running())
+
+    end = time.monotonic() + timeout_s
+    before = spent()
+    while time.monotonic() < end:
+        time.sleep(1.0)
+        now = spent()
+        if now - before < 0.1:
+            return
+        before = now
+    raise TimeoutError("the kernel is not done with what it does once")
 
 
 def clicks(context: BrowserContext, number: int, against: Path | None) -> None:

@@ -10,6 +10,27 @@ from playwright.sync_api import Locator, Page
 
 AXE = Path(__file__).resolve().parents[1] / "js" / "node_modules" / "axe-core" / "axe.min.js"
 
+CONTRAST = """
+() => {
+  const light = (text) => {
+    const [r, g, b] = text.match(/[0-9.]+/g).slice(0, 3).map((v) => v / 255)
+      .map((p) => (p <= 0.04045 ? p / 12.92 : ((p + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+  };
+  let worst = 99;
+  for (const item of document.querySelectorAll(".qxg-painted")) {
+    const under = item.querySelector(":scope > " +
+      (item.classList.contains("qxg-open") ? ".qxg-title" : ".qxg-frame"));
+    for (const text of item.querySelectorAll(":scope > .qxg-label, :scope > .qxg-sub")) {
+      const [a, b] = [getComputedStyle(under).fill, getComputedStyle(text).fill].map(light);
+      worst = Math.min(worst, Math.max(a, b) / Math.min(a, b));
+    }
+  }
+  return worst;
+}
+"""
+"""The worst contrast of a text on a part of the graph that an overlay colours."""
+
 _CUT = """(root) => {
   // What scrolls may hold more than it shows.
   const INSIDE = '.qx-panel, .qxg-stage, .qx-tree-viewport, .qx-part-inspector, dialog';

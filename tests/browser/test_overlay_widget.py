@@ -19,7 +19,7 @@ from tests.browser.graph_page import (  # noqa: F401 - fixtures
     small,
     trait,
 )
-from tests.browser.test_overlays import CONTRAST
+from tests.browser.layout_page import CONTRAST
 
 pytestmark = pytest.mark.browser
 

@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.explorer_page import click_next, no_message, wait_for_explorer, wait_for_stage
+from tests.browser.layout_page import CONTRAST
 from tests.browser.notebook import (
     Shots,
     open_notebook,
@@ -40,25 +41,6 @@ session = qx.Session(model, x, flow="{flow}", stubs="{stubs}")
 session.goto(session.flow.prepared_stage)
 explorer = qx.explore(session)
 explorer
-"""
-CONTRAST = """
-() => {
-  const light = (text) => {
-    const [r, g, b] = text.match(/[0-9.]+/g).slice(0, 3).map((v) => v / 255)
-      .map((p) => (p <= 0.04045 ? p / 12.92 : ((p + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
-  };
-  let worst = 99;
-  for (const item of document.querySelectorAll(".qxg-painted")) {
-    const under = item.querySelector(":scope > " +
-      (item.classList.contains("qxg-open") ? ".qxg-title" : ".qxg-frame"));
-    for (const text of item.querySelectorAll(":scope > .qxg-label, :scope > .qxg-sub")) {
-      const [a, b] = [getComputedStyle(under).fill, getComputedStyle(text).fill].map(light);
-      worst = Math.min(worst, Math.max(a, b) / Math.min(a, b));
-    }
-  }
-  return worst;
-}
 """
 
 

@@ -68,8 +68,14 @@ def histogram_figure(
         "showlegend": False,
         "shapes": _border_lines(hist, bars, look),
         "annotations": _border_labels(hist, bars, look),
-        "margin": {"l": 56, "r": 18, "t": 96 if bars.real else 64, "b": 44},
+        "margin": {"l": 56, "r": 24, "t": 96 if bars.real else 64, "b": 44},
     }
+    # The margins hold all that these axes can say. Plotly would lay out everything a second time
+    # to find that out, and a click waits for it.
+    for axis in ("xaxis", "xaxis2", "yaxis"):
+        layout[axis]["automargin"] = False
+    for axis in ("xaxis", "xaxis2"):
+        layout[axis]["tickangle"] = 0
     subtitle = _subtitle(hist, site)
     if crowded:
         subtitle += f" · {log_words(np.array(bars.counts) / hist.sampled)}"

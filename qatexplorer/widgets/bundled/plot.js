@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/plot.js
-// sha256 of these: 910e46395e16d51641dc1ec011d98bcef4fa08475aa5fcb9443ca529d9bb6e7d
+// sha256 of these: ef7464b998446b550f9f695eda33c2e141ffd3c1de9210c828690d6265633c63
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -181,8 +181,8 @@ var plot_default = {
       const drawn = withoutHeading(layout);
       write(layout.meta);
       if (drawn.height) box.style.height = `${drawn.height}px`;
-      await plotly.react(box, data, drawn, CONFIG);
       width = box.offsetWidth;
+      await plotly.react(box, data, drawn, CONFIG);
       figure.dataset.drawn = String(Number(figure.dataset.drawn ?? 0) + 1);
     };
     const later = () => {

@@ -235,8 +235,9 @@ export default {
       write(layout.meta);
       // A resize takes the size of the box, its height too.
       if (drawn.height) box.style.height = `${drawn.height}px`;
-      await plotly.react(box, data, drawn, CONFIG);
+      // Before it is drawn: asked for afterwards, the width costs another layout of the page.
       width = box.offsetWidth;
+      await plotly.react(box, data, drawn, CONFIG);
       figure.dataset.drawn = String(Number(figure.dataset.drawn ?? 0) + 1);
     };
     const later = () => {

@@ -139,6 +139,7 @@ class Explorer(widgets.VBox):
         self.panes = Panes(self.bridge, self.page)
         self.panes.inspector.on_ask(self._on_ask)
         self.panes.wanted = lambda: self.jobs.current is not None
+        self.panes.settled = self._on_settled
         self._build_panels()
         self.panes.graph.observe(lambda change: self._on_theme(change["new"]), "dark")
 
@@ -386,10 +387,13 @@ class Explorer(widgets.VBox):
 
     def _on_selection(self) -> None:
         self.panes.show_selection()
-        self._keep_still()
-        self.ledger.show_selection()
         if self._in_sight(self.live):
             self.live.draw()
+
+    def _on_settled(self) -> None:
+        """The inspector has been drawn: what else follows the selection must not delay it."""
+        self._keep_still()
+        self.ledger.show_selection()
 
     def _in_sight(self, panel: widgets.Widget) -> bool:
         return self.drawer.in_sight(panel)

@@ -82,6 +82,7 @@ class Panes(widgets.Box):
             bridge, self.graph, lambda: self.compare.shown, lambda: self.wanted()
         )
         self.wanted: Callable[[], bool] = lambda: False  # whether a job waits for the session
+        self.settled: Callable[[], None] = lambda: None  # called when the inspector has been drawn
         self.inspector.add_class("qx-part-inspector")
         self.inspector.tabbable = True  # it scrolls, and may hold nothing that takes the focus
         self.cover.add_class("qx-cover")
@@ -170,7 +171,6 @@ class Panes(widgets.Box):
         self.graph.scene = picture.scene
         self.compare.on_stage()
         self.overlays.refresh()
-        self._mark_selection()
         self._show_inspected(picture.inspected)
         if session is not None and picture.snapshot.sites and not session.running:
             self._prepare_histograms(session)
@@ -195,8 +195,8 @@ class Panes(widgets.Box):
             self.look_again()
 
     def show_selection(self) -> None:
-        """Mark the selection in tree and graph, and inspect it."""
-        self._mark_selection()
+        """Inspect the selection, and mark it in tree and graph. The marks come last: to show what
+        is selected the graph may have to open groups, and the figures would wait for that."""
         self._inspect()
 
     def on_training(self) -> None:
@@ -222,11 +222,19 @@ class Panes(widgets.Box):
         if session is not None:
             selection = self._page.selection
             self._bridge.make(
-                "inspector", lambda: self._inspected(session, selection), self._show_inspected
+                "inspector",
+                lambda: self._inspected(session, selection),
+                self._show_inspected,
+                lambda _error: self._settle(),
             )
 
     def _show_inspected(self, inspected: Inspected) -> None:
         self.inspector.show(inspected.html, inspected.figures)
+        self._settle()
+
+    def _settle(self) -> None:
+        self._mark_selection()
+        self.settled()
 
     def look_again(self) -> None:
         """Draw the page at a glance again, if it is shown: more has become known."""
