@@ -142,7 +142,7 @@ def test_inside_a_training_by_clicks_and_keys(trained: Page, shots: Shots) -> No
     expect(page.locator(f"{FIGURES} .qx-plot-box").first).to_have_attribute(
         "aria-label", re.compile(r"Histograms of the \w+ at \d+ steps from 0 to \d+, on codes")
     )
-    page.get_by_label("Worst first by").select_option(label="SQNR")
+    page.get_by_label("Worst first by", exact=True).select_option(label="SQNR")
     expect(page.locator(".qx-card b").first).to_contain_text("dB")
     assert crowded(page, FIGURES) == []
     shots(page, "inside-values")

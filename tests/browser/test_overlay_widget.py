@@ -132,3 +132,26 @@ def test_what_the_other_graph_lacks_has_a_sign_and_words(
     set_trait(page, "compared", {})
     expect(page.locator(".qxg-only, .qxg-sign")).to_have_count(0)
     expect(page.locator(".qxg-caption")).to_be_hidden()
+
+
+def test_a_narrower_graph_keeps_its_middle_and_its_selects(
+    page: Page, address: str, small: dict[str, Any]
+) -> None:
+    long = [{**PICKERS[0], "label": "A label that takes room"}]
+    open_graph(page, address, small, pickers=long, picked={})
+    page.locator(".qxg-svg").focus()
+    page.keyboard.press("+")  # from here on the graph is where the user put it
+    aside = """() => {
+      const middle = (e) => { const r = e.getBoundingClientRect(); return r.left + r.width / 2; };
+      return middle(document.querySelector("[data-item='n:conv1'] > .qxg-frame"))
+        - middle(document.querySelector(".qxg-stage"));
+    }"""
+    before = page.evaluate(aside)
+    page.set_viewport_size({"width": 300, "height": 700})
+    page.wait_for_function(f"(before) => Math.abs(({aside})() - before) <= 2", arg=before)
+    right = "(e) => e.getBoundingClientRect().right"
+    select = page.get_by_label("A label that takes room").evaluate(right)
+    assert select <= page.locator(".qxg").evaluate(right)
+    # Nothing scrolls the inside of a graph away, not even what asks for a box in it.
+    page.locator(item_selector("n:conv1")).evaluate("(e) => e.scrollIntoView({inline: 'start'})")
+    assert page.locator(".qxg").evaluate("(e) => e.scrollLeft") == 0

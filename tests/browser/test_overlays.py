@@ -59,6 +59,12 @@ def go_to(page: Page, stage: str) -> None:
     wait_for_stage(page, stage)
 
 
+def pick(graph: Locator, shown: str) -> None:
+    """Click a box of a graph; what lies outside of its window comes in by "Fit all"."""
+    graph.get_by_role("button", name="Fit all").click()
+    graph.locator(shown).first.click()
+
+
 def colour_and_compare(page: Page, shots: Shots, name: str) -> None:
     wait_for_explorer(page)
     # From the keyboard: the select is reached and changed by keys alone.
@@ -114,12 +120,12 @@ def colour_and_compare(page: Page, shots: Shots, name: str) -> None:
     expect(gone.locator(".qxg-sign")).to_contain_text("−")
     expect(gone).to_have_attribute("aria-label", re.compile("gone or an Identity"))
     wait_until(page, "() => document.querySelectorAll('.qxg-world')[1].childElementCount > 3")
-    mine.locator("[data-sel='module:conv2']").first.click()
+    pick(mine, "[data-sel='module:conv2']")
     expect(theirs.locator("[data-sel='module:conv2'].qxg-selected")).to_have_count(1)
-    theirs.locator("[data-sel='module:conv3']").first.click()
+    pick(theirs, "[data-sel='module:conv3']")
     expect(mine.locator("[data-sel='module:conv3'].qxg-selected")).to_have_count(1)
     expect(page.locator(".qx-inspector h3").first).to_contain_text("conv3")
-    mine.locator("[data-site='conv1.weight_fake_quant']").first.click()
+    pick(mine, "[data-site='conv1.weight_fake_quant']")
     expect(theirs.locator(".qxg-said")).to_contain_text("conv1.weight_fake_quant is not at")
     shots(page, f"{name}-compare")
     picker(page, "Compare with").select_option("flow")
