@@ -270,7 +270,7 @@ def _code_axis(hist: GridHistogram, bars: _Bars, look: Theme) -> dict[str, Any]:
 
 def _tick_step(span: float) -> int:
     """Whole codes between two ticks: 1, 2, 4, 8, … as grids are powers of two."""
-    return int(2 ** max(0, math.ceil(math.log2(max(span, 1) / 10))))
+    return int(2 ** max(0, math.ceil(math.log2(max(span, 1) / 8))))
 
 
 def _borders(hist: GridHistogram, bars: _Bars) -> list[tuple[str, int, float]]:
