@@ -472,6 +472,19 @@ def test_preflight_before_and_after() -> None:
     assert missing.error.where == "conv"
 
 
+def test_a_histogram_that_is_made_waits_for_no_long_job() -> None:
+    session = make()
+    session.goto("insert")
+    session.histograms()
+    asked: list[int] = []
+    site = "conv2.activation_post_process"
+    looker = threading.Thread(target=lambda: asked.append(session.histogram(site).total))
+    with session._lock:  # as a trial in int8 or an evaluation holds it
+        looker.start()
+        looker.join(timeout=10)
+        assert asked == [4 * 6 * 8 * 8]
+
+
 def test_histogram_of_untrained_and_trained() -> None:
     session = make()
     session.goto("insert")

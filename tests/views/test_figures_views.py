@@ -53,6 +53,11 @@ def test_bars_hold_all_values_and_the_clipped_ones_apart() -> None:
     assert "quant_max 255" in texts(figure)
 
 
+def test_a_histogram_is_laid_out_once() -> None:
+    layout = histogram_figure(walk()[1][INPUT], site(INPUT)).layout
+    assert [layout[axis].automargin for axis in ("xaxis", "xaxis2", "yaxis")] == [False] * 3
+
+
 def test_axis_is_in_real_values_and_codes_lie_on_top() -> None:
     hist = grid_histogram(torch.linspace(0, 1.5, 500), 0.1, 3, 0, 15)
     figure = histogram_figure(hist, site(INPUT))

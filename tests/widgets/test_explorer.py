@@ -34,6 +34,9 @@ def explorer(runs_folder: Path) -> Explorer:
     return qx.explore(example="digits_cnn")
 
 
+SITE = "conv1.activation_post_process"
+
+
 def click(explorer: Explorer, action: str, stage: str = "") -> None:
     explorer._on_action(action, stage)
     explorer.jobs.wait(60)
@@ -105,6 +108,35 @@ def test_a_selection_anywhere_is_seen_everywhere(explorer: Explorer) -> None:
     assert "fake quant" in explorer.panes.inspector.details.html
     explorer.select("module:fc")
     assert explorer.panes.tree.selected == explorer.panes.inspector.selected == "module:fc"
+
+
+def test_the_inspector_comes_before_what_else_follows_a_selection(explorer: Explorer) -> None:
+    walk(explorer, "insert")
+    panes, seen = explorer.panes, []
+    until(lambda: explorer.session is not None and explorer.session.has_histogram(SITE))
+    plot = panes.inspector.slots["histogram"].plot
+    for name, widget, trait in (
+        ("page", panes.inspector.panel, "html"),
+        ("figure", plot, "figure"),
+        ("graph", panes.graph, "selected"),
+        ("ledger", explorer.ledger.sites, "selected"),
+    ):
+        widget.observe(lambda _change, name=name: seen.append(name), trait)
+    panes.tree.selected = f"site:{SITE}"
+    assert seen == ["page", "figure", "graph", "ledger"]
+
+
+def test_an_inspector_that_fails_leaves_the_selection_marked(
+    explorer: Explorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk(explorer, "insert")
+
+    def fails(*_args: Any) -> Any:
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(explorer.panes, "_inspected", fails)
+    explorer.panes.tree.selected = "module:conv1"
+    assert explorer.panes.graph.selected == "module:conv1"
 
 
 def test_selection_survives_steps(explorer: Explorer) -> None:

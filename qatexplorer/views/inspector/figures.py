@@ -53,10 +53,14 @@ def histogram_figure(
     data.append(
         {"type": "scatter", "x": bars.view, "y": [None, None], "xaxis": "x2", "hoverinfo": "skip"}
     )
+    # The margins hold all that these axes can say. Plotly would lay out everything a second time
+    # to find that out, and a click waits for it.
+    fixed = {"automargin": False, "tickangle": 0}
     layout = {
-        "xaxis": _bottom_axis(hist, bars),
-        "xaxis2": _code_axis(hist, bars, look),
+        "xaxis": {**_bottom_axis(hist, bars), **fixed},
+        "xaxis2": {**_code_axis(hist, bars, look), **fixed},
         "yaxis": {
+            **fixed,
             "title": "values (log)" if log else "values",
             "nticks": 5,
             "type": "log" if log else "linear",
@@ -70,12 +74,6 @@ def histogram_figure(
         "annotations": _border_labels(hist, bars, look),
         "margin": {"l": 56, "r": 24, "t": 96 if bars.real else 64, "b": 44},
     }
-    # The margins hold all that these axes can say. Plotly would lay out everything a second time
-    # to find that out, and a click waits for it.
-    for axis in ("xaxis", "xaxis2", "yaxis"):
-        layout[axis]["automargin"] = False
-    for axis in ("xaxis", "xaxis2"):
-        layout[axis]["tickangle"] = 0
     subtitle = _subtitle(hist, site)
     if crowded:
         subtitle += f" · {log_words(np.array(bars.counts) / hist.sampled)}"
@@ -272,7 +270,7 @@ def _code_axis(hist: GridHistogram, bars: _Bars, look: Theme) -> dict[str, Any]:
 
 def _tick_step(span: float) -> int:
     """Whole codes between two ticks: 1, 2, 4, 8, … as grids are powers of two."""
-    return int(2 ** max(0, math.ceil(math.log2(max(span, 1) / 10))))
+    return int(2 ** max(0, math.ceil(math.log2(max(span, 1) / 8))))
 
 
 def _borders(hist: GridHistogram, bars: _Bars) -> list[tuple[str, int, float]]:
