@@ -5,7 +5,7 @@
 //   tree/row.js
 //   tree/rows.js
 //   tree/tree.js
-// sha256 of these: aa6a436178eb32d023401c390ad4a5947583adc8916ff0a56942bbfa4c4c9632
+// sha256 of these: 7fd474d1b6cf2fd16fecb8b35a15e3b46f3637438e87111e4294127cfb85631e
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -631,7 +631,7 @@ var TreeView = class {
     this.input = html("input", {
       class: "qx-field qx-tree-search",
       type: "search",
-      placeholder: "Search name, path or type",
+      placeholder: "Name, path or type",
       "aria-label": "Search modules by name, path or type"
     });
     this.toggles = /* @__PURE__ */ new Map();

@@ -49,7 +49,7 @@ class TreeView {
     this.input = html("input", {
       class: "qx-field qx-tree-search",
       type: "search",
-      placeholder: "Search name, path or type",
+      placeholder: "Name, path or type",
       "aria-label": "Search modules by name, path or type",
     });
     /** @type {Map<Only, HTMLButtonElement>} */
