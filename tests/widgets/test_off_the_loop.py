@@ -136,3 +136,18 @@ def test_a_collector_that_is_off_stays_off() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_a_page_of_the_stage_before_is_not_shown() -> None:
+    """What is inspected may be ready only when the stage has changed."""
+    explorer = qx.explore(example="digits_cnn")
+    session, shown = explorer.session, explorer.panes
+    assert session is not None
+    session.goto("insert")
+    late = shown._inspected(session, "")
+    assert late.stage == "insert"
+    session.goto("float")
+    explorer.refresh()
+    shown._show_inspected(late)
+    assert shown.inspector.panel.html != late.html
+    assert shown.inspector.panel.html == shown._inspected(session, "").html

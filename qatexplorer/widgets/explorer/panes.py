@@ -40,8 +40,9 @@ _LIVE_S = 1.0
 
 @dataclass(frozen=True)
 class Inspected:
-    """What the inspector is to show: a page, and figures in its slots."""
+    """What the inspector is to show of a stage: a page, and figures in its slots."""
 
+    stage: str
     html: str
     figures: Mapping[str, Any]
 
@@ -69,6 +70,7 @@ class Panes(widgets.Box):
         self._preparing = False
         self._macs: Mapping[str, int] | Exception | None = None
         self._drawn: Snapshot | None = None
+        self._stage = ""
         self.tree, self.graph = TreeWidget(), GraphWidget()
         self.inspector = InspectorWidget()
         self.cover = Html(html=loading_html(), role="status")
@@ -130,9 +132,12 @@ class Panes(widgets.Box):
         return Packed(build_scene(session.snapshot, paths, redundant=edges, before=first))
 
     def _inspected(self, session: Session, selection: str) -> Inspected:
+        stage = session.stage
         glance = None if selection else glance_of(session, self._macs)
-        page = inspect_html(session.snapshots, session.stage, selection, glance)
-        return Inspected(page, self._figures(session, selected_site(session.snapshot, selection)))
+        page = inspect_html(session.snapshots, stage, selection, glance)
+        return Inspected(
+            stage, page, self._figures(session, selected_site(session.snapshot, selection))
+        )
 
     def _figures(self, session: Session, site: FakeQuantSite | None) -> dict[str, Any]:
         if site is None:
@@ -171,6 +176,7 @@ class Panes(widgets.Box):
         self.graph.scene = picture.scene
         self.compare.on_stage()
         self.overlays.refresh()
+        self._stage = picture.inspected.stage
         self._show_inspected(picture.inspected)
         if session is not None and picture.snapshot.sites and not session.running:
             self._prepare_histograms(session)
@@ -229,6 +235,10 @@ class Panes(widgets.Box):
             )
 
     def _show_inspected(self, inspected: Inspected) -> None:
+        if inspected.stage != self._stage:  # the stage has changed while this page was made
+            if self._session is not None and self._session.stage == self._stage:
+                self._inspect()
+            return
         self.inspector.show(inspected.html, inspected.figures)
         self._settle()
 
