@@ -59,8 +59,13 @@ def push(page: Page, name: str) -> None:
 def open_tab(page: Page, name: str) -> None:
     """Bring a panel of the drawer to the front; the drawer opens if it was closed."""
     tab = page.get_by_role("tab", name=re.compile(name))
-    if tab.get_attribute("aria-selected") != "true":
-        tab.click()
+    for _ in range(3):
+        if tab.get_attribute("aria-selected") != "true":
+            tab.click()
+        # The page may open the panel by itself at this moment: then the click has closed it.
+        page.wait_for_timeout(300)
+        if tab.get_attribute("aria-selected") == "true":
+            return
     expect(tab).to_have_attribute("aria-selected", "true")
 
 
