@@ -128,7 +128,7 @@ class Overlays:
         if name == "sqnr":
             values = noise_of(model, inputs)
             left = [s for s in snapshot.sites if s.calls_per_forward and s.path not in values]
-            note = "Of all values in one forward of the example input." + _not_told(len(left))
+            note = "Of all values in one forward of the example input." + _left_out(len(left))
             return replace(how, values=values, note=note)
         return self._time(how, model, inputs, asked)
 
@@ -178,11 +178,11 @@ def _clipped(how: Overlay, found: Mapping[str, GridHistogram]) -> Overlay:
         # Of values without a code none is clipped, and nothing is known.
         if histogram.sampled > histogram.nonfinite + histogram.off_grid
     }
-    note = "In one forward of the example input." + _not_told(len(found) - len(values))
+    note = "In one forward of the example input." + _left_out(len(found) - len(values))
     return replace(how, values=values, note=note)
 
 
-def _not_told(count: int) -> str:
+def _left_out(count: int) -> str:
     if not count:
         return ""
     return f" Not known of {count:,} more that run: no finite values, no scale, or only zeros."

@@ -1,4 +1,4 @@
-"""What is wrong with a session's model, told at every stage, and the calls that put it right.
+"""What is wrong with a session's model, said at every stage, and the calls that put it right.
 
 What can be read off the settings and snapshots is always known. Whether the int8 model will run is
 found out by trying: a copy is prepared, converted and run once (:meth:`Problems.try_int8`). A fix

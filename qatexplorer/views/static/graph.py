@@ -100,12 +100,12 @@ def _places(
     centre: dict[str, float] = {}
     for number in sorted(rows):
         row = rows[number]
-        wish = {
+        wanted = {
             key: sum(centre[a] for a in before[key]) / len(before[key]) if before[key] else 0.0
             for key in row
         }
-        row.sort(key=lambda key: (wish[key], order[key]))
-        middle = sum(wish.values()) / len(row)
+        row.sort(key=lambda key: (wanted[key], order[key]))
+        middle = sum(wanted.values()) / len(row)
         step = _BOX_W + _GAP_X
         for at, key in enumerate(row):
             centre[key] = middle + (at - (len(row) - 1) / 2) * step
