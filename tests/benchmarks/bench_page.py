@@ -182,7 +182,9 @@ def training(page: Page, rounds: int) -> None:
     try:
         voila_page(page, server, timeout_s=120)
         wait_for_explorer(page)
-        page.get_by_role("button", name="Measure", exact=True).click()
+        page.get_by_role("button", name="Measure", exact=True).dispatch_event(
+            "click"
+        )  # under the page
         wait_until(page, "() => document.body.innerText.includes('measured:')", timeout_s=600)
         print(page.locator(".bench-result").inner_text())
     finally:

@@ -51,7 +51,7 @@ def show(rounds: int) -> None:
     session = explorer.session
     assert session is not None
     session.goto("train")
-    session.select("site:conv2.activation_post_process")
+    explorer.select("site:conv2.activation_post_process")
     button = widgets.Button(description="Measure")
     result = widgets.HTML("")
     result.add_class("bench-result")
