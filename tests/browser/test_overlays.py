@@ -20,7 +20,7 @@ from tests.browser.notebook import (
     wait_until,
     write_notebook,
 )
-from tests.browser.servers import Server
+from tests.browser.servers import REPO_ROOT, Server
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
 
@@ -32,8 +32,9 @@ explorer = qx.explore(example.model, example.example_inputs, data=example.data)
 explorer
 """
 RESNET = """
-import torch
+import sys
 import qatexplorer as qx
+sys.path.append({root!r})  # last: an installed qatexplorer stays the one that is tested
 from tests.support.models import load_timm
 
 model, x = load_timm("resnet50", size=32, batch=4)
@@ -159,7 +160,7 @@ def test_colours_in_jupyterlab(lab: Server, page: Page, shots: Shots, clean_kern
 def test_colours_of_a_resnet50(
     voila: Callable[..., Server], page: Page, shots: Shots, tmp_path: Path, flow: str, stubs: str
 ) -> None:
-    cell = RESNET.format(flow=flow, stubs=stubs)
+    cell = RESNET.format(root=str(REPO_ROOT), flow=flow, stubs=stubs)
     book = write_notebook(tmp_path / f"resnet-{flow}.ipynb", [cell], hide_source=True)
     voila_page(page, voila(book), timeout_s=120)
     wait_for_explorer(page)

@@ -125,8 +125,9 @@ def draw_events(
     ]  # fmt: skip
     words = []
     for step in list(by_step)[-MAX_NAMED:]:
-        early = (step - steps[0]) / width < 0.6
-        text = ", ".join(event.words for event in by_step[step])
+        # A pane may be 200 px wide: each goes into the larger half, one event a line.
+        early = (step - steps[0]) / width < 0.5
+        text = ",<br>".join(event.words for event in by_step[step])
         words.append(
             label(
                 look,
@@ -137,6 +138,7 @@ def draw_events(
                 xanchor="left" if early else "right",
                 xshift=8 if early else -8,
                 yanchor="middle",
+                align="left" if early else "right",
             )
         )
     return trace, lines, words
