@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from qatexplorer.checks.records import Finding
 from qatexplorer.flows.base import Stage
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.runs.records import Progress
-from qatexplorer.session.problems import Problem
 from qatexplorer.session.stages import AMISS
 from qatexplorer.snapshot.parts import Share, macs_share, params_at, params_share
 from qatexplorer.snapshot.records import Snapshot
@@ -30,8 +30,8 @@ class Glance:
         macs: the same for the multiply-accumulates of one forward of the example input; None while
             they are not counted. macs_error: why they cannot be.
         ledger: the stage's ledger if one has been made.
-        problems: what is wrong with the model and its settings, as far as that is known.
-        notes: of the stage, those left out that a problem tells.
+        findings: what is wrong with the model and its settings, as far as that is known.
+        notes: of the stage, those left out that a finding tells.
         has_data: there are batches to train with. observed: fake quants, if any, have seen data.
         progress: of a run that is going on, else None.
     """
@@ -46,7 +46,7 @@ class Glance:
     macs: Share | None = None
     macs_error: str = ""
     ledger: Ledger | None = None
-    problems: tuple[Problem, ...] = ()
+    findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     has_data: bool = True
     observed: bool = False
@@ -66,9 +66,9 @@ def glance_of(session: Session, macs: Mapping[str, int] | Exception | None = Non
     # What is converted comes from the prepared model; training changes none of its records' counts.
     before = snapshots.get(flow.train_stage) if converted else None
     run = session.run
-    problems = session.problems(try_int8=False)
+    findings = session.findings(try_int8=False)
     waiting = any(site.seen == "nothing" for site in snapshot.sites) and not session.observed
-    lacking = waiting or any(found.id == "never_observed" for found in problems)
+    lacking = waiting or any(found.name == "never-observed" for found in findings)
     return Glance(
         snapshot=snapshot,
         stage=stage,
@@ -80,8 +80,8 @@ def glance_of(session: Session, macs: Mapping[str, int] | Exception | None = Non
         macs=macs_share(snapshot, macs) if isinstance(macs, Mapping) else None,
         macs_error=str(macs) if isinstance(macs, Exception) else "",
         ledger=session.known_ledger,
-        problems=problems,
-        notes=tuple(n for n in snapshot.notes if n not in (AMISS if problems else ())),
+        findings=findings,
+        notes=tuple(n for n in snapshot.notes if n not in (AMISS if findings else ())),
         has_data=session.data is not None,
         observed=not lacking,
         progress=run.progress if run is not None and session.running else None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
@@ -51,6 +51,9 @@ class Built:
     warnings: tuple[str, ...] = ()
     joins: tuple[str, ...] = ()
 
+
+Watching = Callable[[nn.Module], AbstractContextManager[Any]]
+"""Looks at a model while it runs."""
 
 OnStage = Callable[[str, Built], object]
 """Sees a stage that a torch call makes, with the model as it is then."""
@@ -150,10 +153,13 @@ class Models:
             raise explained from error
         self.work, self.work_stage = done.model, last
 
-    def convert_copy(self, candidate: nn.Module, stage: str = "") -> Built:
+    def convert_copy(
+        self, candidate: nn.Module, stage: str = "", watching: Watching | None = None
+    ) -> Built:
         """Convert ``candidate`` (given up by the caller) and run the result once.
 
-        ``stage`` is one of the flow's converted stages, the int8 stage by default.
+        ``stage`` is one of the flow's converted stages, the int8 stage by default. The run is made
+        within ``watching(model)``.
 
         Raises ConvertError if torch's convert raises, Int8RunError if the result does not run.
         """
@@ -169,7 +175,8 @@ class Models:
                 except Exception as error:
                     raise convert_error(error, candidate) from error
             # A traced batch norm may learn in eval mode too.
-            with preserved_state(result.model), JoinWatch(result.model) as joins:
+            watch = watching(result.model) if watching is not None else nullcontext()
+            with preserved_state(result.model), JoinWatch(result.model) as joins, watch:
                 run_int8(result.model, self.options.example_inputs, engine)
         return Built(result, tuple(warned), joins.notes)
 

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from qatexplorer._tested import warn_if_untested
+from qatexplorer.checks.records import Finding, Findings, worst_first
 from qatexplorer.data import Data, as_data
 from qatexplorer.errors import BusyError, NoDataError, StageError
 from qatexplorer.evaluate.evaluation import Evaluation
@@ -41,13 +42,14 @@ from qatexplorer.runs.records import Progress
 from qatexplorer.runs.run_writer import Saved
 from qatexplorer.session import running as registry
 from qatexplorer.session.assess import Assessor, Preflight, StubOption
+from qatexplorer.session.checked import Checked
 from qatexplorer.session.histograms import Histograms
 from qatexplorer.session.inputs import check_model, copy_model, example_inputs_from, graph_of
+from qatexplorer.session.known import Known
 from qatexplorer.session.ledgers import Ledgers, Wanted
 from qatexplorer.session.lines import session_lines
 from qatexplorer.session.models import Models
 from qatexplorer.session.overlays import Asked, Overlays
-from qatexplorer.session.problems import Problem, Problems
 from qatexplorer.session.settings import Settings, qconfig_plan
 from qatexplorer.session.stages import EventKind, SessionEvent, Stages
 from qatexplorer.session.warner import Warner
@@ -155,7 +157,8 @@ class Session(Shown):
         self._histograms = Histograms(self._models, self._stages, self._require_still)
         self._overlays = Overlays(self._models, self._stages, self.histograms)
         self._assessor = Assessor(self._models, self.data, self.metric)
-        self._problems = Problems(self._models, self._stages, self.data)
+        self._known = Known(self._models, self._stages, self.data)
+        self._checks = Checked(self._models, self._stages, self.data, loss, metric)
         self._warner.of_settings(self.options.qconfig)
 
     def __repr__(self) -> str:
@@ -251,6 +254,7 @@ class Session(Shown):
     def _start_again(self, settings: Settings | None, *events: EventKind) -> Snapshot:
         self._models.reset(settings)
         self._stages.start_over()
+        self._checks.forget()
         self._assessor = Assessor(self._models, self.data, self.metric)
         for event in (*events, "stage"):
             self._emit(event, self.stage if event == "stage" else None)
@@ -326,16 +330,34 @@ class Session(Shown):
         """
         return self._assessor.stub_options() if self.flow.offers_stubs else ()
 
-    def problems(self, *, try_int8: bool = True) -> tuple[Problem, ...]:
-        """What is wrong with the model and its settings, at whatever stage, the worst first.
+    def findings(self, *, try_int8: bool = True) -> tuple[Finding, ...]:
+        """What is known to be wrong with the model and its settings, the worst first.
 
         ``try_int8``: the first time after a change of settings a copy is converted and run. Where
         it fails, changes that may help are tried too, and those that do are offered as ``fixes``.
-        Nothing is tried while a run is going on, or for a model in eval mode.
+        Nothing is tried while a run is going on, or for a model in eval mode. :meth:`check` looks
+        for much more; what it has found is among these until the model or its settings change.
         """
         if try_int8:
-            self._problems.try_int8(self._lock, lambda: not self.running)
-        return self._problems.found()
+            self._known.try_int8(self._lock, lambda: not self.running)
+        return worst_first((*self._known.found(), *self._checks.found))
+
+    def check(
+        self,
+        *,
+        progress: Callable[[str, float], Any] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Findings:
+        """Ask every rule of :mod:`qatexplorer.checks` about the model at its stage, on copies.
+
+        In at most four forwards of the example input and one convert. ``progress`` is called with
+        what is being done and the share done; ``should_stop`` is asked between. Raises BusyError
+        while a run is going on, StoppedError when it was stopped.
+        """
+        with self._lock:
+            self._require_idle("check the model")
+            self._known.try_int8(self._lock, lambda: True)
+            return self._checks.make(self._known.found, self._run, progress, should_stop)
 
     def preflight(self) -> Preflight:
         """Convert a copy and run it once in int8: will this model get there after training?"""
@@ -729,6 +751,7 @@ class Session(Shown):
         self._emit("progress", progress)
 
     def _describe_again(self) -> None:
+        self._checks.forget()
         self._assessor.forget_trained()
         self._stages.describe_again()
 

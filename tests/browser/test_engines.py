@@ -33,7 +33,7 @@ def test_an_engine_that_saturates_is_reported_at_the_start_and_at_int8(
 ) -> None:
     voila_page(page, server)
     wait_for_explorer(page)
-    concern = page.locator(".qx-newsbar > .qx-problem", has_text="saturates")
+    concern = page.locator(".qx-newsbar > .qx-finding", has_text="saturates")
     expect(concern).to_have_count(0)
     open_tab(page, "Settings")
     in_use = page.locator(".qx-engines tr[aria-current]")
@@ -50,7 +50,7 @@ def test_an_engine_that_saturates_is_reported_at_the_start_and_at_int8(
     expect(concern).to_contain_text("engine onednn saturates on this CPU", timeout=60_000)
     for stage in ("fuse", "propagate", "swap", "insert", "train"):
         click_next(page, stage)
-    expect(page.locator(".qx-newsbar .qx-problems")).to_contain_text("engine onednn saturates")
+    expect(page.locator(".qx-newsbar .qx-findings")).to_contain_text("engine onednn saturates")
     open_tab(page, "Train")
     push(page, "Calibrate only")
     open_tab(page, "Float, fake-quant, int8")

@@ -42,7 +42,7 @@ def open_page(page: Page, voila: Callable[..., Server], folder: Path, theme: str
     notebook = write_notebook(folder / "no_stub.ipynb", [NO_STUB])
     voila_page(page, voila(notebook), theme="dark" if theme == "dark" else "light")
     wait_for_explorer(page)
-    expect(page.locator(".qx-newsbar > .qx-problem")).to_contain_text(_WRONG, timeout=60_000)
+    expect(page.locator(".qx-newsbar > .qx-finding")).to_contain_text(_WRONG, timeout=60_000)
 
 
 def goto(page: Page, stage: str) -> None:
@@ -55,10 +55,10 @@ def test_what_is_wrong_is_said_at_every_stage_until_a_button_puts_it_right(
     page: Page, voila: Callable[..., Server], tmp_path: Path, shots: Shots, theme: str
 ) -> None:
     open_page(page, voila, tmp_path, theme)
-    line, wrong = page.locator(".qx-news-line"), page.locator(".qx-newsbar > .qx-problem")
+    line, wrong = page.locator(".qx-news-line"), page.locator(".qx-newsbar > .qx-finding")
     expect(line).to_have_attribute("aria-live", "polite")
     expect(page.locator(".qx-newsbar [role=alert]")).to_contain_text(_WRONG)
-    assert wrong.locator(".qx-problem-word").inner_text().startswith("✖error: ")
+    assert wrong.locator(".qx-finding-word").inner_text().startswith("✖error: ")
     news = {
         "float": "1 Conv2d and 1 Linear with weights",
         "fuse": "1 conv-bn-relu group became one module",
@@ -105,13 +105,13 @@ def test_the_whole_story_opens_over_the_page_and_closes(
         [box.x + box.width / 2, box.bottom - 8],
     )
     assert top, "it lies over the panes"
-    expect(popover.locator(".qx-problems")).to_contain_text(_WRONG)
+    expect(popover.locator(".qx-findings")).to_contain_text(_WRONG)
     expect(popover.locator(".qx-story")).to_contain_text("The session's own copy of your model")
     assert popover.get_by_role("button", name=re.compile("^(Wrap|Use)")).count() == 3
     shots(page, "news-more")
     page.keyboard.press("Escape")
     expect(popover).to_be_hidden()
-    page.locator(".qx-newsbar > .qx-problem .qx-problem-word").click()
+    page.locator(".qx-newsbar > .qx-finding .qx-finding-word").click()
     popover.get_by_role("button", name="show the place").click()
     expect(page.locator(".qx-inspect").first).to_contain_text("conv")
 
@@ -125,8 +125,8 @@ def test_nothing_of_the_line_is_cut_off(
     page.wait_for_timeout(300)
     assert cut_off(page.locator(".qx-explorer")) == []
     bar = box_of(page, ".qx-newsbar")
-    for part in (".qx-news-line", ".qx-newsbar > .qx-problem", ".qx-newsbar > .qx-note-more"):
+    for part in (".qx-news-line", ".qx-newsbar > .qx-finding", ".qx-newsbar > .qx-note-more"):
         box = box_of(page, part)
         assert bar.x - 1 <= box.x, part
         assert box.right <= bar.right + 1, part
-    assert page.locator(".qx-newsbar > .qx-problem > .qx-fix:visible").count() >= 1
+    assert page.locator(".qx-newsbar > .qx-finding > .qx-fix:visible").count() >= 1

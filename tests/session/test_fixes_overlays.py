@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import qatexplorer as qx
+from qatexplorer.checks.records import Finding
 from qatexplorer.errors import BusyError, OverlayError, QatExplorerError
-from qatexplorer.session.problems import Problem
 from qatexplorer.widgets.explorer.explorer import Explorer
 from tests.support.models import ConvBnRelu, image, loader
 from tests.support.waiting import PATIENCE_S, until
@@ -194,8 +194,8 @@ def test_the_time_of_a_model_that_is_being_trained() -> None:
 # -- observers that saw nothing -------------------------------------------------------------------
 
 
-def never_observed(session: qx.Session) -> Problem | None:
-    return next((p for p in session.problems() if p.id == "never_observed"), None)
+def never_observed(session: qx.Session) -> Finding | None:
+    return next((p for p in session.findings() if p.name == "never-observed"), None)
 
 
 @pytest.mark.parametrize("way", ["train", "calibrate"])
@@ -204,14 +204,14 @@ def never_observed(session: qx.Session) -> Problem | None:
 def test_observers_that_have_seen_nothing(flow: str, converted: bool, way: str) -> None:
     session = session_of(flow)
     session.goto(session.flow.int8_stage if converted else session.flow.train_stage)
-    problem = never_observed(session)
-    assert problem is not None
-    assert problem.severity == ("error" if converted else "note")
-    assert "Train, or show the observers some batches: session.calibrate()" in problem.fix
+    finding = never_observed(session)
+    assert finding is not None
+    assert finding.severity == ("error" if converted else "info")
+    assert "Train, or show the observers some batches: session.calibrate()" in finding.fix
     if way == "train":
         session.train(1, progress=False)
     else:
-        exec(problem.fix.split(": ")[1].rstrip("."), {"session": session})
+        exec(finding.fix.split(": ")[1].rstrip("."), {"session": session})
     assert never_observed(session) is None
     session.goto(session.flow.int8_stage)
     assert never_observed(session) is None
@@ -222,10 +222,10 @@ def test_observers_that_have_seen_nothing_of_a_session_without_data() -> None:
     x = image()
     session = qx.Session(ConvBnRelu().train(), x)
     session.goto("train")
-    problem = never_observed(session)
-    assert problem is not None
-    assert "Pass data={'train': loader, 'eval': loader} to the session, then train" in problem.fix
-    call = re.search(r"data=(\{.*\}) to", problem.fix)
+    finding = never_observed(session)
+    assert finding is not None
+    assert "Pass data={'train': loader, 'eval': loader} to the session, then train" in finding.fix
+    call = re.search(r"data=(\{.*\}) to", finding.fix)
     assert call is not None
     other = qx.Session(ConvBnRelu().train(), x, data=eval(call[1], {"loader": loader(x)}))
     other.warns = False

@@ -27,6 +27,7 @@ ROOMS = (
     "telemetry",
     "training",
     "ledger",
+    "checks",
     "session",
     "zoo",
     "views",

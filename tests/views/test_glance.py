@@ -75,8 +75,8 @@ def test_what_it_says_at_every_stage(example: str, flow: str) -> None:
                 shown = [r for r in tree if r["kind"] == "module" and r["type"] == kind]
                 assert len(shown) == counts[kind] > 1
             elif what == "fix":
-                problem, _, index = rest.rpartition(":")
-                (found,) = [p for p in glance.problems if p.id == problem]
+                finding, _, index = rest.rpartition(":")
+                (found,) = [p for p in glance.findings if p.key == finding]
                 assert found.fixes[int(index)]
             else:
                 assert wanted in ("panel:training", "panel:ledger", "panel:results")
@@ -113,20 +113,20 @@ def test_converted_without_data_leads_back() -> None:
 
 def test_a_model_without_stubs_is_told_so_at_every_stage() -> None:
     session = session_of("digits_mlp", "eager")
-    session.problems()  # the page tries int8 once, off the loop
+    session.findings()  # the page tries int8 once, off the loop
     for stage in session.stages[: session.stages.index("train") + 1]:
         session.goto(stage)
         glance = glance_of(session)
-        (missing,) = [found for found in glance.problems if found.id == "no_stub"]
-        assert asked(next_steps(glance)[0][0]) == ["fix:no_stub:0"]
+        (missing,) = [found for found in glance.findings if found.name == "no-stub"]
+        assert asked(next_steps(glance)[0][0]) == [f"fix:{missing.key}:0"]
         html = glance_html(glance)
         assert missing.message in visible_text(html)
         for index, fix in enumerate(missing.fixes):
-            assert f"fix:no_stub:{index}" in asked(html)
+            assert f"fix:{missing.key}:{index}" in asked(html)
             assert fix.label in visible_text(html)
     missing.fixes[0].apply(session)
-    session.problems()
-    assert "no_stub" not in glance_html(glance_of(session))
+    session.findings()
+    assert "no-stub" not in glance_html(glance_of(session))
 
 
 def test_without_data_it_does_not_offer_to_train() -> None:
@@ -139,7 +139,7 @@ def test_without_data_it_does_not_offer_to_train() -> None:
 
 def test_eval_mode_comes_first_and_alone() -> None:
     session = qx.Session(nn.Sequential(nn.Linear(4, 4)).eval(), torch.randn(2, 4), flow="fx")
-    assert [asked(step) for step, _ in next_steps(glance_of(session))] == [["fix:eval_mode:0"]]
+    assert [asked(step) for step, _ in next_steps(glance_of(session))] == [["fix:eval-mode||:0"]]
     session.use_train_mode()
     assert asked(next_steps(glance_of(session))[0][0]) == ["stage:trace"]
 

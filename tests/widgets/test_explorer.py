@@ -50,14 +50,15 @@ def until(holds: Callable[[], Any], timeout_s: float = 60.0) -> None:
         time.sleep(0.01)
 
 
-def said(explorer: Explorer, problem: str) -> str:
-    """What the line of news says of a problem, ``""`` if it does not."""
-    return next((p["message"] for p in explorer.news.problems if p["id"] == problem), "")
+def said(explorer: Explorer, finding: str) -> str:
+    """What the line of news says of a finding, ``""`` if it does not."""
+    return next((p["message"] for p in explorer.news.findings if p["name"] == finding), "")
 
 
-def press_fix(explorer: Explorer, problem: str, index: int = 0) -> None:
+def press_fix(explorer: Explorer, finding: str, index: int = 0) -> None:
     """What a click on a button of the line of news does."""
-    explorer.news._handle_custom_msg({"action": "fix", "id": problem, "index": index}, [])
+    key = next(p["key"] for p in explorer.news.findings if p["name"] == finding)
+    explorer.news._handle_custom_msg({"action": "fix", "key": key, "index": index}, [])
     until(lambda: explorer.jobs.current is None)
     assert explorer.message.html == ""
 
@@ -76,7 +77,7 @@ def test_first_picture_is_there_without_a_click(explorer: Explorer) -> None:
     assert len(explorer.panes.tree.rows) > 10
     assert explorer.panes.graph.scene["nodes"]
     assert "with weights" in explorer.news.news
-    assert explorer.news.problems == []
+    assert explorer.news.findings == []
 
 
 def test_next_back_goto_and_reset(explorer: Explorer) -> None:
@@ -249,7 +250,7 @@ def test_settings_show_the_probe_of_every_engine(explorer: Explorer) -> None:
     assert html.count("<tr") == len(available_engines()) + 1
     assert f"{default_backend().engine} (in use)" in html
     assert escape(default_backend().reason) in html
-    assert not any(p["id"].startswith("engine") for p in explorer.news.problems)
+    assert not any(p["name"].startswith("engine") for p in explorer.news.findings)
     assert escape(default_backend().reason) in explorer.settings.words.html
 
 
@@ -261,13 +262,13 @@ def test_an_engine_that_saturates_is_reported_on_the_page(monkeypatch: pytest.Mo
     explorer = qx.explore(example="digits_cnn")
     session = explorer.session
     assert session.options.qconfig.backend == "qnnpack"
-    assert not said(explorer, "engine_saturates")
+    assert not said(explorer, "engine-saturates")
     settings = explorer.settings
     assert settings.engines.html.count("up to 63 of 127 steps off") == len(probes) - 1
     settings.qconfig.value = "onednn"
     settings.apply.click()
-    until(lambda: explorer.jobs.current is None and said(explorer, "engine_saturates"))
-    assert "engine onednn saturates on this CPU" in said(explorer, "engine_saturates")
+    until(lambda: explorer.jobs.current is None and said(explorer, "engine-saturates"))
+    assert "engine onednn saturates on this CPU" in said(explorer, "engine-saturates")
     assert "engine onednn saturates on this CPU" in settings.words.html
     assert "onednn (in use)" in settings.engines.html
     walk(explorer, "train")
@@ -283,7 +284,7 @@ def test_an_engine_that_saturates_is_reported_on_the_page(monkeypatch: pytest.Mo
     # What the message tells to do: another engine, the qconfig as it is.
     settings.qconfig.value, settings.engine.value = "as given", "qnnpack"
     settings.apply.click()
-    until(lambda: explorer.jobs.current is None and not said(explorer, "engine_saturates"))
+    until(lambda: explorer.jobs.current is None and not said(explorer, "engine-saturates"))
     plan = session.options.qconfig
     assert (plan.name, plan.backend, plan.concern) == ("onednn", "qnnpack", None)
     settings.qconfig.value, settings.engine.value = "chosen for this CPU", "that of the qconfig"
@@ -351,9 +352,9 @@ def test_eval_mode_is_reported_with_a_button_that_helps() -> None:
     explorer = qx.explore(model, torch.randn(1, 1, 8, 8))
     click(explorer, "next")
     assert "eval mode" in explorer.message.html
-    assert "eval mode" in said(explorer, "eval_mode")
-    press_fix(explorer, "eval_mode")
-    assert not said(explorer, "eval_mode")
+    assert "eval mode" in said(explorer, "eval-mode")
+    press_fix(explorer, "eval-mode")
+    assert not said(explorer, "eval-mode")
     click(explorer, "next")
     assert explorer.session is not None
     assert explorer.session.stage == "fuse"
@@ -467,13 +468,13 @@ def test_no_stub_is_said_before_any_click_at_every_stage_and_each_button_puts_it
     assert session is not None
     for stage in session.stages[:-1]:
         walk(explorer, stage)
-        until(lambda: said(explorer, "no_stub"))
-        assert "No QuantStub: the int8 model will not run" in said(explorer, "no_stub")
-    entry = next(p for p in explorer.news.problems if p["id"] == "no_stub")
+        until(lambda: said(explorer, "no-stub"))
+        assert "No QuantStub: the int8 model will not run" in said(explorer, "no-stub")
+    entry = next(p for p in explorer.news.findings if p["name"] == "no-stub")
     assert (entry["mark"], entry["word"]) == ("✖", "error")
     assert len(entry["fixes"]) == 3
-    press_fix(explorer, "no_stub", index)
-    until(lambda: not said(explorer, "no_stub"))
+    press_fix(explorer, "no-stub", index)
+    until(lambda: not said(explorer, "no-stub"))
     assert session.stage == "float"
     walk(explorer, session.flow.train_stage)
     explorer.training.calibrate.click()
@@ -483,11 +484,11 @@ def test_no_stub_is_said_before_any_click_at_every_stage_and_each_button_puts_it
     assert model.training
 
 
-def test_the_place_of_a_problem_is_selected() -> None:
+def test_the_place_of_a_finding_is_selected() -> None:
     x = image()
     explorer = qx.explore(NoStubs().train(), x)
-    until(lambda: said(explorer, "no_stub"))
-    entry = next(p for p in explorer.news.problems if p["id"] == "no_stub")
+    until(lambda: said(explorer, "no-stub"))
+    entry = next(p for p in explorer.news.findings if p["name"] == "no-stub")
     assert entry["select"] == "module:conv"
     explorer.news._handle_custom_msg({"action": "select", "selection": entry["select"]}, [])
     assert explorer.selection == "module:conv"

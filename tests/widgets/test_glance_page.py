@@ -49,7 +49,7 @@ def test_macs_come_off_the_loop_and_stay_known(explorer: Explorer) -> None:
     until(lambda: f"{session.macs()['']:,} multiply-accumulates (100 %)" in words(explorer))
 
 
-def test_buttons_search_open_panels_and_put_problems_right(explorer: Explorer) -> None:
+def test_buttons_search_open_panels_and_put_findings_right(explorer: Explorer) -> None:
     ask(explorer, "search:type:Conv2d")
     assert explorer.panes.tree.query == "type:Conv2d"
     ask(explorer, "stage:insert")
@@ -60,9 +60,9 @@ def test_buttons_search_open_panels_and_put_problems_right(explorer: Explorer) -
     session = explorer.session
     assert session is not None
     session.goto("convert")
-    (found,) = [p for p in session.problems(try_int8=False) if p.id == "never_observed"]
+    (found,) = [p for p in session.findings(try_int8=False) if p.name == "never-observed"]
     index = [fix.call for fix in found.fixes].index("calibrate")
-    ask(explorer, f"fix:never_observed:{index}")
+    ask(explorer, f"fix:{found.key}:{index}")
     assert session.observed
     ask(explorer, "nonsense")  # what it does not know it leaves alone
 

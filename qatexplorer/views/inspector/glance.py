@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from qatexplorer.checks.records import Finding
 from qatexplorer.ledger.records import Redundancy
 from qatexplorer.session.glance import Glance
-from qatexplorer.session.problems import Problem
 from qatexplorer.snapshot.parts import Share
 from qatexplorer.snapshot.records import FakeQuantSite, GraphNode, ModuleRecord, Snapshot
 from qatexplorer.views.common.html import Html, ask, code, folded, go, join, kind_badge, tag
@@ -26,7 +26,7 @@ def glance_html(glance: Glance) -> Html:
         HTML, all text escaped. Buttons with ``data-select`` name selections; those with
         ``data-ask`` ask the page for something: ``"search:<query>"``, ``"stage:<name>"``,
         ``"panel:<name>"`` ("training", "inside", "ledger", "results", "settings") or
-        ``"fix:<id of the problem>:<index of its fix>"``.
+        ``"fix:<id of the finding>:<index of its fix>"``.
     """
     snapshot = glance.snapshot
     root = snapshot.modules[0]
@@ -56,7 +56,7 @@ def next_steps(glance: Glance) -> list[tuple[Html, str]]:
         words = f"A run is {run.state}: epoch {run.epoch + 1:,} of {run.epochs:,}."
         return [(ask("panel:inside", "Look inside the training"), words)]
     steps: list[tuple[Html, str]] = []
-    stops = [found for found in glance.problems if found.severity == "error"]
+    stops = [found for found in glance.findings if found.severity == "error"]
     for found in stops:
         steps += [(button, found.message) for button in _fixes(found)[:1]]
     snapshot, following = glance.snapshot, glance.following
@@ -94,10 +94,10 @@ def next_steps(glance: Glance) -> list[tuple[Html, str]]:
     return steps
 
 
-def _fixes(found: Problem) -> list[Html]:
-    """Buttons that put a problem right."""
+def _fixes(found: Finding) -> list[Html]:
+    """Buttons that put a finding right."""
     return [
-        ask(f"fix:{found.id}:{index}", fix.label, fix.code or None)
+        ask(f"fix:{found.key}:{index}", fix.label, fix.code or None)
         for index, fix in enumerate(found.fixes)
     ]
 
@@ -193,7 +193,7 @@ def _quants(snapshot: Snapshot) -> list[Html | str]:
 
 def _warnings(glance: Glance) -> Html:
     snapshot = glance.snapshot
-    items = [_problem(problem, snapshot) for problem in glance.problems]
+    items = [_finding(finding, snapshot) for finding in glance.findings]
     items += [tag("li", note) for note in glance.notes]
     found: dict[str, list[FakeQuantSite]] = {}
     for site in snapshot.sites:
@@ -220,7 +220,7 @@ def _warnings(glance: Glance) -> Html:
     return tag("div", tag("h4", "Warnings and notes"), body)
 
 
-def _problem(found: Problem, snapshot: Snapshot) -> Html:
+def _finding(found: Finding, snapshot: Snapshot) -> Html:
     kind = "site" if found.path in snapshot.site_by_path else "module"
     where = go(f"{kind}:{found.path}", found.path) if found.path else None
     return tag(
@@ -233,7 +233,7 @@ def _problem(found: Problem, snapshot: Snapshot) -> Html:
         " ",
         found.fix,
         *(join([" ", button]) for button in _fixes(found)),
-        class_="qx-remark" if found.severity != "note" else None,
+        class_="qx-remark" if found.severity != "info" else None,
     )
 
 

@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   explorer/news.js
-// sha256 of these: 2bfdb9300b38fe70c5e13e1f1655a6abf32edc53206c6b21e034cd26899fe5c0
+// sha256 of these: c48cb68bc4ea85223b1cf5efa6070047af97ddd3ebe1dd7eb34b7b204e3be7b6
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -49,9 +49,9 @@ var NewsBar = class {
       this.text
     ]);
     this.alert = html("p", { class: "qx-sr", role: "alert" });
-    this.worst = html("span", { class: "qx-problem" });
+    this.worst = html("span", { class: "qx-finding" });
     this.more = html("button", { class: "qx-button qx-note-more", "aria-controls": id });
-    this.list = html("ul", { class: "qx-problems", "aria-label": "Problems" });
+    this.list = html("ul", { class: "qx-findings", "aria-label": "Findings" });
     this.story = html("div", { class: "qx-story" });
     this.close = html("button", {
       class: "qx-button qx-note-close",
@@ -72,7 +72,7 @@ var NewsBar = class {
       this.shut();
     });
     const draw = () => this.draw();
-    const names = ["title", "news", "story", "problems", "busy"];
+    const names = ["title", "news", "story", "findings", "busy"];
     const unlisten = listen(model, Object.fromEntries(names.map((n) => [`change:${n}`, draw])));
     const outside = (event) => {
       if (!(event.target instanceof Node && this.root.contains(event.target))) this.show(false);
@@ -87,7 +87,7 @@ var NewsBar = class {
   }
   /** @param {Event} event */
   onClick(event) {
-    if (closest(event.target, ".qx-note-more, .qx-problem-word")) {
+    if (closest(event.target, ".qx-note-more, .qx-finding-word")) {
       this.show(Boolean(this.popover.hidden));
       return;
     }
@@ -99,74 +99,74 @@ var NewsBar = class {
     const place = closest(event.target, "[data-go]");
     if (fix) {
       this.show(false);
-      this.model.send({ action: "fix", id: fix.dataset.fix, index: Number(fix.dataset.index) });
+      this.model.send({ action: "fix", key: fix.dataset.fix, index: Number(fix.dataset.index) });
     } else if (place) {
       this.model.send({ action: "select", selection: place.dataset.go });
     }
   }
   draw() {
     const { model } = this;
-    const problems = model.get("problems");
+    const findings = model.get("findings");
     const title = model.get("title");
     this.title.textContent = title ? `${title}: ` : "";
     this.text.textContent = model.get("news");
     this.line.title = this.line.textContent ?? "";
-    const [worst] = problems;
+    const [worst] = findings;
     this.worst.hidden = worst === void 0;
-    this.worst.className = `qx-problem qx-problem-${worst?.severity ?? "note"}`;
-    this.worst.replaceChildren(...worst ? this.chip(worst, problems.length - 1) : []);
-    this.list.hidden = problems.length === 0;
-    this.list.replaceChildren(...problems.map((problem) => this.item(problem)));
+    this.worst.className = `qx-finding qx-finding-${worst?.severity ?? "info"}`;
+    this.worst.replaceChildren(...worst ? this.chip(worst, findings.length - 1) : []);
+    this.list.hidden = findings.length === 0;
+    this.list.replaceChildren(...findings.map((finding) => this.item(finding)));
     this.story.innerHTML = model.get("story");
-    const errors = problems.filter((problem) => problem.severity === "error");
-    const said = errors.map((problem) => problem.message).join(" ");
+    const errors = findings.filter((finding) => finding.severity === "error");
+    const said = errors.map((finding) => finding.message).join(" ");
     if (this.alert.textContent !== said) this.alert.textContent = said;
-    this.more.hidden = model.get("story") === "" && problems.length === 0;
+    this.more.hidden = model.get("story") === "" && findings.length === 0;
     this.show(!(this.popover.hidden || this.more.hidden));
   }
   /**
-   * The worst problem, in the line.
-   * @param {Entry} problem
+   * The worst finding, in the line.
+   * @param {Entry} finding
    * @param {number} others
    */
-  chip(problem, others) {
-    const { mark, word, message } = problem;
+  chip(finding, others) {
+    const { mark, word, message } = finding;
     const rest = others > 0 ? ` + ${others} more` : "";
     return [
-      html("button", { class: "qx-problem-word", title: `${message}
-${problem.fix}` }, [
-        html("span", { class: "qx-problem-mark", "aria-hidden": "true", text: mark }),
+      html("button", { class: "qx-finding-word", title: `${message}
+${finding.fix}` }, [
+        html("span", { class: "qx-finding-mark", "aria-hidden": "true", text: mark }),
         html("b", { text: `${word}: ` }),
         message
       ]),
-      ...this.buttons(problem),
-      rest && html("span", { class: "qx-problem-rest", text: rest })
+      ...this.buttons(finding),
+      rest && html("span", { class: "qx-finding-rest", text: rest })
     ].filter(Boolean);
   }
-  /** @param {Entry} problem */
-  item(problem) {
-    const { severity, mark, word, message, fix, select } = problem;
-    return html("li", { class: `qx-problem qx-problem-${severity}` }, [
-      html("span", { class: "qx-problem-mark", "aria-hidden": "true", text: mark }),
+  /** @param {Entry} finding */
+  item(finding) {
+    const { severity, mark, word, message, fix, select } = finding;
+    return html("li", { class: `qx-finding qx-finding-${severity}` }, [
+      html("span", { class: "qx-finding-mark", "aria-hidden": "true", text: mark }),
       html("div", {}, [
         html("b", { text: `${word}: ` }),
         message,
         fix && html("div", { class: "qx-muted", text: fix }),
-        html("div", { class: "qx-problem-buttons" }, [
-          ...this.buttons(problem),
+        html("div", { class: "qx-finding-buttons" }, [
+          ...this.buttons(finding),
           select && html("button", { class: "qx-link", "data-go": select, text: "show the place" })
         ])
       ])
     ]);
   }
-  /** @param {Entry} problem */
-  buttons(problem) {
-    return problem.fixes.map(
+  /** @param {Entry} finding */
+  buttons(finding) {
+    return finding.fixes.map(
       ({ label, code }, index) => html("button", {
         class: "qx-button qx-fix",
         text: label,
         title: code,
-        "data-fix": problem.id,
+        "data-fix": finding.key,
         "data-index": String(index),
         disabled: this.model.get("busy")
       })

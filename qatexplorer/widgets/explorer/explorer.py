@@ -20,10 +20,10 @@ from qatexplorer.session.inputs import describe_inputs
 from qatexplorer.session.overlays import checked_name
 from qatexplorer.session.session import Session, SessionEvent
 from qatexplorer.snapshot.overlay import Groups, Overlay
+from qatexplorer.views.common.findings import finding_entries
 from qatexplorer.views.common.names import count
 from qatexplorer.views.common.news import news_of
 from qatexplorer.views.common.options import header_html
-from qatexplorer.views.common.problems import problem_entries
 from qatexplorer.views.common.story import stage_entries, story_html
 from qatexplorer.views.static.page import still_html
 from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
@@ -56,7 +56,7 @@ class _StagePage:
     entries: list[dict[str, Any]]
     news: str
     story: str
-    problems: list[dict[str, Any]]
+    findings: list[dict[str, Any]]
     picture: StagePicture
 
 
@@ -286,15 +286,15 @@ class Explorer(widgets.VBox):
         )
         if not known:
             self._tried_for = settings
-            self.bridge.make("problems", lambda: self._tried(session), self._show_problems)
+            self.bridge.make("findings", lambda: self._tried(session), self._show_findings)
 
     def _tried(self, session: Session) -> tuple[Session, list[dict[str, Any]]]:
-        return session, problem_entries(session.problems(), session.snapshot)
+        return session, finding_entries(session.findings(), session.snapshot)
 
-    def _show_problems(self, found: tuple[Session, list[dict[str, Any]]]) -> None:
-        session, problems = found
+    def _show_findings(self, found: tuple[Session, list[dict[str, Any]]]) -> None:
+        session, findings = found
         if session is self.session:
-            self.news.problems = problems
+            self.news.findings = findings
             self.panes.look_again()
 
     def _on_progress(self) -> None:
@@ -323,14 +323,14 @@ class Explorer(widgets.VBox):
     def _stage_page(self, session: Session) -> _StagePage:
         stage, stages = session.flow.stage(session.stage), session.flow.stages
         news = news_of(stages, session.snapshots)
-        problems = session.problems(try_int8=False)
+        findings = session.findings(try_int8=False)
         with cycles_collected_later():
             return _StagePage(
                 session,
                 stage_entries(stages, stage.name, session.reached, news),
                 news[stage.name],
                 story_html(stage, session.snapshot, session.diff, news[stage.name]),
-                problem_entries(problems, session.snapshot),
+                finding_entries(findings, session.snapshot),
                 self.panes.picture(session),
             )
 
@@ -340,7 +340,7 @@ class Explorer(widgets.VBox):
             return
         self.bar.stages = page.entries
         title = session.flow.stage(session.stage).title
-        self.news.show(title, page.news, page.story, page.problems)
+        self.news.show(title, page.news, page.story, page.findings)
         self.panes.show(page.picture)
         self._try_int8(session)
         self._keep_still()
@@ -454,16 +454,16 @@ class Explorer(widgets.VBox):
         elif what == "panel" and rest in panels:
             self.drawer.show_panel(panels[rest])
         elif what == "fix":
-            problem, _, index = rest.rpartition(":")
-            self._on_fix(problem, int(index))
+            key, _, index = rest.rpartition(":")
+            self._on_fix(key, int(index))
 
-    def _on_fix(self, problem: str, index: int) -> None:
-        """A button against a problem was pressed."""
+    def _on_fix(self, key: str, index: int) -> None:
+        """A button against a finding was pressed."""
         session = self.session
         if session is None:
             return
-        known = session.problems(try_int8=False)
-        fixes = next((found.fixes for found in known if found.id == problem), ())
+        known = session.findings(try_int8=False)
+        fixes = next((found.fixes for found in known if found.key == key), ())
         if index < len(fixes):
             self.start_job("putting it right", lambda _job: fixes[index].apply(session))
 

@@ -17,10 +17,10 @@ class NewsBar(anywidget.AnyWidget):
     Attributes:
         title, news: of the stage in view, plain text.
         story: HTML of the whole story; it must come from a view, which escapes what users wrote.
-        problems: what :func:`qatexplorer.views.common.problems.problem_entries` returns.
+        findings: what :func:`qatexplorer.views.common.findings.finding_entries` returns.
         busy: no button can be pressed.
 
-    A click on a button of a problem sends ``{"action": "fix", "id": its id, "index": which of its
+    A click on a button of a finding sends ``{"action": "fix", "key": its key, "index": which of its
     fixes}``, one on its place ``{"action": "select", "selection": …}``.
     """
 
@@ -30,25 +30,25 @@ class NewsBar(anywidget.AnyWidget):
     title: Any = traitlets.Unicode("").tag(sync=True)
     news: Any = traitlets.Unicode("").tag(sync=True)
     story: Any = traitlets.Unicode("").tag(sync=True)
-    problems: Any = traitlets.List().tag(sync=True)
+    findings: Any = traitlets.List().tag(sync=True)
     busy: Any = traitlets.Bool(False).tag(sync=True)
 
-    def show(self, title: str, news: str, story: str, problems: list[dict[str, Any]]) -> None:
+    def show(self, title: str, news: str, story: str, findings: list[dict[str, Any]]) -> None:
         """Show a stage."""
         with self.hold_sync():
-            self.title, self.news, self.story, self.problems = title, news, story, problems
+            self.title, self.news, self.story, self.findings = title, news, story, findings
 
     def on_fix(self, callback: Callable[[str, int], Any]) -> None:
-        """Call ``callback(id of the problem, which of its fixes)`` for every click on a fix."""
+        """Call ``callback(key of the finding, which of its fixes)`` for every click on a fix."""
 
         def receive(_widget: Any, content: Any, _buffers: Any) -> None:
             if isinstance(content, dict) and content.get("action") == "fix":
-                callback(str(content.get("id")), int(content.get("index", 0)))
+                callback(str(content.get("key")), int(content.get("index", 0)))
 
         self.on_msg(receive)
 
     def on_select(self, callback: Callable[[str], Any]) -> None:
-        """Call ``callback(selection)`` for every click on the place of a problem."""
+        """Call ``callback(selection)`` for every click on the place of a finding."""
 
         def receive(_widget: Any, content: Any, _buffers: Any) -> None:
             if isinstance(content, dict) and content.get("action") == "select":

@@ -1,7 +1,7 @@
 """What is wrong with a session's model, said at every stage, and the calls that put it right.
 
 What can be read off the settings and snapshots is always known. Whether the int8 model will run is
-found out by trying: a copy is prepared, converted and run once (:meth:`Problems.try_int8`). A fix
+found out by trying: a copy is prepared, converted and run once (:meth:`Known.try_int8`). A fix
 that such a trial can check is offered only if it has passed it.
 """
 
@@ -11,10 +11,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
+from qatexplorer.checks.records import Change, Finding, Fix, Severity, worst_first
+from qatexplorer.checks.rules import Found, rule_named
 from qatexplorer.data import Data
 from qatexplorer.errors import QatExplorerError
 from qatexplorer.flows import other_kind
@@ -26,59 +28,8 @@ from qatexplorer.session.models import Models
 from qatexplorer.session.stages import Stages
 from qatexplorer.snapshot.records import FakeQuantSite, Snapshot
 
-Severity = Literal["error", "warning", "note"]
-"""``error``: training or int8 will fail or mean nothing. ``warning``: it is hardly what was meant.
-``note``: good to know."""
-SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-
-_Change = tuple[tuple[str, Any], ...]
-"""(name, value) of each setting that a trial changes; none to try the settings in force."""
-
 _SHOWN = 2
 _PREFIX = "The int8 model cannot run: "
-
-
-@dataclass(frozen=True)
-class Fix:
-    """A call of the session that makes a problem go away.
-
-    Attributes:
-        label: for a button.
-        call: name of a method of :class:`~qatexplorer.session.session.Session`.
-        arguments: (name, value) of its keyword arguments.
-        code: the call as a script writes it.
-    """
-
-    label: str
-    call: Literal["configure", "use_train_mode", "calibrate"]
-    arguments: _Change = ()
-    code: str = ""
-
-    def apply(self, session: Any) -> Any:
-        """Make the call on ``session``; raises what it raises."""
-        return getattr(session, self.call)(**dict(self.arguments))
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong, or good to know.
-
-    Attributes:
-        id: what it is, the same for every model, e.g. ``"no_stub"``.
-        severity: see :data:`Severity`.
-        path: of the module (or fake quant) concerned, ``""`` for the model itself.
-        stage: name of the stage at which it bites.
-        message: one sentence. fix: what to do, in words.
-        fixes: calls that do it, the first one to be preferred; empty where none is known to help.
-    """
-
-    id: str
-    severity: Severity
-    path: str
-    stage: str
-    message: str
-    fix: str = ""
-    fixes: tuple[Fix, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,13 +46,13 @@ class Trial:
         return self.flight.ok and self.flight.weights > 0
 
 
-class Problems:
+class Known:
     """Finds them for one session. Nothing but :meth:`try_int8` runs a model."""
 
     def __init__(self, models: Models, stages: Stages, data: Data | None) -> None:
         self._models, self._stages, self._data = models, stages, data
         self._tried_for: tuple[object, bool] | None = None
-        self._trials: dict[_Change, Trial] = {}
+        self._trials: dict[Change, Trial] = {}
 
     # -- trials ---------------------------------------------------------------------------------
 
@@ -121,7 +72,7 @@ class Problems:
                     return
                 self._trial(fix.arguments)
 
-    def _trial(self, change: _Change) -> Trial:
+    def _trial(self, change: Change) -> Trial:
         if not self._up_to_date():
             self._trials = {}
             self._tried_for = (self._models.settings, self._models.base.training)
@@ -129,7 +80,7 @@ class Problems:
             self._trials[change] = self._run_trial(change)
         return self._trials[change]
 
-    def _known(self, change: _Change) -> Trial | None:
+    def _known(self, change: Change) -> Trial | None:
         return self._trials.get(change) if self._up_to_date() else None
 
     def _up_to_date(self) -> bool:
@@ -139,7 +90,7 @@ class Problems:
         settings, training = tried_for
         return settings is self._models.settings and training == self._models.base.training
 
-    def _run_trial(self, change: _Change) -> Trial:
+    def _run_trial(self, change: Change) -> Trial:
         models = self._models
         try:
             if change:
@@ -179,7 +130,7 @@ class Problems:
 
     # -- what is known --------------------------------------------------------------------------
 
-    def found(self) -> tuple[Problem, ...]:
+    def found(self) -> tuple[Finding, ...]:
         """All that is known now, the worst first."""
         every = (
             *self._of_mode(),
@@ -191,12 +142,12 @@ class Problems:
             *self._of_observers(),
             *self._of_floats(),
         )
-        return tuple(sorted(every, key=lambda problem: SEVERITIES.index(problem.severity)))
+        return worst_first(every)
 
-    def _of_mode(self) -> Iterator[Problem]:
+    def _of_mode(self) -> Iterator[Finding]:
         if not self._models.base.training:
-            yield Problem(
-                "eval_mode",
+            yield _finding(
+                "eval-mode",
                 "error",
                 "",
                 self._stages.names[1],
@@ -211,15 +162,15 @@ class Problems:
                 ),
             )
 
-    def _of_qconfig(self) -> Iterator[Problem]:
+    def _of_qconfig(self) -> Iterator[Finding]:
         plan = self._models.options.qconfig
         if not plan.watched:
             return
         places = _listed([path or "the whole model" for path, _ in plan.watched])
         code = f"session.configure(qconfig={plan.better!r})"
         change = (("qconfig", with_fake_quants(plan)),)
-        yield Problem(
-            "post_training_qconfig",
+        yield _finding(
+            "post-training-qconfig",
             "error",
             plan.watched[0][0],
             self._stage_with("qconfig"),
@@ -229,7 +180,7 @@ class Problems:
             (Fix("Use fake quants", "configure", change, code),),
         )
 
-    def _of_engine(self) -> Iterator[Problem]:
+    def _of_engine(self) -> Iterator[Finding]:
         plan = self._models.options.qconfig
         concern = plan.concern
         if concern is None:
@@ -245,9 +196,9 @@ class Problems:
             if best.qconfig != DEFAULT_QCONFIG:
                 change["qconfig"] = best.qconfig
             fixes = (_configured(f"Use engine {best.engine}", **change),)
-        yield Problem(
-            f"engine_{concern.kind}",
-            "note" if concern.kind == "clamps" else "error",
+        yield _finding(
+            f"engine-{concern.kind}",
+            "info" if concern.kind == "clamps" else "error",
             "",
             self._models.flow.int8_stage,
             concern.message,
@@ -255,7 +206,7 @@ class Problems:
             fixes,
         )
 
-    def _of_int8(self) -> Iterator[Problem]:
+    def _of_int8(self) -> Iterator[Finding]:
         """What the trial has shown."""
         trial = self._known(())
         flow = self._models.flow
@@ -263,15 +214,15 @@ class Problems:
         if trial is None or trial.flight.ok:
             notes = trial.flight.notes if trial is not None else ()
             for note in notes:
-                yield Problem("int8_differs", "warning", "", flow.int8_stage, note)
+                yield _finding("int8-differs", "warning", "", flow.int8_stage, note)
             return
         error = trial.flight.error or QatExplorerError("It does not run.")
         path, where = error.where or "", f" ({error.where})" if error.where else ""
         fixes = self._passed()
         ways = tuple(fix for fix in fixes if dict(fix.arguments).keys() & {"stubs", "flow"})
         if not trial.prepared:
-            yield Problem(
-                "cannot_prepare",
+            yield _finding(
+                "cannot-prepare",
                 "error",
                 path,
                 flow.prepared_stage,
@@ -280,8 +231,8 @@ class Problems:
                 fixes,
             )
         elif unmarked:
-            yield Problem(
-                "no_stub",
+            yield _finding(
+                "no-stub",
                 "error",
                 path,
                 flow.int8_stage,
@@ -291,8 +242,8 @@ class Problems:
                 ways,
             )
         else:
-            yield Problem(
-                "int8_fails",
+            yield _finding(
+                "int8-fails",
                 "error",
                 path,
                 flow.int8_stage,
@@ -310,7 +261,7 @@ class Problems:
         modes = [self._known((("stubs", mode),)) for mode in ("model", "layers")]
         return None in modes or any(trial is not None and trial.good for trial in modes)
 
-    def _of_weights(self) -> Iterator[Problem]:
+    def _of_weights(self) -> Iterator[Finding]:
         """Nothing has, or will get, a fake quant for its weight."""
         trial, prepared = self._known(()), self._prepared()
         if prepared is not None:
@@ -320,8 +271,8 @@ class Problems:
         if none:
             plan = self._models.options.qconfig
             why = " The qconfig for the whole model is None." if plan.default is None else ""
-            yield Problem(
-                "nothing_quantized",
+            yield _finding(
+                "nothing-quantized",
                 "error",
                 "",
                 self._models.flow.prepared_stage,
@@ -330,12 +281,12 @@ class Problems:
                 self._passed(),
             )
 
-    def _of_hooks(self) -> Iterator[Problem]:
+    def _of_hooks(self) -> Iterator[Finding]:
         for stage, notes in self._stages.lost_hooks.items():
             for note in notes:
-                yield Problem("lost_hook", "warning", "", stage, note)
+                yield _finding("lost-hook", "warning", "", stage, note)
 
-    def _of_observers(self) -> Iterator[Problem]:
+    def _of_observers(self) -> Iterator[Finding]:
         """What observers have seen, from the train stage on."""
         flow, snapshots = self._models.flow, self._stages.snapshots
         trained = snapshots.get(flow.train_stage)
@@ -346,7 +297,7 @@ class Problems:
         if unseen and not some:
             yield self._never_observed()
         elif unseen:
-            yield Problem(
+            yield _finding(
                 "unseen",
                 "warning",
                 unseen[0].path,
@@ -357,8 +308,8 @@ class Problems:
             )
         bad = [s for s in trained.sites if any(not math.isfinite(v) or v == 0 for v in s.scale)]
         if bad:
-            yield Problem(
-                "bad_scale",
+            yield _finding(
+                "bad-scale",
                 "error",
                 bad[0].path,
                 flow.train_stage,
@@ -367,7 +318,7 @@ class Problems:
                 "in the data, then reset and train again.",
             )
 
-    def _never_observed(self) -> Problem:
+    def _never_observed(self) -> Finding:
         converted = [n for n in self._models.flow.converted_stages if n in self._stages.snapshots]
         fix = "Train, or show the observers some batches: session.calibrate()."
         fixes: tuple[Fix, ...] = ()
@@ -377,20 +328,20 @@ class Problems:
             fix = "Pass data={'train': loader, 'eval': loader} to the session, then train."
         if converted:
             message = "No observer has seen data: the int8 model's outputs mean nothing."
-            return Problem("never_observed", "error", "", converted[0], message, fix, fixes)
+            return _finding("never-observed", "error", "", converted[0], message, fix, fixes)
         message = "No observer has seen data yet: train or calibrate before you convert."
         stage = self._models.flow.train_stage
-        return Problem("never_observed", "note", "", stage, message, fix, fixes)
+        return _finding("never-observed", "info", "", stage, message, fix, fixes)
 
-    def _of_floats(self) -> Iterator[Problem]:
+    def _of_floats(self) -> Iterator[Finding]:
         """Layers that keep a float weight in the int8 model."""
         trial = self._known(())
         kept = trial.flight.float_weights if trial is not None and trial.flight.ok else ()
         if kept and trial is not None and trial.flight.weights:
             verb = "stays" if len(kept) == 1 else "stay"
-            yield Problem(
-                "stays_float",
-                "note",
+            yield _finding(
+                "stays-float",
+                "info",
                 kept[0],
                 self._models.flow.int8_stage,
                 f"{_listed(kept)} {verb} float in the int8 model.",
@@ -407,6 +358,18 @@ class Problems:
     def _stage_with(self, role: Any) -> str:
         stage = self._models.flow.stage_with(role)
         return stage.name if stage is not None else self._models.flow.prepared_stage
+
+
+def _finding(
+    name: str,
+    severity: Severity,
+    path: str,
+    stage: str,
+    message: str,
+    fix: str = "",
+    fixes: tuple[Fix, ...] = (),
+) -> Finding:
+    return rule_named(name).finding(Found(path, message, fix, fixes, severity=severity), stage)
 
 
 def _configured(label: str, **change: Any) -> Fix:

@@ -1,4 +1,4 @@
-"""Problems as plain data for a page: mark, word and sentence of each, and labels of its buttons."""
+"""Findings as plain data for a page: mark, word and sentence of each, and labels of its buttons."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qatexplorer.session.problems import SEVERITIES, Problem, Severity
+from qatexplorer.checks.records import SEVERITIES, Finding, Severity
 from qatexplorer.snapshot.records import Snapshot
 
 
@@ -22,11 +22,11 @@ class Look:
 LOOKS: dict[Severity, Look] = {
     "error": Look("✖", "error"),
     "warning": Look("▲", "warning"),
-    "note": Look("●", "note"),
+    "info": Look("●", "note"),
 }
 
 
-def problem_entries(problems: Iterable[Problem], snapshot: Snapshot) -> list[dict[str, Any]]:
+def finding_entries(findings: Iterable[Finding], snapshot: Snapshot) -> list[dict[str, Any]]:
     """What the news bar draws, in the order given.
 
     Each has ``id``, ``severity``, ``mark``, ``word``, ``message``, ``fix`` (in words), ``select``
@@ -35,16 +35,18 @@ def problem_entries(problems: Iterable[Problem], snapshot: Snapshot) -> list[dic
     """
     return [
         {
-            "id": problem.id,
-            "severity": problem.severity,
-            "mark": LOOKS[problem.severity].mark,
-            "word": LOOKS[problem.severity].word,
-            "message": problem.message,
-            "fix": problem.fix,
-            "select": _selection(problem.path, snapshot),
-            "fixes": [{"label": fix.label, "code": fix.code} for fix in problem.fixes],
+            "id": finding.id,
+            "name": finding.name,
+            "key": finding.key,
+            "severity": finding.severity,
+            "mark": LOOKS[finding.severity].mark,
+            "word": LOOKS[finding.severity].word,
+            "message": finding.message,
+            "fix": finding.fix,
+            "select": _selection(finding.path, snapshot),
+            "fixes": [{"label": fix.label, "code": fix.code} for fix in finding.fixes],
         }
-        for problem in problems
+        for finding in findings
     ]
 
 
@@ -54,9 +56,9 @@ def _selection(path: str, snapshot: Snapshot) -> str:
     return f"module:{path}" if path and path in snapshot.by_path else ""
 
 
-def problems_summary(problems: Sequence[Problem]) -> str:
+def findings_summary(findings: Sequence[Finding]) -> str:
     """``"1 error, 2 notes"``, the worst first; ``""`` for none."""
-    counts = Counter(problem.severity for problem in problems)
+    counts = Counter(finding.severity for finding in findings)
     return ", ".join(
         f"{counts[one]:,} {LOOKS[one].word}{'' if counts[one] == 1 else 's'}"
         for one in SEVERITIES

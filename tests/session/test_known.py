@@ -1,5 +1,5 @@
-"""Problems are told at every stage from the first on, and each of their buttons puts them right:
-the problem is gone then, and the int8 model runs."""
+"""Findings are told at every stage from the first on, and each of their buttons puts them right:
+the finding is gone then, and the int8 model runs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.ao.quantization import get_default_qconfig
 
 import qatexplorer as qx
+from qatexplorer.checks.records import Finding, Fix
 from qatexplorer.errors import QatExplorerError
 from qatexplorer.quantizers.engine import available_engines, quantized_engine
 from qatexplorer.session.assess import Assessor
-from qatexplorer.session.problems import Fix, Problem
 from tests.support.engines import fake_machine, faked
 from tests.support.models import (
     SMALL,
@@ -47,32 +47,32 @@ def with_own_qconfig(qconfig: Any) -> Callable[[], Made]:
 
 
 SITUATIONS: dict[str, tuple[str, Callable[[], Made], dict[str, Any]]] = {
-    "no_stub": ("no_stub", lambda: (NoStubs(), image()), {}),
-    "no_stub_branching": ("no_stub", lambda: (Branching(), torch.randn(4, 6)), {}),
-    "eval_mode": ("eval_mode", in_eval_mode, {}),
-    "eval_mode_fx": ("eval_mode", in_eval_mode, {"flow": "fx"}),
+    "no-stub": ("no-stub", lambda: (NoStubs(), image()), {}),
+    "no_stub_branching": ("no-stub", lambda: (Branching(), torch.randn(4, 6)), {}),
+    "eval-mode": ("eval-mode", in_eval_mode, {}),
+    "eval_mode_fx": ("eval-mode", in_eval_mode, {"flow": "fx"}),
     "post_training": (
-        "post_training_qconfig",
+        "post-training-qconfig",
         with_own_qconfig(get_default_qconfig("onednn")),
         {},
     ),
     "post_training_fx": (
-        "post_training_qconfig",
+        "post-training-qconfig",
         with_own_qconfig(get_default_qconfig("onednn")),
         {"flow": "fx"},
     ),
-    "qconfig_none": ("nothing_quantized", with_own_qconfig(None), {}),
-    "qconfig_none_fx": ("nothing_quantized", with_own_qconfig(None), {"flow": "fx"}),
-    "bare_layer": ("nothing_quantized", lambda: (nn.Linear(6, 4), torch.randn(4, 6)), {}),
-    "plain_add": ("int8_fails", lambda: (PlainAdd(), torch.randn(4, 6)), {}),
-    "float_after_int8": ("int8_fails", lambda: (ConvBnRelu(), image()), {"qconfig": {"fc": None}}),
+    "qconfig_none": ("nothing-quantized", with_own_qconfig(None), {}),
+    "qconfig_none_fx": ("nothing-quantized", with_own_qconfig(None), {"flow": "fx"}),
+    "bare_layer": ("nothing-quantized", lambda: (nn.Linear(6, 4), torch.randn(4, 6)), {}),
+    "plain_add": ("int8-fails", lambda: (PlainAdd(), torch.randn(4, 6)), {}),
+    "float_after_int8": ("int8-fails", lambda: (ConvBnRelu(), image()), {"qconfig": {"fc": None}}),
     "untraceable": (
-        "cannot_prepare",
+        "cannot-prepare",
         lambda: (Branching(), torch.randn(4, 6)),
         {"flow": "fx"},
     ),
-    "attention": ("cannot_prepare", lambda: (Attending(), torch.randn(3, 4, 8)), {}),
-    "clamps": ("engine_clamps", lambda: (ConvBnRelu(), image()), {"qconfig": "x86"}),
+    "attention": ("cannot-prepare", lambda: (Attending(), torch.randn(3, 4, 8)), {}),
+    "clamps": ("engine-clamps", lambda: (ConvBnRelu(), image()), {"qconfig": "x86"}),
 }
 
 
@@ -86,8 +86,8 @@ def session_of(name: str) -> qx.Session:
     return session
 
 
-def of_id(session: qx.Session, problem: str) -> Problem | None:
-    return next((found for found in session.problems() if found.id == problem), None)
+def of_id(session: qx.Session, finding: str) -> Finding | None:
+    return next((found for found in session.findings() if found.name == finding), None)
 
 
 def runs_in_int8(session: qx.Session) -> None:
@@ -117,7 +117,7 @@ def cases() -> list[Any]:
 def test_it_is_told_before_any_call_and_at_every_stage_after(name: str) -> None:
     wanted = SITUATIONS[name][0]
     session = session_of(name)
-    if wanted == "engine_clamps" and of_id(session, wanted) is None:
+    if wanted == "engine-clamps" and of_id(session, wanted) is None:
         pytest.skip("the faked engines do not clamp")
     first = of_id(session, wanted)
     assert first is not None
@@ -143,11 +143,11 @@ def test_it_is_told_before_any_call_and_at_every_stage_after(name: str) -> None:
 @pytest.mark.parametrize("name", cases())
 def test_each_of_its_buttons_puts_it_right(name: str) -> None:
     wanted = SITUATIONS[name][0]
-    problem = of_id(session_of(name), wanted)
-    if problem is None:
+    finding = of_id(session_of(name), wanted)
+    if finding is None:
         pytest.skip("the faked engines do not clamp")
-    assert problem.fixes, "a button is offered"
-    for index in range(len(problem.fixes)):
+    assert finding.fixes, "a button is offered"
+    for index in range(len(finding.fixes)):
         session = session_of(name)
         found = of_id(session, wanted)
         assert found is not None
@@ -155,7 +155,7 @@ def test_each_of_its_buttons_puts_it_right(name: str) -> None:
         assert fix.label
         fix.apply(session)
         assert of_id(session, wanted) is None, fix.code
-        errors = [p.message for p in session.problems() if p.severity == "error"]
+        errors = [p.message for p in session.findings() if p.severity == "error"]
         assert not errors, fix.code
         runs_in_int8(session)
 
@@ -164,8 +164,8 @@ def test_each_of_its_buttons_puts_it_right(name: str) -> None:
 @pytest.mark.parametrize("name", cases())
 def test_the_code_of_a_fix_is_the_call_it_makes(name: str) -> None:
     wanted = SITUATIONS[name][0]
-    problem = of_id(session_of(name), wanted)
-    for index in range(len(problem.fixes) if problem is not None else 0):
+    finding = of_id(session_of(name), wanted)
+    for index in range(len(finding.fixes) if finding is not None else 0):
         session = session_of(name)
         found = of_id(session, wanted)
         assert found is not None
@@ -174,19 +174,19 @@ def test_the_code_of_a_fix_is_the_call_it_makes(name: str) -> None:
 
 
 def test_both_ways_of_putting_stubs_in_are_offered() -> None:
-    problem = of_id(session_of("no_stub"), "no_stub")
-    assert problem is not None
-    calls = [fix.code for fix in problem.fixes]
+    finding = of_id(session_of("no-stub"), "no-stub")
+    assert finding is not None
+    calls = [fix.code for fix in finding.fixes]
     assert calls[:2] == ["session.configure(stubs='model')", "session.configure(stubs='layers')"]
 
 
 def test_a_way_that_does_not_lead_to_int8_is_not_offered() -> None:
     model, x = TIMM[0]()  # its + on int8 tensors raises: stubs around the whole do not help
     session = qx.Session(model, x)
-    problem = of_id(session, "no_stub")
-    assert problem is not None
-    assert "session.configure(stubs='model')" not in [fix.code for fix in problem.fixes]
-    assert "session.configure(stubs='layers')" in [fix.code for fix in problem.fixes]
+    finding = of_id(session, "no-stub")
+    assert finding is not None
+    assert "session.configure(stubs='model')" not in [fix.code for fix in finding.fixes]
+    assert "session.configure(stubs='layers')" in [fix.code for fix in finding.fixes]
 
 
 @pytest.mark.filterwarnings("ignore::qatexplorer.errors.QatExplorerWarning")
@@ -195,12 +195,12 @@ def test_an_engine_that_saturates_is_changed_by_its_button(monkeypatch: pytest.M
     fake_machine(monkeypatch, *(faked(n, 0 if n == "qnnpack" else 63) for n in names))
     session = qx.Session(ConvBnRelu(), image(), engine="onednn", data=[loader(image())] * 2)
     session.warns = False
-    problem = of_id(session, "engine_saturates")
-    assert problem is not None
-    assert problem.severity == "error"
-    problem.fixes[0].apply(session)
+    finding = of_id(session, "engine-saturates")
+    assert finding is not None
+    assert finding.severity == "error"
+    finding.fixes[0].apply(session)
     assert session.options.qconfig.backend == "qnnpack"
-    assert of_id(session, "engine_saturates") is None
+    assert of_id(session, "engine-saturates") is None
     runs_in_int8(session)
 
 
@@ -209,28 +209,28 @@ def test_converted_before_any_data_is_told_and_calibrating_puts_it_right(flow: s
     x = image()
     session = qx.Session(ConvBnRelu(), x, flow=flow, data=[loader(x), loader(x)])
     session.warns = False
-    assert of_id(session, "never_observed") is None
+    assert of_id(session, "never-observed") is None
     session.goto(session.flow.train_stage)
-    early = of_id(session, "never_observed")
+    early = of_id(session, "never-observed")
     assert early is not None
-    assert early.severity == "note"
+    assert early.severity == "info"
     session.goto(session.flow.int8_stage)
-    late = of_id(session, "never_observed")
+    late = of_id(session, "never-observed")
     assert late is not None
     assert late.severity == "error"
     late.fixes[0].apply(session)
-    assert of_id(session, "never_observed") is None
+    assert of_id(session, "never-observed") is None
     session.goto(session.flow.int8_stage)
-    assert of_id(session, "never_observed") is None
+    assert of_id(session, "never-observed") is None
 
 
 def test_without_data_there_is_no_button_to_calibrate() -> None:
     session = qx.Session(ConvBnRelu(), image())
     session.goto("train")
-    problem = of_id(session, "never_observed")
-    assert problem is not None
-    assert not problem.fixes
-    assert "data=" in problem.fix
+    finding = of_id(session, "never-observed")
+    assert finding is not None
+    assert not finding.fixes
+    assert "data=" in finding.fix
 
 
 def test_a_fake_quant_that_no_data_came_to_is_named() -> None:
@@ -238,10 +238,10 @@ def test_a_fake_quant_that_no_data_came_to_is_named() -> None:
     session = qx.Session(Unused(), x, data=[loader(x), loader(x)])
     session.warns = False
     session.calibrate(2)
-    problem = of_id(session, "unseen")
-    assert problem is not None
+    finding = of_id(session, "unseen")
+    assert finding is not None
     unseen = [s.path for s in session.snapshot.sites if s.seen == "nothing"]
-    assert problem.path == unseen[0]
+    assert finding.path == unseen[0]
 
 
 def test_a_scale_that_nan_has_spoiled_is_an_error() -> None:
@@ -250,22 +250,22 @@ def test_a_scale_that_nan_has_spoiled_is_an_error() -> None:
     session = qx.Session(ConvBnRelu(), x, data=[bad, bad])
     session.warns = False
     session.calibrate(1)
-    problem = of_id(session, "bad_scale")
-    assert problem is not None
-    assert problem.severity == "error"
+    finding = of_id(session, "bad-scale")
+    assert finding is not None
+    assert finding.severity == "error"
 
 
 def test_layers_that_stay_float_are_a_note_at_the_first_stage() -> None:
     session = qx.Session(ConvBnRelu(), image(), flow="fx", qconfig={"fc": None})
-    problem = of_id(session, "stays_float")
-    assert problem is not None
-    assert (problem.severity, problem.path) == ("note", "fc")
-    assert problem.message == "fc stays float in the int8 model."
+    finding = of_id(session, "stays-float")
+    assert finding is not None
+    assert (finding.severity, finding.path) == ("info", "fc")
+    assert finding.message == "fc stays float in the int8 model."
 
 
-def test_a_good_model_has_no_problem() -> None:
+def test_a_good_model_has_no_finding() -> None:
     for flow in ("eager", "fx"):
-        assert qx.Session(ConvBnRelu(), image(), flow=flow).problems() == ()
+        assert qx.Session(ConvBnRelu(), image(), flow=flow).findings() == ()
 
 
 @pytest.mark.filterwarnings("ignore::qatexplorer.errors.QatExplorerWarning")
@@ -278,8 +278,8 @@ def test_what_is_foretold_comes_true(case: Any, flow: str) -> None:
     data = [loader(x), loader(x)]
     session = qx.Session(model, x, flow=flow, data=data)
     session.warns = False
-    fatal = {"no_stub", "int8_fails", "cannot_prepare"}
-    told = [p for p in session.problems() if p.id in fatal]
+    fatal = {"no-stub", "int8-fails", "cannot-prepare"}
+    told = [p for p in session.findings() if p.name in fatal]
     try:
         session.goto(session.flow.train_stage)
         session.calibrate(1)
@@ -288,10 +288,10 @@ def test_what_is_foretold_comes_true(case: Any, flow: str) -> None:
         assert told
     else:
         assert not told
-    for problem in told:
-        for fix in problem.fixes:
+    for finding in told:
+        for fix in finding.fixes:
             fix.apply(session)
-            assert not [p for p in session.problems() if p.id in fatal], fix.code
+            assert not [p for p in session.findings() if p.name in fatal], fix.code
             session.calibrate(1)
             session.goto(session.flow.int8_stage)
 
@@ -302,7 +302,7 @@ def test_a_trial_leaves_no_trace() -> None:
     session = qx.Session(model, x)
     before = {k: v.clone() for k, v in session.copy_model().state_dict().items()}
     state = torch.get_rng_state()
-    assert session.problems()
+    assert session.findings()
     assert torch.equal(torch.get_rng_state(), state)
     assert session.reached == "float"
     after = session.copy_model().state_dict()
@@ -320,11 +320,11 @@ def test_nothing_is_tried_while_a_run_is_going_on(monkeypatch: pytest.MonkeyPatc
     session.warns = False
     run = session.start_training(epochs=200)
     try:
-        session.problems()
+        session.findings()
         assert not tried
     finally:
         run.stop()
         run.wait(30)
-    session.problems()
-    session.problems()
+    session.findings()
+    session.findings()
     assert len(tried) == 1

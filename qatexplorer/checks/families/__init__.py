@@ -1,0 +1,5 @@
+"""Families of rules. A new one is a file here, and a line below."""
+
+from qatexplorer.checks.families import known
+
+__all__ = ["known"]
