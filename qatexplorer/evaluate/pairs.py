@@ -101,7 +101,7 @@ class _ByNodes:
         return self._pairs.get(visit.place[0])
 
     def _match(self, node: fx.Node, calls: dict[str, int]) -> None:
-        if node.op == "call_function" and node.target in _PASSING or _dequantizes(node):
+        if (node.op == "call_function" and node.target in _PASSING) or _dequantizes(node):
             source = node.all_input_nodes[0] if node.all_input_nodes else None
             if source in self._stands_for:
                 op = self._stands_for[node] = self._stands_for[source]

@@ -89,12 +89,12 @@ def _by_nodes(model: fx.GraphModule, visit: Callable[[Visit], object]) -> Iterat
             return usual(*args, **kwargs)
 
     own = "forward" in vars(model)
-    model.forward = forward  # type: ignore[method-assign]
+    model.forward = forward
     try:
         yield
     finally:
         if own:
-            model.forward = usual  # type: ignore[method-assign]
+            model.forward = usual
         else:
             del model.forward
 

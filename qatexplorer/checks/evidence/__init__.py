@@ -1,0 +1,1 @@
+"""Evidence: what a check finds out by running a model, once for all rules that ask."""
