@@ -8,6 +8,7 @@ its own int8 weights: if the engine gave something else, it is the engine.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,14 @@ from qatexplorer.evaluate.parity import FAR, ParityRow, row_of
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.trace import tensors_in
 from qatexplorer.forward.visit import Sample, Visit, sample_of
-from qatexplorer.quantizers.facts import fake_quants, quant_range, switch
+from qatexplorer.quantizers.engine import available_engines, quantized_engine
+from qatexplorer.quantizers.facts import (
+    fake_quants,
+    is_fake_quant,
+    is_quantizer,
+    quant_range,
+    switch,
+)
 
 Why = Literal["kernel", "batch norm", "one scale", "stale scale", "clamp", "weight", "unknown"]
 
@@ -42,7 +50,8 @@ class Cause:
         why: see :data:`Why`; ``"unknown"`` where nothing could be shown.
         kind: class of the fake-quant module, or name of the operation.
         detail: numbers for the sentence, by name.
-        source: ``"file:line"`` of an operation of a graph, ``""`` if unknown.
+        node: of the prepared graph, None in eager mode.
+        engines: for a wrong kernel, those of this machine that were tried and are right.
     """
 
     row: ParityRow
@@ -51,6 +60,7 @@ class Cause:
     kind: str
     detail: dict[str, float]
     node: fx.Node | None = None
+    engines: tuple[str, ...] = ()
 
 
 class Examiner:
@@ -89,7 +99,9 @@ class Examiner:
         module = self._modules.get(pair.name[0]) if not pair.nodes else self._layer(pair)
         why, detail = self._why(row, pair, visit, here, fake, module)
         kind = type(module).__name__ if module is not None else _operation(pair)
-        return Cause(row, own, why, kind, detail, pair.nodes[-1] if pair.nodes else None)
+        node = pair.nodes[-1] if pair.nodes else None
+        engines = self._right_engines(pair, visit) if why == "kernel" else ()
+        return Cause(row, own, why, kind, detail, node, engines)
 
     def _layer(self, pair: Pair) -> nn.Module | None:
         first = pair.nodes[0]
@@ -98,7 +110,7 @@ class Examiner:
     # -- the fake-quant side --------------------------------------------------------------------
 
     def _fake(self, pair: Pair, visit: Visit) -> Any:
-        """What the fake-quant place gives for the int8 place's input; None if it cannot be asked."""
+        """What the fake-quant place gives for the int8 place's input; None if that is unknown."""
         if pair.nodes:
             return self._fake_of_nodes(pair, visit)
         module = self._modules.get(visit.place[0])
@@ -146,8 +158,31 @@ class Examiner:
     @property
     def _quantizers(self) -> set[nn.Module]:
         if not hasattr(self, "_found"):
-            self._found = {m for m in self._modules.values() if _is_quantizer(m)}
+            self._found = {m for m in self._modules.values() if is_quantizer(m)}
         return self._found
+
+    def _right_engines(self, pair: Pair, visit: Visit) -> tuple[str, ...]:
+        """Engines that give what integers give for this layer and input, each tried."""
+        given = next(tensors_in(_given(pair, visit)), None)
+        layer: Any = visit.module
+        if given is None or layer is None:
+            return ()
+        exact = in_integers(layer, given)
+        assert exact is not None
+        right = []
+        for name in available_engines():
+            if name == self._engine:
+                continue
+            try:
+                with quantized_engine(name), torch.no_grad():
+                    twin = copy.deepcopy(layer)
+                    twin.set_weight_bias(layer.weight(), layer.bias())
+                    found = sample_of(twin(given))
+            except Exception:  # it has no such kernel
+                continue
+            if found is not None and row_of(pair, _sampled(exact), found).far <= PARTED:
+                right.append(name)
+        return tuple(right)
 
     # -- why ------------------------------------------------------------------------------------
 
@@ -166,7 +201,12 @@ class Examiner:
             if exact is not None:
                 engine = row_of(pair, _sampled(exact), here)
                 if engine.far > PARTED:
-                    return "kernel", {"largest": engine.largest, "far": engine.far}
+                    high = max(map(_highest, self._quantizers), default=255)
+                    return "kernel", {
+                        "largest": engine.largest,
+                        "far": engine.far,
+                        "high": high,
+                    }
                 if type(module).__name__ == "LinearBn1d" and given.dim() > 2:
                     return "batch norm", {"dims": given.dim()}
         trained = row.step_trained
@@ -190,10 +230,9 @@ class Examiner:
         return "unknown", {}
 
 
-def _is_quantizer(module: nn.Module) -> bool:
-    from qatexplorer.quantizers.facts import is_quantizer
-
-    return is_quantizer(module)
+def _highest(quantizer: nn.Module) -> int:
+    """Largest code of an activation; 0 for what is no fake quant."""
+    return quant_range(quantizer)[1] if is_fake_quant(quantizer) else 0
 
 
 def _operation(pair: Pair) -> str:
@@ -295,11 +334,13 @@ def in_integers(layer: nn.Module, x: Tensor) -> Tensor | None:
     elif name.startswith("Conv") and getattr(made, "padding_mode", "zeros") == "zeros":
         dims = w.dim() - 2
         if name.startswith("ConvTranspose"):
-            more = (made.stride, made.padding, made.output_padding, made.groups, made.dilation)
-            done = _CONVS["ConvTranspose", dims](a, w, b, *more)
+            done = _CONVS["ConvTranspose", dims](
+                a, w, b, made.stride, made.padding, made.output_padding, made.groups, made.dilation
+            )
         else:
-            more = (made.stride, made.padding, made.dilation, made.groups)
-            done = _CONVS["Conv", dims](a, w, b, *more)
+            done = _CONVS["Conv", dims](
+                a, w, b, made.stride, made.padding, made.dilation, made.groups
+            )
     else:
         return None
     if name.endswith("ReLU") or "ReLU" in name:

@@ -96,9 +96,7 @@ def _to_convert(subject: Subject, fresh: nn.Module) -> tuple[nn.Module, bool]:
     return fresh, False
 
 
-def _converted(
-    subject: Subject, prepared: nn.Module, own: bool, gap: FloatGap | None
-) -> DryRun:
+def _converted(subject: Subject, prepared: nn.Module, own: bool, gap: FloatGap | None) -> DryRun:
     examiner = Examiner(prepared, subject.options.qconfig.backend)
     inputs = subject.options.example_inputs
     comparison: Comparison | None = None

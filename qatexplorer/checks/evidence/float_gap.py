@@ -63,8 +63,7 @@ def tolerated(model: nn.Module) -> float:
 
     A fused conv and batch norm computes in another order: it scales the weight and divides the
     result again, which is a few roundings more a layer. They add up like a random walk at best, in
-    proportion to the depth at worst, and the last layers can make a small difference larger. See
-    ``docs``' table of models for what was measured.
+    proportion to the depth at worst, which is what is allowed for.
     """
     layers = sum(any(p is not None and p.dim() > 1 for p in m._parameters.values())
                  for m in model.modules())  # fmt: skip
@@ -117,8 +116,11 @@ def _common(
 
 def _places(seen: Mapping[Place, Sample], prepared: nn.Module) -> list[tuple[Place, str, int]]:
     """(place, module's path, number of its call) of all module calls in ``seen``."""
-    if not isinstance(prepared, fx.GraphModule) or (prepared.graph and not _by_name(seen, prepared)):
+    if not isinstance(prepared, fx.GraphModule) or (
+        prepared.graph and not _by_name(seen, prepared)
+    ):
         return [(place, *place) for place in seen]
+    assert isinstance(prepared, fx.GraphModule)
     calls: dict[str, int] = {}
     found = []
     for node in prepared.graph.nodes:
@@ -129,10 +131,6 @@ def _places(seen: Mapping[Place, Sample], prepared: nn.Module) -> list[tuple[Pla
         if (node.name, 0) in seen:
             found.append(((node.name, 0), path, number))
     return found
-
-
-def _by_name(seen: Mapping[Place, Sample], prepared: fx.GraphModule) -> bool:
-    return any((node.name, 0) in seen for node in prepared.graph.nodes if node.op == "placeholder")
 
 
 @dataclass(frozen=True)
