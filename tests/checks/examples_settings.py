@@ -60,22 +60,23 @@ class Net(nn.Module):
             self.qconfig = own
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dequant(getattr(self, self.last)(self.conv(self.quant(x)).flatten(1)))
+        y: Tensor = self.dequant(getattr(self, self.last)(self.conv(self.quant(x)).flatten(1)))
+        return y
 
 
 def net(last: str = "fc", own: QConfig | None = None) -> Made:
     return Net(last, own).train(), torch.randn(4, 1, 4, 4)
 
 
-def in_eager(model: nn.Module, inputs: Tensor) -> nn.Module:
+def in_eager(model: nn.Module, inputs: Tensor) -> Any:
     if not hasattr(model, "qconfig"):
-        model.qconfig = get_default_qat_qconfig("onednn")  # type: ignore[assignment]
+        model.qconfig = get_default_qat_qconfig("onednn")
     prepared = prepare_qat(model.train())
     prepared(inputs)
     return prepared
 
 
-def in_fx(model: nn.Module, inputs: Tensor, mapping: QConfigMapping) -> nn.Module:
+def in_fx(model: nn.Module, inputs: Tensor, mapping: QConfigMapping) -> Any:
     prepared = prepare_qat_fx(model.train(), mapping, (inputs,))
     prepared(inputs)
     return prepared
@@ -197,14 +198,15 @@ class Ending(nn.Module):
         self.last = last
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.fc(x))
+        y: Tensor = self.last(self.fc(x))
+        return y
 
 
 def stays_float(model: Any, inputs: Tensor) -> bool:
     mapping = QConfigMapping().set_global(get_default_qat_qconfig("onednn"))
     int8 = convert_fx(in_fx(model, inputs, mapping).eval())
     last = list(int8.graph.nodes)[-2]
-    return last.target != "dequantize"
+    return bool(last.target != "dequantize")
 
 
 for kind in (nn.Sigmoid, nn.Tanh, nn.Hardsigmoid):

@@ -118,7 +118,7 @@ def unsupported_dtype(subject: Subject) -> Iterator[Found]:
         if hit:
             yield Found(
                 hit[0],
-                f"The qconfig of {_shown(hit)} asks for {_name(dtypes[0])} activations and "
+                f"The qconfig of {shown(hit)} asks for {_name(dtypes[0])} activations and "
                 f"{_name(dtypes[1])} weights: {effect}.",
                 f"qconfig={place.path or backend!r}"
                 if not place.path
@@ -203,7 +203,7 @@ def per_tensor_weights(subject: Subject) -> Iterator[Found]:
         if hit and _dtype(weight) == torch.qint8 and not getattr(weight, "is_per_channel", True):
             yield Found(
                 place.path,
-                f"Weights have one scale for all of their channels ({_shown(hit)}).",
+                f"Weights have one scale for all of their channels ({shown(hit)}).",
                 'qconfig="onednn"' if not place.path else f'qconfig={{{place.path!r}: "onednn"}}',
             )
 
@@ -231,7 +231,7 @@ def fewer_bits(subject: Subject) -> Iterator[Found]:
         if 0 < high - low < 127:
             yield Found(
                 place.paths[0],
-                f"The weights of {_shown(place.paths)} use {high - low + 1} codes ({low} to "
+                f"The weights of {shown(place.paths)} use {high - low + 1} codes ({low} to "
                 f"{high}), and the int8 model stores each in one byte: it gets neither smaller "
                 "nor faster than with 256.",
                 f"qconfig={subject.options.qconfig.backend!r}",
@@ -272,7 +272,7 @@ def autocast_inside(subject: Subject) -> Iterator[Found]:
             yield Found(
                 path,
                 f"{type(module).__name__}.forward enters autocast, and the fused fake quants of "
-                f"{_shown(inside)} take float32 only.",
+                f"{shown(inside)} take float32 only.",
                 f"qconfig=get_default_qat_qconfig({subject.options.qconfig.backend!r}, version=0)",
                 source=line,
             )
@@ -302,7 +302,8 @@ def _autocast_line(kind: type) -> str | None:
     return None
 
 
-def _shown(paths: Iterable[str]) -> str:
+def shown(paths: Iterable[str]) -> str:
+    """Two by name, more by number."""
     names = [path or "the model itself" for path in paths]
     more = f" and {len(names) - 2} more" if len(names) > 2 else ""
     return (", ".join(names[:2]) if more else " and ".join(names[:2])) + more
