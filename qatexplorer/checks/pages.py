@@ -63,7 +63,9 @@ def stages_of(rule: Rule) -> list[tuple[str, str]]:
     """(flow, stage) at which the rule bites, of each flow, as :meth:`Subject.stage_of` has it."""
     flows = [(name, flow()) for name, flow in FLOWS.items()]
     found = [(name, flow, flow.stage_with(rule.role)) for name, flow in flows]
-    return [(n, stage.name if stage is not None else flow.prepared_stage) for n, flow, stage in found]
+    return [
+        (n, stage.name if stage is not None else flow.prepared_stage) for n, flow, stage in found
+    ]
 
 
 def rules_index(rules: Iterable[Rule]) -> str:

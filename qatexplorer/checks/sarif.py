@@ -17,7 +17,9 @@ from qatexplorer.checks.pages import rule_page
 from qatexplorer.checks.records import Finding, Findings, Severity, Skipped
 from qatexplorer.checks.rules import RULES, Rule
 
-SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+SCHEMA = (
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+)
 VERSION = "2.1.0"
 LEVELS: Mapping[Severity, str] = {"error": "error", "warning": "warning", "info": "note"}
 _ROOT = "%SRCROOT%"
@@ -89,7 +91,7 @@ def _result(
         "ruleIndex": index[finding.id],
         "level": LEVELS[finding.severity],
         "message": {"text": f"{where}{finding.message}{fix}"},
-        "locations": [_location(finding, place, base)],
+        "locations": [location] if (location := _location(finding, place, base)) else [],
         "partialFingerprints": {_FINGERPRINT: _fingerprint(finding, seen)},
         "properties": {"stage": finding.stage, "path": finding.path, "fix": finding.fix},
     }

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from qatexplorer.checks.records import Finding, Findings, worst_first
+from qatexplorer.checks.rules import RULES
 from qatexplorer.checks.run import check
 from qatexplorer.checks.silence import silenced, silences
 from qatexplorer.checks.subject import Subject
@@ -46,7 +47,10 @@ class Checked:
             subject.should_stop = should_stop
         of_rules = check(subject, progress=progress)
         self.found = tuple(f for f in of_rules.found if not any(e.covers(f) for e in entries))
-        every = replace(of_rules, found=worst_first((*known(), *of_rules.found)))
+        # The session always looks for its own.
+        asked = (*of_rules.checked, *(one.id for one in RULES.values() if one.ask is None))
+        found = worst_first((*known(), *of_rules.found))
+        every = replace(of_rules, found=found, checked=tuple(sorted(asked)))
         self.findings = silenced(every, entries)
         return self.findings
 
