@@ -82,9 +82,7 @@ def read_silences(file: Path) -> tuple[Silence, ...]:
             fix="Name a pyproject.toml that is there and is UTF-8 text.",
         ) from error
     except tomllib.TOMLDecodeError as error:
-        raise InputError(
-            f"{file} is not TOML: {error}.", fix="Correct the line that it names."
-        ) from error
+        raise InputError(f"{file} is not TOML: {error}.", fix="Correct it there.") from error
     table: Any = whole
     for name in ("tool", "qatexplorer", "check"):
         table = table.get(name, {}) if isinstance(table, Mapping) else None
