@@ -359,6 +359,11 @@ class Session(Shown):
             self._known.try_int8(self._lock, lambda: True)
             return self._checks.make(self._known.found, self._run, progress, should_stop, silence)
 
+    @property
+    def last_check(self) -> Findings | None:
+        """What :meth:`check` found last; None before the first and after a change of the model."""
+        return self._checks.findings
+
     def preflight(self) -> Preflight:
         """Convert a copy and run it once in int8: will this model get there after training?"""
         return self._assessor.preflight()
