@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -242,6 +243,7 @@ class Known:
             return
         error = trial.flight.error or QatExplorerError("It does not run.")
         path, where = error.where or "", f" ({error.where})" if error.where else ""
+        source = Path(getattr(error, "source", "")).name
         fixes = self._passed()
         ways = tuple(fix for fix in fixes if dict(fix.arguments).keys() & {"stubs", "flow"})
         if not trial.prepared:
@@ -274,6 +276,7 @@ class Known:
                 f"The int8 model will not run{where}: {error.message.removeprefix(_PREFIX)}",
                 error.fix,
                 fixes,
+                source,
             )
 
     def _needs_stub(self) -> bool:
@@ -392,8 +395,10 @@ def _finding(
     message: str,
     fix: str = "",
     fixes: tuple[Fix, ...] = (),
+    source: str = "",
 ) -> Finding:
-    return rule_named(name).finding(Found(path, message, fix, fixes, severity=severity), stage)
+    found = Found(path, message, fix, fixes, source, severity)
+    return rule_named(name).finding(found, stage)
 
 
 def _configured(label: str, **change: Any) -> Fix:
