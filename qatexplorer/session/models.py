@@ -24,6 +24,7 @@ from qatexplorer.errors import (
 )
 from qatexplorer.evaluate.int8 import convert_error, place_in_walk, run_int8
 from qatexplorer.evaluate.joins import JoinWatch
+from qatexplorer.evaluate.parity import Comparison, Parity
 from qatexplorer.explain.translations import translate
 from qatexplorer.flows.base import (
     Flow,
@@ -72,6 +73,7 @@ class Models:
         self.work: nn.Module = base
         self.work_stage = self.flow.stage_names[0]
         self.converted: dict[str, nn.Module] = {}
+        self.parity: Parity | None = None  # of the int8 model with the one it was made of
         self._viewed: tuple[str, nn.Module] | None = None
         self._macs: dict[str, int] | None = None
         self._handed_out: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
@@ -82,7 +84,7 @@ class Models:
         self.work_stage = self.flow.stage_names[0]
         self._owns_parameters = False
         self.trained = False
-        self.converted.clear()
+        self.forget_converted()
         self._viewed = None
         self._handed_out.clear()
 
@@ -109,6 +111,11 @@ class Models:
         """The int8 model, None before there is one."""
         return self.converted.get(self.flow.int8_stage)
 
+    def forget_converted(self) -> None:
+        """What was converted is no longer made of the working model."""
+        self.converted.clear()
+        self.parity = None
+
     def advance(self, stage: str, on_stage: OnStage) -> None:
         """Run the torch call that begins with ``stage``, the next one, to its last stage.
 
@@ -118,11 +125,25 @@ class Models:
         """
         with cycles_collected_later():
             if stage in self.flow.converted_stages:
-                built = self.convert_copy(copy_sharing_parameters(self.work), stage)
+                compared = self.comparison() if stage == self.flow.int8_stage else None
+                watching = compared.watching if compared is not None else None
+                built = self.convert_copy(copy_sharing_parameters(self.work), stage, watching)
                 on_stage(stage, built)
                 self.converted[stage] = built.result.model
+                if compared is not None:
+                    self.parity = compared.parity
             else:
                 self._prepare(stage, on_stage)
+
+    def comparison(self) -> Comparison | None:
+        """The working model, run once with its fake quants on, to compare an int8 model with. None
+        where its observers have seen nothing, or it does not run."""
+        if self.never_observed:
+            return None
+        try:
+            return Comparison(self.work, self.options.example_inputs)
+        except Exception:  # converting says what is wrong
+            return None
 
     def _prepare(self, stage: str, on_stage: OnStage) -> None:
         # A model that was handed out stays what its user took it for, and what the user has done

@@ -153,7 +153,7 @@ class Stages:
 
     def forget_converted(self) -> None:
         """The prepared model is about to change: what was converted from it is no longer true."""
-        self._models.converted.clear()
+        self._models.forget_converted()
         for name in self.flow.converted_stages:
             self._snapshots.pop(name, None)
 
