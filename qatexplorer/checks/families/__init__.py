@@ -1,5 +1,5 @@
 """Families of rules. A new one is a file here, and a line below."""
 
-from qatexplorer.checks.families import known, operations
+from qatexplorer.checks.families import inputs, known, operations
 
-__all__ = ["known", "operations"]
+__all__ = ["inputs", "known", "operations"]
