@@ -363,7 +363,8 @@ def kind_of(output: Any) -> str:
     if isinstance(output, Tensor):
         return "Tensor"
     if isinstance(output, dict):
-        return f"{type(output).__name__} of {', '.join(map(str, output))}"
-    if isinstance(output, (tuple, list)):
-        return f"{type(output).__name__} of {len(output)}"
+        return f"dict of {', '.join(map(str, output))}"
+    for kind in (tuple, list):
+        if isinstance(output, kind):
+            return f"{kind.__name__} of {len(output)}"
     return type(output).__name__

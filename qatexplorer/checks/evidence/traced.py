@@ -78,7 +78,8 @@ def _stop(error: TraceFailedError, base: nn.Module) -> Stop:
     source = f"{Path(file).name}:{number}" if file else ""
     path = error.where or ""
     kind = type(dict(base.named_modules()).get(path, base)).__name__
-    text = f"{type(cause).__name__}: {(str(cause).strip().splitlines() or [''])[0]}"
+    first = (str(cause).strip().splitlines() or [""])[0].partition(". ")[0]
+    text = f"{type(cause).__name__}: {first}"
     release_frames(error)
     return Stop(path, kind, text, source, line, error.why or "", error.fix or "")
 

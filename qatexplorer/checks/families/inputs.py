@@ -53,13 +53,14 @@ def untraceable(subject: Subject) -> Iterator[Found]:
         )
 
 
-_PIECES = re.compile(r"\b(list|tuple)\((?P<call>.+\.(chunk|split|unbind|tensor_split)\(.*?\))\)")
+_SPLITTING = ("chunk", "split", "unbind", "tensor_split")
+_PIECES = re.compile(rf"\b(list|tuple)\((?P<call>.+\.({'|'.join(_SPLITTING)})\(.*?\))\)")
 
 
 def _rewritten(stop: Stop, subject: Subject) -> str:
     """What to write in place of a line that takes a tensor's pieces as a list."""
     match = _PIECES.search(stop.line)
-    if match is None:
+    if match is None or not stop.path:
         return ""
     try:
         run = subject.get(float_run)
@@ -68,19 +69,15 @@ def _rewritten(stop: Stop, subject: Subject) -> str:
     counts = {
         len(operation.outputs)
         for operation in run.operations
-        if operation.source == stop.source and operation.name == match["call"].split("(")[-2][-5:]
-    } | {
-        len(operation.outputs)
-        for operation in run.operations
-        if operation.source == stop.source and len(operation.outputs) > 1
+        if operation.source == stop.source and operation.name in _SPLITTING
     }
     if len(counts) != 1:
         return ""
     names = ", ".join("abcdefgh"[: counts.pop()])
+    shown = f"[{names}]" if match[1] == "list" else f"({names})"
     return (
-        f"Name the pieces: {names} = {match['call']}, and {match[1]} of them as "
-        f"{'[' + names + ']' if match[1] == 'list' else '(' + names + ')'}. Or pass "
-        f"non_traceable=[{stop.path!r}] to leave {stop.path or 'the model'} as one call in float."
+        f"Name the pieces: {names} = {match['call']}, and write {shown} for the {match[1]}. Or "
+        f"pass non_traceable=[{stop.path!r}], which leaves {stop.path} as one call in float."
     )
 
 
