@@ -31,9 +31,13 @@ def lost_hook(subject: Subject) -> Iterator[Found]:
     if subject.flow.prepared_stage in subject.snapshots:
         return  # the session has seen for itself which of them still run
     traced = subject.flow.by_graph
-    for place in subject.get(hook_survey).lost:
+    survey = subject.get(hook_survey)
+    what = "will not run in the prepared model"
+    if survey.untraced:
+        what = "does not run while FX traces, and the model cannot be traced without"
+    for place in survey.lost:
         yield Found(
             place.path,
-            f"Your {place} will not run in the prepared model. {WHY[traced]}",
+            f"Your {place} {what}. {WHY[traced]}",
             way_out(place, subject.options.fusion, traced),
         )
