@@ -24,6 +24,7 @@ from qatexplorer.errors import QatExplorerError
 from qatexplorer.flows import other_kind
 from qatexplorer.flows.own_qconfig import with_fake_quants
 from qatexplorer.flows.stubs import has_stubs
+from qatexplorer.flows.user_hooks import WHY, way_out
 from qatexplorer.quantizers.engine_choice import DEFAULT_QCONFIG, default_backend
 from qatexplorer.session.assess import (
     Assessor,
@@ -309,9 +310,15 @@ class Known:
             )
 
     def _of_hooks(self) -> Iterator[Finding]:
-        for stage, notes in self._stages.lost_hooks.items():
-            for note in notes:
-                yield _finding("lost-hook", "warning", "", stage, note)
+        flow, fusion = self._models.flow, self._models.options.fusion
+        for stage, places in self._stages.lost_hooks.items():
+            for place in places:
+                message = (
+                    f"Your {place} ran in a forward up to here, and does not since {stage!r}. "
+                    f"{WHY[flow.by_graph]}"
+                )
+                fix = way_out(place, fusion, flow.by_graph)
+                yield _finding("lost-hook", "warning", place.path, stage, message, fix)
 
     def _of_observers(self) -> Iterator[Finding]:
         """What observers have seen, from the train stage on."""
