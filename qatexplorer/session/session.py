@@ -349,21 +349,26 @@ class Session(Shown):
         return worst_first((*self._known.found(), *self._checks.found))
 
     def check(
-        self,
-        *,
-        progress: Callable[[str, float], Any] | None = None,
-        should_stop: Callable[[], bool] | None = None,
-    ) -> Findings:
+        self, *, progress: Callable[[str, float], Any] | None = None,
+        should_stop: Callable[[], bool] | None = None, silence: Any = (),
+    ) -> Findings:  # fmt: skip
         """Ask every rule of :mod:`qatexplorer.checks` about the model at its stage, on copies.
 
         In at most four forwards of the example input and one convert. ``progress`` is called with
-        what is being done and the share done; ``should_stop`` is asked between. Raises BusyError
-        while a run is going on, StoppedError when it was stopped.
+        what is being done and the share done; ``should_stop`` is asked between. ``silence`` is a
+        list of :mod:`~qatexplorer.checks.silence`, or the path of a ``pyproject.toml`` with one.
+        Raises BusyError while a run is going on, StoppedError when it was stopped, InputError for a
+        silence that cannot be understood.
         """
         with self._lock:
             self._require_idle("check the model")
             self._known.try_int8(self._lock, lambda: True)
-            return self._checks.make(self._known.found, self._run, progress, should_stop)
+            return self._checks.make(self._known.found, self._run, progress, should_stop, silence)
+
+    @property
+    def last_check(self) -> Findings | None:
+        """What :meth:`check` found last; None before the first and after a change of the model."""
+        return self._checks.findings
 
     def preflight(self) -> Preflight:
         """Convert a copy and run it once in int8: will this model get there after training?"""
