@@ -75,6 +75,7 @@ class Checked:
             base=models.base,
             flow=models.flow,
             options=models.options,
+            edits=models.edits,
             data=self._data,
             loss=self._loss,
             metric=self._metric,

@@ -33,6 +33,7 @@ from qatexplorer.session.assess import (
     count_weights,
     float_weights,
 )
+from qatexplorer.session.editing import changed
 from qatexplorer.session.models import Models
 from qatexplorer.session.stages import Stages
 from qatexplorer.snapshot.records import FakeQuantSite, Snapshot
@@ -120,8 +121,7 @@ class Known:
         models = self._models
         try:
             if change:
-                base = models.base
-                models = Models(base, models.settings.change(base, dict(change)))
+                models = Models(*changed(models, dict(change)))
             return Trial(Assessor(models, None, None).preflight(islands=False))
         except Exception as error:
             return Trial(Preflight(False, models.translated(error, models.base)), prepared=False)
