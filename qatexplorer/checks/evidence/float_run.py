@@ -164,6 +164,7 @@ class FloatRun:
         counts_by_name: the same by every name, for modules with several.
         outputs: for each call of a module the :func:`sampled` values of its first output tensor,
             before the user's hooks, by first path; of :data:`KEPT_CALLS` calls at most.
+        parameters: names of the model's parameters and buffers, by number.
         inputs, result: the model's input and output tensors, by number.
         kind: of the model's output, such as ``"Tensor"`` or ``"list of 2"``.
     """
@@ -174,6 +175,7 @@ class FloatRun:
     counts: dict[str, int] = field(default_factory=dict)
     counts_by_name: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, list[Tensor]] = field(default_factory=dict)
+    parameters: dict[int, str] = field(default_factory=dict)
     inputs: tuple[Value, ...] = ()
     result: tuple[Value, ...] = ()
     kind: str = ""
@@ -231,8 +233,8 @@ class _Watcher:
         self._looks: dict[int, tuple[weakref.ref[Tensor], int, Look]] = {}
         self._count = 0
         self._stack: list[_Running] = []
-        for tensor in (*model.parameters(), *model.buffers()):
-            self._new(tensor)
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            self.run.parameters[self._new(tensor).number] = name
 
     # -- what the recorder says -----------------------------------------------------------------
 
