@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from torch import nn
-from torch.ao.quantization import propagate_qconfig_
 
 from qatexplorer.checks.subject import NoEvidence, Subject
 from qatexplorer.flows.base import copy_sharing_parameters
@@ -167,16 +166,3 @@ def called_names(subject: Subject) -> dict[str, int]:
     graph = take_graph(copy, subject.options.example_inputs)
     called = (node.path for node in graph.nodes if node.op == "call_module")
     return dict(Counter(path for path in called if path in shared or path.startswith(below)))
-
-
-def kept_float(subject: Subject) -> frozenset[str]:
-    """Paths of the modules whose qconfig is None."""
-    plan = subject.options.qconfig
-    copy = copy_sharing_parameters(subject.base)
-    if plan.default is not None and not (plan.by_type or plan.by_regex or plan.by_path):
-        return frozenset()
-    plan.assign(copy)
-    propagate_qconfig_(copy)
-    return frozenset(
-        path for path, module in copy.named_modules() if getattr(module, "qconfig", None) is None
-    )

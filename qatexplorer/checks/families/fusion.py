@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from torch import nn
 from torch.ao.nn.quantized import FloatFunctional
 
+from qatexplorer.checks.evidence.qconfigs import qconfigs
 from qatexplorer.checks.evidence.uses import (
     CONVS,
     NORMS,
     TRANSPOSED,
     Uses,
-    kept_float,
     uses,
 )
+from qatexplorer.checks.families.parity import batch_norm_over_tokens
 from qatexplorer.checks.records import Fix
 from qatexplorer.checks.rules import Found, rule
-from qatexplorer.checks.subject import Subject
+from qatexplorer.checks.subject import NoEvidence, Subject
 from qatexplorer.flows.edits.plan import code_of
 from qatexplorer.flows.fusion import can_fuse, find_fusable
 from qatexplorer.flows.own_copy import is_wrapper_note
@@ -65,7 +67,7 @@ def unfused_batch_norm(subject: Subject) -> Iterator[Found]:
 
 def _norms_after(subject: Subject, used: Uses, node: GraphNode) -> Iterator[_Pair]:
     layer = used.module(node)
-    if not isinstance(layer, _MULTIPLY) or node.path in subject.get(kept_float):
+    if not isinstance(layer, _MULTIPLY) or subject.get(qconfigs).of[node.path] is None:
         return
     users = used.users.get(node.id, ())
     between: list[str] = []
@@ -139,7 +141,10 @@ def activation_outside(subject: Subject) -> Iterator[Found]:
     found: dict[str, list[tuple[GraphNode, str]]] = {}
     for node in used.nodes:
         module = used.module(node)
-        if not isinstance(module, (*_MULTIPLY, NORMS)) or node.path in subject.get(kept_float):
+        if (
+            not isinstance(module, (*_MULTIPLY, NORMS))
+            or subject.get(qconfigs).of[node.path] is None
+        ):
             continue
         after = used.follower(node)
         kind = _activation(used, after) if after is not None else ""
@@ -189,7 +194,7 @@ def quant_before_relu(subject: Subject) -> Iterator[Found]:
         before = used.inputs.get(node.id, ())
         if not used.is_relu(node) or len(before) != 1 or used.follower(before[0]) is not node:
             continue
-        if before[0].path in subject.get(kept_float):
+        if subject.get(qconfigs).of.get(before[0].path, True) is None:
             continue
         reason = (_why_in_fx if subject.flow.by_graph else _why_in_eager)(
             subject, used, before[0], node
@@ -341,9 +346,9 @@ def _stuck(subject: Subject, used: Uses) -> tuple[str, str] | None:
     return None
 
 
-@rule("QX175", "norm-over-tokens", "error", "fused")
+@rule("QX175", "norm-over-tokens", "warning", "fused")
 def norm_over_tokens(subject: Subject) -> Iterator[Found]:
-    """A Linear is fused with a batch norm that works on another dimension
+    """A Linear will be fused with a batch norm that works on another dimension
 
     Symptom:
         int8 is far off, by 13 to 55 % of the output's range in one model; the fake-quant model is
@@ -351,15 +356,20 @@ def norm_over_tokens(subject: Subject) -> Iterator[Found]:
     Cause:
         A Linear works on the last dimension, a BatchNorm1d on dimension 1. On a tensor of more than
         two dimensions these are two. Torch fuses them by type. In training the batch norm is
-        computed as it is; converting folds it into the rows of the weight.
+        computed as it is; converting folds it into the rows of the weight. While the statistics
+        of all tokens are equal, as in a new model, nothing shows.
     Fix:
         Use a BatchNorm2d on x.unsqueeze(-1), which is the same function and stays apart. A qconfig
-        of None for the batch norm does not stop FX.
+        of None for the batch norm does not stop FX. Where int8 is off by it already,
+        batch-norm-over-tokens says by how much.
     Sources:
         https://github.com/pytorch/ao/issues/4116
         https://github.com/pytorch/pytorch/pull/119264
     """
     used = subject.get(uses)
+    said: set[str] = set()
+    with suppress(NoEvidence):
+        said = {found.path for found in batch_norm_over_tokens(subject)}
     for node in used.nodes:
         after = used.follower(node)
         if after is None or not isinstance(used.module(node), nn.Linear):
@@ -367,13 +377,13 @@ def norm_over_tokens(subject: Subject) -> Iterator[Found]:
         shape = node.shape or ()
         if len(shape) < 3 or not isinstance(used.module(after), nn.BatchNorm1d):
             continue
-        if not _are_fused(subject, used, node, after.path):
+        if node.path in said or not _are_fused(subject, used, node, after.path):
             continue
         yield Found(
-            after.path,
+            node.path,
             f"{after.path} normalizes dimension 1 of a tensor of shape {tuple(shape)}, and torch "
-            f"fuses it with {node.path}, which works on the last one: int8 will compute something "
-            "else.",
+            f"fuses it with {node.path}, which works on the last one: once the tokens have "
+            "statistics of their own, int8 computes something else.",
             f"{code_of(subject.base, after.path)} = nn.BatchNorm2d({shape[1]})"
             "  # and call it on x.unsqueeze(-1), then .squeeze(-1)",
         )

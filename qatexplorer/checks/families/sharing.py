@@ -14,18 +14,18 @@ from torch.ao.quantization.quantization_mappings import (
 )
 
 from qatexplorer.checks.evidence.float_run import float_run
-from qatexplorer.checks.evidence.uses import CONVS, NORMS, Uses, called_names, kept_float, uses
+from qatexplorer.checks.evidence.qconfigs import qconfigs
+from qatexplorer.checks.evidence.unshared import own_module, unshared, unsharing
+from qatexplorer.checks.evidence.uses import CONVS, Uses, called_names, uses
+from qatexplorer.checks.families.operations import one_range_for_several
 from qatexplorer.checks.records import Fix
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import NoEvidence, Subject
-from qatexplorer.flows.edits.plan import Edit, code_of, tried
 from qatexplorer.flows.edits.sharing import slots_of
 from qatexplorer.forward.graph import GraphNode
 from qatexplorer.quantizers.types import FUNCTIONAL_CLASSES
+from qatexplorer.shown import listed
 
-# Their int8 modules hold the scale and zero point of the output, one of each.
-_HOLD_A_SCALE = (CONVS, nn.Linear, NORMS, nn.LeakyReLU, nn.Hardswish, nn.ELU, nn.PReLU)
-_ALIKE = 1.05
 _OBSERVED = frozenset({"add", "mul", "cat", "add_relu", "matmul"})  # of a FloatFunctional
 
 
@@ -46,6 +46,7 @@ def fused_and_reused(subject: Subject) -> Iterator[Found]:
         copy.deepcopy(conv, {id(p): p for p in conv.parameters()}). In eager mode the group can be
         left out of the fuse list instead.
     Sources:
+        https://github.com/pytorch/pytorch/pull/68178
         https://github.com/pytorch/pytorch/issues/197539
         https://github.com/IntelLabs/distiller/issues/297
     """
@@ -94,8 +95,8 @@ def _fused_by_fx(subject: Subject, used: Uses) -> Iterator[Found]:
             f"{path} runs {len(calls)} times, and FX fuses "
             f"{' + '.join(map(used.named, groups[first]))}{_at(calls[first])}: where the model "
             f"computes {instead}{_at(calls[other])}, it then computes the same once more.",
-            _own_module(subject, used, path, calls[other]),
-            _unshared(subject, used, path),
+            own_module(subject, used, path, calls[other]),
+            unshared(subject, used, path),
         )
 
 
@@ -119,8 +120,8 @@ def two_names(subject: Subject) -> Iterator[Found]:
         Register one module for each name. To keep one weight, share the parameters:
         self.b = copy.deepcopy(self.a, {id(p): p for p in self.a.parameters()}).
     Sources:
-        https://github.com/IntelLabs/distiller/issues/297
-        https://github.com/pytorch/vision/issues/1948
+        https://github.com/pytorch/pytorch/pull/54812
+        https://github.com/IntelLabs/distiller/pull/239
     """
     if subject.flow.by_graph:
         return
@@ -131,7 +132,7 @@ def two_names(subject: Subject) -> Iterator[Found]:
         for first, second in _twins(parent):
             module = parent._modules[first]
             path, other = (f"{parent_path}.{n}" if parent_path else n for n in (first, second))
-            if type(module) not in swapped or path in subject.get(kept_float):
+            if type(module) not in swapped or subject.get(qconfigs).of[path] is None:
                 continue
             if not subject.get(called_names).get(other):
                 continue
@@ -145,8 +146,8 @@ def two_names(subject: Subject) -> Iterator[Found]:
                 path,
                 f"{other} is another name of {path}, a {kind}, and is called: torch swaps the "
                 f"first name only, so {what}.",
-                _unsharing(subject, path).code.splitlines()[-1],
-                _unshared(subject, used, path),
+                unsharing(subject, path).code.splitlines()[-1],
+                unshared(subject, used, path),
             )
 
 
@@ -173,30 +174,8 @@ def functional_reused(subject: Subject) -> Iterator[Found]:
     Fix:
         Make one for each operation in forward: self.add1, self.add2 = FloatFunctional(), ….
     Sources:
-        https://github.com/pytorch/vision/pull/1948
+        https://github.com/pytorch/vision/issues/1948
     """
-    yield from _with_one_range(subject, FloatFunctional, "operations")
-
-
-@rule("QX154", "stub-reused", "warning", "inserted")
-def stub_reused(subject: Subject) -> Iterator[Found]:
-    """One QuantStub serves several inputs
-
-    Symptom:
-        The model with two inputs loses accuracy, though each of them alone is fine.
-    Cause:
-        A QuantStub holds one fake quant. Inputs of different range share its scale, and the widest
-        sets the step.
-    Fix:
-        Make one QuantStub for each input, or let the session put them: stubs="model" gives each
-        argument its own where the model has none.
-    Sources:
-        https://discuss.pytorch.org/t/161251
-    """
-    yield from _with_one_range(subject, QuantStub, "tensors")
-
-
-def _with_one_range(subject: Subject, kind: type[nn.Module], what: str) -> Iterator[Found]:
     if subject.flow.by_graph:
         return
     used = subject.get(uses)
@@ -205,90 +184,25 @@ def _with_one_range(subject: Subject, kind: type[nn.Module], what: str) -> Itera
         for parent in subject.base.modules()
         for first, _ in _twins(parent)
     }
-    for path, nodes in used.calls.items():
+    said = {found.path for found in one_range_for_several(subject)}
+    for path, calls in used.calls.items():
         module = used.modules[path]
-        if not isinstance(module, kind) or id(module) in twins:  # two-names says more of those
+        if not isinstance(module, FloatFunctional) or id(module) in twins or path in said:
             continue
-        if isinstance(module, FUNCTIONAL_CLASSES):
-            nodes = tuple(node for node in nodes if node.label in _OBSERVED)
-        if len(nodes) < 2 or path in subject.get(kept_float):
+        nodes = [node for node in calls if node.label in _OBSERVED]
+        if len(nodes) < 2 or subject.get(qconfigs).of[path] is None:
             continue
         spans = _spans(subject, path)
         where = ", ".join(dict.fromkeys(node.source for node in nodes if node.source))
         yield Found(
             path,
-            f"{path}, one {type(module).__name__}, serves {len(nodes)} {what} in a forward"
-            f"{f' ({where})' if where else ''}: one fake quant has to fit all of them."
-            f"{_in_words(spans)}",
-            _own_module(subject, used, path, nodes[1]),
-            _unshared(subject, used, path),
-            severity="info" if _at_most_a_bit(spans) else None,
+            f"{path}, one FloatFunctional, serves {len(nodes)} operations in a forward"
+            f"{f' ({where})' if where else ''}: one fake quant has to fit all of them"
+            + (f", in ranges {spans[0]:.3g} to {spans[1]:.3g} wide." if spans else "."),
+            own_module(subject, used, path, nodes[1]),
+            unshared(subject, used, path),
+            severity="info" if spans is not None and spans[1] <= 2 * spans[0] else None,
         )
-
-
-@rule("QX155", "one-range", "warning", "inserted")
-def one_range(subject: Subject) -> Iterator[Found]:
-    """One fake quant serves all calls of a layer
-
-    Symptom:
-        A head that runs on several feature maps is good on one of them and bad on the others.
-    Cause:
-        Eager mode gives a layer one fake quant for its output. A layer that is called several times
-        has one range for all its results, and the widest sets the step.
-    Fix:
-        Give each call a module of its own with the same parameters, if the ranges differ.
-    Sources:
-        https://github.com/pytorch/vision/issues/1948
-    """
-    if subject.flow.by_graph:
-        return
-    used = subject.get(uses)
-    folded = {path for group in subject.options.fusion for path in group[1:]}
-    for path, nodes in _reused(subject, used, _HOLD_A_SCALE):
-        if path not in folded:
-            spans = _spans(subject, path)
-            yield Found(
-                path,
-                f"{path}, a {type(used.modules[path]).__name__}, runs {len(nodes)} times in a "
-                f"forward, and has one fake quant for all its results.{_in_words(spans)}",
-                _own_module(subject, used, path, nodes[1]),
-                _unshared(subject, used, path),
-                severity="info" if _at_most_a_bit(spans) else None,
-            )
-
-
-@rule("QX156", "one-int8-scale", "error", "int8")
-def one_int8_scale(subject: Subject) -> Iterator[Found]:
-    """A layer that runs several times has one scale in int8
-
-    Symptom:
-        The int8 model is far off, and the fake-quant model is right. No error, no warning.
-    Cause:
-        FX gives each call of a layer a fake quant of its own. The int8 module holds one scale and
-        one zero point for its output: those of the last call. The results of the other calls are
-        rounded with it, and cut off where they are larger.
-    Fix:
-        Give each call a module of its own with the same parameters:
-        copy.deepcopy(layer, {id(p): p for p in layer.parameters()}).
-    Sources:
-        https://github.com/pytorch/pytorch/issues/109612
-    """
-    if not subject.flow.by_graph:
-        return
-    used = subject.get(uses)
-    for path, nodes in _reused(subject, used, _HOLD_A_SCALE):
-        if path not in used.untraced:
-            spans = _spans(subject, path)
-            alike = spans is not None and spans[1] <= _ALIKE * spans[0]
-            yield Found(
-                path,
-                f"{path}, a {type(used.modules[path]).__name__}, runs {len(nodes)} times in a "
-                "forward; trained with a fake quant for each, it computes all of them with the "
-                f"scale of the last one in int8.{_in_words(spans)}",
-                _own_module(subject, used, path, nodes[1]),
-                _unshared(subject, used, path),
-                severity="warning" if alike else None,
-            )
 
 
 @rule("QX157", "tied-weights", "info", "weights")
@@ -304,24 +218,27 @@ def tied_weights(subject: Subject) -> Iterator[Found]:
     Fix:
         Nothing, if the size does not matter.
     Sources:
-        https://github.com/pytorch/pytorch/issues/95459
+        https://github.com/huggingface/transformers/pull/37905
     """
     holders: dict[int, list[tuple[str, str]]] = {}
     for path, module in subject.base.named_modules():
         for name, parameter in module._parameters.items():
             if parameter is not None and parameter.dim() > 1:
                 holders.setdefault(id(parameter), []).append((path, name))
+    becomes_int8 = {path for path, _ in subject.layers(CONVS, nn.Linear)}
+    becomes_int8 -= {path for path, qconfig in subject.get(qconfigs).of.items() if qconfig is None}
     for found in holders.values():
-        if len(found) > 1:
-            (path, name), *others = found
-            parameter = subject.base.get_submodule(path)._parameters[name]
-            assert parameter is not None
-            shown = " and ".join(f"{p}.{n}" if p else n for p, n in others)
-            yield Found(
-                path,
-                f"{f'{path}.{name}' if path else name} and {shown} are one parameter of "
-                f"{parameter.numel():,} values; int8 holds it once for each of them.",
-            )
+        if len(found) < 2 or becomes_int8.isdisjoint(path for path, _ in found):
+            continue
+        path, name = found[0]
+        parameter = subject.base.get_submodule(path)._parameters[name]
+        assert parameter is not None
+        names = [f"{p}.{n}" if p else n for p, n in found]
+        yield Found(
+            path,
+            f"{listed(names, 3)} are one parameter of {parameter.numel():,} values; each of "
+            "them that becomes int8 has an int8 copy of its own.",
+        )
 
 
 @rule("QX158", "many-names", "info", "qconfig")
@@ -353,18 +270,8 @@ def many_names(subject: Subject) -> Iterator[Found]:
             f"{path}, one {type(module).__name__}, has {len(names)} names and runs {len(nodes)} "
             f"times in a forward: what is set for one of them, such as a qconfig or a hook, is set "
             "for all or for none.",
-            fixes=_unshared(subject, used, path),
+            fixes=unshared(subject, used, path),
         )
-
-
-def _reused(
-    subject: Subject, used: Uses, kinds: tuple[type[nn.Module], ...]
-) -> Iterator[tuple[str, tuple[GraphNode, ...]]]:
-    """Layers of these kinds with a qconfig that run more than once, and their calls."""
-    for path, nodes in used.calls.items():
-        often = len(nodes) > 1 and isinstance(used.modules[path], kinds)
-        if often and path not in subject.get(kept_float):
-            yield path, nodes
 
 
 def _spans(subject: Subject, path: str) -> tuple[float, float] | None:
@@ -379,49 +286,5 @@ def _spans(subject: Subject, path: str) -> tuple[float, float] | None:
     return (min(spans), max(spans)) if len(spans) > 1 else None
 
 
-def _in_words(spans: tuple[float, float] | None) -> str:
-    return f" Their ranges are {spans[0]:.3g} to {spans[1]:.3g} wide." if spans else ""
-
-
-def _at_most_a_bit(spans: tuple[float, float] | None) -> bool:
-    """Whether no call loses more than one bit to the widest range."""
-    return spans is not None and spans[1] <= 2 * spans[0]
-
-
 def _at(node: GraphNode) -> str:
     return f" ({node.source})" if node.source else ""
-
-
-def _own_module(subject: Subject, used: Uses, path: str, node: GraphNode) -> str:
-    """The code that makes a second module for the call ``node`` of the one at ``path``."""
-    if len(list(slots_of(subject.base, used.modules[path]))) > 1:
-        return _unsharing(subject, path).code.splitlines()[-1]
-    name, here = path.rpartition(".")[2], code_of(subject.base, path)
-    parent = code_of(subject.base, path.rpartition(".")[0])
-    module = used.modules[path]
-    new = f"nn.{type(module).__name__}()" if isinstance(module, QuantStub) else "FloatFunctional()"
-    if not isinstance(module, (FUNCTIONAL_CLASSES, QuantStub)):
-        held = next(module.parameters(), None) is not None
-        memo = f", {{id(p): p for p in {here}.parameters()}}" if held else ""
-        new = f"copy.deepcopy({here}{memo})"
-    new = new.removeprefix("nn.") if isinstance(module, QuantStub) else new
-    where = f" at {node.source}" if node.source else ""
-    return f"{parent}.{name}_2 = {new}  # and call {name}_2{where}"
-
-
-def _unshared(subject: Subject, used: Uses, path: str) -> tuple[Fix, ...]:
-    """The edit that gives each name a module of its own, if each name is called once."""
-    module = used.modules[path]
-    if len(list(slots_of(subject.base, module))) < 2:
-        return ()
-    names = subject.get(called_names)
-    if any(names.get(name, 0) > 1 for name in used.names_of(path)):
-        return ()
-    edit = _unsharing(subject, path)
-    arguments = (("name", "unshare"), ("path", path))
-    code = f'session.edit("unshare", {path!r})'
-    return (Fix("Give each name a module of its own", "edit", arguments, code, edit.diff),)
-
-
-def _unsharing(subject: Subject, path: str) -> Edit:
-    return tried(subject.base, (Edit("unshare", path),))[0]
