@@ -63,4 +63,5 @@ class Checked:
             observed=models.observed and not models.never_observed,
             int8=models.int8,
             run=run,
+            calibrated=models.calibrated,
         )

@@ -63,7 +63,8 @@ class Models:
     """Holds the pristine copy, the model being worked on, and the converted ones.
 
     ``trained`` says whether a run has had the working model: from then on it is that of the train
-    stage, and the prepared one before it is made anew when it is asked for.
+    stage, and the prepared one before it is made anew when it is asked for. ``calibrated`` counts
+    the samples that its observers were shown without training.
     """
 
     def __init__(self, base: nn.Module, settings: Settings) -> None:
@@ -82,6 +83,7 @@ class Models:
         self.work_stage = self.flow.stage_names[0]
         self._owns_parameters = False
         self.trained = False
+        self.calibrated = 0
         self.converted.clear()
         self._viewed = None
         self._handed_out.clear()

@@ -1,1 +1,1 @@
-"""Evidence: what rules look at, each a function of the subject that is asked once a check."""
+"""Evidence that rules share: a function of the subject each, made once in a check."""
