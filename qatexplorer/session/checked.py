@@ -86,6 +86,7 @@ class Checked:
             observed=models.observed and not models.never_observed,
             int8=models.int8,
             run=run,
+            calibrated=models.calibrated,
         )
 
 

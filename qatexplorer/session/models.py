@@ -68,7 +68,8 @@ class Models:
     ``own_edits`` are those that copying the user's model has made in both.
 
     ``trained`` says whether a run has had the working model: from then on it is that of the train
-    stage, and the prepared one before it is made anew when it is asked for.
+    stage, and the prepared one before it is made anew when it is asked for. ``calibrated`` counts
+    the samples that its observers were shown without training.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Models:
         self.work_stage = self.flow.stage_names[0]
         self._owns_parameters = False
         self.trained = False
+        self.calibrated = 0
         self.forget_converted()
         self._viewed = None
         self._handed_out.clear()
