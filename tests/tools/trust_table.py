@@ -1,8 +1,9 @@
 """Write ``docs/checks-trust.md``: what the checks say of models, beside what torch alone comes to.
 
-Run from the repository: ``python -m tests.tools.trust_table [group, id or model …]``; with names only
-those rows are made anew. Groups are torch, written, timm, transformers. Nothing in the table is
-typed by hand. The exit code is 1 if a model that torch alone takes to int8 rightly has an error.
+Run from the repository: ``python -m tests.tools.trust_table [group, id or model …]``; with names
+only those rows are made anew. Groups are torch, written, timm and transformers. Nothing in the
+table is typed by hand. The exit code is 1 if a model that torch alone takes to int8 rightly has an
+error.
 """
 
 from __future__ import annotations
