@@ -45,9 +45,10 @@ def unbalanced_join(subject: Subject) -> Iterator[Found]:
     Symptom:
         A network with torch.cat loses accuracy in int8; the branch with the small values is coarse.
     Cause:
-        The result of cat or stack has one scale, which the widest input sets; in FX the inputs are
-        rounded with it too. An input with an eighth of that range (the threshold here) keeps 32 of
-        256 codes: three of eight bits are lost.
+        The result of cat or stack has one scale, which follows the widest input. An input with an
+        eighth of that range (the threshold here) keeps 32 of 256 codes: three of eight bits are
+        lost. In FX the inputs share one observer, too: its moving average lies between their
+        ranges, so that the widest input is cut off as well.
     Fix:
         Bring the inputs to like ranges before the join, for example by a batch norm at the end of
         each branch.
@@ -65,8 +66,8 @@ def unbalanced_join(subject: Subject) -> Iterator[Found]:
         left = "1 of 256 codes" if codes == 1 else f"{codes} of 256 codes"
         yield Found(
             path,
-            f"{name} joins tensors whose ranges differ by a factor of {ratio:.3g} on one scale: "
-            f"the narrowest keeps {left}.",
+            f"{name} joins tensors whose ranges differ by a factor of {ratio:.3g} on one scale: of "
+            f"one that fits the widest, the narrowest keeps {left}.",
             f"Bring the inputs of this {name} to like ranges, e.g. by a batch norm in each branch.",
             source=source,
         )
