@@ -343,11 +343,9 @@ class Session(Shown):
         return worst_first((*self._known.found(), *self._checks.found))
 
     def check(
-        self,
-        *,
-        progress: Callable[[str, float], Any] | None = None,
+        self, *, progress: Callable[[str, float], Any] | None = None,
         should_stop: Callable[[], bool] | None = None,
-    ) -> Findings:
+    ) -> Findings:  # fmt: skip
         """Ask every rule of :mod:`qatexplorer.checks` about the model at its stage, on copies.
 
         In at most four forwards of the example input and one convert. ``progress`` is called with
@@ -391,10 +389,8 @@ class Session(Shown):
         self._stages.index(chosen)
         with self._lock:
             if chosen not in self.snapshots:
-                raise StageError(
-                    f"stage {chosen!r} has not been reached.",
-                    fix=f"Call session.goto({chosen!r}) first.",
-                )
+                fix = f"Call session.goto({chosen!r}) first."
+                raise StageError(f"stage {chosen!r} has not been reached.", fix=fix)
             model = self._models.view(chosen)
             self._require_still(model)
             return copied(model)
@@ -403,10 +399,8 @@ class Session(Shown):
     def int8(self) -> nn.Module:
         """The converted int8 module. Raises StageError before the last stage is reached."""
         if self._models.int8 is None:
-            raise StageError(
-                "there is no int8 model yet.",
-                fix=f"Call session.goto({self.flow.int8_stage!r}) first.",
-            )
+            fix = f"Call session.goto({self.flow.int8_stage!r}) first."
+            raise StageError("there is no int8 model yet.", fix=fix)
         return self._models.int8
 
     @property

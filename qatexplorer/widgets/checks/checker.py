@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -20,6 +22,15 @@ log = logging.getLogger(__name__)
 
 _PROGRESS_S = 0.25
 _IN_TRAINING = "a run is going on; the model is checked when it has ended."
+
+_halts: weakref.WeakSet[threading.Event] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Before :mod:`~qatexplorer.widgets.common.background` waits for their threads."""
+    for halt in list(_halts):
+        halt.set()
 
 
 class Checker:
@@ -105,6 +116,7 @@ class Checker:
 
     def _start(self, session: Session) -> None:
         halt = self._halt = threading.Event()
+        _halts.add(halt)
         begun = time.perf_counter()
         self._set(CheckState("running", before=self._took))
 

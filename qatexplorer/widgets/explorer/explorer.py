@@ -317,8 +317,11 @@ class Explorer(widgets.VBox):
 
     # -- checks ---------------------------------------------------------------------------------
 
-    def _show_found(self, session: Session, found: Sequence[Finding]) -> None:
+    def _show_found(self, session: Session, known: Sequence[Finding]) -> None:
         """Show what is known to be wrong: in the line of news, in the panel, in tree and graph."""
+        last = session.last_check
+        silenced = {one.key for one in last.silenced} if last is not None else set()
+        found = tuple(one for one in known if one.key not in silenced)
         snapshot, first = session.snapshot, session.snapshots.get(session.stages[0])
         self.news.findings = finding_entries(found, snapshot, first)
         self.panes.mark_findings(finding_marks(found, snapshot, first))
