@@ -158,7 +158,7 @@ def look_at_the_findings(page: Page, shots: Shots, theme: str) -> None:
         expect(counts(page)).to_have_attribute("aria-label", re.compile("1 error, 2 warnings"))
     expect(page.locator(".qx-newsbar > .qx-finding")).to_contain_text("3 more in Checks")
     counts(page).click()
-    expect(page.get_by_role("tab", name="Checks")).to_have_attribute("aria-selected", "true")
+    expect(page.get_by_role("tab", name="Checks", exact=True)).to_have_attribute("aria-selected", "true")
     checked(page)
     assert rows(page).count() == 4
     first = rows(page).first
