@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from qatexplorer.checks.records import Finding, Findings, worst_first
+from qatexplorer.checks.rules import RULES
 from qatexplorer.checks.run import check
+from qatexplorer.checks.silence import silenced, silences
 from qatexplorer.checks.subject import Subject
 from qatexplorer.data import Data
 from qatexplorer.session.models import Models
@@ -36,14 +38,20 @@ class Checked:
         run: TrainingRun | None,
         progress: Callable[[str, float], Any] | None,
         should_stop: Callable[[], bool] | None,
+        silence: Any = (),
     ) -> Findings:
         """Check the model; what the session knows itself comes with what the rules find."""
+        entries = silences(silence)
         subject = self._subject(run)
         if should_stop is not None:
             subject.should_stop = should_stop
         of_rules = check(subject, progress=progress)
-        self.found = of_rules.found
-        self.findings = replace(of_rules, found=worst_first((*known(), *of_rules.found)))
+        self.found = tuple(f for f in of_rules.found if not any(e.covers(f) for e in entries))
+        # The session always looks for its own.
+        asked = (*of_rules.checked, *(one.id for one in RULES.values() if one.ask is None))
+        found = worst_first((*known(), *of_rules.found))
+        every = replace(of_rules, found=found, checked=tuple(sorted(asked)))
+        self.findings = silenced(every, entries)
         return self.findings
 
     def _subject(self, run: TrainingRun | None) -> Subject:

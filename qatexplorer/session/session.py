@@ -344,18 +344,20 @@ class Session(Shown):
 
     def check(
         self, *, progress: Callable[[str, float], Any] | None = None,
-        should_stop: Callable[[], bool] | None = None,
+        should_stop: Callable[[], bool] | None = None, silence: Any = (),
     ) -> Findings:  # fmt: skip
         """Ask every rule of :mod:`qatexplorer.checks` about the model at its stage, on copies.
 
         In at most four forwards of the example input and one convert. ``progress`` is called with
-        what is being done and the share done; ``should_stop`` is asked between. Raises BusyError
-        while a run is going on, StoppedError when it was stopped.
+        what is being done and the share done; ``should_stop`` is asked between. ``silence`` is a
+        list of :mod:`~qatexplorer.checks.silence`, or the path of a ``pyproject.toml`` with one.
+        Raises BusyError while a run is going on, StoppedError when it was stopped, InputError for a
+        silence that cannot be understood.
         """
         with self._lock:
             self._require_idle("check the model")
             self._known.try_int8(self._lock, lambda: True)
-            return self._checks.make(self._known.found, self._run, progress, should_stop)
+            return self._checks.make(self._known.found, self._run, progress, should_stop, silence)
 
     @property
     def last_check(self) -> Findings | None:
@@ -389,8 +391,10 @@ class Session(Shown):
         self._stages.index(chosen)
         with self._lock:
             if chosen not in self.snapshots:
-                fix = f"Call session.goto({chosen!r}) first."
-                raise StageError(f"stage {chosen!r} has not been reached.", fix=fix)
+                raise StageError(
+                    f"stage {chosen!r} has not been reached.",
+                    fix=f"Call session.goto({chosen!r}) first.",
+                )
             model = self._models.view(chosen)
             self._require_still(model)
             return copied(model)
@@ -399,8 +403,10 @@ class Session(Shown):
     def int8(self) -> nn.Module:
         """The converted int8 module. Raises StageError before the last stage is reached."""
         if self._models.int8 is None:
-            fix = f"Call session.goto({self.flow.int8_stage!r}) first."
-            raise StageError("there is no int8 model yet.", fix=fix)
+            raise StageError(
+                "there is no int8 model yet.",
+                fix=f"Call session.goto({self.flow.int8_stage!r}) first.",
+            )
         return self._models.int8
 
     @property
