@@ -24,6 +24,7 @@ from qatexplorer.flows.own_qconfig import with_fake_quants
 from qatexplorer.flows.stubs import has_stubs
 from qatexplorer.quantizers.engine_choice import DEFAULT_QCONFIG, default_backend
 from qatexplorer.session.assess import Assessor, Preflight
+from qatexplorer.session.editing import changed
 from qatexplorer.session.models import Models
 from qatexplorer.session.stages import Stages
 from qatexplorer.snapshot.records import FakeQuantSite, Snapshot
@@ -94,8 +95,7 @@ class Known:
         models = self._models
         try:
             if change:
-                base = models.base
-                models = Models(base, models.settings.change(base, dict(change)))
+                models = Models(*changed(models, dict(change)))
             return Trial(Assessor(models, None, None).preflight(islands=False))
         except Exception as error:
             return Trial(Preflight(False, models.translated(error, models.base)), prepared=False)

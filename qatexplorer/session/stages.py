@@ -68,6 +68,7 @@ class Stages:
         self._hooks = HookFollower(self._models.work, options.example_inputs)
         notes = (*self._copy_notes, *options.qconfig.loud, *options.qconfig.notes)
         notes += () if self._models.base.training else (_EVAL_NOTE,)
+        notes += tuple(_EDITED.format(code=one.code) for one in self._models.settings.edits)
         self._snapshots[first.name] = take_snapshot(
             self._models.work,
             flow=self.flow.name,
@@ -255,6 +256,7 @@ class Stages:
         )
 
 
+_EDITED = "Edited in the session's copy. In a script of your own: {code}"
 _EVAL_NOTE = (
     "The model is in eval mode; quantization-aware training needs train mode. "
     "session.use_train_mode() puts the session's copy into train mode."
