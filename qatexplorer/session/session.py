@@ -330,6 +330,10 @@ class Session(Shown):
             edits = with_edit(self._models.settings.edits, name, path, value)
             return self._change({"edits": edits})
 
+    def take_back(self, *edits: Edit) -> Snapshot:
+        """Make the float model anew without ``edits`` of :meth:`edit`; raises BusyError."""
+        return self.configure(edits=[e for e in self._models.settings.edits if e not in edits])
+
     def stub_options(self) -> tuple[StubOption, ...]:
         """Each way of getting int8 tensors into the model, tried on a copy, with its cost.
 
