@@ -775,10 +775,8 @@ class Session(Shown):
 
     def _require_data(self, purpose: str) -> Data:
         if self.data is None:
-            raise NoDataError(
-                f"{purpose} needs data, and the session has none.",
-                fix="Pass data={'train': loader, 'eval': loader} of (input, target) batches.",
-            )
+            fix = "Pass data={'train': loader, 'eval': loader} of (input, target) batches."
+            raise NoDataError(f"{purpose} needs data, and the session has none.", fix=fix)
         return self.data
 
     def _require_still(self, model: nn.Module) -> None:
@@ -792,10 +790,8 @@ class Session(Shown):
 
     def _require_idle(self, what: str) -> None:
         if self.running:
-            raise BusyError(
-                f"cannot {what} while a training run is going on.",
-                fix="Stop the run first, or wait for it; the model is kept.",
-            )
+            fix = "Stop the run first, or wait for it; the model is kept."
+            raise BusyError(f"cannot {what} while a training run is going on.", fix=fix)
 
     def _emit(self, kind: EventKind, detail: Any = None) -> None:
         self.signal.emit(SessionEvent(kind, detail))
