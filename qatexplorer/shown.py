@@ -68,3 +68,9 @@ def at_most(lines: Sequence[str], most: int = MAX_LINES) -> str:
 def _one_line(text: str) -> str:
     line = text.partition("\n")[0]
     return line if len(line) <= MAX_WIDTH else f"{line[: MAX_WIDTH - 1]}…"
+
+
+def module_code(path: str) -> str:
+    """How a script writes the module at ``path``: ``"model.net[2].conv"``."""
+    parts = path.split(".") if path else []
+    return "model" + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in parts)

@@ -12,9 +12,13 @@ from qatexplorer.checks.replacements import replacement
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import Subject
 from qatexplorer.flows.stubs import has_stubs
+from qatexplorer.shown import module_code
 
 _RATIO = 8.0
 """Ranges that differ by this factor cost the smaller one three of eight bits."""
+_BARELY, _MUCH = 0.05, 0.25
+"""What is cut off, as a share of the range that is left: what may come of the observer's average,
+and what does not."""
 _SHOWN = 3
 _MOST_NAMES = 6
 
@@ -88,7 +92,7 @@ def float_into_int8(subject: Subject) -> Iterator[Found]:
             f"{entry.path} ({call}) becomes int8 and gets a float tensor {where}{often}: the int8 "
             "model raises there.",
             f"Put a QuantStub of its own before {entry.path}, or keep it float: "
-            f"model.{entry.path}.qconfig = None",
+            f"{module_code(entry.path)}.qconfig = None",
         )
 
 
@@ -121,13 +125,14 @@ def raw_join(subject: Subject) -> Iterator[Found]:
             f"self.join.cat([...]) in place of torch.{join.name}([...])"
             f"{' with unsqueeze for stack' * (join.name == 'stack')}."
         )
-        if cut > 0.1 * first.span:
+        if cut > _BARELY * first.span:
             yield Found(
                 join.path,
                 f"{where} gives its int8 result the range of its first tensor, {_range(first)}, "
                 f"and others reach from {low:.3g} to {high:.3g}: what is outside is cut off.",
                 fix,
                 source=join.source,
+                severity="error" if cut > _MUCH * first.span else "warning",
             )
         elif ratio >= _RATIO:
             yield Found(
@@ -178,9 +183,10 @@ def one_range_for_several(subject: Subject) -> Iterator[Found]:
         under = f" (as {', '.join(names[:_SHOWN])})" if len(names) > 1 else ""
         fix = f"Make a {kind} for each call of {path}, in __init__ of the module around it."
         if has_parameters:
+            code = module_code(path)
             fix = (
-                f"Make twin = copy.deepcopy(model.{path}) for the second call, with the same "
-                f"parameters: twin.weight, twin.bias = model.{path}.weight, model.{path}.bias."
+                f"Make twin = copy.deepcopy({code}) for the second call, with the same "
+                f"parameters: twin.weight, twin.bias = {code}.weight, {code}.bias."
             )
         yield Found(
             path,
