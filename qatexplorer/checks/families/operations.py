@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from qatexplorer.checks.evidence.float_run import Look, float_run
 from qatexplorer.checks.evidence.fx_forms import fx_forms, unmatched
-from qatexplorer.checks.evidence.int8_flow import Refused, int8_flow
+from qatexplorer.checks.evidence.int8_flow import Join, Refused, int8_flow
+from qatexplorer.checks.records import Severity
 from qatexplorer.checks.replacements import replacement
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import Subject
@@ -43,8 +44,12 @@ def no_int8_kernel(subject: Subject) -> Iterator[Found]:
     """
     if _without_stubs(subject) or subject.flow.by_graph:
         return
+    places: dict[tuple[str, str], list[Refused]] = {}
     for refused in subject.get(int8_flow).refused:
-        yield Found(refused.path, _refused(refused), replacement(refused), source=refused.source)
+        places.setdefault((refused.path, refused.source), []).append(refused)
+    for (path, source), several in places.items():
+        message = "; ".join(map(_refused, several))
+        yield Found(path, message, " ".join(map(replacement, several)), source=source)
 
 
 def _without_stubs(subject: Subject) -> bool:
@@ -113,36 +118,37 @@ def raw_join(subject: Subject) -> Iterator[Found]:
     """
     if _without_stubs(subject) or subject.flow.by_graph:
         return
+    places: dict[tuple[str, str], Found] = {}
     for join in subject.get(int8_flow).joins:
-        first, others = join.looks[0], join.looks[1:]
-        low, high = min(look.low for look in others), max(look.high for look in others)
-        cut = max(high - max(first.high, 0.0), min(first.low, 0.0) - low)
-        narrow = min((look.span for look in others), default=0.0)
-        ratio = first.span / narrow if narrow > 0 else 0.0
-        where = f"torch.{join.name}" + (f" in {join.path}" if join.path else "")
-        fix = (
-            "Make self.join = torch.ao.nn.quantized.FloatFunctional() in __init__, and write "
-            f"self.join.cat([...]) in place of torch.{join.name}([...])"
-            f"{' with unsqueeze for stack' * (join.name == 'stack')}."
-        )
-        if cut > _BARELY * first.span:
-            yield Found(
-                join.path,
-                f"{where} gives its int8 result the range of its first tensor, {_range(first)}, "
-                f"and others reach from {low:.3g} to {high:.3g}: what is outside is cut off.",
-                fix,
-                source=join.source,
-                severity="error" if cut > _MUCH * first.span else "warning",
-            )
-        elif ratio >= _RATIO:
-            yield Found(
-                join.path,
-                f"{where} gives its int8 result the range of its first tensor, {_range(first)}, "
-                f"{ratio:.0f} times that of another, which loses as much of its precision.",
-                fix,
-                source=join.source,
-                severity="warning",
-            )
+        found, place = _joined(join), (join.path, join.source)
+        if found is not None and (place not in places or found.severity == "error"):
+            places[place] = found
+    yield from places.values()
+
+
+def _joined(join: Join) -> Found | None:
+    """What one scale does to these tensors, None if it does little."""
+    first, others = join.looks[0], join.looks[1:]
+    low, high = min(look.low for look in others), max(look.high for look in others)
+    cut = max(high - max(first.high, 0.0), min(first.low, 0.0) - low)
+    narrow = min(look.span for look in others)
+    ratio = first.span / narrow if narrow > 0 else 0.0
+    where = f"torch.{join.name}" + (f" in {join.path}" if join.path else "")
+    fix = (
+        "Make self.join = torch.ao.nn.quantized.FloatFunctional() in __init__, and write "
+        f"self.join.cat([...]) in place of torch.{join.name}([...])"
+        f"{' with unsqueeze for stack' * (join.name == 'stack')}."
+    )
+    result = f"{where} gives its int8 result the range of its first tensor, {_range(first)}"
+    if cut > _BARELY * first.span:
+        reach = f"others reach from {low:.3g} to {high:.3g}"
+        message = f"{result}, and {reach}: what is outside is cut off."
+        severity: Severity = "error" if cut > _MUCH * first.span else "warning"
+        return Found(join.path, message, fix, source=join.source, severity=severity)
+    if ratio >= _RATIO:
+        message = f"{result}, {ratio:.0f} times that of another, which is rounded as coarsely."
+        return Found(join.path, message, fix, source=join.source, severity="warning")
+    return None
 
 
 def _range(look: Look) -> str:
