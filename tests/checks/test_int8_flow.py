@@ -93,6 +93,24 @@ def test_two_images_in_one_wrapper_have_a_stub_each() -> None:
     assert shared.path == "shared.0"
 
 
+class Sums(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = torch.nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x) + x
+
+
+def test_a_line_that_several_modules_run_is_one_finding() -> None:
+    model, x = torch.nn.Sequential(*(Sums() for _ in range(5))), torch.rand(3, 4)
+    session = qx.Session(model.train(), (x,), flow="eager", stubs="model")
+    session.warns = False
+    (found,) = session.check().with_id("QX201")
+    assert found.path == "0"
+    assert "add gets int8 tensors, 5 times in one forward (in 0, 1, 2 and 2 more)" in found.message
+
+
 def test_an_operation_is_tried_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[str] = []
     tried_before = int8_ops._tried

@@ -44,12 +44,16 @@ def no_int8_kernel(subject: Subject) -> Iterator[Found]:
     """
     if _without_stubs(subject) or subject.flow.by_graph:
         return
-    places: dict[tuple[str, str], list[Refused]] = {}
+    # One finding for a line of code, however many modules run it.
+    places: dict[str, dict[str, list[Refused]]] = {}
     for refused in subject.get(int8_flow).refused:
-        places.setdefault((refused.path, refused.source), []).append(refused)
-    for (path, source), several in places.items():
-        message = "; ".join(map(_refused, several))
-        yield Found(path, message, " ".join(map(replacement, several)), source=source)
+        lines = places.setdefault(refused.source or refused.path, {})
+        lines.setdefault(f"{refused.in_torch} {refused.name}", []).append(refused)
+    for lines in places.values():
+        firsts = [several[0] for several in lines.values()]
+        message = "; ".join(_refused(several) for several in lines.values())
+        fix = " ".join(map(replacement, firsts))
+        yield Found(firsts[0].path, message, fix, source=firsts[0].source)
 
 
 def _without_stubs(subject: Subject) -> bool:
@@ -57,17 +61,23 @@ def _without_stubs(subject: Subject) -> bool:
     return subject.options.stubs == "none" and not has_stubs(subject.base)
 
 
-def _refused(refused: Refused) -> str:
-    what = f"nn.{refused.in_torch} ({refused.name})" if refused.in_torch else refused.name
+def _refused(several: list[Refused]) -> str:
+    """What one operation of one line does, in all modules that run the line."""
+    first = several[0]
+    what = f"nn.{first.in_torch} ({first.name})" if first.in_torch else first.name
+    count = sum(refused.count for refused in several)
+    names = sum(len(refused.names) for refused in several)
+    paths = [refused.path or "the model itself" for refused in several]
     often = ""
-    if refused.count > 1:
-        often = f", {refused.count} times in one forward"
-        if len(refused.names) > 1:
-            often += f" under {len(refused.names)} names"
-    return (
-        f"{what} gets int8 tensors{often}, and does not run on them: "
-        f"{refused.error.partition(': ')[2] or refused.error}"
-    )
+    if count > 1:
+        often = f", {count} times in one forward"
+        if len(paths) > 1:
+            more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+            often += f" (in {', '.join(paths[:_SHOWN])}{more})"
+        elif names > 1:
+            often += f" under {names} names"
+    error = first.error.partition(": ")[2] or first.error
+    return f"{what} gets int8 tensors{often}, and does not run on them: {error}"
 
 
 @rule("QX202", "float-into-int8", "error", "int8")
