@@ -70,6 +70,7 @@ class Stages:
         self._hooks = HookFollower(self._models.work, options.example_inputs)
         notes = (*self._copy_notes, *options.qconfig.loud, *options.qconfig.notes)
         notes += () if self._models.base.training else (_EVAL_NOTE,)
+        notes += tuple(_EDITED.format(code=one.code) for one in self._models.settings.edits)
         self._snapshots[first.name] = take_snapshot(
             self._models.work,
             flow=self.flow.name,
@@ -155,7 +156,7 @@ class Stages:
 
     def forget_converted(self) -> None:
         """The prepared model is about to change: what was converted from it is no longer true."""
-        self._models.converted.clear()
+        self._models.forget_converted()
         for name in self.flow.converted_stages:
             self._snapshots.pop(name, None)
 
@@ -259,6 +260,7 @@ class Stages:
         )
 
 
+_EDITED = "Edited in the session's copy. In a script of your own: {code}"
 _EVAL_NOTE = (
     "The model is in eval mode; quantization-aware training needs train mode. "
     "session.use_train_mode() puts the session's copy into train mode."
