@@ -54,11 +54,11 @@ class _First(nn.Module):
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.quant, self.layer, self.dequant = QuantStub(), layer, DeQuantStub()
+        self.several = isinstance(layer, (nn.GRU, nn.RNN, nn.LSTM, nn.LSTMCell))
 
     def forward(self, x: Tensor) -> Tensor:
         result = self.layer(self.quant(x))
-        first: Tensor = result if isinstance(result, Tensor) else result[0]
-        out: Tensor = self.dequant(first)
+        out: Tensor = self.dequant(result[0] if self.several else result)
         return out
 
 

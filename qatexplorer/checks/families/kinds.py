@@ -156,8 +156,7 @@ def recurrent_layer(subject: Subject) -> Iterator[Found]:
     Cause:
         Of the recurrent layers eager mode knows nn.LSTM alone. The output of the others gets a fake
         quant, which takes one tensor and not the pair that an nn.GRU gives; and where one is given
-        int8 tensors, it has no kernel for them. FX leaves them float, but an nn.LSTMCell gets a
-        fake quant for its pair there too.
+        int8 tensors, it has no kernel for them. FX leaves all of them float.
     Fix:
         Leave it float: its qconfig None, and in eager mode a DeQuantStub before and a QuantStub
         after it. Or FX, which does the latter itself.
