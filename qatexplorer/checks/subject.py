@@ -69,6 +69,8 @@ class Subject:
         observed: whether any of its observers has seen data.
         int8: the session's int8 model, None before there is one.
         run: the newest training run, None before the first.
+        calibrated: how many samples ``session.calibrate()`` has shown its observers.
+        thorough: whether rules may take longer, and run models beyond the usual forwards.
         report: called with what is being done, now and then. should_stop: asked meanwhile.
     """
 
@@ -87,6 +89,8 @@ class Subject:
     observed: bool = False
     int8: nn.Module | None = None
     run: Any = None
+    calibrated: int = 0
+    thorough: bool = False
     report: Callable[[str], Any] = lambda _what: None
     should_stop: Callable[[], bool] = lambda: False
     _known: dict[Any, Any] = field(default_factory=dict, repr=False)
