@@ -397,9 +397,6 @@ def norm_over_tokens(subject: Subject) -> Iterator[Found]:
         https://github.com/pytorch/pytorch/pull/119264
     """
     used = subject.get(uses)
-    said: set[str] = set()
-    with suppress(NoEvidence):
-        said = {found.path for found in batch_norm_over_tokens(subject)}
     for node in used.nodes:
         after = used.follower(node)
         if after is None or not isinstance(used.module(node), nn.Linear):
@@ -407,8 +404,11 @@ def norm_over_tokens(subject: Subject) -> Iterator[Found]:
         shape = node.shape or ()
         if len(shape) < 3 or not isinstance(used.module(after), nn.BatchNorm1d):
             continue
-        if node.path in said or not _are_fused(subject, used, node, after.path):
+        if not _are_fused(subject, used, node, after.path):
             continue
+        with suppress(NoEvidence):
+            if any(found.path == node.path for found in batch_norm_over_tokens(subject)):
+                continue
         yield Found(
             node.path,
             f"{after.path} normalizes dimension 1 of a tensor of shape {tuple(shape)}, and torch "
