@@ -9,7 +9,7 @@ from typing import Any, Literal
 from qatexplorer.checks.records import Finding, Findings
 from qatexplorer.views.common.findings import LOOKS, findings_summary, severity_counts
 from qatexplorer.views.common.html import Html, tag
-from qatexplorer.views.common.names import count
+from qatexplorer.views.common.names import count, share
 from qatexplorer.views.training.progress import duration
 
 _WORTH_AN_ESTIMATE_S = 2.0
@@ -62,7 +62,7 @@ def state_words(state: CheckState) -> str:
         left = state.seconds_left
         more = f", about {duration(left)} left" if left is not None else ""
         doing = state.what[:1].lower() + state.what[1:] if state.what else "beginning"
-        return f"Checking, {state.share:.0%}{more}: {doing} …"
+        return f"Checking, {_percent(state.share)}{more}: {doing} …"
     if state.kind == "stopping":
         return "Stopping after this step …"
     if state.kind == "stopped":
@@ -109,10 +109,14 @@ def header_of(state: CheckState, findings: Sequence[Finding]) -> dict[str, Any]:
     ]
     said = {
         "none": "not checked",
-        "running": f"checking {state.share:.0%}",
+        "running": f"checking {_percent(state.share)}",
         "stopping": "stopping",
         "stopped": "not checked",
         "failed": "check failed",
         "done": "" if counts else "no findings",
     }[state.kind]
     return {"counts": counts, "said": said, "busy": state.busy}
+
+
+def _percent(part: float) -> str:
+    return share(round(part, 2))

@@ -70,10 +70,11 @@ def selection_of(finding: Finding, snapshot: Snapshot, first: Snapshot | None = 
 
 
 def _operation_at(source: str, snapshot: Snapshot) -> str:
+    """Of several on that line the first that is no module: a module has a path to be named by."""
     nodes = snapshot.graph.nodes if snapshot.graph is not None else ()
-    for node in nodes:
-        if node.source and _same_line(node.source, source):
-            return f"module:{node.path}" if node.path else f"node:{node.id}"
+    there = [node for node in nodes if node.source and _same_line(node.source, source)]
+    for node in sorted(there, key=lambda node: node.path != ""):
+        return f"module:{node.path}" if node.path else f"node:{node.id}"
     return ""
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -20,6 +22,15 @@ log = logging.getLogger(__name__)
 
 _PROGRESS_S = 0.25
 _IN_TRAINING = "a run is going on; the model is checked when it has ended."
+
+_halts: weakref.WeakSet[threading.Event] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Before :mod:`~qatexplorer.widgets.common.background` waits for their threads."""
+    for halt in list(_halts):
+        halt.set()
 
 
 class Checker:
@@ -41,6 +52,8 @@ class Checker:
         self._bridge, self._on_change, self._is_free = bridge, on_change, is_free
         self._session: Session | None = None
         self._halt: threading.Event | None = None  # of the check being made
+        self._failed = False  # it does not fail again by itself
+        self._begun = False  # whether the page has shown what is known without a check
         self._refused = False  # the user has stopped the check of what there is now
         self._took = 0.0
         self.state = CheckState()
@@ -48,12 +61,13 @@ class Checker:
     def use(self, session: Session) -> None:
         """Look at another session."""
         self.give_way()
-        self._session, self._refused, self._took = session, False, 0.0
+        self._session, self._took = session, 0.0
+        self._begun = self._refused = self._failed = False
         self.look()
 
     def changed(self) -> None:
         """Model or settings are others: what a user has stopped was the check of those before."""
-        self._refused = False
+        self._begun = self._refused = self._failed = False
         self.look()
 
     def look(self) -> None:
@@ -64,19 +78,26 @@ class Checker:
         known = session.last_check
         if known is not None and known is not self.state.findings:
             self._set(CheckState("done", findings=known))
-        elif known is None and self.state.kind in ("none", "done"):
+        elif known is None and not (self._failed or self._refused):
             self._set(CheckState("none", _IN_TRAINING if session.running else ""))
 
     def want(self) -> None:
-        """Check the session if that was not done and nothing stands against it."""
+        """The page shows what is known without a check: make one, if that was not done and nothing
+        stands against it."""
+        self._begun = True
+        self.resume()
+
+    def resume(self) -> None:
+        """A job has ended: make the check that gave way to it."""
         session = self._session
         self.look()
         if (
             session is None
+            or not self._begun
             or session.last_check is not None
             or self._refused
             or self._halt is not None
-            or self.state.kind == "failed"
+            or self._failed
             or session.running
             or not self._bridge.has_loop
             or not self._is_free()
@@ -87,7 +108,7 @@ class Checker:
     def again(self) -> None:
         """Check it in any case."""
         if self._session is not None and self._halt is None:
-            self._refused = False
+            self._refused = self._failed = False
             self._start(self._session)
 
     def stop(self) -> None:
@@ -105,6 +126,7 @@ class Checker:
 
     def _start(self, session: Session) -> None:
         halt = self._halt = threading.Event()
+        _halts.add(halt)
         begun = time.perf_counter()
         self._set(CheckState("running", before=self._took))
 
@@ -139,9 +161,10 @@ class Checker:
         self._halt = None
         if session is self._session:
             self._took = state.seconds or self._took
+            self._failed = state.kind == "failed"
             refused = self._refused and state.kind == "none"
             self._set(CheckState("stopped") if refused else state)
-        self.want()
+        self.resume()
 
     def _set(self, state: CheckState) -> None:
         if state != self.state:

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import ipywidgets as widgets
 
 from qatexplorer import zoo
-from qatexplorer.checks.records import Finding
+from qatexplorer.checks.records import Finding, Fix
 from qatexplorer.errors import BusyError, QatExplorerError
+from qatexplorer.flows.edits import Edit
 from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.runs.opened import OpenedRun
 from qatexplorer.session.inputs import describe_inputs
@@ -73,6 +74,7 @@ class Explorer(widgets.VBox):
         self._example = ""
         self._tried_for: tuple[Any, ...] = ()
         self._led_to: Session | None = None  # for which the panel that trains has been opened
+        self._edited: dict[str, tuple[Edit, ...]] = {}  # by what takes it back
         self._unsubscribe: Callable[[], None] | None = None
         self.bridge = Bridge()
         self.jobs = Jobs(self.bridge, self._on_jobs)
@@ -279,10 +281,11 @@ class Explorer(widgets.VBox):
             title = self.session.flow.stage(event.detail).title if self.session else ""
             self.bridge.post("stepping", lambda: self._busy(f"running: {title} …"))
         elif event.kind in ("stage", "trained", "run"):
+            if event.kind != "stage":
+                self.bridge.post("trained", self.checker.changed)
             self.refresh()
             if event.kind != "stage":
                 self.bridge.post("runs", self.runs.on_training)
-                self.bridge.post("trained", self.checker.changed)
 
     def _on_config(self) -> None:
         self.checker.changed()
@@ -317,8 +320,11 @@ class Explorer(widgets.VBox):
 
     # -- checks ---------------------------------------------------------------------------------
 
-    def _show_found(self, session: Session, found: Sequence[Finding]) -> None:
+    def _show_found(self, session: Session, known: Sequence[Finding]) -> None:
         """Show what is known to be wrong: in the line of news, in the panel, in tree and graph."""
+        last = session.last_check
+        silenced = {one.key for one in last.silenced} if last is not None else set()
+        found = tuple(one for one in known if one.key not in silenced)
         snapshot, first = session.snapshot, session.snapshots.get(session.stages[0])
         self.news.findings = finding_entries(found, snapshot, first)
         self.panes.mark_findings(finding_marks(found, snapshot, first))
@@ -340,6 +346,13 @@ class Explorer(widgets.VBox):
 
     def _on_undo(self, wanted: str) -> None:
         """A button asks to take back what another one did."""
+        session, edits = self.session, self._edited.get(wanted)
+        if session is not None and edits:
+            self.start_job(
+                "taking it back",
+                lambda _job: session.take_back(*edits),
+                lambda _made: self.checks.taken_back(wanted),
+            )
 
     def _on_progress(self) -> None:
         if self.session is not None and self.session.run is not None:
@@ -513,11 +526,21 @@ class Explorer(widgets.VBox):
         finding = next((found for found in known if found.key == key), None)
         if finding is not None and index < len(finding.fixes):
             fix = finding.fixes[index]
+            before = session.edits
             self.start_job(
                 "putting it right",
                 lambda _job: fix.apply(session),
-                lambda _made: self.checks.applied(finding, fix),
+                lambda _made: self._applied(session, finding, fix, before),
             )
+
+    def _applied(
+        self, session: Session, finding: Finding, fix: Fix, before: Sequence[Edit]
+    ) -> None:
+        """List what was done; changes of the float model can be taken back one by one."""
+        new = tuple(edit for edit in session.edits if edit not in before)
+        undo = f"undo:{len(self._edited)}" if new else ""
+        self._edited[undo] = new
+        self.checks.applied(finding, fix, undo)
 
     def start_job(
         self,
@@ -566,4 +589,4 @@ class Explorer(widgets.VBox):
         for panel in panels:
             panel.set_enabled(job is None)
         if job is None:
-            self.checker.want()
+            self.checker.resume()
