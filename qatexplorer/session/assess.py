@@ -215,16 +215,20 @@ class Assessor:
         return self._row("ptq", model, value, note)
 
     def _int8_row(self, models: dict[str, nn.Module]) -> ModelResult:
-        int8, note = self._models.int8, ""
+        int8, parity, note = self._models.int8, self._models.parity, ""
         if int8 is None:
             try:
+                compared = self._models.comparison()
+                watching = compared.watching if compared is not None else None
                 candidate = copy_sharing_parameters(self._models.work)
-                int8 = self._models.convert_copy(candidate).result.model
+                int8 = self._models.convert_copy(candidate, watching=watching).result.model
+                parity = compared.parity if compared is not None else None
                 note = "of a copy converted for this; the session has no int8 model yet"
             except QatExplorerError as error:
                 return ModelResult("int8", None, None, None, error.full_text())
         models["int8"] = int8
-        return self._row("int8", int8, self._metric_of("int8", int8), note)
+        row = self._row("int8", int8, self._metric_of("int8", int8), note)
+        return replace(row, parity=parity)
 
     def _metric_of(self, name: str, model: nn.Module) -> MetricValue:
         if name not in self._trained or not self._trained[name].complete:
