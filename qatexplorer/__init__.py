@@ -22,6 +22,7 @@ from qatexplorer.errors import QatExplorerError, QatExplorerWarning
 
 if TYPE_CHECKING:
     from qatexplorer import flows, zoo
+    from qatexplorer.checks.records import Finding, Findings
     from qatexplorer.data import Data
     from qatexplorer.evaluate.evaluation import Evaluation
     from qatexplorer.flows.base import StubMode
@@ -42,6 +43,8 @@ __all__ = [
     "Diff",
     "Evaluation",
     "FakeQuantSite",
+    "Finding",
+    "Findings",
     "Graph",
     "Ledger",
     "LedgerView",
@@ -76,6 +79,8 @@ _LAZY = {
     "Diff": "qatexplorer.snapshot.diff",
     "Evaluation": "qatexplorer.evaluate.evaluation",
     "FakeQuantSite": "qatexplorer.snapshot.records",
+    "Finding": "qatexplorer.checks.records",
+    "Findings": "qatexplorer.checks.records",
     "Graph": "qatexplorer.snapshot.records",
     "Ledger": "qatexplorer.ledger",
     "LedgerView": "qatexplorer.widgets.ledger.ledger",
