@@ -24,6 +24,7 @@ from qatexplorer.errors import (
 )
 from qatexplorer.evaluate.int8 import convert_error, place_in_walk, run_int8
 from qatexplorer.evaluate.joins import JoinWatch
+from qatexplorer.evaluate.parity import Comparison, Parity
 from qatexplorer.explain.translations import translate
 from qatexplorer.flows.base import (
     Flow,
@@ -34,6 +35,7 @@ from qatexplorer.flows.base import (
     own_parameters,
 )
 from qatexplorer.flows.copying import copied
+from qatexplorer.flows.edits import Edit
 from qatexplorer.forward.costs import count_macs
 from qatexplorer.forward.preserve import preserved_rng, preserved_state
 from qatexplorer.garbage import cycles_collected_later
@@ -62,16 +64,24 @@ OnStage = Callable[[str, Built], object]
 class Models:
     """Holds the pristine copy, the model being worked on, and the converted ones.
 
+    ``base`` is the pristine copy with the edits in force made, ``original`` the one without them;
+    ``own_edits`` are those that copying the user's model has made in both.
+
     ``trained`` says whether a run has had the working model: from then on it is that of the train
-    stage, and the prepared one before it is made anew when it is asked for.
+    stage, and the prepared one before it is made anew when it is asked for. ``calibrated`` counts
+    the samples that its observers were shown without training.
     """
 
-    def __init__(self, base: nn.Module, settings: Settings) -> None:
-        self.base = base
+    def __init__(
+        self, base: nn.Module, settings: Settings, own_edits: tuple[Edit, ...] = ()
+    ) -> None:
+        self.original = self.base = base
+        self.own_edits = own_edits
         self.settings = settings
         self.work: nn.Module = base
         self.work_stage = self.flow.stage_names[0]
         self.converted: dict[str, nn.Module] = {}
+        self.parity: Parity | None = None  # of the int8 model with the one it was made of
         self._viewed: tuple[str, nn.Module] | None = None
         self._macs: dict[str, int] | None = None
         self._handed_out: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
@@ -82,7 +92,8 @@ class Models:
         self.work_stage = self.flow.stage_names[0]
         self._owns_parameters = False
         self.trained = False
-        self.converted.clear()
+        self.calibrated = 0
+        self.forget_converted()
         self._viewed = None
         self._handed_out.clear()
 
@@ -94,13 +105,21 @@ class Models:
     def options(self) -> FlowOptions:
         return self.settings.options
 
-    def reset(self, settings: Settings | None = None) -> None:
-        """Start again from the pristine copy, with other settings if given."""
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """All that is changed in ``base`` against the user's model, in order."""
+        return (*self.own_edits, *self.settings.edits)
+
+    def reset(self, settings: Settings | None = None, base: nn.Module | None = None) -> None:
+        """Start again from the pristine copy, with other settings, or edited anew, if given."""
         self.settings = settings or self.settings
+        if base is not None:
+            self.base, self._macs = base, None
         self._restart()
 
     def set_training(self, mode: bool) -> None:
         """Put the pristine copy and what is made of it into train or eval mode."""
+        self.original.train(mode)
         self.base.train(mode)
         self._restart()
 
@@ -108,6 +127,11 @@ class Models:
     def int8(self) -> nn.Module | None:
         """The int8 model, None before there is one."""
         return self.converted.get(self.flow.int8_stage)
+
+    def forget_converted(self) -> None:
+        """What was converted is no longer made of the working model."""
+        self.converted.clear()
+        self.parity = None
 
     def advance(self, stage: str, on_stage: OnStage) -> None:
         """Run the torch call that begins with ``stage``, the next one, to its last stage.
@@ -118,11 +142,25 @@ class Models:
         """
         with cycles_collected_later():
             if stage in self.flow.converted_stages:
-                built = self.convert_copy(copy_sharing_parameters(self.work), stage)
+                compared = self.comparison() if stage == self.flow.int8_stage else None
+                watching = compared.watching if compared is not None else None
+                built = self.convert_copy(copy_sharing_parameters(self.work), stage, watching)
                 on_stage(stage, built)
                 self.converted[stage] = built.result.model
+                if compared is not None:
+                    self.parity = compared.parity
             else:
                 self._prepare(stage, on_stage)
+
+    def comparison(self) -> Comparison | None:
+        """The working model, run once with its fake quants on, to compare an int8 model with. None
+        where its observers have seen nothing, or it does not run."""
+        if self.never_observed:
+            return None
+        try:
+            return Comparison(self.work, self.options.example_inputs)
+        except Exception:  # converting says what is wrong
+            return None
 
     def _prepare(self, stage: str, on_stage: OnStage) -> None:
         # A model that was handed out stays what its user took it for, and what the user has done

@@ -17,6 +17,7 @@ from qatexplorer.views.inspector.site import warnings_of
 
 _MOST_TYPES = 8
 _MOST_LINKS = 12
+_MOST_FINDINGS = 4
 
 
 def glance_html(glance: Glance) -> Html:
@@ -25,7 +26,7 @@ def glance_html(glance: Glance) -> Html:
     Returns:
         HTML, all text escaped. Buttons with ``data-select`` name selections; those with
         ``data-ask`` ask the page for something: ``"search:<query>"``, ``"stage:<name>"``,
-        ``"panel:<name>"`` ("training", "inside", "ledger", "results", "settings") or
+        ``"panel:<name>"`` ("checks", "training", "inside", "ledger", "results", "settings") or
         ``"fix:<id of the finding>:<index of its fix>"``.
     """
     snapshot = glance.snapshot
@@ -57,7 +58,7 @@ def next_steps(glance: Glance) -> list[tuple[Html, str]]:
         return [(ask("panel:inside", "Look inside the training"), words)]
     steps: list[tuple[Html, str]] = []
     stops = [found for found in glance.findings if found.severity == "error"]
-    for found in stops:
+    for found in stops[:_MOST_FINDINGS]:
         steps += [(button, found.message) for button in _fixes(found)[:1]]
     snapshot, following = glance.snapshot, glance.following
     if following is not None and any(found.stage == following.name for found in stops):
@@ -193,7 +194,9 @@ def _quants(snapshot: Snapshot) -> list[Html | str]:
 
 def _warnings(glance: Glance) -> Html:
     snapshot = glance.snapshot
-    items = [_finding(finding, snapshot) for finding in glance.findings]
+    items = [_finding(finding, snapshot) for finding in glance.findings[:_MOST_FINDINGS]]
+    if left := len(glance.findings) - len(items):
+        items.append(tag("li", ask("panel:checks", f"{left:,} more in Checks")))
     items += [tag("li", note) for note in glance.notes]
     found: dict[str, list[FakeQuantSite]] = {}
     for site in snapshot.sites:

@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   explorer/news.js
-// sha256 of these: c48cb68bc4ea85223b1cf5efa6070047af97ddd3ebe1dd7eb34b7b204e3be7b6
+// sha256 of these: c1ebc00205074078d3b29a981b1003655017b665132b4e419fef223cbd804aee
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -59,10 +59,11 @@ var NewsBar = class {
       title: "Close (Esc)",
       "aria-label": "Close"
     });
+    this.counts = html("button", { class: "qx-button qx-counts" });
     const inside = [this.close, this.list, this.story];
     const attributes = { class: "qx-popover", id, hidden: true, tabindex: "-1" };
     this.popover = html("div", attributes, inside);
-    const parts = [this.line, this.worst, this.more, this.alert, this.popover];
+    const parts = [this.line, this.worst, this.more, this.counts, this.alert, this.popover];
     this.root = html("div", { class: "qx qx-note qx-newsbar", ...OWN_KEYS }, parts);
     el.append(this.root);
     this.root.addEventListener("click", (event) => this.onClick(event));
@@ -73,7 +74,10 @@ var NewsBar = class {
     });
     const draw = () => this.draw();
     const names = ["title", "news", "story", "findings", "busy"];
-    const unlisten = listen(model, Object.fromEntries(names.map((n) => [`change:${n}`, draw])));
+    const unlisten = listen(model, {
+      ...Object.fromEntries(names.map((n) => [`change:${n}`, draw])),
+      "change:checks": () => this.drawCounts()
+    });
     const outside = (event) => {
       if (!(event.target instanceof Node && this.root.contains(event.target))) this.show(false);
     };
@@ -84,6 +88,7 @@ var NewsBar = class {
       this.root.remove();
     };
     this.draw();
+    this.drawCounts();
   }
   /** @param {Event} event */
   onClick(event) {
@@ -93,6 +98,11 @@ var NewsBar = class {
     }
     if (closest(event.target, ".qx-note-close")) {
       this.shut();
+      return;
+    }
+    if (closest(event.target, ".qx-counts, .qx-finding-rest")) {
+      this.show(false);
+      this.model.send({ action: "checks" });
       return;
     }
     const fix = closest(event.target, "[data-fix]");
@@ -116,7 +126,10 @@ var NewsBar = class {
     this.worst.className = `qx-finding qx-finding-${worst?.severity ?? "info"}`;
     this.worst.replaceChildren(...worst ? this.chip(worst, findings.length - 1) : []);
     this.list.hidden = findings.length === 0;
-    this.list.replaceChildren(...findings.map((finding) => this.item(finding)));
+    this.list.replaceChildren(
+      ...worst ? [this.item(worst)] : [],
+      ...findings.length > 1 ? [html("li", {}, [this.rest(findings.length - 1)])] : []
+    );
     this.story.innerHTML = model.get("story");
     const errors = findings.filter((finding) => finding.severity === "error");
     const said = errors.map((finding) => finding.message).join(" ");
@@ -131,7 +144,6 @@ var NewsBar = class {
    */
   chip(finding, others) {
     const { mark, word, message } = finding;
-    const rest = others > 0 ? ` + ${others} more` : "";
     return [
       html("button", { class: "qx-finding-word", title: `${message}
 ${finding.fix}` }, [
@@ -140,8 +152,34 @@ ${finding.fix}` }, [
         message
       ]),
       ...this.buttons(finding),
-      rest && html("span", { class: "qx-finding-rest", text: rest })
-    ].filter(Boolean);
+      ...others > 0 ? [this.rest(others)] : []
+    ];
+  }
+  /** @param {number} others */
+  rest(others) {
+    const text = `${others.toLocaleString("en")} more in Checks`;
+    return html("button", { class: "qx-link qx-finding-rest", text });
+  }
+  /** How many of each severity, and how far the check is: a button that opens the panel. */
+  drawCounts() {
+    const { counts = [], said = "", busy = false } = this.model.get("checks") ?? {};
+    const numbers = counts.map(
+      ({ severity, mark, n, word }) => html("span", { class: `qx-count qx-count-${severity}` }, [
+        html("span", { class: "qx-finding-mark", "aria-hidden": "true", text: mark }),
+        n.toLocaleString("en"),
+        html("span", { class: "qx-sr", text: ` ${word}` })
+      ])
+    );
+    const words = [...counts.map(({ n, word }) => `${n.toLocaleString("en")} ${word}`), said];
+    const what = words.filter(Boolean).join(", ");
+    this.counts.hidden = what === "";
+    this.counts.title = `Checks: ${what}`;
+    this.counts.setAttribute("aria-label", `Checks: ${what}`);
+    this.counts.classList.toggle("qx-is-checking", busy);
+    this.counts.replaceChildren(
+      ...numbers,
+      ...said ? [html("span", { class: "qx-counts-said", text: said })] : []
+    );
   }
   /** @param {Entry} finding */
   item(finding) {

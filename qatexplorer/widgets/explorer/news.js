@@ -17,11 +17,20 @@ import { closest, html, listen, OWN_KEYS } from "../common/dom.js";
  */
 
 /**
+ * How the check stands, as views/checks/state.py makes it.
+ * @typedef {object} Checks
+ * @property {{ severity: string, mark: string, n: number, word: string }[]} [counts]
+ * @property {string} [said]
+ * @property {boolean} [busy]
+ */
+
+/**
  * @typedef {object} Traits see news.py
  * @property {string} title
  * @property {string} news
  * @property {string} story
  * @property {Entry[]} findings
+ * @property {Checks} checks
  * @property {boolean} busy
  */
 
@@ -53,10 +62,11 @@ class NewsBar {
       title: "Close (Esc)",
       "aria-label": "Close",
     });
+    this.counts = html("button", { class: "qx-button qx-counts" });
     const inside = [this.close, this.list, this.story];
     const attributes = { class: "qx-popover", id, hidden: true, tabindex: "-1" };
     this.popover = html("div", attributes, inside);
-    const parts = [this.line, this.worst, this.more, this.alert, this.popover];
+    const parts = [this.line, this.worst, this.more, this.counts, this.alert, this.popover];
     this.root = html("div", { class: "qx qx-note qx-newsbar", ...OWN_KEYS }, parts);
     el.append(this.root);
     this.root.addEventListener("click", (event) => this.onClick(event));
@@ -67,7 +77,10 @@ class NewsBar {
     });
     const draw = () => this.draw();
     const names = ["title", "news", "story", "findings", "busy"];
-    const unlisten = listen(model, Object.fromEntries(names.map((n) => [`change:${n}`, draw])));
+    const unlisten = listen(model, {
+      ...Object.fromEntries(names.map((n) => [`change:${n}`, draw])),
+      "change:checks": () => this.drawCounts(),
+    });
     /** A click elsewhere closes what was opened to be read. @param {Event} event */
     const outside = (event) => {
       if (!(event.target instanceof Node && this.root.contains(event.target))) this.show(false);
@@ -79,6 +92,7 @@ class NewsBar {
       this.root.remove();
     };
     this.draw();
+    this.drawCounts();
   }
 
   /** @param {Event} event */
@@ -89,6 +103,11 @@ class NewsBar {
     }
     if (closest(event.target, ".qx-note-close")) {
       this.shut();
+      return;
+    }
+    if (closest(event.target, ".qx-counts, .qx-finding-rest")) {
+      this.show(false);
+      this.model.send({ action: "checks" });
       return;
     }
     const fix = closest(event.target, "[data-fix]");
@@ -113,7 +132,11 @@ class NewsBar {
     this.worst.className = `qx-finding qx-finding-${worst?.severity ?? "info"}`;
     this.worst.replaceChildren(...(worst ? this.chip(worst, findings.length - 1) : []));
     this.list.hidden = findings.length === 0;
-    this.list.replaceChildren(...findings.map((finding) => this.item(finding)));
+    // All of them are in the panel of checks.
+    this.list.replaceChildren(
+      ...(worst ? [this.item(worst)] : []),
+      ...(findings.length > 1 ? [html("li", {}, [this.rest(findings.length - 1)])] : []),
+    );
     this.story.innerHTML = model.get("story");
     const errors = findings.filter((finding) => finding.severity === "error");
     const said = errors.map((finding) => finding.message).join(" ");
@@ -129,7 +152,6 @@ class NewsBar {
    */
   chip(finding, others) {
     const { mark, word, message } = finding;
-    const rest = others > 0 ? ` + ${others} more` : "";
     return [
       html("button", { class: "qx-finding-word", title: `${message}\n${finding.fix}` }, [
         html("span", { class: "qx-finding-mark", "aria-hidden": "true", text: mark }),
@@ -137,8 +159,36 @@ class NewsBar {
         message,
       ]),
       ...this.buttons(finding),
-      rest && html("span", { class: "qx-finding-rest", text: rest }),
-    ].filter(Boolean);
+      ...(others > 0 ? [this.rest(others)] : []),
+    ];
+  }
+
+  /** @param {number} others */
+  rest(others) {
+    const text = `${others.toLocaleString("en")} more in Checks`;
+    return html("button", { class: "qx-link qx-finding-rest", text });
+  }
+
+  /** How many of each severity, and how far the check is: a button that opens the panel. */
+  drawCounts() {
+    const { counts = [], said = "", busy = false } = this.model.get("checks") ?? {};
+    const numbers = counts.map(({ severity, mark, n, word }) =>
+      html("span", { class: `qx-count qx-count-${severity}` }, [
+        html("span", { class: "qx-finding-mark", "aria-hidden": "true", text: mark }),
+        n.toLocaleString("en"),
+        html("span", { class: "qx-sr", text: ` ${word}` }),
+      ]),
+    );
+    const words = [...counts.map(({ n, word }) => `${n.toLocaleString("en")} ${word}`), said];
+    const what = words.filter(Boolean).join(", ");
+    this.counts.hidden = what === "";
+    this.counts.title = `Checks: ${what}`;
+    this.counts.setAttribute("aria-label", `Checks: ${what}`);
+    this.counts.classList.toggle("qx-is-checking", busy);
+    this.counts.replaceChildren(
+      ...numbers,
+      ...(said ? [html("span", { class: "qx-counts-said", text: said })] : []),
+    );
   }
 
   /** @param {Entry} finding */

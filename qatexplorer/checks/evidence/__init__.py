@@ -1,0 +1,1 @@
+"""Evidence that rules share: a function of the subject each, made once in a check."""

@@ -1,0 +1,190 @@
+"""Where the prepared model, its fake quants off, parts from the float model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from qatexplorer.checks.subject import Subject
+from qatexplorer.evaluate.pairs import by_nodes
+from qatexplorer.evaluate.parity import apart, run
+from qatexplorer.forward.graph import Graph
+from qatexplorer.forward.preserve import preserved_state
+from qatexplorer.forward.visit import Place, Sample
+
+_EPSILON = float(torch.finfo(torch.float32).eps)
+
+
+@dataclass(frozen=True)
+class FloatOutputs:
+    """What the float model returns in eval mode, and a sample of each module's result."""
+
+    seen: Mapping[Place, Sample]
+    outputs: list[Tensor]
+
+
+def float_outputs(subject: Subject) -> FloatOutputs:
+    """Float model: one forward"""
+    seen: dict[Place, Sample] = {}
+    with preserved_state(subject.base), torch.no_grad():
+        subject.base.eval()
+        outputs = run(subject.base, subject.options.example_inputs, seen, nodes=False)
+    return FloatOutputs(seen, outputs)
+
+
+@dataclass(frozen=True)
+class FloatGap:
+    """How far the prepared model is from the float one without any rounding.
+
+    Attributes:
+        output: largest difference of what they return, as a share of its range; infinite where one
+            is not finite.
+        tolerated: what float32 alone explains, see :func:`tolerated`.
+        path, call: the first module where they part, and how many calls of it came before; both
+            None where that is not known.
+        there: the difference there, as ``output``.
+    """
+
+    output: float
+    tolerated: float
+    path: str | None = None
+    call: int = 0
+    there: float = 0.0
+
+    @property
+    def parted(self) -> bool:
+        return self.output > self.tolerated
+
+
+def tolerated(model: nn.Module) -> float:
+    """The largest share of the output's range that rounding in float32 explains.
+
+    A fused conv and batch norm computes in another order: it scales the weight and divides the
+    result again, which is a few roundings more a layer. They add up like a random walk at best, in
+    proportion to the depth at worst, which is what is allowed for.
+    """
+    layers = sum(any(p is not None and p.dim() > 1 for p in m._parameters.values())
+                 for m in model.modules())  # fmt: skip
+    return 256 * _EPSILON * max(1, layers)
+
+
+def float_gap(
+    floats: FloatOutputs,
+    seen: Mapping[Place, Sample],
+    outputs: list[Tensor],
+    prepared: nn.Module,
+    subject: Subject,
+) -> FloatGap:
+    """Compare ``seen`` and ``outputs`` of ``prepared``, run without rounding, with the float's."""
+    whole, limit = apart(floats.outputs, outputs), tolerated(subject.base)
+    gap = FloatGap(whole, limit)
+    if not gap.parted:
+        return gap
+    for path, call, found, wanted in _common(floats.seen, seen, prepared, subject):
+        if found.shape != wanted.shape:
+            continue
+        there = apart([wanted], [found])
+        if there > limit:
+            return FloatGap(whole, limit, path, call, there)
+    return gap
+
+
+def _common(
+    floats: Mapping[Place, Sample],
+    seen: Mapping[Place, Sample],
+    prepared: nn.Module,
+    subject: Subject,
+) -> list[tuple[str, int, Tensor, Tensor]]:
+    """(path, call, prepared, float) of all results that mean the same, in order."""
+    modules = dict(prepared.named_modules(remove_duplicate=False))
+    chains = Chains(subject.base, subject.options.graph)
+    inside = {path for run in subject.options.fusion for path in run[1:-1]}
+    found = []
+    for place, path, call in _places(seen, prepared):
+        plain = path if path in chains.paths else path.removeprefix("module.")
+        if plain in inside or plain not in chains.paths or path not in modules:
+            continue
+        end = chains.end(plain, call, type(modules[path]).__name__)
+        wanted = floats.get(end.place) if end is not None else None
+        if end is not None and wanted is not None:
+            values = wanted.values.clamp(min=0) if end.relu else wanted.values
+            found.append((plain, call, seen[place].values, values))
+    return found
+
+
+def _places(seen: Mapping[Place, Sample], prepared: nn.Module) -> list[tuple[Place, str, int]]:
+    """(place, module's path, number of its call) of all module calls in ``seen``."""
+    if not by_nodes(prepared):
+        return [(place, *place) for place in seen]
+    assert isinstance(prepared, fx.GraphModule)
+    calls: dict[str, int] = {}
+    found = []
+    for node in prepared.graph.nodes:
+        if node.op != "call_module":
+            continue
+        path = str(node.target)
+        number = calls[path] = calls.get(path, -1) + 1
+        if (node.name, 0) in seen:
+            found.append(((node.name, 0), path, number))
+    return found
+
+
+@dataclass(frozen=True)
+class _End:
+    place: Place
+    relu: bool = False
+
+
+class Chains:
+    """Where in the float model the result stands that a fused module gives."""
+
+    def __init__(self, base: nn.Module, graph: Graph | None) -> None:
+        self.paths = dict(base.named_modules(remove_duplicate=False))
+        self._graph = graph
+        nodes = graph.nodes if graph is not None else ()
+        self._nodes = {node.id: node for node in nodes}
+        self._calls: dict[str, list[str]] = {}
+        for node in nodes:
+            if node.path:
+                self._calls.setdefault(node.path, []).append(node.id)
+        self._after: dict[str, list[str]] = {}
+        for edge in graph.edges if graph is not None else ():
+            self._after.setdefault(edge.source, []).append(edge.target)
+
+    def calls(self, path: str) -> int:
+        """How often the module at ``path`` is called in one forward."""
+        return len(self._calls.get(path, ()))
+
+    def end(self, path: str, call: int, kind: str) -> _End | None:
+        """Of the call of the module at ``path`` that has become one of type ``kind``: what the
+        float model computes at the end of what was fused. None where that is not known."""
+        norm, relu = "Bn" in kind, "ReLU" in kind
+        if not (norm or relu) or type(self.paths[path]).__name__ == kind:
+            return _End((path, call))
+        if self._graph is None or call >= self.calls(path):
+            return None
+        node, place = self._calls[path][call], (path, call)
+        for wanted in [self._is_norm] * norm + [self._is_relu] * relu:
+            after = next((n for n in self._after.get(node, ()) if wanted(n)), None)
+            if after is None:  # this call is followed by something else: it was not meant
+                return _End(place)
+            node = after
+            if self._nodes[node].path:
+                where = self._nodes[node].path
+                place = where, self._calls[where].index(node)
+            else:
+                return _End(place, relu=True)
+        return _End(place)
+
+    def _is_norm(self, node: str) -> bool:
+        module = self.paths.get(self._nodes[node].path)
+        return isinstance(module, nn.modules.batchnorm._BatchNorm)
+
+    def _is_relu(self, node: str) -> bool:
+        one = self._nodes[node]
+        if one.path:
+            return isinstance(self.paths.get(one.path), nn.ReLU)
+        return one.label in ("relu", "relu_")
