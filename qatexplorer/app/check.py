@@ -155,7 +155,7 @@ def _checked(args: argparse.Namespace, silences: tuple[Silence, ...], report: An
         asleep = [f for f in session.findings(try_int8=False) if f.name == "eval-mode"]
         if asleep:
             session.use_train_mode()
-        found = session.check(progress=report)
+        found = session.check(progress=report, thorough=args.thorough)
     every = replace(found, found=worst_first((*asleep, *found.found)))
     return Checked(args.model, args.flow, loaded, silenced(every, silences))
 
