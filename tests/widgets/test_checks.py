@@ -281,10 +281,10 @@ def test_an_edit_of_the_model_can_be_taken_back(
     explorer = qx.explore(padded, torch.randn(2, 1, 6, 6), stubs="model")
     session = explorer.session
     assert session is not None
-    session.edit("padding", "0")
+    session.edit("number_padding", "0")
     added = session.edits
     session.take_back(*added)
-    fix = Fix("Pad by a number", "edit", (("name", "padding"), ("path", "0")), added[0].code,
+    fix = Fix("Pad by a number", "edit", (("name", "number_padding"), ("path", "0")), added[0].code,
               added[0].diff)  # fmt: skip
     explorer.checks.check.click()
     until(lambda: explorer.checker.state.kind == "done")
