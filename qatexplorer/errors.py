@@ -131,7 +131,10 @@ class TraceFailedError(StageError):
 
 
 class ConvertError(StageError):
-    """torch's ``convert`` raised."""
+    """torch's ``convert`` raised; ``source`` is the line of the user's that made the operation it
+    was at, ``""`` if unknown."""
+
+    source: str = ""
 
 
 class Int8RunError(StageError):

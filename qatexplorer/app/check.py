@@ -70,10 +70,8 @@ def run(args: argparse.Namespace) -> int:
     code = exit_code(checked.findings, args.fail_on)
     try:
         _write(args, checked, code)
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        return _failed(_unwritable(args.output, error), USAGE)
+    except InputError as error:
+        return _failed(error, USAGE)
     return code
 
 
@@ -163,7 +161,7 @@ def _about_rules(args: argparse.Namespace) -> int:
 
     assert families  # registers the rules
     if args.explain is not None:
-        _print(rule_page(rule_named(args.explain)))
+        _deliver(rule_page(rule_named(args.explain)).rstrip(), args.output)
         return OK
     rules = [RULES[id] for id in sorted(RULES)]
     if args.json:
@@ -178,9 +176,10 @@ def _about_rules(args: argparse.Namespace) -> int:
             }
             for one in rules
         ]
-        _print(json.dumps(rows, indent=1))
+        text = json.dumps(rows, indent=1)
     else:
-        _print("\n".join(columns([(r.id, r.severity, r.name, r.title) for r in rules])))
+        text = "\n".join(columns([(r.id, r.severity, r.name, r.title) for r in rules]))
+    _deliver(text, args.output)
     return OK
 
 
@@ -198,23 +197,27 @@ def _write(args: argparse.Namespace, checked: Checked, code: int) -> None:
     if args.json:
         result = json.dumps(as_json(checked, args.fail_on, code), indent=1, allow_nan=False)
     elif args.sarif:
-        from qatexplorer.app.places import Places
+        from qatexplorer.app.places import Places, repository
         from qatexplorer.checks.sarif import to_sarif
 
         places = Places(checked.loaded.model, checked.loaded.source)
-        result = json.dumps(to_sarif(checked.findings, locate=places.of), indent=1)
+        log = to_sarif(checked.findings, locate=places.of, root=repository())
+        result = json.dumps(log, indent=1, allow_nan=False)
     else:
         result = text(args.output is None)
-    if args.output is None:
-        _print(result)
+    _deliver(result, args.output)
+    if args.output is not None and (args.json or args.sarif):
+        _deliver(text(True), None)
+
+
+def _deliver(text: str, file: Path | None) -> None:
+    """To the file, or to stdout, also where that cannot spell every sign. Raises InputError."""
+    if file is not None:
+        try:
+            file.write_text(f"{text}\n" if text else "", encoding="utf-8")
+        except OSError as error:
+            raise _unwritable(file, error) from error
         return
-    args.output.write_text(f"{result}\n" if result else "", encoding="utf-8")
-    if args.json or args.sarif:
-        _print(text(True))
-
-
-def _print(text: str) -> None:
-    """To stdout, also where that cannot spell every sign."""
     if not text:
         return
     spelling = sys.stdout.encoding or "ascii"

@@ -27,12 +27,12 @@ class Places:
         self._files = {Path(file).name: file for file in self._user_files()}
 
     def of(self, finding: Finding) -> str:
-        """``"file:line"``: the line that the finding names; else the class of the user's that has
-        the module, the innermost one; else the factory."""
+        """``"file:line"``: the line that the finding names, if it is in a file of the user's; else
+        the class of the user's that has the module, the innermost one; else the factory."""
         file, line = split_place(finding.source)
-        if file:
-            full = file if Path(file).exists() else self._files.get(Path(file).name, file)
-            return f"{full}:{line}" if line else full
+        known = file if Path(file).is_file() else self._files.get(Path(file).name, "")
+        if known:
+            return f"{known}:{line}" if line else known
         names = finding.path.split(".") if finding.path else []
         for count in range(len(names), -1, -1):
             try:
@@ -49,7 +49,7 @@ class Places:
         here = str(Path.cwd())
         for module in list(sys.modules.values()):
             file = getattr(module, "__file__", None)
-            if isinstance(file, str) and file.startswith(here) and is_user_file(file):
+            if isinstance(file, str) and file.startswith(here) and _is_own(file):
                 yield file
         for kind in {type(module) for module in self._model.modules()}:
             place = _class_line(kind)
@@ -59,12 +59,21 @@ class Places:
             yield split_place(self._factory)[0]
 
 
+def repository() -> Path:
+    """The nearest folder here or above that is a git repository's, else the current one: what a
+    code host takes paths to be relative to."""
+    here = Path.cwd()
+    return next((d for d in (here, *here.parents) if (d / ".git").exists()), here)
+
+
+def _is_own(file: str) -> bool:
+    return is_user_file(file) and "-packages" not in file
+
+
 def _class_line(kind: type) -> str:
     """``"file:line"`` of a class of the user's, ``""`` for one of a library."""
     try:
         file = inspect.getsourcefile(kind) or ""
-        if not is_user_file(file) or "-packages" in file:
-            return ""
-        return f"{file}:{inspect.getsourcelines(kind)[1]}"
+        return f"{file}:{inspect.getsourcelines(kind)[1]}" if _is_own(file) else ""
     except (OSError, TypeError):  # made while it runs: there is no source
         return ""

@@ -128,7 +128,7 @@ def _unused(entry: Silence) -> Finding:
         "",
         f"Entry {entry.number} of silence, {name} at {entry.path!r}, matches no finding here.",
         "Remove the entry, or correct its path.",
-        source=entry.file,
+        source=entry.file or "silence",
     )
     return rule_named("unused-silence").finding(found, "")
 

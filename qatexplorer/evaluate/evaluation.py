@@ -8,6 +8,7 @@ from typing import Any
 
 from qatexplorer.evaluate.measure import Latency
 from qatexplorer.evaluate.metric import MetricValue
+from qatexplorer.evaluate.parity import Parity
 from qatexplorer.shown import Shown, at_most, columns
 from qatexplorer.tables import table
 
@@ -24,7 +25,8 @@ LABELS = {
 @dataclass(frozen=True, slots=True)
 class ModelResult:
     """What one form of the model is worth. ``note`` says why a number is missing, ``warning`` why
-    the numbers are not what they should be."""
+    the numbers are not what they should be. ``parity``, of the int8 model, says how far its outputs
+    are from the fake-quant model's on the example input; None where that was not measured."""
 
     name: str
     metric: MetricValue | None = None
@@ -32,6 +34,13 @@ class ModelResult:
     latency: Latency | None = None
     note: str = ""
     warning: str = ""
+    parity: Parity | None = None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Note and parity in words."""
+        parity = () if self.parity is None else (f"{self.parity.summary()} (example input).",)
+        return (*filter(None, (self.note,)), *parity)
 
 
 class Evaluation(Shown, Mapping[str, ModelResult]):
@@ -79,7 +88,7 @@ class Evaluation(Shown, Mapping[str, ModelResult]):
                 format_metric(result.metric),
                 format_size(result.size_bytes),
                 format_latency(result.latency),
-                " ".join(filter(None, (result.note, result.warning))),
+                " ".join(filter(None, (*result.remarks, result.warning))),
             )
             for name, result in self._results.items()
         ]

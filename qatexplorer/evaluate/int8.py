@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import linecache
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.nn import Module
 from torch.overrides import TorchFunctionMode, resolve_name
 
@@ -16,9 +17,14 @@ from qatexplorer.errors import ConvertError, Int8RunError
 from qatexplorer.evaluate.metric import evaluation_mode
 from qatexplorer.explain.blame import Place, place_of, release_frames
 from qatexplorer.explain.translations import translate
+from qatexplorer.forward.graph_module import source_of
 from qatexplorer.quantizers.engine import quantized_engine
 
 _NAMED = re.compile(r"Could not run '([^']+)'")
+_ASSIGNED = re.compile(r"\s*(\w+)\s*=")
+_TORCH_PASSES = "torch/ao/quantization"
+_NODES = ("ref_node", "func_node", "node", "n")
+"""Names by which torch's passes hold the node in hand, the nearest first."""
 
 
 class _CallInFlight(TorchFunctionMode):
@@ -66,7 +72,7 @@ def run_int8(model: Module, inputs: Any, engine: str | None = None) -> Any:
 
 def int8_error(error: Exception, model: Module, call: str = "") -> Int8RunError:
     """The typed error for what the int8 ``model`` raised; ``call`` is the torch call if known."""
-    place = place_of(error, model)
+    place = in_graph(error, model) or place_of(error, model)
     named = _NAMED.search(str(error))
     op = named.group(1) if named else call or place.function
     translation = translate(error, place, in_fx=isinstance(model, GraphModule))
@@ -85,11 +91,58 @@ def convert_error(error: Exception, model: Module) -> ConvertError:
 
     ``where`` is the module in hand: the innermost one that a frame of torch's walk holds.
     """
-    place = place_in_walk(error, model)
+    node = in_graph(error, model)
+    place = node or place_in_walk(error, model)
     translation = translate(error, place, in_fx=isinstance(model, GraphModule))
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    message = f"torch's convert failed: {type(error).__name__}: {first[:200]}"
-    return ConvertError(message, where=place.path, why=translation.why, fix=translation.fix)
+    line = _at(node) if node is not None else ""  # else the line is that of torch's caller
+    message = f"torch's convert failed{line}: {type(error).__name__}: {first[:200]}"
+    found = ConvertError(message, where=place.path, why=translation.why, fix=translation.fix)
+    found.source = node.source if node is not None else ""
+    return found
+
+
+def in_graph(error: Exception, model: Module) -> Place | None:
+    """The place of the node that an FX graph's own code, or torch's walk over the graph, was at.
+
+    A graph's code is not the user's, but each of its nodes knows the line that made it. None where
+    the error comes from no node that does.
+    """
+    if not isinstance(model, GraphModule):
+        return None
+    by_name = {node.name: node for node in model.graph.nodes}
+    modules = dict(model.named_modules(remove_duplicate=False))
+    step, node, whole = error.__traceback__, None, by_name
+    while step is not None:
+        frame = step.tb_frame
+        if frame.f_code.co_filename.startswith("<eval_with_key>"):
+            line = linecache.getline(frame.f_code.co_filename, step.tb_lineno)
+            name = _ASSIGNED.match(line)
+            node = whole.get(name.group(1)) if name else None
+        elif _TORCH_PASSES in frame.f_code.co_filename.replace("\\", "/"):
+            lowered = frame.f_locals.get("quantized")
+            if isinstance(lowered, GraphModule):  # it packs weights by a graph of their own
+                whole = {one.name: one for one in lowered.graph.nodes}
+            held = (frame.f_locals.get(name) for name in _NODES)
+            node = next((one for one in held if isinstance(one, Node)), node)
+        step = step.tb_next
+    while node is not None and not source_of(by_name.get(node.name, node)) and len(node.users) == 1:
+        node = next(iter(node.users))  # a weight's: the operation that takes it is the user's
+    if node is None:
+        return None
+    known = by_name.get(node.name, node)
+    path = str(known.target) if known.op == "call_module" else _scope(known)
+    source = source_of(known)
+    if not source and not path:
+        return None
+    kind = type(modules[path]).__name__ if path in modules else ""
+    function = str(getattr(known.target, "__name__", known.target))
+    return Place(path, source, kind, function)
+
+
+def _scope(node: Node) -> str:
+    stack = node.meta.get("nn_module_stack") or {}
+    return str(next((path for path, _ in reversed(stack.values())), ""))
 
 
 def place_in_walk(error: Exception, model: Module) -> Place:

@@ -57,11 +57,11 @@ class Parity(Shown):
     Attributes:
         rows: one a place whose int8 result is on a grid, in the order of the forward.
         output: largest difference of what the models return, as a share of the range of what the
-            fake-quant model returns; NaN where they cannot be compared.
+            fake-quant model returns; None where they cannot be compared.
     """
 
     rows: tuple[ParityRow, ...] = ()
-    output: float = float("nan")
+    output: float | None = None
 
     @property
     def half(self) -> float:
@@ -101,7 +101,7 @@ class Parity(Shown):
 
     def __repr__(self) -> str:
         lines = [f"{self.summary()} (on the example input)"]
-        if self.output == self.output:
+        if self.output is not None:
             lines.append(f"the model's output: at most {percent(self.output)} of its range apart")
         far = sorted(self.rows, key=lambda row: -row.largest)[:_SHOWN]
         if far:
@@ -157,7 +157,7 @@ class Comparison:
         self._nodes = by_nodes(prepared)
         self._fake: dict[Place, Sample] = {}
         self._rows: list[ParityRow] = []
-        self._output = float("nan")
+        self._output: float | None = None
         with preserved_state(prepared), torch.no_grad():
             prepared.eval()
             kinds = kinds_of(prepared) if weights_observe else {}
@@ -205,7 +205,8 @@ class Comparison:
                 handle.remove()
 
     def _compare_outputs(self, result: Any) -> None:
-        self._output = apart(self._outputs, outputs_of(result))
+        gap = apart(self._outputs, outputs_of(result))
+        self._output = gap if gap == gap else None
 
 
 def run(model: nn.Module, inputs: Any, into: dict[Place, Sample], *, nodes: bool) -> list[Tensor]:

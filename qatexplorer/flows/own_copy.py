@@ -24,6 +24,7 @@ from qatexplorer.flows.user_hooks import mark_hooks
 from qatexplorer.forward.scripted import ScriptedPart, named_python_modules, python_modules
 
 _SHOWN = 6
+_TAKEN_OFF = " around your model, or a part of it, is taken off on the session's copy"
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,14 @@ def _names_without_wrappers(
 def _wrapper_note(kind: str, prefix: str) -> str:
     again = " torch.compile(session.model) compiles it again." if prefix == "_orig_mod" else ""
     return (
-        f"The {kind} around your model, or a part of it, is taken off on the session's copy: paths "
-        f"and keys are those of the model inside, without {prefix + '.'!r}.{again}"
+        f"The {kind}{_TAKEN_OFF}: paths and keys are those of the model inside, without "
+        f"{prefix + '.'!r}.{again}"
     )
+
+
+def is_wrapper_note(note: str) -> bool:
+    """Whether a note of an :class:`OwnCopy` is about a wrapper."""
+    return _TAKEN_OFF in note
 
 
 def in_plain_names(value: Any, names: Mapping[str, str]) -> Any:

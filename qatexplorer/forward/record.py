@@ -118,8 +118,9 @@ class Watcher(Protocol):
         """``module`` (its first path) begins its forward: the user's pre-hooks are done. ``method``
         is that of a ``FloatFunctional``, ``""`` for ``forward``."""
 
-    def returned(self, module: nn.Module, out: Any) -> None:
-        """Its forward is over; the user's hooks come next."""
+    def returned(self, module: nn.Module, out: Any) -> Any:
+        """Its forward is over; the user's hooks come next. What is not None takes the place of
+        ``out``."""
 
     def operation(
         self, func: Any, args: Any, kwargs: Any, path: str, source: str
@@ -291,7 +292,7 @@ class _Recorder(TorchFunctionMode):
             with self._inside_an_operation():
                 self.watcher.entered(module, frame.path, "", args, kwargs)
 
-    def returned(self, module: nn.Module, args: Any, out: Any) -> None:
+    def returned(self, module: nn.Module, args: Any, out: Any) -> Any:
         frame = self._frame(module)
         frame.phase = "hooks"
         if frame.quantizer:
@@ -300,11 +301,15 @@ class _Recorder(TorchFunctionMode):
                 if any(not _same(tensor, old) for tensor, old in ranges):
                     self.found.observer_writes.add(frame.path)
                     self.found.probe.wrote.add(id(module))
-        if self.list is not None:
-            self.list.returned(frame, args, out)
+        instead = None
         if self.watcher is not None:
             with self._inside_an_operation():
-                self.watcher.returned(module, out)
+                instead = self.watcher.returned(module, out)
+        if self.list is not None:
+            if instead is not None:
+                self.list.add("op", "identity", args, instead, scope=frame.path)
+            self.list.returned(frame, args, out)
+        return instead
 
     def left(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         frame = self._frame(module)

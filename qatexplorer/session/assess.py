@@ -14,7 +14,7 @@ from qatexplorer.data import Data, call_model, cloned, device_of
 from qatexplorer.errors import NoDataError, QatExplorerError
 from qatexplorer.evaluate.evaluation import INT8_NAMES, Evaluation, ModelResult
 from qatexplorer.evaluate.measure import compare_latency, size_on_disk
-from qatexplorer.evaluate.metric import Metric, MetricValue, evaluate
+from qatexplorer.evaluate.metric import Metric, MetricValue, batch_size, evaluate
 from qatexplorer.flows.base import StubMode, copy_sharing_parameters, moved_to_cpu
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.forward.record import recorded_graph
@@ -141,11 +141,13 @@ class Assessor:
             model.eval()
             with preserved_rng(), torch.no_grad():
                 torch.manual_seed(0)
-                for inputs, _target in self._require_data().train:
+                for inputs, target in self._require_data().train:
                     if count == batches:
                         break
                     call_model(model, inputs)
                     count += 1
+                    if model is self._models.work:
+                        self._models.calibrated += batch_size((inputs, target))
         finally:
             for module, training in modes:
                 module.training = training
@@ -213,16 +215,20 @@ class Assessor:
         return self._row("ptq", model, value, note)
 
     def _int8_row(self, models: dict[str, nn.Module]) -> ModelResult:
-        int8, note = self._models.int8, ""
+        int8, parity, note = self._models.int8, self._models.parity, ""
         if int8 is None:
             try:
+                compared = self._models.comparison()
+                watching = compared.watching if compared is not None else None
                 candidate = copy_sharing_parameters(self._models.work)
-                int8 = self._models.convert_copy(candidate).result.model
+                int8 = self._models.convert_copy(candidate, watching=watching).result.model
+                parity = compared.parity if compared is not None else None
                 note = "of a copy converted for this; the session has no int8 model yet"
             except QatExplorerError as error:
                 return ModelResult("int8", None, None, None, error.full_text())
         models["int8"] = int8
-        return self._row("int8", int8, self._metric_of("int8", int8), note)
+        row = self._row("int8", int8, self._metric_of("int8", int8), note)
+        return replace(row, parity=parity)
 
     def _metric_of(self, name: str, model: nn.Module) -> MetricValue:
         if name not in self._trained or not self._trained[name].complete:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import Any
 
+from qatexplorer.checks.evidence.dry_run import dry_run
 from qatexplorer.checks.records import Finding, Findings, worst_first
 from qatexplorer.checks.rules import RULES
 from qatexplorer.checks.run import check
 from qatexplorer.checks.silence import silenced, silences
-from qatexplorer.checks.subject import Subject
+from qatexplorer.checks.subject import NoEvidence, Subject
 from qatexplorer.data import Data
+from qatexplorer.session.known import Known
 from qatexplorer.session.models import Models
 from qatexplorer.session.stages import Stages
 from qatexplorer.training.run import TrainingRun
@@ -21,9 +24,15 @@ class Checked:
     """Makes it and keeps it. ``findings`` is None before there is one that is still true."""
 
     def __init__(
-        self, models: Models, stages: Stages, data: Data | None, loss: Any, metric: Any
+        self,
+        models: Models,
+        stages: Stages,
+        known: Known,
+        data: Data | None,
+        loss: Any,
+        metric: Any,
     ) -> None:
-        self._models, self._stages, self._data = models, stages, data
+        self._models, self._stages, self._known, self._data = models, stages, known, data
         self._loss, self._metric = loss, metric
         self.findings: Findings | None = None
         self.found: tuple[Finding, ...] = ()
@@ -34,22 +43,27 @@ class Checked:
 
     def make(
         self,
-        known: Callable[[], tuple[Finding, ...]],
+        lock: AbstractContextManager[Any],
         run: TrainingRun | None,
         progress: Callable[[str, float], Any] | None,
         should_stop: Callable[[], bool] | None,
         silence: Any = (),
     ) -> Findings:
-        """Check the model; what the session knows itself comes with what the rules find."""
+        """Check the model; what the session knows itself comes with what the rules find. The
+        caller holds ``lock``."""
         entries = silences(silence)
         subject = self._subject(run)
         if should_stop is not None:
             subject.should_stop = should_stop
         of_rules = check(subject, progress=progress)
-        self.found = tuple(f for f in of_rules.found if not any(e.covers(f) for e in entries))
+        with suppress(NoEvidence):
+            self._known.learn(subject.get(dry_run))
+        self._known.try_int8(lock, lambda: True)
+        of_rules_found, general = without_generals(of_rules.found, self._known.found())
+        self.found = tuple(f for f in of_rules_found if not any(e.covers(f) for e in entries))
         # The session always looks for its own.
         asked = (*of_rules.checked, *(one.id for one in RULES.values() if one.ask is None))
-        found = worst_first((*known(), *of_rules.found))
+        found = worst_first((*general, *of_rules_found))
         every = replace(of_rules, found=found, checked=tuple(sorted(asked)))
         self.findings = silenced(every, entries)
         return self.findings
@@ -61,6 +75,7 @@ class Checked:
             base=models.base,
             flow=models.flow,
             options=models.options,
+            edits=models.edits,
             data=self._data,
             loss=self._loss,
             metric=self._metric,
@@ -71,4 +86,32 @@ class Checked:
             observed=models.observed and not models.never_observed,
             int8=models.int8,
             run=run,
+            calibrated=models.calibrated,
         )
+
+
+GENERAL = ("int8-fails", "cannot-prepare")
+"""Findings that repeat torch's error; a rule that knows the cause says it better."""
+_NO_CRASH = "float-parity"
+
+
+def without_generals(
+    found: tuple[Finding, ...], known: tuple[Finding, ...]
+) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+    """``found`` and ``known`` without the general errors of a place of which ``found`` names the
+    cause. The calls that have been shown to help come with the cause, if it has none itself."""
+    kept: list[Finding] = []
+    causes = list(found)
+    for general in known:
+        same = [i for i, one in enumerate(causes) if _names_the_cause(one, general)]
+        for index in same:
+            causes[index] = replace(causes[index], fixes=causes[index].fixes or general.fixes)
+        kept += [] if same else [general]
+    return tuple(causes), tuple(kept)
+
+
+def _names_the_cause(one: Finding, general: Finding) -> bool:
+    if general.name not in GENERAL or one.severity != "error" or one.name == _NO_CRASH:
+        return False
+    same_line = general.source != "" and one.source == general.source
+    return same_line or (general.path != "" and one.path == general.path)

@@ -11,10 +11,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from qatexplorer.checks.evidence.dry_run import DryRun
 from qatexplorer.checks.records import Change, Finding, Fix, Severity, worst_first
 from qatexplorer.checks.rules import Found, rule_named
 from qatexplorer.data import Data
@@ -22,8 +24,15 @@ from qatexplorer.errors import QatExplorerError
 from qatexplorer.flows import other_kind
 from qatexplorer.flows.own_qconfig import with_fake_quants
 from qatexplorer.flows.stubs import has_stubs
+from qatexplorer.flows.user_hooks import WHY, way_out
 from qatexplorer.quantizers.engine_choice import DEFAULT_QCONFIG, default_backend
-from qatexplorer.session.assess import Assessor, Preflight
+from qatexplorer.session.assess import (
+    Assessor,
+    Preflight,
+    count_int8,
+    count_weights,
+    float_weights,
+)
 from qatexplorer.session.editing import changed
 from qatexplorer.session.models import Models
 from qatexplorer.session.stages import Stages
@@ -73,10 +82,27 @@ class Known:
                     return
                 self._trial(fix.arguments)
 
-    def _trial(self, change: Change) -> Trial:
+    def learn(self, run: DryRun) -> None:
+        """Take over what a check's dry run has shown, where no trial has been made."""
+        if self._known(()) is not None:
+            return
+        weights = count_weights(run.prepared) if run.prepared is not None else 0
+        if run.built is None:
+            flight = Preflight(False, run.error, weights=weights)
+        else:
+            int8 = run.built.result.model
+            counts = (count_int8(int8), None, run.built.joins, weights, float_weights(int8))
+            flight = Preflight(True, None, *counts)
+        self._begin_trials()
+        self._trials[()] = Trial(flight, prepared=run.prepared is not None)
+
+    def _begin_trials(self) -> None:
         if not self._up_to_date():
             self._trials = {}
             self._tried_for = (self._models.settings, self._models.base.training)
+
+    def _trial(self, change: Change) -> Trial:
+        self._begin_trials()
         if change not in self._trials:
             self._trials[change] = self._run_trial(change)
         return self._trials[change]
@@ -218,6 +244,7 @@ class Known:
             return
         error = trial.flight.error or QatExplorerError("It does not run.")
         path, where = error.where or "", f" ({error.where})" if error.where else ""
+        source = Path(getattr(error, "source", "")).name
         fixes = self._passed()
         ways = tuple(fix for fix in fixes if dict(fix.arguments).keys() & {"stubs", "flow"})
         if not trial.prepared:
@@ -250,6 +277,7 @@ class Known:
                 f"The int8 model will not run{where}: {error.message.removeprefix(_PREFIX)}",
                 error.fix,
                 fixes,
+                source,
             )
 
     def _needs_stub(self) -> bool:
@@ -282,9 +310,15 @@ class Known:
             )
 
     def _of_hooks(self) -> Iterator[Finding]:
-        for stage, notes in self._stages.lost_hooks.items():
-            for note in notes:
-                yield _finding("lost-hook", "warning", "", stage, note)
+        flow, fusion = self._models.flow, self._models.options.fusion
+        for stage, places in self._stages.lost_hooks.items():
+            for place in places:
+                message = (
+                    f"Your {place} ran in a forward up to here, and does not since {stage!r}. "
+                    f"{WHY[flow.by_graph]}"
+                )
+                fix = way_out(place, fusion, flow.by_graph)
+                yield _finding("lost-hook", "warning", place.path, stage, message, fix)
 
     def _of_observers(self) -> Iterator[Finding]:
         """What observers have seen, from the train stage on."""
@@ -368,8 +402,10 @@ def _finding(
     message: str,
     fix: str = "",
     fixes: tuple[Fix, ...] = (),
+    source: str = "",
 ) -> Finding:
-    return rule_named(name).finding(Found(path, message, fix, fixes, severity=severity), stage)
+    found = Found(path, message, fix, fixes, source, severity)
+    return rule_named(name).finding(found, stage)
 
 
 def _configured(label: str, **change: Any) -> Fix:

@@ -24,6 +24,7 @@ from qatexplorer.errors import (
 )
 from qatexplorer.evaluate.int8 import convert_error, place_in_walk, run_int8
 from qatexplorer.evaluate.joins import JoinWatch
+from qatexplorer.evaluate.parity import Comparison, Parity
 from qatexplorer.explain.translations import translate
 from qatexplorer.flows.base import (
     Flow,
@@ -67,7 +68,8 @@ class Models:
     ``own_edits`` are those that copying the user's model has made in both.
 
     ``trained`` says whether a run has had the working model: from then on it is that of the train
-    stage, and the prepared one before it is made anew when it is asked for.
+    stage, and the prepared one before it is made anew when it is asked for. ``calibrated`` counts
+    the samples that its observers were shown without training.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Models:
         self.work: nn.Module = base
         self.work_stage = self.flow.stage_names[0]
         self.converted: dict[str, nn.Module] = {}
+        self.parity: Parity | None = None  # of the int8 model with the one it was made of
         self._viewed: tuple[str, nn.Module] | None = None
         self._macs: dict[str, int] | None = None
         self._handed_out: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
@@ -89,7 +92,8 @@ class Models:
         self.work_stage = self.flow.stage_names[0]
         self._owns_parameters = False
         self.trained = False
-        self.converted.clear()
+        self.calibrated = 0
+        self.forget_converted()
         self._viewed = None
         self._handed_out.clear()
 
@@ -124,6 +128,11 @@ class Models:
         """The int8 model, None before there is one."""
         return self.converted.get(self.flow.int8_stage)
 
+    def forget_converted(self) -> None:
+        """What was converted is no longer made of the working model."""
+        self.converted.clear()
+        self.parity = None
+
     def advance(self, stage: str, on_stage: OnStage) -> None:
         """Run the torch call that begins with ``stage``, the next one, to its last stage.
 
@@ -133,11 +142,25 @@ class Models:
         """
         with cycles_collected_later():
             if stage in self.flow.converted_stages:
-                built = self.convert_copy(copy_sharing_parameters(self.work), stage)
+                compared = self.comparison() if stage == self.flow.int8_stage else None
+                watching = compared.watching if compared is not None else None
+                built = self.convert_copy(copy_sharing_parameters(self.work), stage, watching)
                 on_stage(stage, built)
                 self.converted[stage] = built.result.model
+                if compared is not None:
+                    self.parity = compared.parity
             else:
                 self._prepare(stage, on_stage)
+
+    def comparison(self) -> Comparison | None:
+        """The working model, run once with its fake quants on, to compare an int8 model with. None
+        where its observers have seen nothing, or it does not run."""
+        if self.never_observed:
+            return None
+        try:
+            return Comparison(self.work, self.options.example_inputs)
+        except Exception:  # converting says what is wrong
+            return None
 
     def _prepare(self, stage: str, on_stage: OnStage) -> None:
         # A model that was handed out stays what its user took it for, and what the user has done

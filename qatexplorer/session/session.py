@@ -23,6 +23,7 @@ from qatexplorer.data import Data, as_data
 from qatexplorer.errors import StageError
 from qatexplorer.evaluate.evaluation import Evaluation
 from qatexplorer.evaluate.metric import Metric
+from qatexplorer.evaluate.parity import Parity
 from qatexplorer.flows import Flow, get_flow
 from qatexplorer.flows.base import FlowOptions, StubMode
 from qatexplorer.flows.copying import copied
@@ -153,7 +154,7 @@ class Session(Shown):
         self._overlays = Overlays(self._models, self._stages, self.histograms)
         self._assessor = Assessor(self._models, self.data, self.metric)
         self._known = Known(self._models, self._stages, self.data)
-        self._checks = Checked(self._models, self._stages, self.data, loss, metric)
+        self._checks = Checked(self._models, self._stages, self._known, self.data, loss, metric)
         self._warner.of_settings(self.options.qconfig)
 
     def __repr__(self) -> str:
@@ -344,9 +345,9 @@ class Session(Shown):
         """What is known to be wrong with the model and its settings, the worst first.
 
         ``try_int8``: the first time after a change of settings a copy is converted and run. Where
-        it fails, changes that may help are tried too, and those that do are offered as ``fixes``.
-        Nothing is tried while a run is going on, or for a model in eval mode. :meth:`check` looks
-        for much more; what it has found is among these until the model or its settings change.
+        it fails, changes that may help are tried too, and those that do are offered as ``fixes``;
+        not while a run is going on, nor for a model in eval mode. What :meth:`check` has found is
+        among these until the model or its settings change.
         """
         if try_int8:
             self._known.try_int8(self._lock, lambda: not self.running)
@@ -366,8 +367,7 @@ class Session(Shown):
         """
         with self._lock:
             self._require_idle("check the model")
-            self._known.try_int8(self._lock, lambda: True)
-            return self._checks.make(self._known.found, self._run, progress, should_stop, silence)
+            return self._checks.make(self._lock, self._run, progress, should_stop, silence)
 
     @property
     def last_check(self) -> Findings | None:
@@ -401,10 +401,8 @@ class Session(Shown):
         self._stages.index(chosen)
         with self._lock:
             if chosen not in self.snapshots:
-                raise StageError(
-                    f"stage {chosen!r} has not been reached.",
-                    fix=f"Call session.goto({chosen!r}) first.",
-                )
+                fix = f"Call session.goto({chosen!r}) first."
+                raise StageError(f"stage {chosen!r} has not been reached.", fix=fix)
             model = self._models.view(chosen)
             self._require_still(model)
             return copied(model)
@@ -413,11 +411,14 @@ class Session(Shown):
     def int8(self) -> nn.Module:
         """The converted int8 module. Raises StageError before the last stage is reached."""
         if self._models.int8 is None:
-            raise StageError(
-                "there is no int8 model yet.",
-                fix=f"Call session.goto({self.flow.int8_stage!r}) first.",
-            )
+            fix = f"Call session.goto({self.flow.int8_stage!r}) first."
+            raise StageError("there is no int8 model yet.", fix=fix)
         return self._models.int8
+
+    @property
+    def parity(self) -> Parity | None:
+        """How far int8 is from fake quant on the example input; None before there is an int8."""
+        return self._models.parity
 
     @property
     def observed(self) -> bool:

@@ -13,12 +13,16 @@ from typing import Any
 
 import jsonschema
 import pytest
+import torch
 
 import qatexplorer as qx
 from qatexplorer.app import cli
 from qatexplorer.app.check import SCHEMA, SCHEMA_VERSION, exit_code
+from qatexplorer.app.load_model import load_model
+from qatexplorer.app.places import Places, repository
 from qatexplorer.checks.records import Finding, Findings
 from qatexplorer.checks.rules import RULES
+from qatexplorer.checks.sarif import split_place
 
 ROOT = Path(qx.__file__).resolve().parents[1]
 SARIF = json.loads((ROOT / "tests" / "checks" / "sarif-schema-2.1.0.json").read_text())
@@ -231,6 +235,41 @@ def test_sarif_names_the_users_file_and_line(
     physical = result["locations"][0]["physicalLocation"]
     assert physical["artifactLocation"] == {"uri": "check_models.py", "uriBaseId": "%SRCROOT%"}
     assert SOURCE.splitlines()[physical["region"]["startLine"] - 1] == "class Net(nn.Module):"
+
+
+def test_a_line_of_the_users_is_found_by_the_name_of_its_file(project: Path) -> None:
+    loaded = load_model("check_models:unmarked")
+    places = Places(loaded.model, loaded.source)
+
+    def of(path: str, source: str = "") -> tuple[str, str]:
+        file, line = split_place(places.of(Finding("QX907", "n", "error", path, "s", "m", "", (),
+                                                   source)))  # fmt: skip
+        return Path(file).name, SOURCE.splitlines()[line - 1]
+
+    assert of("fc", "check_models.py:3") == ("check_models.py", "import sys")
+    assert of("fc", "somewhere_else.py:3") == ("check_models.py", "class Net(nn.Module):")
+    assert of("fc.weight_fake_quant") == ("check_models.py", "class Net(nn.Module):")
+    library = Places(torch.nn.Sequential(torch.nn.Linear(1, 1)), loaded.source)
+    assert library.of(Finding("QX907", "n", "error", "0", "s", "m")) == loaded.source
+    factory = SOURCE.splitlines()[int(loaded.source.rpartition(":")[2]) - 1]
+    assert factory.startswith("def unmarked()")
+    assert Places(torch.nn.Linear(1, 1), "").of(Finding("QX907", "n", "error", "", "s", "m")) == ""
+
+
+def test_paths_are_relative_to_the_repository(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert repository() == project
+    (project / "below").mkdir()
+    (project / ".git").mkdir()
+    monkeypatch.chdir(project / "below")
+    assert repository() == project
+
+
+def test_rules_go_to_a_file_too(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check("--rules", "--json", "--output", "rules.json") == 0
+    assert capsys.readouterr().out == ""
+    assert len(json.loads((project / "rules.json").read_text())) == len(RULES)
 
 
 def test_what_is_silenced_does_not_count(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -208,11 +208,11 @@ def test_ci_checks_the_javascript_and_needs_node_for_it() -> None:
 def test_readme_names_commands_that_exist() -> None:
     from qatexplorer.app.cli import _parser
 
-    commands = re.findall(r"qatexplorer ((?:dashboard|lab|inspect)[^#\n`]*)", README)
-    assert len(commands) >= 5
+    commands = re.findall(r"qatexplorer ((?:dashboard|lab|inspect|check)[^#\n`]*)", README)
+    assert len(commands) >= 7
     for command in commands:
         words = command.split()
-        if words != ["inspect"]:
+        if words not in (["inspect"], ["check"]):
             _parser().parse_args(words)
 
 

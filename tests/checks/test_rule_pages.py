@@ -59,3 +59,9 @@ def test_the_table_has_every_rule_with_a_link() -> None:
     text = rules_index(RULES.values())
     assert re.findall(r"^\| \[(QX\d+)\]\(\1\.md\)", text, re.MULTILINE) == sorted(RULES)
     assert "a \\| b" in rules_index([a_rule(title="a | b")])
+
+
+def test_what_a_page_links_to_is_there() -> None:
+    checks = (FOLDER.parent / "checks.md").read_text(encoding="utf-8")
+    assert "\n## Silencing\n" in checks
+    assert set(re.findall(r"\]\(([^)]+)\)", rule_page(a_rule()))) == {"../checks.md#silencing"}

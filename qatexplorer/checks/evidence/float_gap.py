@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from qatexplorer.checks.subject import Subject
+from qatexplorer.evaluate.pairs import by_nodes
 from qatexplorer.evaluate.parity import apart, run
 from qatexplorer.forward.graph import Graph
 from qatexplorer.forward.preserve import preserved_state
@@ -116,9 +117,7 @@ def _common(
 
 def _places(seen: Mapping[Place, Sample], prepared: nn.Module) -> list[tuple[Place, str, int]]:
     """(place, module's path, number of its call) of all module calls in ``seen``."""
-    if not isinstance(prepared, fx.GraphModule) or (
-        prepared.graph and not _by_name(seen, prepared)
-    ):
+    if not by_nodes(prepared):
         return [(place, *place) for place in seen]
     assert isinstance(prepared, fx.GraphModule)
     calls: dict[str, int] = {}

@@ -22,6 +22,7 @@ from qatexplorer.forward.calls import Call
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.record import record_here
 from qatexplorer.forward.trace import tensors_in
+from qatexplorer.quantizers.types import STUBS
 
 SAMPLED = 4096
 """Values kept of each output."""
@@ -256,7 +257,7 @@ class _Watcher:
         for counts, key in ((self.run.counts, path), (self.run.counts_by_name, name)):
             counts[key] = counts.get(key, 0) + 1
 
-    def returned(self, module: nn.Module, out: Any) -> None:
+    def returned(self, module: nn.Module, out: Any) -> Any:
         while len(self._stack) > 1 and self._stack[-1].module is not module:
             self._stack.pop()  # left by an exception that was caught
         running = self._stack.pop()
@@ -276,7 +277,12 @@ class _Watcher:
         sample = sampled(out) if len(outputs) < KEPT_CALLS else None
         if sample is not None:
             outputs.append(sample)
-        self.run.events.append(Returned(path, len(self._stack), self._values(out)))
+        # A stub hands on the very tensor that it is given; what was quantized must not be taken
+        # for what was not.
+        instead = out.view_as(out) if isinstance(module, STUBS) and type(out) is Tensor else None
+        values = self._values(out) if instead is None else (self._new(instead),)
+        self.run.events.append(Returned(path, len(self._stack), values))
+        return instead
 
     def operation(
         self, func: Any, args: Any, kwargs: Any, path: str, source: str
@@ -363,7 +369,8 @@ def kind_of(output: Any) -> str:
     if isinstance(output, Tensor):
         return "Tensor"
     if isinstance(output, dict):
-        return f"{type(output).__name__} of {', '.join(map(str, output))}"
-    if isinstance(output, (tuple, list)):
-        return f"{type(output).__name__} of {len(output)}"
+        return f"dict of {', '.join(map(str, output))}"
+    for kind in (tuple, list):
+        if isinstance(output, kind):
+            return f"{kind.__name__} of {len(output)}"
     return type(output).__name__

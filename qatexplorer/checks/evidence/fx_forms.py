@@ -7,13 +7,14 @@ they were written. Each form of a call is tried in a model of that call alone, o
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.ao.quantization import QConfigMapping
+from torch.ao.quantization.backend_config import BackendPatternConfig, get_native_backend_config
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_qat_fx
 from torch.utils._pytree import tree_map_only
 
@@ -21,6 +22,7 @@ from qatexplorer.checks.evidence.float_run import Operation, Value, float_run
 from qatexplorer.checks.subject import NoEvidence, Subject
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.quantizers.engine import quantized_engine
+from qatexplorer.quantizers.types import KEEPING
 
 LAYERS = ("linear", "conv1d", "conv2d", "conv3d")
 _ARGUMENTS = {
@@ -170,3 +172,38 @@ def _written(operation: Operation, parameters: Mapping[int, str]) -> str:
         else:
             shown.append(repr(value))
     return f"F.{operation.name}({', '.join(shown)})"
+
+
+def unmatched(subject: Subject) -> tuple[str, ...]:
+    """Look for operations without a pattern
+
+    Names of the operations on float tensors, one for each call, that no pattern of the backend
+    config has and that do more than to hand values on.
+    """
+    if not subject.flow.by_graph:
+        raise NoEvidence("Eager mode has no backend config.")
+    config = subject.options.backend_config or get_native_backend_config()
+    known = {getattr(part, "__name__", str(part)) for c in config.configs for part in _parts(c)}
+    modules = {part for c in config.configs for part in _parts(c) if isinstance(part, type)}
+    inside = _calls_of_modules(subject)
+    types = {path: type(module) for path, module in subject.base.named_modules()}
+    names = []
+    for operation in subject.get(float_run).operations:
+        floats = [v for v in operation.inputs if v.dtype.is_floating_point]
+        made = [v for v in operation.outputs if v.dtype.is_floating_point]
+        name = operation.name.removesuffix("_")
+        plain = name in KEEPING or name in known or name.lstrip("ir") in known
+        matched = operation.path in inside and types[operation.path] in modules
+        if floats and made and not plain and not matched:
+            names.append(name)
+    return tuple(names)
+
+
+def _parts(config: BackendPatternConfig) -> Iterator[Any]:
+    waiting: list[Any] = [config.pattern]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, (tuple, list)):
+            waiting += part
+        elif part is not None:
+            yield part

@@ -106,7 +106,7 @@ def eval_observers(subject: Subject) -> Iterator[Found]:
     Sources:
         https://github.com/Lightning-AI/pytorch-lightning/issues/8540
     """
-    work = _prepared(subject)
+    work = prepared_model(subject)
     if work is None or work.training or not subject.base.training:
         return
     on = [p for p, site in fake_quants(work).items() if _follows(site)]
@@ -135,7 +135,7 @@ def fake_quant_off(subject: Subject) -> Iterator[Found]:
         https://github.com/pytorch/ao/issues/2138
         https://github.com/pytorch/ao/issues/198
     """
-    work = _prepared(subject)
+    work = prepared_model(subject)
     if work is None or not subject.observed:
         return
     off = {p: flags_of(s) for p, s in fake_quants(work).items() if not flags_of(s).fake_quant}
@@ -196,7 +196,7 @@ def prepared_twice(subject: Subject) -> Iterator[Found]:
     Sources:
         https://discuss.pytorch.org/t/181190
     """
-    work = _prepared(subject)
+    work = prepared_model(subject)
     twice = [p for p, m in work.named_modules() if _observer_hooks(m) > 1] if work else []
     if twice:
         verb = "runs" if len(twice) == 1 else "run"
@@ -257,7 +257,7 @@ def unseen_channels(subject: Subject) -> Iterator[Found]:
     Sources:
         https://github.com/pytorch/pytorch/issues/28951
     """
-    work = _prepared(subject)
+    work = prepared_model(subject)
     for path, site in fake_quants(work).items() if work is not None else ():
         if seen_data(site) != "partly":
             continue
@@ -270,7 +270,7 @@ def unseen_channels(subject: Subject) -> Iterator[Found]:
         )
 
 
-def _prepared(subject: Subject) -> nn.Module | None:
+def prepared_model(subject: Subject) -> nn.Module | None:
     """The model being worked on, once all fake quants are in it."""
     stage = subject.flow.stage_with("inserted")
     names = subject.flow.stage_names

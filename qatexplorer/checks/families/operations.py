@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from qatexplorer.checks.evidence.float_run import Look, float_run
-from qatexplorer.checks.evidence.fx_forms import fx_forms
+from qatexplorer.checks.evidence.fx_forms import fx_forms, unmatched
 from qatexplorer.checks.evidence.int8_flow import Refused, int8_flow
 from qatexplorer.checks.replacements import replacement
 from qatexplorer.checks.rules import Found, rule
@@ -15,6 +16,7 @@ from qatexplorer.flows.stubs import has_stubs
 _RATIO = 8.0
 """Ranges that differ by this factor cost the smaller one three of eight bits."""
 _SHOWN = 3
+_MOST_NAMES = 6
 
 
 @rule("QX201", "no-int8-kernel", "error", "int8")
@@ -150,8 +152,8 @@ def one_range_for_several(subject: Subject) -> Iterator[Found]:
         Accuracy is lost in int8, most where values are small.
     Cause:
         A QuantStub, a FloatFunctional or another module has one fake quant for its output, and so
-        one scale, however often it is called. The widest of its tensors sets it; one with an
-        eighth of that range keeps five of eight bits.
+        one scale, however often it is called. Its observer averages over all tensors that it
+        sees: small ones are rounded coarsely, and large ones cut off.
     Fix:
         One instance for each place that calls it.
     Sources:
@@ -162,6 +164,7 @@ def one_range_for_several(subject: Subject) -> Iterator[Found]:
         return
     run, flow = subject.get(float_run), subject.get(int8_flow)
     last = {group[0]: group[-1] for group in subject.options.fusion}
+    modules = dict(subject.base.named_modules())
     for path, kind in flow.scaled.items():
         calls = run.runs.get(last.get(path, path), [])
         made = [call.got for call in calls if call.got is not None and call.got.is_float]
@@ -169,9 +172,12 @@ def one_range_for_several(subject: Subject) -> Iterator[Found]:
         if len(spans) < 2 or max(spans) < _RATIO * min(spans):
             continue
         names = list(dict.fromkeys(call.name for call in calls))
+        has_parameters = any(True for _ in modules[path].parameters())
+        if len(names) > 1 and has_parameters:
+            continue  # prepare_qat makes a module of its own of the first name only
         under = f" (as {', '.join(names[:_SHOWN])})" if len(names) > 1 else ""
         fix = f"Make a {kind} for each call of {path}, in __init__ of the module around it."
-        if any(True for _ in dict(subject.base.named_modules())[path].parameters()):
+        if has_parameters:
             fix = (
                 f"Make twin = copy.deepcopy(model.{path}) for the second call, with the same "
                 f"parameters: twin.weight, twin.bias = model.{path}.weight, model.{path}.bias."
@@ -215,3 +221,34 @@ def functional_arguments(subject: Subject) -> Iterator[Found]:
             f"Write {form.written}, or use nn.{operation.name[0].upper()}{operation.name[1:]}.",
             source=operation.source,
         )
+
+
+@rule("QX205", "float-operations", "info", "int8")
+def float_operations(subject: Subject) -> Iterator[Found]:
+    """Operations that FX leaves float
+
+    Symptom:
+        The int8 model is full of quantize_per_tensor and dequantize, and no faster.
+    Cause:
+        FX quantizes what its backend config has a pattern for. Other operations compute in float,
+        between a dequantize and a quantize.
+    Fix:
+        Nothing need be done. Where speed matters, use an operation that has a pattern: Hardswish
+        for SiLU, a multiplication for a division by a number.
+    Sources:
+        https://github.com/pytorch/ao/issues/3609
+        https://github.com/pytorch/pytorch/issues/42113
+    """
+    if not subject.flow.by_graph:
+        return
+    counts = Counter(subject.get(unmatched))
+    if not counts:
+        return
+    shown = [f"{name} ({count})" for name, count in counts.most_common(_MOST_NAMES)]
+    more = len(counts) - len(shown)
+    listed = ", ".join(shown) + (f" and {more} other kinds" if more > 0 else "")
+    yield Found(
+        "",
+        f"FX has no int8 pattern for {sum(counts.values())} calls in this forward, which stay "
+        f"float: {listed}.",
+    )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections import Counter
 from collections.abc import Iterator
-from math import isfinite
 
 import torch
 from torch import nn
@@ -51,7 +52,7 @@ def float_parity(subject: Subject) -> Iterator[Found]:
         raise NoEvidence(_why_not(run) or "The float model does not run on the example input.")
     if not gap.parted:
         return
-    if isfinite(gap.output):
+    if math.isfinite(gap.output):
         off = f"what it returns is {percent(gap.output)} of its range off"
     else:
         off = "it returns values that are not finite"
@@ -60,7 +61,7 @@ def float_parity(subject: Subject) -> Iterator[Found]:
         yield Found("", f"{message}.", "Compare the modules' outputs of both in eval mode.")
         return
     message += f", first at {gap.path}{_nth(gap.call)}."
-    zero = _zero_gamma(subject) if not isfinite(gap.output) else ""
+    zero = _zero_gamma(subject) if not math.isfinite(gap.output) else ""
     if zero:
         message += f" {zero}.weight holds zeros, and a fused conv divides by them."
         fused = next((run[0] for run in subject.options.fusion if gap.path in run), gap.path)
@@ -336,22 +337,48 @@ def stale_scale(subject: Subject) -> Iterator[Found]:
     Sources:
         https://github.com/pytorch/ao/issues/2138
     """
-    for cause in _causes(subject, "stale scale", "weight"):
-        if cause.node is not None and cause.node.op != "call_module":
-            continue
-        path = cause.row.path
-        if cause.why == "weight":
-            what = f"The int8 weight of {path} has {cause.detail['ratio']:.3g} times the scale"
-        else:
-            ratio = cause.detail["step"] / cause.detail["trained"]
-            what = f"The int8 output of {path} has {ratio:.3g} times the scale"
+    causes = _every(subject)
+    for cause in (one for one in causes if one.why == "weight"):
         yield Found(
-            path,
-            f"{what} that its fake quant rounds with: {percent(cause.own.far)} of its outputs are "
-            f"more than 1.5 steps apart, the furthest {cause.own.largest:.3g}.",
-            "model.apply(torch.ao.quantization.enable_fake_quant)  # and train on",
+            cause.row.path,
+            f"The int8 weight of {cause.row.path} has {cause.detail['ratio']:.3g} times the scale "
+            f"that its fake quant rounds with: {percent(cause.own.far)} of its outputs are more "
+            f"than 1.5 steps apart, the furthest {cause.own.largest:.3g}.",
+            "model.train()  # and train on with observers on",
             severity=_severity(cause),
         )
+    moved = _moved_scales(subject)
+    if moved:
+        path, ratio = max(moved.items(), key=lambda item: abs(math.log(item[1])))
+        more = f", and {len(moved) - 1} more are moved" if len(moved) > 1 else ""
+        yield Found(
+            path,
+            f"The int8 output of {path} has {ratio:.3g} times the scale that its fake quant rounds "
+            f"with{more}: int8 is not what was trained.",
+            "session.model.apply(torch.ao.quantization.enable_fake_quant)  # and train on",
+            severity="error" if abs(math.log(ratio)) > math.log(_FACTOR) else "warning",
+        )
+
+
+_MOVED, _FACTOR = 0.05, 2.0
+
+
+def _moved_scales(subject: Subject) -> dict[str, float]:
+    """int8 scale over trained scale of modules' outputs where they are not the same."""
+    run = subject.get(dry_run)
+    assert run.parity is not None
+    if run.prepared is None or not run.own:
+        return {}
+    calls = Counter(row.path for row in run.parity.rows)
+    modules = dict(run.prepared.named_modules(remove_duplicate=False))
+    return {
+        row.path: row.step / row.step_trained
+        for row in run.parity.rows
+        if row.path in modules
+        and calls[row.path] == 1
+        and row.step_trained > 0
+        and abs(row.step / row.step_trained - 1) > _MOVED
+    }
 
 
 @rule("QX508", "int8-parts", "error", "int8")
@@ -369,9 +396,11 @@ def int8_parts(subject: Subject) -> Iterator[Found]:
     Sources:
         https://github.com/pytorch/pytorch/issues/96412
     """
+    run = subject.get(dry_run)
     for cause in _every(subject):
         operation = cause.node is not None and cause.node.op != "call_module"
-        if cause.why != "unknown" and not (cause.why == "stale scale" and operation):
+        elsewhere = cause.why == "stale scale" and (operation or not run.own)
+        if cause.why != "unknown" and not elsewhere:
             continue
         path, source = _place(cause)
         grids = ""

@@ -23,6 +23,16 @@ _PADS: dict[str, tuple[type[nn.Module], ...]] = {
     "circular": (nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d),
 }
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+PLAIN: tuple[type[nn.Module], ...] = (
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+"""Layers of torch with a weight that has an int8 version; torch looks for exactly these types."""
 FROZEN_BUFFERS = {"weight", "bias", "running_mean", "running_var"}
 
 
@@ -90,6 +100,36 @@ def pad_layer(place: Place) -> Change:
     new = f"nn.Sequential({shown}, {place.code})"
     zeros = f"{place.code}.padding, {place.code}.padding_mode = {(0,) * len(sides)}, 'zeros'"
     return Change(f"{zeros}\n{place.code} = {new}", make)
+
+
+# -- subclasses ---------------------------------------------------------------------------------
+
+
+def plain_base(module: nn.Module) -> type[nn.Module] | None:
+    """Torch's own layer that ``module``, of a subclass of it, computes the same as; None if it is
+    no such subclass, or computes something of its own."""
+    kind: Any = type(module)
+    base: type[nn.Module] | None = next((o for o in kind.__mro__[1:] if o in PLAIN), None)
+    computes = ("forward", "_conv_forward", "__call__")
+    if base is None or any(getattr(kind, n, None) is not getattr(base, n, None) for n in computes):
+        return None
+    return base
+
+
+@edit("plain_class")
+def plain_class(place: Place) -> Change:
+    """Torch's own class for a layer whose class only derives from it."""
+    base = plain_base(place.module)
+    if base is None:
+        raise place.misfit("of a subclass that computes what torch's layer does")
+    name = type(place.module).__name__
+
+    def make() -> None:
+        place.module.__class__ = base
+
+    code = f"{place.code}.__class__ = nn.{base.__name__}"
+    extra = place.module.extra_repr()
+    return Change(code, make, f"{name}({extra})", f"{base.__name__}({extra})")
 
 
 # -- batch norms --------------------------------------------------------------------------------

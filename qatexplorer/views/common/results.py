@@ -44,7 +44,7 @@ def results_html(evaluation: Evaluation) -> str:
 
 
 def _notes(result: ModelResult) -> list[Html]:
-    notes = [tag("div", result.note)] if result.note else []
+    notes = [tag("div", remark) for remark in result.remarks]
     if result.warning:
         notes.append(tag("div", f"⚠ {result.warning}", class_="qx-results-warning"))
     return notes
