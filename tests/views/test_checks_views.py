@@ -33,8 +33,8 @@ FIX = Fix("Pad by a <number>", "edit", (("path", "body.0"),), "session.edit('pad
 ERROR = Finding(
     "QX907", "no-stub", "error", "body.0", "convert", "<b> has no stub.", "model.x = 1", (FIX,)
 )
-WARNING = Finding("QX101", "padding", "warning", "body", "insert", "It is slow.")
-NOTE = Finding("QX102", "note", "info", "", "insert", "Good to know.", "Do nothing.", (), "m.py:7")
+WARNING = Finding("QX001", "padding", "warning", "body", "insert", "It is slow.")
+NOTE = Finding("QX002", "note", "info", "", "insert", "Good to know.", "Do nothing.", (), "m.py:7")
 ALL = (ERROR, WARNING, NOTE)
 
 
@@ -112,7 +112,7 @@ def test_a_fake_quant_and_an_operation_mark_what_they_lie_in(session: qx.Session
 def test_rows_say_mark_word_rule_place_sentence_and_stage() -> None:
     rows = finding_rows(ALL, str.title)
     assert rows[0]["cells"] == ["✖ error", "QX907", "body.0", "<b> has no stub.", "Convert"]
-    assert rows[2]["cells"][:3] == ["● note", "QX102", "(m.py:7)"]
+    assert rows[2]["cells"][:3] == ["● note", "QX002", "(m.py:7)"]
     assert [row["sort"][0] for row in rows] == [0, 1, 2]
     assert len({row["sel"] for row in rows}) == 3
     assert {len(row["cells"]) for row in rows} == {len(COLUMNS)}
@@ -145,7 +145,7 @@ def test_the_header_counts_and_says_how_the_check_stands() -> None:
 def test_an_estimate_is_made_only_of_what_was_measured() -> None:
     begun = CheckState("running", what="Float run", share=0.02, seconds=9.0)
     assert begun.seconds_left is None  # too little of it is done
-    assert state_words(begun) == "Checking, 2 %: float run …"
+    assert state_words(begun) == "Checking, 2 % after 9.0 s: float run …"
     later = replace(begun, share=0.25, seconds=10.0)
     assert later.seconds_left == pytest.approx(30.0)
     assert state_words(later) == "Checking, 25 %, about 30 s left: float run …"
