@@ -19,7 +19,7 @@ from qatexplorer.session.known import Trial
 from tests.cases.models import ChangeDetector, Yolo
 from tests.checks.examples_operations import EAGER, REFUSED
 from tests.support.models import SMALL, TIMM
-from tests.support.models_fx import ALL_FX, WRITTEN
+from tests.support.models_fx import ALL_FX, WHOLE_TRANSFORMERS, WRITTEN
 
 CASES = {case.name: case for case in (*SMALL, *WRITTEN)}
 NO_INT8 = ("attending",)
@@ -33,7 +33,7 @@ def tried(session: qx.Session) -> Trial:
     return trial
 
 
-def agrees(model: Any, inputs: Any, stubs: Any) -> None:
+def agrees(model: Any, inputs: Any, stubs: Any, *, places: bool = True) -> None:
     session = qx.Session(model.train(), inputs, flow="eager", stubs=stubs)
     session.warns = False
     trial = tried(session)
@@ -43,7 +43,7 @@ def agrees(model: Any, inputs: Any, stubs: Any) -> None:
     stopped = trial.prepared and not trial.flight.ok
     unmarked = session._known._needs_stub()  # no-stub says it
     assert bool(found) == (stopped and not unmarked), (found, trial.flight.error)
-    if found and trial.flight.error is not None and trial.flight.error.where is not None:
+    if places and found and trial.flight.error is not None and trial.flight.error.where is not None:
         # torch stops at one of the places named.
         where = trial.flight.error.where
         if stubs == "model":
@@ -65,7 +65,8 @@ def test_larger_models(case: Any, stubs: str) -> None:
     model, inputs = case.make()
     if case.name == "transformers_vit" and stubs == "layers":
         pytest.skip("its code reads a weight through the wrapper, which no tensor can show")
-    agrees(model, inputs, stubs)
+    # Of whole transformers torch stops before, at token ids in a stub or at a weight that is read.
+    agrees(model, inputs, stubs, places=case not in WHOLE_TRANSFORMERS)
 
 
 def test_the_shared_activation_of_a_detector() -> None:
