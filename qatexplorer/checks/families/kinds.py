@@ -27,6 +27,10 @@ _RECURRENT = (nn.GRU, nn.RNN, nn.LSTM, nn.GRUCell, nn.RNNCell, nn.LSTMCell)
 _FLOATS = torch.per_channel_affine_float_qparams
 _FX = Fix("Use FX", "configure", (("flow", "fx"),), "session.configure(flow='fx')")
 
+_LAYERS = Fix(
+    "Wrap each layer", "configure", (("stubs", "layers"),), "session.configure(stubs='layers')"
+)
+
 
 def _with_qconfigs(
     subject: Subject, label: str, given: Mapping[str, QConfig | None], shown: str
@@ -180,7 +184,7 @@ def recurrent_layer(subject: Subject) -> Iterator[Found]:
         none = _with_qconfigs(subject, "Leave it float", {path: None}, "None")
         yield Found(
             path,
-            f"{path} is an {kind.__name__}, and {trial.call} raises for one: {trial.error}",
+            f"{path} is of type {kind.__name__}, at which {trial.call} raises: {trial.error}",
             f"qconfig={{{path!r}: None}}" + ("" if flow == "fx" else ", and stubs around it"),
             (none,) if flow == "fx" else (_FX,),
             stage=subject.stage_of("trained") if in_training else None,
@@ -265,7 +269,7 @@ def prelu(subject: Subject) -> Iterator[Found]:
         stops = getattr(known.weight_of(path), "is_per_channel", False)
         stops = stops and not subject.flow.by_graph
         what = "convert raises for it" if stops else "its int8 module gives something else"
-        fixes: tuple[Fix, ...] = ()
+        fixes: tuple[Fix, ...] = (_LAYERS,)
         if subject.flow.by_graph:
             fixes = (_with_qconfigs(subject, "Leave PReLU float", dict.fromkeys(found), "None"),)
         yield Found(
