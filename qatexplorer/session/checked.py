@@ -49,11 +49,12 @@ class Checked:
         progress: Callable[[str, float], Any] | None,
         should_stop: Callable[[], bool] | None,
         silence: Any = (),
+        thorough: bool = False,
     ) -> Findings:
         """Check the model; what the session knows itself comes with what the rules find. The
         caller holds ``lock``."""
         entries = silences(silence)
-        subject = self._subject(run)
+        subject = self._subject(run, thorough)
         if should_stop is not None:
             subject.should_stop = should_stop
         of_rules = check(subject, progress=progress)
@@ -71,7 +72,7 @@ class Checked:
         self.findings = silenced(every, entries)
         return self.findings
 
-    def _subject(self, run: TrainingRun | None) -> Subject:
+    def _subject(self, run: TrainingRun | None, thorough: bool) -> Subject:
         models = self._models
         return Subject(
             maker=models,
@@ -90,6 +91,7 @@ class Checked:
             int8=models.int8,
             run=run,
             calibrated=models.calibrated,
+            thorough=thorough,
         )
 
 
