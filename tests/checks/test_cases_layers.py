@@ -365,6 +365,42 @@ def test_a_torchscript_archive() -> None:
         qx.Session(torch.jit.script(Tabular(script=False)), (x,))
 
 
+# -- transposed convolutions, engine by engine --------------------------------------------------
+
+
+@pytest.mark.parametrize("flow", ["eager", "fx"])
+@pytest.mark.parametrize("engine", ["x86", "onednn"])
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        (nn.ConvTranspose1d, (2, 3, 12)),
+        (nn.ConvTranspose2d, (2, 3, 6, 6)),
+        (nn.ConvTranspose3d, (2, 3, 4, 4, 4)),
+    ],
+)
+def test_a_transposed_convolution_of_an_engine_that_computes_something_else(
+    kind: Any, shape: tuple[int, ...], engine: str, flow: str
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(QuantStub(), nn.Conv1d(1, 1, 1), DeQuantStub())
+    model[1] = kind(3, 4, 3)
+    x = torch.randn(shape)
+    fake, int8 = torch_alone(
+        copy.deepcopy(model).train(), (x,), flow, one_scale(flow), None, engine
+    )
+    assert float((fake - int8).abs().mean()) > 0.05 * float(fake.max() - fake.min())
+    session = session_of(model, lambda: x, flow, qconfig="qnnpack", engine=engine)
+    (wrong,) = session.check().with_id("wrong-kernel")
+    assert wrong.path.endswith("1")
+    wrong.fixes[0].apply(session)
+    assert not session.check().with_id("wrong-kernel")
+
+
+def one_scale(flow: str) -> Any:
+    whole = tq.get_default_qat_qconfig("qnnpack")
+    return tq.QConfigMapping().set_global(whole) if flow == "fx" else whole
+
+
 # -- U-Net: intrinsic modules in the float model ------------------------------------------------
 
 

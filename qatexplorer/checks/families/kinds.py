@@ -16,6 +16,7 @@ from torch.ao.quantization import (
     default_weight_fake_quant,
 )
 
+from qatexplorer.checks.edit_fixes import use_fx
 from qatexplorer.checks.evidence.layer_trials import try_layer
 from qatexplorer.checks.evidence.layers import layers
 from qatexplorer.checks.records import Fix
@@ -25,7 +26,6 @@ from qatexplorer.checks.subject import Subject
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _RECURRENT = (nn.GRU, nn.RNN, nn.LSTM, nn.GRUCell, nn.RNNCell, nn.LSTMCell)
 _FLOATS = torch.per_channel_affine_float_qparams
-_FX = Fix("Use FX", "configure", (("flow", "fx"),), "session.configure(flow='fx')")
 
 _LAYERS = Fix(
     "Wrap each layer", "configure", (("stubs", "layers"),), "session.configure(stubs='layers')"
@@ -186,7 +186,7 @@ def recurrent_layer(subject: Subject) -> Iterator[Found]:
             path,
             f"{path} is of type {kind.__name__}, at which {trial.call} raises: {trial.error}",
             f"qconfig={{{path!r}: None}}" + ("" if flow == "fx" else ", and stubs around it"),
-            (none,) if flow == "fx" else (_FX,),
+            (none,) if flow == "fx" else use_fx(subject),
             stage=subject.stage_of("trained") if in_training else None,
         )
 
@@ -239,7 +239,7 @@ def attention(subject: Subject) -> Iterator[Found]:
                 f"{inner} is a NonDynamicallyQuantizableLinear, which prepare_qat cannot swap: it "
                 "raises.",
                 fix.code,
-                (fix, _FX),
+                (fix, *use_fx(subject)),
             )
 
 
