@@ -48,11 +48,12 @@ class Checked:
         progress: Callable[[str, float], Any] | None,
         should_stop: Callable[[], bool] | None,
         silence: Any = (),
+        thorough: bool = False,
     ) -> Findings:
         """Check the model; what the session knows itself comes with what the rules find. The
         caller holds ``lock``."""
         entries = silences(silence)
-        subject = self._subject(run)
+        subject = replace(self._subject(run), thorough=thorough)
         if should_stop is not None:
             subject.should_stop = should_stop
         of_rules = check(subject, progress=progress)

@@ -355,19 +355,21 @@ class Session(Shown):
 
     def check(
         self, *, progress: Callable[[str, float], Any] | None = None,
-        should_stop: Callable[[], bool] | None = None, silence: Any = (),
+        should_stop: Callable[[], bool] | None = None, silence: Any = (), thorough: bool = False,
     ) -> Findings:  # fmt: skip
         """Ask every rule of :mod:`qatexplorer.checks` about the model at its stage, on copies.
 
         In at most four forwards of the example input and one convert. ``progress`` is called with
         what is being done and the share done; ``should_stop`` is asked between. ``silence`` is a
         list of :mod:`~qatexplorer.checks.silence`, or the path of a ``pyproject.toml`` with one.
+        ``thorough`` also evaluates the float model and loads state dicts into a fresh model.
         Raises BusyError while a run is going on, StoppedError when it was stopped, InputError for a
         silence that cannot be understood.
         """
         with self._lock:
             self._require_idle("check the model")
-            return self._checks.make(self._lock, self._run, progress, should_stop, silence)
+            asked = (progress, should_stop, silence, thorough)
+            return self._checks.make(self._lock, self._run, *asked)
 
     @property
     def last_check(self) -> Findings | None:
