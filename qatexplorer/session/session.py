@@ -359,17 +359,16 @@ class Session(Shown):
     ) -> Findings:  # fmt: skip
         """Ask every rule of :mod:`qatexplorer.checks` about the model at its stage, on copies.
 
-        In at most four forwards of the example input and one convert. ``progress`` is called with
-        what is being done and the share done; ``should_stop`` is asked between. ``silence`` is a
-        list of :mod:`~qatexplorer.checks.silence`, or the path of a ``pyproject.toml`` with one.
-        ``thorough`` also evaluates the float model and loads state dicts into a fresh model.
-        Raises BusyError while a run is going on, StoppedError when it was stopped, InputError for a
-        silence that cannot be understood.
+        In at most four forwards of the example input and one convert; ``thorough``: and whatever
+        more the rules can use. ``progress`` is called with what is being done and the share done,
+        ``should_stop`` asked between. ``silence``: a list of :mod:`~qatexplorer.checks.silence`,
+        or the path of a ``pyproject.toml`` with one. Raises BusyError while a run is going on,
+        StoppedError when it was stopped, InputError for a silence that cannot be understood.
         """
         with self._lock:
             self._require_idle("check the model")
-            asked = (progress, should_stop, silence, thorough)
-            return self._checks.make(self._lock, self._run, *asked)
+            run = self._run
+            return self._checks.make(self._lock, run, progress, should_stop, silence, thorough)
 
     @property
     def last_check(self) -> Findings | None:
