@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 from torch.ao.quantization import QConfig, get_default_qat_qconfig_mapping
-from torch.ao.quantization.quantization_mappings import get_default_static_quant_module_mappings
+from torch.ao.quantization.quantization_mappings import (
+    get_default_qat_module_mappings,
+    get_default_static_quant_module_mappings,
+)
 
 from qatexplorer.checks.evidence.qconfigs import qconfigs
 from qatexplorer.checks.subject import Subject
@@ -79,7 +82,13 @@ def _quantized(subject: Subject, given: Mapping[str, QConfig | None]) -> dict[st
     modules = dict(subject.base.named_modules())
     closed = {p for p in opaque if isinstance(p, str)}
     closed |= {p for p, m in modules.items() if isinstance(m, _types(opaque))}
+    wrapped: Collection[Any] = options.qat_mapping or get_default_qat_module_mappings()
+    fused = {path for group in options.fusion for path in group}
+    around_layers = subject.flow.offers_stubs and options.stubs == "layers"
     for path, qconfig in given.items():
+        # The qconfig of all but the wrapped layers becomes None, that of embeddings too.
+        if around_layers and path not in fused and type(modules[path]) not in wrapped:
+            continue
         parts = path.split(".")
         if any(".".join(parts[: n + 1]) in closed for n in range(len(parts))):
             continue
