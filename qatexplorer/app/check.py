@@ -16,7 +16,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +131,8 @@ def _before(args: argparse.Namespace) -> tuple[Silence, ...]:
 
 def _checked(args: argparse.Namespace, silences: tuple[Silence, ...], report: Any) -> Checked:
     from qatexplorer.app.load_model import load_model
+    from qatexplorer.checks.records import worst_first
+    from qatexplorer.checks.silence import silenced
     from qatexplorer.session.session import Session
 
     report(f"loading {args.model}", 0.0)
@@ -149,8 +151,13 @@ def _checked(args: argparse.Namespace, silences: tuple[Silence, ...], report: An
             data=loaded.data,
         )
         session.warns = False
-        findings = session.check(progress=report, silence=silences)
-    return Checked(args.model, args.flow, loaded, findings)
+        # In eval mode nothing can be tried: say so, and look for the rest on a copy in train mode.
+        asleep = [f for f in session.findings(try_int8=False) if f.name == "eval-mode"]
+        if asleep:
+            session.use_train_mode()
+        found = session.check(progress=report, thorough=args.thorough)
+    every = replace(found, found=worst_first((*asleep, *found.found)))
+    return Checked(args.model, args.flow, loaded, silenced(every, silences))
 
 
 def _about_rules(args: argparse.Namespace) -> int:

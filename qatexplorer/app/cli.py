@@ -128,6 +128,11 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default="error",
         help="the mildest finding that makes the exit code 1 (default: %(default)s)",
     )
+    command.add_argument(
+        "--thorough",
+        action="store_true",
+        help="take longer: also what needs the model to run more often, as on its evaluation data",
+    )
     command.add_argument("--quiet", action="store_true", help="no progress; a line a finding")
     about = command.add_mutually_exclusive_group()
     about.add_argument("--rules", action="store_true", help="list all rules, check nothing")

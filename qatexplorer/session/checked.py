@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
@@ -48,11 +49,12 @@ class Checked:
         progress: Callable[[str, float], Any] | None,
         should_stop: Callable[[], bool] | None,
         silence: Any = (),
+        thorough: bool = False,
     ) -> Findings:
         """Check the model; what the session knows itself comes with what the rules find. The
         caller holds ``lock``."""
         entries = silences(silence)
-        subject = self._subject(run)
+        subject = self._subject(run, thorough)
         if should_stop is not None:
             subject.should_stop = should_stop
         of_rules = check(subject, progress=progress)
@@ -68,7 +70,7 @@ class Checked:
         self.findings = silenced(every, entries)
         return self.findings
 
-    def _subject(self, run: TrainingRun | None) -> Subject:
+    def _subject(self, run: TrainingRun | None, thorough: bool) -> Subject:
         models = self._models
         return Subject(
             maker=models,
@@ -87,6 +89,7 @@ class Checked:
             int8=models.int8,
             run=run,
             calibrated=models.calibrated,
+            thorough=thorough,
         )
 
 
@@ -114,4 +117,20 @@ def _names_the_cause(one: Finding, general: Finding) -> bool:
     if general.name not in GENERAL or one.severity != "error" or one.name == _NO_CRASH:
         return False
     same_line = general.source != "" and one.source == general.source
-    return same_line or (general.path != "" and one.path == general.path)
+    at = general.path.removeprefix("module.")  # a QuantWrapper around the whole
+    same_place = at != "" and one.path in (general.path, at)
+    return same_line or same_place or (at == "" and _says_the_same(one, general))
+
+
+def _says_the_same(one: Finding, general: Finding) -> bool:
+    """Whether torch's error, which names no place, is one of the symptoms of the rule."""
+    _, error, text = general.message.partition("Error: ")
+    return bool(error) and _plain(text)[:_ENOUGH] in _plain(RULES[one.id].symptom)
+
+
+_ENOUGH = 40  # characters of torch's text
+
+
+def _plain(text: str) -> str:
+    """Without what differs from model to model: numbers, and where lines break."""
+    return re.sub(r"\d", "", " ".join(text.split())).strip(" .")

@@ -355,19 +355,20 @@ class Session(Shown):
 
     def check(
         self, *, progress: Callable[[str, float], Any] | None = None,
-        should_stop: Callable[[], bool] | None = None, silence: Any = (),
+        should_stop: Callable[[], bool] | None = None, silence: Any = (), thorough: bool = False,
     ) -> Findings:  # fmt: skip
         """Ask every rule of :mod:`qatexplorer.checks` about the model at its stage, on copies.
 
-        In at most four forwards of the example input and one convert. ``progress`` is called with
-        what is being done and the share done; ``should_stop`` is asked between. ``silence`` is a
-        list of :mod:`~qatexplorer.checks.silence`, or the path of a ``pyproject.toml`` with one.
-        Raises BusyError while a run is going on, StoppedError when it was stopped, InputError for a
-        silence that cannot be understood.
+        In at most four forwards of the example input and one convert; ``thorough``: and whatever
+        more the rules can use. ``progress`` is called with what is being done and the share done,
+        ``should_stop`` asked between. ``silence``: a list of :mod:`~qatexplorer.checks.silence`,
+        or the path of a ``pyproject.toml`` with one. Raises BusyError while a run is going on,
+        StoppedError when it was stopped, InputError for a silence that cannot be understood.
         """
         with self._lock:
             self._require_idle("check the model")
-            return self._checks.make(self._lock, self._run, progress, should_stop, silence)
+            run = self._run
+            return self._checks.make(self._lock, run, progress, should_stop, silence, thorough)
 
     @property
     def last_check(self) -> Findings | None:

@@ -49,6 +49,7 @@ class Net(nn.Module):
 
 def good(): return Net(True), torch.randn(2, 4)
 def unmarked(): return Net(False), torch.randn(2, 4)
+def asleep(): return Net(False).eval(), torch.randn(2, 4)
 def wrong_inputs(): return Net(True), torch.randn(2, 5)
 def raises(): raise ValueError("boom")
 def leaves(): sys.exit(5)
@@ -140,6 +141,20 @@ def test_the_exit_code_is_that_of_the_worst_finding(
     levels = ("error", "warning", "info", "never")
     assert tuple(exit_code(Findings(found), one) for one in levels) == codes
     assert {exit_code(Findings((), found), one) for one in levels} == {0}, "silenced ones"
+
+
+def test_a_model_in_eval_mode_is_told_all_at_once(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = '[tool.qatexplorer.check]\nsilence = [{ id = "eval-mode", reason = "CI alone" }]\n'
+    assert check("check_models:asleep", "--json") == 1
+    found = [one["name"] for one in json.loads(capsys.readouterr().out)["findings"]]
+    assert found[:2] == ["eval-mode", "no-stub"]
+    (project / "pyproject.toml").write_text(text)
+    assert check("check_models:asleep", "--json") == 1
+    reported = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in reported["silenced"]] == ["eval-mode"]
+    assert reported["findings"][0]["name"] == "no-stub"
 
 
 def test_fail_on_is_heard(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

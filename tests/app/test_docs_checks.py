@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -105,3 +109,43 @@ def test_the_hook_is_one_that_pre_commit_takes() -> None:
     assert hook["language"] == "system", "the model's own environment"
     clientlib = pytest.importorskip("pre_commit.clientlib")
     assert [one["id"] for one in clientlib.load_manifest(str(HOOKS))] == [hook["id"]]
+
+
+def committed(folder: Path) -> str:
+    """Make the folder a git repository with all that is in it; its revision."""
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.example", "-C", str(folder)]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "All", "--no-verify"]):
+        subprocess.run([*git, *words], check=True, capture_output=True)
+    done = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.slow
+def test_pre_commit_runs_the_hook_on_a_project(tmp_path: Path) -> None:
+    pytest.importorskip("pre_commit")
+    ours, project, programs = (tmp_path / name for name in ("ours", "project", "bin"))
+    for folder in (ours, project, programs):
+        folder.mkdir()
+    shutil.copy(HOOKS, ours)
+    (project / "hooked.py").write_text(
+        "import torch\n"
+        "def broken(): return torch.nn.Sequential(torch.nn.Linear(4, 2)), torch.zeros(2, 4)\n"
+    )
+    program = programs / "qatexplorer"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m qatexplorer.app.cli "$@"\n')
+    program.chmod(0o755)
+    hook = {"id": "qatexplorer-check", "args": ["hooked:broken", "--quiet"]}
+    repo = {"repo": str(ours), "rev": committed(ours), "hooks": [hook]}
+    (project / ".pre-commit-config.yaml").write_text(yaml.safe_dump({"repos": [repo]}))
+    committed(project)
+    env = {
+        **os.environ,
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "PRE_COMMIT_HOME": str(tmp_path / "home"),
+    }
+    command = [sys.executable, "-m", "pre_commit", "run", "--all-files"]
+    done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "exit code: 1" in done.stdout
+    assert "error QX907 no-stub" in done.stdout
