@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from qatexplorer.checks.evidence.causes import Cause
+from qatexplorer.checks.evidence.causes import Cause, below_floor
 from qatexplorer.checks.evidence.dry_run import DryRun, dry_run
 from qatexplorer.checks.evidence.float_gap import Chains, FloatGap, Frozen
 from qatexplorer.checks.evidence.weights import scale_of_kernel
@@ -346,11 +346,18 @@ def _moved_scales(subject: Subject) -> dict[str, float]:
     if run.prepared is None or not run.own:
         return {}
     calls = Counter(row.path for row in run.parity.rows)
-    modules = dict(run.prepared.named_modules(remove_duplicate=False))
+    int8 = run.built.result.model if run.built is not None else None
+    # A pool or dropout has no scale of its own in int8: it hands on its input's, a right one.
+    modules = {
+        path
+        for path, module in (int8.named_modules(remove_duplicate=False) if int8 is not None else ())
+        if hasattr(module, "scale")
+    }
     return {
         row.path: row.step / row.step_trained
         for row in run.parity.rows
         if row.path in modules
+        and not below_floor(row)
         and calls[row.path] == 1
         and row.step_trained > 0
         and abs(row.step / row.step_trained - 1) > _MOVED
@@ -395,8 +402,18 @@ def int8_parts(subject: Subject) -> Iterator[Found]:
             f"quant, {percent(cause.own.far)} of its outputs by more than 1.5.{grids}",
             fix,
             source=source,
-            severity=_severity(cause),
+            severity=_severity(cause) if _reaches_the_output(run) else "warning",
         )
+
+
+_SEEN = 0.05
+
+
+def _reaches_the_output(run: DryRun) -> bool:
+    """Whether the model's own output is more than a twentieth of its range off, or not known. What
+    is cut off again right behind the place (a join with one scale) computes nothing else."""
+    output = run.parity.output if run.parity is not None else None
+    return output is None or not output <= _SEEN
 
 
 # -- what they share -------------------------------------------------------------------------------
