@@ -22,6 +22,7 @@ from qatexplorer.errors import QatExplorerError, QatExplorerWarning
 
 if TYPE_CHECKING:
     from qatexplorer import flows, zoo
+    from qatexplorer.checks.families.training import check_optimizer
     from qatexplorer.checks.records import Finding, Findings
     from qatexplorer.data import Data
     from qatexplorer.evaluate.evaluation import Evaluation
@@ -60,6 +61,7 @@ __all__ = [
     "TrainingRun",
     "Watch",
     "__version__",
+    "check_optimizer",
     "dashboard",
     "diff",
     "errors",
@@ -93,6 +95,7 @@ _LAZY = {
     "TrainingConfig": "qatexplorer.runs.config",
     "TrainingRun": "qatexplorer.training.run",
     "Watch": "qatexplorer.telemetry.watch",
+    "check_optimizer": "qatexplorer.checks.families.training",
     "diff": "qatexplorer.snapshot.diff",
     "ledger_of": "qatexplorer.ledger",
     "list_runs": "qatexplorer.runs.opened",

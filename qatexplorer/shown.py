@@ -77,3 +77,9 @@ def listed(names: Sequence[str], most: int = 2) -> str:
 def _one_line(text: str) -> str:
     line = text.partition("\n")[0]
     return line if len(line) <= MAX_WIDTH else f"{line[: MAX_WIDTH - 1]}…"
+
+
+def module_code(path: str) -> str:
+    """How a script writes the module at ``path``: ``"model.net[2].conv"``."""
+    parts = path.split(".") if path else []
+    return "model" + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in parts)

@@ -17,6 +17,7 @@ from qatexplorer.data import call_model, cloned
 from qatexplorer.errors import StageError
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.scripted import named_python_modules, python_modules
+from qatexplorer.shown import module_code
 
 HOOK_TABLES = {
     "_forward_pre_hooks": "forward pre-hook",
@@ -162,11 +163,10 @@ def way_out(place: HookPlace, groups: Iterable[Sequence[str]], traced: bool) -> 
     if group is None or place.kind.startswith("backward"):
         return WAYS_OUT[False]
     kept = group[0] if "pre-hook" in place.kind else group[-1]
-    block = kept.rpartition(".")[0]
-    around = f"model.{block}" if block else "model"
+    around = module_code(kept.rpartition(".")[0])
     return (
-        f"model.{kept}.{call}(…), {around}.{call}(…), or return the value from forward; or leave "
-        f"{list(group)} out of fusion=[…]."
+        f"{module_code(kept)}.{call}(…), {around}.{call}(…), or return the value from forward; "
+        f"or leave {list(group)} out of fusion=[…]."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
@@ -116,4 +117,20 @@ def _names_the_cause(one: Finding, general: Finding) -> bool:
     if general.name not in GENERAL or one.severity != "error" or one.name == _NO_CRASH:
         return False
     same_line = general.source != "" and one.source == general.source
-    return same_line or (general.path != "" and one.path == general.path)
+    at = general.path.removeprefix("module.")  # a QuantWrapper around the whole
+    same_place = at != "" and one.path in (general.path, at)
+    return same_line or same_place or (at == "" and _says_the_same(one, general))
+
+
+def _says_the_same(one: Finding, general: Finding) -> bool:
+    """Whether torch's error, which names no place, is one of the symptoms of the rule."""
+    _, error, text = general.message.partition("Error: ")
+    return bool(error) and _plain(text)[:_ENOUGH] in _plain(RULES[one.id].symptom)
+
+
+_ENOUGH = 40  # characters of torch's text
+
+
+def _plain(text: str) -> str:
+    """Without what differs from model to model: numbers, and where lines break."""
+    return re.sub(r"\d", "", " ".join(text.split())).strip(" .")

@@ -145,6 +145,28 @@ flows("QX401", "per-tensor", layers("observed", get_default_qat_qconfig("qnnpack
 flows("QX401", "4-bit", layers("observed", four_bits(True)), layers("observed", four_bits(False)),
       codes_change)  # fmt: skip
 
+
+def one_sided(qconfig: QConfig) -> Callable[[], Made]:
+    def make() -> Made:
+        model, inputs = layers("observed", qconfig)()
+        with torch.no_grad():
+            model.a.weight.abs_()
+        return model, inputs
+
+    return make
+
+
+def finer_in_training(made: Any, inputs: Tensor) -> bool:
+    """A weight of one sign is rounded on a grid twice as fine as that of int8."""
+    made.apply(disable_observer)
+    trained = made.a.weight_fake_quant.scale.clone()
+    int8 = converted(made).a.weight().q_per_channel_scales()
+    return bool((trained < 0.6 * int8).all())
+
+
+flows("QX401", "one-sign", one_sided(get_default_qat_qconfig("onednn")),
+      one_sided(get_default_qat_qconfig("onednn", version=0)), finer_in_training)  # fmt: skip
+
 # -- QX402 -------------------------------------------------------------------------------------
 
 

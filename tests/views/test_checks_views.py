@@ -33,8 +33,8 @@ FIX = Fix("Pad by a <number>", "edit", (("path", "body.0"),), "session.edit('pad
 ERROR = Finding(
     "QX907", "no-stub", "error", "body.0", "convert", "<b> has no stub.", "model.x = 1", (FIX,)
 )
-WARNING = Finding("QX101", "padding", "warning", "body", "insert", "It is slow.")
-NOTE = Finding("QX102", "note", "info", "", "insert", "Good to know.", "Do nothing.", (), "m.py:7")
+WARNING = Finding("QX001", "padding", "warning", "body", "insert", "It is slow.")
+NOTE = Finding("QX002", "note", "info", "", "insert", "Good to know.", "Do nothing.", (), "m.py:7")
 ALL = (ERROR, WARNING, NOTE)
 
 
@@ -59,14 +59,15 @@ def asked(html: str) -> list[str]:
     return [unescape(found) for found in re.findall(r'data-ask="([^"]*)"', html)]
 
 
-# -- places -----------------------------------------------------------------------------------------
+# -- places ----
 
 
 def test_the_place_follows_a_wrapper_and_a_line_is_its_operation(session: qx.Session) -> None:
     first, now = session.snapshots["float"], session.snapshot
     assert selection_of(ERROR, first) == "module:body.0"
     moved = selection_of(ERROR, now, first)
-    assert moved.endswith("body.0") and moved != "module:body.0"
+    assert moved.endswith("body.0")
+    assert moved != "module:body.0"
     assert moved.partition(":")[2] in now.by_path
     site = now.sites[0].path
     assert selection_of(replace(ERROR, path=site), now, first) == f"site:{site}"
@@ -105,13 +106,13 @@ def test_a_fake_quant_and_an_operation_mark_what_they_lie_in(session: qx.Session
     assert set(marks) == {f"node:{add.id}", "module:"}
 
 
-# -- table and header -------------------------------------------------------------------------------
+# -- table and header ----
 
 
 def test_rows_say_mark_word_rule_place_sentence_and_stage() -> None:
     rows = finding_rows(ALL, str.title)
     assert rows[0]["cells"] == ["✖ error", "QX907", "body.0", "<b> has no stub.", "Convert"]
-    assert rows[2]["cells"][:3] == ["● note", "QX102", "(m.py:7)"]
+    assert rows[2]["cells"][:3] == ["● note", "QX002", "(m.py:7)"]
     assert [row["sort"][0] for row in rows] == [0, 1, 2]
     assert len({row["sel"] for row in rows}) == 3
     assert {len(row["cells"]) for row in rows} == {len(COLUMNS)}
@@ -138,13 +139,13 @@ def test_the_header_counts_and_says_how_the_check_stands() -> None:
     assert header_of(CheckState("failed"), [])["said"] == "check failed"
 
 
-# -- how far it is ----------------------------------------------------------------------------------
+# -- how far it is ----
 
 
 def test_an_estimate_is_made_only_of_what_was_measured() -> None:
     begun = CheckState("running", what="Float run", share=0.02, seconds=9.0)
     assert begun.seconds_left is None  # too little of it is done
-    assert state_words(begun) == "Checking, 2 %: float run …"
+    assert state_words(begun) == "Checking, 2 % after 9.0 s: float run …"
     later = replace(begun, share=0.25, seconds=10.0)
     assert later.seconds_left == pytest.approx(30.0)
     assert state_words(later) == "Checking, 25 %, about 30 s left: float run …"
@@ -179,7 +180,7 @@ def test_words_of_every_state() -> None:
     assert failure_html(done) == ""
 
 
-# -- the card ---------------------------------------------------------------------------------------
+# -- the card ----
 
 
 def test_the_card_says_all_of_a_finding_and_escapes_it() -> None:
@@ -187,12 +188,14 @@ def test_the_card_says_all_of_a_finding_and_escapes_it() -> None:
     words = " ".join(visible_text(html).split())
     assert "✖ error" in words
     assert f"QX907 {RULES['QX907'].title}" in words
-    assert "<b> has no stub." in words and "<b> has" not in html
+    assert "<b> has no stub." in words
+    assert "<b> has" not in html
     assert asked(html) == ["select:module:body.0", f"fix:{ERROR.key}:0"]
     copied = [unescape(one) for one in re.findall(r'data-copy="([^"]*)"', html)]
     assert copied == ["model.x = 1", "session.edit('pad', 'body.0')"]
     assert 'class="qx-diff-line qx-diff-minus"' in html
-    assert "taken out: " in html and "put in: " in html
+    assert "taken out: " in html
+    assert "put in: " in html
     for part in ("symptom", "cause", "fix"):
         first = " ".join(getattr(RULES["QX907"], part).split())[:40]
         assert first in words

@@ -85,9 +85,9 @@ def test_a_check_is_made_by_itself_after_the_first_picture(slow: threading.Event
         slow.set()
         await until_on_loop(lambda: explorer.checker.state.kind == "done")
         assert "a-test-rule" in names(explorer)
-        assert {"severity": "warning", "mark": "▲", "n": 1, "word": "warning"} in (
-            explorer.news.checks["counts"]
-        )
+        counted = {one["severity"]: one["n"] for one in explorer.news.checks["counts"]}
+        found = [one.severity for one in explorer.checks.findings]
+        assert counted == {severity: found.count(severity) for severity in set(found)}
         assert explorer.checks.halt.layout.display == "none"
         assert "Dropout" in explorer.checks.card.html or len(names(explorer)) > 1
 
@@ -176,13 +176,48 @@ def test_a_check_that_fails_says_so_and_is_not_repeated(
         explorer = opened()
         await until_on_loop(lambda: explorer.checker.state.kind == "failed")
         assert explorer.news.checks["said"] == "check failed"
-        said = explorer.checks.failure.html + explorer.checks.nothing.html
-        assert "&lt;no&gt; check" in said
+        assert "&lt;no&gt; check" in explorer.checks.notice.html
         explorer._on_action("next", "")
         await until_on_loop(lambda: explorer.jobs.current is None)
         await asyncio.sleep(0.1)
         assert len(calls) == 1
         assert explorer.checker.state.kind == "failed"
+
+    on_loop(body)
+
+
+def test_a_run_is_waited_for_and_what_it_trained_is_checked(slow: threading.Event) -> None:
+    slow.set()
+    x, y = torch.randn(8, 1, 6, 6), torch.zeros(8, dtype=torch.long)
+    loader = [(x, y)] * 2
+
+    async def body() -> None:
+        explorer = qx.explore(model(), x, stubs="model", data=[loader, loader])
+        session = explorer.session
+        assert session is not None
+        await until_on_loop(lambda: session.last_check is not None)
+        first = session.last_check
+        explorer.start_job("training", lambda _job: session.start_training(epochs=1))
+        await until_on_loop(lambda: session.run is not None and not session.running)
+        await until_on_loop(lambda: session.last_check not in (None, first))
+        assert session.last_check is not first
+        assert "never-observed" not in names(explorer)
+
+    on_loop(body)
+
+
+def test_nothing_is_checked_while_a_run_is_going_on(
+    slow: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow.set()
+    monkeypatch.setattr(qx.Session, "running", property(lambda _self: True))
+
+    async def body() -> None:
+        explorer = opened()
+        await until_on_loop(lambda: "a run is going on" in explorer.checks.status.html)
+        await asyncio.sleep(0.1)
+        assert not explorer.checker.state.busy
+        assert explorer.news.checks["said"] == "not checked"
 
     on_loop(body)
 
@@ -269,7 +304,7 @@ def test_filter_and_choice_survive_a_new_check_and_vanish_with_what_they_chose(
     checked.checks.show(())
     assert table.selected == ""
     assert checked.checks.card.html == ""
-    assert "No findings" in checked.checks.nothing.html
+    assert "No findings" in checked.checks.notice.html
 
 
 def test_an_edit_of_the_model_can_be_taken_back(
@@ -281,10 +316,10 @@ def test_an_edit_of_the_model_can_be_taken_back(
     explorer = qx.explore(padded, torch.randn(2, 1, 6, 6), stubs="model")
     session = explorer.session
     assert session is not None
-    session.edit("padding", "0")
+    session.edit("number_padding", "0")
     added = session.edits
     session.take_back(*added)
-    fix = Fix("Pad by a number", "edit", (("name", "padding"), ("path", "0")), added[0].code,
+    fix = Fix("Pad by a number", "edit", (("name", "number_padding"), ("path", "0")), added[0].code,
               added[0].diff)  # fmt: skip
     explorer.checks.check.click()
     until(lambda: explorer.checker.state.kind == "done")

@@ -37,6 +37,9 @@ Why = Literal["kernel", "batch norm", "one scale", "stale scale", "clamp", "weig
 PARTED = 0.01
 """Share of outputs more than 1.5 steps apart from which a place is looked at on its own. A right
 kernel differs by a step where a sum lies between two codes, and by no more."""
+ROUNDED = 2.5
+"""Steps that rounding explains: one of the result, and one or so of weights whose scale differs as
+that of torch's fused fake quant does."""
 _MOST = 24  # places looked at; each costs the forward of one layer
 _SAME_STEP = 1e-3
 
@@ -94,7 +97,7 @@ class Examiner:
         if fake is None or fake.values.shape != here.values.shape:
             return None
         own = row_of(pair, fake.values, here)
-        if own.far <= PARTED:
+        if own.far <= PARTED or own.largest <= ROUNDED:
             return None
         module = self._modules.get(pair.name[0]) if not pair.nodes else self._layer(pair)
         why, detail = self._why(row, pair, visit, here, fake, module)

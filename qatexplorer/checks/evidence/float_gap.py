@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from qatexplorer.checks.subject import Subject
 from qatexplorer.evaluate.pairs import by_nodes
 from qatexplorer.evaluate.parity import apart, run
 from qatexplorer.forward.graph import Graph
+from qatexplorer.forward.graph_module import source_of
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.visit import Place, Sample
 
@@ -36,6 +39,15 @@ def float_outputs(subject: Subject) -> FloatOutputs:
 
 
 @dataclass(frozen=True)
+class Frozen:
+    """One of them: its function's name, the module in whose forward it is, and the line."""
+
+    operation: str
+    path: str
+    source: str
+
+
+@dataclass(frozen=True)
 class FloatGap:
     """How far the prepared model is from the float one without any rounding.
 
@@ -46,6 +58,7 @@ class FloatGap:
         path, call: the first module where they part, and how many calls of it came before; both
             None where that is not known.
         there: the difference there, as ``output``.
+        frozen: operations whose ``training`` was traced as True, and stays so in eval mode.
     """
 
     output: float
@@ -53,6 +66,7 @@ class FloatGap:
     path: str | None = None
     call: int = 0
     there: float = 0.0
+    frozen: tuple[Frozen, ...] = ()
 
     @property
     def parted(self) -> bool:
@@ -68,7 +82,7 @@ def tolerated(model: nn.Module) -> float:
     """
     layers = sum(any(p is not None and p.dim() > 1 for p in m._parameters.values())
                  for m in model.modules())  # fmt: skip
-    return 256 * _EPSILON * max(1, layers)
+    return 32 * _EPSILON * max(1, layers)
 
 
 def float_gap(
@@ -83,13 +97,39 @@ def float_gap(
     gap = FloatGap(whole, limit)
     if not gap.parted:
         return gap
+    gap = replace(gap, frozen=_frozen(prepared))
     for path, call, found, wanted in _common(floats.seen, seen, prepared, subject):
         if found.shape != wanted.shape:
             continue
         there = apart([wanted], [found])
         if there > limit:
-            return FloatGap(whole, limit, path, call, there)
+            return replace(gap, path=path, call=call, there=there)
     return gap
+
+
+def _frozen(prepared: nn.Module) -> tuple[Frozen, ...]:
+    found = []
+    for node in prepared.graph.nodes if isinstance(prepared, fx.GraphModule) else ():
+        if node.op != "call_function" or node.target not in _ASK_TRAINING:
+            continue
+        name, position = _ASK_TRAINING[node.target]
+        given = node.args[position] if len(node.args) > position else node.kwargs.get("training")
+        if given is True and node.kwargs.get("p", node.args[1:2]) not in (0, 0.0, (0,), (0.0,)):
+            stack = node.meta.get("nn_module_stack") or {}
+            path = next((str(path) for path, _ in reversed(stack.values())), "")
+            found.append(Frozen(name, path, source_of(node)))
+    return tuple(found)
+
+
+_ASK_TRAINING: dict[Any, tuple[str, int]] = {
+    F.batch_norm: ("F.batch_norm", 5),
+    F.dropout: ("F.dropout", 2),
+    F.dropout1d: ("F.dropout1d", 2),
+    F.dropout2d: ("F.dropout2d", 2),
+    F.dropout3d: ("F.dropout3d", 2),
+    F.alpha_dropout: ("F.alpha_dropout", 2),
+}
+"""Functions with an argument ``training``, and where it stands."""
 
 
 def _common(

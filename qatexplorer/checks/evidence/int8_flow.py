@@ -127,7 +127,8 @@ class _Follower:
         options = subject.options
         self._marked, self._engine = marked, options.qconfig.backend
         around = (QuantWrapper, InputStubs)
-        self._inside = isinstance(marked, around) and not isinstance(subject.base, around)
+        by_us = options.stubs == "model" or not isinstance(subject.base, around)
+        self._inside = isinstance(marked, around) and by_us
         self._modules = dict(marked.named_modules(remove_duplicate=False))
         self._floats = dict(subject.base.named_modules(remove_duplicate=False))
         chosen = options.qat_mapping

@@ -54,10 +54,12 @@ class _First(nn.Module):
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.quant, self.layer, self.dequant = QuantStub(), layer, DeQuantStub()
+        self.several = isinstance(layer, (nn.GRU, nn.RNN, nn.LSTM, nn.LSTMCell))
 
     def forward(self, x: Tensor) -> Tensor:
         result = self.layer(self.quant(x))
-        return self.dequant(result if isinstance(result, Tensor) else result[0])
+        out: Tensor = self.dequant(result[0] if self.several else result)
+        return out
 
 
 @cache
@@ -89,7 +91,7 @@ def _to_int8(model: nn.Module, x: Tensor, flow: str) -> Trial:
             ("convert_fx", lambda m: quantize_fx.convert_fx(m.eval())),
         ]
     else:
-        model.qconfig = get_default_qat_qconfig("qnnpack")  # type: ignore[assignment]
+        model.qconfig = get_default_qat_qconfig("qnnpack")
         calls = [
             # In place: a copy of a weight that is computed fails by itself.
             ("prepare_qat", lambda m: prepare_qat(m, inplace=True)),

@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
-from torch.ao.quantization import QConfig, get_default_qat_qconfig_mapping
+from torch.ao.quantization import (
+    QConfig,
+    get_default_qat_module_mappings,
+    get_default_qat_qconfig_mapping,
+)
 from torch.ao.quantization.quantization_mappings import get_default_static_quant_module_mappings
 
 from qatexplorer.checks.evidence.qconfigs import qconfigs
@@ -65,12 +69,14 @@ def layers(subject: Subject) -> Layers:
         for node in graph.nodes:
             if node.shape is not None:
                 shape[node.path or node.scope] = node.shape
-    return Layers(_quantized(subject, known.of), groups, before, shape, known.made)
+    return Layers(_quantized(subject, known.of, groups), groups, before, shape, known.made)
 
 
-def _quantized(subject: Subject, given: Mapping[str, QConfig | None]) -> dict[str, QConfig]:
-    """Without what FX leaves as one call, and with the types that torch's default mapping of a
-    backend gives a qconfig of their own in FX."""
+def _quantized(
+    subject: Subject, given: Mapping[str, QConfig | None], groups: FusionRuns
+) -> dict[str, QConfig]:
+    """Without what FX leaves as one call and what no wrapper stands around in eager mode, and with
+    the types that torch's default mapping of a backend gives a qconfig of their own in FX."""
     options, found = subject.options, {}
     own: Mapping[Any, Any] = {}
     if subject.flow.by_graph and options.qconfig.default_of and options.qconfig.given is None:
@@ -87,7 +93,22 @@ def _quantized(subject: Subject, given: Mapping[str, QConfig | None]) -> dict[st
             qconfig = own.get(type(modules[path]), qconfig)
         if qconfig is not None:
             found[path] = qconfig
-    return found
+    if not (subject.flow.offers_stubs and options.stubs == "layers"):
+        return found
+    mapping = qat_mapping(subject)
+    grouped = {path for group in groups if _has_norm(group, modules) for path in group}
+    return {p: q for p, q in found.items() if type(modules[p]) in mapping or p in grouped}
+
+
+def _has_norm(group: tuple[str, ...], modules: Mapping[str, nn.Module]) -> bool:
+    """Whether a group fuses to a module that trains, whatever the layer is."""
+    return any(isinstance(modules[path], nn.modules.batchnorm._BatchNorm) for path in group)
+
+
+def qat_mapping(subject: Subject) -> Mapping[Any, Any]:
+    """The table of modules that train, in eager mode."""
+    mapping = subject.options.qat_mapping
+    return get_default_qat_module_mappings() if mapping is None else mapping
 
 
 def _types(opaque: tuple[str | type[nn.Module], ...]) -> tuple[type[nn.Module], ...]:

@@ -14,6 +14,7 @@ from qatexplorer.checks.subject import NoEvidence, Subject
 from qatexplorer.errors import TraceFailedError
 from qatexplorer.explain.blame import place_of, release_frames
 from qatexplorer.flows.base import FlowOptions
+from qatexplorer.flows.fx import PASSED_ON_THE_WAY
 
 _MOST = 8
 """Modules named; tracing is begun anew for each."""
@@ -74,6 +75,8 @@ def traced(subject: Subject) -> Traced:
 def _stop(error: TraceFailedError, base: nn.Module) -> Stop:
     cause = error.__cause__ or error
     file, _, number = place_of(cause, base).source.rpartition(":")
+    if Path(file).name in PASSED_ON_THE_WAY:
+        file = number = ""
     line = linecache.getline(file, int(number)).strip() if number.isdigit() else ""
     source = f"{Path(file).name}:{number}" if file else ""
     path = error.where or ""

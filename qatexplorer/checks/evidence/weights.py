@@ -19,7 +19,7 @@ from qatexplorer.quantizers.facts import (
     seen_data,
 )
 
-_ELEMENTS = 4_000_000
+_HALF_A_STEP = 0.5 + 1e-3
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,22 @@ class WeightScale:
     """One weight and its two scales.
 
     Attributes:
-        path: of the layer. site: of the fake quant.
+        path: of the layer. site: of the fake quant. codes: how many it rounds to.
         off_by: largest share by which the scale that training rounds with differs from that of
-            int8, for the same range. changed: share of the weight's codes that are others in int8.
+            int8, for the same range. changed: share of the weight that is rounded to a value more
+            than half a step of int8 from that of training.
         clipped: share of the weight that lies past the codes of int8.
-        unused: how often the range of int8 is as wide as the weight, the median of its channels.
-        channels: how many have a scale of their own, 1 for one scale.
+        reach: how many times as far as the range of int8 its values go: in nine of ten channels
+            not as far as ``reach[1]``, in half of them not as far as ``reach[0]``.
     """
 
     path: str
     site: str
+    codes: int
     off_by: float
     changed: float
     clipped: float
-    unused: float
-    channels: int
+    reach: tuple[float, float]
 
 
 def weight_scales(subject: Subject) -> tuple[WeightScale, ...]:
@@ -81,43 +82,48 @@ def _as_rounded(module: nn.Module, weight: Tensor) -> Tensor:
 def _scales_of(path: str, site: Any, weight: Tensor) -> WeightScale:
     low, high = quant_range(site)
     axis = int(site.ch_axis) if getattr(site, "is_per_channel", False) else None
+
+    def rounded(scale: Tensor, zero: Tensor) -> Tensor:
+        return (torch.clamp(torch.round(weight / scale) + zero, low, high) - zero) * scale
+
+    trained = [_along(value, weight, axis) for value in (site.scale, site.zero_point)]
     twin = copy.deepcopy(site)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        same_range = _along(twin.calculate_qparams()[0], weight, axis)
+        same_range = [_along(value, weight, axis) for value in twin.calculate_qparams()]
         if flags_of(site).observer:
             twin(weight)  # so does convert
-        scale, zero = (_along(v, weight, axis) for v in twin.calculate_qparams())
-    trained = _along(site.scale, weight, axis)
+        scale, zero = (_along(value, weight, axis) for value in twin.calculate_qparams())
+    moved = (rounded(*trained) - rounded(*same_range)).abs() / same_range[0]
+    codes = weight / scale + zero
     real = _spread(weight, axis)
-    usable = real > 0
-    off = ((trained - same_range).abs() / same_range)[usable.expand_as(same_range)]
-    part = weight.reshape(-1)[:_ELEMENTS] if axis is None else weight
-    codes = [torch.clamp(torch.round(part / s + zero), low, high) for s in (trained, same_range)]
-    past = (part / scale + zero < low - 0.5) | (part / scale + zero > high + 0.5)
-    wide = (scale * (high - low) / 2)[usable.expand_as(scale)] / real[usable]
+    used = real > 0  # what is all zero has no range that it could miss
+    off = ((trained[0] - same_range[0]).abs() / same_range[0])[used]
+    reach = (real / (scale * (high - low) / 2))[used]
+    share = torch.tensor([0.5, 0.9], device=reach.device)
+    ends = torch.quantile(reach, share) if len(reach) else torch.ones(2)
     return WeightScale(
         path,
-        f"{path}.weight_fake_quant",
-        float(off.max()) if off.numel() else 0.0,
-        float((codes[0] != codes[1]).float().mean()),
-        float(past.float().mean()),
-        float(wide.median()) if wide.numel() else 1.0,
-        int(same_range.numel()),
+        f"{path}.weight_fake_quant" if path else "weight_fake_quant",
+        high - low + 1,
+        float(off.max()) if len(off) else 0.0,
+        _share(moved > _HALF_A_STEP),
+        _share((codes < low - 1) | (codes > high + 1)),
+        (float(ends[0]), float(ends[1])),
     )
 
 
+def _share(hits: Tensor) -> float:
+    return float(hits.float().mean())
+
+
 def _along(values: Tensor, weight: Tensor, axis: int | None) -> Tensor:
-    """One value a channel, shaped so that it meets its channel; on the weight's device."""
-    values = values.to(weight.device)
-    if axis is None:
-        return values.reshape(1).float()
-    return values.reshape([-1 if d == axis else 1 for d in range(weight.dim())]).float()
+    """One value a channel, shaped so that it meets its channel; one for all without channels."""
+    values = values.to(weight.device).float()
+    shape = [-1 if d == axis else 1 for d in range(weight.dim())]
+    return values.reshape(shape) if axis is not None else values.reshape([1] * weight.dim())
 
 
 def _spread(weight: Tensor, axis: int | None) -> Tensor:
-    """Largest size of a value, of each channel or of all."""
-    if axis is None:
-        return weight.abs().amax().reshape(1)
-    others = [d for d in range(weight.dim()) if d != axis]
-    return weight.abs().amax(dim=others, keepdim=True) if others else weight.abs()
+    """Largest size of a value, of each channel or of all, in the shape of :func:`_along`."""
+    return weight.abs().amax(dim=[d for d in range(weight.dim()) if d != axis], keepdim=True)

@@ -21,7 +21,8 @@ from qatexplorer.checks.families.parity import batch_norm_over_tokens
 from qatexplorer.checks.records import Fix
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import NoEvidence, Subject
-from qatexplorer.flows.edits.plan import code_of
+from qatexplorer.errors import EditError
+from qatexplorer.flows.edits.plan import Edit, code_of, tried
 from qatexplorer.flows.fusion import can_fuse, find_fusable
 from qatexplorer.flows.own_copy import is_wrapper_note
 from qatexplorer.forward.graph import GraphNode
@@ -29,6 +30,10 @@ from qatexplorer.shown import listed
 
 _MULTIPLY = (CONVS, nn.Linear)
 _BETWEEN = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+_ACTIVATIONS = (
+    *(nn.SiLU, nn.LeakyReLU, nn.Hardswish, nn.GELU, nn.Mish, nn.PReLU, nn.RReLU, nn.Hardtanh),
+    *(nn.ELU, nn.SELU, nn.CELU, nn.Softplus),
+)
 _LEFT_OUT = "the fuse list leaves them out"
 
 
@@ -41,6 +46,7 @@ class _Pair:
     path: str
     reason: str
     fix: str = ""
+    edit: str = ""
 
 
 @rule("QX171", "unfused-batch-norm", "warning", "fused")
@@ -83,13 +89,14 @@ def _norms_after(subject: Subject, used: Uses, node: GraphNode) -> Iterator[_Pai
         kinds = f"{type(layer).__name__} + {type(module).__name__}"
         plain = nn.modules.batchnorm
         own = type(module) in (plain.BatchNorm1d, plain.BatchNorm2d, plain.BatchNorm3d)
-        if between:
+        if not own and not isinstance(module, nn.SyncBatchNorm):
+            kind = type(module).__name__
+            yield _Pair(*what, f"{kind} is not torch's own BatchNorm", edit="split_norm")
+        elif between:
             kind = type(used.modules[between[0]]).__name__
             yield _Pair(*what, f"{kind} stands between them", f"Take {between[0]} out of forward.")
         elif len(users) > 1:
             yield _Pair(*what, "the layer's result is used by others, too")
-        elif not own and not isinstance(module, nn.SyncBatchNorm):
-            yield _Pair(*what, f"{type(module).__name__} is not torch's own BatchNorm")
         elif own:
             yield from _unlisted(subject, used, what, [layer, module], kinds)
 
@@ -164,10 +171,8 @@ def activation_outside(subject: Subject) -> Iterator[Found]:
 def _activation(used: Uses, node: GraphNode) -> str:
     """The class of an activation module that torch has no fused module for, ``""`` for others."""
     module = used.module(node)
-    place = "torch.nn.modules.activation"
-    if module is None or type(module).__module__ != place or isinstance(module, nn.ReLU):
-        return ""
-    return "" if isinstance(module, nn.MultiheadAttention) else type(module).__name__
+    one = isinstance(module, _ACTIVATIONS) and not isinstance(module, nn.ReLU6)
+    return type(module).__name__ if one else ""
 
 
 @rule("QX173", "quant-before-relu", "warning", "inserted")
@@ -269,6 +274,8 @@ def _by_reason(subject: Subject, pairs: Iterable[_Pair], what: str) -> Iterator[
         first = same[0]
         names = list(dict.fromkeys(pair.first.path or pair.first.label for pair in same))
         fixes = _fused_anew(subject) if reason == _LEFT_OUT else ()
+        if first.edit:
+            fixes = _edited(subject, first.edit, list(dict.fromkeys(pair.path for pair in same)))
         second = f"the {what} after it" if len(names) == 1 else f"the {what} after each of them"
         verb = "is" if len(names) == 1 else "are"
         yield Found(
@@ -278,6 +285,29 @@ def _by_reason(subject: Subject, pairs: Iterable[_Pair], what: str) -> Iterator[
             fixes,
             "" if first.path or first.first.path else first.second.source,
         )
+
+
+def _edited(subject: Subject, name: str, paths: list[str]) -> tuple[Fix, ...]:
+    """The edit of those of ``paths`` that it fits."""
+    try:
+        made = tried(subject.base, [Edit(name, path) for path in paths])
+    except EditError:
+        return ()
+    shown = repr(paths)
+    kind = type(subject.base.get_submodule(paths[0])).__name__
+    if len(paths) > 3 and paths == [
+        path for path, module in subject.layers(nn.Module) if type(module).__name__ == kind
+    ]:
+        shown = f"[p for p, m in model.named_modules() if type(m).__name__ == {kind!r}]"
+    return (
+        Fix(
+            f"Put torch's BatchNorm in place of {kind}",
+            "edit",
+            (("name", name), ("path", tuple(paths))),
+            f"session.edit({name!r}, {shown})",
+            "\n".join(one.diff for one in made),
+        ),
+    )
 
 
 def _fused_anew(subject: Subject) -> tuple[Fix, ...]:
@@ -367,9 +397,6 @@ def norm_over_tokens(subject: Subject) -> Iterator[Found]:
         https://github.com/pytorch/pytorch/pull/119264
     """
     used = subject.get(uses)
-    said: set[str] = set()
-    with suppress(NoEvidence):
-        said = {found.path for found in batch_norm_over_tokens(subject)}
     for node in used.nodes:
         after = used.follower(node)
         if after is None or not isinstance(used.module(node), nn.Linear):
@@ -377,8 +404,11 @@ def norm_over_tokens(subject: Subject) -> Iterator[Found]:
         shape = node.shape or ()
         if len(shape) < 3 or not isinstance(used.module(after), nn.BatchNorm1d):
             continue
-        if node.path in said or not _are_fused(subject, used, node, after.path):
+        if not _are_fused(subject, used, node, after.path):
             continue
+        with suppress(NoEvidence):
+            if any(found.path == node.path for found in batch_norm_over_tokens(subject)):
+                continue
         yield Found(
             node.path,
             f"{after.path} normalizes dimension 1 of a tensor of shape {tuple(shape)}, and torch "

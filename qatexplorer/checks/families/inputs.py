@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from torch import Tensor
 from torch.ao.quantization import QuantStub
 
 from qatexplorer.checks.evidence.float_run import FloatRun, float_run
 from qatexplorer.checks.evidence.traced import Stop, traced
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import NoEvidence, Subject
-from qatexplorer.data import as_args
 from qatexplorer.flows.stubs import has_stubs
 from qatexplorer.forward.graph_module import bound_arguments
 from qatexplorer.forward.trace import tensors_in
@@ -140,14 +138,13 @@ def several_inputs(subject: Subject) -> Iterator[Found]:
     """
     if subject.flow.by_graph or has_stubs(subject.base) or subject.options.stubs == "layers":
         return
-    args, kwargs = as_args(subject.options.example_inputs)
-    if not kwargs and len(args) == 1 and isinstance(args[0], Tensor):
-        return
     kinds = {True: list[str](), False: list[str]()}
     for name, value in bound_arguments(subject.base, subject.options.example_inputs).items():
         for tensor in list(tensors_in(value))[:1]:
             kinds[tensor.is_floating_point()].append(name)
     floats, others = kinds[True], kinds[False]
+    if len(floats) + len(others) < 2:
+        return
     left = f"; {_listed(others)} {_is(others)} of whole numbers and passed on as {_it(others)}"
     yield Found(
         "",

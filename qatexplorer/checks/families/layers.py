@@ -10,6 +10,7 @@ from torch import nn
 
 from qatexplorer.checks.edit_fixes import edit_fixes, tried_edits
 from qatexplorer.checks.evidence.layers import Layers, layers
+from qatexplorer.checks.evidence.qconfigs import qconfigs
 from qatexplorer.checks.records import Severity
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import Subject
@@ -273,7 +274,7 @@ def other_batch_norm(subject: Subject) -> Iterator[Found]:
     wanted = [Edit("plain_batch_norm", p, value) for p, value in values.items() if value]
     made = tried_edits(subject, wanted)
     for path, norm in norms.items():
-        if path not in known.qconfig:
+        if subject.get(qconfigs).of[path] is None:
             continue
         stops = not subject.flow.by_graph and known.after_int8(path, modules)
         stops = stops and subject.options.stubs != "layers"

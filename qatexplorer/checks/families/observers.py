@@ -24,8 +24,10 @@ from qatexplorer.quantizers.facts import (
 
 _FORMULA = 1e-4
 _WARN = 0.02
+_EIGHT_BIT = 255
 _CLIPPED = 0.01
-_WIDE = 2.0
+_TOO_FAR = 1.2
+_TOO_SHORT = 0.5
 
 
 @rule("QX401", "weight-scale-differs", "info", "int8")
@@ -38,7 +40,8 @@ def weight_scale_differs(subject: Subject) -> Iterator[Found]:
         FusedMovingAvgObsFakeQuantize, which torch's default QAT qconfigs make, rounds with
         max(|min| / 128, max / 127); convert uses max(|min|, max) / 127.5 for the same range. So a
         scale is up to 0.39 % off, and a weight that lies between two codes takes the other one. At
-        4 bits it is about 7 %.
+        4 bits it is about 7 %. A channel whose weights all have one sign is rounded in training on
+        a grid that is twice as fine, with a zero point, and in int8 on the symmetric one.
     Fix:
         get_default_qat_qconfig(backend, version=0) makes FakeQuantize, which uses one formula.
     Sources:
@@ -51,13 +54,14 @@ def weight_scale_differs(subject: Subject) -> Iterator[Found]:
     worst = max(off, key=lambda one: (one.off_by, one.changed))
     most = max(off, key=lambda one: one.changed)
     layers = "1 layer" if len(off) == 1 else f"{len(off):,} layers"
+    low_bit = worst.off_by > _WARN and worst.codes < _EIGHT_BIT
     yield Found(
         worst.path,
         f"Training rounds the weights of {layers} with scales that differ from those of int8, by "
         f"{100 * worst.off_by:.2g} % at most: in {most.path or 'the model itself'} "
-        f"{100 * most.changed:.2g} % of the codes are others.",
+        f"{100 * most.changed:.2g} % of the values are more than half a step off.",
         f"qconfig=get_default_qat_qconfig({subject.options.qconfig.backend!r}, version=0)",
-        severity="warning" if worst.off_by > _WARN else "info",
+        severity="warning" if low_bit else "info",
     )
 
 
@@ -68,25 +72,28 @@ def stale_weight_scale(subject: Subject) -> Iterator[Found]:
     Symptom:
         Weights are clipped, or use few codes, though the range was right when it was observed.
     Cause:
-        The range of a weight's fake quant is a moving average, or frozen. After fast updates, or a
-        checkpoint loaded into the prepared model, it lags behind. convert observes the weight once
-        more, if observers are on, which moves the average by one hundredth.
+        The range of a weight's fake quant is a moving average, or frozen. After fast updates, a
+        change of the batch norm that is fused in, or a checkpoint loaded into the prepared model,
+        it lags behind. convert observes the weight once more, if observers are on, which moves the
+        average by one hundredth of the way.
     Fix:
         Reset that observer and run one batch, or train on until the average has caught up.
     Sources:
         https://github.com/pytorch/ao/issues/2138
     """
     for one in subject.get(weight_scales):
-        if one.clipped > _CLIPPED:
-            yield _stale(one, f"{100 * one.clipped:.2g} % of the weight is clipped")
-        elif one.unused > _WIDE:
-            yield _stale(one, f"the range is {one.unused:.2g} times as wide as the weight")
+        half, most = one.reach
+        if most > _TOO_FAR and one.clipped > _CLIPPED:
+            effect = f"weights reach {most:.2g} times as far as int8 does, and "
+            yield _stale(one, f"{effect}{100 * one.clipped:.2g} % of them are clipped")
+        elif half < _TOO_SHORT:
+            yield _stale(one, f"it is {1 / half:.2g} times as wide as the weight needs")
 
 
 def _stale(one: WeightScale, effect: str) -> Found:
     return Found(
         one.path,
-        f"The range of {one.site} does not fit the weight any more: {effect} in int8.",
+        f"The range of {one.site} does not fit the weight any more: {effect}.",
         f"model.get_submodule({one.site!r}).activation_post_process.reset_min_max_vals()",
     )
 

@@ -7,14 +7,19 @@ from collections.abc import Iterator
 
 from qatexplorer.checks.evidence.float_run import Look, float_run
 from qatexplorer.checks.evidence.fx_forms import fx_forms, unmatched
-from qatexplorer.checks.evidence.int8_flow import Refused, int8_flow
+from qatexplorer.checks.evidence.int8_flow import Join, Refused, int8_flow
+from qatexplorer.checks.records import Severity
 from qatexplorer.checks.replacements import replacement
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import Subject
 from qatexplorer.flows.stubs import has_stubs
+from qatexplorer.shown import module_code
 
 _RATIO = 8.0
 """Ranges that differ by this factor cost the smaller one three of eight bits."""
+_BARELY, _MUCH = 0.05, 0.25
+"""What is cut off, as a share of the range that is left: what may come of the observer's average,
+and what does not."""
 _SHOWN = 3
 _MOST_NAMES = 6
 
@@ -39,8 +44,16 @@ def no_int8_kernel(subject: Subject) -> Iterator[Found]:
     """
     if _without_stubs(subject) or subject.flow.by_graph:
         return
+    # One finding for a line of code, however many modules run it.
+    places: dict[str, dict[str, list[Refused]]] = {}
     for refused in subject.get(int8_flow).refused:
-        yield Found(refused.path, _refused(refused), replacement(refused), source=refused.source)
+        lines = places.setdefault(refused.source or refused.path, {})
+        lines.setdefault(f"{refused.in_torch} {refused.name}", []).append(refused)
+    for lines in places.values():
+        firsts = [several[0] for several in lines.values()]
+        message = "; ".join(_refused(several) for several in lines.values())
+        fix = " ".join(map(replacement, firsts))
+        yield Found(firsts[0].path, message, fix, source=firsts[0].source)
 
 
 def _without_stubs(subject: Subject) -> bool:
@@ -48,17 +61,23 @@ def _without_stubs(subject: Subject) -> bool:
     return subject.options.stubs == "none" and not has_stubs(subject.base)
 
 
-def _refused(refused: Refused) -> str:
-    what = f"nn.{refused.in_torch} ({refused.name})" if refused.in_torch else refused.name
+def _refused(several: list[Refused]) -> str:
+    """What one operation of one line does, in all modules that run the line."""
+    first = several[0]
+    what = f"nn.{first.in_torch} ({first.name})" if first.in_torch else first.name
+    count = sum(refused.count for refused in several)
+    names = sum(len(refused.names) for refused in several)
+    paths = [refused.path or "the model itself" for refused in several]
     often = ""
-    if refused.count > 1:
-        often = f", {refused.count} times in one forward"
-        if len(refused.names) > 1:
-            often += f" under {len(refused.names)} names"
-    return (
-        f"{what} gets int8 tensors{often}, and does not run on them: "
-        f"{refused.error.partition(': ')[2] or refused.error}"
-    )
+    if count > 1:
+        often = f", {count} times in one forward"
+        if len(paths) > 1:
+            more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+            often += f" (in {', '.join(paths[:_SHOWN])}{more})"
+        elif names > 1:
+            often += f" under {names} names"
+    error = first.error.partition(": ")[2] or first.error
+    return f"{what} gets int8 tensors{often}, and does not run on them: {error}"
 
 
 @rule("QX202", "float-into-int8", "error", "int8")
@@ -88,7 +107,7 @@ def float_into_int8(subject: Subject) -> Iterator[Found]:
             f"{entry.path} ({call}) becomes int8 and gets a float tensor {where}{often}: the int8 "
             "model raises there.",
             f"Put a QuantStub of its own before {entry.path}, or keep it float: "
-            f"model.{entry.path}.qconfig = None",
+            f"{module_code(entry.path)}.qconfig = None",
         )
 
 
@@ -109,35 +128,37 @@ def raw_join(subject: Subject) -> Iterator[Found]:
     """
     if _without_stubs(subject) or subject.flow.by_graph:
         return
+    places: dict[tuple[str, str], Found] = {}
     for join in subject.get(int8_flow).joins:
-        first, others = join.looks[0], join.looks[1:]
-        low, high = min(look.low for look in others), max(look.high for look in others)
-        cut = max(high - max(first.high, 0.0), min(first.low, 0.0) - low)
-        narrow = min((look.span for look in others), default=0.0)
-        ratio = first.span / narrow if narrow > 0 else 0.0
-        where = f"torch.{join.name}" + (f" in {join.path}" if join.path else "")
-        fix = (
-            "Make self.join = torch.ao.nn.quantized.FloatFunctional() in __init__, and write "
-            f"self.join.cat([...]) in place of torch.{join.name}([...])"
-            f"{' with unsqueeze for stack' * (join.name == 'stack')}."
-        )
-        if cut > 0.1 * first.span:
-            yield Found(
-                join.path,
-                f"{where} gives its int8 result the range of its first tensor, {_range(first)}, "
-                f"and others reach from {low:.3g} to {high:.3g}: what is outside is cut off.",
-                fix,
-                source=join.source,
-            )
-        elif ratio >= _RATIO:
-            yield Found(
-                join.path,
-                f"{where} gives its int8 result the range of its first tensor, {_range(first)}, "
-                f"{ratio:.0f} times that of another, which loses as much of its precision.",
-                fix,
-                source=join.source,
-                severity="warning",
-            )
+        found, place = _joined(join), (join.path, join.source)
+        if found is not None and (place not in places or found.severity == "error"):
+            places[place] = found
+    yield from places.values()
+
+
+def _joined(join: Join) -> Found | None:
+    """What one scale does to these tensors, None if it does little."""
+    first, others = join.looks[0], join.looks[1:]
+    low, high = min(look.low for look in others), max(look.high for look in others)
+    cut = max(high - max(first.high, 0.0), min(first.low, 0.0) - low)
+    narrow = min(look.span for look in others)
+    ratio = first.span / narrow if narrow > 0 else 0.0
+    where = f"torch.{join.name}" + (f" in {join.path}" if join.path else "")
+    fix = (
+        "Make self.join = torch.ao.nn.quantized.FloatFunctional() in __init__, and write "
+        f"self.join.cat([...]) in place of torch.{join.name}([...])"
+        f"{' with unsqueeze for stack' * (join.name == 'stack')}."
+    )
+    result = f"{where} gives its int8 result the range of its first tensor, {_range(first)}"
+    if cut > _BARELY * first.span:
+        reach = f"others reach from {low:.3g} to {high:.3g}"
+        message = f"{result}, and {reach}: what is outside is cut off."
+        severity: Severity = "error" if cut > _MUCH * first.span else "warning"
+        return Found(join.path, message, fix, source=join.source, severity=severity)
+    if ratio >= _RATIO:
+        message = f"{result}, {ratio:.0f} times that of another, which is rounded as coarsely."
+        return Found(join.path, message, fix, source=join.source, severity="warning")
+    return None
 
 
 def _range(look: Look) -> str:
@@ -178,9 +199,10 @@ def one_range_for_several(subject: Subject) -> Iterator[Found]:
         under = f" (as {', '.join(names[:_SHOWN])})" if len(names) > 1 else ""
         fix = f"Make a {kind} for each call of {path}, in __init__ of the module around it."
         if has_parameters:
+            code = module_code(path)
             fix = (
-                f"Make twin = copy.deepcopy(model.{path}) for the second call, with the same "
-                f"parameters: twin.weight, twin.bias = model.{path}.weight, model.{path}.bias."
+                f"Make twin = copy.deepcopy({code}) for the second call, with the same "
+                f"parameters: twin.weight, twin.bias = {code}.weight, {code}.bias."
             )
         yield Found(
             path,

@@ -13,7 +13,7 @@ from torch.ao.quantization import FusedMovingAvgObsFakeQuantize
 
 from qatexplorer.checks.evidence.causes import Cause
 from qatexplorer.checks.evidence.dry_run import DryRun, dry_run
-from qatexplorer.checks.evidence.float_gap import Chains, FloatGap
+from qatexplorer.checks.evidence.float_gap import Chains, FloatGap, Frozen
 from qatexplorer.checks.records import Fix, Severity
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import NoEvidence, Subject
@@ -57,6 +57,9 @@ def float_parity(subject: Subject) -> Iterator[Found]:
     else:
         off = "it returns values that are not finite"
     message = f"With all fake quants off the prepared model is not the float model: {off}"
+    if gap.frozen:
+        yield _traced_in_training(gap.frozen, message)
+        return
     if gap.path is None:
         yield Found("", f"{message}.", "Compare the modules' outputs of both in eval mode.")
         return
@@ -72,6 +75,22 @@ def float_parity(subject: Subject) -> Iterator[Found]:
         yield Found(gap.path, message, fix)
         return
     yield _reused(subject, gap, message)
+
+
+def _traced_in_training(frozen: tuple[Frozen, ...], message: str) -> Found:
+    first = frozen[0]
+    more = f" (and {len(frozen) - 1} more such calls)" if len(frozen) > 1 else ""
+    what = "normalizes by each batch's own statistics"
+    if "dropout" in first.operation:
+        what = "drops values"
+    where = first.path or "the model itself"
+    message += (
+        f". {first.operation} in {where}{more} was traced with training=True, so it {what} in eval "
+        "mode and in int8 too."
+    )
+    instead = "nn.BatchNorm2d" if "norm" in first.operation else "nn.Dropout"
+    fix = f"Call {instead} as a module there, or session.configure(flow='eager', stubs='layers')"
+    return Found(first.path, message, fix, source="" if first.path else first.source)
 
 
 def _reused(subject: Subject, gap: FloatGap, message: str) -> Found:

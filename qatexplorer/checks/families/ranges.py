@@ -267,7 +267,7 @@ def float_islands(subject: Subject) -> Iterator[Found]:
         https://github.com/pytorch/ao/issues/3609
     """
     snapshot = _prepared_snapshot(subject)
-    islands = _islands(snapshot)
+    islands = _islands(snapshot, subject.flow.by_graph)
     if not islands:
         return
     first = islands[0]
@@ -293,8 +293,9 @@ class _Island:
     borders: int
 
 
-def _islands(snapshot: Snapshot) -> list[_Island]:
-    """Those with int8 before and behind them."""
+def _islands(snapshot: Snapshot, by_graph: bool) -> list[_Island]:
+    """Those with int8 before and behind them. Where torch does not go ``by_graph`` (eager mode),
+    nothing but a DeQuantStub leads out of int8."""
     graph, int8 = snapshot.graph, snapshot.int8_nodes
     if graph is None or not int8:
         return []
@@ -326,18 +327,25 @@ def _islands(snapshot: Snapshot) -> list[_Island]:
     found = []
     for one in between:
         if entering.get(one) and leaving.get(one):
-            inside = (nodes[id] for id in nodes if id in floats and root(id) == one)
+            inside = [nodes[id] for id in nodes if id in floats and root(id) == one]
             computing = tuple(node for node in inside if _computes(snapshot, node))
-            found += [_Island(computing, entering[one] + leaving[one])] if computing else []
+            left = by_graph or any(_is_border(snapshot, node) for node in inside)
+            found += (
+                [_Island(computing, entering[one] + leaving[one])] if computing and left else []
+            )
     return found
 
 
 def _computes(snapshot: Snapshot, node: GraphNode) -> bool:
     """Whether it does more than to pass a tensor on, or to turn int8 into float."""
     record = snapshot.by_path.get(node.path) if node.path else None
-    if record is None:
-        return node.label not in _PASSING
-    return record.compute not in ("stub", "boundary") and record.type_name not in _PASSING
+    kind = node.label if record is None else record.type_name
+    return kind not in _PASSING and not _is_border(snapshot, node)
+
+
+def _is_border(snapshot: Snapshot, node: GraphNode) -> bool:
+    record = snapshot.by_path.get(node.path) if node.path else None
+    return record is not None and record.compute in ("stub", "boundary")
 
 
 @rule("QX606", "mostly-float", "info", "int8")

@@ -184,13 +184,14 @@ def functional_reused(subject: Subject) -> Iterator[Found]:
         for parent in subject.base.modules()
         for first, _ in _twins(parent)
     }
-    said = {found.path for found in one_range_for_several(subject)}
     for path, calls in used.calls.items():
         module = used.modules[path]
-        if not isinstance(module, FloatFunctional) or id(module) in twins or path in said:
+        if not isinstance(module, FloatFunctional) or id(module) in twins:
             continue
         nodes = [node for node in calls if node.label in _OBSERVED]
         if len(nodes) < 2 or subject.get(qconfigs).of[path] is None:
+            continue
+        if any(found.path == path for found in one_range_for_several(subject)):
             continue
         spans = _spans(subject, path)
         where = ", ".join(dict.fromkeys(node.source for node in nodes if node.source))

@@ -66,20 +66,24 @@ def range_lags(subject: Subject) -> Iterator[Found]:
     Sources:
         https://github.com/pytorch/pytorch/issues/30125
     """
-    late = _lagging(subject)
-    if not late:
-        return
+    epochs, late = _epochs(subject), _lagging(subject)
+    if not late or (epochs and epochs[-1].observers_frozen):
+        return  # of ranges that are frozen another rule speaks
     worst = max(late, key=lambda path: late[path])
     steps = _steps_of(subject)
     constant = averaging_constant(fake_quants(_work(subject))[worst]) or 0.0
-    left = (1 - constant) ** steps
+    left = (1 - constant) ** (steps - 1)
     yield Found(
         worst,
         f"After {steps:,} steps the range of {shown(late)} lags behind: that of a batch lies "
-        f"{100 * late[worst]:.2g} % of its width away, and {100 * left:.2g} % of it is still the "
-        "first batch.",
+        f"{_times(late[worst])} its width away, and {100 * left:.2g} % of it is still the first "
+        "batch.",
         "session.train(epochs=…) with more steps, or an observer with averaging_constant=0.1",
     )
+
+
+def _times(share: float) -> str:
+    return f"{100 * share:.2g} % of" if share < 1 else f"{share:.2g} times"
 
 
 @rule("QX433", "observers-move", "info", "trained")

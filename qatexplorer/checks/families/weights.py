@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import nn
 from torch.ao.nn import intrinsic
-from torch.ao.quantization import get_default_qat_module_mappings
 from torch.ao.quantization.quantization_mappings import get_default_static_quant_module_mappings
 from torch.nn.utils import parametrize
 
 from qatexplorer.checks.edit_fixes import edit_fixes, tried_edits
 from qatexplorer.checks.evidence.layer_trials import try_layer
-from qatexplorer.checks.evidence.layers import layers
+from qatexplorer.checks.evidence.layers import layers, qat_mapping
+from qatexplorer.checks.evidence.qconfigs import qconfigs
 from qatexplorer.checks.records import Fix
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import Subject
@@ -122,14 +122,14 @@ def subclass_left_out(subject: Subject) -> Iterator[Found]:
     """
     if subject.flow.by_graph:
         return
-    known, mapping = subject.get(layers), _qat_mapping(subject)
+    given, mapping = subject.get(qconfigs).of, qat_mapping(subject)
     skipped: dict[str, tuple[type, type]] = {}
     for path, module in subject.base.named_modules():
         kind = parametrize.type_before_parametrizations(module)
         base = next((one for one in kind.__mro__[1:] if one in PLAIN), None)
         if base is None or kind in mapping or kind.__module__.startswith("torch."):
             continue
-        if path in known.qconfig and not isinstance(module, ScriptedPart):
+        if given[path] is not None and not isinstance(module, ScriptedPart):
             skipped[path] = (kind, base)
     plain = [
         path
@@ -147,11 +147,6 @@ def subclass_left_out(subject: Subject) -> Iterator[Found]:
             code,
             (*edit_fixes(label, made.get(path), tuple(made.values())), _FX),
         )
-
-
-def _qat_mapping(subject: Subject) -> Any:
-    mapping = subject.options.qat_mapping
-    return get_default_qat_module_mappings() if mapping is None else mapping
 
 
 @rule("QX124", "int8-not-simulated", "warning", "weights")
@@ -172,7 +167,7 @@ def int8_not_simulated(subject: Subject) -> Iterator[Found]:
     """
     if not subject.flow.offers_fusion:
         return
-    known, mapping = subject.get(layers), _qat_mapping(subject)
+    known, mapping = subject.get(layers), qat_mapping(subject)
     static = get_default_static_quant_module_mappings()
     for path, module in subject.base.named_modules():
         kind: Any = type(module)

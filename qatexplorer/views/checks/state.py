@@ -61,6 +61,8 @@ def state_words(state: CheckState) -> str:
     if state.kind == "running":
         left = state.seconds_left
         more = f", about {duration(left)} left" if left is not None else ""
+        if left is None and state.seconds >= _WORTH_AN_ESTIMATE_S:
+            more = f" after {duration(state.seconds)}"
         doing = state.what[:1].lower() + state.what[1:] if state.what else "beginning"
         return f"Checking, {_percent(state.share)}{more}: {doing} …"
     if state.kind == "stopping":

@@ -1,7 +1,8 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
+//   explorer/counts.js
 //   explorer/news.js
-// sha256 of these: c1ebc00205074078d3b29a981b1003655017b665132b4e419fef223cbd804aee
+// sha256 of these: 85f706d7ab1106f84306b22730d0ceac72e4e32b6b69c67df3f550f208b769fb
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -29,6 +30,28 @@ function listen(model, handlers) {
   return () => {
     for (const [event, handler] of pairs) model.off(event, handler);
   };
+}
+
+// explorer/counts.js
+function countsInWords({ counts = [], said = "" }) {
+  const words = [...counts.map(({ n, word }) => `${n.toLocaleString("en")} ${word}`), said];
+  return words.filter(Boolean).join(", ");
+}
+function alertOf(findings) {
+  const errors = findings.filter((finding) => finding.severity === "error");
+  if (errors.length < 2) return errors[0]?.message ?? "";
+  const more = errors.length - 1;
+  return `${errors[0].message} ${more.toLocaleString("en")} more error${more === 1 ? "" : "s"}.`;
+}
+function countParts({ counts = [], said = "" }) {
+  const numbers = counts.map(
+    ({ severity, mark, n, word }) => html("span", { class: `qx-count qx-count-${severity}` }, [
+      html("span", { class: "qx-finding-mark", "aria-hidden": "true", text: mark }),
+      n.toLocaleString("en"),
+      html("span", { class: "qx-sr", text: ` ${word}` })
+    ])
+  );
+  return said ? [...numbers, html("span", { class: "qx-counts-said", text: said })] : numbers;
 }
 
 // explorer/news.js
@@ -131,8 +154,7 @@ var NewsBar = class {
       ...findings.length > 1 ? [html("li", {}, [this.rest(findings.length - 1)])] : []
     );
     this.story.innerHTML = model.get("story");
-    const errors = findings.filter((finding) => finding.severity === "error");
-    const said = errors.map((finding) => finding.message).join(" ");
+    const said = alertOf(findings);
     if (this.alert.textContent !== said) this.alert.textContent = said;
     this.more.hidden = model.get("story") === "" && findings.length === 0;
     this.show(!(this.popover.hidden || this.more.hidden));
@@ -162,24 +184,12 @@ ${finding.fix}` }, [
   }
   /** How many of each severity, and how far the check is: a button that opens the panel. */
   drawCounts() {
-    const { counts = [], said = "", busy = false } = this.model.get("checks") ?? {};
-    const numbers = counts.map(
-      ({ severity, mark, n, word }) => html("span", { class: `qx-count qx-count-${severity}` }, [
-        html("span", { class: "qx-finding-mark", "aria-hidden": "true", text: mark }),
-        n.toLocaleString("en"),
-        html("span", { class: "qx-sr", text: ` ${word}` })
-      ])
-    );
-    const words = [...counts.map(({ n, word }) => `${n.toLocaleString("en")} ${word}`), said];
-    const what = words.filter(Boolean).join(", ");
+    const checks = this.model.get("checks") ?? {};
+    const what = countsInWords(checks);
     this.counts.hidden = what === "";
     this.counts.title = `Checks: ${what}`;
     this.counts.setAttribute("aria-label", `Checks: ${what}`);
-    this.counts.classList.toggle("qx-is-checking", busy);
-    this.counts.replaceChildren(
-      ...numbers,
-      ...said ? [html("span", { class: "qx-counts-said", text: said })] : []
-    );
+    this.counts.replaceChildren(...countParts(checks));
   }
   /** @param {Entry} finding */
   item(finding) {

@@ -130,17 +130,26 @@ class Checker:
         begun = time.perf_counter()
         self._set(CheckState("running", before=self._took))
 
+        last: tuple[str, float] = ("", 0.0)
+
         def heard(what: str, share: float) -> None:
+            nonlocal last
+            last = what, share
             self._bridge.post(
                 "check progress",
                 lambda: self._progressed(halt, what, share, time.perf_counter() - begun),
                 every_s=_PROGRESS_S,
             )
 
+        def asked() -> bool:
+            """Who asks has come a step farther, and the clock goes on."""
+            heard(*last)
+            return halt.is_set()
+
         def body() -> None:
             state: CheckState
             try:
-                found: Findings = session.check(progress=heard, should_stop=halt.is_set)
+                found: Findings = session.check(progress=heard, should_stop=asked)
                 state = CheckState("done", findings=found, seconds=time.perf_counter() - begun)
             except StoppedError:
                 state = CheckState()

@@ -58,7 +58,7 @@ class ChecksPanel(widgets.VBox):
         self.status = Html(kind="qx-checks-status", role="status")
         self.check = button("Check again", "Ask every rule about the model at this stage")
         self.halt = button("Stop", "Stop the check; what is known without it stays here")
-        self.failure, self.nothing = CheckHtml(), CheckHtml()
+        self.notice = CheckHtml()
         self.table = TableWidget(
             label="Findings", columns=list(COLUMNS), details=False, nothing="No findings."
         )
@@ -72,7 +72,7 @@ class ChecksPanel(widgets.VBox):
         head.add_class("qx-checks-head")
         self.parts = widgets.HBox([self.table, self.card])
         self.parts.add_class("qx-checks-parts")
-        super().__init__([head, self.failure, self.nothing, self.parts, self.below])
+        super().__init__([head, self.notice, self.parts, self.below])
         for name in ("qx-panel", "qx-checks"):
             self.add_class(name)
         self.draw_state()
@@ -112,8 +112,7 @@ class ChecksPanel(widgets.VBox):
         self.halt.disabled = state.kind == "stopping"
         self.check.layout.display = "none" if state.busy else ""
         self.check.description = "Check again" if state.kind in ("done", "failed") else "Check now"
-        self.failure.html = failure_html(state) if found else ""
-        self.nothing.html = "" if found else nothing_html(state)
+        self.notice.html = failure_html(state) if found else nothing_html(state)
         self.parts.layout.display = "" if found else "none"
         self._draw_below(state)
 

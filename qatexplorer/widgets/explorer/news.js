@@ -2,6 +2,7 @@
 // page. It draws what Python says and sends what is asked for; it decides nothing.
 
 import { closest, html, listen, OWN_KEYS } from "../common/dom.js";
+import { alertOf, countParts, countsInWords } from "./counts.js";
 
 /**
  * One finding, as views/common/findings.py makes it.
@@ -17,20 +18,12 @@ import { closest, html, listen, OWN_KEYS } from "../common/dom.js";
  */
 
 /**
- * How the check stands, as views/checks/state.py makes it.
- * @typedef {object} Checks
- * @property {{ severity: string, mark: string, n: number, word: string }[]} [counts]
- * @property {string} [said]
- * @property {boolean} [busy]
- */
-
-/**
  * @typedef {object} Traits see news.py
  * @property {string} title
  * @property {string} news
  * @property {string} story
  * @property {Entry[]} findings
- * @property {Checks} checks
+ * @property {import("./counts.js").Checks} checks
  * @property {boolean} busy
  */
 
@@ -138,8 +131,7 @@ class NewsBar {
       ...(findings.length > 1 ? [html("li", {}, [this.rest(findings.length - 1)])] : []),
     );
     this.story.innerHTML = model.get("story");
-    const errors = findings.filter((finding) => finding.severity === "error");
-    const said = errors.map((finding) => finding.message).join(" ");
+    const said = alertOf(findings);
     if (this.alert.textContent !== said) this.alert.textContent = said;
     this.more.hidden = model.get("story") === "" && findings.length === 0;
     this.show(!(this.popover.hidden || this.more.hidden));
@@ -171,24 +163,12 @@ class NewsBar {
 
   /** How many of each severity, and how far the check is: a button that opens the panel. */
   drawCounts() {
-    const { counts = [], said = "", busy = false } = this.model.get("checks") ?? {};
-    const numbers = counts.map(({ severity, mark, n, word }) =>
-      html("span", { class: `qx-count qx-count-${severity}` }, [
-        html("span", { class: "qx-finding-mark", "aria-hidden": "true", text: mark }),
-        n.toLocaleString("en"),
-        html("span", { class: "qx-sr", text: ` ${word}` }),
-      ]),
-    );
-    const words = [...counts.map(({ n, word }) => `${n.toLocaleString("en")} ${word}`), said];
-    const what = words.filter(Boolean).join(", ");
+    const checks = this.model.get("checks") ?? {};
+    const what = countsInWords(checks);
     this.counts.hidden = what === "";
     this.counts.title = `Checks: ${what}`;
     this.counts.setAttribute("aria-label", `Checks: ${what}`);
-    this.counts.classList.toggle("qx-is-checking", busy);
-    this.counts.replaceChildren(
-      ...numbers,
-      ...(said ? [html("span", { class: "qx-counts-said", text: said })] : []),
-    );
+    this.counts.replaceChildren(...countParts(checks));
   }
 
   /** @param {Entry} finding */
