@@ -160,10 +160,11 @@ def wrong_kernel(subject: Subject) -> Iterator[Found]:
         )  # fmt: skip
         message = (
             f"int8 {cause.row.path} ({cause.kind}) is up to {cause.detail['largest']:.0f} steps "
-            f"from what its own int8 weights and input give, {percent(cause.detail['far'])} of "
-            f"its outputs by more than 1.5: {why}."
+            f"from what its own int8 numbers give, {percent(cause.detail['far'])} of its outputs "
+            f"by more than 1.5: {why}."
         )
-        yield Found(cause.row.path, message, fix, fixes)
+        path, source = _place(cause)
+        yield Found(path, message, fix, fixes, source)
 
 
 @rule("QX503", "batch-norm-over-tokens", "error", "int8")
@@ -261,13 +262,24 @@ def kernel_scale(subject: Subject) -> Iterator[Found]:
         moved, total = moved + codes, total + size
         if ratio > worst:
             worst, where = ratio, path
+    causes = run.causes if run.parity is not None else ()
+    far = max((one for one in causes if one.why == "kernel scale"),
+              key=lambda one: one.own.largest, default=None)  # fmt: skip
     if moved:
+        felt = ""
+        if far is not None:
+            where = far.row.path
+            felt = (
+                f" The outputs of {where} are up to {far.own.largest:.0f} steps apart for it, "
+                f"{percent(far.own.far)} of them more than 1.5."
+            )
         backend = subject.options.qconfig.name or subject.options.qconfig.backend
         yield Found(
             where,
             f"Fake quants of weights round in steps that are up to {percent(worst)} from those of "
-            f"int8: {percent(moved / total)} of the weights get another code.",
+            f"int8: {percent(moved / total)} of the weights get another code.{felt}",
             f"qconfig=torch.ao.quantization.get_default_qat_qconfig({backend!r}, version=0)",
+            severity="warning" if far is not None and far.own.largest > LARGE else None,
         )
 
 
@@ -438,7 +450,7 @@ def int8_parts(subject: Subject) -> Iterator[Found]:
             f"quant, {percent(cause.own.far)} of its outputs by more than 1.5.{grids}",
             fix,
             source=source,
-            severity=_severity(cause),
+            severity="warning" if elsewhere and not cause.detail["shared"] else _severity(cause),
         )
 
 
