@@ -19,6 +19,7 @@ from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import NoEvidence, Subject
 from qatexplorer.evaluate.parity import percent
 from qatexplorer.forward.graph_module import source_of
+from qatexplorer.quantizers.engine_choice import BACKENDS, DEFAULT_QCONFIG
 from qatexplorer.quantizers.engine_probe import probe_engine
 from qatexplorer.quantizers.facts import quant_range
 
@@ -273,7 +274,8 @@ def kernel_scale(subject: Subject) -> Iterator[Found]:
                 f" The outputs of {where} are up to {far.own.largest:.0f} steps apart for it, "
                 f"{percent(far.own.far)} of them more than 1.5."
             )
-        backend = subject.options.qconfig.name or subject.options.qconfig.backend
+        plan = subject.options.qconfig
+        backend = next((n for n in (plan.name, plan.backend) if n in BACKENDS), DEFAULT_QCONFIG)
         yield Found(
             where,
             f"Fake quants of weights round in steps that are up to {percent(worst)} from those of "
