@@ -18,6 +18,7 @@ from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import NoEvidence, Subject
 from qatexplorer.evaluate.parity import percent
 from qatexplorer.forward.graph_module import source_of
+from qatexplorer.quantizers.engine_choice import BACKENDS, DEFAULT_QCONFIG
 from qatexplorer.quantizers.engine_probe import probe_engine
 
 LARGE = 4.0
@@ -152,10 +153,11 @@ def wrong_kernel(subject: Subject) -> Iterator[Found]:
         )  # fmt: skip
         message = (
             f"int8 {cause.row.path} ({cause.kind}) is up to {cause.detail['largest']:.0f} steps "
-            f"from what its own int8 weights and input give, {percent(cause.detail['far'])} of "
-            f"its outputs by more than 1.5: {why}."
+            f"from what its own int8 numbers give, {percent(cause.detail['far'])} of its outputs "
+            f"by more than 1.5: {why}."
         )
-        yield Found(cause.row.path, message, fix, fixes)
+        path, source = _place(cause)
+        yield Found(path, message, fix, fixes, source)
 
 
 @rule("QX503", "batch-norm-over-tokens", "error", "int8")
@@ -244,6 +246,7 @@ def kernel_scale(subject: Subject) -> Iterator[Found]:
     run = subject.get(dry_run)
     if run.prepared is None:
         raise NoEvidence(_why_not(run))
+<<<<<<< HEAD
     found = {path: scale_of_kernel(module) for path, module in run.prepared.named_modules()}
     apart = {path: one for path, one in found.items() if one is not None and one.moved}
     if not apart:
@@ -262,6 +265,38 @@ def kernel_scale(subject: Subject) -> Iterator[Found]:
         f"qconfig=torch.ao.quantization.get_default_qat_qconfig({backend!r}, version=0)",
         severity="warning" if worst.codes < _EIGHT_BITS and not one_sign else "info",
     )
+=======
+    moved = total = 0
+    worst, where = 0.0, ""
+    for path, module in run.prepared.named_modules():
+        found = _scales_apart(module)
+        if found is None:
+            continue
+        ratio, codes, size = found
+        moved, total = moved + codes, total + size
+        if ratio > worst:
+            worst, where = ratio, path
+    causes = run.causes if run.parity is not None else ()
+    far = max((one for one in causes if one.why == "kernel scale"),
+              key=lambda one: one.own.largest, default=None)  # fmt: skip
+    if moved:
+        felt = ""
+        if far is not None:
+            where = far.row.path
+            felt = (
+                f" The outputs of {where} are up to {far.own.largest:.0f} steps apart for it, "
+                f"{percent(far.own.far)} of them more than 1.5."
+            )
+        plan = subject.options.qconfig
+        backend = next((n for n in (plan.name, plan.backend) if n in BACKENDS), DEFAULT_QCONFIG)
+        yield Found(
+            where,
+            f"Fake quants of weights round in steps that are up to {percent(worst)} from those of "
+            f"int8: {percent(moved / total)} of the weights get another code.{felt}",
+            f"qconfig=torch.ao.quantization.get_default_qat_qconfig({backend!r}, version=0)",
+            severity="warning" if far is not None and far.own.largest > LARGE else None,
+        )
+>>>>>>> parity
 
 
 _EIGHT_BITS = 255
@@ -402,7 +437,11 @@ def int8_parts(subject: Subject) -> Iterator[Found]:
             f"quant, {percent(cause.own.far)} of its outputs by more than 1.5.{grids}",
             fix,
             source=source,
+<<<<<<< HEAD
             severity=_severity(cause) if _reaches_the_output(run) else "warning",
+=======
+            severity="warning" if elsewhere and not cause.detail["shared"] else _severity(cause),
+>>>>>>> parity
         )
 
 
