@@ -246,7 +246,6 @@ def kernel_scale(subject: Subject) -> Iterator[Found]:
     run = subject.get(dry_run)
     if run.prepared is None:
         raise NoEvidence(_why_not(run))
-<<<<<<< HEAD
     found = {path: scale_of_kernel(module) for path, module in run.prepared.named_modules()}
     apart = {path: one for path, one in found.items() if one is not None and one.moved}
     if not apart:
@@ -257,46 +256,36 @@ def kernel_scale(subject: Subject) -> Iterator[Found]:
     one_sign = sum(one.one_sign for one in every)
     channels = "1 channel has" if one_sign == 1 else f"{one_sign:,} channels have"
     more = f" ({channels} weights of one sign only)" if one_sign else ""
-    backend = subject.options.qconfig.name or subject.options.qconfig.backend
+    far = _furthest_for_it(run)
+    where = where if far is None else far.row.path
+    plan = subject.options.qconfig
+    backend = next((n for n in (plan.name, plan.backend) if n in BACKENDS), DEFAULT_QCONFIG)
+    low_bit = worst.codes < _EIGHT_BITS and not one_sign
+    large = far is not None and far.own.largest > LARGE
     yield Found(
         where,
         f"Fake quants of weights round in steps that are up to {percent(worst.off_by)} from those "
-        f"of int8{more}: {percent(moved)} of the weights get a value more than half a step away.",
+        f"of int8{more}: {percent(moved)} of the weights get a value more than half a step away."
+        + _felt(far),
         f"qconfig=torch.ao.quantization.get_default_qat_qconfig({backend!r}, version=0)",
-        severity="warning" if worst.codes < _EIGHT_BITS and not one_sign else "info",
+        severity="warning" if low_bit or large else "info",
     )
-=======
-    moved = total = 0
-    worst, where = 0.0, ""
-    for path, module in run.prepared.named_modules():
-        found = _scales_apart(module)
-        if found is None:
-            continue
-        ratio, codes, size = found
-        moved, total = moved + codes, total + size
-        if ratio > worst:
-            worst, where = ratio, path
+
+
+def _furthest_for_it(run: DryRun) -> Cause | None:
+    """The place that parts furthest for the kernel's scale, None where none does."""
     causes = run.causes if run.parity is not None else ()
-    far = max((one for one in causes if one.why == "kernel scale"),
-              key=lambda one: one.own.largest, default=None)  # fmt: skip
-    if moved:
-        felt = ""
-        if far is not None:
-            where = far.row.path
-            felt = (
-                f" The outputs of {where} are up to {far.own.largest:.0f} steps apart for it, "
-                f"{percent(far.own.far)} of them more than 1.5."
-            )
-        plan = subject.options.qconfig
-        backend = next((n for n in (plan.name, plan.backend) if n in BACKENDS), DEFAULT_QCONFIG)
-        yield Found(
-            where,
-            f"Fake quants of weights round in steps that are up to {percent(worst)} from those of "
-            f"int8: {percent(moved / total)} of the weights get another code.{felt}",
-            f"qconfig=torch.ao.quantization.get_default_qat_qconfig({backend!r}, version=0)",
-            severity="warning" if far is not None and far.own.largest > LARGE else None,
-        )
->>>>>>> parity
+    of_scale = [one for one in causes if one.why == "kernel scale"]
+    return max(of_scale, key=lambda one: one.own.largest, default=None)
+
+
+def _felt(far: Cause | None) -> str:
+    if far is None:
+        return ""
+    return (
+        f" The outputs of {far.row.path} are up to {far.own.largest:.0f} steps apart for it, "
+        f"{percent(far.own.far)} of them more than 1.5."
+    )
 
 
 _EIGHT_BITS = 255
@@ -421,6 +410,8 @@ def int8_parts(subject: Subject) -> Iterator[Found]:
         if cause.why != "unknown" and not elsewhere:
             continue
         path, source = _place(cause)
+        own_grid = elsewhere and not cause.detail["shared"]
+        mild = own_grid or not _reaches_the_output(run)
         grids = ""
         if cause.why == "stale scale":
             grids = (
@@ -437,11 +428,7 @@ def int8_parts(subject: Subject) -> Iterator[Found]:
             f"quant, {percent(cause.own.far)} of its outputs by more than 1.5.{grids}",
             fix,
             source=source,
-<<<<<<< HEAD
-            severity=_severity(cause) if _reaches_the_output(run) else "warning",
-=======
-            severity="warning" if elsewhere and not cause.detail["shared"] else _severity(cause),
->>>>>>> parity
+            severity="warning" if mild else _severity(cause),
         )
 
 
