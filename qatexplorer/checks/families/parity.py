@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from qatexplorer.checks.evidence.causes import Cause
+from qatexplorer.checks.evidence.causes import Cause, below_floor
 from qatexplorer.checks.evidence.dry_run import DryRun, dry_run
 from qatexplorer.checks.evidence.float_gap import Chains, FloatGap, Frozen
 from qatexplorer.checks.evidence.weights import scale_of_kernel
@@ -62,16 +62,8 @@ def float_parity(subject: Subject) -> Iterator[Found]:
         yield Found("", f"{message}.", "Compare the modules' outputs of both in eval mode.")
         return
     message += f", first at {gap.path}{_nth(gap.call)}."
-    zero = _zero_gamma(subject) if not math.isfinite(gap.output) else ""
-    if zero:
-        message += f" {zero}.weight holds zeros, and a fused conv divides by them."
-        fused = next((run[0] for run in subject.options.fusion if gap.path in run), gap.path)
-        fix = (
-            f"model.get_submodule({fused!r})._enable_slow_path_for_better_numerical_stability = "
-            "True  # of the prepared model"
-        )
-        yield Found(gap.path, message, fix)
-        return
+    if not math.isfinite(gap.output) and _zero_gamma(subject):
+        return  # said by a rule of its own, which names the batch norm
     yield _reused(subject, gap, message)
 
 
@@ -141,6 +133,8 @@ def wrong_kernel(subject: Subject) -> Iterator[Found]:
         https://github.com/pytorch/pytorch/issues/126521
     """
     for cause in _causes(subject, "kernel"):
+        if not math.isfinite(cause.detail["largest"]):
+            continue  # its weights are not finite, which is no fault of the kernel
         engine = subject.options.qconfig.backend
         high = int(cause.detail["high"])
         saturates = not probe_engine(engine).holds(high)
@@ -352,11 +346,18 @@ def _moved_scales(subject: Subject) -> dict[str, float]:
     if run.prepared is None or not run.own:
         return {}
     calls = Counter(row.path for row in run.parity.rows)
-    modules = dict(run.prepared.named_modules(remove_duplicate=False))
+    int8 = run.built.result.model if run.built is not None else None
+    # A pool or dropout has no scale of its own in int8: it hands on its input's, a right one.
+    modules = {
+        path
+        for path, module in (int8.named_modules(remove_duplicate=False) if int8 is not None else ())
+        if hasattr(module, "scale")
+    }
     return {
         row.path: row.step / row.step_trained
         for row in run.parity.rows
         if row.path in modules
+        and not below_floor(row)
         and calls[row.path] == 1
         and row.step_trained > 0
         and abs(row.step / row.step_trained - 1) > _MOVED
@@ -401,8 +402,18 @@ def int8_parts(subject: Subject) -> Iterator[Found]:
             f"quant, {percent(cause.own.far)} of its outputs by more than 1.5.{grids}",
             fix,
             source=source,
-            severity=_severity(cause),
+            severity=_severity(cause) if _reaches_the_output(run) else "warning",
         )
+
+
+_SEEN = 0.05
+
+
+def _reaches_the_output(run: DryRun) -> bool:
+    """Whether the model's own output is more than a twentieth of its range off, or not known. What
+    is cut off again right behind the place (a join with one scale) computes nothing else."""
+    output = run.parity.output if run.parity is not None else None
+    return output is None or not output <= _SEEN
 
 
 # -- what they share -------------------------------------------------------------------------------
