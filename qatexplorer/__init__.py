@@ -22,6 +22,8 @@ from qatexplorer.errors import QatExplorerError, QatExplorerWarning
 
 if TYPE_CHECKING:
     from qatexplorer import flows, zoo
+    from qatexplorer.checks.families.training import check_optimizer
+    from qatexplorer.checks.records import Finding, Findings
     from qatexplorer.data import Data
     from qatexplorer.evaluate.evaluation import Evaluation
     from qatexplorer.flows.base import StubMode
@@ -42,6 +44,8 @@ __all__ = [
     "Diff",
     "Evaluation",
     "FakeQuantSite",
+    "Finding",
+    "Findings",
     "Graph",
     "Ledger",
     "LedgerView",
@@ -57,6 +61,7 @@ __all__ = [
     "TrainingRun",
     "Watch",
     "__version__",
+    "check_optimizer",
     "dashboard",
     "diff",
     "errors",
@@ -76,6 +81,8 @@ _LAZY = {
     "Diff": "qatexplorer.snapshot.diff",
     "Evaluation": "qatexplorer.evaluate.evaluation",
     "FakeQuantSite": "qatexplorer.snapshot.records",
+    "Finding": "qatexplorer.checks.records",
+    "Findings": "qatexplorer.checks.records",
     "Graph": "qatexplorer.snapshot.records",
     "Ledger": "qatexplorer.ledger",
     "LedgerView": "qatexplorer.widgets.ledger.ledger",
@@ -88,6 +95,7 @@ _LAZY = {
     "TrainingConfig": "qatexplorer.runs.config",
     "TrainingRun": "qatexplorer.training.run",
     "Watch": "qatexplorer.telemetry.watch",
+    "check_optimizer": "qatexplorer.checks.families.training",
     "diff": "qatexplorer.snapshot.diff",
     "ledger_of": "qatexplorer.ledger",
     "list_runs": "qatexplorer.runs.opened",

@@ -100,6 +100,10 @@ class CustomConfigError(InputError, ValueError):
     """A custom config, a backend config or a non-traceable module cannot be understood."""
 
 
+class EditError(InputError, ValueError):
+    """An edit of the session's copy does not fit the model, or there is none of that name."""
+
+
 class UnknownExampleError(InputError, KeyError):
     """No such embedded example."""
 

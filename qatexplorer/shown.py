@@ -65,6 +65,21 @@ def at_most(lines: Sequence[str], most: int = MAX_LINES) -> str:
     return "\n".join(map(_one_line, [*kept, *more]))
 
 
+def listed(names: Sequence[str], most: int = 2) -> str:
+    """``"a and b"``, ``"a, b and 3 more"``; ``""`` among the names is the model itself."""
+    shown = [name or "the model itself" for name in names[:most]]
+    more = len(names) - len(shown)
+    if more > 0:
+        return f"{', '.join(shown)} and {more} more"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
 def _one_line(text: str) -> str:
     line = text.partition("\n")[0]
     return line if len(line) <= MAX_WIDTH else f"{line[: MAX_WIDTH - 1]}…"
+
+
+def module_code(path: str) -> str:
+    """How a script writes the module at ``path``: ``"model.net[2].conv"``."""
+    parts = path.split(".") if path else []
+    return "model" + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in parts)

@@ -1,7 +1,8 @@
-"""The command line: ``qatexplorer dashboard | lab | inspect | doctor``.
+"""The command line: ``qatexplorer dashboard | lab | inspect | check | doctor``.
 
-Exit codes: 0 all went well, 1 an error of ours with its message on stderr (or, from ``doctor``, a
-problem that it found), 2 wrong usage.
+Exit codes: 0 all went well, 1 an error of ours with its message on stderr (or, from ``doctor`` and
+``check``, something that it found), 2 wrong usage. ``check`` has 3 for what is no finding and no
+wrong usage, so that CI can tell them apart (:mod:`qatexplorer.app.check`).
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_dashboard(commands)
     _add_lab(commands)
     _add_inspect(commands)
+    _add_check(commands)
     _add_doctor(commands)
     return parser
 
@@ -89,6 +91,53 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.add_argument("--qconfig", metavar="BACKEND", help="x86, fbgemm, qnnpack or onednn")
     command.add_argument("--json", action="store_true", help="machine-readable, on stdout")
     command.set_defaults(run=_inspect)
+
+
+_CHECK_CODES = """\
+exit codes:
+  0  nothing at or above --fail-on
+  1  findings at or above it
+  2  wrong usage: an option, the silence list in pyproject.toml, a file that cannot be written
+  3  the model could not be loaded, run or checked
+"""
+
+
+def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "check",
+        help="what is wrong with a model's quantization, where, and how to fix it",
+        epilog=_CHECK_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("model", nargs="?", metavar="package.module:factory|zoo:NAME")
+    command.add_argument("--flow", default="eager", help="eager or fx (default: %(default)s)")
+    command.add_argument("--qconfig", metavar="BACKEND", help="x86, fbgemm, qnnpack or onednn")
+    command.add_argument(
+        "--stubs",
+        choices=("none", "model", "layers"),
+        default="none",
+        help="wrap the model, or each layer, in stubs (default: %(default)s; eager only)",
+    )
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="machine-readable, on stdout")
+    form.add_argument("--sarif", action="store_true", help="SARIF 2.1.0, on stdout")
+    command.add_argument("--output", type=Path, metavar="FILE", help="write it there instead")
+    command.add_argument(
+        "--fail-on",
+        choices=("error", "warning", "info", "never"),
+        default="error",
+        help="the mildest finding that makes the exit code 1 (default: %(default)s)",
+    )
+    command.add_argument(
+        "--thorough",
+        action="store_true",
+        help="take longer: also what needs the model to run more often, as on its evaluation data",
+    )
+    command.add_argument("--quiet", action="store_true", help="no progress; a line a finding")
+    about = command.add_mutually_exclusive_group()
+    about.add_argument("--rules", action="store_true", help="list all rules, check nothing")
+    about.add_argument("--explain", metavar="RULE", help="print the page of a rule, check nothing")
+    command.set_defaults(run=_check)
 
 
 def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -141,6 +190,12 @@ def _inspect(args: argparse.Namespace) -> int:
     else:
         print(as_text(args.model, first, session.snapshot))
     return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from qatexplorer.app import check
+
+    return check.run(args)
 
 
 def _doctor(args: argparse.Namespace) -> int:

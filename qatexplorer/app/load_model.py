@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import inspect
 import os
 import re
 import sys
@@ -33,12 +34,14 @@ class LoadedModel:
     """What a factory returned, in one form.
 
     ``suggested`` is what an embedded example suggests: ``qconfig`` and training settings.
+    ``source`` is ``"file:line"`` of the factory, ``""`` where it has none.
     """
 
     model: nn.Module
     example_inputs: Any
     data: Data | None = None
     suggested: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    source: str = ""
 
 
 def load_model(spec: str) -> LoadedModel:
@@ -183,7 +186,7 @@ def _understand(
             fix=_FORMS,
         )
     try:
-        return LoadedModel(model, inputs, as_data(data), suggested)
+        return LoadedModel(model, inputs, as_data(data), suggested, _source_of(factory))
     except InputError as error:
         raise FactoryError(
             f"{spec} returned data that cannot be used: {error.message}",
@@ -205,6 +208,11 @@ def _current_directory_importable() -> Iterator[None]:
     finally:
         if here in sys.path:
             sys.path.remove(here)
+
+
+def _source_of(factory: Callable[[], Any]) -> str:
+    code = getattr(inspect.unwrap(factory), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else ""
 
 
 def _can_find(name: str) -> bool:

@@ -20,6 +20,7 @@ Change = tuple[tuple[str, Any], ...]
 """(name, value) of each argument of a call."""
 
 _SHOWN_LINES = 16
+_SHOWN_ROWS = 100
 
 
 @dataclass(frozen=True)
@@ -175,16 +176,19 @@ class Findings(Sequence[Finding]):
         return at_most([self._head(), *columns(rows), *more], _SHOWN_LINES + 4)
 
     def _repr_html_(self) -> str:
+        """A table in the page's own colours, so it reads well on light and on dark."""
+        shown, more = first(self.found, _SHOWN_ROWS)
         rows = "".join(
             f"<tr><td>{escape(one.severity)}</td><td>{escape(one.id)}</td>"
             f"<td>{escape(one.place)}</td><td style='text-align:left'>{escape(one.message)}"
             + (f"<br><code>{escape(one.fix)}</code>" if one.fix else "")
             + "</td></tr>"
-            for one in self.found
+            for one in shown
         )
         head = "<tr><th>severity</th><th>rule</th><th>where</th><th>what, and the fix</th></tr>"
         body = f"<table>{head}{rows}</table>" if rows else ""
-        return f"<div><b>{escape(self._head())}</b>{body}</div>"
+        end = "".join(f"<p>{escape(line)}</p>" for line in more)
+        return f"<div style='overflow-x:auto'><b>{escape(self._head())}</b>{body}{end}</div>"
 
 
 def counted(findings: Sequence[Finding]) -> str:

@@ -16,6 +16,7 @@ from torch import nn
 from qatexplorer.data import Data
 from qatexplorer.errors import QatExplorerError, StoppedError
 from qatexplorer.flows.base import Flow, FlowOptions, Role, StageResult
+from qatexplorer.flows.edits import Edit
 from qatexplorer.snapshot.records import Snapshot
 
 T = TypeVar("T")
@@ -61,12 +62,15 @@ class Subject:
         maker: makes prepared and int8 copies of it.
         base: the float model (a copy of the user's), in the user's mode.
         flow, options: the settings in force; ``options.example_inputs`` are the inputs.
+        edits: what differs in ``base`` from the user's model, in order.
         data: the session's, None for none. loss, metric: the user's, None for the default.
         snapshots: of all stages reached, by name. stage: the one in view.
         work: the model being worked on (prepared, perhaps trained) and ``work_stage``, its stage.
         observed: whether any of its observers has seen data.
         int8: the session's int8 model, None before there is one.
         run: the newest training run, None before the first.
+        calibrated: how many samples ``session.calibrate()`` has shown its observers.
+        thorough: whether rules may take longer, and run models beyond the usual forwards.
         report: called with what is being done, now and then. should_stop: asked meanwhile.
     """
 
@@ -74,6 +78,7 @@ class Subject:
     base: nn.Module
     flow: Flow
     options: FlowOptions
+    edits: tuple[Edit, ...] = ()
     data: Data | None = None
     loss: Any = None
     metric: Any = None
@@ -84,6 +89,8 @@ class Subject:
     observed: bool = False
     int8: nn.Module | None = None
     run: Any = None
+    calibrated: int = 0
+    thorough: bool = False
     report: Callable[[str], Any] = lambda _what: None
     should_stop: Callable[[], bool] = lambda: False
     _known: dict[Any, Any] = field(default_factory=dict, repr=False)

@@ -11,6 +11,7 @@ from torch.ao.quantization.fuser_method_mappings import get_fuser_method
 
 from qatexplorer.errors import FusionError
 from qatexplorer.forward.graph import Graph
+from qatexplorer.shown import listed
 
 _LONGEST = 3
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -116,13 +117,7 @@ def check_fusion(model: nn.Module, runs: Any) -> FusionRuns:
         paths = tuple(p.strip() for p in paths)
         for path in paths:
             if path not in modules:
-                near = difflib.get_close_matches(path, list(modules), n=3, cutoff=0.4)
-                raise FusionError(
-                    f"cannot fuse {list(paths)}: there is no module {path!r}.",
-                    fix=f"Nearest: {', '.join(near)}."
-                    if near
-                    else "Paths are those of model.named_modules().",
-                )
+                raise _no_module(paths, path, list(modules))
             if path in used:
                 raise FusionError(
                     f"cannot fuse {list(paths)}: {path!r} stands in two runs.",
@@ -142,3 +137,18 @@ def check_fusion(model: nn.Module, runs: Any) -> FusionRuns:
             )
         checked.append(paths)
     return tuple(checked)
+
+
+def _no_module(paths: tuple[str, ...], path: str, modules: list[str]) -> FusionError:
+    message = f"cannot fuse {list(paths)}: there is no module {path!r}."
+    same = [name for name in modules if name.endswith(f".{path}")]
+    if same:
+        return FusionError(
+            message,
+            why=f"Paths are full ones, and {listed(same)} {'ends' if len(same) == 1 else 'end'} "
+            f"in {path!r}. fusion= is a list of groups, each a list of paths.",
+            fix="Pass fusion='auto': it finds the groups.",
+        )
+    near = difflib.get_close_matches(path, modules, n=3, cutoff=0.4)
+    fix = f"Nearest: {', '.join(near)}." if near else "Paths are those of model.named_modules()."
+    return FusionError(message, fix=fix)

@@ -122,7 +122,7 @@ _PREPARED = ("trace", "fuse", "propagate", "swap", "insert")
 
 
 # Frames around torch's own call that are neither torch's nor the user's.
-_PASSED_ON_THE_WAY = ("typing_extensions.py", "contextlib.py", "")
+PASSED_ON_THE_WAY = ("typing_extensions.py", "contextlib.py", "")
 
 
 class _Reached(BaseException):
@@ -304,7 +304,7 @@ def _trace_failed(error: Exception, model: nn.Module, inputs: Any) -> TraceFaile
     path = place.path or ""
     kind = place.type_name or type(model).__name__
     file, _, number = place.source.rpartition(":")
-    line = f" at {Path(file).name}:{number}" if Path(file).name not in _PASSED_ON_THE_WAY else ""
+    line = f" at {Path(file).name}:{number}" if Path(file).name not in PASSED_ON_THE_WAY else ""
     first = (str(error).strip().splitlines() or [""])[0]
     why = (
         "Tracing runs forward with stand-ins that have no values, so it cannot follow if, for and "

@@ -14,26 +14,29 @@ from typing import Any
 import torch
 from torch import nn
 from torch.ao.quantization import QConfigMapping
-from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
-from torch.nn.utils.spectral_norm import SpectralNorm
-from torch.nn.utils.weight_norm import WeightNorm
+from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel
 
 from qatexplorer.flows.copying import Memo, copied
+from qatexplorer.flows.edits.layers import computed_by
+from qatexplorer.flows.edits.plan import Edit, make_edits
 from qatexplorer.flows.user_hooks import mark_hooks
 from qatexplorer.forward.scripted import ScriptedPart, named_python_modules, python_modules
 
 _SHOWN = 6
+_TAKEN_OFF = " around your model, or a part of it, is taken off on the session's copy"
 
 
 @dataclass(frozen=True)
 class OwnCopy:
-    """``notes`` say what differs from the user's model; ``names`` maps paths in that model to
-    paths in ``model``, where a wrapper in between makes them differ."""
+    """``notes`` say what differs from the user's model, and ``edits`` are those of weights that it
+    computes; ``names`` maps paths in that model to paths in ``model``, where a wrapper in between
+    makes them differ."""
 
     model: nn.Module
     notes: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
+    edits: tuple[Edit, ...] = ()
 
 
 def own_copy(model: nn.Module) -> OwnCopy:
@@ -54,10 +57,11 @@ def own_copy(model: nn.Module) -> OwnCopy:
             if child is not None:
                 parent._modules[name] = _unwrapped(child)
     notes = [_wrapper_note(kind, prefix) for kind, prefix in reversed(kinds.items())]
-    notes += _fold_computed_weights(twin)
+    edits = _fold_computed_weights(twin)
+    notes += _notes_on(edits)
     notes += _box_scripted_parts(twin)
     mark_hooks(twin)
-    return OwnCopy(twin, tuple(notes), names)
+    return OwnCopy(twin, tuple(notes), names, edits)
 
 
 # -- wrappers -----------------------------------------------------------------------------------
@@ -99,9 +103,14 @@ def _names_without_wrappers(
 def _wrapper_note(kind: str, prefix: str) -> str:
     again = " torch.compile(session.model) compiles it again." if prefix == "_orig_mod" else ""
     return (
-        f"The {kind} around your model, or a part of it, is taken off on the session's copy: paths "
-        f"and keys are those of the model inside, without {prefix + '.'!r}.{again}"
+        f"The {kind}{_TAKEN_OFF}: paths and keys are those of the model inside, without "
+        f"{prefix + '.'!r}.{again}"
     )
+
+
+def is_wrapper_note(note: str) -> bool:
+    """Whether a note of an :class:`OwnCopy` is about a wrapper."""
+    return _TAKEN_OFF in note
 
 
 def in_plain_names(value: Any, names: Mapping[str, str]) -> Any:
@@ -133,25 +142,23 @@ def in_plain_names_of(settings: Mapping[str, Any], names: Mapping[str, str]) -> 
 # -- weights that are computed ------------------------------------------------------------------
 
 
-def _fold_computed_weights(model: nn.Module) -> list[str]:
+def _fold_computed_weights(model: nn.Module) -> tuple[Edit, ...]:
     """Make a parameter of each weight that is computed before a forward, where torch's QAT modules
     want one. Function and value stay as they are."""
-    norms: dict[str, list[str]] = {}
-    for path, module in named_python_modules(model):
-        for hook in list(module._forward_pre_hooks.values()):
-            if isinstance(hook, WeightNorm):
-                remove_weight_norm(module, hook.name)
-                norms.setdefault("weight_norm", []).append(path)
-            elif isinstance(hook, SpectralNorm):
-                remove_spectral_norm(module, hook.name)
-                norms.setdefault("spectral_norm", []).append(path)
-            elif isinstance(hook, prune.BasePruningMethod):
-                prune.remove(module, hook._tensor_name)
-                norms.setdefault("prune", []).append(path)
-        if parametrize.is_parametrized(module) and not _torch_keeps_it(module):
-            norms.setdefault("parametrize", []).append(path)
-            _remove_parametrizations(module)
-    return [_FOLDED[kind].format(paths=_listed(paths)) for kind, paths in norms.items()]
+    edits = [
+        Edit(name, path)
+        for path, module in named_python_modules(model)
+        for name in computed_by(module)
+        if name != "remove_parametrizations" or not _torch_keeps_it(module)
+    ]
+    return make_edits(model, edits)
+
+
+def _notes_on(edits: tuple[Edit, ...]) -> list[str]:
+    paths: dict[str, list[str]] = {}
+    for one in edits:
+        paths.setdefault(one.name, []).append(one.path)
+    return [_FOLDED[name].format(paths=_listed(named)) for name, named in paths.items()]
 
 
 _GOES_ON = (
@@ -159,18 +166,18 @@ _GOES_ON = (
     "value; training then moves it freely, without {what}. In a script of your own: {call}."
 )
 _FOLDED = {
-    "weight_norm": "The weight of {paths} is computed by weight_norm. "
+    "remove_weight_norm": "The weight of {paths} is computed by weight_norm. "
     + _GOES_ON.format(what="the norm", call="torch.nn.utils.remove_weight_norm(layer)"),
-    "spectral_norm": "The weight of {paths} is computed by spectral_norm. "
+    "remove_spectral_norm": "The weight of {paths} is computed by spectral_norm. "
     + _GOES_ON.format(what="the norm", call="torch.nn.utils.remove_spectral_norm(layer)"),
-    "prune": "{paths} are pruned: a mask is laid on the weight before each forward. "
+    "remove_pruning": "{paths} are pruned: a mask is laid on the weight before each forward. "
     + _GOES_ON.format(
         what="the mask, so that zeros may come back",
         call="torch.nn.utils.prune.remove(layer, 'weight')",
     )
     + " Apply the mask again before you convert: "
     "prune.custom_from_mask(layer, 'weight', mask) and prune.remove.",
-    "parametrize": "The weight of {paths} is computed by a parametrization. "
+    "remove_parametrizations": "The weight of {paths} is computed by a parametrization. "
     + _GOES_ON.format(
         what="the parametrization",
         call="torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')",
@@ -185,15 +192,6 @@ def _torch_keeps_it(module: nn.Module) -> bool:
     layer = any(base.__module__.startswith("torch.nn.") for base in kind.__mro__[:-2])
     linear = kind is nn.Linear and list(module.parametrizations) == ["weight"]  # type: ignore
     return linear or not layer
-
-
-def _remove_parametrizations(module: nn.Module) -> None:
-    modes = [(m, m.training) for m in module.modules()]
-    module.eval()  # a spectral norm would go on iterating
-    for name in list(module.parametrizations):  # type: ignore[arg-type]
-        parametrize.remove_parametrizations(module, name, leave_parametrized=True)
-    for part, training in modes:
-        part.training = training
 
 
 # -- TorchScript --------------------------------------------------------------------------------

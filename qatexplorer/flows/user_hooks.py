@@ -6,7 +6,7 @@ backward hooks, and a traced graph calls no hook of a block. None of that raises
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from qatexplorer.data import call_model, cloned
 from qatexplorer.errors import StageError
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.scripted import named_python_modules, python_modules
+from qatexplorer.shown import module_code
 
 HOOK_TABLES = {
     "_forward_pre_hooks": "forward pre-hook",
@@ -109,9 +110,10 @@ class HookFollower:
         self._inputs = inputs
         self._running = running_hooks(model, inputs)
 
-    def silenced_by(self, stage: str, model: nn.Module) -> tuple[str, ...]:
-        """A note on hooks that have run up to the stage before, none if all of them run at
-        ``stage``. Raises StageError, naming them, if the model does not run without them."""
+    def silenced_by(self, model: nn.Module) -> tuple[HookPlace, ...]:
+        """The hooks that have run up to the stage before and do not in ``model``.
+
+        Raises StageError, naming them, if the model does not run without them."""
         if not self._running:
             return ()
         traced = isinstance(model, fx.GraphModule)
@@ -130,17 +132,46 @@ class HookFollower:
                 fix=WAYS_OUT[traced],
             ) from error
         silent, self._running = self._running - now, now
-        if not silent:
-            return ()
-        note = (
-            f"Hooks of yours that ran in a forward up to here and do not since {stage!r}: "
-            f"{listed(silent)}. {WHY[traced]} {WAYS_OUT[traced]}"
-        )
-        return (note,)
+        return in_order(silent)
+
+
+def silenced_note(stage: str, silent: Iterable[HookPlace], traced: bool) -> str:
+    """A note on the hooks that ``stage`` has silenced."""
+    return (
+        f"Hooks of yours that ran in a forward up to here and do not since {stage!r}: "
+        f"{listed(frozenset(silent))}. {WHY[traced]} {WAYS_OUT[traced]}"
+    )
+
+
+def hooks_left(model: nn.Module) -> frozenset[HookPlace]:
+    """The marked hooks that are on a module of ``model``."""
+    return frozenset(hook.place for *_, hook in hooks_in(model))
+
+
+def in_order(places: Iterable[HookPlace]) -> tuple[HookPlace, ...]:
+    """By path, kind and the order in which they were registered."""
+    return tuple(sorted(places, key=lambda p: (p.path, p.kind, p.index)))
+
+
+def way_out(place: HookPlace, groups: Iterable[Sequence[str]], traced: bool) -> str:
+    """Where to register a hook that is silenced, as code. ``groups`` are the paths that are
+    fused."""
+    if traced:
+        return WAYS_OUT[True]
+    call = "register_forward_pre_hook" if "pre-hook" in place.kind else "register_forward_hook"
+    group = next((g for g in groups if place.path in g), None)
+    if group is None or place.kind.startswith("backward"):
+        return WAYS_OUT[False]
+    kept = group[0] if "pre-hook" in place.kind else group[-1]
+    around = module_code(kept.rpartition(".")[0])
+    return (
+        f"{module_code(kept)}.{call}(…), {around}.{call}(…), or return the value from forward; "
+        f"or leave {list(group)} out of fusion=[…]."
+    )
 
 
 def listed(places: frozenset[HookPlace]) -> str:
-    ordered = sorted(places, key=lambda p: (p.path, p.kind, p.index))
+    ordered = in_order(places)
     more = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
     return ", ".join(str(place) for place in ordered[:_SHOWN]) + more
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import fx, nn
@@ -108,11 +108,43 @@ Ranges = list[tuple[torch.Tensor, torch.Tensor]]
 OnQuant = Callable[[str, nn.Module, torch.Tensor], Any]
 
 
+class Watcher(Protocol):
+    """Sees the tensors themselves, as they are used; it keeps none of them."""
+
+    def given(self, args: Any, kwargs: Any) -> None:
+        """The model's inputs, before it runs."""
+
+    def entered(self, module: nn.Module, path: str, method: str, args: Any, kwargs: Any) -> None:
+        """``module`` (its first path) begins its forward: the user's pre-hooks are done. ``method``
+        is that of a ``FloatFunctional``, ``""`` for ``forward``."""
+
+    def returned(self, module: nn.Module, out: Any) -> Any:
+        """Its forward is over; the user's hooks come next. What is not None takes the place of
+        ``out``."""
+
+    def operation(
+        self, func: Any, args: Any, kwargs: Any, path: str, source: str
+    ) -> Callable[[Any], None]:
+        """A function or method of torch begins, outermost ones only, in the module at ``path``;
+        what this returns is called with its result."""
+
+    def finished(self, result: Any) -> None:
+        """The model's output."""
+
+
 class _Recorder(TorchFunctionMode):
     """Follows which module is running, and whether it is in its forward or in its hooks."""
 
-    def __init__(self, model: nn.Module, operations: bool, graph: bool, on_quant: Any) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        operations: bool,
+        graph: bool,
+        on_quant: Any,
+        watcher: Watcher | None = None,
+    ) -> None:
         super().__init__()
+        self.watcher = watcher
         self.found = Recording()
         self.stack: list[Frame] = [Frame(model, "", False, False)]
         self.stack[0].phase = "forward"
@@ -128,6 +160,8 @@ class _Recorder(TorchFunctionMode):
 
     def given(self, args: Any, kwargs: Any) -> None:
         """The model's inputs, before it runs."""
+        if self.watcher is not None:
+            self.watcher.given(args, kwargs)
         for index, tensor in enumerate(tensors_in((args, kwargs))):
             self._fed[id(tensor)] = "input"
             if self.list is not None:
@@ -139,6 +173,8 @@ class _Recorder(TorchFunctionMode):
     def result(self, result: Any, note: str) -> Recording:
         """The model's output, and with it all that was found."""
         found = self.found
+        if self.watcher is not None:
+            self.watcher.finished(result)
         if self.list is not None:
             self.list.add("output", "output", result, ())
             found.calls, found.module_macs = self.list.calls, self.list.macs_at
@@ -157,12 +193,23 @@ class _Recorder(TorchFunctionMode):
         name = str(getattr(func, "__name__", func))
         fine = self.list is not None and not self.list.busy
         coarse = self.nodes is not None and not self.nodes.inside
+        watched = self.watcher if not self._busy else None
+        if watched is not None and name == "__get__":
+            result = func(*args, **kwargs)
+            if isinstance(result, torch.Tensor):  # x.T is an operation, x.shape is none
+                path, source = self.stack[-1].path, user_source()
+                watched.operation(func, args, kwargs, path, source)(result)
+            return result
         if self._busy or name in _READS or not (fine or coarse):
             return func(*args, **kwargs)
         before = self.macs.total if self.macs is not None else 0
-        with self._inside_an_operation():
-            result = func(*args, **kwargs)
         source = user_source()
+        with self._inside_an_operation():
+            if watched is not None:
+                done = watched.operation(func, args, kwargs, self.stack[-1].path, source)
+            result = func(*args, **kwargs)
+            if watched is not None:
+                done(result)
         if fine and self.list is not None and self.macs is not None:
             spent = self.macs.total - before
             self.list.operation(name, (args, kwargs), result, spent, source)
@@ -192,7 +239,13 @@ class _Recorder(TorchFunctionMode):
         if nodes is not None:
             nodes.inside += 1
         try:
+            if self.watcher is not None:
+                with self._inside_an_operation():
+                    self.watcher.entered(frame.module, path, op, args, kwargs)
             result = method(*args, **kwargs)
+            if self.watcher is not None:
+                with self._inside_an_operation():
+                    self.watcher.returned(frame.module, result)
         finally:
             self.stack.pop()
             if nodes is not None:
@@ -232,10 +285,14 @@ class _Recorder(TorchFunctionMode):
         with self._inside_an_operation():
             self._poked.append([] if seen_at_work else _poke(frame.module))
 
-    def running(self, module: nn.Module, _args: Any) -> None:
-        self._frame(module).phase = "forward"
+    def running(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        frame = self._frame(module)
+        frame.phase = "forward"
+        if self.watcher is not None:
+            with self._inside_an_operation():
+                self.watcher.entered(module, frame.path, "", args, kwargs)
 
-    def returned(self, module: nn.Module, args: Any, out: Any) -> None:
+    def returned(self, module: nn.Module, args: Any, out: Any) -> Any:
         frame = self._frame(module)
         frame.phase = "hooks"
         if frame.quantizer:
@@ -244,8 +301,15 @@ class _Recorder(TorchFunctionMode):
                 if any(not _same(tensor, old) for tensor, old in ranges):
                     self.found.observer_writes.add(frame.path)
                     self.found.probe.wrote.add(id(module))
+        instead = None
+        if self.watcher is not None:
+            with self._inside_an_operation():
+                instead = self.watcher.returned(module, out)
         if self.list is not None:
+            if instead is not None:
+                self.list.add("op", "identity", args, instead, scope=frame.path)
             self.list.returned(frame, args, out)
+        return instead
 
     def left(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         frame = self._frame(module)
@@ -266,7 +330,7 @@ class _Recorder(TorchFunctionMode):
             for module in python_modules(model):
                 handles += [
                     module.register_forward_pre_hook(self.enter, prepend=True),
-                    module.register_forward_pre_hook(self.running),
+                    module.register_forward_pre_hook(self.running, with_kwargs=True),
                     module.register_forward_hook(self.returned, prepend=True),
                     module.register_forward_hook(self.left, with_kwargs=True),
                 ]
@@ -369,13 +433,15 @@ def record_here(
     note: str = "",
     on_quant: OnQuant | None = None,
     skipped: Iterable[int] = (),
+    watcher: Watcher | None = None,
 ) -> Recording:
     """:func:`record_forward` whose caller preserves the model's state, or keeps what it learned.
 
-    ``skipped`` are ids of fake quants whose kernel the caller has switched off.
+    ``skipped`` are ids of fake quants whose kernel the caller has switched off. ``watcher`` sees
+    the tensors (with ``operations``).
     """
     args, kwargs = as_args(cloned(on_device(inputs, device_of(model))))
-    recorder = _Recorder(model, operations, graph, on_quant)
+    recorder = _Recorder(model, operations, graph, on_quant, watcher)
     recorder.found.probe.switched_off |= set(skipped)
     with torch.no_grad(), recorder.watching(model):
         recorder.given(args, kwargs)

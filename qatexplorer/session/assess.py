@@ -14,7 +14,7 @@ from qatexplorer.data import Data, call_model, cloned, device_of
 from qatexplorer.errors import NoDataError, QatExplorerError
 from qatexplorer.evaluate.evaluation import INT8_NAMES, Evaluation, ModelResult
 from qatexplorer.evaluate.measure import compare_latency, size_on_disk
-from qatexplorer.evaluate.metric import Metric, MetricValue, evaluate
+from qatexplorer.evaluate.metric import Metric, MetricValue, batch_size, evaluate
 from qatexplorer.flows.base import StubMode, copy_sharing_parameters, moved_to_cpu
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.forward.record import recorded_graph
@@ -141,11 +141,13 @@ class Assessor:
             model.eval()
             with preserved_rng(), torch.no_grad():
                 torch.manual_seed(0)
-                for inputs, _target in self._require_data().train:
+                for inputs, target in self._require_data().train:
                     if count == batches:
                         break
                     call_model(model, inputs)
                     count += 1
+                    if model is self._models.work:
+                        self._models.calibrated += batch_size((inputs, target))
         finally:
             for module, training in modes:
                 module.training = training

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
@@ -9,7 +10,9 @@ from typing import Any
 
 from qatexplorer.checks.evidence.dry_run import dry_run
 from qatexplorer.checks.records import Finding, Findings, worst_first
+from qatexplorer.checks.rules import RULES
 from qatexplorer.checks.run import check
+from qatexplorer.checks.silence import silenced, silences
 from qatexplorer.checks.subject import NoEvidence, Subject
 from qatexplorer.data import Data
 from qatexplorer.session.known import Known
@@ -45,28 +48,38 @@ class Checked:
         run: TrainingRun | None,
         progress: Callable[[str, float], Any] | None,
         should_stop: Callable[[], bool] | None,
+        silence: Any = (),
+        thorough: bool = False,
     ) -> Findings:
         """Check the model; what the session knows itself comes with what the rules find. The
         caller holds ``lock``."""
-        subject = self._subject(run)
+        entries = silences(silence)
+        subject = self._subject(run, thorough)
         if should_stop is not None:
             subject.should_stop = should_stop
         of_rules = check(subject, progress=progress)
         with suppress(NoEvidence):
             self._known.learn(subject.get(dry_run))
         self._known.try_int8(lock, lambda: True)
-        found, general = without_generals(of_rules.found, self._known.found())
-        self.found = found
-        self.findings = replace(of_rules, found=worst_first((*general, *found)))
+        of_rules_found, general = without_generals(
+            without_repeats(of_rules.found), self._known.found()
+        )
+        self.found = tuple(f for f in of_rules_found if not any(e.covers(f) for e in entries))
+        # The session always looks for its own.
+        asked = (*of_rules.checked, *(one.id for one in RULES.values() if one.ask is None))
+        found = worst_first((*general, *of_rules_found))
+        every = replace(of_rules, found=found, checked=tuple(sorted(asked)))
+        self.findings = silenced(every, entries)
         return self.findings
 
-    def _subject(self, run: TrainingRun | None) -> Subject:
+    def _subject(self, run: TrainingRun | None, thorough: bool) -> Subject:
         models = self._models
         return Subject(
             maker=models,
             base=models.base,
             flow=models.flow,
             options=models.options,
+            edits=models.edits,
             data=self._data,
             loss=self._loss,
             metric=self._metric,
@@ -77,7 +90,21 @@ class Checked:
             observed=models.observed and not models.never_observed,
             int8=models.int8,
             run=run,
+            calibrated=models.calibrated,
+            thorough=thorough,
         )
+
+
+_CONSEQUENCES = ("no-int8-kernel", "unfused-batch-norm")
+_OF_LAYERS = ("layers", "weights", "kinds")
+
+
+def without_repeats(found: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """Without what follows, at the same module, from an error that a rule of layers explains."""
+    named = {
+        one.path for one in found if one.severity == "error" and RULES[one.id].family in _OF_LAYERS
+    }
+    return tuple(one for one in found if one.name not in _CONSEQUENCES or one.path not in named)
 
 
 GENERAL = ("int8-fails", "cannot-prepare")
@@ -104,4 +131,20 @@ def _names_the_cause(one: Finding, general: Finding) -> bool:
     if general.name not in GENERAL or one.severity != "error" or one.name == _NO_CRASH:
         return False
     same_line = general.source != "" and one.source == general.source
-    return same_line or (general.path != "" and one.path == general.path)
+    at = general.path.removeprefix("module.")  # a QuantWrapper around the whole
+    same_place = at != "" and one.path in (general.path, at)
+    return same_line or same_place or (at == "" and _says_the_same(one, general))
+
+
+def _says_the_same(one: Finding, general: Finding) -> bool:
+    """Whether torch's error, which names no place, is one of the symptoms of the rule."""
+    _, error, text = general.message.partition("Error: ")
+    return bool(error) and _plain(text)[:_ENOUGH] in _plain(RULES[one.id].symptom)
+
+
+_ENOUGH = 40  # characters of torch's text
+
+
+def _plain(text: str) -> str:
+    """Without what differs from model to model: numbers, and where lines break."""
+    return re.sub(r"\d", "", " ".join(text.split())).strip(" .")

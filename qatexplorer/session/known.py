@@ -24,6 +24,7 @@ from qatexplorer.errors import QatExplorerError
 from qatexplorer.flows import other_kind
 from qatexplorer.flows.own_qconfig import with_fake_quants
 from qatexplorer.flows.stubs import has_stubs
+from qatexplorer.flows.user_hooks import WHY, way_out
 from qatexplorer.quantizers.engine_choice import DEFAULT_QCONFIG, default_backend
 from qatexplorer.session.assess import (
     Assessor,
@@ -32,6 +33,7 @@ from qatexplorer.session.assess import (
     count_weights,
     float_weights,
 )
+from qatexplorer.session.editing import changed
 from qatexplorer.session.models import Models
 from qatexplorer.session.stages import Stages
 from qatexplorer.snapshot.records import FakeQuantSite, Snapshot
@@ -119,8 +121,7 @@ class Known:
         models = self._models
         try:
             if change:
-                base = models.base
-                models = Models(base, models.settings.change(base, dict(change)))
+                models = Models(*changed(models, dict(change)))
             return Trial(Assessor(models, None, None).preflight(islands=False))
         except Exception as error:
             return Trial(Preflight(False, models.translated(error, models.base)), prepared=False)
@@ -309,9 +310,15 @@ class Known:
             )
 
     def _of_hooks(self) -> Iterator[Finding]:
-        for stage, notes in self._stages.lost_hooks.items():
-            for note in notes:
-                yield _finding("lost-hook", "warning", "", stage, note)
+        flow, fusion = self._models.flow, self._models.options.fusion
+        for stage, places in self._stages.lost_hooks.items():
+            for place in places:
+                message = (
+                    f"Your {place} ran in a forward up to here, and does not since {stage!r}. "
+                    f"{WHY[flow.by_graph]}"
+                )
+                fix = way_out(place, fusion, flow.by_graph)
+                yield _finding("lost-hook", "warning", place.path, stage, message, fix)
 
     def _of_observers(self) -> Iterator[Finding]:
         """What observers have seen, from the train stage on."""
@@ -324,15 +331,7 @@ class Known:
         if unseen and not some:
             yield self._never_observed()
         elif unseen:
-            yield _finding(
-                "unseen",
-                "warning",
-                unseen[0].path,
-                flow.train_stage,
-                f"No data has come to {_named_sites(unseen)}, though others have seen some: "
-                "their scales are still the initial ones.",
-                "If their layers run only sometimes, train or calibrate on data that reaches them.",
-            )
+            yield self._unseen(unseen)
         bad = [s for s in trained.sites if any(not math.isfinite(v) or v == 0 for v in s.scale)]
         if bad:
             yield _finding(
@@ -344,6 +343,23 @@ class Known:
                 "One batch with NaN or infinite values is enough to spoil an observer. Look for it "
                 "in the data, then reset and train again.",
             )
+
+    def _unseen(self, sites: Sequence[FakeQuantSite]) -> Finding:
+        """Of those that a forward of the example input calls the first, if there are any."""
+        called = [site for site in sites if site.calls_per_forward != 0]
+        named, stage = _named_sites(called or sites), self._models.flow.train_stage
+        initial = "their scales are still the initial ones."
+        if called:
+            return _finding(
+                "unseen", "warning", called[0].path, stage,
+                f"No data has come to {named}, though others have seen some: {initial}",
+                "If their layers run only sometimes, train or calibrate on data that reaches them.",
+            )  # fmt: skip
+        return _finding(
+            "unseen", "info", sites[0].path, stage,
+            f"No forward of the example input calls {named}: {initial}",
+            "A module that never runs does no harm; take it out of the model.",
+        )  # fmt: skip
 
     def _never_observed(self) -> Finding:
         converted = [n for n in self._models.flow.converted_stages if n in self._stages.snapshots]

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from qatexplorer.data import Data
 from qatexplorer.flows.base import FlowOptions
+from qatexplorer.flows.edits import Edit
 from qatexplorer.session.stages import Stages
-from qatexplorer.shown import columns
+from qatexplorer.shown import columns, first
 from qatexplorer.training.run import TrainingRun
+
+_SHOWN_EDITS = 3
 
 
 def session_lines(
-    stages: Stages, options: FlowOptions, run: TrainingRun | None, data: Data | None
+    stages: Stages,
+    options: FlowOptions,
+    run: TrainingRun | None,
+    data: Data | None,
+    edits: Sequence[Edit] = (),
 ) -> list[str]:
-    """Flow, settings, and a line for each stage."""
+    """Flow, settings, edits, and a line for each stage."""
     name = stages.snapshots[stages.names[0]].modules[0].type_name
     words = f"run {run.state}" if run is not None else "no run"
     plan, source = options.qconfig, "none" if data is None else data.name
@@ -20,6 +29,8 @@ def session_lines(
         f"Session of {name}: flow {stages.flow.name}, at stage {stages.current!r}, {words}",
         f"qconfig {plan.name}, engine {plan.backend}, data {source}",
     ]
+    shown, more = first([f"edited: {one}" for one in edits], _SHOWN_EDITS)
+    lines += [*shown, *more]
     changes = stages.summaries()
     rows = [
         (

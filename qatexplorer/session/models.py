@@ -35,6 +35,7 @@ from qatexplorer.flows.base import (
     own_parameters,
 )
 from qatexplorer.flows.copying import copied
+from qatexplorer.flows.edits import Edit
 from qatexplorer.forward.costs import count_macs
 from qatexplorer.forward.preserve import preserved_rng, preserved_state
 from qatexplorer.garbage import cycles_collected_later
@@ -63,12 +64,19 @@ OnStage = Callable[[str, Built], object]
 class Models:
     """Holds the pristine copy, the model being worked on, and the converted ones.
 
+    ``base`` is the pristine copy with the edits in force made, ``original`` the one without them;
+    ``own_edits`` are those that copying the user's model has made in both.
+
     ``trained`` says whether a run has had the working model: from then on it is that of the train
-    stage, and the prepared one before it is made anew when it is asked for.
+    stage, and the prepared one before it is made anew when it is asked for. ``calibrated`` counts
+    the samples that its observers were shown without training.
     """
 
-    def __init__(self, base: nn.Module, settings: Settings) -> None:
-        self.base = base
+    def __init__(
+        self, base: nn.Module, settings: Settings, own_edits: tuple[Edit, ...] = ()
+    ) -> None:
+        self.original = self.base = base
+        self.own_edits = own_edits
         self.settings = settings
         self.work: nn.Module = base
         self.work_stage = self.flow.stage_names[0]
@@ -84,6 +92,7 @@ class Models:
         self.work_stage = self.flow.stage_names[0]
         self._owns_parameters = False
         self.trained = False
+        self.calibrated = 0
         self.forget_converted()
         self._viewed = None
         self._handed_out.clear()
@@ -96,13 +105,21 @@ class Models:
     def options(self) -> FlowOptions:
         return self.settings.options
 
-    def reset(self, settings: Settings | None = None) -> None:
-        """Start again from the pristine copy, with other settings if given."""
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """All that is changed in ``base`` against the user's model, in order."""
+        return (*self.own_edits, *self.settings.edits)
+
+    def reset(self, settings: Settings | None = None, base: nn.Module | None = None) -> None:
+        """Start again from the pristine copy, with other settings, or edited anew, if given."""
         self.settings = settings or self.settings
+        if base is not None:
+            self.base, self._macs = base, None
         self._restart()
 
     def set_training(self, mode: bool) -> None:
         """Put the pristine copy and what is made of it into train or eval mode."""
+        self.original.train(mode)
         self.base.train(mode)
         self._restart()
 

@@ -20,17 +20,17 @@ from torch.optim.lr_scheduler import LRScheduler
 from qatexplorer._tested import warn_if_untested
 from qatexplorer.checks.records import Finding, Findings, worst_first
 from qatexplorer.data import Data, as_data
-from qatexplorer.errors import BusyError, NoDataError, StageError
+from qatexplorer.errors import StageError
 from qatexplorer.evaluate.evaluation import Evaluation
 from qatexplorer.evaluate.metric import Metric
 from qatexplorer.evaluate.parity import Parity
-from qatexplorer.flows import Flow, get_flow, other_kind
+from qatexplorer.flows import Flow, get_flow
 from qatexplorer.flows.base import FlowOptions, StubMode
 from qatexplorer.flows.copying import copied
+from qatexplorer.flows.edits import Edit
 from qatexplorer.flows.fusion import FusionRuns
 from qatexplorer.flows.own_copy import in_plain_names
 from qatexplorer.flows.own_qconfig import take_own_qconfigs
-from qatexplorer.flows.stubs import has_stubs
 from qatexplorer.forward.histograms import GridHistogram
 from qatexplorer.ledger.answers import Answer, answers
 from qatexplorer.ledger.compare import Match, match_flows
@@ -44,6 +44,7 @@ from qatexplorer.runs.run_writer import Saved
 from qatexplorer.session import running as registry
 from qatexplorer.session.assess import Assessor, Preflight, StubOption
 from qatexplorer.session.checked import Checked
+from qatexplorer.session.editing import changed, with_edit
 from qatexplorer.session.histograms import Histograms
 from qatexplorer.session.inputs import check_model, copy_model, example_inputs_from, graph_of
 from qatexplorer.session.known import Known
@@ -51,7 +52,8 @@ from qatexplorer.session.ledgers import Ledgers, Wanted
 from qatexplorer.session.lines import session_lines
 from qatexplorer.session.models import Models
 from qatexplorer.session.overlays import Asked, Overlays
-from qatexplorer.session.settings import Settings, qconfig_plan
+from qatexplorer.session.refusals import busy, in_training, needed
+from qatexplorer.session.settings import Settings, qconfig_plan, settings_in
 from qatexplorer.session.stages import EventKind, SessionEvent, Stages
 from qatexplorer.session.warner import Warner
 from qatexplorer.shown import Shown, at_most
@@ -97,6 +99,7 @@ class Session(Shown):
             ``ConvertCustomConfig``, or the dicts that they are made from (eager takes dicts too).
         backend_config: what FX knows of the backend's operators: a ``BackendConfig`` or a name of
             :data:`flows.custom.BACKEND_CONFIGS`; None is torch's default.
+        edits: changes of the session's copy to begin with, see :meth:`edit`.
 
     Raises the :class:`~qatexplorer.errors.InputError` types for what cannot be used. ``signal``
     emits a :class:`SessionEvent` at every change, on the thread that made it. What a script must
@@ -122,6 +125,7 @@ class Session(Shown):
         prepare_custom_config: Any = None,
         convert_custom_config: Any = None,
         backend_config: Any = None,
+        edits: Iterable[Edit] = (),
     ) -> None:
         warn_if_untested()
         self.signal: Signal[SessionEvent] = Signal()
@@ -133,26 +137,17 @@ class Session(Shown):
         plan = qconfig_plan(in_plain_names(qconfig, mine.names), engine)
         own = take_own_qconfigs(base)
         inputs = example_inputs_from(example_inputs, self.data)
-        given = {
-            "qconfig": qconfig,
-            "engine": engine,
-            "qat_mapping": qat_mapping,
-            "stubs": stubs,
-            "fusion": "auto" if fusion is None else fusion,
-            "non_traceable": non_traceable,
-            "prepare_custom_config": prepare_custom_config,
-            "convert_custom_config": convert_custom_config,
-            "backend_config": backend_config,
-        }
+        given = settings_in(locals())
+        given |= {"qconfig": qconfig, "fusion": "auto" if fusion is None else fusion}
         options = FlowOptions(plan, inputs, graph=graph_of(base, inputs), own_qconfigs=own)
-        settings = Settings(chosen, options, mine.names).change(base, given)
-        self.has_stubs = has_stubs(base)
+        self._models = Models(base, Settings(chosen, options, mine.names), mine.edits)
+        base, settings = changed(self._models, given)
+        self._models.reset(settings, base)
         self._lock = threading.RLock()
         self._run: TrainingRun | None = None
         self._next_description = 0.0
         self.warns = True  # a page shows the notes itself, and puts this to False
         self._warner = Warner()
-        self._models = Models(base, settings)
         self._stages = Stages(self._models, mine.notes, self._emit, self._require_idle)
         self._ledgers = Ledgers(self._models, self._stages)
         self._histograms = Histograms(self._models, self._stages, self._require_still)
@@ -163,7 +158,8 @@ class Session(Shown):
         self._warner.of_settings(self.options.qconfig)
 
     def __repr__(self) -> str:
-        return at_most(session_lines(self._stages, self.options, self._run, self.data))
+        edits = self._models.settings.edits
+        return at_most(session_lines(self._stages, self.options, self._run, self.data, edits))
 
     # -- stages ---------------------------------------------------------------------------------
 
@@ -252,8 +248,10 @@ class Session(Shown):
             self._require_idle("reset")
             return self._start_again(None)
 
-    def _start_again(self, settings: Settings | None, *events: EventKind) -> Snapshot:
-        self._models.reset(settings)
+    def _start_again(
+        self, settings: Settings | None, *events: EventKind, base: nn.Module | None = None
+    ) -> Snapshot:
+        self._models.reset(settings, base)
         self._stages.start_over()
         self._checks.forget()
         self._assessor = Assessor(self._models, self.data, self.metric)
@@ -293,36 +291,48 @@ class Session(Shown):
         prepare_custom_config: Any = None,
         convert_custom_config: Any = None,
         backend_config: Any = None,
+        edits: Iterable[Edit] | None = None,
     ) -> Snapshot:
         """Change settings and start again from the float stage; what is not given stays.
 
-        ``fusion`` is a list of groups of module paths, or ``"auto"``; the others are as at the
-        start. Raises the InputError types (then nothing changes) and BusyError.
+        ``fusion`` is a list of groups of module paths, or ``"auto"``; ``edits`` are all that shall
+        be in force, ``()`` takes them back; the others are as at the start. Raises the InputError
+        types (then nothing changes) and BusyError.
         """
-        named = {
-            "stubs": stubs,
-            "fusion": fusion,
-            "engine": engine,
-            "flow": flow,
-            "qat_mapping": qat_mapping,
-            "non_traceable": non_traceable,
-            "prepare_custom_config": prepare_custom_config,
-            "convert_custom_config": convert_custom_config,
-            "backend_config": backend_config,
-        }
-        given = {name: value for name, value in named.items() if value is not None}
-        if qconfig is not ...:
-            given["qconfig"] = qconfig
+        given = settings_in(locals())
         with self._lock:
             self._require_idle("change the settings")
             return self._change(given)
 
     def _change(self, given: Mapping[str, Any]) -> Snapshot:
-        settings = self._models.settings.change(self._models.base, given)
-        snapshot = self._start_again(settings, "config")
+        base, settings = changed(self._models, given)
+        snapshot = self._start_again(settings, "config", base=base)
         if "qconfig" in given or "engine" in given:
             self._warner.of_settings(self.options.qconfig)
         return snapshot
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """What differs in the session's float model from yours, in order: what copying it had to
+        change, then what :meth:`edit` has changed. ``code`` of each is for your own project."""
+        return self._models.edits
+
+    def edit(self, name: str, path: str | Iterable[str], value: Any = None) -> Snapshot:
+        """Change the session's copy of the float model, and start again from the float stage.
+
+        ``name`` is one of :data:`qatexplorer.flows.edits.EDITS`, ``path`` of the module (or of
+        several) that it changes; ``value`` is what else it needs. Your model stays as it is.
+        ``configure(edits=...)`` takes edits back. Raises EditError, ExampleInputError if the model
+        does not run then (nothing changes), BusyError.
+        """
+        with self._lock:
+            self._require_idle("edit the model")
+            edits = with_edit(self._models.settings.edits, name, path, value)
+            return self._change({"edits": edits})
+
+    def take_back(self, *edits: Edit) -> Snapshot:
+        """Make the float model anew without ``edits`` of :meth:`edit`; raises BusyError."""
+        return self.configure(edits=[e for e in self._models.settings.edits if e not in edits])
 
     def stub_options(self) -> tuple[StubOption, ...]:
         """Each way of getting int8 tensors into the model, tried on a copy, with its cost.
@@ -344,20 +354,26 @@ class Session(Shown):
         return worst_first((*self._known.found(), *self._checks.found))
 
     def check(
-        self,
-        *,
-        progress: Callable[[str, float], Any] | None = None,
-        should_stop: Callable[[], bool] | None = None,
-    ) -> Findings:
+        self, *, progress: Callable[[str, float], Any] | None = None,
+        should_stop: Callable[[], bool] | None = None, silence: Any = (), thorough: bool = False,
+    ) -> Findings:  # fmt: skip
         """Ask every rule of :mod:`qatexplorer.checks` about the model at its stage, on copies.
 
-        In at most four forwards of the example input and one convert. ``progress`` is called with
-        what is being done and the share done; ``should_stop`` is asked between. Raises BusyError
-        while a run is going on, StoppedError when it was stopped.
+        In at most four forwards of the example input and one convert; ``thorough``: and whatever
+        more the rules can use. ``progress`` is called with what is being done and the share done,
+        ``should_stop`` asked between. ``silence``: a list of :mod:`~qatexplorer.checks.silence`,
+        or the path of a ``pyproject.toml`` with one. Raises BusyError while a run is going on,
+        StoppedError when it was stopped, InputError for a silence that cannot be understood.
         """
         with self._lock:
             self._require_idle("check the model")
-            return self._checks.make(self._lock, self._run, progress, should_stop)
+            run = self._run
+            return self._checks.make(self._lock, run, progress, should_stop, silence, thorough)
+
+    @property
+    def last_check(self) -> Findings | None:
+        """What :meth:`check` found last; None before the first and after a change of the model."""
+        return self._checks.findings
 
     def preflight(self) -> Preflight:
         """Convert a copy and run it once in int8: will this model get there after training?"""
@@ -508,16 +524,10 @@ class Session(Shown):
         and the other way round. An eager one of a model without stubs gets ``QuantWrapper``. What
         was trained is not taken over. Raises what stepping raises, such as TraceFailedError.
         """
-        flow = other_kind(self.flow)
-        other = Session(
-            self._models.base,  # the other one copies it
-            self.options.example_inputs,
-            flow=flow.name,
-            data=self.data,
-            stubs="model" if flow.offers_stubs and not self.has_stubs else "none",
-            **self._models.settings.as_arguments(),
-        )
-        other.goto(flow.prepared_stage)
+        arguments = self._models.settings.in_other_flow(self._models.base)
+        other = Session(self._models.original, data=self.data, **arguments)  # it copies the model
+        other._models.own_edits = self._models.own_edits
+        other.goto(other.flow.prepared_stage)
         return other
 
     def compare_flows(self, other: Session | None = None) -> tuple[Match, ...]:
@@ -774,24 +784,16 @@ class Session(Shown):
     # -- helpers --------------------------------------------------------------------------------
 
     def _require_data(self, purpose: str) -> Data:
-        if self.data is None:
-            fix = "Pass data={'train': loader, 'eval': loader} of (input, target) batches."
-            raise NoDataError(f"{purpose} needs data, and the session has none.", fix=fix)
-        return self.data
+        return needed(self.data, purpose)
 
     def _require_still(self, model: nn.Module) -> None:
-        """A forward beside a training step would change what its backward needs. Ask with the
-        lock held: a run begins with it held."""
+        """Ask with the lock held: a run begins with it held."""
         if self.running and model is self._models.work:
-            raise BusyError(
-                "cannot run the model while it is being trained.",
-                fix=f"Stop the run, wait for it, or look at stage {self.flow.prepared_stage!r}.",
-            )
+            raise in_training(self.flow.prepared_stage)
 
     def _require_idle(self, what: str) -> None:
         if self.running:
-            fix = "Stop the run first, or wait for it; the model is kept."
-            raise BusyError(f"cannot {what} while a training run is going on.", fix=fix)
+            raise busy(what)
 
     def _emit(self, kind: EventKind, detail: Any = None) -> None:
         self.signal.emit(SessionEvent(kind, detail))

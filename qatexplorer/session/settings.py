@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from qatexplorer.errors import RunFolderError
-from qatexplorer.flows import Flow, get_flow
+from qatexplorer.flows import Flow, get_flow, other_kind
 from qatexplorer.flows.base import FlowOptions
 from qatexplorer.flows.custom import (
     CustomConfig,
@@ -19,14 +19,27 @@ from qatexplorer.flows.custom import (
     find_backend_config,
     find_qat_mapping,
 )
+from qatexplorer.flows.edits import Edit
 from qatexplorer.flows.fusion import check_fusion, find_fusable
 from qatexplorer.flows.own_copy import in_plain_names_of
 from qatexplorer.flows.own_qconfig import settle
 from qatexplorer.flows.qconfig import QConfigPlan, resolve_qconfig
-from qatexplorer.flows.stubs import check_stub_mode
+from qatexplorer.flows.stubs import check_stub_mode, has_stubs
 from qatexplorer.quantizers.engine import check_engine
 from qatexplorer.quantizers.engine_choice import BACKENDS
 
+_NAMES = (
+    "flow",
+    "stubs",
+    "fusion",
+    "engine",
+    "qat_mapping",
+    "non_traceable",
+    "prepare_custom_config",
+    "convert_custom_config",
+    "backend_config",
+    "edits",
+)
 _CUSTOM = ("prepare_custom_config", "convert_custom_config", "non_traceable")
 
 
@@ -34,12 +47,14 @@ _CUSTOM = ("prepare_custom_config", "convert_custom_config", "non_traceable")
 class Settings:
     """What a session was asked for. :meth:`change` makes another one, checked.
 
-    ``names`` are the paths of the user's model that its copy has under another name.
+    ``names`` are the paths of the user's model that its copy has under another name; ``edits``
+    what was asked to be changed in that copy, see :mod:`~qatexplorer.session.editing`.
     """
 
     flow: Flow
     options: FlowOptions
     names: Mapping[str, str] = field(default_factory=dict)
+    edits: tuple[Edit, ...] = ()
 
     def change(self, base: nn.Module, given: Mapping[str, Any]) -> Settings:
         """These settings with what is ``given`` changed; keys and values as a session takes them.
@@ -71,26 +86,32 @@ class Settings:
             changes["backend_config"] = find_backend_config(given["backend_config"])
         return replace(self, flow=flow, options=replace(self.options, **changes))
 
-    def as_arguments(self) -> dict[str, Any]:
-        """Arguments of a session of the same model in another flow."""
-        options = self.options
+    def in_other_flow(self, base: nn.Module) -> dict[str, Any]:
+        """Arguments of a session of the same model in the other flow."""
+        options, flow = self.options, other_kind(self.flow)
+        wrap = flow.offers_stubs and not has_stubs(base)
         return {
+            "example_inputs": options.example_inputs,
+            "flow": flow.name,
+            "stubs": "model" if wrap else "none",
             "qconfig": options.qconfig,
             "qat_mapping": options.qat_mapping,
             "backend_config": options.backend_config,
             "prepare_custom_config": options.custom.prepare,
             "convert_custom_config": options.custom.convert,
             "non_traceable": options.custom.non_traceable,
+            "edits": self.edits,
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Stubs, fusion, qconfig; a qconfig that is not one by name leaves a fingerprint."""
+        """Stubs, fusion, edits, qconfig; a qconfig that is not one by name leaves a fingerprint."""
         return {
             "stubs": self.options.stubs,
             "fusion": [list(group) for group in self.options.fusion],
             "qconfig": self.options.qconfig.name,
             "engine": self.options.qconfig.backend,
             "fingerprint": self._fingerprint(self.options.qconfig.backend),
+            "edits": [one.to_json() for one in self.edits],
         }
 
     def from_json(self, kept: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,12 +137,22 @@ class Settings:
             changes["stubs"] = kept["stubs"]
         if kept["fusion"] != [list(group) for group in self.options.fusion]:
             changes["fusion"] = kept["fusion"]
+        edits = tuple(Edit.from_json(one) for one in kept.get("edits", ()))
+        if edits != self.edits:
+            changes["edits"] = edits
+            changes["fusion"] = kept["fusion"]
         return changes
 
     def _fingerprint(self, engine: str) -> str:
         plan = self.options.qconfig
         text = repr((plan.default, plan.by_type, plan.by_regex, plan.by_path, engine))
         return hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", text).encode()).hexdigest()[:16]
+
+
+def settings_in(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``arguments``, of a session or of a change, that are settings and are given."""
+    given = {name: arguments[name] for name in _NAMES if arguments[name] is not None}
+    return given if arguments["qconfig"] is ... else {**given, "qconfig": arguments["qconfig"]}
 
 
 def qconfig_plan(spec: Any, engine: str | None = None) -> QConfigPlan:

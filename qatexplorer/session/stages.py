@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+from torch import fx
+
 from qatexplorer.errors import EvalModeError, QatExplorerError, UnknownStageError
 from qatexplorer.explain.blame import release_frames
 from qatexplorer.flows.base import Flow, Stage, StageResult
 from qatexplorer.flows.stubs import NO_STUBS
-from qatexplorer.flows.user_hooks import HookFollower
+from qatexplorer.flows.user_hooks import HookFollower, HookPlace, silenced_note
 from qatexplorer.forward.graph import Graph
 from qatexplorer.forward.record import Probe, calls_in_graph, probe
 from qatexplorer.session.models import Built, Models
@@ -62,12 +64,13 @@ class Stages:
         self._failed: dict[str, QatExplorerError] = {}
         self._probe: Probe | None = None
         self._origin: Any = None
-        self._silent: dict[str, tuple[str, ...]] = {}
+        self._silent: dict[str, tuple[HookPlace, ...]] = {}
         self.current = first.name
         options = self._models.options
         self._hooks = HookFollower(self._models.work, options.example_inputs)
         notes = (*self._copy_notes, *options.qconfig.loud, *options.qconfig.notes)
         notes += () if self._models.base.training else (_EVAL_NOTE,)
+        notes += tuple(_EDITED.format(code=one.code) for one in self._models.settings.edits)
         self._snapshots[first.name] = take_snapshot(
             self._models.work,
             flow=self.flow.name,
@@ -103,9 +106,9 @@ class Stages:
         return self._snapshots[self.current]
 
     @property
-    def lost_hooks(self) -> Mapping[str, tuple[str, ...]]:
-        """Notes on the user's hooks that the stages reached have silenced, by stage."""
-        return {name: notes for name, notes in self._silent.items() if name in self._snapshots}
+    def lost_hooks(self) -> Mapping[str, tuple[HookPlace, ...]]:
+        """The user's hooks that the stages reached have silenced, by stage."""
+        return {name: places for name, places in self._silent.items() if name in self._snapshots}
 
     def neighbour(self, step: int) -> str | None:
         """The stage ``step`` further (or back, if negative); None past either end."""
@@ -205,7 +208,7 @@ class Stages:
             )
             return
         converted = name in self.flow.converted_stages
-        silent = () if converted else self._hooks.silenced_by(name, model)
+        silent = () if converted else self._hooks.silenced_by(model)
         self._silent[name] = silent
         graph = before.graph if result.graph is None else result.graph
         if result.moved:
@@ -218,7 +221,9 @@ class Stages:
         elif self.index(name) < self.index(self.flow.prepared_stage):
             self._probe = calls_in_graph(model, graph) if graph is not None else None
         snapshot = self._snapshot_of(name, built, graph)
-        notes = (*snapshot.notes, *silent, *self._notes(stage, snapshot))
+        traced = isinstance(model, fx.GraphModule)
+        hooks = (silenced_note(name, silent, traced),) if silent else ()
+        notes = (*snapshot.notes, *hooks, *self._notes(stage, snapshot))
         self._ahead[name] = replace(snapshot, notes=notes)
 
     def _notes(self, stage: Stage, snapshot: Snapshot) -> tuple[str, ...]:
@@ -255,6 +260,7 @@ class Stages:
         )
 
 
+_EDITED = "Edited in the session's copy. In a script of your own: {code}"
 _EVAL_NOTE = (
     "The model is in eval mode; quantization-aware training needs train mode. "
     "session.use_train_mode() puts the session's copy into train mode."

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch.nn import Module
+from torch.optim import Optimizer
 
 from qatexplorer.data import as_data
 from qatexplorer.errors import (
@@ -175,6 +176,12 @@ class TrainingRun(Shown):
     def telemetry(self) -> Telemetry | None:
         """All that was seen of the fake quants; None if the model has none."""
         return self.history.telemetry
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """What trains the model, made when it is first asked for. Raises TrainingError if one of
+        the user's cannot be made."""
+        return self._loop.parts.optimizer
 
     @property
     def progress(self) -> Progress:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import qatexplorer as qx
+from qatexplorer.checks.rules import RULES, Found, rule
 from qatexplorer.explain.translations import Rule
 from qatexplorer.flows.base import FlowOptions
 from qatexplorer.flows.qconfig import resolve_qconfig
@@ -118,6 +119,19 @@ def test_the_flow_that_is_shown_is_one() -> None:
     options = FlowOptions(resolve_qconfig("onednn"), torch.zeros(1, 2))
     assert flow.apply("place", model, options).model is model
     assert not flow.apply("finish", model, options).model.training
+
+
+def test_the_rule_of_the_checks_that_is_shown_finds_something() -> None:
+    names = {"__name__": "mine", "rule": rule, "Found": Found, "nn": torch.nn}
+    conv = torch.nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular")
+    session = qx.Session(torch.nn.Sequential(conv).train(), torch.zeros(1, 1, 8, 8), stubs="model")
+    try:
+        exec("from __future__ import annotations\n" + block_with("circular-padding"), names)
+        (found,) = session.check().with_id("circular-padding")
+        assert RULES["QX000"].title == "A convolution pads in a circle"
+    finally:
+        RULES.pop("QX000", None)
+    assert (found.path, found.severity) == ("0", "warning")
 
 
 def test_the_rule_that_is_shown_answers() -> None:

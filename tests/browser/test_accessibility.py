@@ -23,7 +23,15 @@ from tests.browser.servers import Server
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
 
-TABS = ("Train", "Inside the training", "Who put it there", "Float, fake-quant", "Settings", "Runs")
+TABS = (
+    "Checks",
+    "Train",
+    "Inside the training",
+    "Who put it there",
+    "Float, fake-quant",
+    "Settings",
+    "Runs",
+)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -161,6 +161,12 @@ test("a row in words says what its badges say", () => {
   );
 });
 
+test("what a check found at a row stands in its words", () => {
+  const finding = { severity: "error", mark: "✖", words: "1 error, 2 notes inside", inside: "1" };
+  assert.equal(describe(row("head"), finding), "head, Module, 1 error, 2 notes inside");
+  assert.equal(describe(row("head")), "head, Module");
+});
+
 test("a search finds what a fake quant is called here and in torch", () => {
   const path = "activation_post_process_3";
   const site = row(path, {

@@ -1,1 +1,1 @@
-"""Evidence: what a check finds out by running a model, once for all rules that ask."""
+"""Evidence that rules share: a function of the subject each, made once in a check."""

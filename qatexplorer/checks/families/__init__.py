@@ -1,5 +1,9 @@
-"""Families of rules. A new one is a file here, and a line below."""
+"""Families of rules. A new one is a file here: all of them are loaded, and register themselves."""
 
-from qatexplorer.checks.families import known, parity
+from __future__ import annotations
 
-__all__ = ["known", "parity"]
+import importlib
+import pkgutil
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -157,23 +157,6 @@ declare(
 )  # fmt: skip
 
 declare(
-    "QX910", "lost-hook", "warning", "fused",
-    "A hook of the user's does not run any more.",
-    """
-
-    Symptom:
-        A dict of features lacks a key, or holds an old tensor.
-    Cause:
-        Fusion moves the hooks of the first and last module of a group only, and tracing drops all.
-    Fix:
-        Hang the hook on the last module of the group or on the block around it, or return the
-        tensor from forward.
-    Sources:
-        https://github.com/pytorch/pytorch/issues/37151
-    """,
-)  # fmt: skip
-
-declare(
     "QX911", "never-observed", "error", "trained",
     "No observer has seen data.",
     """

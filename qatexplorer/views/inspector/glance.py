@@ -11,12 +11,14 @@ from qatexplorer.ledger.records import Redundancy
 from qatexplorer.session.glance import Glance
 from qatexplorer.snapshot.parts import Share
 from qatexplorer.snapshot.records import FakeQuantSite, GraphNode, ModuleRecord, Snapshot
+from qatexplorer.views.common.findings import LOOKS
 from qatexplorer.views.common.html import Html, ask, code, folded, go, join, kind_badge, tag
 from qatexplorer.views.common.names import KINDS, TensorNames, count, share, short_type
 from qatexplorer.views.inspector.site import warnings_of
 
 _MOST_TYPES = 8
 _MOST_LINKS = 12
+_MOST_FINDINGS = 4
 
 
 def glance_html(glance: Glance) -> Html:
@@ -25,7 +27,7 @@ def glance_html(glance: Glance) -> Html:
     Returns:
         HTML, all text escaped. Buttons with ``data-select`` name selections; those with
         ``data-ask`` ask the page for something: ``"search:<query>"``, ``"stage:<name>"``,
-        ``"panel:<name>"`` ("training", "inside", "ledger", "results", "settings") or
+        ``"panel:<name>"`` ("checks", "training", "inside", "ledger", "results", "settings") or
         ``"fix:<id of the finding>:<index of its fix>"``.
     """
     snapshot = glance.snapshot
@@ -57,7 +59,7 @@ def next_steps(glance: Glance) -> list[tuple[Html, str]]:
         return [(ask("panel:inside", "Look inside the training"), words)]
     steps: list[tuple[Html, str]] = []
     stops = [found for found in glance.findings if found.severity == "error"]
-    for found in stops:
+    for found in stops[:_MOST_FINDINGS]:
         steps += [(button, found.message) for button in _fixes(found)[:1]]
     snapshot, following = glance.snapshot, glance.following
     if following is not None and any(found.stage == following.name for found in stops):
@@ -193,7 +195,9 @@ def _quants(snapshot: Snapshot) -> list[Html | str]:
 
 def _warnings(glance: Glance) -> Html:
     snapshot = glance.snapshot
-    items = [_finding(finding, snapshot) for finding in glance.findings]
+    items = [_finding(finding, snapshot) for finding in glance.findings[:_MOST_FINDINGS]]
+    if left := len(glance.findings) - len(items):
+        items.append(tag("li", ask("panel:checks", f"{left:,} more in Checks")))
     items += [tag("li", note) for note in glance.notes]
     found: dict[str, list[FakeQuantSite]] = {}
     for site in snapshot.sites:
@@ -225,7 +229,7 @@ def _finding(found: Finding, snapshot: Snapshot) -> Html:
     where = go(f"{kind}:{found.path}", found.path) if found.path else None
     return tag(
         "li",
-        tag("b", found.severity),
+        tag("b", LOOKS[found.severity].word),
         " ",
         found.message,
         " " if where else None,

@@ -21,7 +21,7 @@
 //   graph/tooltip.js
 //   graph/vendor/dagre/dagre.min.js
 //   graph/view.js
-// sha256 of these: abcd122056ced9ece975e75ace84c72333940eb0de712c3ffffa679173e3f590
+// sha256 of these: 49682c7bb4bb78381d9014fb279905b286f90d3ec26bc31bb7aa17a752cbd51e
 
 // common/dom.js
 var SVG_NS = "http://www.w3.org/2000/svg";
@@ -1332,6 +1332,7 @@ function passTip(index, ids) {
 function itemTip(index, id) {
   const item = itemOf(index, id);
   const lines = [subText(item), ...overlayLines(index, id), ...item.tip];
+  if (item.finding) lines.push(`${item.finding.mark} ${item.finding.words}, see the checks`);
   if (item.twice) lines.push(`${item.twice} inside fake-quantized twice, see the ledger`);
   for (const mark2 of item.marks) {
     const { tip, letter } = index.sites[mark2.site];
@@ -1609,6 +1610,14 @@ var drawDelta = (x, y) => svg("g", { class: "qxg-delta", transform: `translate($
   svg("circle", { r: 8 }),
   svgText(0, 3.8, "", "Δ")
 ]);
+var drawFinding = ({ severity, mark: mark2, inside }, x, y) => svg(
+  "g",
+  {
+    class: `qxg-finding qxg-finding-${severity}${inside ? " qxg-finding-inside" : ""}`,
+    transform: `translate(${x} ${y})`
+  },
+  [svg("circle", { r: 8 }), svgText(0, 3.4, "", mark2)]
+);
 function drawChevron(x, y, open) {
   const d = open ? "M-4 -2.5 L0 2.5 L4 -2.5" : "M-2.5 -4 L2.5 0 L-2.5 4";
   return svg("g", { class: "qxg-chevron", transform: `translate(${x} ${y})`, "data-toggle": "1" }, [
@@ -1710,7 +1719,8 @@ function contentsOf({ sites, groups, nodes, hidden, redundant }) {
     int8: nodes.some((node) => node.precision === "int8"),
     group: groups.length > 1,
     fold: groups.some((group) => group.repeat),
-    pass: hidden.size > 0
+    pass: hidden.size > 0,
+    finding: [...groups, ...nodes].some((item) => item.finding)
   };
 }
 var legendRows = () => [
@@ -1721,6 +1731,11 @@ var legendRows = () => [
   ["site", mark("weight", "W", { changed: true }), "changed in this step"],
   ["changed", sample(drawDelta(0, 0)), "module changed, or something inside it"],
   ["twice", sample(twiceMark(0, 0, "")), "fake-quantized twice, see the ledger"],
+  [
+    "finding",
+    sample(drawFinding({ severity: "error", mark: "✖" }, 0, 0)),
+    "a check found something"
+  ],
   ["int8", frame("qxg-node qxg-is-int8", "inner"), "computes in int8"],
   ["group", frame("qxg-closed", "behind"), "group, Enter or ▸ opens it"],
   ["fold", frame("qxg-closed qxg-fold", "fold"), "×5: equal blocks in a row, a click opens them"],
@@ -1912,6 +1927,7 @@ function itemLabel(item) {
     parts2.push(`${item.marks.length} fake quant${item.marks.length === 1 ? "" : "s"}`);
   }
   if (item.twice) parts2.push(`${item.twice} fake-quantized twice inside`);
+  if (item.finding) parts2.push(item.finding.words);
   if (item.changed) parts2.push("changed in this step");
   else if (item.inside) parts2.push("something inside changed in this step");
   return parts2.filter(Boolean).join(", ");
@@ -1968,8 +1984,14 @@ function drawBox(index, box, prefix) {
     else g.append(...drawSites(index, box.inner, bx + 18, by + bh - 13));
   }
   g.append(...drawAround(index, box));
-  if (marked) g.append(drawDelta(bx + bw - 1, by + 1));
+  g.append(...drawSigns(item, Boolean(marked), bx + bw - 1, by + 1, by + bh - 1));
   return g;
+}
+function drawSigns(item, changed, x, top, bottom) {
+  const signs = [];
+  if (changed) signs.push(drawDelta(x, top));
+  if (item.finding) signs.push(drawFinding(item.finding, x, bottom));
+  return signs;
 }
 function drawAround(index, box) {
   const { bx, by, bw, bh, roles, w, h, lr } = box;
@@ -2016,7 +2038,7 @@ function drawOpen(index, box, isRoot, prefix) {
   const paths = item.marks.map((mark2) => mark2.site);
   const room = Math.min(paths.length, MAX_ITEM_MARKS) * 22;
   g.append(...drawSites(index, paths, box.w - room, HEADER / 2));
-  if (item.changed) g.append(drawDelta(box.w - 1, 1));
+  g.append(...drawSigns(item, item.changed, box.w - 1, 1, HEADER));
   return g;
 }
 function edgePath(points, lr) {
@@ -2318,6 +2340,8 @@ var GraphView = class {
     this.layouter = new Layouter();
     this.scene = {};
     this.index = indexScene({});
+    this.findings = {};
+    this.drawnIndex = null;
     this.identities = false;
     this.opened = /* @__PURE__ */ new Set();
     this.target = this.opened;
@@ -2380,6 +2404,7 @@ var GraphView = class {
     const known = this.index.items;
     this.scene = scene;
     this.index = indexScene(scene, this.identities);
+    this.markFindings();
     this.family = this.fontFamily();
     if (!this.index.items.has(this.root)) this.root = ROOT;
     this.world.replaceChildren();
@@ -2402,10 +2427,22 @@ var GraphView = class {
     this.layouter.cancel();
     this.layouter.forget();
     this.index = indexScene(this.scene, on);
+    this.markFindings();
     if (this.index.hidden.has(this.root)) this.root = ROOT;
     if (!this.index.nodes.length) return;
     await this.apply(this.target, this.root, { what: "identities", anchor });
     if (this.selection) await this.select(this.selection, true);
+  }
+  markFindings() {
+    for (const item of this.index.items.values()) {
+      item.finding = item.synthetic ? void 0 : this.findings[item.sel];
+    }
+  }
+  /** Marks the places of findings. @param {Record<string, import("./scene.js").Finding>} findings */
+  setFindings(findings) {
+    this.findings = findings;
+    this.markFindings();
+    if (this.picture && this.drawnIndex === this.index) this.draw(this.picture);
   }
   /** Text was measured before the widget was in the page, in another font: measures again. */
   async remeasure() {
@@ -2439,6 +2476,7 @@ var GraphView = class {
       this.opened = fitted.opened;
       this.root = fitted.root;
       this.picture = picture;
+      this.drawnIndex = index;
       this.draw(picture);
       const after = anchor === null ? void 0 : picture.boxes.get(anchor);
       this.camera.extent = { w: picture.w, h: picture.h };
@@ -2777,6 +2815,7 @@ var GraphPage = class {
     bar.append(this.search.box, ...this.buttons(), this.crumbs);
     this.stage.append(this.legend, this.cancel, this.hint);
     this.view.identities = Boolean(model.get("identities"));
+    this.view.findings = model.get("findings") ?? {};
     this.map.on = mapWanted();
     this.mapButton.setAttribute("aria-pressed", String(this.map.on));
     this.hiding = void 0;
@@ -2872,7 +2911,8 @@ var GraphPage = class {
         },
         "change:opened": () => view.setOpened(model.get("opened") || []),
         "change:identities": () => this.onIdentities(),
-        "change:height": () => this.paintHeight()
+        "change:height": () => this.paintHeight(),
+        "change:findings": () => this.onFindings()
       })
     ];
   }
@@ -2889,6 +2929,10 @@ var GraphPage = class {
   }
   async onIdentities() {
     await this.view.setIdentities(Boolean(this.model.get("identities")));
+    paintLegend(this.legend, this.view.index);
+  }
+  onFindings() {
+    this.view.setFindings(this.model.get("findings") ?? {});
     paintLegend(this.legend, this.view.index);
   }
   /** The stage has a size for the first time. */

@@ -1,7 +1,8 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
+//   explorer/counts.js
 //   explorer/news.js
-// sha256 of these: c48cb68bc4ea85223b1cf5efa6070047af97ddd3ebe1dd7eb34b7b204e3be7b6
+// sha256 of these: 85f706d7ab1106f84306b22730d0ceac72e4e32b6b69c67df3f550f208b769fb
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -29,6 +30,28 @@ function listen(model, handlers) {
   return () => {
     for (const [event, handler] of pairs) model.off(event, handler);
   };
+}
+
+// explorer/counts.js
+function countsInWords({ counts = [], said = "" }) {
+  const words = [...counts.map(({ n, word }) => `${n.toLocaleString("en")} ${word}`), said];
+  return words.filter(Boolean).join(", ");
+}
+function alertOf(findings) {
+  const errors = findings.filter((finding) => finding.severity === "error");
+  if (errors.length < 2) return errors[0]?.message ?? "";
+  const more = errors.length - 1;
+  return `${errors[0].message} ${more.toLocaleString("en")} more error${more === 1 ? "" : "s"}.`;
+}
+function countParts({ counts = [], said = "" }) {
+  const numbers = counts.map(
+    ({ severity, mark, n, word }) => html("span", { class: `qx-count qx-count-${severity}` }, [
+      html("span", { class: "qx-finding-mark", "aria-hidden": "true", text: mark }),
+      n.toLocaleString("en"),
+      html("span", { class: "qx-sr", text: ` ${word}` })
+    ])
+  );
+  return said ? [...numbers, html("span", { class: "qx-counts-said", text: said })] : numbers;
 }
 
 // explorer/news.js
@@ -59,10 +82,11 @@ var NewsBar = class {
       title: "Close (Esc)",
       "aria-label": "Close"
     });
+    this.counts = html("button", { class: "qx-button qx-counts" });
     const inside = [this.close, this.list, this.story];
     const attributes = { class: "qx-popover", id, hidden: true, tabindex: "-1" };
     this.popover = html("div", attributes, inside);
-    const parts = [this.line, this.worst, this.more, this.alert, this.popover];
+    const parts = [this.line, this.worst, this.more, this.counts, this.alert, this.popover];
     this.root = html("div", { class: "qx qx-note qx-newsbar", ...OWN_KEYS }, parts);
     el.append(this.root);
     this.root.addEventListener("click", (event) => this.onClick(event));
@@ -73,7 +97,10 @@ var NewsBar = class {
     });
     const draw = () => this.draw();
     const names = ["title", "news", "story", "findings", "busy"];
-    const unlisten = listen(model, Object.fromEntries(names.map((n) => [`change:${n}`, draw])));
+    const unlisten = listen(model, {
+      ...Object.fromEntries(names.map((n) => [`change:${n}`, draw])),
+      "change:checks": () => this.drawCounts()
+    });
     const outside = (event) => {
       if (!(event.target instanceof Node && this.root.contains(event.target))) this.show(false);
     };
@@ -84,6 +111,7 @@ var NewsBar = class {
       this.root.remove();
     };
     this.draw();
+    this.drawCounts();
   }
   /** @param {Event} event */
   onClick(event) {
@@ -93,6 +121,11 @@ var NewsBar = class {
     }
     if (closest(event.target, ".qx-note-close")) {
       this.shut();
+      return;
+    }
+    if (closest(event.target, ".qx-counts, .qx-finding-rest")) {
+      this.show(false);
+      this.model.send({ action: "checks" });
       return;
     }
     const fix = closest(event.target, "[data-fix]");
@@ -116,10 +149,12 @@ var NewsBar = class {
     this.worst.className = `qx-finding qx-finding-${worst?.severity ?? "info"}`;
     this.worst.replaceChildren(...worst ? this.chip(worst, findings.length - 1) : []);
     this.list.hidden = findings.length === 0;
-    this.list.replaceChildren(...findings.map((finding) => this.item(finding)));
+    this.list.replaceChildren(
+      ...worst ? [this.item(worst)] : [],
+      ...findings.length > 1 ? [html("li", {}, [this.rest(findings.length - 1)])] : []
+    );
     this.story.innerHTML = model.get("story");
-    const errors = findings.filter((finding) => finding.severity === "error");
-    const said = errors.map((finding) => finding.message).join(" ");
+    const said = alertOf(findings);
     if (this.alert.textContent !== said) this.alert.textContent = said;
     this.more.hidden = model.get("story") === "" && findings.length === 0;
     this.show(!(this.popover.hidden || this.more.hidden));
@@ -131,7 +166,6 @@ var NewsBar = class {
    */
   chip(finding, others) {
     const { mark, word, message } = finding;
-    const rest = others > 0 ? ` + ${others} more` : "";
     return [
       html("button", { class: "qx-finding-word", title: `${message}
 ${finding.fix}` }, [
@@ -140,8 +174,22 @@ ${finding.fix}` }, [
         message
       ]),
       ...this.buttons(finding),
-      rest && html("span", { class: "qx-finding-rest", text: rest })
-    ].filter(Boolean);
+      ...others > 0 ? [this.rest(others)] : []
+    ];
+  }
+  /** @param {number} others */
+  rest(others) {
+    const text = `${others.toLocaleString("en")} more in Checks`;
+    return html("button", { class: "qx-link qx-finding-rest", text });
+  }
+  /** How many of each severity, and how far the check is: a button that opens the panel. */
+  drawCounts() {
+    const checks = this.model.get("checks") ?? {};
+    const what = countsInWords(checks);
+    this.counts.hidden = what === "";
+    this.counts.title = `Checks: ${what}`;
+    this.counts.setAttribute("aria-label", `Checks: ${what}`);
+    this.counts.replaceChildren(...countParts(checks));
   }
   /** @param {Entry} finding */
   item(finding) {

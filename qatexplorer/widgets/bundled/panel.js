@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/panel.js
-// sha256 of these: ebf36c6cdc3f69de519564f7e5a81c39933b21216e61c5714b942d590dd9e888
+// sha256 of these: 1020d0ef51d40951a0f5dbbe259fc1caf4fc992d14b507c26c8a2277d69d92cb
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -46,9 +46,41 @@ function forceTheme(root, dark) {
 }
 
 // common/panel.js
+var SAID_MS = 1600;
 function title(details) {
   const summary = details.querySelector("summary")?.textContent ?? "";
   return summary.replace(/\(.*$/, "").trim();
+}
+async function copy(button, text) {
+  const before = button.textContent;
+  const done = await navigator.clipboard?.writeText(text).then(
+    () => true,
+    () => false
+  );
+  button.textContent = done || copyBySelection(button, text) ? "Copied" : "Select and copy it";
+  setTimeout(() => {
+    button.textContent = before;
+  }, SAID_MS);
+}
+function copyBySelection(button, text) {
+  const field = html("textarea", { class: "qx-sr", "aria-hidden": "true" });
+  field.value = text;
+  button.parentElement?.append(field);
+  field.select();
+  const done = document.execCommand("copy");
+  field.remove();
+  button.focus();
+  return done;
+}
+function askedBy(root) {
+  const focused = root.contains(document.activeElement) ? document.activeElement : null;
+  return focused instanceof HTMLElement ? focused.dataset.ask : void 0;
+}
+function focusAsking(root, asked) {
+  const buttons = [...root.querySelectorAll("[data-ask]")].filter((e) => e instanceof HTMLElement);
+  const again = buttons.find((button) => button.dataset.ask === asked);
+  again?.focus({ preventScroll: true });
+  return again !== void 0;
 }
 var panel_default = {
   /** @param {import("@anywidget/types").RenderProps<Traits>} props */
@@ -63,6 +95,7 @@ var panel_default = {
         if (details.open) open.add(title(details));
         else open.delete(title(details));
       }
+      const asked = askedBy(root);
       root.innerHTML = model.get("html");
       for (const details of root.querySelectorAll("details")) {
         if (open.has(title(details))) details.open = true;
@@ -72,6 +105,7 @@ var panel_default = {
         about = heading.textContent ?? "";
         root.closest(".qx-part-inspector")?.scrollTo(0, 0);
       }
+      if (asked !== void 0 && !focusAsking(root, asked)) fromHere = true;
       if (!fromHere) return;
       fromHere = false;
       if (heading) {
@@ -82,6 +116,8 @@ var panel_default = {
     root.addEventListener("click", (event) => {
       const wanted = closest(event.target, "[data-ask]")?.dataset.ask;
       if (wanted !== void 0) model.send({ ask: wanted });
+      const copied = closest(event.target, "[data-copy]");
+      if (copied?.dataset.copy !== void 0) copy(copied, copied.dataset.copy);
       const selected = closest(event.target, "[data-select]")?.dataset.select;
       if (selected === void 0) return;
       fromHere = true;

@@ -3,7 +3,7 @@
 //   common/list.js
 //   common/table.js
 //   common/table_rows.js
-// sha256 of these: 9fb5d0bb760ff46b251a0d3fa071f0301263111faab77e8ad40d821e4ca97e00
+// sha256 of these: 4aca3f45ff0b8fc5d32eb95bf2071b2b0d59267274450d7dfbfcc28e375fb807
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -355,6 +355,7 @@ var TableView = class {
   }
   /** @param {TableRow} row */
   showDetail(row) {
+    if (this.model.get("details") === false) return;
     const columns = this.model.get("columns");
     const parts = row.cells.map((text, i) => {
       const tip = row.tips?.[i];

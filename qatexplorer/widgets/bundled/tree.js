@@ -5,7 +5,7 @@
 //   tree/row.js
 //   tree/rows.js
 //   tree/tree.js
-// sha256 of these: 7fd474d1b6cf2fd16fecb8b35a15e3b46f3637438e87111e4294127cfb85631e
+// sha256 of these: 2607d9b848c20f324b7bec4482b46bf0a01564e2aaf3d13413da26dc2e6049b7
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -206,7 +206,7 @@ var KINDS = [
 ];
 var span = (className, text, title) => html("span", { class: className, text, title });
 var badgeElement = ({ text, className, title }) => span(`qx-badge ${className}`, text, title || null);
-function describe(row) {
+function describe(row, finding) {
   const parts = [row.name, row.before ? `was ${row.before}, now ${row.type}` : row.type];
   if (row.kind === "site") {
     parts.push(`${row.site} fake quant`);
@@ -214,6 +214,7 @@ function describe(row) {
     if (row.source) parts.push(row.source);
     if (row.shares?.length) parts.push(`one for ${row.shares.length} tensors`);
   }
+  if (finding) parts.push(finding.words);
   if (row.changed) parts.push(`changed: ${row.what.join(", ")}`);
   if (row.qconfig) parts.push(`qconfig ${row.qconfig}`);
   KINDS.forEach(([kind], i) => {
@@ -311,14 +312,19 @@ function siteCell(row) {
     span("qx-tree-torch", behind, row.title)
   ]);
 }
+function margin(row, finding) {
+  if (!finding) return span("qx-tree-delta", row.changed ? "Δ" : "");
+  const look = `qx-tree-finding-${finding.inside ? "inside" : finding.severity}`;
+  return span(`qx-tree-delta qx-tree-finding ${look}`, finding.mark, finding.words);
+}
 function indent(row) {
   const element = span("qx-tree-indent");
   element.style.setProperty("--qx-depth", String(row.depth));
   return element;
 }
-function fillRow(element, row) {
+function fillRow(element, row, finding) {
   element.replaceChildren(
-    span("qx-tree-delta", row.changed ? "Δ" : ""),
+    margin(row, finding),
     ...row.kind === "site" ? [siteCell(row)] : moduleCells(row)
   );
   element.className = "qx-tree-row";
@@ -326,7 +332,7 @@ function fillRow(element, row) {
   element.classList.toggle("qx-is-gone", row.what.includes("gone"));
   element.classList.toggle("qx-is-site", row.kind === "site");
   element.classList.toggle("qx-is-quiet", row.quiet === true);
-  element.setAttribute("aria-label", describe(row));
+  element.setAttribute("aria-label", describe(row, finding));
   element.setAttribute("aria-level", String(row.depth + 1));
 }
 
@@ -663,7 +669,7 @@ var TreeView = class {
       rowHeight: ROW_HEIGHT,
       role: "treeitem",
       height: () => model.get("height"),
-      fill: fillRow,
+      fill: (element, row) => fillRow(element, row, model.get("findings")?.[row.id]),
       mark: (element, row) => this.markRow(element, row)
     });
     el.append(this.root);
@@ -720,6 +726,10 @@ var TreeView = class {
       "change:selected": () => this.onSelected(),
       "change:query": () => this.onFilter(),
       "change:only": () => this.onFilter(),
+      "change:findings": () => {
+        this.list.refill();
+        this.list.draw();
+      },
       "change:state_label": () => this.refresh(),
       "change:height": () => this.onLook(),
       "change:dark": () => this.onLook()

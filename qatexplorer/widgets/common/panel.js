@@ -1,5 +1,5 @@
 // Shows HTML of a view (escaped by the view that made it) and hands clicks on [data-select] to
-// Python as the selection, those on [data-ask] as a message.
+// Python as the selection, those on [data-ask] as a message; [data-copy] copies what it says.
 
 import { closest, forceTheme, html, listen, OWN_KEYS, save } from "./dom.js";
 
@@ -10,10 +10,68 @@ import { closest, forceTheme, html, listen, OWN_KEYS, save } from "./dom.js";
  * @property {boolean | null} dark
  */
 
+/** How long a button says that it has copied. */
+const SAID_MS = 1600;
+
 /** What a fold is called, without the count behind its name. @param {Element} details */
 function title(details) {
   const summary = details.querySelector("summary")?.textContent ?? "";
   return summary.replace(/\(.*$/, "").trim();
+}
+
+/**
+ * Copies a text, and says so on the button that asked for it.
+ * @param {HTMLElement | SVGElement} button
+ * @param {string} text
+ */
+async function copy(button, text) {
+  const before = button.textContent;
+  const done = await navigator.clipboard?.writeText(text).then(
+    () => true,
+    () => false,
+  );
+  button.textContent = done || copyBySelection(button, text) ? "Copied" : "Select and copy it";
+  setTimeout(() => {
+    button.textContent = before;
+  }, SAID_MS);
+}
+
+/**
+ * Where a page may not use the clipboard: over plain http, or in a frame.
+ * @param {HTMLElement | SVGElement} button takes the focus again
+ * @param {string} text
+ */
+function copyBySelection(button, text) {
+  const field = html("textarea", { class: "qx-sr", "aria-hidden": "true" });
+  field.value = text;
+  button.parentElement?.append(field);
+  field.select();
+  const done = document.execCommand("copy");
+  field.remove();
+  button.focus();
+  return done;
+}
+
+/**
+ * What the button that has the focus asks for.
+ * @param {HTMLElement} root
+ */
+function askedBy(root) {
+  const focused = root.contains(document.activeElement) ? document.activeElement : null;
+  return focused instanceof HTMLElement ? focused.dataset.ask : undefined;
+}
+
+/**
+ * Gives the focus to the button that asks for the same; false if there is none.
+ * @param {HTMLElement} root
+ * @param {string} asked
+ */
+function focusAsking(root, asked) {
+  /** @type {HTMLElement[]} */
+  const buttons = [...root.querySelectorAll("[data-ask]")].filter((e) => e instanceof HTMLElement);
+  const again = buttons.find((button) => button.dataset.ask === asked);
+  again?.focus({ preventScroll: true });
+  return again !== undefined;
 }
 
 export default {
@@ -32,6 +90,7 @@ export default {
         if (details.open) open.add(title(details));
         else open.delete(title(details));
       }
+      const asked = askedBy(root);
       root.innerHTML = model.get("html");
       for (const details of root.querySelectorAll("details")) {
         if (open.has(title(details))) details.open = true;
@@ -42,6 +101,8 @@ export default {
         about = heading.textContent ?? "";
         root.closest(".qx-part-inspector")?.scrollTo(0, 0);
       }
+      // Who works by keys goes on from where they were, or from the top.
+      if (asked !== undefined && !focusAsking(root, asked)) fromHere = true;
       if (!fromHere) return;
       fromHere = false;
       if (heading) {
@@ -52,6 +113,8 @@ export default {
     root.addEventListener("click", (event) => {
       const wanted = closest(event.target, "[data-ask]")?.dataset.ask;
       if (wanted !== undefined) model.send({ ask: wanted });
+      const copied = closest(event.target, "[data-copy]");
+      if (copied?.dataset.copy !== undefined) copy(copied, copied.dataset.copy);
       const selected = closest(event.target, "[data-select]")?.dataset.select;
       if (selected === undefined) return;
       fromHere = true;

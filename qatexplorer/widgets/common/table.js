@@ -26,6 +26,7 @@ import { filterRows, nextSort, sortRows } from "./table_rows.js";
  * @property {string} label
  * @property {string} nothing
  * @property {number} height
+ * @property {boolean} details
  * @property {boolean | null} dark
  */
 
@@ -177,6 +178,7 @@ class TableView {
 
   /** @param {TableRow} row */
   showDetail(row) {
+    if (this.model.get("details") === false) return;
     const columns = this.model.get("columns");
     const parts = row.cells.map((text, i) => {
       const tip = row.tips?.[i];

@@ -23,6 +23,7 @@ class TableWidget(anywidget.AnyWidget):
         selected: selection string, both ways; a row with that ``sel`` is marked and shown.
         label: name of the table for screen readers. nothing: what an empty table says.
         height: of the rows' area, in CSS pixels.
+        details: show the row that has the focus in full below.
         dark: True or False to force a theme, None to follow the page.
     """
 
@@ -38,4 +39,5 @@ class TableWidget(anywidget.AnyWidget):
     label: Any = traitlets.Unicode("Table").tag(sync=True)
     nothing: Any = traitlets.Unicode("Nothing to show.").tag(sync=True)
     height: Any = traitlets.Int(330, min=90).tag(sync=True)
+    details: Any = traitlets.Bool(True).tag(sync=True)
     dark: Any = traitlets.Bool(None, allow_none=True).tag(sync=True)

@@ -5,7 +5,7 @@ No view talks to another: a click calls the session, the session emits an event,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Literal
@@ -13,19 +13,25 @@ from typing import Any, Literal
 import ipywidgets as widgets
 
 from qatexplorer import zoo
+from qatexplorer.checks.records import Finding, Fix
 from qatexplorer.errors import BusyError, QatExplorerError
+from qatexplorer.flows.edits import Edit
 from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.runs.opened import OpenedRun
 from qatexplorer.session.inputs import describe_inputs
 from qatexplorer.session.overlays import checked_name
 from qatexplorer.session.session import Session, SessionEvent
 from qatexplorer.snapshot.overlay import Groups, Overlay
+from qatexplorer.views.checks.marks import finding_marks
+from qatexplorer.views.checks.state import header_of
 from qatexplorer.views.common.findings import finding_entries
 from qatexplorer.views.common.names import count
 from qatexplorer.views.common.news import news_of
 from qatexplorer.views.common.options import header_html
 from qatexplorer.views.common.story import stage_entries, story_html
 from qatexplorer.views.static.page import still_html
+from qatexplorer.widgets.checks.checker import Checker
+from qatexplorer.widgets.checks.panel import ChecksPanel
 from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
 from qatexplorer.widgets.common.controls import Html, Message, Note, labelled
 from qatexplorer.widgets.common.page import PageState
@@ -56,7 +62,7 @@ class _StagePage:
     entries: list[dict[str, Any]]
     news: str
     story: str
-    findings: list[dict[str, Any]]
+    found: tuple[Finding, ...]
     picture: StagePicture
 
 
@@ -68,9 +74,11 @@ class Explorer(widgets.VBox):
         self._example = ""
         self._tried_for: tuple[Any, ...] = ()
         self._led_to: Session | None = None  # for which the panel that trains has been opened
+        self._edited: dict[str, tuple[Edit, ...]] = {}  # by what takes it back
         self._unsubscribe: Callable[[], None] | None = None
         self.bridge = Bridge()
         self.jobs = Jobs(self.bridge, self._on_jobs)
+        self.checker = Checker(self.bridge, self._on_check, lambda: self.jobs.current is None)
         self.page = PageState()
         self.page.signal.subscribe(lambda _: self.bridge.post("selection", self._on_selection))
         self.still = Still(self.static_html)
@@ -136,6 +144,7 @@ class Explorer(widgets.VBox):
         self.news = NewsBar()
         self.news.on_fix(self._on_fix)
         self.news.on_select(self.select)
+        self.news.on_checks(lambda: self.drawer.show_panel(self.checks))
         self.panes = Panes(self.bridge, self.page)
         self.panes.inspector.on_ask(self._on_ask)
         self.panes.wanted = lambda: self.jobs.current is not None
@@ -154,7 +163,9 @@ class Explorer(widgets.VBox):
         self.ledger = LedgerPanel(self.bridge, self.start_job, self.page, self._on_ledger)
         self.results = ResultsPanel(self.bridge, self.start_job)
         self.settings = SettingsPanel(self.start_job)
+        self.checks = ChecksPanel(self.checker, self.page, self._on_fix, self._on_undo)
         panels = {
+            "Checks": self.checks,
             "Train": self.training,
             "Inside the training": self.live,
             "Who put it there?": self.ledger,
@@ -249,8 +260,10 @@ class Explorer(widgets.VBox):
         self.header.html = header_html(first.type_name, about)
         self.panes.use(session)
         self.training.use(session, suggested or {})
-        for panel in (self.live, self.ledger, self.results, self.settings, self.runs):
+        panels = (self.checks, self.live, self.ledger, self.results, self.settings, self.runs)
+        for panel in panels:
             panel.use(session)
+        self.checker.use(session)
         self._on_jobs()
         self.refresh()
 
@@ -268,11 +281,14 @@ class Explorer(widgets.VBox):
             title = self.session.flow.stage(event.detail).title if self.session else ""
             self.bridge.post("stepping", lambda: self._busy(f"running: {title} …"))
         elif event.kind in ("stage", "trained", "run"):
+            if event.kind != "stage":
+                self.bridge.post("trained", self.checker.changed)
             self.refresh()
             if event.kind != "stage":
                 self.bridge.post("runs", self.runs.on_training)
 
     def _on_config(self) -> None:
+        self.checker.changed()
         self.settings.refresh()
         self.panes.compare.start_over()
 
@@ -284,18 +300,59 @@ class Explorer(widgets.VBox):
         known = len(self._tried_for) == len(settings) and all(
             one is other for one, other in zip(settings, self._tried_for, strict=True)
         )
-        if not known:
-            self._tried_for = settings
-            self.bridge.make("findings", lambda: self._tried(session), self._show_findings)
+        if known:
+            self.checker.want()
+            return
+        self._tried_for = settings
+        self.bridge.make(
+            "findings",
+            lambda: (session, session.findings()),
+            self._on_tried,
+            lambda _error: self.checker.want(),
+        )
 
-    def _tried(self, session: Session) -> tuple[Session, list[dict[str, Any]]]:
-        return session, finding_entries(session.findings(), session.snapshot)
-
-    def _show_findings(self, found: tuple[Session, list[dict[str, Any]]]) -> None:
-        session, findings = found
+    def _on_tried(self, tried: tuple[Session, tuple[Finding, ...]]) -> None:
+        session, found = tried
         if session is self.session:
-            self.news.findings = findings
+            self._show_found(session, found)
             self.panes.look_again()
+            self.checker.want()
+
+    # -- checks ---------------------------------------------------------------------------------
+
+    def _show_found(self, session: Session, known: Sequence[Finding]) -> None:
+        """Show what is known to be wrong: in the line of news, in the panel, in tree and graph."""
+        last = session.last_check
+        silenced = {one.key for one in last.silenced} if last is not None else set()
+        found = tuple(one for one in known if one.key not in silenced)
+        snapshot, first = session.snapshot, session.snapshots.get(session.stages[0])
+        self.news.findings = finding_entries(found, snapshot, first)
+        self.panes.mark_findings(finding_marks(found, snapshot, first))
+        self.checks.show(found)
+        self._say_counts()
+
+    def _say_counts(self) -> None:
+        self.news.checks = header_of(self.checker.state, self.checks.findings)
+
+    def _on_check(self) -> None:
+        """A check has begun, moved on or ended."""
+        session, state = self.session, self.checker.state
+        if session is not None and state.kind == "done":
+            self._show_found(session, session.findings(try_int8=False))
+            self.panes.look_again()
+        else:
+            self.checks.draw_state()
+            self._say_counts()
+
+    def _on_undo(self, wanted: str) -> None:
+        """A button asks to take back what another one did."""
+        session, edits = self.session, self._edited.get(wanted)
+        if session is not None and edits:
+            self.start_job(
+                "taking it back",
+                lambda _job: session.take_back(*edits),
+                lambda _made: self.checks.taken_back(wanted),
+            )
 
     def _on_progress(self) -> None:
         if self.session is not None and self.session.run is not None:
@@ -323,14 +380,14 @@ class Explorer(widgets.VBox):
     def _stage_page(self, session: Session) -> _StagePage:
         stage, stages = session.flow.stage(session.stage), session.flow.stages
         news = news_of(stages, session.snapshots)
-        findings = session.findings(try_int8=False)
+        found = session.findings(try_int8=False)
         with cycles_collected_later():
             return _StagePage(
                 session,
                 stage_entries(stages, stage.name, session.reached, news),
                 news[stage.name],
                 story_html(stage, session.snapshot, session.diff, news[stage.name]),
-                finding_entries(findings, session.snapshot),
+                found,
                 self.panes.picture(session),
             )
 
@@ -340,8 +397,10 @@ class Explorer(widgets.VBox):
             return
         self.bar.stages = page.entries
         title = session.flow.stage(session.stage).title
-        self.news.show(title, page.news, page.story, page.findings)
+        self.news.show(title, page.news, page.story)
         self.panes.show(page.picture)
+        self.checker.look()
+        self._show_found(session, page.found)
         self._try_int8(session)
         self._keep_still()
         self.ledger.refresh()
@@ -441,6 +500,7 @@ class Explorer(widgets.VBox):
         """A button of the inspector's page: see :func:`views.inspector.glance.glance_html`."""
         what, _, rest = wanted.partition(":")
         panels: dict[str, widgets.Widget] = {
+            "checks": self.checks,
             "training": self.training,
             "inside": self.live,
             "ledger": self.ledger,
@@ -463,9 +523,24 @@ class Explorer(widgets.VBox):
         if session is None:
             return
         known = session.findings(try_int8=False)
-        fixes = next((found.fixes for found in known if found.key == key), ())
-        if index < len(fixes):
-            self.start_job("putting it right", lambda _job: fixes[index].apply(session))
+        finding = next((found for found in known if found.key == key), None)
+        if finding is not None and index < len(finding.fixes):
+            fix = finding.fixes[index]
+            before = session.edits
+            self.start_job(
+                "putting it right",
+                lambda _job: fix.apply(session),
+                lambda _made: self._applied(session, finding, fix, before),
+            )
+
+    def _applied(
+        self, session: Session, finding: Finding, fix: Fix, before: Sequence[Edit]
+    ) -> None:
+        """List what was done; changes of the float model can be taken back one by one."""
+        new = tuple(edit for edit in session.edits if edit not in before)
+        undo = f"undo:{len(self._edited)}" if new else ""
+        self._edited[undo] = new
+        self.checks.applied(finding, fix, undo)
 
     def start_job(
         self,
@@ -480,6 +555,7 @@ class Explorer(widgets.VBox):
             if done is not None:
                 done(value)
 
+        self.checker.give_way()
         started = self.jobs.start(name, work, finished, self._report)
         if not started:
             current = self.jobs.current
@@ -507,5 +583,10 @@ class Explorer(widgets.VBox):
         self.news.busy = job is not None
         if job is None:
             self.results.idle()
-        for panel in (self.training, self.ledger, self.results, self.settings, self.runs):
+        panels = (
+            self.checks, self.training, self.ledger, self.results, self.settings, self.runs,
+        )  # fmt: skip
+        for panel in panels:
             panel.set_enabled(job is None)
+        if job is None:
+            self.checker.resume()

@@ -2,6 +2,7 @@
 // page. It draws what Python says and sends what is asked for; it decides nothing.
 
 import { closest, html, listen, OWN_KEYS } from "../common/dom.js";
+import { alertOf, countParts, countsInWords } from "./counts.js";
 
 /**
  * One finding, as views/common/findings.py makes it.
@@ -22,6 +23,7 @@ import { closest, html, listen, OWN_KEYS } from "../common/dom.js";
  * @property {string} news
  * @property {string} story
  * @property {Entry[]} findings
+ * @property {import("./counts.js").Checks} checks
  * @property {boolean} busy
  */
 
@@ -53,10 +55,11 @@ class NewsBar {
       title: "Close (Esc)",
       "aria-label": "Close",
     });
+    this.counts = html("button", { class: "qx-button qx-counts" });
     const inside = [this.close, this.list, this.story];
     const attributes = { class: "qx-popover", id, hidden: true, tabindex: "-1" };
     this.popover = html("div", attributes, inside);
-    const parts = [this.line, this.worst, this.more, this.alert, this.popover];
+    const parts = [this.line, this.worst, this.more, this.counts, this.alert, this.popover];
     this.root = html("div", { class: "qx qx-note qx-newsbar", ...OWN_KEYS }, parts);
     el.append(this.root);
     this.root.addEventListener("click", (event) => this.onClick(event));
@@ -67,7 +70,10 @@ class NewsBar {
     });
     const draw = () => this.draw();
     const names = ["title", "news", "story", "findings", "busy"];
-    const unlisten = listen(model, Object.fromEntries(names.map((n) => [`change:${n}`, draw])));
+    const unlisten = listen(model, {
+      ...Object.fromEntries(names.map((n) => [`change:${n}`, draw])),
+      "change:checks": () => this.drawCounts(),
+    });
     /** A click elsewhere closes what was opened to be read. @param {Event} event */
     const outside = (event) => {
       if (!(event.target instanceof Node && this.root.contains(event.target))) this.show(false);
@@ -79,6 +85,7 @@ class NewsBar {
       this.root.remove();
     };
     this.draw();
+    this.drawCounts();
   }
 
   /** @param {Event} event */
@@ -89,6 +96,11 @@ class NewsBar {
     }
     if (closest(event.target, ".qx-note-close")) {
       this.shut();
+      return;
+    }
+    if (closest(event.target, ".qx-counts, .qx-finding-rest")) {
+      this.show(false);
+      this.model.send({ action: "checks" });
       return;
     }
     const fix = closest(event.target, "[data-fix]");
@@ -113,10 +125,13 @@ class NewsBar {
     this.worst.className = `qx-finding qx-finding-${worst?.severity ?? "info"}`;
     this.worst.replaceChildren(...(worst ? this.chip(worst, findings.length - 1) : []));
     this.list.hidden = findings.length === 0;
-    this.list.replaceChildren(...findings.map((finding) => this.item(finding)));
+    // All of them are in the panel of checks.
+    this.list.replaceChildren(
+      ...(worst ? [this.item(worst)] : []),
+      ...(findings.length > 1 ? [html("li", {}, [this.rest(findings.length - 1)])] : []),
+    );
     this.story.innerHTML = model.get("story");
-    const errors = findings.filter((finding) => finding.severity === "error");
-    const said = errors.map((finding) => finding.message).join(" ");
+    const said = alertOf(findings);
     if (this.alert.textContent !== said) this.alert.textContent = said;
     this.more.hidden = model.get("story") === "" && findings.length === 0;
     this.show(!(this.popover.hidden || this.more.hidden));
@@ -129,7 +144,6 @@ class NewsBar {
    */
   chip(finding, others) {
     const { mark, word, message } = finding;
-    const rest = others > 0 ? ` + ${others} more` : "";
     return [
       html("button", { class: "qx-finding-word", title: `${message}\n${finding.fix}` }, [
         html("span", { class: "qx-finding-mark", "aria-hidden": "true", text: mark }),
@@ -137,8 +151,24 @@ class NewsBar {
         message,
       ]),
       ...this.buttons(finding),
-      rest && html("span", { class: "qx-finding-rest", text: rest }),
-    ].filter(Boolean);
+      ...(others > 0 ? [this.rest(others)] : []),
+    ];
+  }
+
+  /** @param {number} others */
+  rest(others) {
+    const text = `${others.toLocaleString("en")} more in Checks`;
+    return html("button", { class: "qx-link qx-finding-rest", text });
+  }
+
+  /** How many of each severity, and how far the check is: a button that opens the panel. */
+  drawCounts() {
+    const checks = this.model.get("checks") ?? {};
+    const what = countsInWords(checks);
+    this.counts.hidden = what === "";
+    this.counts.title = `Checks: ${what}`;
+    this.counts.setAttribute("aria-label", `Checks: ${what}`);
+    this.counts.replaceChildren(...countParts(checks));
   }
 
   /** @param {Entry} finding */

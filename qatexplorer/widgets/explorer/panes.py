@@ -205,6 +205,12 @@ class Panes(widgets.Box):
         is selected the graph may have to open groups, and the figures would wait for that."""
         self._inspect()
 
+    def mark_findings(self, marks: Mapping[str, Any]) -> None:
+        """Mark the places of findings, as :func:`views.checks.marks.finding_marks` has them."""
+        for widget in (self.tree, self.graph):
+            if widget.findings != marks:
+                widget.findings = marks
+
     def on_training(self) -> None:
         """A run has moved on: the selected fake quant's figures move with it."""
         self._bridge.post("live", self._draw_live, every_s=_LIVE_S)

@@ -7,6 +7,7 @@ import {
   drawChevron,
   drawCounts,
   drawDelta,
+  drawFinding,
   drawInt8,
   drawPass,
   drawSite,
@@ -51,6 +52,7 @@ export function itemLabel(item) {
     parts.push(`${item.marks.length} fake quant${item.marks.length === 1 ? "" : "s"}`);
   }
   if (item.twice) parts.push(`${item.twice} fake-quantized twice inside`);
+  if (item.finding) parts.push(item.finding.words);
   if (item.changed) parts.push("changed in this step");
   else if (item.inside) parts.push("something inside changed in this step");
   return parts.filter(Boolean).join(", ");
@@ -135,8 +137,23 @@ function drawBox(index, box, prefix) {
     else g.append(...drawSites(index, box.inner, bx + 18, by + bh - 13));
   }
   g.append(...drawAround(index, box));
-  if (marked) g.append(drawDelta(bx + bw - 1, by + 1));
+  g.append(...drawSigns(item, Boolean(marked), bx + bw - 1, by + 1, by + bh - 1));
   return g;
+}
+
+/**
+ * What changed and what a check found, on the right border of a box.
+ * @param {Item} item
+ * @param {boolean} changed
+ * @param {number} x
+ * @param {number} top
+ * @param {number} bottom
+ */
+function drawSigns(item, changed, x, top, bottom) {
+  const signs = [];
+  if (changed) signs.push(drawDelta(x, top));
+  if (item.finding) signs.push(drawFinding(item.finding, x, bottom));
+  return signs;
 }
 
 /**
@@ -203,7 +220,7 @@ function drawOpen(index, box, isRoot, prefix) {
   const paths = item.marks.map((mark) => mark.site);
   const room = Math.min(paths.length, MAX_ITEM_MARKS) * 22;
   g.append(...drawSites(index, paths, box.w - room, HEADER / 2));
-  if (item.changed) g.append(drawDelta(box.w - 1, 1));
+  g.append(...drawSigns(item, item.changed, box.w - 1, 1, HEADER));
   return g;
 }
 

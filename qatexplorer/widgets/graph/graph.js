@@ -24,6 +24,7 @@ import { GraphView } from "./view.js";
  * @property {Record<string, string | number>} metrics
  * @property {import("./scale.js").Overlay} overlay
  * @property {import("./overlay_panel.js").Compared} compared
+ * @property {Record<string, import("./scene.js").Finding>} findings
  * @property {import("./overlay_panel.js").Picker[]} pickers
  * @property {Record<string, string>} picked
  */
@@ -99,6 +100,7 @@ class GraphPage {
     bar.append(this.search.box, ...this.buttons(), this.crumbs);
     this.stage.append(this.legend, this.cancel, this.hint);
     this.view.identities = Boolean(model.get("identities"));
+    this.view.findings = model.get("findings") ?? {};
     this.map.on = mapWanted();
     this.mapButton.setAttribute("aria-pressed", String(this.map.on));
     /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -200,6 +202,7 @@ class GraphPage {
         "change:opened": () => view.setOpened(model.get("opened") || []),
         "change:identities": () => this.onIdentities(),
         "change:height": () => this.paintHeight(),
+        "change:findings": () => this.onFindings(),
       }),
     ];
   }
@@ -218,6 +221,11 @@ class GraphPage {
 
   async onIdentities() {
     await this.view.setIdentities(Boolean(this.model.get("identities")));
+    paintLegend(this.legend, this.view.index);
+  }
+
+  onFindings() {
+    this.view.setFindings(this.model.get("findings") ?? {});
     paintLegend(this.legend, this.view.index);
   }
 

@@ -41,6 +41,8 @@ class GraphWidget(anywidget.AnyWidget):
       being measured) or ``error``; ``{}`` for none.
     - ``compared`` (in): of two graphs side by side, from
       :func:`qatexplorer.views.graph.compare.compared_picture`; ``{}`` where there is one.
+    - ``findings`` (in): marks at selection strings, from
+      :func:`qatexplorer.views.checks.marks.finding_marks`.
     - ``pickers`` (in): selects in the tool bar: ``id``, ``label``, ``title``, ``options`` (value
       and text of each).
     - ``picked`` (both ways): what is chosen, by ``id`` of the picker.
@@ -59,6 +61,7 @@ class GraphWidget(anywidget.AnyWidget):
     metrics = traitlets.Dict().tag(sync=True)
     overlay: Any = PackedTrait({})
     compared: Any = PackedTrait({})
+    findings = traitlets.Dict().tag(sync=True)
     pickers = traitlets.List(traitlets.Dict()).tag(sync=True)
     picked = traitlets.Dict().tag(sync=True)
 

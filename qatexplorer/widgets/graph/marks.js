@@ -115,6 +115,22 @@ export const drawDelta = (x, y) =>
   ]);
 
 /**
+ * The sign of what a check found: filled at the place itself, hollow around it.
+ * @param {{ severity: string, mark: string, inside?: string }} finding
+ * @param {number} x
+ * @param {number} y
+ */
+export const drawFinding = ({ severity, mark, inside }, x, y) =>
+  svg(
+    "g",
+    {
+      class: `qxg-finding qxg-finding-${severity}${inside ? " qxg-finding-inside" : ""}`,
+      transform: `translate(${x} ${y})`,
+    },
+    [svg("circle", { r: 8 }), svgText(0, 3.4, "", mark)],
+  );
+
+/**
  * What opens and closes a group.
  * @param {number} x
  * @param {number} y

@@ -17,6 +17,12 @@
  * @property {boolean} changed
  * @property {string[]} tip
  * @property {Mark[]} marks
+ * @property {Finding} [finding] what a check found there or inside (see view.js)
+ */
+
+/**
+ * The mark at the place of findings, as views/checks/marks.py makes it.
+ * @typedef {{ severity: string, mark: string, words: string, inside: string }} Finding
  */
 
 /**

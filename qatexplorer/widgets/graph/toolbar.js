@@ -1,7 +1,7 @@
 // Buttons and legend: plain HTML around the drawing.
 
 import { html, svg } from "../common/dom.js";
-import { drawDelta, drawMark, twiceMark } from "./marks.js";
+import { drawDelta, drawFinding, drawMark, twiceMark } from "./marks.js";
 
 /** @typedef {import("./scene.js").Kind} Kind */
 
@@ -88,6 +88,7 @@ function contentsOf({ sites, groups, nodes, hidden, redundant }) {
     group: groups.length > 1,
     fold: groups.some((group) => group.repeat),
     pass: hidden.size > 0,
+    finding: [...groups, ...nodes].some((item) => item.finding),
   };
 }
 
@@ -100,6 +101,11 @@ const legendRows = () => [
   ["site", mark("weight", "W", { changed: true }), "changed in this step"],
   ["changed", sample(drawDelta(0, 0)), "module changed, or something inside it"],
   ["twice", sample(twiceMark(0, 0, "")), "fake-quantized twice, see the ledger"],
+  [
+    "finding",
+    sample(drawFinding({ severity: "error", mark: "✖" }, 0, 0)),
+    "a check found something",
+  ],
   ["int8", frame("qxg-node qxg-is-int8", "inner"), "computes in int8"],
   ["group", frame("qxg-closed", "behind"), "group, Enter or ▸ opens it"],
   ["fold", frame("qxg-closed qxg-fold", "fold"), "×5: equal blocks in a row, a click opens them"],

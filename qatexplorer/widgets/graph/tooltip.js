@@ -101,6 +101,7 @@ function passTip(index, ids) {
 function itemTip(index, id) {
   const item = itemOf(index, id);
   const lines = [subText(item), ...overlayLines(index, id), ...item.tip];
+  if (item.finding) lines.push(`${item.finding.mark} ${item.finding.words}, see the checks`);
   if (item.twice) lines.push(`${item.twice} inside fake-quantized twice, see the ledger`);
   for (const mark of item.marks) {
     const { tip, letter } = index.sites[mark.site];

@@ -62,6 +62,10 @@ export class GraphView {
     /** @type {Scene} */
     this.scene = {};
     this.index = indexScene({});
+    /** By selection string. @type {Record<string, import("./scene.js").Finding>} */
+    this.findings = {};
+    /** What {@link picture} was made of. @type {unknown} */
+    this.drawnIndex = null;
     /** Whether Identities are drawn as boxes. */
     this.identities = false;
     /** Ids of the open groups, least recently used first. @type {Set<string>} */
@@ -133,6 +137,7 @@ export class GraphView {
     const known = this.index.items;
     this.scene = scene;
     this.index = indexScene(scene, this.identities);
+    this.markFindings();
     this.family = this.fontFamily();
     if (!this.index.items.has(this.root)) this.root = ROOT;
     this.world.replaceChildren();
@@ -156,10 +161,25 @@ export class GraphView {
     this.layouter.cancel();
     this.layouter.forget();
     this.index = indexScene(this.scene, on);
+    this.markFindings();
     if (this.index.hidden.has(this.root)) this.root = ROOT;
     if (!this.index.nodes.length) return;
     await this.apply(this.target, this.root, { what: "identities", anchor });
     if (this.selection) await this.select(this.selection, true);
+  }
+
+  markFindings() {
+    for (const item of this.index.items.values()) {
+      item.finding = item.synthetic ? undefined : this.findings[item.sel];
+    }
+  }
+
+  /** Marks the places of findings. @param {Record<string, import("./scene.js").Finding>} findings */
+  setFindings(findings) {
+    this.findings = findings;
+    this.markFindings();
+    // A picture of the scene before is replaced by one that has the marks.
+    if (this.picture && this.drawnIndex === this.index) this.draw(this.picture);
   }
 
   /** Text was measured before the widget was in the page, in another font: measures again. */
@@ -195,6 +215,7 @@ export class GraphView {
       this.opened = fitted.opened;
       this.root = fitted.root;
       this.picture = picture;
+      this.drawnIndex = index;
       this.draw(picture);
       const after = anchor === null ? undefined : picture.boxes.get(anchor);
       this.camera.extent = { w: picture.w, h: picture.h };

@@ -2,7 +2,10 @@
 
 import { html } from "../common/dom.js";
 
-/** @typedef {import("./rows.js").TreeRow} TreeRow */
+/**
+ * @typedef {import("./rows.js").TreeRow} TreeRow
+ * @typedef {import("../graph/scene.js").Finding} Finding
+ */
 
 const KINDS = [
   ["weight", "■"],
@@ -31,8 +34,9 @@ const badgeElement = ({ text, className, title }) =>
 /**
  * The row in words.
  * @param {TreeRow} row
+ * @param {Finding} [finding] what a check found there or inside
  */
-export function describe(row) {
+export function describe(row, finding) {
   const parts = [row.name, row.before ? `was ${row.before}, now ${row.type}` : row.type];
   if (row.kind === "site") {
     parts.push(`${row.site} fake quant`);
@@ -40,6 +44,7 @@ export function describe(row) {
     if (row.source) parts.push(row.source);
     if (row.shares?.length) parts.push(`one for ${row.shares.length} tensors`);
   }
+  if (finding) parts.push(finding.words);
   if (row.changed) parts.push(`changed: ${row.what.join(", ")}`);
   if (row.qconfig) parts.push(`qconfig ${row.qconfig}`);
   KINDS.forEach(([kind], i) => {
@@ -164,6 +169,17 @@ function siteCell(row) {
   ]);
 }
 
+/**
+ * In the margin: what a check found, else that something changed, which the border says too.
+ * @param {TreeRow} row
+ * @param {Finding} [finding]
+ */
+function margin(row, finding) {
+  if (!finding) return span("qx-tree-delta", row.changed ? "Δ" : "");
+  const look = `qx-tree-finding-${finding.inside ? "inside" : finding.severity}`;
+  return span(`qx-tree-delta qx-tree-finding ${look}`, finding.mark, finding.words);
+}
+
 /** @param {TreeRow} row */
 function indent(row) {
   const element = span("qx-tree-indent");
@@ -176,10 +192,11 @@ function indent(row) {
  * tree around it has (see columns.js).
  * @param {HTMLElement} element
  * @param {TreeRow} row
+ * @param {Finding} [finding]
  */
-export function fillRow(element, row) {
+export function fillRow(element, row, finding) {
   element.replaceChildren(
-    span("qx-tree-delta", row.changed ? "Δ" : ""),
+    margin(row, finding),
     ...(row.kind === "site" ? [siteCell(row)] : moduleCells(row)),
   );
   element.className = "qx-tree-row";
@@ -187,6 +204,6 @@ export function fillRow(element, row) {
   element.classList.toggle("qx-is-gone", row.what.includes("gone"));
   element.classList.toggle("qx-is-site", row.kind === "site");
   element.classList.toggle("qx-is-quiet", row.quiet === true);
-  element.setAttribute("aria-label", describe(row));
+  element.setAttribute("aria-label", describe(row, finding));
   element.setAttribute("aria-level", String(row.depth + 1));
 }

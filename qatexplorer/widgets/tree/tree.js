@@ -28,6 +28,7 @@ import { Tree } from "./rows.js";
  * @property {string} query
  * @property {Only} only
  * @property {string} state_label
+ * @property {Record<string, import("../graph/scene.js").Finding>} findings
  * @property {number} height
  * @property {boolean | null} dark
  */
@@ -85,7 +86,7 @@ class TreeView {
       rowHeight: ROW_HEIGHT,
       role: "treeitem",
       height: () => model.get("height"),
-      fill: fillRow,
+      fill: (element, row) => fillRow(element, row, model.get("findings")?.[row.id]),
       mark: (element, row) => this.markRow(element, row),
     });
     el.append(this.root);
@@ -141,6 +142,10 @@ class TreeView {
       "change:selected": () => this.onSelected(),
       "change:query": () => this.onFilter(),
       "change:only": () => this.onFilter(),
+      "change:findings": () => {
+        this.list.refill();
+        this.list.draw();
+      },
       "change:state_label": () => this.refresh(),
       "change:height": () => this.onLook(),
       "change:dark": () => this.onLook(),

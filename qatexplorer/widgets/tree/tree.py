@@ -27,6 +27,8 @@ class TreeWidget(anywidget.AnyWidget):
         only: ``"all"``, ``"changed"`` or ``"float"``, both ways.
         state_label: what the column with the states is called.
         height: of the whole widget, in CSS pixels.
+        findings: marks at selection strings, as
+            :func:`qatexplorer.views.checks.marks.finding_marks` returns them.
         dark: True or False to force a theme, None to follow the page.
     """
 
@@ -39,4 +41,5 @@ class TreeWidget(anywidget.AnyWidget):
     only: Any = traitlets.Enum(("all", "changed", "float"), "all").tag(sync=True)
     state_label: Any = traitlets.Unicode("State").tag(sync=True)
     height: Any = traitlets.Int(520, min=120).tag(sync=True)
+    findings: Any = traitlets.Dict().tag(sync=True)
     dark: Any = traitlets.Bool(None, allow_none=True).tag(sync=True)

@@ -1,0 +1,296 @@
+"""``qatexplorer check``: what is wrong with a model's quantization, for a terminal and for CI.
+
+Exit codes: 0 nothing at or above ``--fail-on``, 1 findings at or above it, 2 wrong usage (options,
+the silence list, a file that cannot be written), 3 the model could not be loaded, run or checked,
+130 stopped by Ctrl-C. What it prints on stdout is the result and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qatexplorer._version import __version__
+from qatexplorer.errors import (
+    EngineWarning,
+    InputError,
+    PostTrainingQConfigWarning,
+    QatExplorerError,
+)
+
+if TYPE_CHECKING:
+    from qatexplorer.app.load_model import LoadedModel
+    from qatexplorer.checks.records import Findings
+    from qatexplorer.checks.silence import Silence
+
+OK, FOUND, USAGE, FAILED, STOPPED = 0, 1, 2, 3, 130
+FAIL_ON = ("error", "warning", "info", "never")
+SCHEMA = "qatexplorer.check"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A model that was checked: how it was named, the flow, the model itself, the findings."""
+
+    target: str
+    flow: str
+    loaded: LoadedModel
+    findings: Findings
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the arguments of the command ask for; returns the exit code."""
+    try:
+        if args.rules or args.explain is not None:
+            return _about_rules(args)
+        silences = _before(args)
+    except QatExplorerError as error:
+        return _failed(error, USAGE)
+    try:
+        with _stdout_is_for_the_result(), _progress(args) as report:
+            checked = _checked(args, silences, report)
+    except KeyboardInterrupt:
+        print("qatexplorer: stopped.", file=sys.stderr)
+        return STOPPED
+    except QatExplorerError as error:
+        return _failed(error, FAILED)
+    except (Exception, SystemExit) as error:
+        return _failed(_unforeseen(error), FAILED)
+    code = exit_code(checked.findings, args.fail_on)
+    try:
+        _write(args, checked, code)
+    except InputError as error:
+        return _failed(error, USAGE)
+    return code
+
+
+def exit_code(findings: Findings, fail_on: str) -> int:
+    """1 if a finding is as severe as ``fail_on`` or more, else 0."""
+    from qatexplorer.checks.records import SEVERITIES
+
+    if fail_on == "never":
+        return OK
+    counted = SEVERITIES[: FAIL_ON.index(fail_on) + 1]
+    return FOUND if any(one.severity in counted for one in findings) else OK
+
+
+def as_json(checked: Checked, fail_on: str, code: int) -> dict[str, Any]:
+    """The result as plain data; docs/checks.md describes it."""
+    import torch
+
+    return {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "qatexplorer": __version__,
+        "torch": str(torch.__version__),
+        "target": checked.target,
+        "flow": checked.flow,
+        "fail_on": fail_on,
+        "exit_code": code,
+        **checked.findings.to_json(),
+    }
+
+
+def _before(args: argparse.Namespace) -> tuple[Silence, ...]:
+    """Look at the options before a model is loaded. Raises InputError for wrong ones."""
+    from qatexplorer.checks.silence import find_pyproject, read_silences
+    from qatexplorer.flows import get_flow
+    from qatexplorer.flows.qconfig import resolve_qconfig
+
+    if args.model is None:
+        raise InputError(
+            "no model is named.", fix="Write qatexplorer check package.module:factory."
+        )
+    flow = get_flow(args.flow)
+    if args.stubs != "none" and not flow.offers_stubs:
+        raise InputError(
+            f"--stubs {args.stubs} means nothing in flow {args.flow}.",
+            why="This flow quantizes the input by itself.",
+            fix="Leave --stubs away, or take --flow eager.",
+        )
+    if args.qconfig is not None:
+        resolve_qconfig(args.qconfig)
+    if args.output is not None and not args.output.absolute().parent.is_dir():
+        raise _unwritable(args.output, FileNotFoundError("there is no such folder"))
+    file = find_pyproject(Path.cwd())
+    if file is None:
+        return ()
+    return read_silences(Path(os.path.relpath(file)) if file.parent == Path.cwd() else file)
+
+
+def _checked(args: argparse.Namespace, silences: tuple[Silence, ...], report: Any) -> Checked:
+    from qatexplorer.app.load_model import load_model
+    from qatexplorer.checks.records import worst_first
+    from qatexplorer.checks.silence import silenced
+    from qatexplorer.session.session import Session
+
+    report(f"loading {args.model}", 0.0)
+    loaded = load_model(args.model)
+    with warnings.catch_warnings():
+        # They are findings here.
+        warnings.simplefilter("ignore", EngineWarning)
+        warnings.simplefilter("ignore", PostTrainingQConfigWarning)
+        report("looking at the model", 0.0)
+        session = Session(
+            loaded.model,
+            loaded.example_inputs,
+            flow=args.flow,
+            qconfig=args.qconfig or loaded.suggested.get("qconfig"),
+            stubs=args.stubs,
+            data=loaded.data,
+        )
+        session.warns = False
+        # In eval mode nothing can be tried: say so, and look for the rest on a copy in train mode.
+        asleep = [f for f in session.findings(try_int8=False) if f.name == "eval-mode"]
+        if asleep:
+            session.use_train_mode()
+        # Some rules look at fake quants. Where there will be none, the findings say why.
+        report("preparing it", 0.0)
+        with contextlib.suppress(QatExplorerError):
+            session.goto(session.flow.prepared_stage)
+        found = session.check(progress=report, thorough=args.thorough)
+    every = replace(found, found=worst_first((*asleep, *found.found)))
+    return Checked(args.model, args.flow, loaded, silenced(every, silences))
+
+
+def _about_rules(args: argparse.Namespace) -> int:
+    from qatexplorer.checks import families
+    from qatexplorer.checks.pages import rule_page, stages_of
+    from qatexplorer.checks.rules import RULES, rule_named
+    from qatexplorer.shown import columns
+
+    assert families  # registers the rules
+    if args.explain is not None:
+        _deliver(rule_page(rule_named(args.explain)).rstrip(), args.output)
+        return OK
+    rules = [RULES[id] for id in sorted(RULES)]
+    if args.json:
+        rows = [
+            {
+                "id": one.id,
+                "name": one.name,
+                "severity": one.severity,
+                "stages": dict(stages_of(one)),
+                "title": one.title,
+                "docs": one.docs,
+            }
+            for one in rules
+        ]
+        text = json.dumps(rows, indent=1)
+    else:
+        text = "\n".join(columns([(r.id, r.severity, r.name, r.title) for r in rules]))
+    _deliver(text, args.output)
+    return OK
+
+
+def _write(args: argparse.Namespace, checked: Checked, code: int) -> None:
+    """The result to stdout or to the file; beside a file for machines, the text to stdout."""
+    from qatexplorer.app.check_text import as_lines, as_text
+
+    def text(for_people: bool) -> str:
+        if args.quiet:
+            return as_lines(checked.findings)
+        terminal = for_people and sys.stdout.isatty()
+        width = shutil.get_terminal_size().columns if terminal else None
+        return as_text(checked.target, checked.flow, checked.findings, width)
+
+    if args.json:
+        result = json.dumps(as_json(checked, args.fail_on, code), indent=1, allow_nan=False)
+    elif args.sarif:
+        from qatexplorer.app.places import Places, repository
+        from qatexplorer.checks.sarif import to_sarif
+
+        places = Places(checked.loaded.model, checked.loaded.source)
+        log = to_sarif(checked.findings, locate=places.of, root=repository())
+        result = json.dumps(log, indent=1, allow_nan=False)
+    else:
+        result = text(args.output is None)
+    _deliver(result, args.output)
+    if args.output is not None and (args.json or args.sarif):
+        _deliver(text(True), None)
+
+
+def _deliver(text: str, file: Path | None) -> None:
+    """To the file, or to stdout, also where that cannot spell every sign. Raises InputError."""
+    if file is not None:
+        try:
+            file.write_text(f"{text}\n" if text else "", encoding="utf-8")
+        except OSError as error:
+            raise _unwritable(file, error) from error
+        return
+    if not text:
+        return
+    spelling = sys.stdout.encoding or "ascii"
+    print(text.encode(spelling, "replace").decode(spelling))
+
+
+def _failed(error: QatExplorerError, code: int) -> int:
+    print(f"qatexplorer: {error.full_text()}", file=sys.stderr)
+    return code
+
+
+def _unforeseen(error: BaseException) -> QatExplorerError:
+    """What neither the model's own code nor ours should raise here, without its traceback."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return QatExplorerError(
+        f"the check ended with {type(error).__name__}: {first}",
+        where=f"{frame.filename}:{frame.lineno}",
+        fix="Run the model on its example inputs yourself; if that works, report this with the "
+        "output of qatexplorer doctor.",
+    )
+
+
+def _unwritable(file: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{file} cannot be written: {error.strerror or error}.",
+        fix="Name a file in a folder that is there.",
+    )
+
+
+@contextlib.contextmanager
+def _stdout_is_for_the_result() -> Iterator[None]:
+    """What the model's code prints meanwhile goes to stderr, from Python or below it."""
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            kept = os.dup(1)
+        except OSError:  # closed
+            yield
+            return
+        try:
+            with contextlib.suppress(OSError):
+                os.dup2(2, 1)
+            yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
+@contextlib.contextmanager
+def _progress(args: argparse.Namespace) -> Iterator[Any]:
+    """A line on stderr that says what is being done, if that is a terminal."""
+    if args.quiet or not sys.stderr.isatty():
+        yield lambda _what, _share: None
+        return
+    width = shutil.get_terminal_size().columns - 1
+
+    def show(what: str, share: float) -> None:
+        sys.stderr.write(f"\r\x1b[K{f'{share:4.0%}  {what}'[:width]}")
+        sys.stderr.flush()
+
+    try:
+        yield show
+    finally:
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()

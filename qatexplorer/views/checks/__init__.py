@@ -1,0 +1,1 @@
+"""What a check found, on a page: counts, table, card, marks."""

@@ -1,0 +1,1 @@
+"""The panel of checks, and what makes them in the background."""
