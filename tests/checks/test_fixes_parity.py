@@ -34,28 +34,6 @@ def test_a_button_makes_its_finding_go_away(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::qatexplorer.errors.QatExplorerWarning")
-def test_the_slow_path_mends_a_batch_norm_whose_weight_is_zero() -> None:
-    """As the finding says, in its own words."""
-    model = OnePath(False).train()
-    nn.init.zeros_(model.bn.weight)
-    session = qx.Session(model, image())
-    (found,) = session.check().with_id("QX501")
-    assert "bn.weight holds zeros" in found.message
-    session.goto("insert")
-    prepared = session.model
-    x = image()
-    with torch.no_grad():
-        assert not prepared.eval()(x).isfinite().all()
-        prepared = session.copy_model("insert")
-        exec(found.fix.partition("  #")[0], {"model": prepared})
-        for module in prepared.modules():
-            if hasattr(module, "fake_quant_enabled"):
-                module.fake_quant_enabled.zero_()  # type: ignore[operator]
-        wanted = model.eval()(x)
-        assert torch.allclose(prepared.eval()(x), wanted, atol=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore::qatexplorer.errors.QatExplorerWarning")
 def test_fake_quants_that_are_not_fused_round_weights_as_int8_does() -> None:
     from torch.ao.quantization import get_default_qat_qconfig
 
