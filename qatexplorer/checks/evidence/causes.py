@@ -44,15 +44,9 @@ ROUNDED = 2.5
 that of torch's fused fake quant does."""
 _MOST = 24  # places looked at; each costs the forward of one layer
 _SAME_STEP = 1e-3
-<<<<<<< HEAD
 _FLOOR = 6.1e-5
 """The smallest scale of torch's fused fake quant (0.1 for a range of nothing but zero)."""
 _KERNEL_SCALE = 0.005  # 1 / 255 is what torch's two formulas differ by at most
-=======
-_KERNEL_SCALE = 0.005  # 1 / 255 is what torch's two formulas differ by at most
-_FLOOR = 6.1e-5
-"""The smallest scale of torch's fused fake quant (0.1 for a range of nothing but zero)."""
->>>>>>> parity
 
 
 @dataclass(frozen=True)

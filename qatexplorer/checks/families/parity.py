@@ -256,39 +256,20 @@ def kernel_scale(subject: Subject) -> Iterator[Found]:
     one_sign = sum(one.one_sign for one in every)
     channels = "1 channel has" if one_sign == 1 else f"{one_sign:,} channels have"
     more = f" ({channels} weights of one sign only)" if one_sign else ""
-<<<<<<< HEAD
     far = _furthest_for_it(run)
     where = where if far is None else far.row.path
     plan = subject.options.qconfig
     backend = next((n for n in (plan.name, plan.backend) if n in BACKENDS), DEFAULT_QCONFIG)
     low_bit = worst.codes < _EIGHT_BITS and not one_sign
     large = far is not None and far.own.largest > LARGE
-=======
-    plan = subject.options.qconfig
-    backend = next((n for n in (plan.name, plan.backend) if n in BACKENDS), DEFAULT_QCONFIG)
-    causes = run.causes if run.parity is not None else ()
-    felt = max((one for one in causes if one.why == "kernel scale"),
-               key=lambda one: one.own.largest, default=None)  # fmt: skip
-    if felt is not None:
-        more_felt = (
-            f" Outputs of {felt.row.path} are up to {felt.own.largest:.0f} steps apart for it."
-        )
-    else:
-        more_felt = ""
->>>>>>> parity
     yield Found(
         where,
         f"Fake quants of weights round in steps that are up to {percent(worst.off_by)} from those "
         f"of int8{more}: {percent(moved)} of the weights get a value more than half a step away."
-<<<<<<< HEAD
         + _felt(far),
-=======
-        f"{more_felt}",
->>>>>>> parity
         f"qconfig=torch.ao.quantization.get_default_qat_qconfig({backend!r}, version=0)",
         severity="warning" if low_bit or large else "info",
     )
-<<<<<<< HEAD
 
 
 def _furthest_for_it(run: DryRun) -> Cause | None:
@@ -305,8 +286,6 @@ def _felt(far: Cause | None) -> str:
         f" The outputs of {far.row.path} are up to {far.own.largest:.0f} steps apart for it, "
         f"{percent(far.own.far)} of them more than 1.5."
     )
-=======
->>>>>>> parity
 
 
 _EIGHT_BITS = 255
@@ -431,12 +410,8 @@ def int8_parts(subject: Subject) -> Iterator[Found]:
         if cause.why != "unknown" and not elsewhere:
             continue
         path, source = _place(cause)
-<<<<<<< HEAD
         own_grid = elsewhere and not cause.detail["shared"]
         mild = own_grid or not _reaches_the_output(run)
-=======
-        mild = (elsewhere and not cause.detail["shared"]) or not _reaches_the_output(run)
->>>>>>> parity
         grids = ""
         if cause.why == "stale scale":
             grids = (
