@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from qatexplorer.checks.evidence.float_run import float_run
 from qatexplorer.checks.subject import Subject
 from qatexplorer.evaluate.pairs import by_nodes
-from qatexplorer.evaluate.parity import apart, run
+from qatexplorer.evaluate.parity import apart
 from qatexplorer.forward.graph import Graph
 from qatexplorer.forward.graph_module import source_of
-from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.visit import Place, Sample
 
 _EPSILON = float(torch.finfo(torch.float32).eps)
@@ -30,12 +30,9 @@ class FloatOutputs:
 
 
 def float_outputs(subject: Subject) -> FloatOutputs:
-    """Float model: one forward"""
-    seen: dict[Place, Sample] = {}
-    with preserved_state(subject.base), torch.no_grad():
-        subject.base.eval()
-        outputs = run(subject.base, subject.options.example_inputs, seen, nodes=False)
-    return FloatOutputs(seen, outputs)
+    """What the one forward of the float model gave"""
+    made = subject.get(float_run)
+    return FloatOutputs(made.seen, made.returned)
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from qatexplorer.checks.subject import Subject
+from qatexplorer.evaluate.parity import outputs_of
 from qatexplorer.forward.calls import Call
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.record import record_here
 from qatexplorer.forward.trace import tensors_in
+from qatexplorer.forward.visit import Place, Sample, Visit, sample_of, visited
 from qatexplorer.quantizers.types import STUBS
 
 SAMPLED = 4096
@@ -168,6 +170,8 @@ class FloatRun:
         parameters: names of the model's parameters and buffers, by number.
         inputs, result: the model's input and output tensors, by number.
         kind: of the model's output, such as ``"Tensor"`` or ``"list of 2"``.
+        seen, returned: a sample of each module's result, and the tensors of numbers that the model
+            returns, to be compared with those of another model that was watched alike.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -180,6 +184,8 @@ class FloatRun:
     inputs: tuple[Value, ...] = ()
     result: tuple[Value, ...] = ()
     kind: str = ""
+    seen: dict[Place, Sample] = field(default_factory=dict)
+    returned: list[Tensor] = field(default_factory=list)
 
     @property
     def operations(self) -> Iterator[Operation]:
@@ -193,7 +199,14 @@ def float_run(subject: Subject) -> FloatRun:
     """
     model = subject.base
     watcher = _Watcher(model)
-    with preserved_state(model), _opened_transformers():
+
+    def keep(visit: Visit) -> None:
+        with torch._C.DisableTorchFunction():  # what looking does is none of the model's operations
+            found = sample_of(visit.result)
+        if found is not None:
+            watcher.run.seen[visit.place] = found
+
+    with preserved_state(model), _opened_transformers(), visited(model, keep, nodes=False):
         model.eval()
         recording = record_here(model, subject.options.example_inputs, watcher=watcher)
     watcher.run.calls = recording.calls
@@ -245,6 +258,8 @@ class _Watcher:
     def finished(self, result: Any) -> None:
         self.run.result = self._values(result)
         self.run.kind = kind_of(result)
+        with torch._C.DisableTorchFunction():
+            self.run.returned = outputs_of(result)
 
     def entered(self, module: nn.Module, path: str, method: str, args: Any, kwargs: Any) -> None:
         name = self._name_of(module)
