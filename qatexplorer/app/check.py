@@ -155,6 +155,10 @@ def _checked(args: argparse.Namespace, silences: tuple[Silence, ...], report: An
         asleep = [f for f in session.findings(try_int8=False) if f.name == "eval-mode"]
         if asleep:
             session.use_train_mode()
+        # Some rules look at fake quants. Where there will be none, the findings say why.
+        report("preparing it", 0.0)
+        with contextlib.suppress(QatExplorerError):
+            session.goto(session.flow.prepared_stage)
         found = session.check(progress=report, thorough=args.thorough)
     every = replace(found, found=worst_first((*asleep, *found.found)))
     return Checked(args.model, args.flow, loaded, silenced(every, silences))

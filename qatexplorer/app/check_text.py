@@ -46,9 +46,11 @@ def _entry(finding: Finding, width: int | None) -> list[str]:
 
 
 def _ending(findings: Findings, width: int | None) -> list[str]:
-    lines = [f"{len(findings.checked)} rules were asked."]
-    for one in findings.skipped:
-        lines += _broken(f"Could not be asked: {one.id} {one.name}: {one.why}", width, "")
+    count = len(findings.checked)
+    lines = [f"{count} {'rule was' if count == 1 else 'rules were'} asked."]
+    for why in dict.fromkeys(one.why for one in findings.skipped):
+        ids = ", ".join(one.id for one in findings.skipped if one.why == why)
+        lines += _broken(f"Could not be asked: {ids}: {why}", width, "")
     for silent in findings.silenced:
         text = f"Silenced: {silent.id} {silent.name}: {silent.place} ({silent.silenced})"
         lines += _broken(text, width, "")

@@ -1,4 +1,4 @@
-"""Fixes that are edits of the session's copy, each tried on a copy before it is offered."""
+"""Fixes that many rules offer: edits of the session's copy, tried on a copy first, and FX."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from qatexplorer.checks.records import Fix
 from qatexplorer.checks.subject import Subject
 from qatexplorer.errors import EditError
 from qatexplorer.flows.edits import Edit, tried
+
+
+def use_fx(subject: Subject) -> tuple[Fix, ...]:
+    """The way into FX, for a model that torch.fx traces."""
+    graph = subject.options.graph
+    if subject.flow.by_graph or graph is None or graph.origin != "torch.fx":
+        return ()
+    return (Fix("Use FX", "configure", (("flow", "fx"),), "session.configure(flow='fx')"),)
 
 
 def tried_edits(subject: Subject, edits: Sequence[Edit]) -> dict[str, Edit]:

@@ -61,7 +61,9 @@ class Checked:
         with suppress(NoEvidence):
             self._known.learn(subject.get(dry_run))
         self._known.try_int8(lock, lambda: True)
-        of_rules_found, general = without_generals(of_rules.found, self._known.found())
+        of_rules_found, general = without_generals(
+            without_repeats(of_rules.found), self._known.found()
+        )
         self.found = tuple(f for f in of_rules_found if not any(e.covers(f) for e in entries))
         # The session always looks for its own.
         asked = (*of_rules.checked, *(one.id for one in RULES.values() if one.ask is None))
@@ -91,6 +93,18 @@ class Checked:
             calibrated=models.calibrated,
             thorough=thorough,
         )
+
+
+_CONSEQUENCES = ("no-int8-kernel", "unfused-batch-norm")
+_OF_LAYERS = ("layers", "weights", "kinds")
+
+
+def without_repeats(found: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """Without what follows, at the same module, from an error that a rule of layers explains."""
+    named = {
+        one.path for one in found if one.severity == "error" and RULES[one.id].family in _OF_LAYERS
+    }
+    return tuple(one for one in found if one.name not in _CONSEQUENCES or one.path not in named)
 
 
 GENERAL = ("int8-fails", "cannot-prepare")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.ao.quantization import default_fused_act_fake_quant
+from torch.ao.quantization import QuantWrapper, default_fused_act_fake_quant
 from torch.nn.parameter import is_lazy
 
 from qatexplorer.data import Data
@@ -244,6 +244,15 @@ def graph_of(model: nn.Module, example_inputs: Any) -> Graph:
         place = place_of(error, model)
         line = f" ({place.source})" if place.source else ""
         kind = place.type_name or type(model).__name__
+        if isinstance(model, QuantWrapper) and isinstance(error, TypeError) and not place.path:
+            raise ExampleInputError(
+                f"torch's QuantWrapper takes one tensor, and gets {describe_inputs(example_inputs)}"
+                ".",
+                where="",
+                why=f"{type(error).__name__}: {error}",
+                fix="Hand over the model inside it, model.module, with stubs='model': each of its "
+                "float inputs gets a QuantStub of its own.",
+            ) from error
         raise ExampleInputError(
             f"the model's forward raises on the example inputs, in {kind}{line}.",
             where=place.path or "",

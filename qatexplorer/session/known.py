@@ -331,15 +331,7 @@ class Known:
         if unseen and not some:
             yield self._never_observed()
         elif unseen:
-            yield _finding(
-                "unseen",
-                "warning",
-                unseen[0].path,
-                flow.train_stage,
-                f"No data has come to {_named_sites(unseen)}, though others have seen some: "
-                "their scales are still the initial ones.",
-                "If their layers run only sometimes, train or calibrate on data that reaches them.",
-            )
+            yield self._unseen(unseen)
         bad = [s for s in trained.sites if any(not math.isfinite(v) or v == 0 for v in s.scale)]
         if bad:
             yield _finding(
@@ -351,6 +343,23 @@ class Known:
                 "One batch with NaN or infinite values is enough to spoil an observer. Look for it "
                 "in the data, then reset and train again.",
             )
+
+    def _unseen(self, sites: Sequence[FakeQuantSite]) -> Finding:
+        """Of those that a forward of the example input calls the first, if there are any."""
+        called = [site for site in sites if site.calls_per_forward != 0]
+        named, stage = _named_sites(called or sites), self._models.flow.train_stage
+        initial = "their scales are still the initial ones."
+        if called:
+            return _finding(
+                "unseen", "warning", called[0].path, stage,
+                f"No data has come to {named}, though others have seen some: {initial}",
+                "If their layers run only sometimes, train or calibrate on data that reaches them.",
+            )  # fmt: skip
+        return _finding(
+            "unseen", "info", sites[0].path, stage,
+            f"No forward of the example input calls {named}: {initial}",
+            "A module that never runs does no harm; take it out of the model.",
+        )  # fmt: skip
 
     def _never_observed(self) -> Finding:
         converted = [n for n in self._models.flow.converted_stages if n in self._stages.snapshots]

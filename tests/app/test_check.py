@@ -18,9 +18,10 @@ import torch
 import qatexplorer as qx
 from qatexplorer.app import cli
 from qatexplorer.app.check import SCHEMA, SCHEMA_VERSION, exit_code
+from qatexplorer.app.check_text import as_text
 from qatexplorer.app.load_model import load_model
 from qatexplorer.app.places import Places, repository
-from qatexplorer.checks.records import Finding, Findings
+from qatexplorer.checks.records import Finding, Findings, Skipped
 from qatexplorer.checks.rules import RULES
 from qatexplorer.checks.sarif import split_place
 
@@ -197,8 +198,41 @@ def test_the_text_has_place_sentence_fix_and_page(
     assert "No QuantStub" in lines[entry + 1]
     assert lines[entry + 2].strip().startswith("Fix: ")
     assert any("qatexplorer check --explain QX907" in line for line in lines)
-    assert f"{len(RULES)} rules" in captured.out
+    assert "rules were asked." in captured.out
     assert "\x1b" not in captured.out + captured.err, "no terminal, no progress"
+
+
+def test_rules_that_could_not_be_asked_stand_by_reason() -> None:
+    skipped = [Skipped(id, "n", why) for id, why in (("QX1", "a"), ("QX2", "b"), ("QX3", "a"))]
+    text = as_text("m:f", "fx", Findings(skipped=tuple(skipped), checked=("QX4",)))
+    assert text.splitlines()[-3:] == [
+        "1 rule was asked.",
+        "Could not be asked: QX1, QX3: a",
+        "Could not be asked: QX2: b",
+    ]
+
+
+def test_lines_fit_the_terminal() -> None:
+    long = Finding("QX907", "no-stub", "error", "a", "s", "word " * 40, "fix " * 40)
+    lines = as_text("m:f", "fx", Findings((long,)), width=50).splitlines()
+    assert max(len(line) for line in lines[2:] if "Docs: " not in line) <= 50
+    assert sum("word" in line for line in lines) > 3
+    assert sum("word" in line for line in as_text("m:f", "fx", Findings((long,))).splitlines()) == 1
+
+
+@pytest.mark.parametrize("thorough", [True, False])
+def test_thorough_asks_what_needs_more_runs(
+    thorough: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--thorough"] if thorough else []
+    assert check("zoo:digits_cnn", "--json", "--fail-on", "never", *more) == 0
+    assert ("QX431" in json.loads(capsys.readouterr().out)["checked"]) == thorough
+
+
+def test_fake_quants_are_looked_at_too(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check("check_models:good", "--json") == 0
+    skipped = json.loads(capsys.readouterr().out)["skipped"]
+    assert not [one for one in skipped if "from stage" in one["why"].lower()]
 
 
 def test_quiet_is_a_line_a_finding(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -403,7 +437,8 @@ def test_all_rules_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert check("--rules", "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["id"] for row in rows] == sorted(RULES)
-    assert rows[0]["stages"] == {"eager": "insert", "fx": "trace"}
+    row = next(row for row in rows if row["id"] == "QX901")
+    assert row["stages"] == {"eager": "insert", "fx": "trace"}
 
 
 @pytest.mark.parametrize("name", ["QX908", "int8-fails"])

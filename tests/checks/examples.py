@@ -29,6 +29,7 @@ class Example:
         settings: of the session of the broken model; fixed_settings: of the other one (None: same).
         walk: brings a session to where the rule bites, None: nowhere.
         paths: that the findings must name, None for any.
+        thorough: the check is.
     """
 
     rule: str
@@ -40,6 +41,7 @@ class Example:
     fixed_settings: dict[str, Any] | None = None
     walk: Callable[[qx.Session], Any] | None = None
     paths: tuple[str, ...] | None = None
+    thorough: bool = False
 
     def check(self, *, broken: bool) -> Findings:
         """The findings in one of the two."""
@@ -51,7 +53,7 @@ class Example:
         session.warns = False
         if self.walk is not None:
             self.walk(session)
-        return session.check()
+        return session.check(thorough=self.thorough)
 
 
 EXAMPLES: list[Example] = []

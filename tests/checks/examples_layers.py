@@ -47,10 +47,15 @@ def net(shape: Sequence[int], *layers: Callable[[], nn.Module]) -> Callable[[], 
 
 
 def torch_alone(
-    model: nn.Module, inputs: Any, flow: str, qconfig: Any, fuse: Any = None
+    model: nn.Module,
+    inputs: Any,
+    flow: str,
+    qconfig: Any,
+    fuse: Any = None,
+    engine: str = "fbgemm",
 ) -> tuple[Tensor, Tensor]:
     """Output of the fake-quant model and of the int8 one."""
-    backend = qconfig if isinstance(qconfig, str) else "fbgemm"
+    backend = qconfig if isinstance(qconfig, str) else engine
     before = torch.backends.quantized.engine
     torch.backends.quantized.engine = backend
     try:

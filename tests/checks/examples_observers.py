@@ -111,7 +111,7 @@ def observed(model: nn.Module, inputs: Tensor) -> None:
         model(inputs)
 
 
-# -- QX401 -------------------------------------------------------------------------------------
+# -- QX505 -------------------------------------------------------------------------------------
 
 
 def codes_change(made: Any, inputs: Tensor) -> bool:
@@ -138,11 +138,11 @@ def four_bits(fused: bool) -> QConfig:
     return QConfig(base.activation, weight)
 
 
-flows("QX401", "version-1", layers("observed", get_default_qat_qconfig("onednn")),
+flows("QX505", "version-1", layers("observed", get_default_qat_qconfig("onednn")),
       layers("observed"), codes_change)  # fmt: skip
-flows("QX401", "per-tensor", layers("observed", get_default_qat_qconfig("qnnpack")),
+flows("QX505", "per-tensor", layers("observed", get_default_qat_qconfig("qnnpack")),
       layers("observed"), codes_change)  # fmt: skip
-flows("QX401", "4-bit", layers("observed", four_bits(True)), layers("observed", four_bits(False)),
+flows("QX505", "4-bit", layers("observed", four_bits(True)), layers("observed", four_bits(False)),
       codes_change)  # fmt: skip
 
 
@@ -164,7 +164,7 @@ def finer_in_training(made: Any, inputs: Tensor) -> bool:
     return bool((trained < 0.6 * int8).all())
 
 
-flows("QX401", "one-sign", one_sided(get_default_qat_qconfig("onednn")),
+flows("QX505", "one-sign", one_sided(get_default_qat_qconfig("onednn")),
       one_sided(get_default_qat_qconfig("onednn", version=0)), finer_in_training)  # fmt: skip
 
 # -- QX402 -------------------------------------------------------------------------------------

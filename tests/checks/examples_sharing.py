@@ -178,6 +178,16 @@ example(
 )  # fmt: skip
 
 
+example(
+    "QX151", "one-conv-under-two-names",
+    made(pixels, lambda m, x: m.norm(m.conv(x)) + m.conv_2(x * 2), conv=conv, norm=norm,
+         conv_2="conv"),
+    made(pixels, lambda m, x: m.norm(m.conv(x)) + m.conv_2(x * 2), conv=conv, norm=norm,
+         conv_2=conv),
+    fx_differs, FX, paths=("conv",),
+)  # fmt: skip
+
+
 # -- two names ------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.ao.nn.intrinsic.qat import freeze_bn_stats
 from torch.ao.quantization import (
     DeQuantStub,
+    FakeQuantize,
+    MovingAverageMinMaxObserver,
     QConfig,
     QConfigMapping,
     QuantStub,
@@ -364,6 +366,81 @@ for flow, kind in (("eager", nn.ELU), ("fx", nn.ELU), ("fx", nn.PReLU)):
         settings={"flow": flow},
         paths=("act",),
     )
+
+# -- QX442 -------------------------------------------------------------------------------------
+
+
+class Remembering(MovingAverageMinMaxObserver):
+    """Keeps the largest value of each batch in a buffer that grows."""
+
+    seen: Tensor
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        self.register_buffer("seen", torch.zeros(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = torch.cat([self.seen, x.detach().amax().reshape(1)])
+        return super().forward(x)
+
+
+class Resizing(Remembering):
+    """The same, with a buffer that takes the shape of what it loads."""
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *more: Any) -> None:
+        self.seen = torch.empty_like(state[f"{prefix}seen"])
+        super()._load_from_state_dict(state, prefix, *more)
+
+
+class Forgetting(MovingAverageMinMaxObserver):
+    """Loads its state dict and keeps its own range."""
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *more: Any) -> None:
+        own = {f"{prefix}{name}": value for name, value in self.state_dict().items()}
+        super()._load_from_state_dict({**state, **own}, prefix, *more)
+
+
+def observed_by(observer: type[nn.Module]) -> Callable[[], Made]:
+    def make() -> Made:
+        model, inputs = net(Plan(calibrate=2))()
+        activation = FakeQuantize.with_args(observer=observer, quant_min=0, quant_max=255)
+        model.qconfig = QConfig(activation, get_default_qat_qconfig("onednn").weight)
+        return model, inputs
+
+    return make
+
+
+def does_not_come_back(model: Any, inputs: Tensor, flow: str) -> bool:
+    made = trained(copy.deepcopy(model), inputs, flow)
+    fresh = prepared(copy.deepcopy(model), inputs, flow)
+    try:
+        fresh.load_state_dict(made.state_dict())
+    except RuntimeError:
+        return True
+    back = fresh.state_dict()
+    return not all(torch.equal(value, back[name]) for name, value in made.state_dict().items())
+
+
+for flow in FLOWS:
+    for name, observer in (("grows", Remembering), ("forgets", Forgetting)):
+        example(
+            "QX442",
+            f"{name}-{flow}",
+            observed_by(observer),
+            observed_by(Resizing),
+            lambda model, inputs, flow=flow: does_not_come_back(model, inputs, flow),
+            settings={"flow": flow, "data": DATA},
+            walk=walk,
+            thorough=True,
+        )
+
+# -- QX431, measured ----------------------------------------------------------------------------
+
+for flow in FLOWS:
+    example(
+        "QX431", f"thorough-{flow}", from_nothing, trained_in_float, is_a_guess,
+        settings={"flow": flow, "data": DATA}, paths=("",), thorough=True,
+    )  # fmt: skip
 
 # -- QX451 -------------------------------------------------------------------------------------
 

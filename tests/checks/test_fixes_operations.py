@@ -10,9 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.ao.quantization import QuantWrapper
 
 import qatexplorer as qx
 from qatexplorer.checks.records import Finding
+from qatexplorer.errors import ExampleInputError
+from tests.cases.models import ChangeDetector
 from tests.checks import examples_inputs, examples_operations
 from tests.checks.examples_inputs import Around, Flag, Split, cannot_be_traced, listed
 from tests.checks.examples_operations import (
@@ -202,6 +205,17 @@ def test_the_line_and_the_argument_that_decide_are_named() -> None:
     assert "'if probabilities:'" in found.message
     assert found.source.startswith("examples_inputs.py:")
     assert "return self.model(x, probabilities=False)" in found.fix
+
+
+def test_torchs_own_wrapper_around_two_inputs() -> None:
+    wrapped = QuantWrapper(ChangeDetector()).train()
+    pictures = torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8) * 30
+    with pytest.raises(ExampleInputError, match="takes one tensor, and gets") as caught:
+        qx.Session(wrapped, pictures)
+    assert "takes 2 positional arguments but 3 were given" in caught.value.why
+    assert "Hand over the model inside it, model.module, with stubs='model'" in caught.value.fix
+    session = qx.Session(wrapped.module, pictures, flow="eager", stubs="model")
+    assert session.preflight().ok
 
 
 def test_where_a_lost_hook_would_run() -> None:

@@ -15,11 +15,12 @@ from qatexplorer.checks.evidence import int8_ops
 from qatexplorer.checks.evidence.int8_flow import int8_flow
 from qatexplorer.checks.rules import RULES
 from qatexplorer.checks.run import check
+from qatexplorer.quantizers.engine import available_engines
 from qatexplorer.session.known import Trial
 from tests.cases.models import ChangeDetector, Yolo
 from tests.checks.examples_operations import EAGER, REFUSED
 from tests.support.models import SMALL, TIMM
-from tests.support.models_fx import ALL_FX, WRITTEN
+from tests.support.models_fx import ALL_FX, WHOLE_TRANSFORMERS, WRITTEN
 
 CASES = {case.name: case for case in (*SMALL, *WRITTEN)}
 NO_INT8 = ("attending",)
@@ -33,7 +34,7 @@ def tried(session: qx.Session) -> Trial:
     return trial
 
 
-def agrees(model: Any, inputs: Any, stubs: Any) -> None:
+def agrees(model: Any, inputs: Any, stubs: Any, *, places: bool = True) -> None:
     session = qx.Session(model.train(), inputs, flow="eager", stubs=stubs)
     session.warns = False
     trial = tried(session)
@@ -43,7 +44,7 @@ def agrees(model: Any, inputs: Any, stubs: Any) -> None:
     stopped = trial.prepared and not trial.flight.ok
     unmarked = session._known._needs_stub()  # no-stub says it
     assert bool(found) == (stopped and not unmarked), (found, trial.flight.error)
-    if found and trial.flight.error is not None and trial.flight.error.where is not None:
+    if places and found and trial.flight.error is not None and trial.flight.error.where is not None:
         # torch stops at one of the places named.
         where = trial.flight.error.where
         if stubs == "model":
@@ -65,7 +66,8 @@ def test_larger_models(case: Any, stubs: str) -> None:
     model, inputs = case.make()
     if case.name == "transformers_vit" and stubs == "layers":
         pytest.skip("its code reads a weight through the wrapper, which no tensor can show")
-    agrees(model, inputs, stubs)
+    # Of whole transformers torch stops before, at token ids in a stub or at a weight that is read.
+    agrees(model, inputs, stubs, places=case not in WHOLE_TRANSFORMERS)
 
 
 def test_the_shared_activation_of_a_detector() -> None:
@@ -85,12 +87,23 @@ def test_two_images_in_one_wrapper_have_a_stub_each() -> None:
     session = qx.Session(ChangeDetector().train(), pictures, flow="eager", stubs="model")
     session.warns = False
     found = session.check()
-    assert not found.errors
+    assert not any(found.with_id(rule) for rule in ("QX201", "QX202", "QX907", "QX908"))
     assert "before, after can be quantized, each with a stub and scale" in str(
         [one.message for one in found.with_id("QX213")]
     )
     (shared,) = found.with_id("QX206")  # the layer that both go through has one
     assert shared.path == "shared.0"
+
+
+@pytest.mark.parametrize("engine", available_engines())
+@pytest.mark.parametrize("name", REFUSED)
+def test_every_engine(name: str, engine: str) -> None:
+    for make in REFUSED[name][:2]:
+        model, inputs = make()
+        session = qx.Session(model, inputs, flow="eager", qconfig=engine)
+        session.warns = False
+        found = check(session._checks._subject(None), rules=[RULES["QX201"]], strict=True)
+        assert bool(found) != tried(session).good
 
 
 class Sums(torch.nn.Module):

@@ -10,7 +10,7 @@ from torch import nn
 
 import qatexplorer as qx
 from qatexplorer.checks.evidence.classes import start
-from qatexplorer.checks.evidence.weights import weight_scales
+from qatexplorer.checks.evidence.weights import scale_of_kernel, weight_ranges
 from qatexplorer.checks.evidence.zeros import zeros
 from qatexplorer.checks.subject import NoEvidence, Subject
 from tests.checks.examples_training import DATA, TRAIN, Net, Plan, pruned
@@ -130,23 +130,48 @@ def test_zeros_of_a_wrapped_layer_are_found_where_it_stands_now(flow: str) -> No
 
 
 @pytest.mark.parametrize("flow", ["eager", "fx"])
-def test_weight_scales_are_those_that_convert_makes(flow: str) -> None:
+def test_the_kernel_scale_is_measured_against_the_int8_layer(flow: str) -> None:
+    """Channels of both signs, one of one sign, one that is all zero."""
     model, inputs = Net(Plan()).train(), TRAIN[0][0]
-    session = qx.Session(model, inputs, flow=flow, data=DATA, engine="onednn", fusion=[])
+    with torch.no_grad():
+        model.fc.weight[0].abs_()
+        model.fc.weight[1] = 0.0
+    session = qx.Session(model, inputs, flow=flow, data=DATA, engine="onednn")
     session.warns = False
     session.goto(session.flow.train_stage)
-    session.model.get_submodule("fc")(torch.randn(2, 216))
     session.calibrate(2)
-    (one,) = [w for w in subject_of(session).get(weight_scales) if w.path == "fc"]
-    site = session.model.get_submodule("fc.weight_fake_quant")
-    weight, trained = session.model.get_submodule("fc").weight.detach(), site.scale.clone()
+    one = scale_of_kernel(session.model.get_submodule("fc"))
+    assert one is not None
+    site: Any = session.model.get_submodule("fc.weight_fake_quant")
+    weight: Any = session.model.get_submodule("fc").weight
+    scales, zeros_at = site.scale.clone(), site.zero_point.clone()
     session.goto(session.flow.int8_stage)
     int8 = session.int8.get_submodule("fc").weight()
-    scale = int8.q_per_channel_scales()
-    assert one.off_by == pytest.approx(float(((trained - scale).abs() / scale).max()), rel=1e-3)
-    rounded = torch.fake_quantize_per_channel_affine(weight, trained, site.zero_point, 0, -128, 127)
-    away = (rounded - int8.dequantize()).abs() / scale.reshape(-1, 1)
-    assert one.changed == pytest.approx(float((away > 0.501).float().mean()), abs=0.02)
+    step = int8.q_per_channel_scales()
+    used = torch.tensor([0, 2, 3])
+    assert one.one_sign == 1
+    assert one.off_by == pytest.approx(float(((scales - step).abs() / step)[used].max()), rel=1e-3)
+    rounded = torch.fake_quantize_per_channel_affine(
+        weight.detach(), scales, zeros_at, 0, -128, 127
+    )
+    away = (rounded - int8.dequantize()).abs() / step.reshape(-1, 1)
+    assert one.values == weight.numel()
+    assert one.moved / one.values == pytest.approx(float((away > 0.501).float().mean()), abs=0.02)
+
+
+def test_a_weight_in_its_range_reaches_as_far_as_int8() -> None:
+    session = qx.Session(Net(Plan()).train(), TRAIN[0][0], data=DATA)
+    session.warns = False
+    session.goto(session.flow.train_stage)
+    assert not subject_of(session).get(weight_ranges)
+    session.calibrate(1)
+    for factor in (1.0, 2.0, 0.25):
+        with torch.no_grad():
+            session.model.get_submodule("fc").weight.mul_(factor)
+        (one,) = [w for w in subject_of(session).get(weight_ranges) if w.path == "fc"]
+        assert one.site == "fc.weight_fake_quant"
+        assert one.reach[0] == pytest.approx({1.0: 1.0, 2.0: 2.0, 0.25: 0.5}[factor], rel=0.03)
+        assert (one.clipped > 0.2) == (factor == 2.0)
 
 
 def test_samples_of_calibration_are_counted_until_the_session_starts_again() -> None:

@@ -242,6 +242,25 @@ def test_a_fake_quant_that_no_data_came_to_is_named() -> None:
     assert finding is not None
     unseen = [s.path for s in session.snapshot.sites if s.seen == "nothing"]
     assert finding.path == unseen[0]
+    # No forward calls it: that does no harm.
+    assert (finding.severity, session.snapshot.site_by_path[unseen[0]].calls_per_forward) == (
+        "info",
+        0,
+    )
+
+
+def test_a_fake_quant_that_runs_and_has_seen_nothing_is_a_warning() -> None:
+    x = torch.randn(4, 6)
+    session = qx.Session(Unused(), x, data=[loader(x), loader(x)])
+    session.warns = False
+    session.goto("train")
+    site: Any = session.model.get_submodule("fc.activation_post_process")
+    site.disable_observer()
+    session.calibrate(2)
+    finding = of_id(session, "unseen")
+    assert finding is not None
+    assert (finding.severity, finding.path) == ("warning", "fc.activation_post_process")
+    assert "spare" not in finding.message
 
 
 def test_a_scale_that_nan_has_spoiled_is_an_error() -> None:

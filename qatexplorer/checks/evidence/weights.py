@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.ao.quantization import FusedMovingAvgObsFakeQuantize
 
 from qatexplorer.checks.subject import Subject
 from qatexplorer.quantizers.facts import (
@@ -20,40 +21,53 @@ from qatexplorer.quantizers.facts import (
 )
 
 _HALF_A_STEP = 0.5 + 1e-3
+_SAME = 1e-4
 
 
 @dataclass(frozen=True)
-class WeightScale:
-    """One weight and its two scales.
+class KernelScale:
+    """The scale that torch's fused kernel rounds a weight with, beside that of int8.
 
     Attributes:
-        path: of the layer. site: of the fake quant. codes: how many it rounds to.
-        off_by: largest share by which the scale that training rounds with differs from that of
-            int8, for the same range. changed: share of the weight that is rounded to a value more
-            than half a step of int8 from that of training.
+        off_by: largest share by which they differ. codes: how many there are.
+        moved: how many of the ``values`` of the weight are rounded to one that is more than half a
+            step of int8 away.
+        one_sign: channels of a single sign, which the kernel rounds twice as finely.
+    """
+
+    off_by: float
+    codes: int
+    moved: int
+    values: int
+    one_sign: int
+
+
+@dataclass(frozen=True)
+class WeightRange:
+    """A weight in the range that its fake quant knows.
+
+    Attributes:
+        path: of the layer. site: of the fake quant.
         clipped: share of the weight that lies past the codes of int8.
-        reach: how many times as far as the range of int8 its values go: in nine of ten channels
-            not as far as ``reach[1]``, in half of them not as far as ``reach[0]``.
+        reach: how many times as far as the range of int8 its values go: in half of the channels
+            not as far as ``reach[0]``, in nine of ten not as far as ``reach[1]``.
     """
 
     path: str
     site: str
-    codes: int
-    off_by: float
-    changed: float
     clipped: float
     reach: tuple[float, float]
 
 
-def weight_scales(subject: Subject) -> tuple[WeightScale, ...]:
-    """Scales of the weights, in training and in int8.
+def weight_ranges(subject: Subject) -> tuple[WeightRange, ...]:
+    """Weights, and the ranges that their fake quants know
 
     Of the model being worked on, if its observers have seen data; else there are none. Nothing
     runs but copies of the fake quants, on the weights.
     """
     if subject.work is None or not subject.observed:
         return ()
-    found: list[WeightScale] = []
+    found: list[WeightRange] = []
     for path, module in subject.work.named_modules():
         site: Any = getattr(module, "weight_fake_quant", None)
         weight = getattr(module, "weight", None)
@@ -62,8 +76,41 @@ def weight_scales(subject: Subject) -> tuple[WeightScale, ...]:
         ready = is_fake_quant(site) and seen_data(site) == "all" and has_range(site)
         if ready and isinstance(getattr(site, "scale", None), Tensor) and weight.numel():
             subject.stop_if_asked()
-            found.append(_scales_of(path, site, _as_rounded(module, weight)))
+            found.append(_range_of(path, site, _as_rounded(module, weight)))
     return tuple(found)
+
+
+@torch.no_grad()
+def scale_of_kernel(module: nn.Module) -> KernelScale | None:
+    """How far the kernel's scale of a module's weight is from that of int8, for the weight as it
+    is; None where no fused kernel sets it, or they are the same."""
+    fake, weight = getattr(module, "weight_fake_quant", None), getattr(module, "weight", None)
+    if type(fake) is not FusedMovingAvgObsFakeQuantize or not isinstance(weight, Tensor):
+        return None
+    twin: Any = copy.deepcopy(fake)
+    twin.enable_fake_quant()
+    twin.enable_observer()
+    weight = _as_rounded(module, weight)
+    twin(weight)
+    low, high = quant_range(twin)
+    axis = int(twin.ch_axis) if twin.is_per_channel else None
+    trained = [_along(value, weight, axis) for value in (twin.scale, twin.zero_point)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        asked = [_along(value, weight, axis) for value in twin.calculate_qparams()]
+    used = _spread(weight, axis) > 0  # what is all zero has no scale
+    off = ((trained[0] - asked[0]).abs() / asked[0])[used]
+    off_by = float(off.max()) if len(off) else 0.0
+    if not _SAME < off_by < torch.inf:
+        return None
+
+    def rounded(scale: Tensor, zero: Tensor) -> Tensor:
+        return (torch.clamp(torch.round(weight / scale) + zero, low, high) - zero) * scale
+
+    away = (rounded(*trained) - rounded(*asked)).abs() / asked[0]
+    one_sign = int((trained[1] != asked[1])[used].sum())
+    moved = int((away > _HALF_A_STEP).sum())
+    return KernelScale(off_by, high - low + 1, moved, weight.numel(), one_sign)
 
 
 @torch.no_grad()
@@ -79,42 +126,26 @@ def _as_rounded(module: nn.Module, weight: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _scales_of(path: str, site: Any, weight: Tensor) -> WeightScale:
+def _range_of(path: str, site: Any, weight: Tensor) -> WeightRange:
     low, high = quant_range(site)
     axis = int(site.ch_axis) if getattr(site, "is_per_channel", False) else None
-
-    def rounded(scale: Tensor, zero: Tensor) -> Tensor:
-        return (torch.clamp(torch.round(weight / scale) + zero, low, high) - zero) * scale
-
-    trained = [_along(value, weight, axis) for value in (site.scale, site.zero_point)]
     twin = copy.deepcopy(site)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        same_range = [_along(value, weight, axis) for value in twin.calculate_qparams()]
         if flags_of(site).observer:
             twin(weight)  # so does convert
         scale, zero = (_along(value, weight, axis) for value in twin.calculate_qparams())
-    moved = (rounded(*trained) - rounded(*same_range)).abs() / same_range[0]
     codes = weight / scale + zero
     real = _spread(weight, axis)
-    used = real > 0  # what is all zero has no range that it could miss
-    off = ((trained[0] - same_range[0]).abs() / same_range[0])[used]
-    reach = (real / (scale * (high - low) / 2))[used]
+    reach = (real / (scale * (high - low) / 2))[real > 0]
     share = torch.tensor([0.5, 0.9], device=reach.device)
     ends = torch.quantile(reach, share) if len(reach) else torch.ones(2)
-    return WeightScale(
+    return WeightRange(
         path,
         f"{path}.weight_fake_quant" if path else "weight_fake_quant",
-        high - low + 1,
-        float(off.max()) if len(off) else 0.0,
-        _share(moved > _HALF_A_STEP),
-        _share((codes < low - 1) | (codes > high + 1)),
+        float(((codes < low - 1) | (codes > high + 1)).float().mean()),
         (float(ends[0]), float(ends[1])),
     )
-
-
-def _share(hits: Tensor) -> float:
-    return float(hits.float().mean())
 
 
 def _along(values: Tensor, weight: Tensor, axis: int | None) -> Tensor:

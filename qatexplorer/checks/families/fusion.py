@@ -18,7 +18,7 @@ from qatexplorer.checks.evidence.uses import (
     uses,
 )
 from qatexplorer.checks.families.parity import batch_norm_over_tokens
-from qatexplorer.checks.records import Fix
+from qatexplorer.checks.records import Fix, Severity
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import NoEvidence, Subject
 from qatexplorer.errors import EditError
@@ -47,6 +47,7 @@ class _Pair:
     reason: str
     fix: str = ""
     edit: str = ""
+    severity: Severity | None = None
 
 
 @rule("QX171", "unfused-batch-norm", "warning", "fused")
@@ -113,14 +114,14 @@ def _unlisted(
     if modules[0].training != modules[1].training:  # another rule says so
         return
     if not can_fuse(modules):
-        if not subject.flow.by_graph or not isinstance(modules[0], TRANSPOSED):
-            yield _Pair(*what, f"torch cannot fuse {kinds} for training")
+        transposed = isinstance(modules[0], TRANSPOSED)
+        if not (transposed and subject.flow.by_graph):  # where torch refuses the model
+            reason = f"torch cannot fuse {kinds} for training"
+            yield _Pair(*what, reason, severity="info" if transposed else None)
     elif not subject.flow.by_graph:
         often = [n.path for n in (first, second) if len(used.calls[n.path]) > 1]
-        if often:
-            yield _Pair(*what, "one of them runs several times in a forward")
-        else:
-            yield _Pair(*what, _LEFT_OUT)
+        times = f"{often[0]} runs {len(used.calls[often[0]])} times in a forward" if often else ""
+        yield _Pair(*what, times or _LEFT_OUT)
 
 
 def _are_fused(subject: Subject, used: Uses, first: GraphNode, second: str) -> bool:
@@ -188,7 +189,8 @@ def quant_before_relu(subject: Subject) -> Iterator[Found]:
     Fix:
         In eager mode: nn.ReLU, one for each place, fused with the layer before it; after an
         addition, FloatFunctional.add_relu. In FX: nn.ReLU or F.relu, not torch.relu, Tensor.relu
-        or ReLU6.
+        or ReLU6. A model that was trained with ReLU6 has to be trained on with ReLU in float: it
+        is another function above 6.
     Sources:
         https://github.com/neuralmagic/sparseml/pull/785
         https://github.com/pytorch/pytorch/issues/47415
@@ -261,8 +263,8 @@ def _why_in_eager(
 
 def _relu_for(subject: Subject, used: Uses, relu: GraphNode) -> str:
     if not relu.path:
-        return f"Write F.relu(…) at {relu.source}." if relu.source else ""
-    return f"{code_of(subject.base, relu.path)} = nn.ReLU()"
+        return f"Write F.relu(…) at {relu.source}, another function above 6." if relu.source else ""
+    return f"{code_of(subject.base, relu.path)} = nn.ReLU()  # another function above 6"
 
 
 def _by_reason(subject: Subject, pairs: Iterable[_Pair], what: str) -> Iterator[Found]:
@@ -281,29 +283,40 @@ def _by_reason(subject: Subject, pairs: Iterable[_Pair], what: str) -> Iterator[
         yield Found(
             first.path or first.first.path,
             f"{listed(names)} {verb} not fused with {second}: {reason}.",
-            fixes[0].code if fixes else first.fix,
+            fixes[0].code if fixes else _first_of({pair.fix: None for pair in same}),
             fixes,
             "" if first.path or first.first.path else first.second.source,
+            first.severity,
         )
 
 
+def _first_of(texts: dict[str, None]) -> str:
+    """The first of some fixes of one kind, and how many more there are."""
+    text, more = next(iter(texts)), len(texts) - 1
+    if not text or not more:
+        return text
+    rest = f"so at {more} other place{'s' * (more > 1)}"
+    return f"{text} And {rest}." if text.endswith(".") else f"{text}  # and {rest}"
+
+
 def _edited(subject: Subject, name: str, paths: list[str]) -> tuple[Fix, ...]:
-    """The edit of those of ``paths`` that it fits."""
-    try:
-        made = tried(subject.base, [Edit(name, path) for path in paths])
-    except EditError:
+    """The edit, at all modules of the class if it fits them, else at ``paths``."""
+    kind = type(subject.base.get_submodule(paths[0]))
+    every = [path for path, module in subject.layers() if type(module) is kind]
+    shown = f"[p for p, m in model.named_modules() if type(m).__name__ == {kind.__name__!r}]"
+    for chosen in (every, paths):
+        with suppress(EditError):
+            made = tried(subject.base, [Edit(name, path) for path in chosen])
+            break
+    else:
         return ()
-    shown = repr(paths)
-    kind = type(subject.base.get_submodule(paths[0])).__name__
-    if len(paths) > 3 and paths == [
-        path for path, module in subject.layers(nn.Module) if type(module).__name__ == kind
-    ]:
-        shown = f"[p for p, m in model.named_modules() if type(m).__name__ == {kind!r}]"
+    if chosen is not every or len(every) < 4:
+        shown = repr(chosen)
     return (
         Fix(
-            f"Put torch's BatchNorm in place of {kind}",
+            f"Put torch's BatchNorm in place of {kind.__name__}",
             "edit",
-            (("name", name), ("path", tuple(paths))),
+            (("name", name), ("path", tuple(chosen))),
             f"session.edit({name!r}, {shown})",
             "\n".join(one.diff for one in made),
         ),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from qatexplorer.checks.evidence.qconfigs import qconfigs
 from qatexplorer.checks.evidence.zeros import zeros
+from qatexplorer.checks.families.observers import prepared_work
+from qatexplorer.checks.families.settings import shown
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import NoEvidence, Subject
 
@@ -41,6 +45,59 @@ def not_in_state_dict(subject: Subject) -> Iterator[Found]:
             "model that loads it computes with its own.",
             "Save the prepared model's state_dict(), load that, and convert again.",
         )
+
+
+@rule("QX442", "round-trip", "error", "trained")
+def round_trip(subject: Subject) -> Iterator[Found]:
+    """The prepared model's state dict does not come back
+
+    Symptom:
+        Error(s) in loading state_dict: size mismatch
+        Or no error, and other ranges after loading.
+    Cause:
+        A fake quant or observer of the user's own whose buffers grow with the data: torch's own
+        take the shape of what they load.
+    Fix:
+        Give it a _load_from_state_dict that resizes its buffers, as torch's observers have.
+    Sources:
+        https://github.com/facebookresearch/fvcore/issues/52
+        https://github.com/pytorch/pytorch/issues/41684
+    """
+    work = prepared_work(subject)
+    if not subject.thorough or work is None:
+        return
+    buffer = io.BytesIO()
+    torch.save(work.state_dict(), buffer)
+    buffer.seek(0)
+    saved = torch.load(buffer, weights_only=True, map_location="cpu")
+    fresh = subject.maker.rebuild(subject.work_stage, own=True)
+    try:
+        fresh.load_state_dict(saved)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        key = next((k for k in saved if any(k in line for line in lines[1:])), "")
+        text = next((line for line in lines[1:] if key and key in line), lines[0])
+        yield Found(
+            key.rpartition(".")[0],
+            f"The state dict of the prepared model does not load into a fresh one: {text[:200]}",
+            "Give that module a _load_from_state_dict that resizes its buffers.",
+        )
+        return
+    back = fresh.state_dict()
+    other = [k for k, value in saved.items() if not _same(value, back.get(k))]
+    if other:
+        yield Found(
+            other[0].rpartition(".")[0],
+            f"After the state dict is saved and loaded, {shown(other)} differ.",
+            "Give that module a _load_from_state_dict that takes over what it is given.",
+        )
+
+
+def _same(one: object, two: object) -> bool:
+    if not isinstance(one, Tensor) or not isinstance(two, Tensor):
+        return type(one) is type(two)
+    alike = one.shape == two.shape and one.dtype == two.dtype
+    return alike and torch.equal(one.nan_to_num(), two.cpu().nan_to_num())
 
 
 @rule("QX451", "zeros-lost", "warning", "trained")

@@ -16,6 +16,7 @@ from torch.ao.quantization import (
     default_weight_fake_quant,
 )
 
+from qatexplorer.checks.edit_fixes import use_fx
 from qatexplorer.checks.evidence.layer_trials import try_layer
 from qatexplorer.checks.evidence.layers import layers
 from qatexplorer.checks.records import Fix
@@ -25,7 +26,10 @@ from qatexplorer.checks.subject import Subject
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _RECURRENT = (nn.GRU, nn.RNN, nn.LSTM, nn.GRUCell, nn.RNNCell, nn.LSTMCell)
 _FLOATS = torch.per_channel_affine_float_qparams
-_FX = Fix("Use FX", "configure", (("flow", "fx"),), "session.configure(flow='fx')")
+
+_LAYERS = Fix(
+    "Wrap each layer", "configure", (("stubs", "layers"),), "session.configure(stubs='layers')"
+)
 
 
 def _with_qconfigs(
@@ -180,9 +184,9 @@ def recurrent_layer(subject: Subject) -> Iterator[Found]:
         none = _with_qconfigs(subject, "Leave it float", {path: None}, "None")
         yield Found(
             path,
-            f"{path} is an {kind.__name__}, and {trial.call} raises for one: {trial.error}",
+            f"{path} is of type {kind.__name__}, at which {trial.call} raises: {trial.error}",
             f"qconfig={{{path!r}: None}}" + ("" if flow == "fx" else ", and stubs around it"),
-            (none,) if flow == "fx" else (_FX,),
+            (none,) if flow == "fx" else use_fx(subject),
             stage=subject.stage_of("trained") if in_training else None,
         )
 
@@ -235,7 +239,7 @@ def attention(subject: Subject) -> Iterator[Found]:
                 f"{inner} is a NonDynamicallyQuantizableLinear, which prepare_qat cannot swap: it "
                 "raises.",
                 fix.code,
-                (fix, _FX),
+                (fix, *use_fx(subject)),
             )
 
 
@@ -265,7 +269,7 @@ def prelu(subject: Subject) -> Iterator[Found]:
         stops = getattr(known.weight_of(path), "is_per_channel", False)
         stops = stops and not subject.flow.by_graph
         what = "convert raises for it" if stops else "its int8 module gives something else"
-        fixes: tuple[Fix, ...] = ()
+        fixes: tuple[Fix, ...] = (_LAYERS,)
         if subject.flow.by_graph:
             fixes = (_with_qconfigs(subject, "Leave PReLU float", dict.fromkeys(found), "None"),)
         yield Found(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qatexplorer.checks.evidence.qconfigs import qconfigs
-from qatexplorer.checks.evidence.weights import WeightScale, weight_scales
+from qatexplorer.checks.evidence.weights import WeightRange, weight_ranges
 from qatexplorer.checks.families.settings import shown
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import Subject
@@ -22,47 +22,9 @@ from qatexplorer.quantizers.facts import (
     untouched,
 )
 
-_FORMULA = 1e-4
-_WARN = 0.02
-_EIGHT_BIT = 255
 _CLIPPED = 0.01
 _TOO_FAR = 1.2
 _TOO_SHORT = 0.5
-
-
-@rule("QX401", "weight-scale-differs", "info", "int8")
-def weight_scale_differs(subject: Subject) -> Iterator[Found]:
-    """The weight scale of training is not that of int8
-
-    Symptom:
-        The int8 weights are not those that the prepared model computes with, though all is frozen.
-    Cause:
-        FusedMovingAvgObsFakeQuantize, which torch's default QAT qconfigs make, rounds with
-        max(|min| / 128, max / 127); convert uses max(|min|, max) / 127.5 for the same range. So a
-        scale is up to 0.39 % off, and a weight that lies between two codes takes the other one. At
-        4 bits it is about 7 %. A channel whose weights all have one sign is rounded in training on
-        a grid that is twice as fine, with a zero point, and in int8 on the symmetric one.
-    Fix:
-        get_default_qat_qconfig(backend, version=0) makes FakeQuantize, which uses one formula.
-    Sources:
-        https://github.com/pytorch/ao/issues/4824
-        https://github.com/pytorch/pytorch/issues/108639
-    """
-    off = [one for one in subject.get(weight_scales) if one.off_by > _FORMULA]
-    if not off:
-        return
-    worst = max(off, key=lambda one: (one.off_by, one.changed))
-    most = max(off, key=lambda one: one.changed)
-    layers = "1 layer" if len(off) == 1 else f"{len(off):,} layers"
-    low_bit = worst.off_by > _WARN and worst.codes < _EIGHT_BIT
-    yield Found(
-        worst.path,
-        f"Training rounds the weights of {layers} with scales that differ from those of int8, by "
-        f"{100 * worst.off_by:.2g} % at most: in {most.path or 'the model itself'} "
-        f"{100 * most.changed:.2g} % of the values are more than half a step off.",
-        f"qconfig=get_default_qat_qconfig({subject.options.qconfig.backend!r}, version=0)",
-        severity="warning" if low_bit else "info",
-    )
 
 
 @rule("QX402", "stale-weight-scale", "warning", "trained")
@@ -81,7 +43,7 @@ def stale_weight_scale(subject: Subject) -> Iterator[Found]:
     Sources:
         https://github.com/pytorch/ao/issues/2138
     """
-    for one in subject.get(weight_scales):
+    for one in subject.get(weight_ranges):
         half, most = one.reach
         if most > _TOO_FAR and one.clipped > _CLIPPED:
             effect = f"weights reach {most:.2g} times as far as int8 does, and "
@@ -90,7 +52,7 @@ def stale_weight_scale(subject: Subject) -> Iterator[Found]:
             yield _stale(one, f"it is {1 / half:.2g} times as wide as the weight needs")
 
 
-def _stale(one: WeightScale, effect: str) -> Found:
+def _stale(one: WeightRange, effect: str) -> Found:
     return Found(
         one.path,
         f"The range of {one.site} does not fit the weight any more: {effect}.",
@@ -113,7 +75,7 @@ def eval_observers(subject: Subject) -> Iterator[Found]:
     Sources:
         https://github.com/Lightning-AI/pytorch-lightning/issues/8540
     """
-    work = prepared_model(subject)
+    work = prepared_work(subject)
     if work is None or work.training or not subject.base.training:
         return
     on = [p for p, site in fake_quants(work).items() if _follows(site)]
@@ -142,7 +104,7 @@ def fake_quant_off(subject: Subject) -> Iterator[Found]:
         https://github.com/pytorch/ao/issues/2138
         https://github.com/pytorch/ao/issues/198
     """
-    work = prepared_model(subject)
+    work = prepared_work(subject)
     if work is None or not subject.observed:
         return
     off = {p: flags_of(s) for p, s in fake_quants(work).items() if not flags_of(s).fake_quant}
@@ -203,7 +165,7 @@ def prepared_twice(subject: Subject) -> Iterator[Found]:
     Sources:
         https://discuss.pytorch.org/t/181190
     """
-    work = prepared_model(subject)
+    work = prepared_work(subject)
     twice = [p for p, m in work.named_modules() if _observer_hooks(m) > 1] if work else []
     if twice:
         verb = "runs" if len(twice) == 1 else "run"
@@ -264,7 +226,7 @@ def unseen_channels(subject: Subject) -> Iterator[Found]:
     Sources:
         https://github.com/pytorch/pytorch/issues/28951
     """
-    work = prepared_model(subject)
+    work = prepared_work(subject)
     for path, site in fake_quants(work).items() if work is not None else ():
         if seen_data(site) != "partly":
             continue
@@ -277,7 +239,7 @@ def unseen_channels(subject: Subject) -> Iterator[Found]:
         )
 
 
-def prepared_model(subject: Subject) -> nn.Module | None:
+def prepared_work(subject: Subject) -> nn.Module | None:
     """The model being worked on, once all fake quants are in it."""
     stage = subject.flow.stage_with("inserted")
     names = subject.flow.stage_names

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import Counter
 from collections.abc import Iterator
 
 import torch
 from torch import nn
-from torch.ao.quantization import FusedMovingAvgObsFakeQuantize
 
 from qatexplorer.checks.evidence.causes import Cause, below_floor
 from qatexplorer.checks.evidence.dry_run import DryRun, dry_run
 from qatexplorer.checks.evidence.float_gap import Chains, FloatGap, Frozen
+from qatexplorer.checks.evidence.weights import scale_of_kernel
 from qatexplorer.checks.records import Fix, Severity
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import NoEvidence, Subject
 from qatexplorer.evaluate.parity import percent
 from qatexplorer.forward.graph_module import source_of
 from qatexplorer.quantizers.engine_probe import probe_engine
-from qatexplorer.quantizers.facts import quant_range
 
 LARGE = 4.0
 """Steps from which a difference on the same input is an error: 1.6 % of the 255 of an output's
@@ -64,16 +62,8 @@ def float_parity(subject: Subject) -> Iterator[Found]:
         yield Found("", f"{message}.", "Compare the modules' outputs of both in eval mode.")
         return
     message += f", first at {gap.path}{_nth(gap.call)}."
-    zero = _zero_gamma(subject) if not math.isfinite(gap.output) else ""
-    if zero:
-        message += f" {zero}.weight holds zeros, and a fused conv divides by them."
-        fused = next((run[0] for run in subject.options.fusion if gap.path in run), gap.path)
-        fix = (
-            f"model.get_submodule({fused!r})._enable_slow_path_for_better_numerical_stability = "
-            "True  # of the prepared model"
-        )
-        yield Found(gap.path, message, fix)
-        return
+    if not math.isfinite(gap.output) and _zero_gamma(subject):
+        return  # said by a rule of its own, which names the batch norm
     yield _reused(subject, gap, message)
 
 
@@ -143,6 +133,8 @@ def wrong_kernel(subject: Subject) -> Iterator[Found]:
         https://github.com/pytorch/pytorch/issues/126521
     """
     for cause in _causes(subject, "kernel"):
+        if not math.isfinite(cause.detail["largest"]):
+            continue  # its weights are not finite, which is no fault of the kernel
         engine = subject.options.qconfig.backend
         high = int(cause.detail["high"])
         saturates = not probe_engine(engine).holds(high)
@@ -240,7 +232,8 @@ def kernel_scale(subject: Subject) -> Iterator[Found]:
     Cause:
         torch's fused fake quant divides the range of a symmetric weight by 127 or 128, and
         calculate_qparams(), which converting asks, by 127.5: up to 0.4 % apart, so some weights
-        round to another code.
+        round to another code. At 4 bits it is 7 %. A channel whose weights all have one sign is
+        rounded twice as finely in training, on a grid with a zero point that int8 does not have.
     Fix:
         Use torch.ao.quantization.get_default_qat_qconfig(backend, version=0), whose fake quants
         are not fused and ask calculate_qparams() in training too.
@@ -251,63 +244,27 @@ def kernel_scale(subject: Subject) -> Iterator[Found]:
     run = subject.get(dry_run)
     if run.prepared is None:
         raise NoEvidence(_why_not(run))
-    moved = total = 0
-    worst, where = 0.0, ""
-    for path, module in run.prepared.named_modules():
-        found = _scales_apart(module)
-        if found is None:
-            continue
-        ratio, codes, size = found
-        moved, total = moved + codes, total + size
-        if ratio > worst:
-            worst, where = ratio, path
-    if moved:
-        backend = subject.options.qconfig.name or subject.options.qconfig.backend
-        yield Found(
-            where,
-            f"Fake quants of weights round in steps that are up to {percent(worst)} from those of "
-            f"int8: {percent(moved / total)} of the weights get another code.",
-            f"qconfig=torch.ao.quantization.get_default_qat_qconfig({backend!r}, version=0)",
-        )
+    found = {path: scale_of_kernel(module) for path, module in run.prepared.named_modules()}
+    apart = {path: one for path, one in found.items() if one is not None and one.moved}
+    if not apart:
+        return
+    where = max(apart, key=lambda path: apart[path].off_by)
+    worst, every = apart[where], apart.values()
+    moved = sum(one.moved for one in every) / sum(one.values for one in every)
+    one_sign = sum(one.one_sign for one in every)
+    channels = "1 channel has" if one_sign == 1 else f"{one_sign:,} channels have"
+    more = f" ({channels} weights of one sign only)" if one_sign else ""
+    backend = subject.options.qconfig.name or subject.options.qconfig.backend
+    yield Found(
+        where,
+        f"Fake quants of weights round in steps that are up to {percent(worst.off_by)} from those "
+        f"of int8{more}: {percent(moved)} of the weights get a value more than half a step away.",
+        f"qconfig=torch.ao.quantization.get_default_qat_qconfig({backend!r}, version=0)",
+        severity="warning" if worst.codes < _EIGHT_BITS and not one_sign else "info",
+    )
 
 
-def _scales_apart(module: nn.Module) -> tuple[float, int, int] | None:
-    """(largest relative difference, codes that differ, weights) of a module with a weight fake
-    quant whose kernel sets its scale; None for any other."""
-    fake, weight = getattr(module, "weight_fake_quant", None), getattr(module, "weight", None)
-    if type(fake) is not FusedMovingAvgObsFakeQuantize or not isinstance(weight, torch.Tensor):
-        return None
-    twin = copy.deepcopy(fake)
-    with torch.no_grad():
-        weight = weight.detach() * _norm_factor(module, weight)
-        twin.enable_fake_quant()
-        twin.enable_observer()
-        twin(weight)
-        kernel, asked = twin.scale.double(), twin.calculate_qparams()[0].double()
-        if kernel.shape != asked.shape or not bool((kernel.isfinite() & asked.isfinite()).all()):
-            return None
-        ratio = float(((kernel - asked).abs() / asked).max())
-        if ratio < 1e-4:
-            return None
-        shape = [1] * weight.dim()
-        if kernel.numel() > 1:
-            shape[int(twin.ch_axis)] = -1
-        low, high = quant_range(twin)
-        codes = [
-            (weight.double() / scale.view(shape)).round().clamp(low, high)
-            for scale in (kernel, asked)
-        ]
-        return ratio, int((codes[0] != codes[1]).sum()), weight.numel()
-
-
-def _norm_factor(module: nn.Module, weight: torch.Tensor) -> torch.Tensor:
-    """What a fused batch norm multiplies the weight with before it is rounded."""
-    norm = getattr(module, "bn", None)
-    variance = getattr(norm, "running_var", None)
-    if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or variance is None:
-        return torch.ones(1, device=weight.device)
-    factor = norm.weight.detach() / torch.sqrt(variance + norm.eps)
-    return factor.reshape([-1] + [1] * (weight.dim() - 1))
+_EIGHT_BITS = 255
 
 
 @rule("QX506", "past-the-range", "info", "int8")

@@ -94,7 +94,7 @@ def _fused_by_fx(subject: Subject, used: Uses) -> Iterator[Found]:
             path,
             f"{path} runs {len(calls)} times, and FX fuses "
             f"{' + '.join(map(used.named, groups[first]))}{_at(calls[first])}: where the model "
-            f"computes {instead}{_at(calls[other])}, it then computes the same once more.",
+            f"computes {instead}{_at(calls[other])}, it then computes all of that.",
             own_module(subject, used, path, calls[other]),
             unshared(subject, used, path),
         )
@@ -137,17 +137,15 @@ def two_names(subject: Subject) -> Iterator[Found]:
             if not subject.get(called_names).get(other):
                 continue
             kind = type(module).__name__
-            what = (
-                "its weight has no fake quant there"
-                if type(module) in mapping
-                else "int8 does not reach it there"
-            )
+            learns = type(module) in mapping
+            what = "its weight has no fake quant there" if learns else "it stays float there"
             yield Found(
                 path,
                 f"{other} is another name of {path}, a {kind}, and is called: torch swaps the "
                 f"first name only, so {what}.",
                 unsharing(subject, path).code.splitlines()[-1],
                 unshared(subject, used, path),
+                severity="warning" if learns else None,
             )
 
 
@@ -264,7 +262,8 @@ def many_names(subject: Subject) -> Iterator[Found]:
         names = used.names_of(path)
         if len(nodes) < 2 or len(names) < 2 or isinstance(module, (FUNCTIONAL_CLASSES, QuantStub)):
             continue
-        if len(list(slots_of(subject.base, module))) < 2 or next(module.parameters(), None):
+        learns = next(module.parameters(), None) is not None
+        if learns or len(list(slots_of(subject.base, module))) < 2:
             continue
         yield Found(
             path,

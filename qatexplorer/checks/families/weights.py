@@ -10,11 +10,10 @@ from torch.ao.nn import intrinsic
 from torch.ao.quantization.quantization_mappings import get_default_static_quant_module_mappings
 from torch.nn.utils import parametrize
 
-from qatexplorer.checks.edit_fixes import edit_fixes, tried_edits
+from qatexplorer.checks.edit_fixes import edit_fixes, tried_edits, use_fx
 from qatexplorer.checks.evidence.layer_trials import try_layer
 from qatexplorer.checks.evidence.layers import layers, qat_mapping
 from qatexplorer.checks.evidence.qconfigs import qconfigs
-from qatexplorer.checks.records import Fix
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import Subject
 from qatexplorer.flows.edits import Edit
@@ -28,7 +27,6 @@ _NORMS = {
     "remove_parametrizations": "a parametrization",
 }
 _HOOKS = ("remove_weight_norm", "remove_spectral_norm", "remove_pruning")
-_FX = Fix("Use FX", "configure", (("flow", "fx"),), "session.configure(flow='fx')")
 
 
 @rule("QX121", "weight-norm", "warning", "weights")
@@ -145,7 +143,7 @@ def subclass_left_out(subject: Subject) -> Iterator[Found]:
             f"{path} is a {kind.__name__}, a subclass of {base.__name__}: eager mode looks for "
             "exact types and leaves its weight float.",
             code,
-            (*edit_fixes(label, made.get(path), tuple(made.values())), _FX),
+            (*edit_fixes(label, made.get(path), tuple(made.values())), *use_fx(subject)),
         )
 
 
@@ -187,7 +185,7 @@ def int8_not_simulated(subject: Subject) -> Iterator[Found]:
             f"The weight of {path} ({kind.__name__}) becomes int8, and eager mode has no module "
             "that rounds it in training.",
             fix,
-            () if transposed else (_FX,),
+            () if transposed else use_fx(subject),
         )
 
 

@@ -11,6 +11,7 @@ from qatexplorer.ledger.records import Redundancy
 from qatexplorer.session.glance import Glance
 from qatexplorer.snapshot.parts import Share
 from qatexplorer.snapshot.records import FakeQuantSite, GraphNode, ModuleRecord, Snapshot
+from qatexplorer.views.common.findings import LOOKS
 from qatexplorer.views.common.html import Html, ask, code, folded, go, join, kind_badge, tag
 from qatexplorer.views.common.names import KINDS, TensorNames, count, share, short_type
 from qatexplorer.views.inspector.site import warnings_of
@@ -228,7 +229,7 @@ def _finding(found: Finding, snapshot: Snapshot) -> Html:
     where = go(f"{kind}:{found.path}", found.path) if found.path else None
     return tag(
         "li",
-        tag("b", found.severity),
+        tag("b", LOOKS[found.severity].word),
         " ",
         found.message,
         " " if where else None,
