@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from qatexplorer.checks.evidence.weights import scale_of_kernel
 from qatexplorer.evaluate.pairs import Pair
 from qatexplorer.evaluate.parity import FAR, ParityRow, row_of
 from qatexplorer.forward.preserve import preserved_state
@@ -263,6 +264,10 @@ class Examiner:
             return "weight", {"ratio": ratio}
         if ratio is not None and abs(ratio - 1) > _SAME_STEP:
             return "kernel scale", {"ratio": ratio}
+        # The fused kernel rounds with a scale of its own, and writes it down only then.
+        kernel = scale_of_kernel(module) if module is not None else None
+        if kernel is not None and kernel.moved:
+            return "kernel scale", {"ratio": 1 + kernel.off_by}
         return "unknown", {}
 
     def _on_its_grid(self, pair: Pair, visit: Visit, here: Sample) -> Tensor | None:
