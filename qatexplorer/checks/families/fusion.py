@@ -495,10 +495,11 @@ def rounded_twice(subject: Subject) -> Iterator[Found]:
         found.setdefault(between, []).append((path or layer.name, path, source_of(node.args[0])))
     for between, places in found.items():
         _, path, source = places[0]
-        one = len(places) == 1
+        names = list(dict.fromkeys(place[0] for place in places))
+        one = len(names) == 1
         yield Found(
             path,
-            f"The result{'' if one else 's'} of {listed([place[0] for place in places])} "
+            f"The result{'' if one else 's'} of {listed(names)} "
             f"{'is' if one else 'are'} rounded before {' and '.join(between)} and once more after "
             "it, which keeps the values, each time with a scale of its own.",
             "session.ledger().redundancies says what to write.",
