@@ -66,7 +66,15 @@ def opened() -> Explorer:
 
 def on_loop(body: Callable[[], Any]) -> None:
     """Run a test as a page in a notebook runs: with a loop."""
-    asyncio.run(body())
+
+    async def whole() -> None:
+        await body()
+        # What goes on in the background would disturb the tests that follow.
+        await until_on_loop(
+            lambda: not any(t.name.startswith("qatexplorer-") for t in threading.enumerate()), 20
+        )
+
+    asyncio.run(whole())
 
 
 def names(explorer: Explorer) -> list[str]:

@@ -165,13 +165,13 @@ class Explorer(widgets.VBox):
         self.settings = SettingsPanel(self.start_job)
         self.checks = ChecksPanel(self.checker, self.page, self._on_fix, self._on_undo)
         panels = {
-            "Checks": self.checks,
             "Train": self.training,
             "Inside the training": self.live,
             "Who put it there?": self.ledger,
             "Float, fake-quant, int8": self.results,
             "Settings": self.settings,
             "Runs": self.runs,
+            "Checks": self.checks,
         }
         self.drawer = Drawer(panels, self._on_drawer)
 
