@@ -320,9 +320,9 @@ def zero_gamma(subject: Subject) -> Iterator[Found]:
     fused: dict[str, str] = {}
     for path, norm in subject.layers(*_NORMS):
         group, weight = known.group_of(path), norm.weight
-        if group and group[0] in known.qconfig and isinstance(weight, torch.Tensor):
-            if bool((weight == 0).any()):
-                fused[path] = group[0]
+        zero = isinstance(weight, torch.Tensor) and bool((weight == 0).any())
+        if zero and group and group[0] in known.qconfig:
+            fused[path] = group[0]
     if not fused:
         return
     path, conv = next(iter(fused.items()))
