@@ -72,7 +72,7 @@ class Checked:
         self.findings = silenced(every, entries)
         return self.findings
 
-    def _subject(self, run: TrainingRun | None, thorough: bool) -> Subject:
+    def _subject(self, run: TrainingRun | None, thorough: bool = False) -> Subject:
         models = self._models
         return Subject(
             maker=models,

@@ -115,21 +115,22 @@ def main(names: list[str]) -> int:
     warnings.simplefilter("ignore")
     cases = [case for group in GROUPS.values() for case in group()]
     wanted = {case.id for name in names for case in GROUPS.get(name, list)()} | set(names)
-    rows, false_errors = rows_now(), 0
+    false_errors = 0
     for case in cases:
         if names and case.id not in wanted and case.name not in wanted:
             continue
         started = time.perf_counter()
         verdict, checked = by_torch(case), check(case)
-        rows[case.name, case.way] = row(case, verdict, checked)
-        print(f"{time.perf_counter() - started:6.1f} s  {rows[case.name, case.way]}", flush=True)
+        made = row(case, verdict, checked)
+        print(f"{time.perf_counter() - started:6.1f} s  {made}", flush=True)
         for failed in checked.failed:
             print(f"          skipped: {failed}")
         if not verdict.wrong:
             false_errors += len(checked.errors)
             for one in checked.errors:
                 print(f"          FALSE {one.id} {one.place}: {one.message}")
-        write(rows, cases)
+        # Read anew: several may run side by side, each on some of the models.
+        write({**rows_now(), (case.name, case.way): made}, cases)
     return int(bool(false_errors))
 
 

@@ -1,7 +1,7 @@
 """One forward of the float model in eval mode, with all that rules ask of it.
 
 It is the only forward of the float model in a check. What is kept of it is bounded: shapes, ranges
-and a sample of each output, no tensor.
+a sample of each output, and what the model returns.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from qatexplorer.checks.subject import Subject
+from qatexplorer.evaluate.parity import outputs_of
 from qatexplorer.forward.calls import Call
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.record import record_here
 from qatexplorer.forward.trace import tensors_in
+from qatexplorer.forward.visit import MOST
 from qatexplorer.quantizers.types import STUBS
 
-SAMPLED = 4096
+SAMPLED = MOST
 """Values kept of each output."""
 KEPT_CALLS = 16
 """Calls of one module of which output samples are kept, the first ones."""
@@ -167,6 +169,7 @@ class FloatRun:
             before the user's hooks, by first path; of :data:`KEPT_CALLS` calls at most.
         parameters: names of the model's parameters and buffers, by number.
         inputs, result: the model's input and output tensors, by number.
+        returned: its output tensors of numbers themselves, float32 on the CPU.
         kind: of the model's output, such as ``"Tensor"`` or ``"list of 2"``.
     """
 
@@ -179,6 +182,7 @@ class FloatRun:
     parameters: dict[int, str] = field(default_factory=dict)
     inputs: tuple[Value, ...] = ()
     result: tuple[Value, ...] = ()
+    returned: list[Tensor] = field(default_factory=list)
     kind: str = ""
 
     @property
@@ -195,8 +199,10 @@ def float_run(subject: Subject) -> FloatRun:
     watcher = _Watcher(model)
     with preserved_state(model), _opened_transformers():
         model.eval()
+        torch.manual_seed(0)  # as before each model that this one is compared with
         recording = record_here(model, subject.options.example_inputs, watcher=watcher)
     watcher.run.calls = recording.calls
+    watcher.run.returned = outputs_of(watcher.run.returned)
     return watcher.run
 
 
@@ -244,6 +250,7 @@ class _Watcher:
 
     def finished(self, result: Any) -> None:
         self.run.result = self._values(result)
+        self.run.returned = list(tensors_in(result))
         self.run.kind = kind_of(result)
 
     def entered(self, module: nn.Module, path: str, method: str, args: Any, kwargs: Any) -> None:
