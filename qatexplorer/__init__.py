@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from qatexplorer.data import Data
     from qatexplorer.evaluate.evaluation import Evaluation
     from qatexplorer.flows.base import StubMode
+    from qatexplorer.flows.edits import Edit
     from qatexplorer.ledger import Ledger, ledger_of
     from qatexplorer.runs.config import TrainingConfig
     from qatexplorer.runs.opened import OpenedRun, list_runs, open_run
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Data",
     "Diff",
+    "Edit",
     "Evaluation",
     "FakeQuantSite",
     "Finding",
@@ -79,6 +81,7 @@ __all__ = [
 _LAZY = {
     "Data": "qatexplorer.data",
     "Diff": "qatexplorer.snapshot.diff",
+    "Edit": "qatexplorer.flows.edits",
     "Evaluation": "qatexplorer.evaluate.evaluation",
     "FakeQuantSite": "qatexplorer.snapshot.records",
     "Finding": "qatexplorer.checks.records",

@@ -21,6 +21,7 @@ from qatexplorer.errors import EditError, ExampleInputError
 from qatexplorer.flows.edits import EDITS, Edit, make_edits, tried
 from qatexplorer.flows.edits.plan import code_of
 from tests.cases.models import assert_untouched, state_of
+from tests.support.rooms import ROOT
 
 FLOWS = ("eager", "fx")
 
@@ -68,7 +69,14 @@ class Case:
 
 PICTURE, SOUND, BLOCK = (2, 3, 8, 8), (2, 3, 12), (2, 3, 5, 5, 5)
 CONVS = ((nn.Conv1d, SOUND), (nn.Conv2d, PICTURE), (nn.Conv3d, BLOCK))
+
+
+class Own(nn.Linear):
+    """Computes what nn.Linear does."""
+
+
 CASES = [
+    Case("plain_class", lambda: net(Own(3, 4)), (4, 3)),
     *(
         Case("number_padding", lambda c=c, p=p: net(c(3, 4, 3, padding=p, dilation=2)), shape)
         for c, shape in CONVS
@@ -138,6 +146,12 @@ def test_the_function_stays_and_int8_follows(case: Case, flow: str) -> None:
     assert float((int8 - simulated).abs().mean()) < 0.02 * spread
     model.train()
     assert_untouched(model, before)
+
+
+def test_every_edit_of_layers_is_in_the_docs() -> None:
+    text = (ROOT / "docs" / "checks.md").read_text()
+    names = [n for n, plan in EDITS.items() if plan.__module__.endswith(".layers")]
+    assert [name for name in names if f"`{name}`" not in text] == []
 
 
 def test_every_edit_has_a_case_here_or_in_the_tests_of_computed_weights() -> None:

@@ -18,6 +18,7 @@ from qatexplorer.flows.base import copy_sharing_parameters
 from qatexplorer.flows.edits import Edit
 from qatexplorer.flows.edits.layers import is_frozen_norm, number_of, padding_sides
 from qatexplorer.flows.fusion import find_fusable
+from qatexplorer.shown import listed
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -316,17 +317,24 @@ def zero_gamma(subject: Subject) -> Iterator[Found]:
         https://github.com/pytorch/pytorch/blob/v2.13.0/torch/ao/nn/intrinsic/qat/modules/conv_fused.py
     """
     known = subject.get(layers)
+    fused: dict[str, str] = {}
     for path, norm in subject.layers(*_NORMS):
-        group = known.group_of(path)
-        weight = norm.weight
-        if not group or group[0] not in known.qconfig or not isinstance(weight, torch.Tensor):
-            continue
-        zeros = int((weight == 0).sum())
-        if zeros:
-            place = f"prepared.get_submodule({group[0]!r})"
-            yield Found(
-                path,
-                f"{zeros:,} of {weight.numel():,} weights of {path} are 0, and {group[0]}, fused "
-                "with it, divides by them: what it gives is NaN.",
-                f"{place}._enable_slow_path_for_better_numerical_stability = True",
-            )
+        group, weight = known.group_of(path), norm.weight
+        zero = isinstance(weight, torch.Tensor) and bool((weight == 0).any())
+        if zero and group and group[0] in known.qconfig:
+            fused[path] = group[0]
+    if not fused:
+        return
+    path, conv = next(iter(fused.items()))
+    weight = _at(subject, path).weight
+    assert isinstance(weight, torch.Tensor)
+    zeros = int((weight == 0).sum())
+    others = listed(list(fused)[1:])
+    more = f" So it is at {others}." if others else ""
+    slow = "_enable_slow_path_for_better_numerical_stability"
+    yield Found(
+        path,
+        f"{zeros:,} of {weight.numel():,} weights of {path} are 0, and {conv}, fused with it, "
+        f"divides by them: what it gives is NaN.{more}",
+        f"for m in prepared.modules():\n    if hasattr(m, {slow!r}):\n        m.{slow} = True",
+    )
