@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -84,8 +85,10 @@ def own_process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[st
     [
         (["check_models:good", "--json"], 0),
         (["check_models:unmarked", "--sarif"], 1),
-        (["check_models:good", "--json", "--qconfig", "tensorrt"], 2),
-        (["check_models:wrong_inputs", "--json"], 3),
+        pytest.param(
+            ["check_models:good", "--json", "--qconfig", "tensorrt"], 2, marks=pytest.mark.slow
+        ),
+        pytest.param(["check_models:wrong_inputs", "--json"], 3, marks=pytest.mark.slow),
     ],
 )
 def test_each_exit_code_in_a_process_of_its_own(
@@ -244,6 +247,7 @@ def test_quiet_is_a_line_a_finding(project: Path, capsys: pytest.CaptureFixture[
     assert not [line for line in lines if ": error " in line]
 
 
+@pytest.mark.slow
 def test_progress_is_shown_on_a_terminal_and_nowhere_else(project: Path) -> None:
     mine, its = pty.openpty()
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
@@ -448,9 +452,11 @@ def test_a_rule_is_explained_by_its_page(name: str, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.strip() == page.strip()
 
 
-def test_what_stdout_cannot_spell_is_no_error(project: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "-m", "qatexplorer.app.cli", "check", "check_models:unmarked"]
-    done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True)
-    assert done.returncode == 1, done.stderr
-    assert "? 1 error" in done.stdout
+def test_what_stdout_cannot_spell_is_no_error(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert check("check_models:unmarked") == 1
+    stdout.flush()
+    assert "? 1 error" in stdout.buffer.getvalue().decode()  # type: ignore[attr-defined]

@@ -30,7 +30,7 @@ def test_saturation_is_named_where_it_was_measured() -> None:
     found = json.loads(run_without_vnni("tests.support.saturating_check"))
     for flow in FLOWS:
         named = [f for f in found[flow]["findings"] if f[0] == "QX502"]
-        assert [path for _, _, path, _, _ in named][0] == "conv1"  # conv2 inherits its gap
+        assert next(path for _, _, path, _, _ in named) == "conv1"  # conv2 inherits its gap
         for _, severity, _, message, fix in named:
             assert severity == "error"
             assert "onednn saturates on this CPU" in message

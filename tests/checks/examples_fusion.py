@@ -394,3 +394,45 @@ def parallel() -> Made:
 
 example("QX176", "compiled", compiled, small, names_or_tracing_break, FX, paths=("",))
 example("QX176", "data-parallel", parallel, small, names_or_tracing_break, FX, paths=("",))
+
+
+# -- rounded twice --------------------------------------------------------------------------------
+
+
+def two_in_a_row(model: nn.Module, inputs: Any) -> bool:
+    """Two fake quants, different ones, with one operation between that gives what it is given."""
+    prepared: Any = prepared_fx(model, inputs)
+    modules = dict(prepared.named_modules(remove_duplicate=False))
+    for node in prepared.graph.nodes:
+        second = modules.get(str(node.target))
+        if not isinstance(second, tq.FakeQuantizeBase):
+            continue
+        between = node.args[0]
+        before = between.all_input_nodes
+        first = modules.get(str(before[0].target)) if before else None
+        apart = isinstance(first, tq.FakeQuantizeBase) and first is not second
+        if apart and not isinstance(modules.get(str(between.target)), (nn.Linear, nn.Conv2d)):
+            return True
+    return False
+
+
+def flat(how: Callable[[Any, Tensor], Tensor], **more: Any) -> Any:
+    return made(
+        pixels,
+        lambda m, x: m.fc(how(m, m.conv(x))),
+        conv=conv,
+        fc=lambda: nn.Linear(108, 4),
+        **more,
+    )
+
+
+for _name, _how, _parts in (
+    ("method", lambda m, x: x.flatten(1), {}),
+    ("module", lambda m, x: m.flat(x), {"flat": nn.Flatten}),
+    ("dropout", lambda m, x: m.drop(torch.flatten(x, 1)), {"drop": nn.Dropout}),
+    ("index", lambda m, x: torch.flatten(x, 1)[:, :108], {}),
+):
+    example(
+        "QX177", _name, flat(_how, **_parts), flat(lambda m, x: torch.flatten(x, 1)), two_in_a_row,
+        FX, paths=("conv",),
+    )  # fmt: skip

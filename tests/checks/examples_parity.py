@@ -22,6 +22,7 @@ from qatexplorer.quantizers.engine import quantized_engine
 from tests.checks.examples import example
 from tests.checks.parity_models import (
     Activated,
+    Behind,
     Doubled,
     Dropping,
     OnePath,
@@ -91,6 +92,16 @@ for flow in ("eager", "fx"):
         settings={"flow": flow, "qconfig": "qnnpack", "engine": "onednn"},
         paths=("up",),
     )
+
+example(
+    "QX502",
+    "relu6_behind_a_convolution_on_qnnpack",
+    made(Behind, nn.ReLU6()),
+    made(Behind, nn.ReLU()),
+    lambda model, x: converted_apart(model, x, "eager", qconfig="qnnpack", engine="qnnpack") > 0.1,
+    settings={"flow": "eager", "qconfig": "qnnpack", "fusion": []},
+    paths=("act",),
+)
 
 # -- QX503 -----------------------------------------------------------------------------------------
 

@@ -179,6 +179,19 @@ class Activated(nn.Module):
         return self.last(self.act(self.conv(x)))
 
 
+class Behind(nn.Module):
+    """A conv, then something, between stubs."""
+
+    def __init__(self, what: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.quant, self.dequant = QuantStub(), DeQuantStub()
+        self.conv, self.act = nn.Conv2d(3, 8, 3), what
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dequant(self.act(self.conv(self.quant(x))))
+
+
 class Doubled(Activated):
     """``x * 2``, or ``x + x``."""
 

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 import qatexplorer as qx
-from qatexplorer.checks.evidence import dry_run as module
 from qatexplorer.checks.records import Finding, Fix
 from qatexplorer.session.checked import without_generals
 from qatexplorer.session.models import Models
@@ -39,36 +38,32 @@ def test_a_check_converts_once(
         monkeypatch.setattr(Models, name, counted)
     found = session.check()
     assert made.count("convert_copy") == 1
-    assert made.count("rebuild") == 1
     assert found.with_id("int8-fails") == ()
     session.findings()  # it knows what the check has tried
     assert made.count("convert_copy") == 1
 
 
 @QUIET
-@pytest.mark.parametrize("flow", ["eager", "fx"])
-def test_the_dry_run_runs_the_float_model_once_and_the_prepared_one_twice(
-    flow: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_a_check_runs_the_model_four_times(
+    calibrated: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = qx.Session(ConvBnRelu(), image(), flow=flow)
+    """The float model, the prepared one without and with rounding, the int8 one."""
+    x = image()
+    session = qx.Session(ConvBnRelu(), x, data={"train": loader(x), "eval": loader(x)})
+    if calibrated:
+        session.calibrate(1)
     ran: list[str] = []
     usual = nn.Module.__call__
-    subject = session._checks._subject(None)
-    kind = type(session._models.base)
 
     def counted(self: nn.Module, *args: Any, **named: Any) -> Any:
-        if isinstance(self, (kind, torch.fx.GraphModule)):
+        if isinstance(self, ConvBnRelu):
             ran.append(type(self).__name__)
         return usual(self, *args, **named)
 
-    float_outputs = module.float_outputs
     monkeypatch.setattr(nn.Module, "__call__", counted)
-    run = module.dry_run(subject)
-    assert run.parity is not None
-    if flow == "eager":
-        assert len(ran) == 4
-    subject.get(float_outputs)
-    assert len(ran) <= 4
+    session.check()
+    assert len(ran) == 4
 
 
 @QUIET

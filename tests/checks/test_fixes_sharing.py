@@ -36,7 +36,7 @@ def test_a_call_that_is_offered_helps(case: Example) -> None:
     found = session.check().with_id(case.rule)
     fixes = [one.fixes[0] for one in found if one.fixes]
     if not fixes:
-        assert case.rule in NOTHING_TO_CALL | {"QX151", "QX153", "QX171", "QX173", "QX175"}
+        assert case.rule in NOTHING_TO_CALL | {"QX151", "QX153", "QX171", "QX173", "QX175", "QX177"}
         return
     fixes[0].apply(session)
     assert not session.check().with_id(case.rule)
@@ -185,3 +185,13 @@ def test_one_name_that_is_called_twice_cannot_be_unshared() -> None:
     model.conv_2 = copy.deepcopy(model.conv)
     model.run = lambda m, x: m.conv_2(m.conv(x))
     assert qx.Session(model, inputs).model.conv_2 is not None
+
+
+def test_the_ledger_says_what_to_write_for_what_is_rounded_twice() -> None:
+    model, inputs = examples_fusion.flat(lambda m, x: x.flatten(1))()
+    session = qx.Session(model, inputs, **FX)
+    (found,) = session.check().with_id("QX177")
+    assert found.fix == "session.ledger().redundancies says what to write."
+    session.goto("insert")
+    (double,) = [one for one in session.ledger().redundancies if one.kind == "double"]
+    assert double.fix.startswith("Write torch.flatten(x, …) instead of x.flatten(…)")

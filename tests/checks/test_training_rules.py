@@ -20,7 +20,7 @@ _ = one_thread
 
 
 def subject_of(session: qx.Session) -> Subject:
-    return session._checks._subject(session.run)
+    return session._checks._subject(session.run, False)
 
 
 # -- the optimizer ---------------------------------------------------------------------------------

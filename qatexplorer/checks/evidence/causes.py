@@ -32,7 +32,9 @@ from qatexplorer.quantizers.facts import (
     switch,
 )
 
-Why = Literal["kernel", "batch norm", "one scale", "stale scale", "clamp", "weight", "unknown"]
+Why = Literal[
+    "kernel", "batch norm", "one scale", "stale scale", "clamp", "weight", "kernel scale", "unknown"
+]
 
 PARTED = 0.01
 """Share of outputs more than 1.5 steps apart from which a place is looked at on its own. A right
@@ -44,6 +46,7 @@ _MOST = 24  # places looked at; each costs the forward of one layer
 _SAME_STEP = 1e-3
 _FLOOR = 6.1e-5
 """The smallest scale of torch's fused fake quant (0.1 for a range of nothing but zero)."""
+_KERNEL_SCALE = 0.005  # 1 / 255 is what torch's two formulas differ by at most
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,19 @@ class Examiner:
         if pair.nodes and pair.nodes[0] in values:  # quantizing alone
             with _frozen(quantizer):
                 return quantizer(values[pair.nodes[0]])
+        result = self._run_nodes(pair, values)
+        with _frozen(quantizer):
+            return quantizer(result)
+
+    def _raw_of_nodes(self, pair: Pair, visit: Visit) -> Any:
+        values = {
+            stands: _plain(visit.values[given])
+            for stands, given in pair.sources
+            if given in visit.values
+        }
+        return self._run_nodes(pair, values)
+
+    def _run_nodes(self, pair: Pair, values: dict[fx.Node, Any]) -> Any:
         result: Any = None
         for node in pair.nodes:
             args = fx.node.map_arg(node.args, lambda n: values[self._behind(n)])
@@ -160,8 +176,7 @@ class Examiner:
             else:
                 result = getattr(args[0], str(node.target))(*args[1:], **kwargs)
             values[node] = result
-        with _frozen(quantizer):
-            return quantizer(result)
+        return result
 
     def _behind(self, node: fx.Node) -> fx.Node:
         while node.op == "call_module" and self._modules[str(node.target)] in self._quantizers:
@@ -181,7 +196,11 @@ class Examiner:
         if given is None or layer is None:
             return ()
         exact = in_integers(layer, given)
-        assert exact is not None
+        if exact is None:
+            here = sample_of(visit.result)
+            exact = self._on_its_grid(pair, visit, here) if here is not None else None
+        if exact is None:
+            return ()
         right = []
         for name in available_engines():
             if name == self._engine:
@@ -189,11 +208,12 @@ class Examiner:
             try:
                 with quantized_engine(name), torch.no_grad():
                     twin = copy.deepcopy(layer)
-                    twin.set_weight_bias(layer.weight(), layer.bias())
+                    if _weight(layer) is not None:
+                        twin.set_weight_bias(layer.weight(), layer.bias())
                     found = sample_of(twin(given))
             except Exception:  # it has no such kernel
                 continue
-            if found is not None and row_of(pair, _sampled(exact), found).far <= PARTED:
+            if found is not None and row_of(pair, exact, found).far <= PARTED:
                 right.append(name)
         return tuple(right)
 
@@ -209,38 +229,71 @@ class Examiner:
         module: nn.Module | None,
     ) -> tuple[Why, dict[str, float]]:
         given = next(tensors_in(_given(pair, visit)), None)
-        if visit.module is not None and given is not None and given.is_quantized:
-            exact = in_integers(visit.module, given)
+        if given is not None and given.is_quantized:
+            exact = in_integers(visit.module, given) if visit.module is not None else None
+            if exact is None:
+                exact = self._on_its_grid(pair, visit, here)
             if exact is not None:
-                engine = row_of(pair, _sampled(exact), here)
-                if engine.far > PARTED:
+                engine = row_of(pair, exact, here)
+                if engine.far > PARTED and engine.largest > ROUNDED:
                     high = max(map(_highest, self._quantizers), default=255)
                     return "kernel", {
                         "largest": engine.largest,
                         "far": engine.far,
                         "high": high,
                     }
-                if type(module).__name__ == "LinearBn1d" and given.dim() > 2:
-                    return "batch norm", {"dims": given.dim()}
+            if type(module).__name__ == "LinearBn1d" and given.dim() > 2:
+                return "batch norm", {"dims": given.dim()}
         trained = row.step_trained
         if trained and abs(trained - row.step) > _SAME_STEP * row.step:
-            path = pair.name[0]
-            several = self._calls.get(path, 1) > 1
-            if module is not None and several:
-                return "one scale", {"step": row.step, "trained": trained,
-                                     "calls": self._calls[path]}  # fmt: skip
-            return "stale scale", {"step": row.step, "trained": trained}
+            steps = {"step": row.step, "trained": trained}
+            calls = self._calls.get(pair.name[0], 1)
+            if module is not None and calls > 1:
+                return "one scale", {**steps, "calls": calls}
+            return "stale scale", {**steps, "shared": float(self._shares_its_inputs(pair))}
         assert pair.quantizer is not None
         high = quant_range(pair.quantizer)[1]
         if here.codes is not None and high < here.top:
             apart = ((fake.values - here.values).abs() / row.step) > FAR
             past = here.codes > high
-            if bool(apart.any()) and float((apart & past).sum() / apart.sum()) > 0.9:
+            if bool((apart & past).any()) and float((apart & ~past).float().mean()) <= PARTED:
                 return "clamp", {"share": float(past.float().mean()), "high": high}
         ratio = _weight_ratio(module, visit.module)
-        if ratio is not None and abs(ratio - 1) > 0.01:
+        if ratio is not None and abs(ratio - 1) > _KERNEL_SCALE:
             return "weight", {"ratio": ratio}
+        if ratio is not None and abs(ratio - 1) > _SAME_STEP:
+            return "kernel scale", {"ratio": ratio}
         return "unknown", {}
+
+    def _on_its_grid(self, pair: Pair, visit: Visit, here: Sample) -> Tensor | None:
+        """What the operation gives in float for the int8 input, rounded to the int8 grid."""
+        assert here.scale is not None
+        inside = [self._modules.get(str(n.target)) for n in pair.nodes if n.op == "call_module"]
+        own = self._modules.get(visit.place[0]) if not pair.nodes else None
+        for part in (*inside, own):  # its weights would have been rounded too
+            if part is not None and next(part.parameters(), None) is not None:
+                return None
+        if pair.nodes:
+            if pair.nodes[0] in dict(pair.sources):
+                return None  # it only quantizes
+            raw = self._raw_of_nodes(pair, visit)
+        else:
+            module = self._modules.get(visit.place[0])
+            if module is None or module is pair.quantizer:
+                return None
+            with _frozen(module):  # forward itself, as a hook would round the result
+                raw = module.forward(*_plain(visit.args))
+        found = sample_of(raw)
+        if found is None or found.values.shape != here.values.shape:
+            return None
+        codes = (found.values.double() / here.scale).round() + here.zero_point
+        codes = codes.clamp(0, here.top) if here.top == 255 else codes
+        return (codes - here.zero_point) * here.scale
+
+    def _shares_its_inputs(self, pair: Pair) -> bool:
+        """Whether the fake quant of the result is the very one of the input."""
+        given = pair.nodes[0].all_input_nodes if pair.nodes else []
+        return any(self._modules.get(str(one.target)) is pair.quantizer for one in given)
 
 
 def _highest(quantizer: nn.Module) -> int:
@@ -292,12 +345,6 @@ def _calls_of(prepared: nn.Module) -> dict[str, int]:
     return calls
 
 
-def _sampled(tensor: Tensor) -> Tensor:
-    found = sample_of(tensor)
-    assert found is not None
-    return found.values
-
-
 def _weight_ratio(module: nn.Module | None, int8: nn.Module | None) -> float | None:
     """Of the int8 weight's scale to the fake quant's, the one furthest from 1."""
     scale = getattr(getattr(module, "weight_fake_quant", None), "scale", None)
@@ -329,8 +376,8 @@ _CONVS: dict[tuple[str, int], Callable[..., Tensor]] = {
 
 
 def in_integers(layer: nn.Module, x: Tensor) -> Tensor | None:
-    """What an int8 conv or linear layer gives for the int8 ``x`` by exact arithmetic with its own
-    weights and on its own grid, as float64; None for other modules.
+    """Sample of what an int8 conv or linear layer gives for the int8 ``x`` by exact arithmetic with
+    its own weights and on its own grid; None for other modules.
 
     Codes and their products are integers: in float64 their sums are exact.
     """
@@ -360,4 +407,5 @@ def in_integers(layer: nn.Module, x: Tensor) -> Tensor | None:
         done = done.clamp(min=0)
     scale, zero = float(made.scale), int(made.zero_point)
     codes = (torch.round(done / scale) + zero).clamp(0, 255)
-    return (codes - zero) * scale
+    found = sample_of((codes - zero) * scale)
+    return found.values if found is not None else None

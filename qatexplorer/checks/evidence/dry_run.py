@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from qatexplorer.checks.evidence.causes import Cause, Examiner
-from qatexplorer.checks.evidence.float_gap import FloatGap, float_gap, float_outputs
+from qatexplorer.checks.evidence.float_gap import FloatGap, float_gap
+from qatexplorer.checks.evidence.float_run import float_run
 from qatexplorer.checks.subject import Converted, NoEvidence, Subject
 from qatexplorer.errors import QatExplorerError
 from qatexplorer.evaluate.pairs import by_nodes
@@ -83,7 +84,7 @@ def _without_rounding(subject: Subject, fresh: nn.Module) -> FloatGap | None:
         for module, flag in flags.items():
             switch(module, observer=flag.observer, fake_quant=flag.fake_quant)
     try:
-        floats = subject.get(float_outputs)
+        floats = subject.get(float_run)
     except NoEvidence:
         return None
     return float_gap(floats, seen, outputs, fresh, subject)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from qatexplorer.checks.evidence.float_run import float_run
+from qatexplorer.checks.evidence.float_run import FloatRun
 from qatexplorer.checks.subject import Subject
 from qatexplorer.evaluate.pairs import by_nodes
 from qatexplorer.evaluate.parity import apart
@@ -19,20 +19,6 @@ from qatexplorer.forward.graph_module import source_of
 from qatexplorer.forward.visit import Place, Sample
 
 _EPSILON = float(torch.finfo(torch.float32).eps)
-
-
-@dataclass(frozen=True)
-class FloatOutputs:
-    """What the float model returns in eval mode, and a sample of each module's result."""
-
-    seen: Mapping[Place, Sample]
-    outputs: list[Tensor]
-
-
-def float_outputs(subject: Subject) -> FloatOutputs:
-    """What the one forward of the float model gave"""
-    made = subject.get(float_run)
-    return FloatOutputs(made.seen, made.returned)
 
 
 @dataclass(frozen=True)
@@ -83,19 +69,19 @@ def tolerated(model: nn.Module) -> float:
 
 
 def float_gap(
-    floats: FloatOutputs,
+    floats: FloatRun,
     seen: Mapping[Place, Sample],
     outputs: list[Tensor],
     prepared: nn.Module,
     subject: Subject,
 ) -> FloatGap:
     """Compare ``seen`` and ``outputs`` of ``prepared``, run without rounding, with the float's."""
-    whole, limit = apart(floats.outputs, outputs), tolerated(subject.base)
+    whole, limit = apart(floats.returned, outputs), tolerated(subject.base)
     gap = FloatGap(whole, limit)
     if not gap.parted:
         return gap
     gap = replace(gap, frozen=_frozen(prepared))
-    for path, call, found, wanted in _common(floats.seen, seen, prepared, subject):
+    for path, call, found, wanted in _common(floats.outputs, seen, prepared, subject):
         if found.shape != wanted.shape:
             continue
         there = apart([wanted], [found])
@@ -130,7 +116,7 @@ _ASK_TRAINING: dict[Any, tuple[str, int]] = {
 
 
 def _common(
-    floats: Mapping[Place, Sample],
+    floats: Mapping[str, list[Tensor]],
     seen: Mapping[Place, Sample],
     prepared: nn.Module,
     subject: Subject,
@@ -145,9 +131,12 @@ def _common(
         if plain in inside or plain not in chains.paths or path not in modules:
             continue
         end = chains.end(plain, call, type(modules[path]).__name__)
-        wanted = floats.get(end.place) if end is not None else None
-        if end is not None and wanted is not None:
-            values = wanted.values.clamp(min=0) if end.relu else wanted.values
+        if end is None:
+            continue
+        calls = floats.get(end.place[0], [])
+        if end.place[1] < len(calls):
+            values = calls[end.place[1]]
+            values = values.clamp(min=0) if end.relu else values
             found.append((plain, call, seen[place].values, values))
     return found
 

@@ -1,7 +1,7 @@
 """One forward of the float model in eval mode, with all that rules ask of it.
 
 It is the only forward of the float model in a check. What is kept of it is bounded: shapes, ranges
-and a sample of each output, no tensor.
+a sample of each output, and what the model returns.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from qatexplorer.forward.calls import Call
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.record import record_here
 from qatexplorer.forward.trace import tensors_in
-from qatexplorer.forward.visit import Place, Sample, Visit, sample_of, visited
+from qatexplorer.forward.visit import MOST
 from qatexplorer.quantizers.types import STUBS
 
-SAMPLED = 4096
+SAMPLED = MOST
 """Values kept of each output."""
 KEPT_CALLS = 16
 """Calls of one module of which output samples are kept, the first ones."""
@@ -169,9 +169,8 @@ class FloatRun:
             before the user's hooks, by first path; of :data:`KEPT_CALLS` calls at most.
         parameters: names of the model's parameters and buffers, by number.
         inputs, result: the model's input and output tensors, by number.
+        returned: its output tensors of numbers themselves, float32 on the CPU.
         kind: of the model's output, such as ``"Tensor"`` or ``"list of 2"``.
-        seen, returned: a sample of each module's result, and the tensors of numbers that the model
-            returns, to be compared with those of another model that was watched alike.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -183,9 +182,8 @@ class FloatRun:
     parameters: dict[int, str] = field(default_factory=dict)
     inputs: tuple[Value, ...] = ()
     result: tuple[Value, ...] = ()
-    kind: str = ""
-    seen: dict[Place, Sample] = field(default_factory=dict)
     returned: list[Tensor] = field(default_factory=list)
+    kind: str = ""
 
     @property
     def operations(self) -> Iterator[Operation]:
@@ -199,17 +197,12 @@ def float_run(subject: Subject) -> FloatRun:
     """
     model = subject.base
     watcher = _Watcher(model)
-
-    def keep(visit: Visit) -> None:
-        with torch._C.DisableTorchFunction():  # what looking does is none of the model's operations
-            found = sample_of(visit.result)
-        if found is not None:
-            watcher.run.seen[visit.place] = found
-
-    with preserved_state(model), _opened_transformers(), visited(model, keep, nodes=False):
+    with preserved_state(model), _opened_transformers():
         model.eval()
+        torch.manual_seed(0)  # as before each model that this one is compared with
         recording = record_here(model, subject.options.example_inputs, watcher=watcher)
     watcher.run.calls = recording.calls
+    watcher.run.returned = outputs_of(watcher.run.returned)
     return watcher.run
 
 
@@ -257,9 +250,8 @@ class _Watcher:
 
     def finished(self, result: Any) -> None:
         self.run.result = self._values(result)
+        self.run.returned = list(tensors_in(result))
         self.run.kind = kind_of(result)
-        with torch._C.DisableTorchFunction():
-            self.run.returned = outputs_of(result)
 
     def entered(self, module: nn.Module, path: str, method: str, args: Any, kwargs: Any) -> None:
         name = self._name_of(module)

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from torch import nn
+from torch import fx, nn
 from torch.ao.nn.quantized import FloatFunctional
 
+from qatexplorer.checks.evidence.dry_run import dry_run
 from qatexplorer.checks.evidence.qconfigs import qconfigs
 from qatexplorer.checks.evidence.uses import (
     CONVS,
@@ -26,6 +27,9 @@ from qatexplorer.flows.edits.plan import Edit, code_of, tried
 from qatexplorer.flows.fusion import can_fuse, find_fusable
 from qatexplorer.flows.own_copy import is_wrapper_note
 from qatexplorer.forward.graph import GraphNode
+from qatexplorer.forward.graph_module import source_of
+from qatexplorer.quantizers.facts import is_quantizer
+from qatexplorer.quantizers.types import BOUNDING, KEEPING, operation_of
 from qatexplorer.shown import listed
 
 _MULTIPLY = (CONVS, nn.Linear)
@@ -451,3 +455,88 @@ def wrapper_off(subject: Subject) -> Iterator[Found]:
     for note in snapshot.notes if snapshot is not None else ():
         if is_wrapper_note(note):
             yield Found("", note.partition(":")[0] + ".", "Wrap the prepared model again.")
+
+
+@rule("QX177", "rounded-twice", "info", "inserted")
+def rounded_twice(subject: Subject) -> Iterator[Found]:
+    """The same values are rounded twice
+
+    Symptom:
+        Two fake quants in a row in the graph, with nothing but a reshape or a dropout between
+        them, and two scales that differ.
+    Cause:
+        FX knows torch.flatten, view and others to keep their values, and gives their result the
+        fake quant of their input. Tensor.flatten, nn.Flatten, nn.Dropout and indexing it does not
+        know: their result gets a fake quant of its own, and int8 a dequantize and a quantize.
+    Fix:
+        Write the function that torch knows, such as torch.flatten(x, 1) for x.flatten(1). The
+        ledger says it for each place: session.ledger().redundancies.
+    Sources:
+        https://github.com/neuralmagic/sparseml/pull/785
+        https://github.com/pytorch/ao/issues/3609
+    """
+    if not subject.flow.by_graph:
+        return
+    prepared = subject.get(dry_run).prepared
+    if not isinstance(prepared, fx.GraphModule):
+        raise NoEvidence("the model could not be prepared")
+    modules = dict(prepared.named_modules(remove_duplicate=False))
+    found: dict[tuple[str, ...], list[tuple[str, str, str]]] = {}
+    for node in prepared.graph.nodes:
+        if node.op != "call_module" or not is_quantizer(modules[str(node.target)]):
+            continue
+        between, first = _back_to_quantizer(node, modules)
+        if first is None or not between:
+            continue
+        if modules[str(first.target)] is modules[str(node.target)]:
+            continue
+        layer = _made_by(first, modules)
+        path = str(layer.target) if layer.op == "call_module" else ""
+        found.setdefault(between, []).append((path or layer.name, path, source_of(node.args[0])))
+    for between, places in found.items():
+        _, path, source = places[0]
+        one = len(places) == 1
+        yield Found(
+            path,
+            f"The result{'' if one else 's'} of {listed([place[0] for place in places])} "
+            f"{'is' if one else 'are'} rounded before {' and '.join(between)} and once more after "
+            "it, which keeps the values, each time with a scale of its own.",
+            "session.ledger().redundancies says what to write.",
+            source="" if path else source,
+        )
+
+
+def _back_to_quantizer(
+    node: fx.Node, modules: dict[str, nn.Module]
+) -> tuple[tuple[str, ...], fx.Node | None]:
+    """The value-keeping operations before the fake quant ``node`` and the fake quant that they
+    start from; None if there is anything else between."""
+    between: list[str] = []
+    now = node.all_input_nodes[0]
+    while now.all_input_nodes:
+        module = modules[str(now.target)] if now.op == "call_module" else None
+        if module is not None and is_quantizer(module):
+            return tuple(reversed(between)), now
+        name = operation_of(module) if module is not None else _name_of(now)
+        if name not in KEEPING or name in BOUNDING:
+            break
+        between.append(name)
+        now = now.all_input_nodes[0]
+    return (), None
+
+
+def _made_by(quantizer: fx.Node, modules: dict[str, nn.Module]) -> fx.Node:
+    """What made the values that a fake quant, or another node of the same one, was given."""
+    while True:
+        made = quantizer.all_input_nodes[0]
+        before = made.all_input_nodes[0] if made.all_input_nodes else None
+        same = (
+            before is not None and modules.get(str(before.target)) is modules[str(quantizer.target)]
+        )
+        if before is None or not same:
+            return made
+        quantizer = before
+
+
+def _name_of(node: fx.Node) -> str:
+    return str(getattr(node.target, "__name__", node.target)).strip("_")

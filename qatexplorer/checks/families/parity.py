@@ -18,6 +18,7 @@ from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import NoEvidence, Subject
 from qatexplorer.evaluate.parity import percent
 from qatexplorer.forward.graph_module import source_of
+from qatexplorer.quantizers.engine_choice import BACKENDS, DEFAULT_QCONFIG
 from qatexplorer.quantizers.engine_probe import probe_engine
 
 LARGE = 4.0
@@ -152,10 +153,11 @@ def wrong_kernel(subject: Subject) -> Iterator[Found]:
         )  # fmt: skip
         message = (
             f"int8 {cause.row.path} ({cause.kind}) is up to {cause.detail['largest']:.0f} steps "
-            f"from what its own int8 weights and input give, {percent(cause.detail['far'])} of "
-            f"its outputs by more than 1.5: {why}."
+            f"from what its own int8 numbers give, {percent(cause.detail['far'])} of its outputs "
+            f"by more than 1.5: {why}."
         )
-        yield Found(cause.row.path, message, fix, fixes)
+        path, source = _place(cause)
+        yield Found(path, message, fix, fixes, source)
 
 
 @rule("QX503", "batch-norm-over-tokens", "error", "int8")
@@ -254,13 +256,35 @@ def kernel_scale(subject: Subject) -> Iterator[Found]:
     one_sign = sum(one.one_sign for one in every)
     channels = "1 channel has" if one_sign == 1 else f"{one_sign:,} channels have"
     more = f" ({channels} weights of one sign only)" if one_sign else ""
-    backend = subject.options.qconfig.name or subject.options.qconfig.backend
+    far = _furthest_for_it(run)
+    where = where if far is None else far.row.path
+    plan = subject.options.qconfig
+    backend = next((n for n in (plan.name, plan.backend) if n in BACKENDS), DEFAULT_QCONFIG)
+    low_bit = worst.codes < _EIGHT_BITS and not one_sign
+    large = far is not None and far.own.largest > LARGE
     yield Found(
         where,
         f"Fake quants of weights round in steps that are up to {percent(worst.off_by)} from those "
-        f"of int8{more}: {percent(moved)} of the weights get a value more than half a step away.",
+        f"of int8{more}: {percent(moved)} of the weights get a value more than half a step away."
+        + _felt(far),
         f"qconfig=torch.ao.quantization.get_default_qat_qconfig({backend!r}, version=0)",
-        severity="warning" if worst.codes < _EIGHT_BITS and not one_sign else "info",
+        severity="warning" if low_bit or large else "info",
+    )
+
+
+def _furthest_for_it(run: DryRun) -> Cause | None:
+    """The place that parts furthest for the kernel's scale, None where none does."""
+    causes = run.causes if run.parity is not None else ()
+    of_scale = [one for one in causes if one.why == "kernel scale"]
+    return max(of_scale, key=lambda one: one.own.largest, default=None)
+
+
+def _felt(far: Cause | None) -> str:
+    if far is None:
+        return ""
+    return (
+        f" The outputs of {far.row.path} are up to {far.own.largest:.0f} steps apart for it, "
+        f"{percent(far.own.far)} of them more than 1.5."
     )
 
 
@@ -386,6 +410,8 @@ def int8_parts(subject: Subject) -> Iterator[Found]:
         if cause.why != "unknown" and not elsewhere:
             continue
         path, source = _place(cause)
+        own_grid = elsewhere and not cause.detail["shared"]
+        mild = own_grid or not _reaches_the_output(run)
         grids = ""
         if cause.why == "stale scale":
             grids = (
@@ -402,7 +428,7 @@ def int8_parts(subject: Subject) -> Iterator[Found]:
             f"quant, {percent(cause.own.far)} of its outputs by more than 1.5.{grids}",
             fix,
             source=source,
-            severity=_severity(cause) if _reaches_the_output(run) else "warning",
+            severity="warning" if mild else _severity(cause),
         )
 
 
