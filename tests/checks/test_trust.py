@@ -41,6 +41,7 @@ SAMPLE = (
     "recurrent-eager",
     "timm_lcnet_050-eager",
     "transformers_bert_feed_forward-eager",
+    "transformers_llama-eager",
 )
 CASES = {case.id: case for group in GROUPS.values() for case in group()}
 
