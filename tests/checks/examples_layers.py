@@ -17,7 +17,7 @@ from torch.nn.utils import weight_norm as old_weight_norm
 from torch.nn.utils.parametrizations import weight_norm
 
 from tests.checks.examples import Made, example
-from tests.session.test_edits import FrozenBatchNorm2d
+from tests.support.frozen_norm import FrozenBatchNorm2d
 
 FLOWS = ("eager", "fx")
 ROW, SOUND, PICTURE, BLOCK = (4, 3), (2, 3, 12), (2, 3, 8, 8), (2, 3, 5, 5, 5)

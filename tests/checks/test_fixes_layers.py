@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch.ao.quantization import DeQuantStub, QuantStub
 
 import qatexplorer as qx
 from qatexplorer.checks.records import Fix
@@ -66,6 +69,34 @@ def test_one_fix_for_all_of_a_kind() -> None:
     everywhere.apply(session)
     assert [one.path for one in session.edits] == ["0", "1", "2"]
     assert not session.check().errors
+
+
+def unsimulated(layer: torch.nn.Module, settings: dict[str, Any]) -> qx.Session:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(QuantStub(), layer, DeQuantStub()).train()
+    session = qx.Session(model, (torch.randn(2, 3, 9),), **settings)
+    session.warns = False
+    return session
+
+
+def test_a_conv1d_is_rounded_in_training_by_fx() -> None:
+    session = unsimulated(torch.nn.Conv1d(3, 3, 3), {})
+    (found,) = session.check().with_id("QX124")
+    code, _, why = found.fix.partition("  # ")
+    assert why == "rounds it in training"
+    exec(code, {"session": session})
+    assert not session.check().with_id("QX124")
+    session.goto(session.flow.prepared_stage)
+    assert [site.owner for site in session.snapshot.sites if site.kind == "weight"] == ["1"]
+
+
+def test_a_transposed_convolution_is_left_float() -> None:
+    session = unsimulated(torch.nn.ConvTranspose1d(3, 3, 3), {"qconfig": "qnnpack"})
+    (found,) = session.check().with_id("QX124")
+    code, _, why = found.fix.partition("  # ")
+    assert why == "leaves it float"
+    exec(code, {"session": session})
+    assert not session.check().with_id("QX124")
 
 
 def test_the_rules_have_a_page() -> None:

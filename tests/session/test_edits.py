@@ -21,26 +21,10 @@ from qatexplorer.errors import EditError, ExampleInputError
 from qatexplorer.flows.edits import EDITS, Edit, make_edits, tried
 from qatexplorer.flows.edits.plan import code_of
 from tests.cases.models import assert_untouched, state_of
+from tests.support.frozen_norm import FrozenBatchNorm2d
 from tests.support.rooms import ROOT
 
 FLOWS = ("eager", "fx")
-
-
-class FrozenBatchNorm2d(nn.Module):
-    """As torchvision and detectron2 have it."""
-
-    def __init__(self, channels: int, eps: float = 1e-3) -> None:
-        super().__init__()
-        self.eps = eps
-        self.register_buffer("weight", torch.rand(channels) + 0.5)
-        self.register_buffer("bias", torch.randn(channels))
-        self.register_buffer("running_mean", torch.randn(channels))
-        self.register_buffer("running_var", torch.rand(channels) + 0.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        shift = self.bias - self.running_mean * scale
-        return x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
 
 
 class Doubled(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -145,7 +146,11 @@ def wrong_kernel(subject: Subject) -> Iterator[Found]:
             else f"{engine} has no right kernel for it"
         )
         right = cause.engines
-        fix = f"session.configure(engine={right[0]!r})" if right else "Leave this layer float."
+        fix = (
+            f"session.configure(engine={right[0]!r})  # whose kernel of this layer is right"
+            if right
+            else _left_float(cause)
+        )
         fixes = tuple(
             Fix(f"Use engine {name}", "configure", (("engine", name),),
                 f"session.configure(engine={name!r})")
@@ -221,7 +226,7 @@ def one_scale(subject: Subject) -> Iterator[Found]:
             f"{_at_call(cause.row.call)} ({cause.detail['trained']:.3g}): up to "
             f"{cause.own.largest:.3g} steps apart.",
             f"{prefix}{name}_2 = copy.deepcopy(model.{path})  # and call it at the second place",
-            severity=_severity(cause),
+            severity=_severity(subject, cause),
         )
 
 
@@ -345,7 +350,7 @@ def stale_scale(subject: Subject) -> Iterator[Found]:
             f"that its fake quant rounds with: {percent(cause.own.far)} of its outputs are more "
             f"than 1.5 steps apart, the furthest {cause.own.largest:.3g}.",
             "model.train()  # and train on with observers on",
-            severity=_severity(cause),
+            severity=_severity(subject, cause),
         )
     moved = _moved_scales(subject)
     if moved:
@@ -411,7 +416,6 @@ def int8_parts(subject: Subject) -> Iterator[Found]:
             continue
         path, source = _place(cause)
         own_grid = elsewhere and not cause.detail["shared"]
-        mild = own_grid or not _reaches_the_output(run)
         grids = ""
         if cause.why == "stale scale":
             grids = (
@@ -421,15 +425,27 @@ def int8_parts(subject: Subject) -> Iterator[Found]:
         elif not cause.row.step_trained:
             grids = " Its output is not fake-quantized."
         name = cause.row.path if path else cause.kind
-        fix = f"qconfig={{{path!r}: None}}" if path else "Leave this operation in float."
+        fix = _left_float(cause)
         yield Found(
             path,
             f"On the same input int8 {name} is up to {cause.own.largest:.0f} steps from fake "
             f"quant, {percent(cause.own.far)} of its outputs by more than 1.5.{grids}",
             fix,
             source=source,
-            severity="warning" if mild else _severity(cause),
+            severity="warning" if own_grid else _severity(subject, cause),
         )
+
+
+def _left_float(cause: Cause) -> str:
+    """The code that leaves a layer, or all operations of that kind, in float."""
+    path, _ = _place(cause)
+    if path:
+        return f"session.configure(qconfig={{{path!r}: None}})  # leaves this layer float"
+    target: Any = cause.node.target if cause.node is not None else cause.kind
+    name = repr(target)
+    if callable(target):
+        name = f"{target.__module__.lstrip('_')}.{target.__name__}"
+    return f"qconfig_mapping.set_object_type({name}, None)  # leaves such operations float"
 
 
 _SEEN = 0.05
@@ -469,8 +485,9 @@ def _why_not(run: DryRun) -> str:
     return f"{what}: {run.error.message}"
 
 
-def _severity(cause: Cause) -> Severity:
-    return "error" if cause.own.largest > LARGE else "warning"
+def _severity(subject: Subject, cause: Cause) -> Severity:
+    far = cause.own.largest > LARGE and _reaches_the_output(subject.get(dry_run))
+    return "error" if far else "warning"
 
 
 def _place(cause: Cause) -> tuple[str, str]:

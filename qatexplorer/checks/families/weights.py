@@ -176,9 +176,9 @@ def int8_not_simulated(subject: Subject) -> Iterator[Found]:
             continue
         transposed = kind in _TRANSPOSED
         fix = (
-            f"qconfig={{{path!r}: None}} leaves it float."
+            f"session.configure(qconfig={{{path!r}: None}})  # leaves it float"
             if transposed
-            else "session.configure(flow='fx')"
+            else "session.configure(flow='fx')  # rounds it in training"
         )
         yield Found(
             path,
