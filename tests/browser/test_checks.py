@@ -151,7 +151,7 @@ def open_page(
 def look_at_the_findings(page: Page, shots: Shots, theme: str) -> None:
     """Header, tab, card, selection, marks, filter, fix and undo; the page has its first picture."""
     expect(counts(page)).to_have_attribute(
-        "aria-label", re.compile("^Checks: 1 error, 2 warnings, 1 note$"), timeout=90_000
+        "aria-label", re.compile("^Checks: 1 error, 2 warnings, 1 info$"), timeout=90_000
     )
     assert "".join(counts(page).inner_text().split()) == "✖1error▲2warnings●1note"
     for stage in ("fuse", "insert"):

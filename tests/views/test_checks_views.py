@@ -112,14 +112,14 @@ def test_a_fake_quant_and_an_operation_mark_what_they_lie_in(session: qx.Session
 def test_rows_say_mark_word_rule_place_sentence_and_stage() -> None:
     rows = finding_rows(ALL, str.title)
     assert rows[0]["cells"] == ["✖ error", "QX907", "body.0", "<b> has no stub.", "Convert"]
-    assert rows[2]["cells"][:3] == ["● note", "QX002", "(m.py:7)"]
+    assert rows[2]["cells"][:3] == ["● info", "QX002", "(m.py:7)"]
     assert [row["sort"][0] for row in rows] == [0, 1, 2]
     assert len({row["sel"] for row in rows}) == 3
     assert {len(row["cells"]) for row in rows} == {len(COLUMNS)}
     assert [one["label"] for one in finding_filters(ALL)] == [
         "✖ 1 error",
         "▲ 1 warning",
-        "● 1 note",
+        "● 1 info",
     ]
     assert finding_filters([ERROR]) == []
 
@@ -129,7 +129,7 @@ def test_the_header_counts_and_says_how_the_check_stands() -> None:
     running = header_of(CheckState("running", share=0.4), found)
     assert [(one["mark"], one["n"], one["word"]) for one in running["counts"]] == [
         ("✖", 2, "errors"),
-        ("●", 1, "note"),
+        ("●", 1, "info"),
     ]
     assert (running["said"], running["busy"]) == ("checking 40 %", True)
     assert header_of(CheckState(), [])["said"] == "not checked"
@@ -164,7 +164,7 @@ def test_words_of_every_state() -> None:
     )
     done = CheckState("done", seconds=2.13, findings=findings)
     assert state_words(done) == "2 rules checked in 2.1 s, 1 could not be, 1 silenced."
-    assert "1 error, 1 warning, 1 note." in visible_text(state_html(done, ALL)).replace("E", "e")
+    assert "1 error, 1 warning, 1 info." in visible_text(state_html(done, ALL)).replace("E", "e")
     assert "<progress" not in state_html(done, ALL)
     assert 'value="0.500"' in state_html(CheckState("running", share=0.5), ())
     assert state_words(CheckState("none", "a run is going on.")) == (

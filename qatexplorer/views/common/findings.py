@@ -23,7 +23,7 @@ class Look:
 LOOKS: dict[Severity, Look] = {
     "error": Look("✖", "error"),
     "warning": Look("▲", "warning"),
-    "info": Look("●", "note"),
+    "info": Look("●", "info"),
 }
 
 
@@ -85,7 +85,7 @@ def _same_line(one: str, other: str) -> bool:
 
 
 def findings_summary(findings: Sequence[Finding]) -> str:
-    """``"1 error, 2 notes"``, the worst first; ``""`` for none."""
+    """``"1 error, 2 infos"``, the worst first; ``""`` for none."""
     return ", ".join(f"{n:,} {word}" for _, n, word in severity_counts(findings))
 
 

@@ -2,7 +2,7 @@
 //   common/dom.js
 //   explorer/counts.js
 //   explorer/news.js
-// sha256 of these: 85f706d7ab1106f84306b22730d0ceac72e4e32b6b69c67df3f550f208b769fb
+// sha256 of these: c88f716f9844a42fdc97186b5d4a0d6f6b2943344b333d3fa1e2d7565895bc25
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -145,9 +145,10 @@ var NewsBar = class {
     this.text.textContent = model.get("news");
     this.line.title = this.line.textContent ?? "";
     const [worst] = findings;
-    this.worst.hidden = worst === void 0;
-    this.worst.className = `qx-finding qx-finding-${worst?.severity ?? "info"}`;
-    this.worst.replaceChildren(...worst ? this.chip(worst, findings.length - 1) : []);
+    const pressing = worst && worst.severity !== "info" ? worst : void 0;
+    this.worst.hidden = pressing === void 0;
+    this.worst.className = `qx-finding qx-finding-${pressing?.severity ?? "info"}`;
+    this.worst.replaceChildren(...pressing ? this.chip(pressing, findings.length - 1) : []);
     this.list.hidden = findings.length === 0;
     this.list.replaceChildren(
       ...worst ? [this.item(worst)] : [],

@@ -121,9 +121,11 @@ class NewsBar {
     this.text.textContent = model.get("news");
     this.line.title = this.line.textContent ?? "";
     const [worst] = findings;
-    this.worst.hidden = worst === undefined;
-    this.worst.className = `qx-finding qx-finding-${worst?.severity ?? "info"}`;
-    this.worst.replaceChildren(...(worst ? this.chip(worst, findings.length - 1) : []));
+    // What is only good to know is counted, and does not take the room of the news.
+    const pressing = worst && worst.severity !== "info" ? worst : undefined;
+    this.worst.hidden = pressing === undefined;
+    this.worst.className = `qx-finding qx-finding-${pressing?.severity ?? "info"}`;
+    this.worst.replaceChildren(...(pressing ? this.chip(pressing, findings.length - 1) : []));
     this.list.hidden = findings.length === 0;
     // All of them are in the panel of checks.
     this.list.replaceChildren(
