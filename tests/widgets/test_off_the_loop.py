@@ -18,7 +18,7 @@ from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.packed import Packed
 from qatexplorer.widgets.explorer import panes
 from qatexplorer.widgets.tree.tree import TreeWidget
-from tests.support.waiting import until_on_loop
+from tests.support.waiting import until, until_on_loop
 
 
 def test_work_is_done_off_the_loop_and_the_newest_is_shown() -> None:
