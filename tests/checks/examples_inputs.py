@@ -359,3 +359,35 @@ for path in ("body", ""):
         lambda: (Traced("head").train(), image()),
         hook_is_lost("fx"), FX, paths=(path,),
     )  # fmt: skip
+
+
+class Detector(nn.Module):
+    """Maps in training, one tensor in use; or maps in both."""
+
+    def __init__(self, joined: bool) -> None:
+        super().__init__()
+        self.quant, self.dequant = QuantStub(), DeQuantStub()
+        self.maps = nn.ModuleList([nn.Conv2d(3, 4, 1) for _ in range(2)])
+        self.joined = joined
+
+    def forward(self, image: Tensor) -> Any:
+        x = self.quant(image)
+        maps = [self.dequant(conv(x)) for conv in self.maps]
+        return maps if self.training or not self.joined else torch.cat(maps, 1)
+
+
+def another_kind(model: nn.Module, inputs: Any) -> bool:
+    return type(model.train()(inputs)) is not type(model.eval()(inputs))
+
+
+for flow in ("eager", "fx"):
+    example(
+        "QX215",
+        flow,
+        lambda: (Detector(True).train(), torch.randn(2, 3, 6, 6)),
+        lambda: (Detector(False).train(), torch.randn(2, 3, 6, 6)),
+        another_kind,
+        {"flow": flow},
+        paths=("",),
+        thorough=True,
+    )

@@ -367,6 +367,20 @@ for flow, kind in (("eager", nn.ELU), ("fx", nn.ELU), ("fx", nn.PReLU)):
         paths=("act",),
     )
 
+# -- QX443 -------------------------------------------------------------------------------------
+
+for flow, kind in (("eager", nn.ELU), ("fx", nn.PReLU)):
+    example(
+        "QX443",
+        f"{kind.__name__}-{flow}",
+        lambda kind=kind: activated(kind()),
+        lambda: activated(nn.LeakyReLU()),
+        lambda model, inputs, flow=flow: another_after_loading(model, inputs, flow),
+        settings={"flow": flow, "qconfig": "onednn"},
+        paths=("",),
+        thorough=True,
+    )
+
 # -- QX442 -------------------------------------------------------------------------------------
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import torch
 from torch.ao.quantization import QuantStub
 
-from qatexplorer.checks.evidence.float_run import FloatRun, float_run
+from qatexplorer.checks.evidence.float_run import FloatRun, float_run, kind_of
 from qatexplorer.checks.evidence.traced import Stop, traced
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import NoEvidence, Subject
+from qatexplorer.data import call_model, cloned, device_of, on_device
 from qatexplorer.flows.stubs import has_stubs
 from qatexplorer.forward.graph_module import bound_arguments
+from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.trace import tensors_in
 
 
@@ -193,4 +196,34 @@ def frozen_training_branch(subject: Subject) -> Iterator[Found]:
             f"In eval mode the model returns a {run.kind}, and FX's graph, traced in train mode, a "
             f"{graph.kind}: metrics and int8 see the latter.",
             "Return the same from forward in both modes, and do what differs outside of the model.",
+        )
+
+
+@rule("QX215", "other-output-in-eval", "info", "float")
+def other_output_in_eval(subject: Subject) -> Iterator[Found]:
+    """The model returns something of another kind in eval mode than in training
+
+    Symptom:
+        The loss works and the metric raises, or the int8 model returns what no one expects.
+    Cause:
+        forward asks self.training. Fake quants are trained on one output, and int8, which runs in
+        eval mode, gives the other.
+    Fix:
+        A loss and a metric that take either; or return the same from forward in both modes.
+    Sources:
+        https://github.com/ultralytics/ultralytics/issues/19960
+    """
+    if not subject.thorough:
+        return
+    model, inputs = subject.base, subject.options.example_inputs
+    with preserved_state(model), torch.no_grad():
+        model.train()
+        training = kind_of(call_model(model, cloned(on_device(inputs, device_of(model)))))
+    evaluated = subject.get(float_run).kind
+    if training != evaluated:
+        yield Found(
+            "",
+            f"The model returns a {training} in train mode and a {evaluated} in eval mode, which "
+            "int8 runs in.",
+            "Pass a loss= and a metric= to the session that take both.",
         )

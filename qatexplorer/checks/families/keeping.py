@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
+from qatexplorer.checks.evidence.dry_run import dry_run
 from qatexplorer.checks.evidence.qconfigs import qconfigs
 from qatexplorer.checks.evidence.zeros import zeros
 from qatexplorer.checks.families.observers import prepared_work
 from qatexplorer.checks.families.settings import shown
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import NoEvidence, Subject
+from qatexplorer.evaluate.int8 import run_int8
+from qatexplorer.evaluate.parity import outputs_of
 
 _PRUNED = 0.2
 _LOST = 0.01
@@ -91,6 +95,57 @@ def round_trip(subject: Subject) -> Iterator[Found]:
             f"After the state dict is saved and loaded, {shown(other)} differ.",
             "Give that module a _load_from_state_dict that takes over what it is given.",
         )
+
+
+@rule("QX443", "int8-round-trip", "warning", "int8")
+def int8_round_trip(subject: Subject) -> Iterator[Found]:
+    """The int8 model computes something else after it is saved and loaded
+
+    Symptom:
+        The int8 model is right, and wrong in the process that loads its state dict.
+    Cause:
+        An int8 module keeps something outside of its state dict, as torch's ELU and PReLU do, or a
+        module of the user's own does. This is measured: the state dict is saved and loaded into a
+        freshly converted model, and both run on the example input.
+    Fix:
+        Load the prepared model's state dict and convert again.
+    Sources:
+        https://github.com/pytorch/pytorch/issues/32691
+    """
+    run = subject.get(dry_run) if subject.thorough else None
+    if run is None or run.built is None or run.prepared is None:
+        return
+    maker = subject.maker
+    int8 = run.built.result.model
+    buffer = io.BytesIO()
+    torch.save(int8.state_dict(), buffer)
+    buffer.seek(0)
+    saved = torch.load(buffer, weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its observers have seen nothing, on purpose
+        fresh = maker.convert_copy(maker.rebuild(subject.flow.prepared_stage)).result.model
+    message = ""
+    try:
+        fresh.load_state_dict(saved)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        message = f"The int8 model's state dict does not load into a fresh one: {lines[-1][:200]}"
+    else:
+        pairs = zip(*(_run(subject, model) for model in (int8, fresh)), strict=True)
+        gaps = [float((a.nan_to_num() - b.nan_to_num()).abs().max()) for a, b in pairs]
+        far = max(gaps, default=0.0)
+        if far:
+            message = (
+                "After its state dict is saved and loaded into a fresh one, the int8 model's "
+                f"output on the example input differs by up to {far:.3g}."
+            )
+    if message:
+        yield Found("", message, "Save the prepared model's state_dict(), load that, and convert.")
+
+
+def _run(subject: Subject, int8: nn.Module) -> list[Tensor]:
+    options = subject.options
+    return outputs_of(run_int8(int8, options.example_inputs, options.qconfig.backend))
 
 
 def _same(one: object, two: object) -> bool:
