@@ -48,14 +48,24 @@ register(EagerFlow)
 register(FxFlow)
 
 
+_TORCHAO = ("pt2e", "torchao", "pt2", "export")
+
+
 def get_flow(name: str) -> Flow:
     """The flow called ``name``. Raises InputError if there is none."""
     try:
         return FLOWS[name]()
     except (KeyError, TypeError):
         known = ", ".join(map(repr, FLOWS))
+        why = ""
+        if str(name).lower() in _TORCHAO:
+            why = (
+                "PT2E has left torch for torchao (torchao.quantization.pt2e), and is no flow of "
+                "this version. flow='fx' shows the same network with its fake quants in nearly "
+                "the same places."
+            )
         raise InputError(
-            f"there is no flow {name!r}.", fix=f"Flows of this version: {known}."
+            f"there is no flow {name!r}.", why=why, fix=f"Flows of this version: {known}."
         ) from None
 
 

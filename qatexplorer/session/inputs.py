@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.ao.quantization import QuantWrapper, default_fused_act_fake_quant
 from torch.nn.parameter import is_lazy
 
@@ -49,6 +49,15 @@ def check_model(model: Any) -> nn.Module:
         )
     if isinstance(model, Mapping) and model and all(isinstance(key, str) for key in model):
         raise _state_dict_error(model)
+    if is_exported(model):
+        raise NotAModuleError(
+            "the model is a graph that torch.export made.",
+            why="Its layers are calls of aten operations by now: prepare_qat finds no module in it "
+            "to swap. Quantizing such graphs (PT2E) is torchao's, torchao.quantization.pt2e, and "
+            "no flow of this version.",
+            fix="Pass the Python module that was exported. flow='fx' shows the same network with "
+            "its fake quants in nearly the same places.",
+        )
     if not isinstance(model, nn.Module):
         raise NotAModuleError(
             f"the model is a {type(model).__name__}, not a torch.nn.Module.",
@@ -66,6 +75,18 @@ def check_model(model: Any) -> nn.Module:
     _check_float(model)
     _check_tensors(model)
     return model
+
+
+def is_exported(model: Any) -> bool:
+    """Whether it is what torch.export gives, or its module: a graph of aten operations."""
+    if isinstance(model, torch.export.ExportedProgram):
+        return True
+    if not isinstance(model, fx.GraphModule):
+        return False
+    calls = [node.target for node in model.graph.nodes if node.op == "call_function"]
+    modules = {node.target for node in model.graph.nodes if node.op == "call_module"}
+    # The one module that it calls looks at the shapes of the inputs.
+    return modules <= {"_guards_fn"} and any(isinstance(t, torch._ops.OpOverload) for t in calls)
 
 
 def _state_dict_error(state: Mapping[str, Any]) -> NotAModuleError:

@@ -316,3 +316,15 @@ def test_the_fix_works(case: Any) -> None:
         before()
     assert text in caught.value.fix
     after()
+
+
+def test_the_module_that_was_exported_is_passed() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    image = torch.randn(2, 3, 8, 8)
+    exported = torch.export.export(model.eval(), (image,)).module()
+    with pytest.raises(NotAModuleError) as raised:
+        qx.Session(exported, image)
+    assert "Pass the Python module that was exported. flow='fx' shows" in raised.value.fix
+    session = qx.Session(model.train(), image, flow="fx")
+    session.goto(session.flow.prepared_stage)
+    assert [site.kind for site in session.snapshot.sites].count("weight") == 1
