@@ -25,7 +25,7 @@ from torch.ao.quantization import (
 )
 
 import qatexplorer as qx
-from qatexplorer.errors import QatExplorerError
+from qatexplorer.errors import NotAModuleError, QatExplorerError
 
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 BATCH = (X, torch.tensor([0, 1, 2, 3]))
