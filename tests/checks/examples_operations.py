@@ -8,12 +8,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.ao import quantization as tq
 from torch.ao.nn.quantized import FloatFunctional
 from torch.ao.quantization import DeQuantStub, QuantStub
 
 import qatexplorer as qx
 from tests.checks.examples import Made, example
-from tests.checks.torch_alone import error_of, fails, int8_is_off, loses_codes
+from tests.checks.torch_alone import (
+    call,
+    engine,
+    error_of,
+    fails,
+    int8_is_off,
+    loses_codes,
+    prepared,
+)
 
 EAGER = {"flow": "eager", "qconfig": "qnnpack"}
 FX = {"flow": "fx", "qconfig": "qnnpack"}
@@ -365,8 +374,6 @@ def stays_float(model: Any, inputs: Any) -> bool:
     """Whether torch leaves ``act`` between a dequantize and a quantize."""
     from torch.ao.quantization import quantize_fx
 
-    from tests.checks.torch_alone import engine, prepared
-
     with engine():
         int8: Any = quantize_fx.convert_fx(prepared(model, inputs, "fx"))
     before = next(n for n in int8.graph.nodes if n.target == "act").args[0]
@@ -455,6 +462,42 @@ example(
     lambda: (Twins(False).train(), (torch.rand(8, 4), torch.rand(8, 4) * 40)),
     lambda: (Twins(True).train(), (torch.rand(8, 4), torch.rand(8, 4) * 40)),
     loses_codes("fc"), EAGER, paths=("fc",),
+)  # fmt: skip
+
+
+class WithNotes(nn.Module):
+    """A picture and a few numbers that go with it, through one stub or one for each."""
+
+    def __init__(self, stubs: int) -> None:
+        super().__init__()
+        self.quant, self.dequant = QuantStub(), DeQuantStub()
+        self.other = self.quant if stubs == 1 else QuantStub()
+        self.conv, self.fc = nn.Conv2d(1, 2, 1), nn.Linear(3, 2)
+
+    def forward(self, picture: Tensor, notes: Tensor) -> Any:
+        notes = self.dequant(self.fc(self.other(notes)))
+        return self.dequant(self.conv(self.quant(picture))).mean((2, 3)) + notes
+
+
+def one_observer_for_two_shapes(model: nn.Module, inputs: Any) -> bool:
+    """Whether torch has put one fake quant on tensors of two and of four dimensions."""
+    with engine():
+        made = prepared(model, inputs)
+    seen: dict[int, set[int]] = {}
+    for module in made.modules():
+        if isinstance(module, tq.FakeQuantizeBase):
+            module.register_forward_pre_hook(
+                lambda m, args: seen.setdefault(id(m), set()).add(args[0].dim())
+            )
+    call(made, inputs)
+    return {2, 4} in seen.values()
+
+
+example(
+    "QX207", "picture-and-notes",
+    lambda: (WithNotes(1).train(), (torch.rand(2, 1, 4, 4), torch.rand(2, 3))),
+    lambda: (WithNotes(2).train(), (torch.rand(2, 1, 4, 4), torch.rand(2, 3))),
+    one_observer_for_two_shapes, EAGER, paths=("quant",),
 )  # fmt: skip
 
 __all__ = ["REFUSED", "Between", "between", "qx"]

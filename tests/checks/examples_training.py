@@ -19,6 +19,7 @@ from torch.ao.quantization import (
     DeQuantStub,
     FakeQuantize,
     MovingAverageMinMaxObserver,
+    MovingAveragePerChannelMinMaxObserver,
     QConfig,
     QConfigMapping,
     QuantStub,
@@ -380,6 +381,46 @@ for flow, kind in (("eager", nn.ELU), ("fx", nn.PReLU)):
         paths=("",),
         thorough=True,
     )
+
+# -- QX444 -------------------------------------------------------------------------------------
+
+
+def per_sample() -> QConfig:
+    """One scale for each sample of the batch."""
+    return QConfig(
+        activation=FakeQuantize.with_args(
+            observer=MovingAveragePerChannelMinMaxObserver, ch_axis=0, quant_min=0, quant_max=255,
+            dtype=torch.quint8, qscheme=torch.per_channel_affine,
+        ),
+        weight=get_default_qat_qconfig("onednn").weight,
+    )  # fmt: skip
+
+
+def stops_at_another_size(model: Any, inputs: Tensor, qconfig: QConfig) -> bool:
+    model.qconfig = qconfig
+    made = prepare_qat(model)
+    made(inputs)
+    try:
+        made.eval()(inputs[:-1])
+    except (RuntimeError, IndexError):
+        return True
+    return False
+
+
+def with_own(qconfig: QConfig) -> Made:
+    model, inputs = activated(nn.ReLU())
+    model.qconfig = qconfig
+    return model, inputs
+
+
+example(
+    "QX444",
+    "per-sample",
+    lambda: with_own(per_sample()),
+    lambda: with_own(get_default_qat_qconfig("onednn")),
+    lambda model, inputs: stops_at_another_size(model, inputs, model.qconfig),
+    thorough=True,
+)
 
 # -- QX442 -------------------------------------------------------------------------------------
 

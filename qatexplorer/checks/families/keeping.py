@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from qatexplorer.checks.evidence.dry_run import dry_run
 from qatexplorer.checks.evidence.qconfigs import qconfigs
@@ -16,8 +18,12 @@ from qatexplorer.checks.families.observers import prepared_work
 from qatexplorer.checks.families.settings import shown
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import NoEvidence, Subject
+from qatexplorer.data import call_model, cloned, device_of, on_device
 from qatexplorer.evaluate.int8 import run_int8
 from qatexplorer.evaluate.parity import outputs_of
+from qatexplorer.forward.preserve import preserved_rng, preserved_state
+from qatexplorer.forward.trace import tensors_in
+from qatexplorer.quantizers.engine import quantized_engine
 
 _PRUNED = 0.2
 _LOST = 0.01
@@ -141,6 +147,64 @@ def int8_round_trip(subject: Subject) -> Iterator[Found]:
             )
     if message:
         yield Found("", message, "Save the prepared model's state_dict(), load that, and convert.")
+
+
+@rule("QX444", "one-batch-size", "error", "inserted")
+def one_batch_size(subject: Subject) -> Iterator[Found]:
+    """The prepared model takes batches of one size only
+
+    Symptom:
+        dimensions of scale and zero-point are not consistent with input tensor
+        The size of tensor a must match the size of tensor b
+    Cause:
+        Something has grown to the size of the batch: an observer of activations that is per channel
+        along dimension 0, for one. The last batch of an epoch is often smaller.
+    Fix:
+        Observe activations per tensor.
+    Sources:
+        https://github.com/pytorch/ao/issues/2980
+    """
+    run = subject.get(dry_run) if subject.thorough else None
+    if run is None or run.prepared is None:
+        return
+    less = _smaller(subject.options.example_inputs)
+    if less is None:
+        return
+    models = [("prepared", run.prepared)]
+    models += [("int8", run.built.result.model)] if run.built is not None else []
+    try:
+        _call(subject, subject.base, less)
+    except Exception as error:
+        raise NoEvidence("the float model does not take a batch of another size") from error
+    for name, model in models:
+        try:
+            _call(subject, model, less)
+        except Exception as error:
+            said = subject.maker.translated(error, model)
+            yield Found(
+                said.where or "",
+                f"The {name} model does not take a batch that is smaller by one, and the float "
+                f"model does: {said.message[:200]}",
+                "Observe activations per tensor: their fake quant has a scale for each sample.",
+            )
+            return
+
+
+def _smaller(inputs: Any) -> Any:
+    """The inputs without the last sample of the batch; None where there is no batch to cut."""
+    tensors = [value for value in tensors_in(inputs) if value.dim() > 0]
+    sizes = {value.shape[0] for value in tensors}
+    if len(sizes) != 1 or sizes.pop() < 3:
+        return None
+    cut = tree_map(lambda v: v[:-1] if isinstance(v, Tensor) and v.dim() > 0 else v, inputs)
+    return cut
+
+
+def _call(subject: Subject, model: nn.Module, inputs: Any) -> None:
+    engine = subject.options.qconfig.backend
+    given = cloned(on_device(inputs, device_of(model)))
+    with preserved_state(model), preserved_rng(), torch.no_grad(), quantized_engine(engine):
+        call_model(model.eval(), given)
 
 
 def _run(subject: Subject, int8: nn.Module) -> list[Tensor]:

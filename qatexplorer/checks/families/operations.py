@@ -213,6 +213,42 @@ def one_range_for_several(subject: Subject) -> Iterator[Found]:
         )
 
 
+@rule("QX207", "one-range-for-other-shapes", "info", "inserted")
+def one_range_for_other_shapes(subject: Subject) -> Iterator[Found]:
+    """One stub or operation is called on tensors of different kinds
+
+    Symptom:
+        Nothing raises; a scale fits one of the tensors only while their ranges happen to agree.
+    Cause:
+        A QuantStub or a FloatFunctional has one fake quant for its output. Tensors with another
+        number of dimensions are hardly the same quantity (a picture and its metadata, say), yet
+        their observer averages over both.
+    Fix:
+        One instance for each place that calls it.
+    Sources:
+        https://github.com/Lightning-AI/pytorch-lightning/issues/7926
+    """
+    if subject.flow.by_graph:
+        return
+    run, flow = subject.get(float_run), subject.get(int8_flow)
+    modules = dict(subject.base.named_modules())
+    for path, kind in flow.scaled.items():
+        if any(True for _ in modules[path].parameters()):
+            continue
+        looks = [call.got for call in run.runs.get(path, [])]
+        made = [look for look in looks if look is not None and look.is_float]
+        spans = [look.span for look in made if look.span > 0]
+        dims = sorted({len(look.shape) for look in made})
+        if len(dims) < 2 or (spans and max(spans) >= _RATIO * min(spans)):
+            continue  # very different ranges are said by the rule on ranges
+        yield Found(
+            path,
+            f"{path} ({kind}) is called on tensors of {' and '.join(map(str, dims))} dimensions in "
+            "one forward, and there is one scale for all of them.",
+            f"Make a {kind} for each call of {path}, in __init__ of the module around it.",
+        )
+
+
 @rule("QX204", "functional-arguments", "error", "int8")
 def functional_arguments(subject: Subject) -> Iterator[Found]:
     """FX cannot convert a functional layer as it is called
