@@ -60,8 +60,14 @@ silence = [{{ id = "{rule.id}", path = "path.of.the.module", reason = "why it do
 
 
 def stages_of(rule: Rule) -> list[tuple[str, str]]:
-    """(flow, stage) at which the rule bites, of each flow, as :meth:`Subject.stage_of` has it."""
-    flows = [(name, flow()) for name, flow in FLOWS.items()]
+    """(flow, stage) at which the rule bites, of each flow, as :meth:`Subject.stage_of` has it.
+
+    A page is the same wherever it is made: flows that the user has registered are left out.
+    """
+    own = __name__.partition(".")[0]
+    flows = [
+        (name, flow()) for name, flow in FLOWS.items() if flow.__module__.partition(".")[0] == own
+    ]
     found = [(name, flow, flow.stage_with(rule.role)) for name, flow in flows]
     return [
         (n, stage.name if stage is not None else flow.prepared_stage) for n, flow, stage in found

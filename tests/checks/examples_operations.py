@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -39,7 +40,7 @@ class Between(nn.Module):
         self.ff, self.minus = FloatFunctional(), FloatFunctional()
         self.middle = middle
         for name, part in parts.items():
-            self.add_module(name, part)
+            self.add_module(name, copy.deepcopy(part))  # torch prepares in place
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.quant(x)
