@@ -153,7 +153,7 @@ def look_at_the_findings(page: Page, shots: Shots, theme: str) -> None:
     expect(counts(page)).to_have_attribute(
         "aria-label", re.compile("^Checks: 1 error, 2 warnings, 1 info$"), timeout=90_000
     )
-    assert "".join(counts(page).inner_text().split()) == "✖1error▲2warnings●1note"
+    assert "".join(counts(page).inner_text().split()) == "✖1error▲2warnings●1info"
     for stage in ("fuse", "insert"):
         page.locator(f".qx-stage-button[data-stage='{stage}']").click()
         wait_for_stage(page, stage)
@@ -194,11 +194,11 @@ def look_at_the_findings(page: Page, shots: Shots, theme: str) -> None:
     assert axe_findings(page.locator(".qx-explorer")) == []
 
     # Where the place is no module it is the operation of the source line.
-    page.locator(".qx-checks .qx-table-chips button", has_text="note").click()
+    page.locator(".qx-checks .qx-table-chips button", has_text="info").click()
     assert rows(page).count() == 1
     rows(page).first.click()
     expect(page.locator("svg .qxg-selected .qxg-label").first).to_have_text("add")
-    page.locator(".qx-checks .qx-table-chips button", has_text="note").click()
+    page.locator(".qx-checks .qx-table-chips button", has_text="info").click()
     assert rows(page).count() == 4
 
 
