@@ -213,7 +213,7 @@ def silenced_as(finding: Finding, reason: str) -> Finding:
 
 
 def _plain(finding: Finding) -> dict[str, Any]:
-    """As JSON takes it: of its fixes what a reader needs, as their arguments may be objects."""
+    """As JSON takes it: of its fixes what its user needs, as their arguments may be objects."""
     data = asdict(replace(finding, fixes=()))
     data["fixes"] = [{"label": f.label, "code": f.code, "diff": f.diff} for f in finding.fixes]
     return data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,3 +74,21 @@ class Graph:
     origin: str = "torch.fx"
     note: str = ""
     by_shapes: bool = False
+
+    def connected(self, ids: Collection[str]) -> dict[str, str]:
+        """The nodes ``ids`` by connected group: of each, the id of one that stands for its group.
+
+        Edges from and to other nodes connect nothing.
+        """
+        parent = {id: id for id in ids}
+
+        def root(id: str) -> str:
+            while parent[id] != id:
+                parent[id] = parent[parent[id]]
+                id = parent[id]
+            return id
+
+        for edge in self.edges:
+            if edge.source in parent and edge.target in parent:
+                parent[root(edge.source)] = root(edge.target)
+        return {id: root(id) for id in parent}

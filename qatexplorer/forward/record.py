@@ -1,6 +1,7 @@
 """One forward, watched once: the dataflow graph, what ran and how often, and every operation.
 
-This is the only place that hangs hooks on all modules of a model. Module calls are seen by hooks,
+Nothing but this and :mod:`~.visit`, which hands out the results of a forward that somebody else
+runs (an int8 model's, say), hangs hooks on all modules of a model. Module calls are seen by hooks,
 functional operations by a ``TorchFunctionMode``. What is wanted is built while it happens:
 :class:`Probe` always, :class:`~.graph.Graph` and the list of :class:`~.calls.Call` where asked for.
 """

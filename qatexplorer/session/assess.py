@@ -324,15 +324,4 @@ def count_float_islands(graph: Graph, borders: Collection[str]) -> int:
         and n.dtype in ("torch.float32", "torch.float16")
         and n.path not in borders
     }
-    parent = {node: node for node in floating}
-
-    def root(node: str) -> str:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for edge in graph.edges:
-        if edge.source in floating and edge.target in floating:
-            parent[root(edge.source)] = root(edge.target)
-    return len({root(node) for node in floating})
+    return len(set(graph.connected(floating).values()))

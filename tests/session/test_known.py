@@ -1,5 +1,5 @@
-"""Findings are told at every stage from the first on, and each of their buttons puts them right:
-the finding is gone then, and the int8 model runs."""
+"""Findings are reported at every stage from the first on, and each of their buttons puts them
+right: the finding is gone then, and the int8 model runs."""
 
 from __future__ import annotations
 

@@ -305,29 +305,19 @@ def _islands(snapshot: Snapshot, by_graph: bool) -> list[_Island]:
         for id, node in nodes.items()
         if node.op.startswith("call") and id not in int8 and node.dtype == "torch.float32"
     }
-    parent = {id: id for id in floats}
-
-    def root(id: str) -> str:
-        while parent[id] != id:
-            parent[id] = parent[parent[id]]
-            id = parent[id]
-        return id
-
-    for edge in graph.edges:
-        if edge.source in floats and edge.target in floats:
-            parent[root(edge.source)] = root(edge.target)
+    group = graph.connected(floats)
     entering: dict[str, int] = {}
     leaving: dict[str, int] = {}
     for edge in graph.edges:
         if edge.source in int8 and edge.target in floats:
-            entering[root(edge.target)] = entering.get(root(edge.target), 0) + 1
+            entering[group[edge.target]] = entering.get(group[edge.target], 0) + 1
         if edge.source in floats and edge.target in int8:
-            leaving[root(edge.source)] = leaving.get(root(edge.source), 0) + 1
-    between = dict.fromkeys(root(id) for id in nodes if id in floats)
+            leaving[group[edge.source]] = leaving.get(group[edge.source], 0) + 1
+    between = dict.fromkeys(group[id] for id in nodes if id in floats)
     found = []
     for one in between:
         if entering.get(one) and leaving.get(one):
-            inside = [nodes[id] for id in nodes if id in floats and root(id) == one]
+            inside = [nodes[id] for id in nodes if group.get(id) == one]
             computing = tuple(node for node in inside if _computes(snapshot, node))
             left = by_graph or any(_is_border(snapshot, node) for node in inside)
             found += (
