@@ -133,7 +133,7 @@ OnRow = Callable[[ParityRow, Pair, Visit], object]
 """Sees a row as soon as it is known, within the int8 forward."""
 
 
-class Comparison:
+class ParityRun:
     """Runs a prepared model with its fake quants on, then watches the int8 one.
 
     Args:

@@ -24,7 +24,7 @@ from qatexplorer.errors import (
 )
 from qatexplorer.evaluate.int8 import convert_error, place_in_walk, run_int8
 from qatexplorer.evaluate.joins import JoinWatch
-from qatexplorer.evaluate.parity import Comparison, Parity
+from qatexplorer.evaluate.parity import Parity, ParityRun
 from qatexplorer.explain.translations import translate
 from qatexplorer.flows.base import (
     Flow,
@@ -152,13 +152,13 @@ class Models:
             else:
                 self._prepare(stage, on_stage)
 
-    def comparison(self) -> Comparison | None:
+    def comparison(self) -> ParityRun | None:
         """The working model, run once with its fake quants on, to compare an int8 model with. None
         where its observers have seen nothing, or it does not run."""
         if self.never_observed:
             return None
         try:
-            return Comparison(self.work, self.options.example_inputs)
+            return ParityRun(self.work, self.options.example_inputs)
         except Exception:  # converting says what is wrong
             return None
 

@@ -6,16 +6,11 @@ imported, so scripts and CI use the very same object.
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
-from torch.nn import Parameter
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from qatexplorer._tested import warn_if_untested
 from qatexplorer.checks.records import Finding, Findings, worst_first
@@ -24,7 +19,7 @@ from qatexplorer.errors import StageError
 from qatexplorer.evaluate.evaluation import Evaluation
 from qatexplorer.evaluate.metric import Metric
 from qatexplorer.evaluate.parity import Parity
-from qatexplorer.flows import Flow, get_flow
+from qatexplorer.flows import get_flow
 from qatexplorer.flows.base import FlowOptions, StubMode
 from qatexplorer.flows.copying import copied
 from qatexplorer.flows.edits import Edit
@@ -36,12 +31,6 @@ from qatexplorer.ledger.answers import Answer, answers
 from qatexplorer.ledger.compare import Match, match_flows
 from qatexplorer.ledger.forwards import LedgerProgress
 from qatexplorer.ledger.records import Ledger
-from qatexplorer.runs.checkpoint import CheckpointInfo
-from qatexplorer.runs.config import UNSET, TrainingConfig, given_settings
-from qatexplorer.runs.opened import open_run
-from qatexplorer.runs.records import Progress
-from qatexplorer.runs.run_writer import Saved
-from qatexplorer.session import running as registry
 from qatexplorer.session.assess import Assessor, Preflight, StubOption
 from qatexplorer.session.checked import Checked
 from qatexplorer.session.editing import changed, with_edit
@@ -52,25 +41,21 @@ from qatexplorer.session.ledgers import Ledgers, Wanted
 from qatexplorer.session.lines import session_lines
 from qatexplorer.session.models import Models
 from qatexplorer.session.overlays import Asked, Overlays
-from qatexplorer.session.refusals import busy, in_training, needed
 from qatexplorer.session.settings import Settings, qconfig_plan, settings_in
 from qatexplorer.session.stages import EventKind, SessionEvent, Stages
+from qatexplorer.session.training_part import TrainingPart
 from qatexplorer.session.warner import Warner
-from qatexplorer.shown import Shown, at_most
+from qatexplorer.shown import at_most
 from qatexplorer.signals import Signal
 from qatexplorer.snapshot.diff import Diff
 from qatexplorer.snapshot.overlay import Overlay
 from qatexplorer.snapshot.records import Snapshot
-from qatexplorer.training.control import FINAL
-from qatexplorer.training.progress import run_in_front
 from qatexplorer.training.run import TrainingRun
 
 __all__ = ["Session", "SessionEvent"]
 
-_DESCRIBE_EVERY_S = 1.0
 
-
-class Session(Shown):
+class Session(TrainingPart):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 
     Args:
@@ -164,19 +149,9 @@ class Session(Shown):
     # -- stages ---------------------------------------------------------------------------------
 
     @property
-    def flow(self) -> Flow:
-        """The quantization system, with its stages."""
-        return self._models.flow
-
-    @property
     def stages(self) -> tuple[str, ...]:
         """Names of the flow's stages, in order."""
         return self._stages.names
-
-    @property
-    def stage(self) -> str:
-        """The stage in view."""
-        return self._stages.current
 
     @property
     def reached(self) -> str:
@@ -187,11 +162,6 @@ class Session(Shown):
     def snapshots(self) -> Mapping[str, Snapshot]:
         """Snapshots by stage, of all stages reached."""
         return self._stages.snapshots
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """Snapshot of the stage in view."""
-        return self._stages.snapshot
 
     @property
     def diff(self) -> Diff | None:
@@ -562,238 +532,3 @@ class Session(Shown):
             should_stop=should_stop,
             progress=progress,
         )
-
-    # -- training -------------------------------------------------------------------------------
-
-    @property
-    def run(self) -> TrainingRun | None:
-        """The newest training run, None before the first."""
-        return self._run
-
-    @property
-    def running(self) -> bool:
-        """Whether a run is about to start, going on or paused."""
-        return self._run is not None and self._run.state not in FINAL
-
-    def start_training(
-        self,
-        epochs: int = UNSET,
-        *,
-        config: TrainingConfig | None = None,
-        run_dir: str | os.PathLike[str] | None = None,
-        lr: float = UNSET,
-        optimizer: str | Callable[[Iterable[Parameter]], Optimizer] | None = UNSET,
-        scheduler: str | Callable[[Optimizer], LRScheduler] | None = UNSET,
-        scheduler_interval: Literal["step", "epoch"] = UNSET,
-        warmup_steps: int = UNSET,
-        freeze_observer_epoch: int | None = UNSET,
-        freeze_bn_epoch: int | None = UNSET,
-        fake_quant_start_epoch: int = UNSET,
-        label_smoothing: float = UNSET,
-        clip_grad_norm: float | None = UNSET,
-        ema_decay: float | None = UNSET,
-        checkpoint_every: int = UNSET,
-        keep_checkpoints: int = UNSET,
-        metric_mode: Literal["max", "min"] = UNSET,
-        seed: int = UNSET,
-        telemetry_every: int = UNSET,
-        max_samples: int = UNSET,
-        telemetry_paths: tuple[str, ...] | None = UNSET,
-    ) -> TrainingRun:
-        """Train in the background, going to the train stage first if need be.
-
-        Args:
-            config: all settings in one; what is given beside it comes before it.
-            run_dir: new folder to keep curves and checkpoints in, for :meth:`resume`; None keeps
-                nothing on disk.
-
-        All others are the fields of :class:`~qatexplorer.TrainingConfig`, with its defaults.
-
-        Raises NoDataError, BusyError, InputError (RunFolderError), and what :meth:`goto` raises.
-        """
-        return self._new_run(config, run_dir, given_settings(locals())).start()
-
-    def train(
-        self,
-        epochs: int = UNSET,
-        *,
-        config: TrainingConfig | None = None,
-        run_dir: str | os.PathLike[str] | None = None,
-        progress: bool = True,
-        lr: float = UNSET,
-        optimizer: str | Callable[[Iterable[Parameter]], Optimizer] | None = UNSET,
-        scheduler: str | Callable[[Optimizer], LRScheduler] | None = UNSET,
-        scheduler_interval: Literal["step", "epoch"] = UNSET,
-        warmup_steps: int = UNSET,
-        freeze_observer_epoch: int | None = UNSET,
-        freeze_bn_epoch: int | None = UNSET,
-        fake_quant_start_epoch: int = UNSET,
-        label_smoothing: float = UNSET,
-        clip_grad_norm: float | None = UNSET,
-        ema_decay: float | None = UNSET,
-        checkpoint_every: int = UNSET,
-        keep_checkpoints: int = UNSET,
-        metric_mode: Literal["max", "min"] = UNSET,
-        seed: int = UNSET,
-        telemetry_every: int = UNSET,
-        max_samples: int = UNSET,
-        telemetry_paths: tuple[str, ...] | None = UNSET,
-    ) -> TrainingRun:
-        """Train in the foreground, for scripts, with a progress bar unless ``progress`` is False.
-
-        All other arguments are those of :meth:`start_training`.
-
-        Raises the run's error if it fails, and what :meth:`start_training` raises.
-        """
-        return run_in_front(self._new_run(config, run_dir, given_settings(locals())), progress)
-
-    def resume(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        checkpoint: CheckpointInfo | None = None,
-        background: bool = True,
-        epochs: int = UNSET,
-        lr: float = UNSET,
-        optimizer: str | Callable[[Iterable[Parameter]], Optimizer] | None = UNSET,
-        scheduler: str | Callable[[Optimizer], LRScheduler] | None = UNSET,
-        scheduler_interval: Literal["step", "epoch"] = UNSET,
-        warmup_steps: int = UNSET,
-        freeze_observer_epoch: int | None = UNSET,
-        freeze_bn_epoch: int | None = UNSET,
-        fake_quant_start_epoch: int = UNSET,
-        label_smoothing: float = UNSET,
-        clip_grad_norm: float | None = UNSET,
-        ema_decay: float | None = UNSET,
-        checkpoint_every: int = UNSET,
-        keep_checkpoints: int = UNSET,
-        metric_mode: Literal["max", "min"] = UNSET,
-        seed: int = UNSET,
-        telemetry_every: int = UNSET,
-        max_samples: int = UNSET,
-        telemetry_paths: tuple[str, ...] | None = UNSET,
-    ) -> TrainingRun:
-        """Go on with the run kept in folder ``path``, from its last checkpoint.
-
-        With the same model and data the losses are those of an unbroken run, bit for bit on the
-        CPU. Stubs, fusion and a qconfig by name are set to what the run had, which starts again
-        from the float stage if they differ.
-
-        Args:
-            path: the ``run_dir`` of the run, of this process or of one that is gone.
-            checkpoint: another one of ``open_run(path).checkpoints``.
-            background: False trains here and now, and raises the run's error if it fails.
-
-        The others are settings to change, such as more ``epochs``; an ``optimizer`` or
-        ``scheduler`` of your own must be passed again, since no code is kept on disk.
-
-        Raises RunFolderError, CheckpointError, BusyError, InputError, NoDataError.
-        """
-        run = self._resumed(path, checkpoint, given_settings(locals()))
-        return run.start() if background else run_in_front(run)
-
-    def _resumed(
-        self, path: str | os.PathLike[str], checkpoint: CheckpointInfo | None, changes: Any
-    ) -> TrainingRun:
-        self._require_data("training")
-        opened = open_run(path)
-        config = opened.config(**changes)
-        with self._lock:
-            self._require_idle("resume a run")
-            saved = opened.read(checkpoint)
-            wanted = self._models.settings.from_json(opened.about.get("session", {}))
-            if wanted:
-                self._change(wanted)
-            run = self._make_run(config, opened.path, saved)
-            self._describe_again()
-        self._emit("run", run)
-        return run
-
-    def _new_run(
-        self,
-        config: TrainingConfig | None,
-        run_dir: str | os.PathLike[str] | None,
-        settings: Mapping[str, Any],
-    ) -> TrainingRun:
-        self._require_data("training")
-        chosen = (config or TrainingConfig()).but(**settings)
-        with self._lock:
-            self._require_idle("start another run")
-            run = self._make_run(chosen, run_dir, None)
-        self._emit("run", run)
-        return run
-
-    def _make_run(
-        self,
-        config: TrainingConfig,
-        run_dir: str | os.PathLike[str] | None,
-        saved: Saved | None,
-    ) -> TrainingRun:
-        self.goto(self.flow.train_stage)
-        self._stages.forget_converted()
-        run = TrainingRun(
-            self._models.own_work(),
-            self._require_data("training"),
-            config,
-            loss=self.loss,
-            metric=self.metric,
-            baseline=None if saved else self._assessor.float_metric(),
-            run_dir=run_dir,
-            saved=saved,
-            about={"session": self._models.settings.to_json()},
-        )
-        self._models.trained = True
-        self._run, self._next_description = run, 0.0
-        run.signal.subscribe(self._on_progress)
-        registry.remember(self)
-        return run
-
-    def _on_progress(self, progress: Progress) -> None:
-        """On the run's thread, between two steps: nothing else touches the model now."""
-        now = time.perf_counter()
-        if progress.state in FINAL:
-            self._describe_again()
-            self._emit("trained", progress)
-        elif now >= self._next_description:
-            self._describe_again()
-            # Describing a large model takes long; it may take one per cent of the time.
-            cost = time.perf_counter() - now
-            self._next_description = now + max(_DESCRIBE_EVERY_S, 100 * cost)
-        self._emit("progress", progress)
-
-    def _describe_again(self) -> None:
-        self._checks.forget()
-        self._assessor.forget_trained()
-        self._stages.describe_again()
-
-    def calibrate(self, batches: int = 8) -> Snapshot:
-        """Let the observers see ``batches`` training batches, weights and batch norms unchanged.
-
-        This is post-training calibration on the prepared model. Raises NoDataError, BusyError.
-        """
-        self._require_data("calibration")
-        with self._lock:
-            self._require_idle("calibrate")
-            self.goto(self.flow.train_stage)
-            self._stages.forget_converted()
-            self._assessor.calibrate(self._models.work, batches)
-            self._describe_again()
-        self._emit("stage", self.stage)
-        return self.snapshot
-
-    # -- helpers --------------------------------------------------------------------------------
-
-    def _require_data(self, purpose: str) -> Data:
-        return needed(self.data, purpose)
-
-    def _require_still(self, model: nn.Module) -> None:
-        """Ask with the lock held: a run begins with it held."""
-        if self.running and model is self._models.work:
-            raise in_training(self.flow.prepared_stage)
-
-    def _require_idle(self, what: str) -> None:
-        if self.running:
-            raise busy(what)
-
-    def _emit(self, kind: EventKind, detail: Any = None) -> None:
-        self.signal.emit(SessionEvent(kind, detail))

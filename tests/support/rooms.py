@@ -28,6 +28,7 @@ ROOMS = (
     "training",
     "ledger",
     "checks",
+    "accuracy",
     "session",
     "zoo",
     "views",

@@ -89,7 +89,7 @@ class Examiner:
         self._calls = _calls_of(prepared)
 
     def look(self, row: ParityRow, pair: Pair, visit: Visit) -> None:
-        """For :class:`~qatexplorer.evaluate.parity.Comparison`; never raises."""
+        """For :class:`~qatexplorer.evaluate.parity.ParityRun`; never raises."""
         if row.far <= PARTED or self._looked >= _MOST or pair.quantizer is None:
             return
         if below_floor(row):

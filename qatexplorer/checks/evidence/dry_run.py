@@ -13,7 +13,7 @@ from qatexplorer.checks.evidence.float_run import float_run
 from qatexplorer.checks.subject import Converted, NoEvidence, Subject
 from qatexplorer.errors import QatExplorerError
 from qatexplorer.evaluate.pairs import by_nodes
-from qatexplorer.evaluate.parity import Comparison, Parity, run
+from qatexplorer.evaluate.parity import Parity, ParityRun, run
 from qatexplorer.flows.base import copy_sharing_parameters
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.forward.visit import Place, Sample
@@ -100,9 +100,9 @@ def _to_convert(subject: Subject, fresh: nn.Module) -> tuple[nn.Module, bool]:
 def _converted(subject: Subject, prepared: nn.Module, own: bool, gap: FloatGap | None) -> DryRun:
     examiner = Examiner(prepared, subject.options.qconfig.backend)
     inputs = subject.options.example_inputs
-    comparison: Comparison | None = None
+    comparison: ParityRun | None = None
     try:
-        comparison = Comparison(prepared, inputs, examiner.look, weights_observe=not own)
+        comparison = ParityRun(prepared, inputs, examiner.look, weights_observe=not own)
     except Exception:  # it has just run: what is wrong is said by converting
         comparison = None
     subject.stop_if_asked()

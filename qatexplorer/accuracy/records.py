@@ -1,0 +1,222 @@
+"""A comparison of float, fake quant and int8, and a ranking of fake quants, as records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from qatexplorer.shown import Shown
+from qatexplorer.tables import table
+
+RowKind = Literal["module", "operation", "fake quant", "weight", "output"]
+Method = Literal["exact", "shadow", "gradient"]
+
+
+@dataclass(frozen=True, slots=True)
+class CompareRow:
+    """One place of the model in its three forms. None where a form has no such tensor there.
+
+    Attributes:
+        path: of the module or fake quant, name of the node for an operation of an FX graph, place
+            in the structure for an output (``"output['boxes']"``).
+        kind: what it is. type: class of the module, or the operation.
+        owner: path of the module whose output, input or weight a fake quant quantizes.
+        index: position in the float forward, from 0. call: calls of it before in that forward.
+        values: numbers compared, over all batches.
+        sqnr_fake_quant_db, sqnr_int8_db: signal-to-quantization-noise ratio against float, dB:
+            ``20 * log10(|x| / |x - y|)``; infinite where equal. All fake quants are on, so this is
+            the accumulated error.
+        isolated_sqnr_db: the same with only this fake quant on.
+        cosine_fake_quant, cosine_int8: cosine similarity to float, -1 to 1.
+        mean_error_steps, max_error_steps: of the fake-quant values against float, in steps.
+        mean_steps, max_steps: int8 against fake quant, in steps of the int8 grid.
+        agreement: share of int8 codes that equal the fake-quant codes, 0 to 1.
+        kl: Kullback-Leibler divergence of the histograms, float to fake quant, nats.
+        clipped: share of float values outside of the grid.
+        clipping_error, rounding_error: parts of the mean squared error of this fake quant alone.
+        step: of the fake quant's grid (mean over channels).
+        channels: SQNR of each output channel in dB, for weights and per-channel grids.
+        cause: why fake quant and int8 part here, ``""`` where they do not or nothing is known.
+    """
+
+    path: str
+    kind: RowKind
+    type: str = ""
+    owner: str = ""
+    index: int = 0
+    call: int = 0
+    values: int = 0
+    sqnr_fake_quant_db: float | None = None
+    sqnr_int8_db: float | None = None
+    isolated_sqnr_db: float | None = None
+    cosine_fake_quant: float | None = None
+    cosine_int8: float | None = None
+    mean_error_steps: float | None = None
+    max_error_steps: float | None = None
+    mean_steps: float | None = None
+    max_steps: float | None = None
+    agreement: float | None = None
+    kl: float | None = None
+    clipped: float | None = None
+    clipping_error: float | None = None
+    rounding_error: float | None = None
+    step: float | None = None
+    channels: tuple[float, ...] = ()
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """Values of one place in two forms, a sample of them; equal lengths."""
+
+    float_values: tuple[float, ...]
+    int8_values: tuple[float, ...]
+    fake_quant_values: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lost:
+    """An evaluation sample that float gets right and int8 does not.
+
+    ``number`` counts the samples of the evaluation data from 0; ``input`` is what the model was
+    given for it (a NumPy array without the batch dimension), None where it cannot be split.
+    """
+
+    number: int
+    target: int
+    float_answer: int
+    int8_answer: int
+    input: Any = None
+
+
+@dataclass(frozen=True)
+class Comparison(Shown):
+    """Float, fake quant and int8 on the same inputs.
+
+    Attributes:
+        rows: in the order of the float forward; weights after their module.
+        batches: inputs used. seconds: it took. passes: forwards, by form.
+        scatter: samples of values, by (path, call) of the row.
+        lost: samples that int8 gets wrong; lost_total: how many there are of ``evaluated``.
+        notes: what could not be compared, in sentences.
+    """
+
+    rows: tuple[CompareRow, ...] = ()
+    batches: int = 0
+    seconds: float = 0.0
+    passes: dict[str, int] = field(default_factory=dict)
+    scatter: dict[tuple[str, int], Scatter] = field(default_factory=dict)
+    lost: tuple[Lost, ...] = ()
+    lost_total: int = 0
+    evaluated: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def first(self) -> CompareRow | None:
+        """The first place where int8 and fake quant are more than 1.5 steps apart."""
+        return next((row for row in self.rows if (row.max_steps or 0.0) > 1.5), None)
+
+    def __iter__(self) -> Iterator[CompareRow]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame``, a row a place. Raises InputError without pandas."""
+        return table(CompareRow, self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class SensitivityRow:
+    """What one fake quant costs.
+
+    Attributes:
+        path: of the fake quant. owner: module whose output, input or weight it quantizes.
+        kind: ``"activation"`` or ``"weight"``.
+        score: what the ranking sorts by; more means that it costs more. Its unit is the method's:
+            loss of the metric with only this one on (exact), noise over signal at the module's
+            output (shadow), the sum of (dL/dy)^2 (y_q - y)^2 (gradient).
+        only: metric with only this fake quant on. without: metric with all but this one on. None
+            where the method does not give it.
+        loss_only, loss_without: the same for the loss.
+    """
+
+    path: str
+    owner: str
+    kind: Literal["activation", "weight"]
+    score: float
+    only: float | None = None
+    without: float | None = None
+    loss_only: float | None = None
+    loss_without: float | None = None
+
+
+@dataclass(frozen=True)
+class Sensitivity(Shown):
+    """A ranking of the fake quants of a model by what they cost.
+
+    Attributes:
+        method: how it was made. rows: the most costly first.
+        complete: False where it was stopped; ``rows`` are those that were done.
+        forwards: cost in forwards of the whole model, parts as shares. seconds: it took.
+        metric_name, loss_name: of what was measured. float_metric: all fake quants off.
+        quantized_metric: all on. weights_only, activations_only: only fake quants of that kind on.
+        spearman: rank correlation with ``"exact"``, where that was run too; None otherwise.
+        samples: of the evaluation data that were used.
+    """
+
+    method: Method
+    rows: tuple[SensitivityRow, ...] = ()
+    complete: bool = True
+    forwards: float = 0.0
+    seconds: float = 0.0
+    metric_name: str = ""
+    float_metric: float | None = None
+    quantized_metric: float | None = None
+    weights_only: float | None = None
+    activations_only: float | None = None
+    spearman: float | None = None
+    samples: int = 0
+
+    def __iter__(self) -> Iterator[SensitivityRow]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame``, a row a fake quant. Raises InputError without pandas."""
+        return table(SensitivityRow, self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalPoint:
+    """A mixed-precision model: these modules are left in float (or have more bits).
+
+    ``metric`` is that of the fake-quant model, ``size_bytes`` that of the weights on disk,
+    ``share_int8`` of the multiply-adds.
+    """
+
+    modules: tuple[str, ...]
+    metric: float
+    size_bytes: int
+    share_int8: float
+
+
+@dataclass(frozen=True)
+class Proposal(Shown):
+    """Which modules to leave in float, so that a wished metric is reached.
+
+    Attributes:
+        points: from all quantized to all that is float, each with more modules in float.
+        wished: metric asked for. chosen: the first of ``points`` that reaches it, None for none.
+        treatment: what is done with the modules, ``"float"`` or a number of bits in words.
+    """
+
+    points: tuple[ProposalPoint, ...] = ()
+    wished: float = 0.0
+    chosen: ProposalPoint | None = None
+    treatment: str = "float"
+    metric_name: str = ""
