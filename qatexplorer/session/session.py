@@ -43,6 +43,7 @@ from qatexplorer.session.models import Models
 from qatexplorer.session.overlays import Asked, Overlays
 from qatexplorer.session.settings import Settings, qconfig_plan, settings_in
 from qatexplorer.session.stages import EventKind, SessionEvent, Stages
+from qatexplorer.session.takehome_part import TakehomePart
 from qatexplorer.session.training_part import TrainingPart
 from qatexplorer.session.warner import Warner
 from qatexplorer.shown import at_most
@@ -55,7 +56,7 @@ from qatexplorer.training.run import TrainingRun
 __all__ = ["Session", "SessionEvent"]
 
 
-class Session(TrainingPart):
+class Session(TrainingPart, TakehomePart):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 
     Args:
