@@ -20,6 +20,9 @@ from torch.ao.quantization.qconfig import qconfig_equals
 
 from qatexplorer.quantizers.engine_choice import BACKENDS
 
+_OFFERS = ("torch", "torch.nn", "torch.nn.functional", "torch.ao.quantization", "operator")
+"""Where users look for what torch defines in modules of its own."""
+
 
 class NotCode(Exception):
     """There is no expression that makes an object; the message says of what kind it is."""
@@ -56,13 +59,16 @@ class Code:
 
     def named(self, thing: Any) -> str:
         """A class or function by its name. Raises NotCode where no import gives that object."""
+        short = getattr(thing, "__name__", "")
+        for offered in _OFFERS:  # functions of C say nothing, or another module
+            if short and getattr(importlib.import_module(offered), short, None) is thing:
+                return self.need(offered, short) if offered != "torch" else self._torch(short)
         module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", "")
         if module == "builtins" and getattr(builtins, name, None) is thing:
             return str(name)
         head, *rest = name.split(".") if name else ("",)
         if not module or module == "__main__" or "<" in name or not head:
             raise NotCode(f"{name or type(thing).__name__!r}, which no module holds")
-        module = _public(module, head, thing)
         try:
             found: Any = importlib.import_module(module)
             for part in (head, *rest):
@@ -72,6 +78,9 @@ class Code:
         if found is not thing:
             raise NotCode(f"{name!r}, which {module!r} does not hold by that name")
         return ".".join([self.need(module, head), *rest])
+
+    def _torch(self, name: str) -> str:
+        return f"{self.need('torch')}.{name}"
 
     def value(self, thing: Any) -> str:
         """An expression that makes an object equal to ``thing``. Raises NotCode."""
@@ -153,16 +162,3 @@ class Code:
         if isinstance(thing, list):
             return f"[{', '.join(parts)}]"
         return f"{type(thing).__name__}([{', '.join(parts)}])"
-
-
-def _public(module: str, name: str, thing: Any) -> str:
-    """A package of torch that offers ``thing`` under its name, else ``module``."""
-    for offered in ("torch.nn.functional", "torch.nn", "torch", "torch.ao.quantization"):
-        if module.startswith("torch") and _holds(offered, name, thing):
-            return offered
-    return module
-
-
-def _holds(module: str, name: str, thing: Any) -> bool:
-    found = getattr(importlib.import_module(module), name, None)
-    return found is thing or (isinstance(found, type) and found is getattr(thing, "__self__", None))
