@@ -107,7 +107,9 @@ class Benchmark(Shown):
         numbers = f"{format_latency(a)} and {format_latency(b)}"
         where = f"at a batch of {batch_size}"
         if a.q1_s <= b.q3_s and b.q1_s <= a.q3_s:
-            return f"{one} and {two} take about the same {where}: {numbers}, the spreads overlap."
+            return (
+                f"{one} and {two} cannot be told apart {where}: {numbers}, and the spreads overlap."
+            )
         slower = a.median_s > b.median_s
         ratio = max(a.median_s, b.median_s) / max(min(a.median_s, b.median_s), 1e-12)
         times = f"{ratio:.3g}" if ratio < 1.1 else f"{ratio:.2g}"

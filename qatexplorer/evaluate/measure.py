@@ -18,7 +18,6 @@ from qatexplorer.errors import InputError
 from qatexplorer.evaluate.metric import batch_size, evaluation_mode
 from qatexplorer.quantizers.engine import quantized_engine
 
-
 Key = TypeVar("Key")
 
 MEASUREMENT_S = 0.01
