@@ -15,7 +15,13 @@ from torch.utils._pytree import tree_map_only
 
 from qatexplorer.data import as_args, cloned
 from qatexplorer.errors import InputError, StoppedError
-from qatexplorer.evaluate.benchmark_records import FORMS, Benchmark, BenchmarkRow, ModuleTime
+from qatexplorer.evaluate.benchmark_records import (
+    FEWEST,
+    FORMS,
+    Benchmark,
+    BenchmarkRow,
+    ModuleTime,
+)
 from qatexplorer.evaluate.compiled import compile_forward
 from qatexplorer.evaluate.measure import (
     Case,
@@ -259,7 +265,8 @@ class _Making:
             self._cases,
             repeats=_MOST,
             budget_s=self._seconds,
-            least=0,
+            least=FEWEST,
+            stops_at_once=True,
             progress=lambda share: self._clock.at("time", words, share),
             should_stop=self._should_stop,
         ).items():

@@ -11,6 +11,9 @@ from qatexplorer.evaluate.profiled import OperatorTime
 from qatexplorer.shown import Shown, at_most, columns
 from qatexplorer.tables import choose
 
+FEWEST = 3
+"""Measurements of each form at the least: fewer have no spread to tell a difference by."""
+
 FORMS = ("float", "compiled", "int8")
 FORM_LABELS = {"float": "float", "compiled": "float, torch.compile", "int8": "int8"}
 
@@ -106,6 +109,8 @@ class Benchmark(Shown):
         one, two = FORM_LABELS[form], FORM_LABELS[with_form]
         numbers = f"{format_latency(a)} and {format_latency(b)}"
         where = f"at a batch of {batch_size}"
+        if min(a.repeats, b.repeats) < FEWEST:
+            return f"{one} and {two} were measured too few times to compare {where}: {numbers}."
         if a.q1_s <= b.q3_s and b.q1_s <= a.q3_s:
             return (
                 f"{one} and {two} cannot be told apart {where}: {numbers}, and the spreads overlap."

@@ -20,8 +20,9 @@ from qatexplorer.quantizers.engine import quantized_engine
 
 Key = TypeVar("Key")
 
-MEASUREMENT_S = 0.01
-"""A forward that takes less is timed several at once."""
+MEASUREMENT_S = 0.002
+"""A forward that takes less is timed several at once. Short: on a busy machine many measurements are
+then disturbed by nothing, and the median is one of these."""
 
 _LONG_S = 0.5  # so long a forward reads all its weights from memory anyway
 
@@ -170,6 +171,7 @@ def time_by_turns(
     threads: int | None = None,
     engine: str | None = None,
     least: int = 1,
+    stops_at_once: bool = False,
     progress: Callable[[float], Any] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> dict[Key, Latency]:
@@ -180,16 +182,17 @@ def time_by_turns(
     that is not counted: it brings back into the caches what the others have pushed out.
 
     Args:
-        least: measurements of each that are made though time is over or a stop was asked for. With
-            0, those that were not timed are left out of what is returned.
+        least: measurements of each that are made though time is over, and
+        stops_at_once: whether a stop ends these too; what was not timed by then is left out of what
+            is returned.
         progress: called with the share that is done, 0 to 1.
 
     The others are those of :func:`latency`. The caller sets the models' mode.
     """
     begun = time.perf_counter()
-    turns = _Turns(cases, begun + budget_s, should_stop)
+    turns = _Turns(cases, begun + budget_s, should_stop, stops_at_once)
     with quantized_engine(engine) as used, torch_threads(threads) as count, torch.no_grad():
-        turns.warm_up(max(1, warmup), least > 0)
+        turns.warm_up(max(1, warmup))
         for index in range(max(1, repeats)):
             if not turns.measure(index < least):
                 break
@@ -207,9 +210,14 @@ class _Turns(Generic[Key]):
     """The measurements of :func:`time_by_turns`, and how many forwards each is of."""
 
     def __init__(
-        self, cases: Mapping[Key, Case], until: float, should_stop: Callable[[], bool] | None
+        self,
+        cases: Mapping[Key, Case],
+        until: float,
+        should_stop: Callable[[], bool] | None,
+        stops_at_once: bool,
     ) -> None:
-        self._until, self._should_stop = until, should_stop
+        self._until, self._stops_at_once = until, stops_at_once
+        self._should_stop = should_stop or (lambda: False)
         self._cases = {
             key: (case.call, *as_args(cloned(case.inputs)), case.device)
             for key, case in cases.items()
@@ -218,24 +226,24 @@ class _Turns(Generic[Key]):
         self.runs: dict[Key, int] = dict.fromkeys(cases, 1)
         self.times: dict[Key, list[float]] = {key: [] for key in cases}
 
-    def _over(self) -> bool:
-        stopped = self._should_stop is not None and self._should_stop()
-        return stopped or time.perf_counter() >= self._until
+    def _over(self, needed: bool) -> bool:
+        if needed:
+            return self._stops_at_once and self._should_stop()
+        return self._should_stop() or time.perf_counter() >= self._until
 
-    def warm_up(self, rounds: int, needed: bool) -> None:
+    def warm_up(self, rounds: int) -> None:
         for index in range(rounds):
             for key, case in self._cases.items():
-                if (index or not needed) and self._over():
+                if self._over(needed=index == 0):
                     return
                 seconds = _seconds(*case, runs=1)
                 self._fastest[key] = min(seconds, self._fastest.get(key, seconds))
-        for key, seconds in self._fastest.items():
-            self.runs[key] = max(1, round(MEASUREMENT_S / max(seconds, 1e-6)))
+                self.runs[key] = max(1, round(MEASUREMENT_S / max(self._fastest[key], 1e-6)))
 
     def measure(self, needed: bool) -> bool:
-        """One measurement of each; False where time was over before the last."""
+        """One measurement of each; False where it was over before the last."""
         for key, case in self._cases.items():
-            if not needed and self._over():
+            if self._over(needed):
                 return False
             if len(self._cases) > 1 and self._fastest.get(key, 0.0) < _LONG_S:
                 _seconds(*case, runs=1)

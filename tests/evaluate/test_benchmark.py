@@ -7,6 +7,7 @@ import io
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -136,6 +137,12 @@ def test_the_time_of_a_module_is_what_it_waits() -> None:
     assert times["inner.0"].share == pytest.approx(8 / 12, rel=0.3)
 
 
+def test_a_budget_that_is_over_still_gives_a_spread() -> None:
+    model = Sleeper(0.03).eval()
+    made = benchmark({"float": model}, torch.rand(2, 3), seconds=0.01, compiled=False)
+    assert [row.latency.repeats for row in made.rows if row.latency] == [3, 3]
+
+
 def test_operators_belong_to_the_module_that_calls_them() -> None:
     model = nn.Sequential(nn.Linear(64, 64), nn.Sequential(nn.ReLU(), nn.Linear(64, 8))).eval()
     x = torch.rand(16, 64)
@@ -174,20 +181,21 @@ def test_latency_is_that_of_a_bare_timer(session: qx.Session) -> None:
     forms = {"float": session.copy_model("float").eval(), "int8": session.int8.eval()}
     x = images()
     for form, model in forms.items():
-        ratios = []
-        for _ in range(5):
+        medians, undisturbed = [], []
+        for _ in range(7):
             with torch.no_grad(), session._models.engine():
                 timer = Timer("model(x)", globals={"model": model, "x": x}, num_threads=1)
-                before = timer.blocked_autorange(min_run_time=0.3).median
+                bare = timer.blocked_autorange(min_run_time=0.3)
                 made = session.benchmark((4,), seconds=0.6, threads=1, compiled=False)
-                after = timer.blocked_autorange(min_run_time=0.3).median
             row = made.row(form, 4)
             assert row is not None
             assert row.latency is not None
-            ratios.append(row.latency.median_s / ((before + after) / 2))
-        middle = sorted(ratios)[2]
-        print(f"{form}: {middle - 1:+.1%} against a bare timer, {[f'{r:.3f}' for r in ratios]}")
-        assert middle == pytest.approx(1, abs=0.15)  # 3 % on a machine at rest: tests/benchmarks
+            medians.append(row.latency.median_s / bare.median)
+            tenth = sorted(bare.times)[len(bare.times) // 10]
+            undisturbed.append(row.latency.p10_s / tenth)
+        print(f"{form} against a bare timer: {sorted(medians)[3] - 1:+.1%} of the median")
+        # Half of a busy machine's time is others': a tenth is not. 3 % at rest: tests/benchmarks.
+        assert sorted(undisturbed)[3] == pytest.approx(1, abs=0.15)
 
 
 # -- in words --------------------------------------------------------------------------------------
@@ -199,6 +207,7 @@ def test_latency_is_that_of_a_bare_timer(session: qx.Session) -> None:
         (latency_of(0.001, 0.0009, 0.0011), "int8 is faster than float at a batch of 4: 1.00 ms "),
         (latency_of(0.004, 0.0039, 0.0041), "int8 is slower than float at a batch of 4: 4.00 ms "),
         (latency_of(0.0021, 0.0019, 0.0022), "cannot be told apart at a batch of 4"),
+        (replace(latency_of(0.1, 0.1, 0.1), repeats=2), "were measured too few times to compare"),
     ],
 )
 def test_faster_and_slower_in_words(int8: Latency, words: str) -> None:
@@ -207,7 +216,7 @@ def test_faster_and_slower_in_words(int8: Latency, words: str) -> None:
     assert words in made.compared(4)
     assert made.sentences == (made.compared(4),)
     assert words in repr(made)
-    if "told apart" not in words:
+    if "er than float" in words:
         factor = "2 times as fast" if "faster" in words else "2 times as long"
         assert made.compared(4).endswith(f"and 2.00 ms, {factor}.")
     assert made.compared(1) == ""

@@ -200,7 +200,7 @@ def test_models_are_timed_by_turns() -> None:
     assert measured["b"].median_s > 2 * measured["a"].median_s
     # A short forward is timed several at once, after one that is not counted.
     assert (measured["b"].runs_each, measured["b"].repeats) == (1, 5)
-    assert 3 < measured["a"].runs_each <= 20
+    assert 1 < measured["a"].runs_each <= 20
     assert len(order) == 1 + 5 * (1 + measured["a"].runs_each) + 1 + 5 * 2
     assert measured["a"].q1_s <= measured["a"].median_s <= measured["a"].q3_s
     with pytest.raises(InputError):
