@@ -20,11 +20,12 @@ from qatexplorer.quantizers.engine import quantized_engine
 
 Key = TypeVar("Key")
 
-MEASUREMENT_S = 0.002
-"""A forward that takes less is timed several at once. Short: on a busy machine many measurements are
-then disturbed by nothing, and the median is one of these."""
+MEASUREMENT_S = 0.004
+"""A forward that takes less is timed several at once. Short, so that on a busy machine many
+measurements are disturbed by nothing, and the median is one of these."""
 
 _LONG_S = 0.5  # so long a forward reads all its weights from memory anyway
+_SHORT_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +179,9 @@ def time_by_turns(
     """Time calls by turns: a measurement of each, then the next of each.
 
     A measurement is the mean of so many forwards that it takes :data:`MEASUREMENT_S`, as
-    ``torch.utils.benchmark`` makes them too. Where several are timed, one forward goes before it
-    that is not counted: it brings back into the caches what the others have pushed out.
+    ``torch.utils.benchmark`` makes them too. Where several are timed, two forwards go before it
+    that are not counted (one of a slow model): they bring back into the caches what the others have
+    pushed out.
 
     Args:
         least: measurements of each that are made though time is over, and
@@ -245,8 +247,9 @@ class _Turns(Generic[Key]):
         for key, case in self._cases.items():
             if self._over(needed):
                 return False
-            if len(self._cases) > 1 and self._fastest.get(key, 0.0) < _LONG_S:
-                _seconds(*case, runs=1)
+            fastest = self._fastest.get(key, 0.0)
+            if len(self._cases) > 1 and fastest < _LONG_S:
+                _seconds(*case, runs=2 if fastest < _SHORT_S else 1)
             self.times[key].append(_seconds(*case, runs=self.runs[key]))
         return True
 
