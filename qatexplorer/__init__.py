@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from qatexplorer.checks.families.training import check_optimizer
     from qatexplorer.checks.records import Finding, Findings
     from qatexplorer.data import Data
+    from qatexplorer.evaluate.benchmark_records import Benchmark
     from qatexplorer.evaluate.evaluation import Evaluation
     from qatexplorer.flows.base import StubMode
     from qatexplorer.flows.edits import Edit
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from qatexplorer.widgets.ledger.ledger import LedgerView
 
 __all__ = [
+    "Benchmark",
     "Data",
     "Diff",
     "Edit",
@@ -79,6 +81,7 @@ __all__ = [
 
 # Loaded when first asked for: the command line starts servers, which need no torch.
 _LAZY = {
+    "Benchmark": "qatexplorer.evaluate.benchmark_records",
     "Data": "qatexplorer.data",
     "Diff": "qatexplorer.snapshot.diff",
     "Edit": "qatexplorer.flows.edits",

@@ -32,6 +32,7 @@ from qatexplorer.ledger.compare import Match, match_flows
 from qatexplorer.ledger.forwards import LedgerProgress
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.session.assess import Assessor, Preflight, StubOption
+from qatexplorer.session.benchmark_part import BenchmarkPart
 from qatexplorer.session.checked import Checked
 from qatexplorer.session.editing import changed, with_edit
 from qatexplorer.session.histograms import Histograms
@@ -56,7 +57,7 @@ from qatexplorer.training.run import TrainingRun
 __all__ = ["Session", "SessionEvent"]
 
 
-class Session(TrainingPart, TakehomePart):
+class Session(TrainingPart, TakehomePart, BenchmarkPart):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 
     Args:

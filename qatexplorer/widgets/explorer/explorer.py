@@ -45,7 +45,7 @@ from qatexplorer.widgets.explorer.stagebar import StageBar
 from qatexplorer.widgets.explorer.still import Still, metadata_of, still_of
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
 from qatexplorer.widgets.training.live import LivePanel
-from qatexplorer.widgets.training.results import ResultsPanel
+from qatexplorer.widgets.training.results import EVALUATING, TIMING, ResultsPanel
 from qatexplorer.widgets.training.runs import RunsPanel
 from qatexplorer.widgets.training.training import TrainingPanel
 
@@ -161,7 +161,7 @@ class Explorer(widgets.VBox):
         )
         self.live = LivePanel(self.bridge, self.page)
         self.ledger = LedgerPanel(self.bridge, self.start_job, self.page, self._on_ledger)
-        self.results = ResultsPanel(self.bridge, self.start_job)
+        self.results = ResultsPanel(self.bridge, self.start_job, self.page)
         self.settings = SettingsPanel(self.start_job)
         self.checks = ChecksPanel(self.checker, self.page, self._on_fix, self._on_undo)
         panels = {
@@ -290,6 +290,7 @@ class Explorer(widgets.VBox):
     def _on_config(self) -> None:
         self.checker.changed()
         self.settings.refresh()
+        self.results.forget_latency()
         self.panes.compare.start_over()
 
     def _try_int8(self, session: Session) -> None:
@@ -453,6 +454,7 @@ class Explorer(widgets.VBox):
         """The inspector has been drawn: what else follows the selection must not delay it."""
         self._keep_still()
         self.ledger.show_selection()
+        self.results.show_selection()
 
     def _in_sight(self, panel: widgets.Widget) -> bool:
         return self.drawer.in_sight(panel)
@@ -473,7 +475,7 @@ class Explorer(widgets.VBox):
         self.panes.mark_redundant()
 
     def _on_theme(self, dark: bool) -> None:
-        for panel in (self.training, self.live, self.runs):
+        for panel in (self.training, self.live, self.runs, self.results):
             panel.dark = dark
         self.training.redraw()
         if self._in_sight(self.live):
@@ -579,7 +581,7 @@ class Explorer(widgets.VBox):
     def _on_jobs(self) -> None:
         job = self.jobs.current
         self.bar.busy = f"{job.name} …" if job is not None else ""
-        self.bar.can_stop = job is not None and job.name == "evaluating"
+        self.bar.can_stop = job is not None and job.name in (EVALUATING, TIMING)
         self.news.busy = job is not None
         if job is None:
             self.results.idle()
