@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qatexplorer.accuracy.causes import Probe
-from qatexplorer.accuracy.kept import Kept
+from qatexplorer.accuracy.kept import Kept, unwatched
 from qatexplorer.accuracy.matching import Head, Match, Matcher, Source
 from qatexplorer.accuracy.records import CompareRow, Comparison, Scatter
 from qatexplorer.accuracy.spread import POINTS, Points, Spread, picked
@@ -35,6 +35,7 @@ from qatexplorer.evaluate.pairs import Pairs, by_nodes, pairs_of
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.trace import tensors_in
 from qatexplorer.forward.visit import Place, Visit, visited
+from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.quantizers.engine import quantized_engine
 from qatexplorer.quantizers.facts import Grid, fake_quants, grid_of, has_grid, switch
 
@@ -114,11 +115,12 @@ def compare(
     notes: list[str] = []
     for number, inputs in enumerate(batches):
         try:
-            for part, what in enumerate(comparing.passes(inputs)):
-                if stop():
-                    raise StoppedError("the comparison was stopped.")
-                share = (number + part / len(comparing.forwards)) / len(batches)
-                report(f"{what}, batch {number + 1} of {len(batches)}", share)
+            with cycles_collected_later():
+                for part, what in enumerate(comparing.passes(inputs)):
+                    if stop():
+                        raise StoppedError("the comparison was stopped.")
+                    share = (number + part / len(comparing.forwards)) / len(batches)
+                    report(f"{what}, batch {number + 1} of {len(batches)}", share)
         except StoppedError:
             if not done:
                 raise
@@ -290,7 +292,8 @@ class Comparing:
         def guarded(visit: Visit) -> None:
             if self._failed is None:
                 try:
-                    watch(visit)
+                    with unwatched():
+                        watch(visit)
                 except Exception as error:
                     self._failed = error
 
@@ -371,7 +374,7 @@ class Comparing:
     def _alone(self, spot: Spot, x: Tensor) -> Tensor:
         assert spot.quantizer is not None
         given = x.to(spot.grid.scale.device) if spot.grid is not None else x
-        result: Tensor = spot.quantizer(given)
+        result: Tensor = spot.quantizer.forward(given)  # called, it would be visited again
         return result.detach().cpu()
 
     def _add_int8(self, spot: Spot, x: Tensor | None, fake: Tensor | None, found: Tensor) -> None:

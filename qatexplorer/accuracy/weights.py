@@ -69,8 +69,7 @@ class WeightRows:
         if weight is not None and weight.shape == x.shape:
             found = weight.dequantize().contiguous()
             int8.add(x.flatten(), found.flatten(), (x - found).flatten())
-            for gap, step in _by_scale(y - found, weight):
-                steps.add(gap.flatten(), step)
+            steps.add(((y - found) / _steps_of(weight)).flatten(), 1.0)
         spread, one_grid = Spread(), OneGrid.of(grid)
         if x.numel() and one_grid is not None:
             spread.add(picked(x.flatten()), picked(y.flatten()), one_grid)
@@ -107,13 +106,13 @@ def weight_rows(prepared: nn.Module, int8: nn.Module | None) -> WeightRows:
     return WeightRows(prepared, int8)
 
 
-def _by_scale(gap: Tensor, weight: Tensor) -> Iterator[tuple[Tensor, float]]:
-    """Parts of ``gap`` with the step of the int8 weight's grid there."""
+def _steps_of(weight: Tensor) -> Tensor:
+    """Step of the int8 weight's grid, to be computed with its values."""
     if weight.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
-        yield gap, weight.q_scale()
-        return
-    scales = weight.q_per_channel_scales().tolist()
-    yield from zip(gap.unbind(weight.q_per_channel_axis()), scales, strict=True)
+        return torch.tensor(weight.q_scale())
+    shape = [1] * weight.dim()
+    shape[weight.q_per_channel_axis()] = -1
+    return weight.q_per_channel_scales().float().reshape(shape)
 
 
 def _along(values: Tensor, x: Tensor, grid: Grid) -> Tensor:
