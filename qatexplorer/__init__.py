@@ -22,6 +22,7 @@ from qatexplorer.errors import QatExplorerError, QatExplorerWarning
 
 if TYPE_CHECKING:
     from qatexplorer import flows, zoo
+    from qatexplorer.accuracy.records import Comparison
     from qatexplorer.checks.families.training import check_optimizer
     from qatexplorer.checks.records import Finding, Findings
     from qatexplorer.data import Data
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Benchmark",
+    "Comparison",
     "Data",
     "Diff",
     "Edit",
@@ -82,6 +84,7 @@ __all__ = [
 # Loaded when first asked for: the command line starts servers, which need no torch.
 _LAZY = {
     "Benchmark": "qatexplorer.evaluate.benchmark_records",
+    "Comparison": "qatexplorer.accuracy.records",
     "Data": "qatexplorer.data",
     "Diff": "qatexplorer.snapshot.diff",
     "Edit": "qatexplorer.flows.edits",

@@ -34,6 +34,8 @@ from qatexplorer.ledger.records import Ledger
 from qatexplorer.session.assess import Assessor, Preflight, StubOption
 from qatexplorer.session.benchmark_part import BenchmarkPart
 from qatexplorer.session.checked import Checked
+from qatexplorer.session.compare_part import ComparePart
+from qatexplorer.session.compared import Compared
 from qatexplorer.session.editing import changed, with_edit
 from qatexplorer.session.histograms import Histograms
 from qatexplorer.session.inputs import check_model, copy_model, example_inputs_from, graph_of
@@ -57,7 +59,7 @@ from qatexplorer.training.run import TrainingRun
 __all__ = ["Session", "SessionEvent"]
 
 
-class Session(TrainingPart, TakehomePart, BenchmarkPart):
+class Session(TrainingPart, TakehomePart, BenchmarkPart, ComparePart):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 
     Args:
@@ -138,7 +140,8 @@ class Session(TrainingPart, TakehomePart, BenchmarkPart):
         self._stages = Stages(self._models, mine.notes, self._emit, self._require_idle)
         self._ledgers = Ledgers(self._models, self._stages)
         self._histograms = Histograms(self._models, self._stages, self._require_still)
-        self._overlays = Overlays(self._models, self._stages, self.histograms)
+        self._compared = Compared(self._models, self._stages, self.data)
+        self._overlays = Overlays(self._models, self._stages, self.histograms, self._compared)
         self._assessor = Assessor(self._models, self.data, self.metric)
         self._known = Known(self._models, self._stages, self.data)
         self._checks = Checked(self._models, self._stages, self._known, self.data, loss, metric)
@@ -439,9 +442,10 @@ class Session(TrainingPart, TakehomePart, BenchmarkPart):
         should_stop: Callable[[], bool] | None = None,
     ) -> Overlay:
         """Numbers to colour the model by, at a stage reached (None: the one in view): "clipped",
-        "sqnr", "scale_drift", "macs", "parameters", "time" or "precision". Kept until the model
-        changes. ``progress`` (0 to 1) and ``should_stop`` are asked between forwards. Raises
-        OverlayError, StageError, BusyError and StoppedError."""
+        "sqnr", "scale_drift", "macs", "parameters", "time" or "precision"; and of the last
+        comparison "sqnr_fake_quant", "sqnr_int8" or "agreement". Kept until the model changes.
+        ``progress`` (0 to 1) and ``should_stop`` are asked between forwards. Raises OverlayError,
+        StageError, BusyError and StoppedError."""
         asked = Asked(progress, should_stop)
         with self._lock:
             return self._overlays.of(name, stage, self._run, self.running, asked)
