@@ -36,6 +36,7 @@ from qatexplorer.session.checked import Checked
 from qatexplorer.session.editing import changed, with_edit
 from qatexplorer.session.histograms import Histograms
 from qatexplorer.session.inputs import check_model, copy_model, example_inputs_from, graph_of
+from qatexplorer.session.int8_part import Int8Part
 from qatexplorer.session.known import Known
 from qatexplorer.session.ledgers import Ledgers, Wanted
 from qatexplorer.session.lines import session_lines
@@ -55,7 +56,7 @@ from qatexplorer.training.run import TrainingRun
 __all__ = ["Session", "SessionEvent"]
 
 
-class Session(TrainingPart):
+class Session(TrainingPart, Int8Part):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 
     Args:
