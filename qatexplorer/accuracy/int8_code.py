@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from qatexplorer.accuracy.int8_record import Int8Layer, Worked
+from qatexplorer.accuracy.int8_record import Int8Numbers, Worked
 
 _WIDTH = 96
 
 
-def numpy_code(layer: Int8Layer) -> str:
+def numpy_code(layer: Int8Numbers) -> str:
     """Needs NumPy only and leaves the code in ``code``; ``""`` where there is nothing by hand."""
     worked = layer.worked
     if worked is None:
@@ -37,7 +35,7 @@ def numpy_code(layer: Int8Layer) -> str:
     return "\n".join(lines)
 
 
-def _products(layer: Int8Layer, worked: Worked) -> list[str]:
+def _products(layer: Int8Numbers, worked: Worked) -> list[str]:
     weight, given, channel = layer.weight, layer.inputs[0], worked.output[0]
     assert weight is not None
     lines = [
@@ -73,7 +71,7 @@ def _products(layer: Int8Layer, worked: Worked) -> list[str]:
     ]
 
 
-def _other(layer: Int8Layer, worked: Worked) -> list[str]:
+def _other(layer: Int8Numbers, worked: Worked) -> list[str]:
     codes, inputs, step = worked.input_codes, layer.inputs, layer.output.scale
     head = [f"output_scale = {step!r}"]
     if layer.arithmetic == "quantize":

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from qatexplorer.accuracy import int8_arithmetic as arithmetic
+from qatexplorer.accuracy.int8_code import numpy_code
 from qatexplorer.accuracy.int8_operands import codes_of, index_of, operands_of, places_of
 from qatexplorer.accuracy.int8_record import (
     BiasNumbers,
     InputNumbers,
-    Int8Layer,
+    Int8Numbers,
     Multiplier,
     OutputNumbers,
     WeightNumbers,
@@ -22,10 +23,29 @@ from qatexplorer.accuracy.int8_record import (
 )
 from qatexplorer.accuracy.int8_run import Seen, Source, grid_of, layer_seen
 from qatexplorer.accuracy.int8_steps import worked
+from qatexplorer.accuracy.int8_text import layer_text
 from qatexplorer.errors import InputError, StageError
 from qatexplorer.quantizers.engine import quantized_engine
 from qatexplorer.quantizers.facts import quant_range
 from qatexplorer.quantizers.types import is_container
+from qatexplorer.shown import Shown, at_most
+
+
+@dataclass(frozen=True)
+class Int8Layer(Int8Numbers, Shown):
+    """All numbers of an int8 layer, as text and as a script too."""
+
+    def numpy_code(self) -> str:
+        """A script that needs NumPy only, repeats ``worked`` and leaves it in ``code``; ``""``
+        where there is no arithmetic."""
+        return numpy_code(self)
+
+    def text(self) -> str:
+        """All of it as plain text."""
+        return layer_text(self)
+
+    def __repr__(self) -> str:
+        return at_most(self.text().splitlines())
 
 
 class LayerRun:

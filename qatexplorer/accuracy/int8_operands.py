@@ -65,7 +65,7 @@ class Operands:
 
     Attributes:
         name: of the operation, without ``_relu``. kind: in words. arithmetic, sentence: see
-            :class:`~qatexplorer.accuracy.int8_record.Int8Layer`.
+            :class:`~qatexplorer.accuracy.int8_record.Int8Numbers`.
         relu: whether one is fused. inputs: tensors of values. result: of the call.
         weight: int8 tensor, or None. bias: float tensor, or None. geometry: of a convolution.
         norm: of a batch norm its weight, bias, mean and variance (float64) and epsilon.
@@ -163,6 +163,11 @@ def _sentence(name: str, full: str, result: Tensor) -> str:
         )
     if name == "dequantize":
         return "It gives float: each value is (code − zero point) × scale."
+    if name in _PRODUCTS:
+        return (
+            "torch does not give back the codes of this layer's weight on this engine: its sums of "
+            "products cannot be worked out. Its grids are shown."
+        )
     if name in _FUSED_IN_FLOAT:
         return (
             f"{full} does more than a sum of products before it rounds to its output's grid; that "
@@ -187,7 +192,10 @@ def _packed(call: Call, name: str) -> tuple[Tensor | None, Tensor | None, Geomet
     if not base.startswith("conv"):
         return None, None, None
     kernel = base.partition("_add")[0]
-    weight, bias = getattr(torch.ops.quantized, f"{kernel}_unpack")(packed)
+    try:
+        weight, bias = getattr(torch.ops.quantized, f"{kernel}_unpack")(packed)
+    except RuntimeError:  # qnnpack packs a Conv3d and cannot unpack it
+        return None, None, None
     dims = weight.dim() - 2  # one dimension is packed as two
 
     def last(values: Any) -> tuple[int, ...]:

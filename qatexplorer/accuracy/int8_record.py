@@ -5,10 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from qatexplorer.accuracy.int8_code import numpy_code
-from qatexplorer.accuracy.int8_text import layer_text
-from qatexplorer.shown import Shown, at_most
-
 Arithmetic = Literal["products", "batch norm", "add", "mul", "cat", "quantize", "none"]
 """How an int8 layer computes: sums of products of codes (convolution, linear), one product a
 value (batch norm), element by element, from float to codes; ``"none"`` where it has no arithmetic
@@ -143,6 +139,7 @@ class Worked:
         kernel_code: what the kernel gave.
         given: the float value that a quantization takes, None elsewhere.
         number: of the input that a concatenation takes this output from.
+        tie: whether the value lies half way between two codes (to 0.001 steps).
     """
 
     sample: int
@@ -156,6 +153,7 @@ class Worked:
     kernel_code: int
     given: float | None = None
     number: int = 0
+    tie: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +175,7 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Int8Layer(Shown):
+class Int8Numbers:
     """All numbers of an int8 layer, from one run of the int8 model on the example input.
 
     Attributes:
@@ -220,15 +218,3 @@ class Int8Layer(Shown):
     def nearest(self) -> Agreement | None:
         """The way to add the bias that gives the kernel's code most often."""
         return max(self.agreement, key=lambda one: one.equal, default=None)
-
-    def numpy_code(self) -> str:
-        """A script that needs NumPy only, repeats :attr:`worked` and leaves it in ``code``; ``""``
-        where there is no arithmetic."""
-        return numpy_code(self)
-
-    def text(self) -> str:
-        """All of it as plain text."""
-        return layer_text(self)
-
-    def __repr__(self) -> str:
-        return at_most(self.text().splitlines())

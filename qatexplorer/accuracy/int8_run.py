@@ -91,7 +91,7 @@ class _Watch(TorchFunctionMode):
         if name.startswith(_AROUND):
             return result
         for tensor in tensors_in(result):
-            if tensor.is_quantized or _on_int8(args, kwargs):
+            if tensor.is_quantized or name.startswith("quantized.") or _on_int8(args, kwargs):
                 call = Call(name, args, kwargs or {}, result)
                 self.made.setdefault(id(tensor), call)
         return result

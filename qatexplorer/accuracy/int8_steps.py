@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from qatexplorer.accuracy import int8_arithmetic as arithmetic
-from qatexplorer.accuracy.int8_arithmetic import Channels, centred, grid, window
+from qatexplorer.accuracy.int8_arithmetic import TIE, Channels, centred, grid, window
 from qatexplorer.accuracy.int8_operands import Operands, index_of
 from qatexplorer.accuracy.int8_record import Step, Worked
 
@@ -33,8 +34,23 @@ def worked(
     ending, code = _rounded(operands, found.value)
     steps = (*found.steps, *ending)
     return Worked(
-        sample, place, found.codes, (), 0, steps, code, None, kernel, found.given, found.number
+        sample,
+        place,
+        found.codes,
+        (),
+        0,
+        steps,
+        code,
+        None,
+        kernel,
+        found.given,
+        found.number,
+        _is_tie(found.value),
     )
+
+
+def _is_tie(value: float) -> bool:
+    return abs(value - math.floor(value) - 0.5) < TIE
 
 
 @dataclass(frozen=True)
@@ -84,6 +100,7 @@ def _products(
         code,
         exact,
         kernel,
+        tie=_is_tie(value),
     )
 
 

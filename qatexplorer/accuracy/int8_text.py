@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from qatexplorer.accuracy.int8_record import Agreement, InputNumbers, Int8Numbers, Worked
 from qatexplorer.shown import columns, listed
 
 FIXED_POINT = (
-    "The multiplier in fixed point, as integer hardware writes it, is mantissa · 2^−(31 + shift). It "
-    "is worked out here, not read from a kernel."
+    "The multiplier in fixed point, as integer hardware writes it, is mantissa · 2^−(31 + shift). "
+    "It is worked out here, not read from a kernel."
 )
 """What mantissa and shift are."""
-
-if TYPE_CHECKING:
-    from qatexplorer.accuracy.int8_record import Agreement, InputNumbers, Int8Layer, Worked
 
 _CODES = 256
 
@@ -30,7 +26,7 @@ def owner_text(given: InputNumbers) -> str:
     return text
 
 
-def bias_text(layer: Int8Layer) -> str:
+def bias_text(layer: Int8Numbers) -> str:
     """What is to be known of the rounding of the bias; ``""`` without one."""
     bias = layer.bias
     if bias is None:
@@ -42,7 +38,7 @@ def bias_text(layer: Int8Layer) -> str:
     )
 
 
-def agreement_text(layer: Int8Layer) -> tuple[str, ...]:
+def agreement_text(layer: Int8Numbers) -> tuple[str, ...]:
     """How the arithmetic compares with the kernel, in sentences."""
     lines = [_one(found, layer) for found in layer.agreement]
     nearest = layer.nearest
@@ -65,7 +61,7 @@ def agreement_text(layer: Int8Layer) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _one(found: Agreement, layer: Int8Layer) -> str:
+def _one(found: Agreement, layer: Int8Numbers) -> str:
     how = {
         "int32": "With the bias as int32",
         "float": "With the bias left in float",
@@ -84,7 +80,7 @@ def _one(found: Agreement, layer: Int8Layer) -> str:
     return f"{text}."
 
 
-def clamp_text(layer: Int8Layer) -> str:
+def clamp_text(layer: Int8Numbers) -> str:
     """Between which codes the kernel clamps, and whether training did the same."""
     out = layer.output
     if out.scale is None:
@@ -118,10 +114,14 @@ def kernel_text(worked: Worked) -> str:
     text = f"The kernel gave {worked.kernel_code}."
     if worked.code_float_bias == worked.kernel_code:
         text += " So does this arithmetic when the bias is not rounded to int32 first."
+    elif worked.tie:
+        text += (
+            " The value lies half way between two codes (to 0.001 steps), where float32 decides."
+        )
     return text
 
 
-def layer_text(layer: Int8Layer) -> str:
+def layer_text(layer: Int8Numbers) -> str:
     """All of it, in lines."""
     call = f", call {layer.call} of {layer.calls}" if layer.calls > 1 else ""
     lines = [f"{layer.path}: {layer.kind} in int8 ({layer.operation}, engine {layer.engine}{call})"]
@@ -154,7 +154,7 @@ def _grid_line(name: str, scale: float | None, zero: int | None, dtype: str) -> 
     return f"{name}: {dtype}, scale {scale:.9g}, zero point {zero}"
 
 
-def _worked_lines(layer: Int8Layer, worked: Worked) -> list[str]:
+def _worked_lines(layer: Int8Numbers, worked: Worked) -> list[str]:
     lines = [f"By hand: {place_text(worked)}"]
     if worked.weight_codes:
         pad = f", {worked.padded} of them padding" if worked.padded else ""
@@ -169,7 +169,7 @@ def _codes(codes: tuple[int, ...]) -> str:
     return " ".join(map(str, codes[:_CODES])) + more
 
 
-def channel_rows(layer: Int8Layer) -> list[tuple[str, ...]]:
+def channel_rows(layer: Int8Numbers) -> list[tuple[str, ...]]:
     """A row a channel (or an input) with all that it has of its own, under a row of names; empty
     for a layer that has nothing of that kind."""
     if not layer.multipliers:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from qatexplorer.accuracy.int8_layer import LayerRun
-from qatexplorer.accuracy.int8_record import Int8Layer
+from qatexplorer.accuracy.int8_layer import Int8Layer, LayerRun
 from qatexplorer.errors import StageError
 from qatexplorer.session.part import Part
 
