@@ -94,11 +94,21 @@ class LayerRun:
             done: Worked = worked(self._operands, self._channels, sample, chosen)
         return replace(self._layer, worked=done)
 
+    @property
+    def samples(self) -> int:
+        """Of the batch."""
+        result = self._operands.result
+        return int(result.shape[0]) if result.dim() > 1 else 1
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Of an output of one sample: channels, then the other dimensions."""
+        return places_of(self._operands)
+
     # -- which output ---------------------------------------------------------------------------
 
     def _place(self, output: Sequence[int] | None, sample: int) -> tuple[int, ...]:
-        sizes = places_of(self._operands)
-        batch = int(self._operands.result.shape[0]) if self._operands.result.dim() > 1 else 1
+        sizes, batch = self.sizes, self.samples
         if not 0 <= sample < batch:
             raise InputError(
                 f"there is no sample {sample} in this layer's output.",

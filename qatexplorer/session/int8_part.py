@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import fx, nn
 
 from qatexplorer.accuracy.int8_layer import Int8Layer, LayerRun
 from qatexplorer.errors import StageError
 from qatexplorer.session.part import Part
 
+_INT8 = ("int8", "boundary")
+_KEPT = 4
+
 
 class Int8Part(Part):
-    """All numbers of one layer of the int8 model at a time; its run is kept for the next output."""
+    """All numbers of layers of the int8 model; the runs of the last ones are kept, for the next
+    output."""
 
-    _int8_run: tuple[nn.Module, str, int, LayerRun] | None = None
+    _int8_runs: tuple[tuple[nn.Module, str, int, LayerRun], ...] = ()
 
     def int8_layer(
         self, path: str, output: Sequence[int] | None = None, *, sample: int = 0, call: int = 0
@@ -50,12 +54,37 @@ class Int8Part(Part):
                     prepared=self._models.work,
                     call=call,
                 )
-                self._int8_run = (model, path, call, kept)
+                runs = (*self._int8_runs, (model, path, call, kept))
+                self._int8_runs = tuple(one for one in runs if one[0] is model)[-_KEPT:]
             return kept.layer(output, sample)
 
     def known_int8_layer(self, path: str, call: int = 0) -> LayerRun | None:
         """The run of this layer of the present int8 model if it is kept: no forward is needed."""
-        kept = self._int8_run
-        if kept is None or kept[0] is not self._models.int8 or kept[1:3] != (path, call):
-            return None
-        return kept[3]
+        model = self._models.int8
+        runs = self._int8_runs  # without the lock: a long job may hold it
+        return next((r[3] for r in runs if r[0] is model and r[1:3] == (path, call)), None)
+
+    def int8_place(self, selection: str) -> str:
+        """The ``path`` to ask :meth:`int8_layer` for where ``selection`` is selected: of an int8
+        module, or name of an operation's node on int8 tensors (FX); ``""`` where it is neither, or
+        the stage in view is not that of the int8 model."""
+        snapshot, model = self.snapshot, self._models.int8
+        if snapshot.role != "int8" or model is None:
+            return ""
+        kind, _, rest = selection.partition(":")
+        path = rest
+        if kind == "node":
+            nodes = snapshot.graph.nodes if snapshot.graph is not None else ()
+            node = next((one for one in nodes if one.id == rest), None)
+            if node is None:
+                return ""
+            path = node.path
+            if not path and isinstance(model, fx.GraphModule) and "int" in (node.dtype or ""):
+                names = {one.name for one in model.graph.nodes}
+                return rest if rest in names and node.op == "call_function" else ""
+        elif kind != "module":
+            return ""
+        record = snapshot.by_path.get(path) or next(
+            (one for one in snapshot.modules if path and one.origin == path), None
+        )
+        return record.path if record is not None and record.compute in _INT8 else ""
