@@ -282,6 +282,7 @@ def _input(tensor: Tensor, source: Source) -> InputNumbers:
         source.owner,
         source.owner_type,
         source.fake_quant,
+        source.owner_is,
         source.through,
     )
 

@@ -24,6 +24,8 @@ class InputNumbers:
         owner_type: class of the module, or the operation.
         fake_quant: path, in the prepared model, of the fake quant they were trained with, ``""``
             where that is not known.
+        owner_is: ``"module"`` or ``"node"`` (of an FX graph); ``""`` for a function that was called
+            between modules, or where the owner is not known.
         through: what the tensor went through since, which changes no scale, the first first.
     """
 
@@ -36,6 +38,7 @@ class InputNumbers:
     owner: str = ""
     owner_type: str = ""
     fake_quant: str = ""
+    owner_is: Literal["module", "node", ""] = ""
     through: tuple[str, ...] = ()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -57,6 +57,7 @@ class Source:
     owner: str = ""
     owner_type: str = ""
     fake_quant: str = ""
+    owner_is: Literal["module", "node", ""] = ""
     through: tuple[str, ...] = ()
 
 
@@ -206,6 +207,7 @@ def _source(tensor: Tensor, made: Mapping[int, Call], names: Mapping[int, str]) 
                 call.place or call.operation.rpartition(".")[2],
                 call.kind or call.operation,
                 names.get(id(call.quantizer), ""),
+                "module" if call.kind else "node" if call.place else "",
                 tuple(reversed(through)),
             )
         through.append(call.place or call.operation.rpartition(".")[2])

@@ -1,4 +1,4 @@
-"""The numbers of an int8 layer in the explorer: they come by themselves, and follow what is typed."""
+"""The numbers of an int8 layer in the explorer: they come by themselves and follow the fields."""
 
 from __future__ import annotations
 
@@ -40,6 +40,13 @@ def section(explorer: Explorer) -> str:
     return visible_text(explorer.panes.inspector.details.html)
 
 
+def typed_in(explorer: Explorer) -> dict[str, int]:
+    """What stands in the fields."""
+    fields = r'value="(\d+)"[^>]*data-ask="(int8:[^"]+)"'
+    found = re.findall(fields, explorer.panes.inspector.details.html)
+    return {name: int(value) for value, name in found}
+
+
 def ask(explorer: Explorer, wanted: str) -> None:
     """As the browser sends it when something is typed into a field."""
     explorer.panes.inspector.details._handle_custom_msg({"ask": wanted}, [])
@@ -59,12 +66,7 @@ def test_the_numbers_come_and_follow_what_is_typed(explorer: Explorer) -> None:
     other = session.int8_layer("conv2", place, sample=1).worked
     assert other is not None
     until(lambda: f"Products ({len(other.input_codes)})" in section(explorer))
-    html = explorer.panes.inspector.details.html
-    fields = dict(re.findall(r'value="(\d+)"[^>]*data-ask="(int8:[a-z0-9:]+)"', html))
-    assert {name: value for value, name in fields.items()} or fields
-    values = {
-        name: int(v) for v, name in re.findall(r'value="(\d+)"[^>]*data-ask="(int8:[^"]+)"', html)
-    }
+    values = typed_in(explorer)
     assert values["int8:output:0"] == 3
     assert values["int8:output:1"] == 0
     assert values["int8:output:2"] == 1
@@ -74,12 +76,7 @@ def test_the_numbers_come_and_follow_what_is_typed(explorer: Explorer) -> None:
     ask(explorer, "int8:output:0:9999")
     ask(explorer, "int8:sample:-4")
     ask(explorer, "int8:output:1:")
-    last = session.snapshot.by_path["conv2"]
-    assert last.compute == "int8"
-    html = explorer.panes.inspector.details.html
-    values = {
-        name: int(v) for v, name in re.findall(r'value="(\d+)"[^>]*data-ask="(int8:[^"]+)"', html)
-    }
+    values = typed_in(explorer)
     channels = int(re.search(r"Channels \((\d+)\)", section(explorer)).group(1))  # type: ignore[union-attr]
     assert values["int8:output:0"] == channels - 1
     assert values["int8:sample"] == 0

@@ -102,7 +102,10 @@ def _grids(layer: Int8Layer) -> Html:
 def _input(given: InputNumbers) -> Html:
     parts: list[Html | str] = [_grid(given.scale, given.zero_point, given.dtype, given.shape)]
     if given.owner:
-        parts += ["; its scale is that of ", go(f"module:{given.owner}", given.owner)]
+        owner: Html | str = given.owner
+        if given.owner_is:
+            owner = go(f"{given.owner_is}:{given.owner}", given.owner)
+        parts += ["; its scale is that of ", owner]
         parts.append(f" ({given.owner_type})")
     if given.fake_quant:
         parts += [", from fake quant ", go(f"site:{given.fake_quant}", given.fake_quant)]
@@ -114,9 +117,8 @@ def _input(given: InputNumbers) -> Html:
 def _grid(scale: float | None, zero: int | None, dtype: str, shape: tuple[int, ...]) -> Html:
     if scale is None:
         return join([f"{dtype}, {shape_text(shape)}"])
-    return join(
-        ["scale ", code(f"{scale:.9g}"), f", zero point {zero}, {dtype}, {shape_text(shape)}"]
-    )
+    rest = f", zero point {zero}, {dtype}, {shape_text(shape)}"
+    return join(["scale ", code(f"{scale:.9g}"), rest])
 
 
 def _agreement(layer: Int8Layer) -> Html | None:

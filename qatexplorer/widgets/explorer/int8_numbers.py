@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from qatexplorer.errors import InputError, QatExplorerError
+from qatexplorer.errors import QatExplorerError
 from qatexplorer.session.session import Session
 from qatexplorer.views.inspector.int8_layer import Int8Section
 from qatexplorer.widgets.common.background import in_background
@@ -34,6 +34,7 @@ class Int8Numbers:
         self._bridge, self._ready = bridge, ready
         self._chosen = _Chosen()
         self._shown: tuple[int, ...] = ()
+        self._calls = 1
         self._making: tuple[nn.Module, str, int] | None = None
         self._failed: tuple[tuple[nn.Module, str, int], Exception] | None = None
 
@@ -57,12 +58,13 @@ class Int8Numbers:
                 return Int8Section(error=self._failed[1])
             self._make(session, wanted)
             return Int8Section()
-        try:
-            layer = run.layer(chosen.output, chosen.sample)
-        except InputError:  # of another forward: its sizes differ
-            layer = run.layer()
+        output, sizes = chosen.output, run.sizes
+        if output is not None and len(output) == len(sizes):
+            output = tuple(_inside(at, size) for at, size in zip(output, sizes, strict=True))
+        layer = run.layer(output, _inside(chosen.sample, run.samples))
         if layer.worked is not None:
             self._shown = layer.worked.output
+        self._calls = layer.calls
         return Int8Section(layer, run.samples, run.sizes)
 
     def choose(self, wanted: str) -> None:
@@ -75,9 +77,9 @@ class Int8Numbers:
             return
         numbers = [int(word) for word in words]
         if what == "sample" and len(numbers) == 1:
-            self._chosen = replace(self._chosen, sample=max(0, numbers[0]))
+            self._chosen = replace(self._chosen, sample=numbers[0])
         elif what == "call" and len(numbers) == 1:
-            self._chosen = replace(self._chosen, call=max(0, numbers[0]))
+            self._chosen = replace(self._chosen, call=_inside(numbers[0], self._calls))
         elif what == "output" and len(numbers) == 2 and numbers[0] < len(self._shown):
             axis, value = numbers
             place = [value if i == axis else at for i, at in enumerate(self._shown)]
@@ -107,3 +109,8 @@ class Int8Numbers:
             self._bridge.post("int8", self._ready)
 
         in_background(body, "int8-layer")
+
+
+def _inside(number: int, size: int) -> int:
+    """The nearest number from 0 to below ``size``."""
+    return min(max(number, 0), max(size - 1, 0))
