@@ -39,6 +39,7 @@ from qatexplorer.session.compared import Compared
 from qatexplorer.session.editing import changed, with_edit
 from qatexplorer.session.histograms import Histograms
 from qatexplorer.session.inputs import check_model, copy_model, example_inputs_from, graph_of
+from qatexplorer.session.int8_part import Int8Part
 from qatexplorer.session.known import Known
 from qatexplorer.session.ledgers import Ledgers, Wanted
 from qatexplorer.session.lines import session_lines
@@ -59,7 +60,7 @@ from qatexplorer.training.run import TrainingRun
 __all__ = ["Session", "SessionEvent"]
 
 
-class Session(TrainingPart, TakehomePart, BenchmarkPart, ComparePart):
+class Session(TrainingPart, TakehomePart, BenchmarkPart, ComparePart, Int8Part):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 
     Args:

@@ -515,6 +515,8 @@ class Explorer(widgets.VBox):
             self._on_action("goto", rest)
         elif what == "panel" and rest in panels:
             self.drawer.show_panel(panels[rest])
+        elif what == "int8":
+            self.panes.int8.choose(rest)
         elif what == "fix":
             key, _, index = rest.rpartition(":")
             self._on_fix(key, int(index))
