@@ -71,7 +71,7 @@ class _Call:
     seconds: float = 0.0
     passed: bool = False  # a fake quant that is off
     leaves: list[Any] | None = None
-    spec: TreeSpec | None = None
+    spec: TreeSpec | None = None  # None for one tensor
     versions: list[int] = field(default_factory=list)
     random_state: Tensor | None = None
 
@@ -85,9 +85,8 @@ class _Call:
         return self.leaves is not None and self.versions == [t._version for t in self.tensors]
 
     def result(self) -> Any:
-        assert self.leaves is not None
-        assert self.spec is not None
-        return tree_unflatten(self.leaves, self.spec)
+        leaves = self.leaves or []
+        return leaves[0] if self.spec is None else tree_unflatten(leaves, self.spec)
 
     def forget(self) -> None:
         self.leaves, self.spec, self.versions = None, None, []
@@ -133,7 +132,7 @@ class Tape:
         self._steady: dict[int, bool] = {}  # whether a weight's input is always the same
         self._on: Collection[int] = frozenset()
         self._mode, self._at, self._cut, self._baseline = "plain", 0, 0, 0
-        self._own = 0  # inside of the tape's own work, which is no part of the forward
+        self._aside = 0  # inside of what needs no look: the tape's own work, modules of one piece
         self._draws = True
         self._device = device_of(model)
         self.forget()
@@ -141,6 +140,12 @@ class Tape:
         for module in python_modules(model):
             if id(module) not in inside:
                 self._wrap(module)
+        # Nothing can begin inside of a module without fake quants.
+        self._of_one_piece = {
+            id(m)
+            for m in model.modules()
+            if not any(id(p) in self._quantizers for p in m.modules())
+        } | self._quantizers
 
     # -- forwards -------------------------------------------------------------------------------
 
@@ -159,7 +164,6 @@ class Tape:
         seed(self._device)
         others = _other_random_states(self._device)
         out = self._forward(run)
-        self.total = sum(isinstance(call.what, nn.Module) for call in self._calls)
         if _other_random_states(self._device) != others:
             raise Diverged
         self._draws = any(call.random_state is not None for call in self._calls)
@@ -198,6 +202,7 @@ class Tape:
         self._count: dict[int, int] = {}
         self._held: dict[int, tuple[int, int]] = {}  # (kept calls, bytes) by storage
         self._bytes, self._last_quantizer, self.dropped = 0, -1, 0
+        self.total = 0
 
     def _forward(self, run: Run) -> Any:
         try:
@@ -213,7 +218,8 @@ class Tape:
 
         @functools.wraps(usual)
         def forward(*args: Any, **kwargs: Any) -> Any:
-            if self._mode == "plain" or self._own:
+            self.total += int(self._mode == "record")
+            if self._mode == "plain" or self._aside:
                 return self._compute(module, usual, args, kwargs)
             if self._mode == "record":
                 return self._recorded(module, usual, args, kwargs)
@@ -223,7 +229,7 @@ class Tape:
 
     def function(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A call of a function of torch's, in the code of the model or of a module."""
-        if self._own or self._mode == "plain" or func.__name__ in ("__get__", "__set__"):
+        if self._aside or self._mode == "plain" or func.__name__ in ("__get__", "__set__"):
             return func(*args, **kwargs)
         if self._mode == "record":
             return self._recorded(func, func, args, kwargs)
@@ -232,14 +238,18 @@ class Tape:
         return self._replayed(func, func, args, kwargs)
 
     def _compute(self, what: Any, usual: Any, args: Any, kwargs: Any) -> Any:
-        if isinstance(what, nn.Module):
-            key = id(what)
-            if self._passes(key):
-                return args[0]
-            if key in self._weights:
-                return self._weight(key, usual, args, kwargs)
-            self.computed += 1
-        return usual(*args, **kwargs)
+        if not isinstance(what, nn.Module):
+            return usual(*args, **kwargs)
+        key = id(what)
+        if self._passes(key):
+            return args[0]
+        if key in self._weights:
+            return self._weight(key, usual, args, kwargs)
+        self.computed += 1
+        if key not in self._of_one_piece:
+            return usual(*args, **kwargs)
+        with self._looked_away():
+            return usual(*args, **kwargs)
 
     def _passes(self, key: int) -> bool:
         """What a fake quant does that is off: it hands on what it is given."""
@@ -250,7 +260,8 @@ class Tape:
         if known is not None:
             return known
         self.computed += 1
-        out = usual(*args, **kwargs)
+        with self._looked_away():
+            out = usual(*args, **kwargs)
         if self._steady.get(key):
             self._weight_results[key] = out
         return out
@@ -258,8 +269,8 @@ class Tape:
     def _recorded(self, what: Any, usual: Any, args: Any, kwargs: Any) -> Any:
         index, call = len(self._calls), _Call(what)
         self._calls.append(call)
-        with self._own_work():
-            given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        with self._looked_away():
+            given = list(_tensors((args, kwargs)))
             versions = [t._version for t in given]
             if isinstance(what, nn.Module):
                 self._count_call(index, what, args)
@@ -269,7 +280,7 @@ class Tape:
         out = self._compute(what, usual, args, kwargs)
         call.seconds = time.perf_counter() - started
         call.end = len(self._calls) - 1
-        with self._own_work():
+        with self._looked_away():
             if state is not None:
                 after = torch.get_rng_state()
                 call.random_state = None if torch.equal(after, state) else after
@@ -298,13 +309,13 @@ class Tape:
             raise Diverged
         if index == self._cut:
             out = self._compute(what, usual, args, kwargs)
-            with self._own_work():
+            with self._looked_away():
                 if self._count[id(what)] == 1 and self._equals_baseline(call, args, out):
                     raise Unchanged
             return out
         if call.end >= self._cut:  # the switched fake quant is inside
             return self._compute(what, usual, args, kwargs)
-        with self._own_work():
+        with self._looked_away():
             if call.usable:
                 self._at = call.end + 1
                 if call.random_state is not None:
@@ -316,12 +327,13 @@ class Tape:
         return out
 
     @contextmanager
-    def _own_work(self) -> Iterator[None]:
-        self._own += 1
+    def _looked_away(self) -> Iterator[None]:
+        """What is called inside is no call of the tape's."""
+        self._aside += 1
         try:
             yield
         finally:
-            self._own -= 1
+            self._aside -= 1
 
     def _equals_baseline(self, call: _Call, args: Any, out: Any) -> bool:
         """Whether the switched fake quant gives what it gave in the baseline: there it was off, and
@@ -346,10 +358,10 @@ class Tape:
     # -- what is kept ---------------------------------------------------------------------------
 
     def _keep(self, call: _Call, out: Any, given: list[Tensor]) -> None:
-        leaves, spec = tree_flatten(out)
+        leaves, spec = ([out], None) if isinstance(out, Tensor) else tree_flatten(out)
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         known = all(isinstance(leaf, (Tensor, *_PLAIN)) for leaf in leaves)
-        handed_on = {id(t) for t in given} & {id(t) for t in tensors}
+        handed_on = any(one is two for one in tensors for two in given)
         if not known or not tensors or handed_on:
             return  # computed whenever it is needed
         call.leaves, call.spec = leaves, spec
@@ -381,6 +393,19 @@ class Tape:
             else:
                 self._bytes -= size
         call.forget()
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Those in arguments; quicker than torch's own way through any container."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _tensors(part)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+    elif not isinstance(value, _PLAIN):
+        yield from (leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor))
 
 
 def _other_random_states(device: torch.device) -> tuple[Any, ...]:
