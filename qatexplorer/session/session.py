@@ -45,6 +45,7 @@ from qatexplorer.session.ledgers import Ledgers, Wanted
 from qatexplorer.session.lines import session_lines
 from qatexplorer.session.models import Models
 from qatexplorer.session.overlays import Asked, Overlays
+from qatexplorer.session.sensitivity_part import Sensitivities, SensitivityPart
 from qatexplorer.session.settings import Settings, qconfig_plan, settings_in
 from qatexplorer.session.stages import EventKind, SessionEvent, Stages
 from qatexplorer.session.takehome_part import TakehomePart
@@ -60,7 +61,7 @@ from qatexplorer.training.run import TrainingRun
 __all__ = ["Session", "SessionEvent"]
 
 
-class Session(TrainingPart, TakehomePart, BenchmarkPart, ComparePart, Int8Part):
+class Session(TrainingPart, TakehomePart, BenchmarkPart, ComparePart, Int8Part, SensitivityPart):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 
     Args:
@@ -142,7 +143,14 @@ class Session(TrainingPart, TakehomePart, BenchmarkPart, ComparePart, Int8Part):
         self._ledgers = Ledgers(self._models, self._stages)
         self._histograms = Histograms(self._models, self._stages, self._require_still)
         self._compared = Compared(self._models, self._stages, self.data)
-        self._overlays = Overlays(self._models, self._stages, self.histograms, self._compared)
+        self._sensitivities = Sensitivities()
+        self._overlays = Overlays(
+            self._models,
+            self._stages,
+            self.histograms,
+            self._compared,
+            lambda: self.last_sensitivity,
+        )
         self._assessor = Assessor(self._models, self.data, self.metric)
         self._known = Known(self._models, self._stages, self.data)
         self._checks = Checked(self._models, self._stages, self._known, self.data, loss, metric)
@@ -230,6 +238,7 @@ class Session(TrainingPart, TakehomePart, BenchmarkPart, ComparePart, Int8Part):
         self._models.reset(settings, base)
         self._stages.start_over()
         self._checks.forget()
+        self._sensitivities.forget()
         self._assessor = Assessor(self._models, self.data, self.metric)
         for event in (*events, "stage"):
             self._emit(event, self.stage if event == "stage" else None)
@@ -443,10 +452,10 @@ class Session(TrainingPart, TakehomePart, BenchmarkPart, ComparePart, Int8Part):
         should_stop: Callable[[], bool] | None = None,
     ) -> Overlay:
         """Numbers to colour the model by, at a stage reached (None: the one in view): "clipped",
-        "sqnr", "scale_drift", "macs", "parameters", "time" or "precision"; and of the last
-        comparison "sqnr_fake_quant", "sqnr_int8" or "agreement". Kept until the model changes.
-        ``progress`` (0 to 1) and ``should_stop`` are asked between forwards. Raises OverlayError,
-        StageError, BusyError and StoppedError."""
+        "sqnr", "scale_drift", "macs", "parameters", "time", "precision" or "sensitivity" (as last
+        measured); and of the last comparison "sqnr_fake_quant", "sqnr_int8" or "agreement". Kept
+        until the model changes. ``progress`` (0 to 1) and ``should_stop`` are asked between
+        forwards. Raises OverlayError, StageError, BusyError and StoppedError."""
         asked = Asked(progress, should_stop)
         with self._lock:
             return self._overlays.of(name, stage, self._run, self.running, asked)

@@ -19,6 +19,7 @@ from qatexplorer.runs.records import Progress
 from qatexplorer.runs.run_writer import Saved
 from qatexplorer.session import running as registry
 from qatexplorer.session.part import Part
+from qatexplorer.session.sensitivity_part import Sensitivities
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.takehome.records import Calibrated, Trained
 from qatexplorer.training.control import FINAL
@@ -32,6 +33,7 @@ class TrainingPart(Part):
     """Runs of QAT on the session's own copy; :attr:`run` is the newest."""
 
     _next_description: float
+    _sensitivities: Sensitivities
 
     def _change(self, given: Mapping[str, Any]) -> Snapshot:
         raise NotImplementedError
@@ -239,6 +241,7 @@ class TrainingPart(Part):
 
     def _describe_again(self) -> None:
         self._checks.forget()
+        self._sensitivities.forget()
         self._assessor.forget_trained()
         self._stages.describe_again()
 
