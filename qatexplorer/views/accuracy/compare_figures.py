@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -40,6 +41,7 @@ _CURVES = (
 _ABOVE_DB = 6.0
 
 Point = tuple[int, CompareRow, float]
+Pair = tuple[float, float]
 
 
 def depth_figure(
@@ -151,102 +153,119 @@ def _depth_table(comparison: Comparison) -> Table:
 
 
 def scatter_of(comparison: Comparison, position: int) -> Scatter | None:
-    """The sampled values of the row at ``position``; None where there are none, or where another
-    row of the same path and call has them."""
+    """The sampled values of the row at ``position``; None where there are none, or where two rows
+    have the same path and call, as a module and an output may have."""
     row = comparison.rows[position]
-    same = [
-        at for at, one in enumerate(comparison.rows) if (one.path, one.call) == (row.path, row.call)
-    ]
-    return comparison.scatter.get((row.path, row.call)) if same[0] == position else None
+    key = row.path, row.call
+    alone = sum((one.path, one.call) == key for one in comparison.rows) == 1
+    return comparison.scatter.get(key) if alone else None
 
 
 def scatter_figure(
     comparison: Comparison, position: int, theme: ThemeName | bool = "light"
 ) -> go.Figure | None:
-    """Values of one place in int8 (and fake quant) over those in float, with the line where they
-    are equal. None where no values were sampled there."""
+    """Values of one place in int8 and fake quant over those in float, with the line where they are
+    equal. None where no values were sampled there."""
     sample = scatter_of(comparison, position)
     if sample is None:
         return None
     row, look = comparison.rows[position], theme_of(theme)
-    forms = [("int8", sample.int8_values, "circle", look.series[0])]
-    if len(sample.fake_quant_values) == len(sample.float_values):
-        forms.append(("fake quant", sample.fake_quant_values, "x-thin", look.series[1]))
-    pairs = {name: _pairs(sample.float_values, values) for name, values, _, _ in forms}
-    drawn = [pair for points in pairs.values() for pair in points]
-    if not drawn:
-        return None
-    low, high = min(map(min, drawn)), max(map(max, drawn))
-    data: list[dict[str, Any]] = [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "name": "equal",
-            "x": [low, high],
-            "y": [low, high],
-            "line": {"color": look.muted, "width": 1.2, "dash": "dash"},
-            "hoverinfo": "skip",
-        }
+    forms = (
+        ("int8", sample.int8_values, "circle", look.series[0]),
+        ("fake quant", sample.fake_quant_values, "x-thin", look.series[1]),
+    )
+    clouds = [
+        _Cloud(name, points, symbol, colour)
+        for name, values, symbol, colour in forms
+        if (points := _pairs(sample.float_values, values))
     ]
-    data += [_cloud(name, pairs[name], symbol, colour) for name, _, symbol, colour in forms]
+    if not clouds:
+        return None
+    names = " and ".join(cloud.name for cloud in clouds)
+    every = [pair for cloud in clouds for pair in cloud.points]
     layout = {
         "xaxis": {"title": "float", "nticks": 6},
-        "yaxis": {"title": "int8 and fake quant" if len(forms) > 1 else "int8", "nticks": 6},
+        "yaxis": {"title": names, "nticks": 6},
         "margin": {"l": 60, "r": 18, "t": 84, "b": 44},
     }
-    shown = len(pairs["int8"])
+    shown = max(len(cloud.points) for cloud in clouds)
     of = f" of {row.values:,}" if row.values > shown else ""
     subtitle = f"{shown:,}{of} values; on the dashed line they are equal"
-    return make_figure(look, f"Float against int8: {name_of(row)}", subtitle, 340, data, layout,
-                       alt=_scatter_alt(pairs), table=_scatter_table(pairs))  # fmt: skip
+    data = [_identity(every, look), *(cloud.trace for cloud in clouds)]
+    return make_figure(look, f"Float against {names}: {name_of(row)}", subtitle, 340, data, layout,
+                       alt=_scatter_alt(clouds), table=_scatter_table(clouds))  # fmt: skip
 
 
-def _pairs(x: Sequence[float], y: Sequence[float]) -> list[tuple[float, float]]:
-    finite = [(a, b) for a, b in zip(x, y, strict=False) if math.isfinite(a) and math.isfinite(b)]
+@dataclass(frozen=True)
+class _Cloud:
+    """Pairs (float, form) of one form, and how they are drawn."""
+
+    name: str
+    points: Sequence[Pair]
+    symbol: str
+    colour: str
+
+    @property
+    def farthest(self) -> list[Pair]:
+        """The pairs, what is farthest from float first."""
+        return sorted(self.points, key=lambda pair: -abs(pair[0] - pair[1]))
+
+    @property
+    def trace(self) -> dict[str, Any]:
+        line = {"width": 1, "color": see_through(self.colour, 0.8)}
+        return {
+            "type": "scatter",
+            "mode": "markers",
+            "name": self.name,
+            "x": [x for x, _ in self.points],
+            "y": [y for _, y in self.points],
+            "marker": {
+                "size": 5,
+                "symbol": self.symbol,
+                "color": see_through(self.colour, 0.55),
+                "line": line if self.symbol == "x-thin" else {"width": 0},
+            },
+            "hovertemplate": f"float %{{x:.5g}}<br>{self.name} %{{y:.5g}}<extra></extra>",
+        }
+
+
+def _identity(points: Sequence[Pair], look: Theme) -> dict[str, Any]:
+    ends = [min(map(min, points)), max(map(max, points))]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "equal",
+        "x": ends,
+        "y": ends,
+        "line": {"color": look.muted, "width": 1.2, "dash": "dash"},
+        "hoverinfo": "skip",
+    }
+
+
+def _pairs(x: Sequence[float], y: Sequence[float]) -> list[Pair]:
+    """At most 2000 pairs of finite numbers, picked evenly; none where the lengths differ."""
+    if len(x) != len(y):
+        return []
+    finite = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
     return finite[:: -(-len(finite) // MAX_POINTS) or 1]
 
 
-def _cloud(
-    name: str, points: Sequence[tuple[float, float]], symbol: str, colour: str
-) -> dict[str, Any]:
-    line = {"width": 1, "color": see_through(colour, 0.8)}
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": name,
-        "x": [x for x, _ in points],
-        "y": [y for _, y in points],
-        "marker": {
-            "size": 5,
-            "symbol": symbol,
-            "color": see_through(colour, 0.55),
-            "line": line if symbol == "x-thin" else {"width": 0},
-        },
-        "hovertemplate": f"float %{{x:.5g}}<br>{name} %{{y:.5g}}<extra></extra>",
-    }
-
-
-def _farthest(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    return sorted(points, key=lambda pair: -abs(pair[0] - pair[1]))
-
-
-def _scatter_alt(pairs: dict[str, list[tuple[float, float]]]) -> str:
+def _scatter_alt(clouds: Sequence[_Cloud]) -> str:
     parts = []
-    for name, points in pairs.items():
-        if points:
-            x, y = _farthest(points)[0]
-            parts.append(
-                f"{name}: {count(len(points), 'value')}, the farthest from float is {number(y)} "
-                f"for {number(x)}."
-            )
+    for cloud in clouds:
+        x, y = cloud.farthest[0]
+        parts.append(
+            f"{cloud.name}: {count(len(cloud.points), 'value')}, the farthest from float is "
+            f"{number(y)} for {number(x)}."
+        )
     return " ".join(parts)
 
 
-def _scatter_table(pairs: dict[str, list[tuple[float, float]]]) -> Table:
+def _scatter_table(clouds: Sequence[_Cloud]) -> Table:
     rows = [
-        (name, number(x), number(y), number(y - x))
-        for name, points in pairs.items()
-        for x, y in _farthest(points)[: MAX_ROWS // 2]
+        (cloud.name, number(x), number(y), number(y - x))
+        for cloud in clouds
+        for x, y in cloud.farthest[: MAX_ROWS // 2]
     ]
     return Table(("farthest values", "float", "value", "difference"), tuple(rows))
 
@@ -254,7 +273,7 @@ def _scatter_table(pairs: dict[str, list[tuple[float, float]]]) -> Table:
 def channels_figure(
     comparison: Comparison, chosen: int | None = None, theme: ThemeName | bool = "light"
 ) -> go.Figure | None:
-    """SQNR of each output channel, a line of cells a place. None where no place has channels.
+    """SQNR of each channel, a line of cells a place. None where no place has channels.
 
     At most 40 places are drawn, those with the worst channels and ``chosen``. Where a place has
     more than 64 channels, a cell is the worst of some neighbours.
@@ -275,7 +294,7 @@ def channels_figure(
     names = [f"{'▸ ' if at == chosen else ''}{short(name_of(row), 30)}" for at, row in drawn]
     data = [_heat_map(drawn, cells, group, high)]
     layout = {
-        "xaxis": {"title": "output channel", "showgrid": False, "nticks": 9},
+        "xaxis": {"title": "channel", "showgrid": False, "nticks": 9},
         "yaxis": {
             "autorange": "reversed",
             "showgrid": False,

@@ -33,7 +33,7 @@ def headline_html(comparison: Comparison) -> Html:
     """The first place where int8 and fake quant part, with its cause, the worst place, and how
     many samples are lost. Buttons ask for ``"row:…"``."""
     sentences = [_first(comparison), _worst(comparison), _lost(comparison)]
-    found = tag("p", join([s for s in sentences if s], " "), class_="qx-compare-headline")
+    found = tag("p", join([s for s in sentences if s], " "), class_="qx-comparison-headline")
     notes = [tag("li", note) for note in comparison.notes]
     fold = None
     if notes:
@@ -106,8 +106,7 @@ def place_html(row: CompareRow) -> Html:
         tag("span", row.kind, class_="qx-badge"),
         *([tag("span", row.type, class_="qx-badge")] if row.type else []),
     ]
-    pairs = [(tag("span", one.label, title=one.meaning), _cell(row, at)) for at, one in
-             enumerate(NUMBERS)]  # fmt: skip
+    pairs = [(one.label, _cell(row, at)) for at, one in enumerate(NUMBERS)]
     owner = [("of", row.owner)] if row.owner and row.owner != row.path else []
     values = [("values compared", f"{row.values:,}")] if row.values else []
     cause = tag("p", row.cause, class_="qx-remark") if row.cause else None

@@ -16,7 +16,8 @@ from qatexplorer.accuracy.records import Comparison, Lost
 from qatexplorer.views.common.html import Html, tag
 from qatexplorer.views.common.names import number, shape_text
 
-MAX_SIDE = 128
+MAX_SIDE = 112
+MAX_CARDS = 24
 _LEAST_SIDE = 4
 _MOST_NUMBERS = 12
 _MOST_PARTS = 4
@@ -29,13 +30,13 @@ def lost_html(comparison: Comparison) -> Html:
     if not comparison.lost_total:
         of = f"{comparison.evaluated:,} evaluation samples"
         return tag("p", f"None of {of} is right in float and wrong in int8.")
-    shown = len(comparison.lost)
+    shown = min(len(comparison.lost), MAX_CARDS)
     part = f" The first {shown:,} are shown." if shown < comparison.lost_total else ""
     head = (
         f"{comparison.lost_total:,} of {comparison.evaluated:,} evaluation samples: "
         f"right in float, wrong in int8.{part}"
     )
-    cards = tag("ul", *map(_card, comparison.lost), class_="qx-lost")
+    cards = tag("ul", *map(_card, comparison.lost[:shown]), class_="qx-lost")
     return tag("div", tag("p", head), cards)
 
 
@@ -96,7 +97,7 @@ def _ends(array: NDArray[Any]) -> tuple[float, float]:
 
 def image_of(array: NDArray[Any]) -> NDArray[np.uint8] | None:
     """An array of (H, W), (1, H, W) or (3, H, W) as bytes of (H, W) or (H, W, 3), at least 4 and at
-    most 128 a side; the lowest value is 0, the highest 255. None for other arrays."""
+    most 112 a side; the lowest value is 0, the highest 255. None for other arrays."""
     if array.ndim == 3 and array.shape[0] in (1, 3):
         planes = array
     elif array.ndim == 2:

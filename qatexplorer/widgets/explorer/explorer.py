@@ -30,6 +30,8 @@ from qatexplorer.views.common.news import news_of
 from qatexplorer.views.common.options import header_html
 from qatexplorer.views.common.story import stage_entries, story_html
 from qatexplorer.views.static.page import still_html
+from qatexplorer.widgets.accuracy.compare import JOB as COMPARING
+from qatexplorer.widgets.accuracy.compare import ComparePanel
 from qatexplorer.widgets.checks.checker import Checker
 from qatexplorer.widgets.checks.panel import ChecksPanel
 from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
@@ -162,6 +164,7 @@ class Explorer(widgets.VBox):
         self.live = LivePanel(self.bridge, self.page)
         self.ledger = LedgerPanel(self.bridge, self.start_job, self.page, self._on_ledger)
         self.results = ResultsPanel(self.bridge, self.start_job)
+        self.compare = ComparePanel(self.bridge, self.start_job, self.page, self._on_colour)
         self.settings = SettingsPanel(self.start_job)
         self.checks = ChecksPanel(self.checker, self.page, self._on_fix, self._on_undo)
         panels = {
@@ -169,6 +172,7 @@ class Explorer(widgets.VBox):
             "Inside the training": self.live,
             "Who put it there?": self.ledger,
             "Float, fake-quant, int8": self.results,
+            "Compare": self.compare,
             "Settings": self.settings,
             "Runs": self.runs,
             "Checks": self.checks,
@@ -260,7 +264,10 @@ class Explorer(widgets.VBox):
         self.header.html = header_html(first.type_name, about)
         self.panes.use(session)
         self.training.use(session, suggested or {})
-        panels = (self.checks, self.live, self.ledger, self.results, self.settings, self.runs)
+        panels = (
+            self.checks, self.live, self.ledger, self.results, self.compare, self.settings,
+            self.runs,
+        )  # fmt: skip
         for panel in panels:
             panel.use(session)
         self.checker.use(session)
@@ -404,6 +411,7 @@ class Explorer(widgets.VBox):
         self._try_int8(session)
         self._keep_still()
         self.ledger.refresh()
+        self.compare.refresh()
         self.training.set_enabled(self.jobs.current is None)
         if session.stage == session.flow.train_stage and self._led_to is not session:
             self._led_to = session
@@ -453,12 +461,14 @@ class Explorer(widgets.VBox):
         """The inspector has been drawn: what else follows the selection must not delay it."""
         self._keep_still()
         self.ledger.show_selection()
+        self.compare.show_selection()
 
     def _in_sight(self, panel: widgets.Widget) -> bool:
         return self.drawer.in_sight(panel)
 
     def _on_drawer(self) -> None:
         self.ledger.active = self._in_sight(self.ledger)
+        self.compare.active = self._in_sight(self.compare)
         self.training.in_sight = self._in_sight(self.training)
         if self._in_sight(self.live):
             self.live.draw()
@@ -472,10 +482,15 @@ class Explorer(widgets.VBox):
         """A ledger has been made: it knows which edges are quantized twice."""
         self.panes.mark_redundant()
 
+    def _on_colour(self) -> None:
+        """Colour the graph by what was compared."""
+        self.panes.overlays.choose("sqnr_int8")
+
     def _on_theme(self, dark: bool) -> None:
-        for panel in (self.training, self.live, self.runs):
+        for panel in (self.training, self.live, self.runs, self.compare):
             panel.dark = dark
         self.training.redraw()
+        self.compare.draw()
         if self._in_sight(self.live):
             self.live.draw()
 
@@ -505,6 +520,7 @@ class Explorer(widgets.VBox):
             "inside": self.live,
             "ledger": self.ledger,
             "results": self.results,
+            "compare": self.compare,
             "settings": self.settings,
         }
         if what == "search":
@@ -579,12 +595,13 @@ class Explorer(widgets.VBox):
     def _on_jobs(self) -> None:
         job = self.jobs.current
         self.bar.busy = f"{job.name} …" if job is not None else ""
-        self.bar.can_stop = job is not None and job.name == "evaluating"
+        self.bar.can_stop = job is not None and job.name in ("evaluating", COMPARING)
         self.news.busy = job is not None
         if job is None:
             self.results.idle()
         panels = (
-            self.checks, self.training, self.ledger, self.results, self.settings, self.runs,
+            self.checks, self.training, self.ledger, self.results, self.compare, self.settings,
+            self.runs,
         )  # fmt: skip
         for panel in panels:
             panel.set_enabled(job is None)
