@@ -22,6 +22,7 @@ from qatexplorer.errors import QatExplorerError, QatExplorerWarning
 
 if TYPE_CHECKING:
     from qatexplorer import flows, zoo
+    from qatexplorer.accuracy.records import Comparison
     from qatexplorer.checks.families.training import check_optimizer
     from qatexplorer.checks.records import Finding, Findings
     from qatexplorer.data import Data
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from qatexplorer.widgets.ledger.ledger import LedgerView
 
 __all__ = [
+    "Comparison",
     "Data",
     "Diff",
     "Edit",
@@ -79,6 +81,7 @@ __all__ = [
 
 # Loaded when first asked for: the command line starts servers, which need no torch.
 _LAZY = {
+    "Comparison": "qatexplorer.accuracy.records",
     "Data": "qatexplorer.data",
     "Diff": "qatexplorer.snapshot.diff",
     "Edit": "qatexplorer.flows.edits",

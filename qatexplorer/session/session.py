@@ -33,6 +33,8 @@ from qatexplorer.ledger.forwards import LedgerProgress
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.session.assess import Assessor, Preflight, StubOption
 from qatexplorer.session.checked import Checked
+from qatexplorer.session.compare_part import ComparePart
+from qatexplorer.session.compared import Compared
 from qatexplorer.session.editing import changed, with_edit
 from qatexplorer.session.histograms import Histograms
 from qatexplorer.session.inputs import check_model, copy_model, example_inputs_from, graph_of
@@ -55,7 +57,7 @@ from qatexplorer.training.run import TrainingRun
 __all__ = ["Session", "SessionEvent"]
 
 
-class Session(TrainingPart):
+class Session(TrainingPart, ComparePart):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 
     Args:
@@ -136,6 +138,7 @@ class Session(TrainingPart):
         self._stages = Stages(self._models, mine.notes, self._emit, self._require_idle)
         self._ledgers = Ledgers(self._models, self._stages)
         self._histograms = Histograms(self._models, self._stages, self._require_still)
+        self._compared = Compared(self._models, self._stages, self.data)
         self._overlays = Overlays(self._models, self._stages, self.histograms)
         self._assessor = Assessor(self._models, self.data, self.metric)
         self._known = Known(self._models, self._stages, self.data)
