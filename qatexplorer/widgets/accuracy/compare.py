@@ -240,14 +240,13 @@ class ComparePanel(widgets.VBox):
                 log.exception("the model could not be compared")
                 return error
 
-        self._halt = halt
-        if not self._start_job(JOB, work, lambda made: self._ended(halt, session, made)):
-            self._halt = None
-            return
-        self.notice.html = ""
-        self.bar.value = 0.0
-        self._set_busy(True)
+        before = self.status.html
+        self._halt, self.notice.html, self.bar.value = halt, "", 0.0
         self.status.html = tag("span", progress_words("", 0.0, 0.0))
+        self._set_busy(True)
+        if not self._start_job(JOB, work, lambda made: self._ended(halt, session, made)):
+            self._halt, self.status.html = None, before
+            self._set_busy(False)
 
     def stop(self) -> None:
         """Stop the comparison that is being made."""
