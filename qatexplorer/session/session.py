@@ -139,7 +139,7 @@ class Session(TrainingPart, ComparePart):
         self._ledgers = Ledgers(self._models, self._stages)
         self._histograms = Histograms(self._models, self._stages, self._require_still)
         self._compared = Compared(self._models, self._stages, self.data)
-        self._overlays = Overlays(self._models, self._stages, self.histograms)
+        self._overlays = Overlays(self._models, self._stages, self.histograms, self._compared)
         self._assessor = Assessor(self._models, self.data, self.metric)
         self._known = Known(self._models, self._stages, self.data)
         self._checks = Checked(self._models, self._stages, self._known, self.data, loss, metric)
@@ -440,8 +440,8 @@ class Session(TrainingPart, ComparePart):
         should_stop: Callable[[], bool] | None = None,
     ) -> Overlay:
         """Numbers to colour the model by, at a stage reached (None: the one in view): "clipped",
-        "sqnr", "scale_drift", "macs", "parameters", "time" or "precision". Kept until the model
-        changes. ``progress`` (0 to 1) and ``should_stop`` are asked between forwards. Raises
+        "sqnr", "scale_drift", "macs", "parameters", "time" or "precision"; and of the last
+        comparison "sqnr_fake_quant", "sqnr_int8" or "agreement". Kept until the model changes. ``progress`` (0 to 1) and ``should_stop`` are asked between forwards. Raises
         OverlayError, StageError, BusyError and StoppedError."""
         asked = Asked(progress, should_stop)
         with self._lock:
