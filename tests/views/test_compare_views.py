@@ -110,6 +110,12 @@ def test_what_is_not_known_is_a_dash_with_its_reason() -> None:
     assert all(one.why.startswith("Not known: ") for one in NUMBERS)
 
 
+def test_without_int8_the_worst_of_fake_quant_is_first() -> None:
+    rows = tuple(replace(one, sqnr_int8_db=None) for one in (CONV, LATE, EQUAL))
+    order = [position_of(row["id"]) for row in compare_rows(Comparison(rows=rows))]
+    assert order == [1, 0, 2]
+
+
 def test_the_worst_is_first_and_what_has_no_sqnr_last() -> None:
     order = [position_of(row["id"]) for row in compare_rows(COMPARISON)]
     assert [ROWS[at or 0] for at in order] == [LATE, FAKE, CONV, WEIGHT, EQUAL, OUTPUT]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.ao.quantization import DeQuantStub, QuantStub
 
 import qatexplorer as qx
-from qatexplorer.accuracy.records import Comparison
+from qatexplorer.accuracy.records import CompareRow, Comparison
 from qatexplorer.errors import StoppedError
 from qatexplorer.views.accuracy.compare_table import COLUMNS, NUMBERS, key_of, position_of
 from qatexplorer.widgets.accuracy.compare import CHANNELS, DEPTH, LOST, PAGES, PLACE, ComparePanel
@@ -230,6 +230,33 @@ def test_what_was_compared_is_gone_when_the_model_has_changed(compared: Explorer
     press(compared)
     until(lambda: panel.table.rows)
     assert not panel.status.html
+
+
+def test_a_button_colours_the_graph_by_it(compared: Explorer) -> None:
+    found, graph = last(compared), compared.panes.graph
+    compared.compare.colour.click()
+    until(lambda: graph.overlay.get("values"))
+    assert compared.panes.overlays.name == "sqnr_int8"
+    conv = next(one for one in found.rows if one.path == "conv")
+    assert graph.overlay.value["values"]["n:conv"] == conv.sqnr_int8_db
+    # Compared anew, the graph shows the new numbers.
+    compared.compare.batches.value = 1
+    press(compared)
+    until(lambda: last(compared).batches == 1)
+    until(lambda: "1 batch " in graph.overlay.get("note", ""))
+    conv = next(one for one in last(compared).rows if one.path == "conv")
+    assert graph.overlay.value["values"]["n:conv"] == conv.sqnr_int8_db
+
+
+def test_without_an_int8_model_the_graph_is_coloured_by_fake_quant() -> None:
+    explorer = opened()
+    found = Comparison(rows=(CompareRow("conv", "module", sqnr_fake_quant_db=20.0),))
+    chosen: list[str] = []
+    panel = ComparePanel(explorer.bridge, lambda *_: True, explorer.page, chosen.append, list)
+    assert explorer.session is not None
+    panel._show(explorer.session, found)
+    panel.colour.click()
+    assert chosen == ["sqnr_fake_quant"]
 
 
 def test_without_fake_quants_a_sentence_says_what_to_do() -> None:

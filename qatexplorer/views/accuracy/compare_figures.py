@@ -15,7 +15,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from qatexplorer.accuracy.records import CompareRow, Comparison, Scatter
-from qatexplorer.views.accuracy.compare_table import DASH, key_of, name_of, worst_db
+from qatexplorer.views.accuracy.compare_table import DASH, key_of, name_of, sorted_db
 from qatexplorer.views.common.names import count, number
 from qatexplorer.views.common.theme import (
     Table,
@@ -137,8 +137,8 @@ def _depth_alt(curves: Sequence[Sequence[Point]]) -> str:
 
 
 def _depth_table(comparison: Comparison) -> Table:
-    known = [row for row in comparison.rows if row.kind != "weight" and worst_db(row) is not None]
-    worst = sorted(known, key=lambda row: worst_db(row) or 0.0)[:MAX_ROWS]
+    known = [row for row in comparison.rows if row.kind != "weight" and sorted_db(row) is not None]
+    worst = sorted(known, key=lambda row: sorted_db(row) or 0.0)[:MAX_ROWS]
     rows = [
         (
             name_of(row),

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from qatexplorer.accuracy.records import CompareRow, Comparison, RowKind
+from qatexplorer.accuracy.records import APART_STEPS, CompareRow, Comparison, RowKind
 from qatexplorer.views.common.names import count, number, share
 
 DASH = "–"
-APART = 1.5
-"""More steps of the grid than this between int8 and fake quant are no rounding of the last bit."""
-
 _HUGE = 1e300
 _FLAGS: dict[RowKind, tuple[str, str]] = {
     "module": ("module", "module"),
@@ -157,14 +154,12 @@ COLUMNS: tuple[dict[str, Any], ...] = (
 )
 
 
-def worst_db(row: CompareRow) -> float | None:
-    """The lower SQNR of int8 and fake quant, dB; None where neither is known."""
-    known = [
-        value
-        for value in (row.sqnr_int8_db, row.sqnr_fake_quant_db)
-        if value is not None and not math.isnan(value)
-    ]
-    return min(known, default=None)
+def sorted_db(row: CompareRow) -> float | None:
+    """SQNR of int8, dB, of fake quant where int8 has none; None where neither is known."""
+    for value in (row.sqnr_int8_db, row.sqnr_fake_quant_db):
+        if value is not None and not math.isnan(value):
+            return value
+    return None
 
 
 def key_of(position: int) -> str:
@@ -185,11 +180,11 @@ def name_of(row: CompareRow) -> str:
 
 
 def compare_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Rows for the table widget, the lowest SQNR first and what has none last; ``sel`` is the key
-    of the row."""
+    """Rows for the table widget, the lowest SQNR first (:func:`sorted_db`) and what has none last;
+    ``sel`` is the key of the row."""
 
     def order(entry: tuple[int, CompareRow]) -> tuple[bool, float, int]:
-        worst = worst_db(entry[1])
+        worst = sorted_db(entry[1])
         return worst is None, worst or 0.0, entry[0]
 
     return [_row(*entry) for entry in sorted(enumerate(comparison.rows), key=order)]
@@ -211,7 +206,7 @@ def compare_filters(comparison: Comparison) -> list[dict[str, str]]:
 
 def is_apart(row: CompareRow) -> bool:
     """Whether int8 and fake quant are more than a rounding apart at this place."""
-    return row.max_steps is not None and row.max_steps > APART
+    return row.max_steps is not None and row.max_steps > APART_STEPS
 
 
 def _row(position: int, row: CompareRow) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from qatexplorer.accuracy.records import CompareRow, Comparison
-from qatexplorer.views.accuracy.compare_table import APART, NUMBERS, is_apart, key_of, name_of
+from qatexplorer.accuracy.records import APART_STEPS, CompareRow, Comparison
+from qatexplorer.views.accuracy.compare_table import NUMBERS, is_apart, key_of, name_of
 from qatexplorer.views.common.html import Html, ask, folded, join, tag, terms
 from qatexplorer.views.common.names import count, number, share
 from qatexplorer.views.training.progress import duration
@@ -61,7 +61,9 @@ def _first(comparison: Comparison) -> Html:
     known = [row for row in comparison.rows if row.max_steps is not None]
     if not known:
         return tag("b", "Int8 and fake quant could not be compared step by step at any place.")
-    text = f"Int8 and fake quant are nowhere more than {number(APART)} steps of the grid apart"
+    text = (
+        f"Int8 and fake quant are nowhere more than {number(APART_STEPS)} steps of the grid apart"
+    )
     return tag("b", f"{text}, at {count(len(known), 'place')} that could be compared so.")
 
 

@@ -92,7 +92,8 @@ class ComparePanel(widgets.VBox):
         bridge: runs callbacks on the page's loop.
         start_job: starts a long call on a worker thread, as the other panels get it.
         page: where choosing a row selects its place.
-        on_colour: called when the graph is to be coloured by the comparison.
+        on_colour: called with the name of an overlay that the graph is to be coloured by.
+        on_compared: called on the loop when another comparison is shown.
 
     ``active`` says whether the panel is in sight; figures are drawn only then. ``dark`` themes
     them.
@@ -103,10 +104,11 @@ class ComparePanel(widgets.VBox):
         bridge: Bridge,
         start_job: Callable[..., bool],
         page: PageState,
-        on_colour: Callable[[], Any],
+        on_colour: Callable[[str], Any],
+        on_compared: Callable[[], Any],
     ) -> None:
         self._bridge, self._start_job, self._page = bridge, start_job, page
-        self._on_colour = on_colour
+        self._on_colour, self._on_compared = on_colour, on_compared
         self._session: Session | None = None
         self._halt: threading.Event | None = None  # of the comparison being made
         self._shown: _Whole | None = None
@@ -135,12 +137,14 @@ class ComparePanel(widgets.VBox):
         self.bar.layout.width = "160px"
         self.status = Html(kind="qx-muted", role="status")
         self.halt = button("Stop", "Stop comparing; what whole batches have given is shown")
-        self.colour = button("Colour the graph", "Colour the graph by the SQNR of int8")
+        self.colour = button(
+            "Colour the graph", "Colour each part of the graph by its SQNR against float"
+        )
         self.head = row(self.compare, self.batches, self.bar, self.halt, self.status, self.colour)
         self.notice, self.headline = CompareHtml(), CompareHtml()
         self.compare.on_click(lambda _: self.start())
         self.halt.on_click(lambda _: self.stop())
-        self.colour.on_click(lambda _: self._on_colour())
+        self.colour.on_click(lambda _: self._colour())
         self.headline.on_ask(self._choose)
         self._set_busy(False)
 
@@ -321,6 +325,7 @@ class ComparePanel(widgets.VBox):
                 (f"{name} ({lost:,})" if name == LOST and lost else name, name) for name in PAGES
             ]
             self.parts.layout.display = self.colour.layout.display = ""
+            self._on_compared()
         self.show_selection()
         self.draw()
 
@@ -372,6 +377,12 @@ class ComparePanel(widgets.VBox):
         self.lost.layout.display = "" if page == LOST else "none"
         self.words.html = ""
         self.draw()
+
+    def _colour(self) -> None:
+        """By int8; by fake quant where there is no int8 model."""
+        rows = self._shown.comparison.rows if self._shown is not None else ()
+        known = any(row.sqnr_int8_db is not None for row in rows)
+        self._on_colour("sqnr_int8" if known else "sqnr_fake_quant")
 
     # -- choosing -------------------------------------------------------------------------------
 

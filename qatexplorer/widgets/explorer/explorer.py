@@ -19,7 +19,7 @@ from qatexplorer.flows.edits import Edit
 from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.runs.opened import OpenedRun
 from qatexplorer.session.inputs import describe_inputs
-from qatexplorer.session.overlays import checked_name
+from qatexplorer.session.overlays import COMPARED, checked_name
 from qatexplorer.session.session import Session, SessionEvent
 from qatexplorer.snapshot.overlay import Groups, Overlay
 from qatexplorer.views.checks.marks import finding_marks
@@ -164,7 +164,9 @@ class Explorer(widgets.VBox):
         self.live = LivePanel(self.bridge, self.page)
         self.ledger = LedgerPanel(self.bridge, self.start_job, self.page, self._on_ledger)
         self.results = ResultsPanel(self.bridge, self.start_job)
-        self.compare = ComparePanel(self.bridge, self.start_job, self.page, self._on_colour)
+        self.compare = ComparePanel(
+            self.bridge, self.start_job, self.page, self.overlay, self._on_compared
+        )
         self.settings = SettingsPanel(self.start_job)
         self.checks = ChecksPanel(self.checker, self.page, self._on_fix, self._on_undo)
         panels = {
@@ -482,9 +484,10 @@ class Explorer(widgets.VBox):
         """A ledger has been made: it knows which edges are quantized twice."""
         self.panes.mark_redundant()
 
-    def _on_colour(self) -> None:
-        """Colour the graph by what was compared."""
-        self.panes.overlays.choose("sqnr_int8")
+    def _on_compared(self) -> None:
+        """The model has been compared anew: what is coloured by it is another."""
+        if self.panes.overlays.name in COMPARED:
+            self.panes.overlays.refresh()
 
     def _on_theme(self, dark: bool) -> None:
         for panel in (self.training, self.live, self.runs, self.compare):
