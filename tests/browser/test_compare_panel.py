@@ -104,8 +104,11 @@ def look(page: Page, shots: Shots, name: str) -> None:
     point = panel(page).locator(".js-plotly-plot:visible .scatterlayer .trace .point").first
     box = point.bounding_box()
     assert box is not None
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    expect(chosen.locator(".qx-table-td").first).not_to_have_text("fc")
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=3)
+    expect(figure.locator(".hoverlayer")).to_contain_text("quant (module)")
+    page.mouse.down()
+    page.mouse.up()
+    expect(chosen.locator(".qx-table-td").first).to_have_text("quant")
 
     turn(page, "Channels")
     expect(panel(page).locator("figure:visible")).to_contain_text("dark is worse")

@@ -34,7 +34,12 @@ from qatexplorer.views.accuracy.compare_table import (
     key_of,
     position_of,
 )
-from qatexplorer.views.accuracy.compare_words import headline_html, place_html, progress_words
+from qatexplorer.views.accuracy.compare_words import (
+    cost_words,
+    headline_html,
+    place_html,
+    progress_words,
+)
 from qatexplorer.views.accuracy.lost import MAX_CARDS, MAX_SIDE, image_of, lost_html, png_uri
 from qatexplorer.views.common.names import number, share
 from tests.support.comparisons import (
@@ -165,7 +170,9 @@ def test_headline_says_where_they_part_first_why_and_what_is_lost() -> None:
     assert "up to 9 steps of the grid apart. The <kernel> adds before it rounds." in text
     assert "The lowest SQNR of int8 is 12.5 dB, at [Choose this row] fc<1>, call 2." in text
     assert "Of 360 evaluation samples, 3 are right in float and wrong in int8." in text
-    assert "2 batches compared in 1.5 s; forwards: float 2, fake quant 2, int8 2." in text
+    cost = "2 batches compared in 1.5 s; forwards: float 2, fake quant 2, int8 2."
+    assert cost_words(COMPARISON) == cost
+    assert cost_words(Comparison(batches=1)).startswith("1 batch compared")
     assert "2 places <could> not be compared." in text
     assert "<kernel>" not in html
     assert f'data-ask="{key_of(4)}"' in html
@@ -182,7 +189,6 @@ def test_headline_says_where_they_part_first_why_and_what_is_lost() -> None:
         (Comparison(rows=(replace(LATE, cause=""),)), "The cause is not known."),
         (Comparison(evaluated=5), "Of 5 evaluation samples, none is right in float"),
         (Comparison(evaluated=5, lost_total=1), "1 is right in float and wrong in int8"),
-        (Comparison(batches=1), "1 batch compared"),
     ],
 )
 def test_headline_says_no_more_than_is_known(comparison: Comparison, words: str) -> None:
@@ -269,13 +275,13 @@ def test_lines_differ_by_more_than_colour() -> None:
 def test_scatter_has_the_sampled_values_and_the_line_where_they_are_equal() -> None:
     figure = scatter_figure(COMPARISON, 0)
     assert figure is not None
-    line, int8, fake = figure.data
+    line, fake, int8 = figure.data
     assert list(line.x) == list(line.y) == [0.0, 2.0]
     assert (list(int8.x), list(int8.y)) == ([0.0, 1.0, 2.0], [0.125, 1.5, 1.75])
     assert (list(fake.x), list(fake.y)) == ([0.0, 1.0, 2.0], [0.0, 1.25, 2.0])
     assert figure.layout.meta["subtitle"].startswith("3 of 4,096 values")
     assert "int8: 3 values, the farthest from float is 1.5 for 1." in figure.layout.meta["alt"]
-    assert figure.layout.meta["table"]["rows"][0] == ["int8", "1", "1.5", "0.5"]
+    assert figure.layout.meta["table"]["rows"][3] == ["int8", "1", "1.5", "0.5"]
 
 
 def test_scatter_draws_only_what_there_is() -> None:

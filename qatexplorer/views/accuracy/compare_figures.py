@@ -69,11 +69,11 @@ def depth_figure(
         "xaxis": {"title": "position in the forward", "showgrid": False, "nticks": 8},
         "yaxis": {"title": "SQNR, dB", "nticks": 6},
         "shapes": shapes,
-        "margin": {"l": 56, "r": 18, "t": 84, "b": 44},
+        "margin": {"l": 56, "r": 18, "t": 76, "b": 40},
     }
     infinite = " · △ equal to float" if len(finite) < len(values) else ""
     subtitle = f"SQNR against float, lower is worse{infinite}"
-    return make_figure(look, "Error along the depth", subtitle, 300, data, layout,
+    return make_figure(look, "Error along the depth", subtitle, 272, data, layout,
                        alt=_depth_alt(curves), table=_depth_table(comparison))  # fmt: skip
 
 
@@ -171,8 +171,8 @@ def scatter_figure(
         return None
     row, look = comparison.rows[position], theme_of(theme)
     forms = (
-        ("int8", sample.int8_values, "circle", look.series[0]),
         ("fake quant", sample.fake_quant_values, "x-thin", look.series[1]),
+        ("int8", sample.int8_values, "circle", look.series[0]),
     )
     clouds = [
         _Cloud(name, points, symbol, colour)
@@ -181,18 +181,18 @@ def scatter_figure(
     ]
     if not clouds:
         return None
-    names = " and ".join(cloud.name for cloud in clouds)
+    names = " and ".join(cloud.name for cloud in reversed(clouds))
     every = [pair for cloud in clouds for pair in cloud.points]
     layout = {
         "xaxis": {"title": "float", "nticks": 6},
         "yaxis": {"title": names, "nticks": 6},
-        "margin": {"l": 60, "r": 18, "t": 84, "b": 44},
+        "margin": {"l": 60, "r": 18, "t": 76, "b": 40},
     }
     shown = max(len(cloud.points) for cloud in clouds)
     of = f" of {row.values:,}" if row.values > shown else ""
     subtitle = f"{shown:,}{of} values; on the dashed line they are equal"
     data = [_identity(every, look), *(cloud.trace for cloud in clouds)]
-    return make_figure(look, f"Float against {names}: {name_of(row)}", subtitle, 340, data, layout,
+    return make_figure(look, f"Float against {names}: {name_of(row)}", subtitle, 320, data, layout,
                        alt=_scatter_alt(clouds), table=_scatter_table(clouds))  # fmt: skip
 
 
@@ -212,7 +212,7 @@ class _Cloud:
 
     @property
     def trace(self) -> dict[str, Any]:
-        line = {"width": 1, "color": see_through(self.colour, 0.8)}
+        line = {"width": 1, "color": see_through(self.colour, 0.9)}
         return {
             "type": "scatter",
             "mode": "markers",
@@ -220,9 +220,9 @@ class _Cloud:
             "x": [x for x, _ in self.points],
             "y": [y for _, y in self.points],
             "marker": {
-                "size": 5,
+                "size": 6 if self.symbol == "x-thin" else 5,
                 "symbol": self.symbol,
-                "color": see_through(self.colour, 0.55),
+                "color": see_through(self.colour, 0.8),
                 "line": line if self.symbol == "x-thin" else {"width": 0},
             },
             "hovertemplate": f"float %{{x:.5g}}<br>{self.name} %{{y:.5g}}<extra></extra>",

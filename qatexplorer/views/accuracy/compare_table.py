@@ -39,7 +39,7 @@ class Column:
     meaning: str
     why: str
     write: Callable[[float], str] = number
-    width: str = "96px"
+    width: str = "106px"
 
     def value(self, row: CompareRow) -> float | None:
         found: float | None = getattr(row, self.field)
@@ -61,7 +61,7 @@ NUMBERS = (
         "fake quant, dB",
         "SQNR of fake quant against float, all fake quants on",
         _NO_FAKE_QUANT,
-        width="110px",
+        width="122px",
     ),
     Column(
         "isolated_sqnr_db",
@@ -85,7 +85,7 @@ NUMBERS = (
         "mean difference of int8 and fake quant",
         _NO_CODES,
         _steps,
-        "130px",
+        "144px",
     ),
     Column("cosine_int8", "int8, cosine", "cosine similarity of int8 and float", _NO_INT8, _cosine),
     Column(
@@ -94,7 +94,7 @@ NUMBERS = (
         "cosine similarity of fake quant and float",
         _NO_FAKE_QUANT,
         _cosine,
-        "132px",
+        "150px",
     ),
     Column(
         "max_error_steps",
@@ -102,7 +102,7 @@ NUMBERS = (
         "largest difference of fake quant and float",
         _NO_STEPS,
         _steps,
-        "122px",
+        "134px",
     ),
     Column(
         "mean_error_steps",
@@ -110,7 +110,7 @@ NUMBERS = (
         "mean difference of fake quant and float",
         _NO_STEPS,
         _steps,
-        "128px",
+        "142px",
     ),
     Column(
         "kl",
@@ -126,7 +126,7 @@ NUMBERS = (
         "part of the mean squared error that comes from clipping",
         _NO_GRID,
         _steps,
-        "108px",
+        "122px",
     ),
     Column(
         "rounding_error",
@@ -134,22 +134,22 @@ NUMBERS = (
         "part of the mean squared error that comes from rounding",
         _NO_GRID,
         _steps,
-        "112px",
+        "126px",
     ),
     Column("step", "step", "step of the grid, the mean over channels", _NO_GRID),
 )
 """The numbers of a row, in the order of the table."""
 
 COLUMNS: tuple[dict[str, Any], ...] = (
-    {"label": "Place", "width": "minmax(180px, 2fr)", "mono": True},
+    {"label": "Place", "width": "minmax(210px, 2fr)", "mono": True},
     {"label": "Kind", "width": "88px"},
     *({"label": one.label, "width": one.width, "number": True} for one in NUMBERS[:5]),
     {"label": "Cause", "width": "minmax(160px, 2fr)"},
     *({"label": one.label, "width": one.width, "number": True} for one in NUMBERS[5:]),
     {"label": "Type", "width": "minmax(110px, 1fr)"},
     {"label": "Of", "width": "minmax(110px, 1fr)", "mono": True},
-    {"label": "Position", "width": "76px", "number": True},
-    {"label": "Call", "width": "58px", "number": True},
+    {"label": "Position", "width": "86px", "number": True},
+    {"label": "Call", "width": "64px", "number": True},
     {"label": "Values", "width": "90px", "number": True},
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from qatexplorer.accuracy.records import APART_STEPS, CompareRow, Comparison
+from qatexplorer.accuracy.records import CompareRow, Comparison
 from qatexplorer.views.accuracy.compare_table import NUMBERS, is_apart, key_of, name_of
 from qatexplorer.views.common.html import Html, ask, folded, join, tag, terms
 from qatexplorer.views.common.names import count, number, share
@@ -39,7 +39,7 @@ def headline_html(comparison: Comparison) -> Html:
     if notes:
         title = f"{count(len(notes), 'note')}: what could not be compared"
         fold = folded(title, tag("ul", *notes), open_=len(notes) <= 2)
-    return tag("div", found, tag("p", _cost(comparison), class_="qx-muted"), fold)
+    return tag("div", found, fold)
 
 
 def _link(comparison: Comparison, row: CompareRow) -> Html:
@@ -61,10 +61,13 @@ def _first(comparison: Comparison) -> Html:
     known = [row for row in comparison.rows if row.max_steps is not None]
     if not known:
         return tag("b", "Int8 and fake quant could not be compared step by step at any place.")
-    text = (
-        f"Int8 and fake quant are nowhere more than {number(APART_STEPS)} steps of the grid apart"
+    most = f"{number(APART_STEPS)} steps of the grid"
+    places = count(len(known), "place")
+    return tag(
+        "b",
+        f"Int8 and fake quant are nowhere more than {most} apart, at {places} that could be "
+        f"compared so.",
     )
-    return tag("b", f"{text}, at {count(len(known), 'place')} that could be compared so.")
 
 
 def _worst(comparison: Comparison) -> Html | None:
@@ -93,7 +96,8 @@ def _lost(comparison: Comparison) -> str:
     return f"Of {of}, {comparison.lost_total:,} {verb} right in float and wrong in int8."
 
 
-def _cost(comparison: Comparison) -> str:
+def cost_words(comparison: Comparison) -> str:
+    """``"4 batches compared in 0.3 s; forwards: float 4, fake quant 4, int8 4."``, plain text."""
     batches = count(comparison.batches, "batch").replace("batchs", "batches")
     parts = [f"{batches} compared in {duration(comparison.seconds)}"]
     if comparison.passes:

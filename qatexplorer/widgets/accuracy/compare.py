@@ -26,7 +26,12 @@ from qatexplorer.views.accuracy.compare_table import (
     compare_rows,
     position_of,
 )
-from qatexplorer.views.accuracy.compare_words import headline_html, place_html, progress_words
+from qatexplorer.views.accuracy.compare_words import (
+    cost_words,
+    headline_html,
+    place_html,
+    progress_words,
+)
 from qatexplorer.views.accuracy.lost import lost_html
 from qatexplorer.views.common.html import tag
 from qatexplorer.views.common.story import message_html
@@ -319,7 +324,8 @@ class ComparePanel(widgets.VBox):
                 self.table.rows, self.table.filters = made.rows, made.filters
                 self.table.selected = self.table.flag = self.table.query = ""
             self.headline.html, self.lost.html = made.headline, made.lost
-            self.status.html = self.notice.html = ""
+            self.status.html = tag("span", cost_words(made.comparison))
+            self.notice.html = ""
             lost = made.comparison.lost_total
             self.pages.options = [
                 (f"{name} ({lost:,})" if name == LOST and lost else name, name) for name in PAGES
