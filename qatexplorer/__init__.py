@@ -22,8 +22,7 @@ from qatexplorer.errors import QatExplorerError, QatExplorerWarning
 
 if TYPE_CHECKING:
     from qatexplorer import flows, zoo
-    from qatexplorer.accuracy.records import Comparison
-    from qatexplorer.accuracy.records import Sensitivity
+    from qatexplorer.accuracy.records import Comparison, Sensitivity
     from qatexplorer.checks.families.training import check_optimizer
     from qatexplorer.checks.records import Finding, Findings
     from qatexplorer.data import Data

@@ -10,6 +10,9 @@ from typing import Any, Literal
 from qatexplorer.shown import MAX_LINES, Shown, at_most, columns, first, listed
 from qatexplorer.tables import table
 
+APART_STEPS = 1.5
+"""More steps of the int8 grid than this between int8 and fake quant are no rounding of a tie."""
+
 RowKind = Literal["module", "operation", "fake quant", "weight", "output"]
 Method = Literal["exact", "shadow", "gradient"]
 
@@ -116,7 +119,7 @@ class Comparison(Shown):
     @property
     def first(self) -> CompareRow | None:
         """The first place where int8 and fake quant are more than 1.5 steps apart."""
-        return next((row for row in self.rows if (row.max_steps or 0.0) > 1.5), None)
+        return next((row for row in self.rows if (row.max_steps or 0.0) > APART_STEPS), None)
 
     def __iter__(self) -> Iterator[CompareRow]:
         return iter(self.rows)

@@ -19,7 +19,7 @@ from qatexplorer.flows.edits import Edit
 from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.runs.opened import OpenedRun
 from qatexplorer.session.inputs import describe_inputs
-from qatexplorer.session.overlays import checked_name
+from qatexplorer.session.overlays import COMPARED, checked_name
 from qatexplorer.session.session import Session, SessionEvent
 from qatexplorer.snapshot.overlay import Groups, Overlay
 from qatexplorer.views.checks.marks import finding_marks
@@ -30,6 +30,8 @@ from qatexplorer.views.common.news import news_of
 from qatexplorer.views.common.options import header_html
 from qatexplorer.views.common.story import stage_entries, story_html
 from qatexplorer.views.static.page import still_html
+from qatexplorer.widgets.accuracy.compare import JOB as COMPARING
+from qatexplorer.widgets.accuracy.compare import ComparePanel
 from qatexplorer.widgets.checks.checker import Checker
 from qatexplorer.widgets.checks.panel import ChecksPanel
 from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
@@ -162,6 +164,9 @@ class Explorer(widgets.VBox):
         self.live = LivePanel(self.bridge, self.page)
         self.ledger = LedgerPanel(self.bridge, self.start_job, self.page, self._on_ledger)
         self.results = ResultsPanel(self.bridge, self.start_job, self.page)
+        self.compare = ComparePanel(
+            self.bridge, self.start_job, self.page, self.overlay, self._on_compared
+        )
         self.settings = SettingsPanel(self.start_job)
         self.checks = ChecksPanel(self.checker, self.page, self._on_fix, self._on_undo)
         panels = {
@@ -169,6 +174,7 @@ class Explorer(widgets.VBox):
             "Inside the training": self.live,
             "Who put it there?": self.ledger,
             "Float, fake-quant, int8": self.results,
+            "Compare": self.compare,
             "Settings": self.settings,
             "Runs": self.runs,
             "Checks": self.checks,
@@ -260,7 +266,10 @@ class Explorer(widgets.VBox):
         self.header.html = header_html(first.type_name, about)
         self.panes.use(session)
         self.training.use(session, suggested or {})
-        panels = (self.checks, self.live, self.ledger, self.results, self.settings, self.runs)
+        panels = (
+            self.checks, self.live, self.ledger, self.results, self.compare, self.settings,
+            self.runs,
+        )  # fmt: skip
         for panel in panels:
             panel.use(session)
         self.checker.use(session)
@@ -405,6 +414,7 @@ class Explorer(widgets.VBox):
         self._try_int8(session)
         self._keep_still()
         self.ledger.refresh()
+        self.compare.refresh()
         self.training.set_enabled(self.jobs.current is None)
         if session.stage == session.flow.train_stage and self._led_to is not session:
             self._led_to = session
@@ -455,12 +465,14 @@ class Explorer(widgets.VBox):
         self._keep_still()
         self.ledger.show_selection()
         self.results.show_selection()
+        self.compare.show_selection()
 
     def _in_sight(self, panel: widgets.Widget) -> bool:
         return self.drawer.in_sight(panel)
 
     def _on_drawer(self) -> None:
         self.ledger.active = self._in_sight(self.ledger)
+        self.compare.active = self._in_sight(self.compare)
         self.training.in_sight = self._in_sight(self.training)
         if self._in_sight(self.live):
             self.live.draw()
@@ -474,10 +486,16 @@ class Explorer(widgets.VBox):
         """A ledger has been made: it knows which edges are quantized twice."""
         self.panes.mark_redundant()
 
+    def _on_compared(self) -> None:
+        """The model has been compared anew: what is coloured by it is another."""
+        if self.panes.overlays.name in COMPARED:
+            self.panes.overlays.refresh()
+
     def _on_theme(self, dark: bool) -> None:
-        for panel in (self.training, self.live, self.runs, self.results):
+        for panel in (self.training, self.live, self.runs, self.results, self.compare):
             panel.dark = dark
         self.training.redraw()
+        self.compare.draw()
         if self._in_sight(self.live):
             self.live.draw()
 
@@ -507,6 +525,7 @@ class Explorer(widgets.VBox):
             "inside": self.live,
             "ledger": self.ledger,
             "results": self.results,
+            "compare": self.compare,
             "settings": self.settings,
         }
         if what == "search":
@@ -583,12 +602,13 @@ class Explorer(widgets.VBox):
     def _on_jobs(self) -> None:
         job = self.jobs.current
         self.bar.busy = f"{job.name} …" if job is not None else ""
-        self.bar.can_stop = job is not None and job.name in (EVALUATING, TIMING)
+        self.bar.can_stop = job is not None and job.name in (EVALUATING, TIMING, COMPARING)
         self.news.busy = job is not None
         if job is None:
             self.results.idle()
         panels = (
-            self.checks, self.training, self.ledger, self.results, self.settings, self.runs,
+            self.checks, self.training, self.ledger, self.results, self.compare, self.settings,
+            self.runs,
         )  # fmt: skip
         for panel in panels:
             panel.set_enabled(job is None)
