@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qatexplorer.data import Data
-from qatexplorer.errors import BusyError, NoDataError
+from qatexplorer.errors import BusyError, NoDataError, StageError
 
 
 def needed(data: Data | None, purpose: str) -> Data:
@@ -29,4 +29,12 @@ def in_training(prepared_stage: str) -> BusyError:
     return BusyError(
         "cannot run the model while it is being trained.",
         fix=f"Stop the run, wait for it, or look at stage {prepared_stage!r}.",
+    )
+
+
+def unobserved() -> StageError:
+    """The error of what needs ranges, where no fake quant has seen data."""
+    return StageError(
+        "no fake quant has seen data yet, so there is nothing to measure.",
+        fix="Call session.calibrate(), or train the model, first.",
     )
