@@ -22,6 +22,7 @@ from qatexplorer.errors import QatExplorerError, QatExplorerWarning
 
 if TYPE_CHECKING:
     from qatexplorer import flows, zoo
+    from qatexplorer.accuracy.records import Sensitivity
     from qatexplorer.checks.families.training import check_optimizer
     from qatexplorer.checks.records import Finding, Findings
     from qatexplorer.data import Data
@@ -56,6 +57,7 @@ __all__ = [
     "Overlay",
     "QatExplorerError",
     "QatExplorerWarning",
+    "Sensitivity",
     "Session",
     "SessionEvent",
     "Snapshot",
@@ -92,6 +94,7 @@ _LAZY = {
     "ModuleRecord": "qatexplorer.snapshot.records",
     "OpenedRun": "qatexplorer.runs.opened",
     "Overlay": "qatexplorer.snapshot.overlay",
+    "Sensitivity": "qatexplorer.accuracy.records",
     "Session": "qatexplorer.session.session",
     "SessionEvent": "qatexplorer.session.session",
     "Snapshot": "qatexplorer.snapshot.records",

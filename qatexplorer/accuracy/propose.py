@@ -20,7 +20,8 @@ from torch import nn
 from torch.ao.quantization import QConfig
 
 from qatexplorer.accuracy.places import Place, places_of, without
-from qatexplorer.accuracy.records import Mode, Proposal, ProposalPoint, Sensitivity, reaches
+from qatexplorer.accuracy.records import Proposal, ProposalPoint, Sensitivity, reaches
+from qatexplorer.accuracy.sensitivity.rank import MetricMode
 from qatexplorer.accuracy.swapped import swapped
 from qatexplorer.data import Batch
 from qatexplorer.evaluate.metric import Metric, evaluate, metric_name
@@ -43,8 +44,9 @@ class Ground:
     """What is measured on.
 
     Attributes:
-        model: prepared and trained or calibrated; it is run, its flags are put back.
-        snapshot: of that model. base: the float model that it was made of.
+        model: prepared and trained or calibrated, all fake quants on; it is run, and its flags are
+            put back.
+        snapshot: of the stage with all fake quants. base: the float model that it was made of.
         plan: qconfigs in force. prepare: makes the model of another plan, as torch does.
         batches: (input, target) pairs, the same ones each time. metric: None is accuracy.
         macs: multiply-adds by path of the float model.
@@ -244,7 +246,7 @@ class Wish:
 
     metric: float | None = None
     drop: float = 0.0
-    mode: Mode = "max"
+    mode: MetricMode = "max"
 
     def wished(self, float_metric: float) -> float:
         if self.metric is not None:
@@ -378,7 +380,7 @@ def _weight_codes(model: nn.Module) -> dict[str, tuple[int, int]]:
 
 
 def _sortable(score: float) -> float:
-    return -math.inf if math.isnan(score) else score
+    return math.inf if math.isnan(score) else score
 
 
 def _doing(count: int, treatment: Treatment) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from qatexplorer.shown import Shown, at_most, columns
+from qatexplorer.shown import Shown, at_most, columns, first
 from qatexplorer.tables import table
 
 RowKind = Literal["module", "operation", "fake quant", "weight", "output"]
@@ -141,6 +141,8 @@ class SensitivityRow:
         only: metric with only this fake quant on. without: metric with all but this one on. None
             where the method does not give it.
         loss_only, loss_without: the same for the loss.
+        index: place in the order of the forward, from 0.
+        loss_increase: ``loss_only`` minus the loss with all fake quants off.
     """
 
     path: str
@@ -151,20 +153,38 @@ class SensitivityRow:
     without: float | None = None
     loss_only: float | None = None
     loss_without: float | None = None
+    index: int = 0
+    loss_increase: float | None = None
 
 
-@dataclass(frozen=True)
+_HEAD = ("fake quant", "kind", "score", "only this", "all but this")
+
+
+def number(value: float | None) -> str:
+    """Four digits, a dash for None."""
+    return "–" if value is None else f"{value:.4g}"
+
+
+@dataclass(frozen=True, repr=False)
 class Sensitivity(Shown):
     """A ranking of the fake quants of a model by what they cost.
 
     Attributes:
         method: how it was made. rows: the most costly first.
         complete: False where it was stopped; ``rows`` are those that were done.
-        forwards: cost in forwards of the whole model, parts as shares. seconds: it took.
+        forwards: cost in forwards of the whole quantized model on the same samples: module calls
+            that were computed, as a share of those of one; the time of a backward pass, as a
+            share of the forward before it. seconds: it took.
         metric_name, loss_name: of what was measured. float_metric: all fake quants off.
         quantized_metric: all on. weights_only, activations_only: only fake quants of that kind on.
         spearman: rank correlation with ``"exact"``, where that was run too; None otherwise.
-        samples: of the evaluation data that were used.
+        samples: of the evaluation data that were used, in ``batches``.
+        notes: what is not as one would think, in sentences.
+        loss_name, float_loss, quantized_loss: as for the metric; ``"none"`` and None where there is
+            no loss that fits the target.
+        metric_mode: whether a high (``"max"``) or a low metric is good.
+        spearman_loss: rank correlation with the increase of the loss that ``"exact"`` found, which
+            has fewer equal values than a metric of few samples.
     """
 
     method: Method
@@ -179,6 +199,36 @@ class Sensitivity(Shown):
     activations_only: float | None = None
     spearman: float | None = None
     samples: int = 0
+    notes: tuple[str, ...] = ()
+    loss_name: str = ""
+    float_loss: float | None = None
+    quantized_loss: float | None = None
+    metric_mode: Literal["max", "min"] = "max"
+    batches: int = 0
+    spearman_loss: float | None = None
+
+    def __repr__(self) -> str:
+        state = "" if self.complete else ", stopped before the end"
+        cost = f"{self.samples:,} samples, {self.forwards:.1f} forwards, {self.seconds:.1f} s"
+        head = f"Sensitivity of {len(self.rows):,} fake quants, method {self.method}"
+        lines = [f"{head}: {cost}{state}"]
+        metrics = (
+            ("float", self.float_metric),
+            ("quantized", self.quantized_metric),
+            ("weights only", self.weights_only),
+            ("activations only", self.activations_only),
+        )
+        known = [f"{name} {value:.4g}" for name, value in metrics if value is not None]
+        lines += [f"{self.metric_name}: {', '.join(known)}"] if known else []
+        ranks = (("metric", self.spearman), ("loss", self.spearman_loss))
+        found = [f"{name} {value:.2f}" for name, value in ranks if value is not None]
+        lines += [f"Spearman with exact: {', '.join(found)}"] if found else []
+        lines += self.notes[:2]
+        shown, more = first(self.rows, 19 - len(lines) - 1)
+        cells = [
+            (r.path, r.kind, number(r.score), number(r.only), number(r.without)) for r in shown
+        ]
+        return at_most([*lines, *columns([_HEAD, *cells], right={2, 3, 4}), *more])
 
     def __iter__(self) -> Iterator[SensitivityRow]:
         return iter(self.rows)
@@ -209,11 +259,7 @@ class ProposalPoint:
     treatment: str = "float"
 
 
-Mode = Literal["max", "min"]
-"""Whether more of a metric is better, or less."""
-
-
-def reaches(metric: float, wished: float, mode: Mode = "max") -> bool:
+def reaches(metric: float, wished: float, mode: Literal["max", "min"] = "max") -> bool:
     """Whether ``metric`` is at least as good as ``wished``; NaN never is."""
     return metric >= wished if mode == "max" else metric <= wished
 
@@ -242,7 +288,7 @@ class Proposal(Shown):
     chosen: ProposalPoint | None = None
     treatment: str = "float"
     metric_name: str = ""
-    metric_mode: Mode = "max"
+    metric_mode: Literal["max", "min"] = "max"
     float_metric: float | None = None
     complete: bool = True
     evaluations: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -10,12 +10,13 @@ from typing import Any
 from torch import nn
 
 from qatexplorer.accuracy.propose import Ground, Treatment, Trials, Wish, propose, widened
-from qatexplorer.accuracy.records import Mode, Proposal, ProposalPoint, Sensitivity
+from qatexplorer.accuracy.records import Method, Proposal, ProposalPoint, Sensitivity
+from qatexplorer.accuracy.sensitivity.rank import MetricMode
+from qatexplorer.accuracy.sensitivity.sites import Subject
 from qatexplorer.errors import InputError, QConfigError
 from qatexplorer.flows.exceptions import with_exceptions
 from qatexplorer.flows.qconfig import QConfigPlan
 from qatexplorer.session.part import Part
-from qatexplorer.session.refusals import unobserved
 from qatexplorer.session.settings import Settings
 from qatexplorer.session.stages import EventKind
 from qatexplorer.snapshot.records import Snapshot
@@ -36,8 +37,14 @@ class ProposePart(Part):
     _applied: tuple[_Applied, ...] = ()
 
     @property
-    def last_sensitivity(self) -> Sensitivity | None:
-        """The newest ranking."""
+    def last_sensitivity(self) -> Mapping[Method, Sensitivity]:
+        """What was ranked."""
+        raise NotImplementedError
+
+    def _sensitivity_subject(self) -> Subject:
+        raise NotImplementedError
+
+    def _usual_mode(self) -> MetricMode:
         raise NotImplementedError
 
     def _start_again(
@@ -52,7 +59,7 @@ class ProposePart(Part):
         max_drop: float | None = None,
         treatment: Treatment = "float",
         ranking: Sensitivity | None = None,
-        metric_mode: Mode = "max",
+        metric_mode: MetricMode | None = None,
         batches: int | None = None,
         progress: Callable[[str, float], Any] | None = None,
         should_stop: Callable[[], bool] | None = None,
@@ -69,30 +76,30 @@ class ProposePart(Part):
             wished_metric: metric to reach, in the metric's own unit; or
             max_drop: how much worse than the float model it may be at the most.
             treatment: ``"float"``, or a number of bits, 3 to 8: weights with fewer get as many.
-            ranking: what :meth:`sensitivity` gave; None takes the newest one.
-            metric_mode: ``"min"`` for a metric of which less is better, such as a loss.
+            ranking: what :meth:`sensitivity` gave; None takes that of the exact method, if it was
+                made, else of the gradient, else of the shadow method.
+            metric_mode: ``"min"`` for a metric of which less is better, such as a loss; None is
+                what the newest run has, or ``"max"``.
             batches: of the evaluation data, the first ones; None takes all.
             progress: called with what is measured and the share of the work done, 0 to 1.
             should_stop: asked between batches; True ends it, with the points measured by then.
 
-        Raises NoDataError, BusyError, StageError where no fake quant has seen data, InputError.
+        A copy of the model runs; nothing in the session changes. Raises NoDataError, BusyError,
+        StageError (no fake quants, or they have seen no data), InputError.
         """
-        wish = _wish(wished_metric, max_drop, metric_mode)
+        wish = _wish(wished_metric, max_drop, metric_mode or self._usual_mode())
         _check_treatment(treatment)
         self._require_data("a proposal")
         with self._lock:
-            self._require_idle("measure")
-            if not self._models.observed or self._models.never_observed:
-                raise unobserved()
-            ranking = ranking or self.last_sensitivity
-            if ranking is None:
-                raise InputError(
-                    "there is no ranking of the fake quants yet.",
-                    fix='Call session.sensitivity(method="shadow") first, or pass ranking=.',
-                )
+            self._require_idle("measure mixed precision")
             trials = self._trials_of(treatment, batches)
+            ranking = self._best_ranking() if ranking is None else ranking
+            self._measured = "mixed precision"
+        try:
             found = propose(trials, ranking, wish, progress, should_stop)
             self._proposal = found = self._with_int8(found)
+        finally:
+            self._measured = ""
         return found
 
     @property
@@ -139,6 +146,17 @@ class ProposePart(Part):
 
     # -- inside ---------------------------------------------------------------------------------
 
+    def _best_ranking(self) -> Sensitivity:
+        made = self.last_sensitivity
+        methods: tuple[Method, ...] = ("exact", "gradient", "shadow")
+        known = [made[method] for method in methods if method in made]
+        if not known:
+            raise InputError(
+                "there is no ranking of the fake quants yet.",
+                fix='Call session.sensitivity("shadow") first, or pass ranking=.',
+            )
+        return known[0]
+
     def _use_plan(self, plan: QConfigPlan) -> Snapshot:
         settings = self._models.settings
         options = replace(settings.options, qconfig=plan)
@@ -165,11 +183,8 @@ class ProposePart(Part):
 
     def _trials_of(self, treatment: Treatment, batches: int | None) -> Trials:
         models, stage = self._models, self.flow.prepared_stage
-        data = self._require_data("a proposal")
-        snapshot = self._stages.snapshots.get(models.work_stage) or self._stages.snapshots[stage]
-        # Who trains the model in a loop of their own changes parameters that no event tells of.
-        versions = tuple(parameter._version for parameter in models.work.parameters())
-        key = (snapshot, versions, treatment, batches)
+        data, subject = self._require_data("a proposal"), self._sensitivity_subject()
+        key = (models.options, subject.fingerprint, treatment, batches)
         if self._trials is not None and _same(self._trials[0], key):
             return self._trials[1]
 
@@ -178,8 +193,8 @@ class ProposePart(Part):
 
         chosen = data.eval if batches is None else list(islice(iter(data.eval), batches))
         ground = Ground(
-            models.work,
-            snapshot,
+            subject.model,
+            self._stages.snapshots[stage],
             models.base,
             models.options.qconfig,
             prepare,
@@ -209,7 +224,7 @@ def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
     return one[0] is other[0] and one[1:] == other[1:]
 
 
-def _wish(metric: float | None, drop: float | None, mode: Mode) -> Wish:
+def _wish(metric: float | None, drop: float | None, mode: MetricMode) -> Wish:
     if (metric is None) == (drop is None):
         raise InputError(
             "a proposal needs one goal, wished_metric or max_drop.",

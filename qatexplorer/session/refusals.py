@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qatexplorer.data import Data
-from qatexplorer.errors import BusyError, NoDataError, StageError
+from qatexplorer.errors import BusyError, NoDataError
 
 
 def needed(data: Data | None, purpose: str) -> Data:
@@ -32,9 +32,9 @@ def in_training(prepared_stage: str) -> BusyError:
     )
 
 
-def unobserved() -> StageError:
-    """The error of what needs ranges, where no fake quant has seen data."""
-    return StageError(
-        "no fake quant has seen data yet, so there is nothing to measure.",
-        fix="Call session.calibrate(), or train the model, first.",
+def measuring(what: str, measured: str) -> BusyError:
+    """The error of what would change a model whose copy is being measured."""
+    return BusyError(
+        f"cannot {what} while {measured} is measured.",
+        fix="Stop the measurement first, or wait for it.",
     )

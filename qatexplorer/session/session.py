@@ -42,6 +42,7 @@ from qatexplorer.session.lines import session_lines
 from qatexplorer.session.models import Models
 from qatexplorer.session.overlays import Asked, Overlays
 from qatexplorer.session.propose_part import ProposePart
+from qatexplorer.session.sensitivity_part import Sensitivities, SensitivityPart
 from qatexplorer.session.settings import Settings, qconfig_plan, settings_in
 from qatexplorer.session.stages import EventKind, SessionEvent, Stages
 from qatexplorer.session.training_part import TrainingPart
@@ -56,7 +57,7 @@ from qatexplorer.training.run import TrainingRun
 __all__ = ["Session", "SessionEvent"]
 
 
-class Session(TrainingPart, ProposePart):
+class Session(TrainingPart, SensitivityPart, ProposePart):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 
     Args:
@@ -139,6 +140,7 @@ class Session(TrainingPart, ProposePart):
         self._histograms = Histograms(self._models, self._stages, self._require_still)
         self._overlays = Overlays(self._models, self._stages, self.histograms)
         self._assessor = Assessor(self._models, self.data, self.metric)
+        self._sensitivities = Sensitivities()
         self._known = Known(self._models, self._stages, self.data)
         self._checks = Checked(self._models, self._stages, self._known, self.data, loss, metric)
         self._warner.of_settings(self.options.qconfig)
@@ -225,6 +227,7 @@ class Session(TrainingPart, ProposePart):
         self._models.reset(settings, base)
         self._stages.start_over()
         self._checks.forget()
+        self._sensitivities.forget()
         self._assessor = Assessor(self._models, self.data, self.metric)
         for event in (*events, "stage"):
             self._emit(event, self.stage if event == "stage" else None)

@@ -18,6 +18,7 @@ from qatexplorer.runs.records import Progress
 from qatexplorer.runs.run_writer import Saved
 from qatexplorer.session import running as registry
 from qatexplorer.session.part import Part
+from qatexplorer.session.sensitivity_part import Sensitivities
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.training.control import FINAL
 from qatexplorer.training.progress import run_in_front
@@ -30,6 +31,7 @@ class TrainingPart(Part):
     """Runs of QAT on the session's own copy; :attr:`run` is the newest."""
 
     _next_description: float
+    _sensitivities: Sensitivities
 
     def _change(self, given: Mapping[str, Any]) -> Snapshot:
         raise NotImplementedError
@@ -227,6 +229,7 @@ class TrainingPart(Part):
 
     def _describe_again(self) -> None:
         self._checks.forget()
+        self._sensitivities.forget()
         self._assessor.forget_trained()
         self._stages.describe_again()
 

@@ -375,7 +375,7 @@ def test_refusals() -> None:
         session.take_back_point()
     order = ranking(session)
     session.reset()
-    with pytest.raises(StageError, match="no fake quant has seen data"):
+    with pytest.raises(StageError, match="no fake quants yet"):
         session.propose(max_drop=0.1, ranking=order)
     bare = qx.Session(zoo.load("digits_cnn").model, torch.zeros(1, 1, 8, 8))
     with pytest.raises(NoDataError):

@@ -26,6 +26,7 @@ SCORES: Mapping[Method, str] = {
 """What the score of each method is."""
 
 _HIGH, _LOW = 0.8, 0.5
+_WORTH_AN_ESTIMATE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ def method_words(method: Method, size: Size, known: Mapping[Method, Sensitivity]
     said = {
         "shadow": (
             "Float and quantized of each module on the same inputs, in one forward a batch that "
-            f"costs less than three: {count(batches, 'batch')[:-1] + 'ches' if batches != 1 else '1 batch'}. "
-            "It sees no effect on what comes after."
+            f"costs less than three: less than {3 * batches:,}. What an error does to the modules "
+            "after it is not seen."
         ),
         "gradient": (
             "The error of each fake quant weighed by the gradient of the loss there, from one "
@@ -64,27 +65,24 @@ def method_words(method: Method, size: Size, known: Mapping[Method, Sensitivity]
 def _cost(method: Method, size: Size, known: Mapping[Method, Sensitivity]) -> str:
     made = known.get(method)
     if made is not None and made.complete:
-        return (
-            f" It took {made.forwards:,.1f} forwards of the model on {count(made.samples, 'sample')}"
-            f" and {duration(made.seconds)}."
-        )
+        return f" It took {_spent(made)}."
     timed = next((s for s in known.values() if s.complete and s.forwards and s.seconds), None)
     if timed is None or method != "exact":
         return ""
-    most = (2 * size.fake_quants + 4) * size.batches * timed.seconds / timed.forwards
+    a_batch = timed.seconds / max(timed.batches, 1)
+    most = (2 * size.fake_quants + 4) * size.batches * a_batch / timed.forwards
     return f" At most about {duration(most)}, by what the forwards of {timed.method} took."
 
 
 def summary_html(found: Sensitivity) -> Html:
     """Totals, cost and rank correlation."""
     metric = found.metric_name
-    cost = f"{found.forwards:,.1f} forwards of the model, {duration(found.seconds)}"
     pairs = [
         (f"{metric}, float", _number(found.float_metric)),
         (f"{metric}, all fake quants on", _number(found.quantized_metric)),
         ("weights only", _number(found.weights_only)),
         ("activations only", _number(found.activations_only)),
-        ("cost", f"{cost}, {count(found.samples, 'sample')}"),
+        ("cost", _spent(found)),
         ("Spearman with exact", spearman_words(found)),
     ]
     parts: list[Html] = [terms(pairs)]
@@ -95,6 +93,11 @@ def summary_html(found: Sensitivity) -> Html:
         )
     parts += [tag("p", note, class_="qx-muted") for note in found.notes]
     return join(parts)
+
+
+def _spent(found: Sensitivity) -> str:
+    forwards = f"{found.forwards:,.1f} forwards of the model a batch"
+    return f"{forwards}, {count(found.samples, 'sample')}, {duration(found.seconds)}"
 
 
 def spearman_words(found: Sensitivity) -> str:
@@ -182,3 +185,16 @@ def stale_words(known: Mapping[Method, Sensitivity], shown: Sequence[object]) ->
 
 def _number(value: float | None) -> str:
     return "" if value is None else number(value)
+
+
+def busy_words(what: str, share: float, seconds: float) -> str:
+    """What is being measured, with how long it still takes where that can be said."""
+    if seconds < _WORTH_AN_ESTIMATE_S or share < 0.05:
+        return what
+    return f"{what}, at most about {duration(seconds * (1 - share) / share)} left"
+
+
+def applied_words(point: ProposalPoint) -> Html:
+    """Which point is in force."""
+    names = join((code(path) for path in point.modules), ", ")
+    return tag("span", f"In force: {_treated(point)}: ", names, ".")

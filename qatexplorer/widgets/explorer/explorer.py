@@ -44,6 +44,7 @@ from qatexplorer.widgets.explorer.splitter import Splitter
 from qatexplorer.widgets.explorer.stagebar import StageBar
 from qatexplorer.widgets.explorer.still import Still, metadata_of, still_of
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
+from qatexplorer.widgets.sensitivity.panel import SensitivityPanel
 from qatexplorer.widgets.training.live import LivePanel
 from qatexplorer.widgets.training.results import ResultsPanel
 from qatexplorer.widgets.training.runs import RunsPanel
@@ -164,6 +165,7 @@ class Explorer(widgets.VBox):
         self.results = ResultsPanel(self.bridge, self.start_job)
         self.settings = SettingsPanel(self.start_job)
         self.checks = ChecksPanel(self.checker, self.page, self._on_fix, self._on_undo)
+        self.sensitivity = SensitivityPanel(self.bridge, self.start_job, self.page)
         panels = {
             "Train": self.training,
             "Inside the training": self.live,
@@ -172,6 +174,7 @@ class Explorer(widgets.VBox):
             "Settings": self.settings,
             "Runs": self.runs,
             "Checks": self.checks,
+            "Sensitivity": self.sensitivity,
         }
         self.drawer = Drawer(panels, self._on_drawer)
 
@@ -260,7 +263,10 @@ class Explorer(widgets.VBox):
         self.header.html = header_html(first.type_name, about)
         self.panes.use(session)
         self.training.use(session, suggested or {})
-        panels = (self.checks, self.live, self.ledger, self.results, self.settings, self.runs)
+        panels = (
+            self.checks, self.live, self.ledger, self.results, self.settings, self.runs,
+            self.sensitivity,
+        )  # fmt: skip
         for panel in panels:
             panel.use(session)
         self.checker.use(session)
@@ -404,6 +410,7 @@ class Explorer(widgets.VBox):
         self._try_int8(session)
         self._keep_still()
         self.ledger.refresh()
+        self.sensitivity.refresh()
         self.training.set_enabled(self.jobs.current is None)
         if session.stage == session.flow.train_stage and self._led_to is not session:
             self._led_to = session
@@ -453,6 +460,7 @@ class Explorer(widgets.VBox):
         """The inspector has been drawn: what else follows the selection must not delay it."""
         self._keep_still()
         self.ledger.show_selection()
+        self.sensitivity.show_selection()
 
     def _in_sight(self, panel: widgets.Widget) -> bool:
         return self.drawer.in_sight(panel)
@@ -473,9 +481,10 @@ class Explorer(widgets.VBox):
         self.panes.mark_redundant()
 
     def _on_theme(self, dark: bool) -> None:
-        for panel in (self.training, self.live, self.runs):
+        for panel in (self.training, self.live, self.runs, self.sensitivity):
             panel.dark = dark
         self.training.redraw()
+        self.sensitivity.redraw()
         if self._in_sight(self.live):
             self.live.draw()
 
@@ -506,6 +515,7 @@ class Explorer(widgets.VBox):
             "ledger": self.ledger,
             "results": self.results,
             "settings": self.settings,
+            "sensitivity": self.sensitivity,
         }
         if what == "search":
             self.panes.tree.query = rest
@@ -583,8 +593,10 @@ class Explorer(widgets.VBox):
         self.news.busy = job is not None
         if job is None:
             self.results.idle()
+            self.sensitivity.idle()
         panels = (
             self.checks, self.training, self.ledger, self.results, self.settings, self.runs,
+            self.sensitivity,
         )  # fmt: skip
         for panel in panels:
             panel.set_enabled(job is None)
