@@ -41,17 +41,18 @@ def method_words(method: Method, size: Size, known: Mapping[Method, Sensitivity]
     """What ``method`` does and costs, by the numbers of this model."""
     n, batches = size.fake_quants, size.batches
     if not n:
-        return tag("span", "There are no fake quants at this stage: prepare the model first.")
+        return tag("span", "There are no fake quants yet: prepare the model first.")
     runs = 2 * n + 4
     said = {
         "shadow": (
             "Float and quantized of each module on the same inputs, in one forward a batch that "
-            f"costs less than three: less than {3 * batches:,}. What an error does to the modules "
-            "after it is not seen."
+            f"costs less than three: less than {3 * batches:,}, and {3 * batches:,} more for the "
+            "totals. What an error does to the modules after it is not seen."
         ),
         "gradient": (
             "The error of each fake quant weighed by the gradient of the loss there, from one "
-            "forward and one backward a batch. It is the first term of a series only."
+            f"forward and one backward a batch, and {3 * batches:,} forwards more for the totals. "
+            "It is the first term of a series only."
         ),
         "exact": (
             f"The metric with only each of the {count(n, 'fake quant')} on, and with all but each: "

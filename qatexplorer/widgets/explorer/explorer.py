@@ -44,7 +44,7 @@ from qatexplorer.widgets.explorer.splitter import Splitter
 from qatexplorer.widgets.explorer.stagebar import StageBar
 from qatexplorer.widgets.explorer.still import Still, metadata_of, still_of
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
-from qatexplorer.widgets.sensitivity.panel import SensitivityPanel
+from qatexplorer.widgets.sensitivity.panel import MEASURING, SEARCHING, SensitivityPanel
 from qatexplorer.widgets.training.live import LivePanel
 from qatexplorer.widgets.training.results import ResultsPanel
 from qatexplorer.widgets.training.runs import RunsPanel
@@ -52,6 +52,7 @@ from qatexplorer.widgets.training.training import TrainingPanel
 
 _PROGRESS_S = 0.25
 _STILL_S = 2.0
+_STOPPABLE = ("evaluating", MEASURING, SEARCHING)
 
 
 @dataclass(frozen=True)
@@ -589,7 +590,7 @@ class Explorer(widgets.VBox):
     def _on_jobs(self) -> None:
         job = self.jobs.current
         self.bar.busy = f"{job.name} …" if job is not None else ""
-        self.bar.can_stop = job is not None and job.name == "evaluating"
+        self.bar.can_stop = job is not None and job.name in _STOPPABLE
         self.news.busy = job is not None
         if job is None:
             self.results.idle()

@@ -33,7 +33,7 @@ from qatexplorer.widgets.common.plot import FigureSlot, packed
 from qatexplorer.widgets.common.table import TableWidget
 
 _PROGRESS_S = 0.25
-_MEASURING, _SEARCHING = "measuring the sensitivity", "measuring mixed precision"
+MEASURING, SEARCHING = "measuring the sensitivity", "measuring mixed precision"
 _TREATMENTS = (("left in float", "float"), ("with 8 bits for the weight", 8))
 
 
@@ -226,7 +226,7 @@ class SensitivityPanel(widgets.VBox):
             self._draw()
             self.show_selection()
 
-        self._run(_MEASURING, work, done)
+        self._run(MEASURING, work, done)
 
     def propose(self) -> None:
         """Search on a worker thread; what was measured before is not measured again."""
@@ -248,7 +248,7 @@ class SensitivityPanel(widgets.VBox):
                 should_stop=job.should_stop,
             )
 
-        self._run(_SEARCHING, work, self._choose)
+        self._run(SEARCHING, work, self._choose)
 
     def _run(self, name: str, work: Callable[[Job], Any], done: Callable[[Any], Any]) -> None:
         def body(job: Job) -> Any:
@@ -385,7 +385,9 @@ class SensitivityPanel(widgets.VBox):
         if session is None:
             self.cost.html = ""
             return
-        size = Size(len(session.snapshot.sites), self.batches.value)
+        prepared = session.snapshots.get(session.flow.prepared_stage)
+        sites = prepared.sites if prepared is not None else ()
+        size = Size(sum(site.calls_per_forward != 0 for site in sites), self.batches.value)
         self.cost.html = method_words(self.method.value, size, session.last_sensitivity)
 
     def _draw_status(self) -> None:
