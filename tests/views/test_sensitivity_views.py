@@ -19,7 +19,6 @@ from qatexplorer.views.sensitivity.words import (
     method_words,
     proposal_html,
     spearman_words,
-    stale_words,
     summary_html,
 )
 from tests.support.page_text import visible_text
@@ -188,6 +187,3 @@ def test_small_words() -> None:
     assert busy_words("3 modules in float", 0.5, 1.0) == "3 modules in float"
     assert busy_words("x", 0.25, 10.0) == "x, at most about 30 s left"
     assert visible_text(applied_words(POINTS[2])) == "In force: left in float: a, <b>."
-    assert stale_words({}, ("exact",))
-    assert not stale_words({"exact": EXACT}, ("exact",))
-    assert stale_words({}, ()) == ""

@@ -52,7 +52,7 @@ def test_before_anything_is_measured() -> None:
     assert not shown(panel.undo)
     assert not shown(panel.ranking)
     pressed(explorer, panel.measure)
-    assert "there are no fake quants yet" in visible_text(explorer.message.html)
+    assert "There are no fake quants yet" in visible_text(explorer.message.html)
     assert not shown(panel.halt)
 
 
@@ -98,6 +98,12 @@ def test_ranked_searched_applied_and_taken_back(flow: str) -> None:
     assert session.options.qconfig is plan
     assert not shown(panel.undo)
     assert panel.applied.html == ""
+    # What is shown is of the model before, until it is measured again.
+    session.calibrate(1)
+    assert panel.points.rows
+    pressed(explorer, panel.measure)
+    assert not panel.points.rows
+    assert panel.status.html == ""
 
 
 def test_another_wish_and_another_point_choose_without_measuring() -> None:

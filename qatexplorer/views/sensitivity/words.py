@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qatexplorer.accuracy.records import Method, Proposal, ProposalPoint, Sensitivity
@@ -25,6 +25,7 @@ SCORES: Mapping[Method, str] = {
 }
 """What the score of each method is."""
 
+STALE = "Of the model as it was before: measure again for that of now."
 _HIGH, _LOW = 0.8, 0.5
 _WORTH_AN_ESTIMATE_S = 2.0
 
@@ -177,11 +178,6 @@ def _with(point: ProposalPoint) -> str:
     if not point.modules:
         return "with everything quantized"
     return f"with {count(len(point.modules), 'module')} {_treated(point)}"
-
-
-def stale_words(known: Mapping[Method, Sensitivity], shown: Sequence[object]) -> str:
-    """What stands above a ranking that is of another model than the session's now."""
-    return "Of the model as it was before; measure again." if shown and not known else ""
 
 
 def _number(value: float | None) -> str:

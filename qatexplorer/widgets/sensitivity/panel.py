@@ -16,12 +16,12 @@ from qatexplorer.views.sensitivity import tables as views
 from qatexplorer.views.sensitivity.figures import bars_figure, curve_figure
 from qatexplorer.views.sensitivity.words import (
     METHODS,
+    STALE,
     Size,
     applied_words,
     busy_words,
     method_words,
     proposal_html,
-    stale_words,
     summary_html,
 )
 from qatexplorer.widgets.common.assets import css
@@ -62,6 +62,7 @@ class SensitivityPanel(widgets.VBox):
         self._proposal: Proposal | None = None
         self._chosen: ProposalPoint | None = None
         self._following = False  # a table is marked, not clicked
+        self._stale = False  # what is shown is of another model than the session's now
         self._enabled = True
         self.dark = False
         self._build_ranking()
@@ -160,7 +161,7 @@ class SensitivityPanel(widgets.VBox):
 
     def use(self, session: Session) -> None:
         """Show another session."""
-        self._session = session
+        self._session, self._stale = session, False
         self._shown = dict(session.last_sensitivity)
         self._proposal = self._chosen = None
         self._choose(session.last_proposal)
@@ -221,6 +222,9 @@ class SensitivityPanel(widgets.VBox):
             )
 
         def done(found: Sensitivity) -> None:
+            if self._stale:
+                self._choose(None)
+            self._stale = False
             self._shown = dict(session.last_sensitivity)
             self._offer_wish(found)
             self._draw()
@@ -393,7 +397,8 @@ class SensitivityPanel(widgets.VBox):
     def _draw_status(self) -> None:
         session = self._session
         if session is not None and self.halt.layout.display == "none":
-            self.status.html = stale_words(session.last_sensitivity, tuple(self._shown))
+            self._stale |= bool(self._shown) and not session.last_sensitivity
+            self.status.html = STALE if self._stale else ""
 
     def _draw_applied(self) -> None:
         point = self._session.applied if self._session is not None else None
@@ -411,5 +416,6 @@ class SensitivityPanel(widgets.VBox):
         float_ = point is None or point.treatment == "float"
         self.apply.description = "Leave these in float" if float_ else "Give these 8 bits"
         self.apply.layout.display = "none" if self._proposal is None else ""
-        self.apply.disabled = not on or point is None or not point.modules
+        in_force = session.applied if session is not None else None
+        self.apply.disabled = not on or point is None or not point.modules or point is in_force
         self.undo.disabled = not on
