@@ -84,6 +84,7 @@ def from_ranking_to_mixed_precision(page: Page, shots: Shots, name: str) -> None
     page.keyboard.press("Enter")
     row = page.locator(f".qx-tree [role=treeitem][data-id='site:{path}']")
     expect(row).to_have_attribute("aria-selected", "true")
+    page.locator(".qx-tree input").first.fill("stem")
     page.locator(".qx-tree [role=treeitem][data-id='module:stem']").click()
     marked = page.get_by_role("grid", name="Fake quants by what they cost").locator(
         "[role=row][aria-selected='true']"
@@ -101,7 +102,10 @@ def from_ranking_to_mixed_precision(page: Page, shots: Shots, name: str) -> None
     assert cut_off(page.locator(".qx-explorer")) == []
     chosen = points.and_(page.locator("[aria-selected='true']"))
     which = chosen.locator("[role=gridcell]").last.inner_text()
-    points.first.click()
+    field = panel(page).get_by_label("Wished metric")
+    field.fill("0.1")
+    field.press("Enter")
+    expect(points.first).to_have_attribute("aria-selected", "true")
     leave = panel(page).get_by_role("button", name="Leave these in float")
     expect(leave).to_be_disabled()  # everything is quantized at this point
     points.nth(1).click()

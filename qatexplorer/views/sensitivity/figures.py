@@ -36,8 +36,8 @@ def bars_figure(
     data = [_bars(rows, kind, look, selected) for kind in ("weight", "activation")]
     more = len(found.rows) - len(rows)
     subtitle = SCORES[found.method] + (f"; {more:,} more in the table" if more else "")
-    # More than fits of a path is cut in the middle; positions keep those apart that look alike.
-    ticks = [short(row.path, 30) for row in rows]
+    # The owner says more in less room than the path; positions keep those apart that look alike.
+    ticks = [f"{_mark(row)} {short(row.owner or row.path, 30)}" for row in rows]
     layout = {
         "barmode": "overlay",
         "bargap": 0.25,
@@ -90,6 +90,10 @@ def _bars(
         },
         "hovertemplate": "%{customdata}<br>score %{x:.4g}<extra></extra>",
     }
+
+
+def _mark(row: SensitivityRow) -> str:
+    return KINDS["weight" if row.kind == "weight" else "output"].mark
 
 
 def _as_logs(rows: tuple[SensitivityRow, ...]) -> bool:

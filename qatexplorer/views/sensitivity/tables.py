@@ -12,8 +12,8 @@ COLUMNS = (
     {"label": "Fake quant", "width": "minmax(170px, 2fr)", "mono": True},
     {"label": "Kind", "width": "108px"},
     {"label": "Score", "width": "84px", "number": True},
-    {"label": "Only this on", "width": "96px", "number": True},
-    {"label": "All but this", "width": "92px", "number": True},
+    {"label": "Only this on", "width": "112px", "number": True},
+    {"label": "All but this", "width": "108px", "number": True},
 )
 FILTERS = (
     {"flag": "weight", "label": "Weights"},

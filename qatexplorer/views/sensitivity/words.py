@@ -82,8 +82,8 @@ def summary_html(found: Sensitivity) -> Html:
     pairs = [
         (f"{metric}, float", _number(found.float_metric)),
         (f"{metric}, all fake quants on", _number(found.quantized_metric)),
-        ("weights only", _number(found.weights_only)),
-        ("activations only", _number(found.activations_only)),
+        ("only those of weights", _number(found.weights_only)),
+        ("only those of activations", _number(found.activations_only)),
         ("cost", _spent(found)),
         ("Spearman with exact", spearman_words(found)),
     ]
@@ -94,7 +94,7 @@ def summary_html(found: Sensitivity) -> Html:
             tag("p", f"Stopped before the end: {done} so far. “Go on” goes on from there.")
         )
     parts += [tag("p", note, class_="qx-muted") for note in found.notes]
-    return join(parts)
+    return tag("div", *parts, class_="qx-sens-summary")
 
 
 def _spent(found: Sensitivity) -> str:

@@ -121,12 +121,11 @@ class SensitivityPanel(widgets.VBox):
 
     def _build_proposal(self) -> None:
         self.wished = labelled(
-            widgets.FloatSlider(0.0, min=0.0, max=1.0, step=0.001, readout_format=".4f"),
+            widgets.FloatText(0.0),
             "Wished metric",
             "What the model shall reach with some modules not quantized, or with more bits",
-            width="min(460px, 100%)",
+            width="220px",
         )
-        self.wished.continuous_update = False
         self.treatment = labelled(
             widgets.Dropdown(options=_TREATMENTS), "Modules are", "What is done", width="290px"
         )
@@ -259,12 +258,16 @@ class SensitivityPanel(widgets.VBox):
             self._job = job
             return work(job)
 
-        if self._start_job(name, body, done):
-            self.bar.value = 0.0
-            for part in (self.halt, self.bar):
-                part.layout.display = ""
-            self.halt.disabled = False
-            self.status.html = "beginning …"
+        before = self.status.html
+        self._show_job(True)
+        self.bar.value, self.halt.disabled, self.status.html = 0.0, False, "beginning …"
+        if not self._start_job(name, body, done):
+            self._show_job(False)
+            self.status.html = before
+
+    def _show_job(self, going_on: bool) -> None:
+        for part in (self.halt, self.bar):
+            part.layout.display = "" if going_on else "none"
 
     def _heard(self, what: str, share: float) -> None:
         def report() -> None:
@@ -282,8 +285,7 @@ class SensitivityPanel(widgets.VBox):
     def idle(self) -> None:
         """No job is going on (any more)."""
         self._job = None
-        for part in (self.halt, self.bar):
-            part.layout.display = "none"
+        self._show_job(False)
         self._draw_status()
 
     def _apply(self) -> None:
@@ -323,16 +325,10 @@ class SensitivityPanel(widgets.VBox):
             self._draw_points()
 
     def _offer_wish(self, found: Sensitivity) -> None:
-        """The slider from what all fake quants on give to what none gives, a hundredth below it."""
-        low, high = found.quantized_metric, found.float_metric
-        if self._proposal is not None or low is None or high is None or low == high:
-            return
-        ends = sorted((low, high))
-        with self.wished.hold_trait_notifications():
-            self.wished.max = max(self.wished.max, ends[1])
-            self.wished.min, self.wished.max = ends[0], ends[1]
-            self.wished.step = (ends[1] - ends[0]) / 1000
-            self.wished.value = high - (high - low) / 10
+        """Nine tenths of the way from all fake quants on to none."""
+        full, none = found.quantized_metric, found.float_metric
+        if self._proposal is None and full is not None and none is not None:
+            self.wished.value = round(none + (full - none) / 10, 4)
 
     def _choose(self, found: Proposal | None) -> None:
         self._proposal = found
@@ -413,8 +409,8 @@ class SensitivityPanel(widgets.VBox):
         self.measure.disabled = not on
         self.wish.layout.display = "none" if found is None else ""
         self.search.disabled = not on
-        float_ = point is None or point.treatment == "float"
-        self.apply.description = "Leave these in float" if float_ else "Give these 8 bits"
+        in_float = self.treatment.value == "float"
+        self.apply.description = "Leave these in float" if in_float else "Give these 8 bits"
         self.apply.layout.display = "none" if self._proposal is None else ""
         in_force = session.applied if session is not None else None
         self.apply.disabled = not on or point is None or not point.modules or point is in_force
