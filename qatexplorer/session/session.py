@@ -138,9 +138,11 @@ class Session(TrainingPart, SensitivityPart, ProposePart):
         self._stages = Stages(self._models, mine.notes, self._emit, self._require_idle)
         self._ledgers = Ledgers(self._models, self._stages)
         self._histograms = Histograms(self._models, self._stages, self._require_still)
-        self._overlays = Overlays(self._models, self._stages, self.histograms)
-        self._assessor = Assessor(self._models, self.data, self.metric)
         self._sensitivities = Sensitivities()
+        self._overlays = Overlays(
+            self._models, self._stages, self.histograms, lambda: self.last_sensitivity
+        )
+        self._assessor = Assessor(self._models, self.data, self.metric)
         self._known = Known(self._models, self._stages, self.data)
         self._checks = Checked(self._models, self._stages, self._known, self.data, loss, metric)
         self._warner.of_settings(self.options.qconfig)
@@ -441,9 +443,9 @@ class Session(TrainingPart, SensitivityPart, ProposePart):
         should_stop: Callable[[], bool] | None = None,
     ) -> Overlay:
         """Numbers to colour the model by, at a stage reached (None: the one in view): "clipped",
-        "sqnr", "scale_drift", "macs", "parameters", "time" or "precision". Kept until the model
-        changes. ``progress`` (0 to 1) and ``should_stop`` are asked between forwards. Raises
-        OverlayError, StageError, BusyError and StoppedError."""
+        "sqnr", "scale_drift", "macs", "parameters", "time", "precision" or "sensitivity" (as last
+        measured). Kept until the model changes. ``progress`` (0 to 1) and ``should_stop`` are asked
+        between forwards. Raises OverlayError, StageError, BusyError and StoppedError."""
         asked = Asked(progress, should_stop)
         with self._lock:
             return self._overlays.of(name, stage, self._run, self.running, asked)

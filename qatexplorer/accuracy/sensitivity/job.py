@@ -90,10 +90,10 @@ class Job:
         """(number, input, target) of the batches, on the device of ``model``. They are the same
         whenever the data is gone through anew, if torch's own random numbers shuffle it."""
         device, count = device_of(model), 0
-        seed()
+        seed(device)
         source = iter(islice(iter(data), self.batches))
         while True:
-            torch.manual_seed(count)
+            torch.default_generator.manual_seed(count)
             try:
                 inputs, target = next(source)
             except StopIteration:

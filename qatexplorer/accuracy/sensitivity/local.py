@@ -22,7 +22,7 @@ from qatexplorer.accuracy.sensitivity.job import Job
 from qatexplorer.accuracy.sensitivity.kept import BatchResult
 from qatexplorer.accuracy.sensitivity.replay import Run, seed
 from qatexplorer.accuracy.sensitivity.sites import Site, Subject
-from qatexplorer.data import Batch, call_model, cloned
+from qatexplorer.data import Batch, call_model, cloned, device_of
 from qatexplorer.errors import InputError
 from qatexplorer.forward.scripted import python_modules
 from qatexplorer.quantizers.facts import find_quantizers
@@ -51,6 +51,7 @@ class Local:
         self._plain, self._again, self._extra, self._passed = True, False, 0, 0
         self._at_fake_quant: dict[int, Site] = {}
         self._at_module: dict[int, list[Site]] = {}
+        self._device = device_of(subject.model)
         quantizers = find_quantizers(subject.model)
         self._quantizers = {id(module) for module in quantizers.values()}
         others = [s.path.rpartition(".")[0] for s in subject.sites if s.kind == "activation"]
@@ -77,7 +78,7 @@ class Local:
         self._plain, self._on, before = False, frozenset(), self.computed
         self._extra = self._passed = 0
         try:
-            seed()
+            seed(self._device)
             out = run()
         finally:
             self._plain = True
@@ -90,7 +91,7 @@ class Local:
     def plain(self, run: Run, on: Collection[int]) -> Any:
         """A forward with the fake quants of these ids on, and nothing looked at."""
         self._plain, self._on = True, on
-        seed()
+        seed(self._device)
         return run()
 
     def _wrap(self, module: nn.Module) -> None:
