@@ -280,7 +280,9 @@ class Proposal(Shown):
         float_metric: of the model with all fake quants off.
         complete: False where it was stopped: not all points were measured.
         evaluations: of the model on the data, ``samples`` each time. seconds: it took.
-        notes: what could not be taken, and what the int8 model of the chosen point does.
+        notes: what could not be taken, in sentences.
+        int8_error: why the int8 model of the chosen point does not run as the model is now, ``""``
+            where it does, or there is none.
     """
 
     points: tuple[ProposalPoint, ...] = ()
@@ -295,6 +297,7 @@ class Proposal(Shown):
     samples: int = 0
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    int8_error: str = ""
 
     def reaches(self, point: ProposalPoint, wished: float | None = None) -> bool:
         """Whether the metric of ``point`` is as good as ``wished`` (None: as was asked for)."""
@@ -312,6 +315,8 @@ class Proposal(Shown):
             found = f"Smallest set found: {', '.join(self.chosen.modules) or 'none'}."
         if not self.complete:
             found += " Stopped before all points were measured."
+        if self.int8_error:
+            found += " Its int8 model does not run."
         head = f"Proposal: modules {what} for {self.metric_name} {self.wished:.4g}"
         rows = [("modules", self.metric_name, "bytes", "int8")]
         rows += [

@@ -206,18 +206,14 @@ class ProposePart(Part):
         return self._trials[1]
 
     def _with_int8(self, found: Proposal) -> Proposal:
-        """With a note, where the int8 model of the chosen point does not run."""
+        """With the reason, where the int8 model of the chosen point does not run."""
         if found.chosen is None or not found.chosen.modules or not found.complete:
             return found
         plan = with_exceptions(self._models.options.qconfig, self._exceptions(found.chosen))
         tried = self._assessor.preflight_of(replace(self._models.options, qconfig=plan))
         if tried.ok or tried.error is None:
             return found
-        note = (
-            "The int8 model of the chosen point does not run as the model is now: "
-            f"{tried.error.message}"
-        )
-        return replace(found, notes=(*found.notes, note))
+        return replace(found, int8_error=tried.error.message)
 
 
 def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:

@@ -59,6 +59,7 @@ FOUND = Proposal(
     samples=540,
     seconds=2.0,
     notes=("<i>note</i>",),
+    int8_error="no kernel",
 )
 
 
@@ -163,6 +164,9 @@ def test_the_curve_shows_points_wish_and_choice() -> None:
 def test_a_proposal_is_never_called_the_smallest() -> None:
     said = visible_text(proposal_html(FOUND, POINTS[2], 0.92))
     assert "Smallest set found: 2 modules left in float: a, <b>" in said
+    assert "no kernel" not in said  # that is known of the point that was asked for only
+    assert "no kernel" in visible_text(proposal_html(FOUND, POINTS[1], 0.85))
+    assert "This point: 2 modules" in visible_text(proposal_html(FOUND, POINTS[2], 0.85))
     assert "a smaller set that it did not try may exist" in said
     assert "7 evaluations of 540 samples" in said
     assert "<i>note</i>" in said

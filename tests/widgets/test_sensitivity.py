@@ -12,7 +12,7 @@ import torch
 
 import qatexplorer as qx
 from qatexplorer.widgets.explorer.explorer import Explorer
-from tests.accuracy.test_propose import narrow
+from tests.support.narrow import narrow
 from tests.support.page_text import visible_text
 from tests.support.waiting import until
 

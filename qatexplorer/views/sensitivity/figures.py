@@ -121,40 +121,7 @@ def curve_figure(
     one the float model; ``chosen`` is a filled diamond."""
     look = theme_of(theme)
     goal = found.wished if wished is None else wished
-    points = sorted(found.points, key=lambda p: (p.size_bytes, len(p.modules)))
-    sizes = [p.size_bytes / 1000 for p in points]
-    texts = [_which(p) for p in points]
-    data: list[dict[str, Any]] = [
-        {
-            "type": "scatter",
-            "mode": "lines+markers",
-            "name": "measured",
-            "x": sizes,
-            "y": [p.metric for p in points],
-            "customdata": texts,
-            "line": {"color": look.series[0], "width": 1.5, "dash": "dot"},
-            "marker": {"size": 8, "symbol": "circle-open", "color": look.series[0]},
-            "hovertemplate": "%{customdata}<br>%{y:.4g} at %{x:,.1f} kB<extra></extra>",
-        }
-    ]
-    if chosen is not None:
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": "chosen",
-                "x": [chosen.size_bytes / 1000],
-                "y": [chosen.metric],
-                "customdata": [_which(chosen)],
-                "marker": {
-                    "size": 15,
-                    "symbol": "diamond",
-                    "color": look.series[1],
-                    "line": {"color": look.border, "width": 1.5},
-                },
-                "hovertemplate": "chosen: %{customdata}<br>%{y:.4g}<extra></extra>",
-            }
-        )
+    data = _points(found, chosen, look)
     shapes, notes = _lines(found, goal, look)
     layout = {
         "xaxis": {"title": "size of the parameters, kB", "tickformat": ",.3~f"},
@@ -181,6 +148,39 @@ def curve_figure(
         alt=_curve_alt(found, chosen, goal),
         table=table,
     )
+
+
+def _points(found: Proposal, chosen: ProposalPoint | None, look: Theme) -> list[dict[str, Any]]:
+    points = sorted(found.points, key=lambda p: (p.size_bytes, len(p.modules)))
+    data: list[dict[str, Any]] = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": "measured",
+            "x": [p.size_bytes / 1000 for p in points],
+            "y": [p.metric for p in points],
+            "customdata": [_which(p) for p in points],
+            "line": {"color": look.series[0], "width": 1.5, "dash": "dot"},
+            "marker": {"size": 8, "symbol": "circle-open", "color": look.series[0]},
+            "hovertemplate": "%{customdata}<br>%{y:.4g} at %{x:,.1f} kB<extra></extra>",
+        }
+    ]
+    if chosen is not None:
+        border = {"color": look.border, "width": 1.5}
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": "chosen",
+                "x": [chosen.size_bytes / 1000],
+                "y": [chosen.metric],
+                "customdata": [_which(chosen)],
+                "marker": {"size": 15, "symbol": "diamond", "color": look.series[1]}
+                | {"line": border},
+                "hovertemplate": "chosen: %{customdata}<br>%{y:.4g}<extra></extra>",
+            }
+        )
+    return data
 
 
 def _lines(

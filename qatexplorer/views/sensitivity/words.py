@@ -137,17 +137,23 @@ def proposal_html(found: Proposal, chosen: ProposalPoint | None, wished: float) 
             f"{number(wished)}, and nothing needs to be changed.",
         )
     else:
+        modules = count(len(chosen.modules), "module")
+        first = found.first_that_reaches(wished) is chosen
         head = tag(
             "p",
-            tag("b", f"Smallest set found: {count(len(chosen.modules), 'module')}"),
+            tag("b", f"{'Smallest set found' if first else 'This point'}: {modules}"),
             f" {_treated(chosen)}: ",
             join((code(path) for path in chosen.modules), ", "),
-            f". {metric} {number(chosen.metric)}, {format_size(chosen.size_bytes)} of parameters, "
+            f". That gives {metric} {number(chosen.metric)} with "
+            f"{format_size(chosen.size_bytes)} of parameters, and "
             f"{share(chosen.share_int8)} of the multiply-adds with quantized weights.",
         )
-    parts = [head, tag("p", _how(found), class_="qx-muted")]
-    parts += [tag("p", note, class_="qx-muted") for note in found.notes]
-    return join(parts)
+    parts = [head]
+    if found.int8_error and chosen is found.chosen:
+        words = f"Its int8 model does not run as the model is now: {found.int8_error}"
+        parts.append(tag("p", f"▲ {words}"))
+    parts += [tag("p", note, class_="qx-muted") for note in (_how(found), *found.notes)]
+    return tag("div", *parts, class_="qx-sens-summary")
 
 
 def _how(found: Proposal) -> str:
