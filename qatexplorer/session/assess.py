@@ -16,7 +16,12 @@ from qatexplorer.evaluate.evaluation import INT8_NAMES, Evaluation, ModelResult
 from qatexplorer.evaluate.measure import compare_latency, size_on_disk
 from qatexplorer.evaluate.metric import Metric, MetricValue, batch_size, evaluate
 from qatexplorer.evaluate.parity import Parity
-from qatexplorer.flows.base import StubMode, copy_sharing_parameters, moved_to_cpu
+from qatexplorer.flows.base import (
+    FlowOptions,
+    StubMode,
+    copy_sharing_parameters,
+    moved_to_cpu,
+)
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.forward.record import recorded_graph
 from qatexplorer.quantizers.facts import is_fake_quant, kinds_of
@@ -88,6 +93,11 @@ class Assessor:
         """Prepare, show one batch, convert and run a copy. ``islands`` counts the float islands, in
         one more forward. Raises only if preparing does."""
         return self._try(self._models.rebuild(self._models.flow.prepared_stage), islands)
+
+    def preflight_of(self, options: FlowOptions) -> Preflight:
+        """The same with other options, without counting islands."""
+        prepared = self._models.rebuild(self._models.flow.prepared_stage, options=options)
+        return self._try(prepared, islands=False)
 
     def _try(self, prepared: nn.Module, islands: bool = True) -> Preflight:
         inputs = self._models.options.example_inputs

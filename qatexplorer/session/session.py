@@ -45,6 +45,7 @@ from qatexplorer.session.ledgers import Ledgers, Wanted
 from qatexplorer.session.lines import session_lines
 from qatexplorer.session.models import Models
 from qatexplorer.session.overlays import Asked, Overlays
+from qatexplorer.session.propose_part import ProposePart
 from qatexplorer.session.sensitivity_part import Sensitivities, SensitivityPart
 from qatexplorer.session.settings import Settings, qconfig_plan, settings_in
 from qatexplorer.session.stages import EventKind, SessionEvent, Stages
@@ -61,7 +62,9 @@ from qatexplorer.training.run import TrainingRun
 __all__ = ["Session", "SessionEvent"]
 
 
-class Session(TrainingPart, TakehomePart, BenchmarkPart, ComparePart, Int8Part, SensitivityPart):
+class Session(
+    TrainingPart, TakehomePart, BenchmarkPart, ComparePart, Int8Part, SensitivityPart, ProposePart
+):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 
     Args:
