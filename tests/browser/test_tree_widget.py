@@ -312,7 +312,7 @@ def test_theme_is_the_widgets_own_else_the_pages_else_the_systems(
 
 def test_several_rows_are_selected_by_clicks_and_by_keys(page: Page) -> None:
     show(page, rows("insert", "swap"), height=700, chosen=[])
-    stem, fc, spare = "module:stem", "module:fc", "module:spare"
+    stem, fc = "module:stem", "module:fc"
     item(page, stem).click()
     assert get_trait(page, "chosen") == [stem]
     item(page, fc).click(modifiers=["Control"])
@@ -341,11 +341,12 @@ def test_several_rows_are_selected_by_clicks_and_by_keys(page: Page) -> None:
     assert focused(page) == first
     page.keyboard.press("End")
     page.keyboard.press(" ")
-    assert get_trait(page, "chosen") == [stem, first, spare]
+    last = names(page)[-1]
+    assert get_trait(page, "chosen") == [stem, first, last]
     page.keyboard.press(" ")
     assert get_trait(page, "chosen") == [stem, first]
 
     # A selection from elsewhere is one thing only.
-    set_trait(page, "selected", spare)
+    set_trait(page, "selected", fc)
     expect(page.locator("[role=treeitem][aria-selected=true]")).to_have_count(1)
-    expect(item(page, spare)).to_have_attribute("aria-selected", "true")
+    expect(item(page, fc)).to_have_attribute("aria-selected", "true")
