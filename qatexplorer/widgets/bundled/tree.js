@@ -6,7 +6,7 @@
 //   tree/row.js
 //   tree/rows.js
 //   tree/tree.js
-// sha256 of these: 7d6bbd9d7202ee829c38824d59471a776d19a51d314101d77c68f2b9f9872112
+// sha256 of these: f087bd364f70c085b9509d9d7d65d07a35c2a2d7c22ab6d63c9b75fdabbf260a
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -228,6 +228,10 @@ var KINDS = [
 ];
 var span = (className, text, title) => html("span", { class: className, text, title });
 var badgeElement = ({ text, className, title }) => span(`qx-badge ${className}`, text, title || null);
+function qconfigWords(row) {
+  const rule = row.rule ? [`by a rule: ${row.rule}`] : [];
+  return row.qconfig ? [`qconfig ${row.qconfig}`, ...rule] : rule;
+}
 function describe(row, finding) {
   const parts = [row.name, row.before ? `was ${row.before}, now ${row.type}` : row.type];
   if (row.kind === "site") {
@@ -238,7 +242,7 @@ function describe(row, finding) {
   }
   if (finding) parts.push(finding.words);
   if (row.changed) parts.push(`changed: ${row.what.join(", ")}`);
-  if (row.qconfig) parts.push(`qconfig ${row.qconfig}`);
+  parts.push(...qconfigWords(row));
   KINDS.forEach(([kind], i) => {
     const n = row.below[i];
     if (n) parts.push(`${n} ${kind} fake quant${n > 1 ? "s" : ""}`);
@@ -270,6 +274,10 @@ ${row.shares.join("\n")}`;
 }
 function stateBadges(row) {
   const found = [];
+  if (row.rule) {
+    const title = row.rule_title ?? "";
+    found.push({ text: `✎ ${row.rule}`, className: "qx-tree-rule", title });
+  }
   if (row.state_text) {
     const look = row.float ? "qx-tree-float" : row.int8 ? "qx-int8" : `qx-tree-is-${row.state}`;
     found.push({ text: row.state_text, className: look, title: row.state_title ?? "" });
