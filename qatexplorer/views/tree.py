@@ -51,15 +51,15 @@ def build_tree(
     Returns:
         JSON-able dicts with: ``id`` (selection string), ``parent`` (``id`` or None), ``kind``
         ("module", "site" or "fold"), ``path``, ``name``, ``depth``, ``type``, ``before`` (earlier
-        type where it differs, else ""), ``what`` (any of "new", "gone", "type", "qconfig",
-        "fake quant", "qparams", "hook", "mode") and ``changed``, ``changed_below``, ``qconfig``
-        (short) and ``qconfig_title``, ``rule`` and ``rule_title`` ("" without one), ``marks`` (own fake quants as [weight, input, output]) and
-        ``below`` (those of the whole subtree), ``float``, ``state`` ("int8", "float", "mixed",
-        ""), ``state_text`` (e.g. "mixed: 3 of 5 int8") and ``state_title``, ``not_run``,
-        ``quiet`` (it does nothing), ``params``, ``shared`` (another path that names the same
-        object, or None), ``int8``, ``title``; for a fake quant ``site`` (its kind), ``torch_name``
-        (what torch calls it), ``source`` (the line that makes the tensor) and ``shares`` (the
-        tensors that share it, itself among them; empty if it has one).
+        type where it differs, else ""), ``what`` (any of "new", "gone", "type", "qconfig", "fake
+        quant", "qparams", "hook", "mode") and ``changed``, ``changed_below``, ``qconfig`` (short)
+        and ``qconfig_title``, ``rule`` and ``rule_title`` ("" without one), ``marks`` (own fake
+        quants as [weight, input, output]) and ``below`` (those of the whole subtree), ``float``,
+        ``state`` ("int8", "float", "mixed", ""), ``state_text`` (e.g. "mixed: 3 of 5 int8") and
+        ``state_title``, ``not_run``, ``quiet`` (it does nothing), ``params``, ``shared`` (another
+        path that names the same object, or None), ``int8``, ``title``; for a fake quant ``site``
+        (its kind), ``torch_name`` (what torch calls it), ``source`` (the line that makes the
+        tensor) and ``shares`` (the tensors that share it, itself among them; empty if it has one).
 
     Whether a module *stays float* is a fact that its record holds (``stays_float``), the same that
     the ledger gives the reasons for.
