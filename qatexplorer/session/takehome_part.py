@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from typing import Any
+
 from qatexplorer.session.part import Part
+from qatexplorer.takehome.export import Exported, export
 from qatexplorer.takehome.records import Walk
 from qatexplorer.takehome.script import script_of
 
@@ -28,16 +33,55 @@ class TakehomePart(Part):
         """
         with self._lock:
             self._require_idle("write the script")
-            models = self._models
-            walk = Walk(
-                models.base,
-                models.flow,
-                models.options,
-                models.edits,
-                self._stages.reached,
-                tuple(models.done),
-                self.loss,
-                self.metric,
-                handed_out=models.handed_out,
+            return script_of(self._walk(), model, data)
+
+    def export(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        evaluate: bool = True,
+        progress: Callable[[str], Any] | None = None,
+    ) -> Exported:
+        """Write the int8 model and what is needed to use it elsewhere to a new folder.
+
+        ``int8.safetensors`` (codes, scales, zero points), ``walk.py`` (:meth:`script`, with a
+        ``load`` that rebuilds the model without unpickling), ``example.safetensors``,
+        ``model.onnx`` with QuantizeLinear and DequantizeLinear nodes (compared with torch in ONNX
+        Runtime; needs ``onnx`` and ``onnxruntime``), ``exported.pt2`` where ``torch.export`` takes
+        the model, and ``README.md``, a model card.
+
+        Args:
+            folder: must not be there, or be empty.
+            evaluate: the card has accuracy and size of every form, where there is data.
+            progress: called with what is being done.
+
+        Goes to the int8 stage if need be. Raises ExportError (then nothing is left behind),
+        BusyError, and what :meth:`goto` raises.
+        """
+        with self._lock:
+            self._require_idle("export")
+            self.goto(self.flow.int8_stage)
+            int8 = self._models.int8
+            assert int8 is not None
+            walk = self._walk()
+        evaluation = None
+        if evaluate and self.data is not None:
+            evaluation = self._assessor.evaluate(
+                prepared=True, observed=not self._models.never_observed, latency=False
             )
-            return script_of(walk, model, data)
+        batches = self.data.eval if self.data is not None else ()
+        return export(folder, walk, int8, evaluation, batches, progress)
+
+    def _walk(self) -> Walk:
+        models = self._models
+        return Walk(
+            models.base,
+            models.flow,
+            models.options,
+            models.edits,
+            self._stages.reached,
+            tuple(models.done),
+            self.loss,
+            self.metric,
+            handed_out=models.handed_out,
+        )

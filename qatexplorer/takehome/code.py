@@ -114,8 +114,8 @@ class Code:
                 make = self.need("torch.ao.quantization", "get_default_qat_qconfig")
                 return f"{make}({backend!r})"
         kind = self.need("torch.ao.quantization", "QConfig")
-        parts = (f"{name}={self.value(getattr(qconfig, name))}" for name in qconfig._fields)
-        return f"{kind}({', '.join(parts)})"
+        activation, weight = self.value(qconfig.activation), self.value(qconfig.weight)
+        return f"{kind}(activation={activation}, weight={weight})"
 
     def mapping(self, mapping: QConfigMapping, variable: str) -> list[str]:
         """Lines that make ``mapping`` under the name ``variable``. Raises NotCode."""

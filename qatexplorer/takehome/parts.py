@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import math
 import random
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.ao.nn.intrinsic.qat import freeze_bn_stats
 from torch.ao.quantization import (
@@ -76,6 +79,46 @@ def fingerprint(model: nn.Module) -> str:
         if isinstance(tensor, Tensor) and tensor.dtype != torch.bfloat16:
             digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+# -- files ---------------------------------------------------------------------------------------
+
+
+def read_state(folder: str) -> OrderedDict[str, Any]:
+    """The state dict of the int8 model that lies in ``folder``."""
+    with safe_open(f"{folder}/int8.safetensors", "pt") as file:
+        tree = json.loads(file.metadata()["tree"])
+        state = OrderedDict((name, unpacked(value, file)) for name, value in tree.items())
+        state._metadata = json.loads(file.metadata()["versions"])  # type: ignore[attr-defined]
+        return state
+
+
+def read_inputs(folder: str) -> Any:
+    """The example inputs that lie in ``folder``."""
+    with safe_open(f"{folder}/example.safetensors", "pt") as file:
+        return unpacked(json.loads(file.metadata()["tree"])["inputs"], file)
+
+
+def unpacked(value: Any, file: Any) -> Any:
+    """What an entry of a file's tree stands for."""
+    kind, what = next(iter(value.items()))
+    if kind == "tensor":
+        return file.get_tensor(what)
+    if kind == "quantized":
+        codes, scales, zeros = (
+            file.get_tensor(f"{what}.{p}") for p in ("codes", "scales", "zeros")
+        )
+        if value["axis"] is None:
+            return torch._make_per_tensor_quantized_tensor(codes, float(scales), int(zeros))
+        return torch._make_per_channel_quantized_tensor(codes, scales, zeros, value["axis"])
+    if kind == "dtype":
+        return getattr(torch, what)
+    if kind == "dict":
+        return {name: unpacked(one, file) for name, one in what.items()}
+    if kind in ("tuple", "list"):
+        many = [unpacked(one, file) for one in what]
+        return tuple(many) if kind == "tuple" else many
+    return what
 
 
 # -- stubs --------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ def prepare_code(writer: Writer) -> list[str]:
     """The lines of the function ``prepare``."""
     fx = isinstance(writer.walk.flow, FxFlow)
     lines = [*_edits(writer), *_modes(writer), *(_fx(writer) if fx else _eager(writer))]
+    writer.prepare_needs = tuple(writer.arguments)
     writer.code.need("torch", "nn")
     writer.code.need("typing", "Any")
     arguments = [

@@ -18,7 +18,7 @@ from qatexplorer.flows.fx import FxFlow
 from qatexplorer.takehome import parts
 from qatexplorer.takehome.prepare_code import prepare_code
 from qatexplorer.takehome.records import Walk
-from qatexplorer.takehome.work_code import work_code
+from qatexplorer.takehome.work_code import convert_code, work_code
 from qatexplorer.takehome.writer import Writer, call, indented
 
 _WIDTH = 96
@@ -29,13 +29,14 @@ _USE = (
 _SPEC = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
-def script_of(walk: Walk, model: str = "", data: str = "") -> str:
+def script_of(walk: Walk, model: str = "", data: str = "", *, loads: bool = False) -> str:
     """The script of ``walk``.
 
     Args:
         model, data: ``"package.module:factory"`` of the user's float model, and of its batches (a
             dict with ``"train"`` and ``"eval"``), for ``python script.py``. Without them the
             script is to be imported, and its ``run`` called.
+        loads: it has a ``load`` that makes the int8 model of a folder again.
 
     Raises InputError for a flow that has no script, and for what is no such name.
     """
@@ -48,19 +49,22 @@ def script_of(walk: Walk, model: str = "", data: str = "") -> str:
         if not _SPEC.fullmatch(spec):
             raise InputError(f"{spec!r} is not of the form 'package.module:factory'.")
     names = walk.flow.stage_names
-    reached = names.index(walk.reached)
+    int8 = names.index(walk.reached) >= names.index(walk.flow.int8_stage)
     writer = Writer(walk)
-    prepare = prepare_code(writer)
-    needs = tuple(writer.arguments)
-    int8 = reached >= names.index(walk.flow.int8_stage)
-    run = _run(writer, needs, work_code(writer, int8=int8), int8)
-    body = [*writer.functions(), *prepare, "", "", *run, *_main(model, data)]
+    functions = [prepare_code(writer)]
+    if int8 or loads:
+        functions.append(convert_code(writer))
+    functions.append(_run(writer, work_code(writer), int8))
+    if loads:
+        functions.append(_load(writer))
+    body = [*writer.functions(), *(line for lines in functions for line in (*lines, "", ""))]
     head = [f'"""{_title(walk)}"""', "", "from __future__ import annotations", ""]
-    return "\n".join([*head, *writer.code.imports(), "", "", *body]).rstrip() + "\n"
+    whole = [*head, *writer.code.imports(), "", "", *body, *_main(model, data)]
+    return "\n".join(whole).rstrip() + "\n"
 
 
-def _run(writer: Writer, needs: tuple[str, ...], work: list[str], int8: bool) -> list[str]:
-    """The lines of the function ``run``; ``needs`` are the arguments that ``prepare`` takes too."""
+def _run(writer: Writer, work: list[str], int8: bool) -> list[str]:
+    """The lines of the function ``run``."""
     usual = ("example_inputs: Any", "train_batches: Any", "eval_batches: Any")
     more = (f"{name}: Any" for name in writer.arguments)
     head = call("def run", ["model: nn.Module", *usual, *more], " -> dict[str, nn.Module]:")
@@ -72,15 +76,37 @@ def _run(writer: Writer, needs: tuple[str, ...], work: list[str], int8: bool) ->
     if not writer.walk.edits:
         print_ = writer.use(parts.fingerprint)
         lines.append(f'print("float model", {print_}(model), "(the session had {known})")')
-    lines += call("model = prepare", ["model", "example_inputs", *needs])
-    result = '{"trained": trained, "int8": int8}' if int8 else '{"trained": model}'
-    return [*head, *indented([*lines, *work, f"return {result}"])]
+    lines += call("model = prepare", ["model", "example_inputs", *writer.prepare_needs])
+    result = ['return {"trained": model}']
+    if int8:
+        made = call("to_int8", ["model", *writer.convert_needs])[0]
+        result = [f'return {{"trained": model, "int8": {made}}}']
+    return [*head, *indented([*lines, *work, *result])]
+
+
+def _load(writer: Writer) -> list[str]:
+    """The lines of the function ``load``."""
+    needs = dict.fromkeys((*writer.prepare_needs, *writer.convert_needs))
+    arguments = ["model: nn.Module", "folder: str", *(f"{name}: Any" for name in needs)]
+    made = call("prepare", ["model", "inputs", *writer.prepare_needs])[0]
+    int8 = call("to_int8", ["prepared", *writer.convert_needs])[0]
+    lines = [
+        '"""The int8 model that was written to ``folder``. ``model`` is the float one, with any',
+        'weights, and is changed. Nothing is unpickled."""',
+        f"inputs = {writer.use(parts.read_inputs)}(folder)",
+        f"prepared = {made}",
+        f"{writer.use(parts.call)}(prepared.eval(), inputs)  # observers need a range",
+        f"int8 = {int8}",
+        f"int8.load_state_dict({writer.use(parts.read_state)}(folder))",
+        "return int8",
+    ]
+    return [*call("def load", arguments, " -> nn.Module:"), *indented(lines)]
 
 
 def _main(model: str, data: str) -> list[str]:
     if not (model and data):
         return []
-    lines = ["", "", 'if __name__ == "__main__":']
+    lines = ['if __name__ == "__main__":']
     for spec, name in ((model, "make_model"), (data, "make_data")):
         module, _, attribute = spec.partition(":")
         lines.append(f"    from {module} import {attribute} as {name}")

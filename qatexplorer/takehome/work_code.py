@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from qatexplorer.flows.fx import FxFlow
 from qatexplorer.runs.config import TrainingConfig
 from qatexplorer.takehome import parts
 from qatexplorer.takehome.records import Calibrated, Trained
-from qatexplorer.takehome.writer import Writer, call
+from qatexplorer.takehome.writer import Writer, call, indented
 
 _PASSED_ON = (
     "epochs",
@@ -20,7 +22,7 @@ _PASSED_ON = (
 )
 
 
-def work_code(writer: Writer, *, int8: bool) -> list[str]:
+def work_code(writer: Writer) -> list[str]:
     """The lines that do to ``model`` what was done to the working model, in order."""
     lines: list[str] = []
     for action in writer.walk.actions:
@@ -29,7 +31,7 @@ def work_code(writer: Writer, *, int8: bool) -> list[str]:
             lines.append(f"{name}(model, train_batches, {action.batches})")
         else:
             lines += _train(writer, action)
-    return [*lines, *(_convert(writer) if int8 else [])]
+    return lines
 
 
 def _train(writer: Writer, action: Trained) -> list[str]:
@@ -87,9 +89,11 @@ def _scheduler(writer: Writer, config: TrainingConfig) -> str:
     return f"lambda optimizer, total: {made}(optimizer)"
 
 
-def _convert(writer: Writer) -> list[str]:
+def convert_code(writer: Writer) -> list[str]:
+    """The lines of the function ``to_int8``, and the objects that are its arguments."""
     options, need = writer.walk.options, writer.code.need
     need("torch")
+    need("torch", "nn")
     need("copy")
     arguments = ["model"]
     if isinstance(writer.walk.flow, FxFlow):
@@ -108,8 +112,16 @@ def _convert(writer: Writer) -> list[str]:
         if custom is not None:
             given = writer.given("convert_custom_config", custom)
             arguments.append(f"convert_custom_config_dict={given}")
-    return [
+    text = " ".join(arguments)
+    needs = [name for name in writer.arguments if re.search(rf"\b{name}\b[^=]", f"{text} ")]
+    head = call(
+        "def to_int8", ["model: nn.Module", *(f"{n}: Any" for n in needs)], " -> nn.Module:"
+    )
+    lines = [
+        '"""The int8 model of a copy of a prepared one."""',
         f"torch.backends.quantized.engine = {options.qconfig.backend!r}",
-        'trained, model = model, copy.deepcopy(model).to("cpu").eval()',
-        *call(f"int8 = {convert}", arguments),
+        'model = copy.deepcopy(model).to("cpu").eval()',
+        *call(f"return {convert}", arguments),
     ]
+    writer.convert_needs = tuple(needs)
+    return [*head, *indented(lines)]

@@ -23,12 +23,15 @@ class Writer:
 
     Attributes:
         code: expressions and imports. arguments: of the script's ``run``, with what each is: the
-            objects that cannot be written as code.
+            objects that cannot be written as code. prepare_needs, convert_needs: those of them that
+            ``prepare`` and ``to_int8`` take too.
     """
 
     def __init__(self, walk: Walk) -> None:
         self.walk, self.code = walk, Code()
         self.arguments: dict[str, str] = {}
+        self.prepare_needs: tuple[str, ...] = ()
+        self.convert_needs: tuple[str, ...] = ()
         self._used: set[str] = set()
 
     def quantization(self, name: str) -> str:
