@@ -89,7 +89,7 @@ def read_state(folder: str) -> OrderedDict[str, Any]:
     with safe_open(f"{folder}/int8.safetensors", "pt") as file:
         tree = json.loads(file.metadata()["tree"])
         state = OrderedDict((name, unpacked(value, file)) for name, value in tree.items())
-        state._metadata = json.loads(file.metadata()["versions"])  # type: ignore[attr-defined]
+        vars(state)["_metadata"] = json.loads(file.metadata()["versions"])
         return state
 
 

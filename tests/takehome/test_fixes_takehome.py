@@ -36,7 +36,7 @@ def calibrated() -> qx.Session:
 def test_a_flow_without_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.support.toy_flow import ToyFlow
 
-    monkeypatch.setitem(FLOWS, "toy", ToyFlow())
+    monkeypatch.setitem(FLOWS, "toy", ToyFlow)
     with pytest.raises(InputError) as caught:
         session("toy").script()
     assert caught.value.fix == "Use flow='eager' or flow='fx'."
