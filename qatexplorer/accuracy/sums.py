@@ -89,10 +89,15 @@ class InSteps:
         most = _larger(0.0, _most(gap) / step)
         self.distance += float(gap.abs_().sum()) / step
         self.largest = max(self.largest, most)
-        if most > 0.5 + _HAIR:
-            self.half += int(torch.count_nonzero(~(gap <= (0.5 + _HAIR) * step)))
-        if most > 1.5 + _HAIR:
-            self.far += int(torch.count_nonzero(~(gap <= (1.5 + _HAIR) * step)))
+        if most == math.inf:
+            self.half += gap.numel() - int((gap <= (0.5 + _HAIR) * step).sum())
+            self.far += gap.numel() - int((gap <= (1.5 + _HAIR) * step).sum())
+        elif most > 0.5 + _HAIR:  # comparing is several times slower than arithmetic
+            whole = gap.mul_(1 / step).sub_(_HAIR).round_()
+            up_to_two = int(whole.clamp_(max=2).sum()) if most > 1.5 + _HAIR else 0
+            up_to_one = int(whole.clamp_(max=1).sum())
+            self.half += up_to_one
+            self.far += max(0, up_to_two - up_to_one)
 
     @property
     def agreement(self) -> float | None:
