@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from qatexplorer.accuracy.sums import (
     add_int8,
     flat_alike,
 )
-from qatexplorer.accuracy.weights import weight_rows
+from qatexplorer.accuracy.weights import WeightRows
 from qatexplorer.data import call_model, cloned, on_device
 from qatexplorer.errors import StoppedError
 from qatexplorer.evaluate.pairs import Pairs, by_nodes, pairs_of
@@ -58,6 +58,7 @@ class Spot:
     steps: InSteps = field(default_factory=InSteps)
     alone: Alone | None = None
     spread: Spread = field(default_factory=Spread)
+    kl: float | None = None
     points: Points = field(default_factory=Points)
     cause: str = ""
 
@@ -221,14 +222,11 @@ class Comparing:
             if x is not None:
                 self._add_fake(spot, x, tensor)
 
-        with self._rounding(prepared):
-            weights = weight_rows(prepared, self.forms.int8) if self._first else None
-            if weights is None:
-                output = self._forward(prepared, inputs, watch, kept, "fake quant")
-            else:
-                with weights.watching():
-                    output = self._forward(prepared, inputs, watch, kept, "fake quant")
-                self._weights = weights.rows()
+        weights = WeightRows(prepared, self.forms.int8) if self._first else None
+        with weights.watching() if weights is not None else nullcontext():
+            output = self._forward(prepared, inputs, watch, kept, "fake quant")
+        if weights is not None:
+            self._weights = weights.rows()
         outputs = dict(leaves(output))
         for path, tensor in outputs.items():
             x = float_outputs.get(path)
@@ -299,6 +297,9 @@ class Comparing:
 
         with preserved_state(model), torch.no_grad():
             model.eval()
+            if name == "fake quant":
+                for module in fake_quants(model).values():
+                    switch(module, observer=False, fake_quant=True)
             with visited(model, guarded, nodes=self._nodes):
                 self.forwards[name] += 1
                 if kept is None:
@@ -310,13 +311,6 @@ class Comparing:
             failed, self._failed = self._failed, None
             raise failed
         return output
-
-    @contextmanager
-    def _rounding(self, prepared: nn.Module) -> Iterator[None]:
-        with preserved_state(prepared):
-            for module in fake_quants(prepared).values():
-                switch(module, observer=False, fake_quant=True)
-            yield
 
     # -- which place it is ----------------------------------------------------------------------
 
@@ -380,7 +374,7 @@ class Comparing:
     def _add_int8(self, spot: Spot, x: Tensor | None, fake: Tensor | None, found: Tensor) -> None:
         if found.is_quantized and found.qscheme() not in _ONE_SCALE:
             return
-        scale, zero = (found.q_scale(), found.q_zero_point()) if found.is_quantized else (None, 0)
+        grid = (found.q_scale(), found.q_zero_point()) if found.is_quantized else None
         values = found.int_repr() if found.is_quantized else _plain(found)
         x = x if x is not None and x.shape == found.shape else None
         fake = _plain(fake) if fake is not None and fake.shape == found.shape else None
@@ -393,10 +387,11 @@ class Comparing:
         flat_x = first if x is not None else None
         flat_fake = None if fake is None else rest[0] if x is not None else first
         flat = rest[-1]
-        add_int8(flat_x, flat_fake, flat, scale, zero, spot.int8, spot.steps, self._scratch)
+        add_int8(flat_x, flat_fake, flat, grid, spot.int8, spot.steps, self._scratch)
         if self._first and x is not None:
             sample = picked(flat)[:POINTS].float()
-            spot.points.int8 = (sample if scale is None else (sample - zero) * scale).tolist()
+            values = sample if grid is None else (sample - grid[1]) * grid[0]
+            spot.points.int8 = values.tolist()
 
     # -- what it came to ------------------------------------------------------------------------
 
@@ -412,6 +407,7 @@ class Comparing:
         for spot in ordered:
             if not spot.fake.values and not spot.int8.values:
                 continue
+            spot.kl = spot.spread.kl
             for head in sorted(spot.heads, key=lambda one: one.kind == "fake quant"):
                 rows.append(self._row(spot, head))
                 scatter[head.path, head.call] = _scatter(spot.points)
@@ -468,7 +464,7 @@ class Comparing:
             mean_steps=steps.distance / steps.values if compared else None,
             max_steps=steps.largest if compared else None,
             agreement=steps.agreement,
-            kl=spot.spread.kl,
+            kl=spot.kl,
             clipped=own.share(own.clipped) if own and spot.one_grid else None,
             clipping_error=own.share(own.clipping) if own else None,
             rounding_error=own.share(own.noise - own.clipping) if own else None,
