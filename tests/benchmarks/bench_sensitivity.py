@@ -14,7 +14,7 @@ import argparse
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ Values = dict[str, tuple[float, float]]
 FLOWS: dict[str, dict[str, Any]] = {"eager": {"stubs": "layers"}, "fx": {"flow": "fx"}}
 
 
-def by_hand(model: nn.Module, batches: list[Any]) -> Values:
+def by_hand(model: nn.Module, batches: Iterable[Any]) -> Values:
     """Means of (metric, loss), by what is on."""
     found = fake_quants(model)
     kinds = kinds_of(model)
@@ -42,7 +42,7 @@ def by_hand(model: nn.Module, batches: list[Any]) -> Values:
 
     def measured() -> tuple[float, float]:
         outputs = [(call_model(model, x), y) for x, y in batches]
-        size = sum(len(y) for _, y in batches)
+        size = sum(len(y) for _, y in outputs)
         return (
             sum(float(accuracy(out, y)) * len(y) for out, y in outputs) / size,
             sum(float(default_loss(out, y)) * len(y) for out, y in outputs) / size,
@@ -116,11 +116,13 @@ def forward_s(model: nn.Module, batches: list[Any]) -> float:
 def measure(title: str, make: Callable[[], qx.Session], rounds: int) -> None:
     session = make()
     session.calibrate()
-    batches = list(session.data.eval) if session.data else []
+    assert session.data is not None
+    data = session.data.eval
+    batches = list(data)
     theirs, ours, found = [], [], {}
     for _ in range(rounds):
         model = session.copy_model()
-        theirs.append(timed(lambda model=model: found.update(by_hand(model, batches))))
+        theirs.append(timed(lambda model=model: found.update(by_hand(model, data))))
         session._sensitivities.forget()
         ours.append(timed(lambda: session.sensitivity(batches=None)))
     naive, mine = statistics.median(theirs), statistics.median(ours)
