@@ -50,8 +50,8 @@ def measure_latency(page: Page, shots: Shots, name: str) -> None:
     expect(table.locator("caption")).to_contain_text(re.compile(r"\d thread.*Median and spread"))
     expect(table.locator("tr.qx-is-int8 td").nth(1)).to_contain_text(re.compile(r"[\d.]+ ms"))
     # In words, with the numbers of the table.
-    line = page.locator(".qx-latency-words li").filter(has_text=re.compile("^int8 .* float at"))
-    said = line.first.inner_text()
+    said = page.locator(".qx-latency-words li").first.inner_text()
+    assert re.match("int8 .*float .*at a batch of 1: ", said), said
     for row in (table.locator("tbody tr").nth(0), table.locator("tr.qx-is-int8").nth(0)):
         assert row.locator("td").nth(1).inner_text().strip() in said, said
     expect(page.locator(".qx-figure-slot .js-plotly-plot .errorbar").first).to_be_attached(
