@@ -38,6 +38,18 @@ def bias_text(layer: Int8Numbers) -> str:
     )
 
 
+def weight_text(layer: Int8Numbers) -> str:
+    """Dtype, shape and grids of the weight; ``""`` without one."""
+    weight = layer.weight
+    if weight is None:
+        return ""
+    shape = " × ".join(map(str, weight.codes.shape))
+    each = "a scale a channel" if weight.per_channel else "one scale for all"
+    zeros = sorted(set(weight.zero_points))
+    text = f"int8, {shape}, {each}"
+    return f"{text}, zero point {zeros[0]}" if len(zeros) == 1 else text
+
+
 def agreement_text(layer: Int8Numbers) -> tuple[str, ...]:
     """How the arithmetic compares with the kernel, in sentences."""
     lines = [_one(found, layer) for found in layer.agreement]
@@ -137,6 +149,8 @@ def layer_text(layer: Int8Numbers) -> str:
     if clamp_text(layer):
         lines.append(f"  clamped to {clamp_text(layer)}")
     lines += [f"{name}: {', '.join(map(str, values))}" for name, values in layer.geometry]
+    if weight_text(layer):
+        lines.append(f"weight: {weight_text(layer)}")
     lines += list(agreement_text(layer))
     if layer.worked is not None:
         lines += ["", *_worked_lines(layer, layer.worked)]
@@ -179,7 +193,9 @@ def channel_rows(layer: Int8Numbers) -> list[tuple[str, ...]]:
     if layer.arithmetic == "mul":
         head = ["inputs"]
     bias, weight = layer.bias, layer.weight
-    head += ["weight scale", "weight zero point"] if weight is not None else []
+    own_zeros = weight is not None and len(set(weight.zero_points)) > 1
+    head += ["weight scale"] if weight is not None else []
+    head += ["weight zero point"] if own_zeros else []
     head += ["bias", "bias scale", "bias as int32"] if bias is not None else []
     head += ["multiplier", "mantissa", "shift"]
     head += ["offset"] if layer.offsets else []
@@ -187,7 +203,8 @@ def channel_rows(layer: Int8Numbers) -> list[tuple[str, ...]]:
     for at, multiplier in enumerate(layer.multipliers):
         row = [str(at) if layer.arithmetic != "mul" else "both"]
         if weight is not None:
-            row += [f"{weight.scales[at]:.6g}", str(weight.zero_points[at])]
+            row.append(f"{weight.scales[at]:.6g}")
+            row += [str(weight.zero_points[at])] if own_zeros else []
         if bias is not None:
             row += [f"{bias.values[at]:.6g}", f"{bias.scales[at]:.6g}", str(bias.codes[at])]
         row += [f"{multiplier.value:.9g}", str(multiplier.mantissa), str(multiplier.shift)]
