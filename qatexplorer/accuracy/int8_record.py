@@ -195,6 +195,8 @@ class Int8Numbers:
         geometry: of a convolution: stride, padding, dilation, groups and the like.
         worked: one output by hand. agreement: over all outputs, one for each way to add the bias.
         total: number of outputs; where that is too many, fewer are compared.
+        saturates: whether the probe of the engines has found that this one cuts off sums on this
+            CPU (:func:`~qatexplorer.quantizers.engine_probe.probe_engine`).
     """
 
     path: str
@@ -216,6 +218,7 @@ class Int8Numbers:
     worked: Worked | None = None
     agreement: tuple[Agreement, ...] = ()
     total: int = 0
+    saturates: bool = False
 
     @property
     def nearest(self) -> Agreement | None:

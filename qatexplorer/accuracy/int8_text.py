@@ -32,8 +32,8 @@ def bias_text(layer: Int8Numbers) -> str:
     if bias is None:
         return ""
     return (
-        "The bias has no fake quant: training does not see that it is rounded. As int32 it is a "
-        "multiple of s_x · s_w, so rounding moves it by at most half of that; here by at most "
+        "The bias has no fake quant: training sees no rounding of it. Rounded to int32, to a "
+        "multiple of s_x · s_w, it moves by at most half of that: here by at most "
         f"{bias.rounding:.3g}, which is {bias.rounding_steps:.3g} steps of the output."
     )
 
@@ -57,17 +57,21 @@ def agreement_text(layer: Int8Numbers) -> tuple[str, ...]:
     if nearest is None:
         return ()
     others = [one for one in layer.agreement if one is not nearest]
-    if others and nearest.equal > others[0].equal:
+    if others and nearest.largest <= 1 and nearest.equal > others[0].equal:
         how = {
-            "float": "adds the bias as float and rounds only the result",
-            "int32": "rounds the bias to int32 first",
+            "float": "added the bias as float and rounded only the result",
+            "int32": "rounded the bias to int32 first",
         }[nearest.bias]
-        lines.append(f"As measured here, the kernel of engine {layer.engine} {how}.")
+        lines.append(f"Here the kernel of engine {layer.engine} does as if it {how}.")
     if nearest.largest > 1:
         lines.append(
-            f"The kernel of engine {layer.engine} gives something else than integers here: up to "
+            f"The kernel of engine {layer.engine} gives something else than this arithmetic: up to "
             f"{nearest.largest} codes apart. Rounding alone makes 1."
         )
+        if layer.saturates:
+            lines.append(
+                f"The probe of the engines has found that {layer.engine} cuts off sums on this CPU."
+            )
     if nearest.outputs < layer.total:
         lines.append(f"Compared are the first {nearest.outputs:,} of {layer.total:,} outputs.")
     return tuple(lines)

@@ -59,6 +59,7 @@ SUM = replace(
     geometry=(),
     worked=replace(_WORKED, weight_codes=(), code_float_bias=None, tie=True),
     agreement=(Agreement("", 100, 40, 9),),
+    saturates=True,
 )
 NONE = replace(
     LINEAR,

@@ -32,7 +32,7 @@ def test_every_case_is_well_formed_and_escaped(case: str) -> None:
 def test_fields_hold_the_output_and_its_bounds() -> None:
     html = int8_html(CASES["a convolution"])
     fields = re.findall(
-        r'<input type="number" value="(\d+)" min="0" max="(\d+)".*?ask="(.*?)">', html
+        r'<input type="number" value="(\d+)" min="0" max="(\d+)".*?ask="(.*?)"', html
     )
     assert fields == [
         ("0", "1", "int8:call"),

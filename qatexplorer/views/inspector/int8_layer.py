@@ -172,7 +172,16 @@ def _axis(axis: int, axes: int) -> str:
 
 
 def _field(name: str, asks: str, value: int, size: int) -> Html:
-    box = tag("input", type="number", value=value, min=0, max=size - 1, step=1, data_ask=asks)
+    box = tag(
+        "input",
+        type="number",
+        value=value,
+        min=0,
+        max=size - 1,
+        step=1,
+        data_ask=asks,
+        data_lm_suppress_shortcuts="true",
+    )
     return tag("label", tag("span", name), box, tag("small", f"0 to {size - 1}"))
 
 
@@ -192,9 +201,16 @@ def _copies(layer: Int8Layer) -> Html | None:
 
 
 def _scrolled(name: str, *children: Html) -> Html:
-    """What may be wider or longer than the page, reachable by keys."""
+    """What may be wider or longer than the page, reachable by keys. JupyterLab's shortcuts ask the
+    focused element itself whether to keep out."""
     return tag(
-        "div", *children, class_="qx-int8-scroll", tabindex="0", role="region", aria_label=name
+        "div",
+        *children,
+        class_="qx-int8-scroll",
+        tabindex="0",
+        role="region",
+        aria_label=name,
+        data_lm_suppress_shortcuts="true",
     )
 
 
