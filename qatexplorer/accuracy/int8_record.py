@@ -142,7 +142,7 @@ class Worked:
         kernel_code: what the kernel gave.
         given: the float value that a quantization takes, None elsewhere.
         number: of the input that a concatenation takes this output from.
-        tie: whether the value lies half way between two codes (to 0.001 steps).
+        tie: whether the value lies half way between two codes (to 0.0001 steps).
     """
 
     sample: int
@@ -167,7 +167,7 @@ class Agreement:
         bias: how the bias is added: rounded to int32, or as the float that it is; ``""`` for an
             operation without one.
         outputs: compared. equal: of them. largest: difference in codes.
-        ties: of those that differ, how many lie half way between two codes (to 0.001 steps).
+        ties: of those that differ, how many lie half way between two codes (to 0.0001 steps).
     """
 
     bias: Literal["int32", "float", ""]

@@ -52,8 +52,8 @@ def weight_text(layer: Int8Numbers) -> str:
 
 def agreement_text(layer: Int8Numbers) -> tuple[str, ...]:
     """How the arithmetic compares with the kernel, in sentences."""
-    lines = [_one(found, layer) for found in layer.agreement]
     nearest = layer.nearest
+    lines = [_one(found, found is nearest) for found in layer.agreement]
     if nearest is None:
         return ()
     others = [one for one in layer.agreement if one is not nearest]
@@ -77,7 +77,7 @@ def agreement_text(layer: Int8Numbers) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _one(found: Agreement, layer: Int8Numbers) -> str:
+def _one(found: Agreement, nearest: bool) -> str:
     how = {
         "int32": "With the bias as int32",
         "float": "With the bias left in float",
@@ -88,10 +88,10 @@ def _one(found: Agreement, layer: Int8Numbers) -> str:
     if not apart:
         return f"{text}."
     text += f", the largest difference is {found.largest}"
-    if found.ties:
+    if found.ties and nearest:
         text += (
             f"; {found.ties:,} of the {apart:,} that differ lie half way between two codes (to "
-            "0.001 steps), where float32 decides"
+            "0.0001 steps), where float32 decides"
         )
     return f"{text}."
 
@@ -132,7 +132,7 @@ def kernel_text(worked: Worked) -> str:
         text += " So does this arithmetic when the bias is not rounded to int32 first."
     elif worked.tie:
         text += (
-            " The value lies half way between two codes (to 0.001 steps), where float32 decides."
+            " The value lies half way between two codes (to 0.0001 steps), where float32 decides."
         )
     return text
 

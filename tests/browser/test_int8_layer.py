@@ -84,6 +84,12 @@ def numbers_of_a_layer(page: Page, shots: Shots, name: str) -> None:
     typed(page, "int8:output:1", 0)
     typed(page, "int8:output:2", 1)
     typed(page, "int8:sample", 2)
+    # More than there are is taken to the last one, before it is asked for.
+    field = shown(page).locator("[data-ask='int8:sample']")
+    field.fill("99999")
+    field.press("Enter")
+    expect(field).to_have_value("7")
+    typed(page, "int8:sample", 2)
     assert steps.inner_text() != before
     text, script = page.evaluate(COPIED)
     assert "sample 2, channel 3, at 0, 1" in text

@@ -45,7 +45,7 @@ LINEAR = Int8Layer(
     multipliers=(Multiplier(0.25, 2**30, 1), Multiplier(0.125, 2**30, 2)),
     geometry=(("stride", (1,)), ("groups", (1,))),
     worked=_WORKED,
-    agreement=(Agreement("int32", 90, 80, 1, 3), Agreement("float", 90, 90, 0)),
+    agreement=(Agreement("int32", 90, 80, 1, 3), Agreement("float", 90, 89, 1, 1)),
     total=100,
 )
 SUM = replace(
