@@ -75,8 +75,12 @@ class Panes(widgets.Box):
         self.tree, self.graph = TreeWidget(), GraphWidget()
         self.inspector = InspectorWidget()
         self.cover = Html(html=loading_html(), role="status")
-        for widget in (self.tree, self.graph, self.inspector):
+        for widget in (self.graph, self.inspector):
             widget.observe(lambda change: page.select(change["new"]), "selected")
+        self.tree.observe(
+            lambda _change: page.select(self.tree.selected, self.tree.chosen),
+            ["selected", "chosen"],
+        )
         self.graph.observe(lambda _change: self._inspect(), "dark")
         self.tree.add_class("qx-part-tree")
         self.compare = ComparePane(bridge, page, self.graph, self._paint)
@@ -229,7 +233,8 @@ class Panes(widgets.Box):
         self.graph.scene = scene
 
     def _mark_selection(self) -> None:
-        for widget in (self.tree, self.graph, self.inspector):
+        self.tree.mark(self._page.selection, self._page.chosen)
+        for widget in (self.graph, self.inspector):
             if widget.selected != self._page.selection:
                 widget.selected = self._page.selection
 
