@@ -36,7 +36,7 @@ def centred(tensor: Tensor) -> Tensor:
     return tensor.int_repr().double() - grid(tensor)[1]
 
 
-TIE = 1e-3
+TIE = 1e-4
 """Steps around the middle between two codes within which float32 may round either way."""
 
 

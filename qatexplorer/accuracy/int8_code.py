@@ -54,7 +54,7 @@ def _products(layer: Int8Numbers, worked: Worked) -> list[str]:
         nearest = layer.nearest
         if nearest is not None and nearest.bias == "float":
             lines += [
-                "# This engine's kernel does not round the bias first, as measured on this layer;",
+                "# As measured on this layer, the kernel does as if it did not round the bias;",
                 "# integer hardware would add bias_int32.",
                 "bias_int32 = int(np.rint(bias / product_scale))",
                 "accumulator = accumulator + bias / product_scale",

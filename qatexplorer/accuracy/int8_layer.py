@@ -26,6 +26,7 @@ from qatexplorer.accuracy.int8_steps import worked
 from qatexplorer.accuracy.int8_text import layer_text
 from qatexplorer.errors import InputError, StageError
 from qatexplorer.quantizers.engine import quantized_engine
+from qatexplorer.quantizers.engine_probe import probe_engine
 from qatexplorer.quantizers.facts import quant_range
 from qatexplorer.quantizers.types import is_container
 from qatexplorer.shown import Shown, at_most
@@ -169,6 +170,7 @@ class LayerRun:
             None,
             arithmetic.compare(parts, self._channels) if how != "none" else (),
             total,
+            probe_engine(self._engine).verdict == "saturates",
         )
 
     def _output(self, seen: Seen) -> OutputNumbers:

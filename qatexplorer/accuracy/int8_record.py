@@ -142,7 +142,7 @@ class Worked:
         kernel_code: what the kernel gave.
         given: the float value that a quantization takes, None elsewhere.
         number: of the input that a concatenation takes this output from.
-        tie: whether the value lies half way between two codes (to 0.001 steps).
+        tie: whether the value lies half way between two codes (to 0.0001 steps).
     """
 
     sample: int
@@ -167,7 +167,7 @@ class Agreement:
         bias: how the bias is added: rounded to int32, or as the float that it is; ``""`` for an
             operation without one.
         outputs: compared. equal: of them. largest: difference in codes.
-        ties: of those that differ, how many lie half way between two codes (to 0.001 steps).
+        ties: of those that differ, how many lie half way between two codes (to 0.0001 steps).
     """
 
     bias: Literal["int32", "float", ""]
@@ -195,6 +195,8 @@ class Int8Numbers:
         geometry: of a convolution: stride, padding, dilation, groups and the like.
         worked: one output by hand. agreement: over all outputs, one for each way to add the bias.
         total: number of outputs; where that is too many, fewer are compared.
+        saturates: whether the probe of the engines has found that this one cuts off sums on this
+            CPU (:func:`~qatexplorer.quantizers.engine_probe.probe_engine`).
     """
 
     path: str
@@ -216,6 +218,7 @@ class Int8Numbers:
     worked: Worked | None = None
     agreement: tuple[Agreement, ...] = ()
     total: int = 0
+    saturates: bool = False
 
     @property
     def nearest(self) -> Agreement | None:

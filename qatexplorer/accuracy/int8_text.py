@@ -32,36 +32,52 @@ def bias_text(layer: Int8Numbers) -> str:
     if bias is None:
         return ""
     return (
-        "The bias has no fake quant: training does not see that it is rounded. As int32 it is a "
-        "multiple of s_x · s_w, so rounding moves it by at most half of that; here by at most "
+        "The bias has no fake quant: training sees no rounding of it. Rounded to int32, to a "
+        "multiple of s_x · s_w, it moves by at most half of that: here by at most "
         f"{bias.rounding:.3g}, which is {bias.rounding_steps:.3g} steps of the output."
     )
 
 
+def weight_text(layer: Int8Numbers) -> str:
+    """Dtype, shape and grids of the weight; ``""`` without one."""
+    weight = layer.weight
+    if weight is None:
+        return ""
+    shape = " × ".join(map(str, weight.codes.shape))
+    each = "a scale a channel" if weight.per_channel else "one scale for all"
+    zeros = sorted(set(weight.zero_points))
+    text = f"int8, {shape}, {each}"
+    return f"{text}, zero point {zeros[0]}" if len(zeros) == 1 else text
+
+
 def agreement_text(layer: Int8Numbers) -> tuple[str, ...]:
     """How the arithmetic compares with the kernel, in sentences."""
-    lines = [_one(found, layer) for found in layer.agreement]
     nearest = layer.nearest
+    lines = [_one(found, found is nearest) for found in layer.agreement]
     if nearest is None:
         return ()
     others = [one for one in layer.agreement if one is not nearest]
-    if others and nearest.equal > others[0].equal:
+    if others and nearest.largest <= 1 and nearest.equal > others[0].equal:
         how = {
-            "float": "adds the bias as float and rounds only the result",
-            "int32": "rounds the bias to int32 first",
+            "float": "added the bias as float and rounded only the result",
+            "int32": "rounded the bias to int32 first",
         }[nearest.bias]
-        lines.append(f"As measured here, the kernel of engine {layer.engine} {how}.")
+        lines.append(f"Here the kernel of engine {layer.engine} does as if it {how}.")
     if nearest.largest > 1:
         lines.append(
-            f"The kernel of engine {layer.engine} gives something else than integers here: up to "
+            f"The kernel of engine {layer.engine} gives something else than this arithmetic: up to "
             f"{nearest.largest} codes apart. Rounding alone makes 1."
         )
+        if layer.saturates:
+            lines.append(
+                f"The probe of the engines has found that {layer.engine} cuts off sums on this CPU."
+            )
     if nearest.outputs < layer.total:
         lines.append(f"Compared are the first {nearest.outputs:,} of {layer.total:,} outputs.")
     return tuple(lines)
 
 
-def _one(found: Agreement, layer: Int8Numbers) -> str:
+def _one(found: Agreement, nearest: bool) -> str:
     how = {
         "int32": "With the bias as int32",
         "float": "With the bias left in float",
@@ -72,10 +88,10 @@ def _one(found: Agreement, layer: Int8Numbers) -> str:
     if not apart:
         return f"{text}."
     text += f", the largest difference is {found.largest}"
-    if found.ties:
+    if found.ties and nearest:
         text += (
             f"; {found.ties:,} of the {apart:,} that differ lie half way between two codes (to "
-            "0.001 steps), where float32 decides"
+            "0.0001 steps), where float32 decides"
         )
     return f"{text}."
 
@@ -116,7 +132,7 @@ def kernel_text(worked: Worked) -> str:
         text += " So does this arithmetic when the bias is not rounded to int32 first."
     elif worked.tie:
         text += (
-            " The value lies half way between two codes (to 0.001 steps), where float32 decides."
+            " The value lies half way between two codes (to 0.0001 steps), where float32 decides."
         )
     return text
 
@@ -137,6 +153,8 @@ def layer_text(layer: Int8Numbers) -> str:
     if clamp_text(layer):
         lines.append(f"  clamped to {clamp_text(layer)}")
     lines += [f"{name}: {', '.join(map(str, values))}" for name, values in layer.geometry]
+    if weight_text(layer):
+        lines.append(f"weight: {weight_text(layer)}")
     lines += list(agreement_text(layer))
     if layer.worked is not None:
         lines += ["", *_worked_lines(layer, layer.worked)]
@@ -179,7 +197,9 @@ def channel_rows(layer: Int8Numbers) -> list[tuple[str, ...]]:
     if layer.arithmetic == "mul":
         head = ["inputs"]
     bias, weight = layer.bias, layer.weight
-    head += ["weight scale", "weight zero point"] if weight is not None else []
+    own_zeros = weight is not None and len(set(weight.zero_points)) > 1
+    head += ["weight scale"] if weight is not None else []
+    head += ["weight zero point"] if own_zeros else []
     head += ["bias", "bias scale", "bias as int32"] if bias is not None else []
     head += ["multiplier", "mantissa", "shift"]
     head += ["offset"] if layer.offsets else []
@@ -187,7 +207,8 @@ def channel_rows(layer: Int8Numbers) -> list[tuple[str, ...]]:
     for at, multiplier in enumerate(layer.multipliers):
         row = [str(at) if layer.arithmetic != "mul" else "both"]
         if weight is not None:
-            row += [f"{weight.scales[at]:.6g}", str(weight.zero_points[at])]
+            row.append(f"{weight.scales[at]:.6g}")
+            row += [str(weight.zero_points[at])] if own_zeros else []
         if bias is not None:
             row += [f"{bias.values[at]:.6g}", f"{bias.scales[at]:.6g}", str(bias.codes[at])]
         row += [f"{multiplier.value:.9g}", str(multiplier.mantissa), str(multiplier.shift)]

@@ -7,14 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.ao.nn.intrinsic.quantized as nniq
+import torch.ao.nn.quantized as nnq
 import torch.ao.quantization as tq
 from torch import Tensor, nn
 
 import qatexplorer as qx
+from qatexplorer.accuracy import int8_arithmetic
 from qatexplorer.accuracy.int8_layer import Int8Layer, int8_layer
 from qatexplorer.accuracy.int8_record import Agreement
 from qatexplorer.errors import InputError, StageError
-from qatexplorer.quantizers.engine import available_engines
+from qatexplorer.quantizers.engine import available_engines, quantized_engine
 from qatexplorer.quantizers.engine_probe import FULL_CODES, probe_engine
 from tests.accuracy.int8_models import (
     KINDS,
@@ -116,7 +119,7 @@ def test_integers_of_every_kind(kind: str, engine: str, flow: str) -> None:
     assert (owner.owner, owner.owner_type) == wanted
     prepared = dict(session.copy_model(session.flow.prepared_stage).named_modules())
     assert isinstance(prepared[owner.fake_quant], tq.FakeQuantizeBase)
-    if not probe_engine(engine).holds(FULL_CODES) or (kind, engine) == ("depthwise", "fbgemm"):
+    if not probe_engine(engine).holds(FULL_CODES):
         return  # the kernel is not held to be right here: only that we say what it does
     nearest = found.nearest
     assert nearest is not None
@@ -146,7 +149,7 @@ def test_transposed_convolutions(kind: str, engine: str, flow: str) -> None:
     nearest = found.nearest
     assert nearest is not None
     if nearest.largest > 1:  # x86 and onednn here: the page says that the kernel is off
-        assert "something else than integers" in found.text()
+        assert "something else than this arithmetic" in found.text()
     if engine in ("fbgemm", "qnnpack") and probe_engine(engine).holds(FULL_CODES):
         assert nearest.largest <= 1
 
@@ -289,8 +292,10 @@ def test_how_each_engine_adds_the_bias() -> None:
         else:
             assert exact.equal > whole.equal
         text = session.int8_layer("layer").text()
-        says = "rounds the bias to int32 first" if engine == "qnnpack" else "adds the bias as float"
-        assert f"engine {engine} {says}" in text
+        says = (
+            "rounded the bias to int32 first" if engine == "qnnpack" else "added the bias as float"
+        )
+        assert f"engine {engine} does as if it {says}" in text
 
 
 def test_the_multiplier_in_fixed_point() -> None:
@@ -419,3 +424,104 @@ def test_kernels_that_saturate_are_said_to_be_off() -> None:
     largest, said = run_without_vnni("tests.accuracy.saturated_layer", "onednn").split()
     assert int(largest) > 10
     assert said == "True"
+
+
+# -- calls that are no usual modules ---------------------------------------------------------------
+
+
+class Functional(nn.Module):
+    """Its layers are functions with weights of the model's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.b = nn.Parameter(torch.randn(6, 3, 3, 3)), nn.Parameter(torch.randn(6))
+        self.v = nn.Parameter(torch.randn(5, 96))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(nn.functional.conv2d(x, self.w, self.b, (2, 2), (1, 1), (1, 1), 1))
+        return nn.functional.linear(x.reshape(2, 96), self.v)
+
+
+def test_functions_of_an_fx_graph_are_layers_too() -> None:
+    engine = need_exact("qnnpack")
+    torch.manual_seed(4)
+    session = session_of(Functional(), (2, 3, 8, 8), "fx", engine)
+    conv, linear = session.int8_layer("conv2d"), session.int8_layer("linear")
+    assert conv.operation == "quantized.conv2d"
+    assert dict(conv.geometry)["stride"] == (2, 2)
+    assert conv.bias is not None
+    assert (conv.inputs[0].owner, conv.inputs[0].owner_is) == ("quantize_per_tensor", "node")
+    for found in (conv, linear):
+        (nearest, *_) = found.agreement
+        assert nearest.equal == nearest.outputs == found.total
+        assert found.worked is not None
+        assert run_code(found.numpy_code()) == found.worked.kernel_code
+
+
+def quantized_linear(zero_point: int) -> nn.Module:
+    """Torch's module with a weight of the test's own."""
+    layer = nnq.Linear(8, 5)
+    weight = torch.quantize_per_tensor(torch.randn(5, 8), 0.02, zero_point, torch.qint8)
+    layer.set_weight_bias(weight, torch.randn(5))
+    layer.scale, layer.zero_point = 0.1, 60
+    return layer
+
+
+def test_a_zero_point_of_the_weight_is_subtracted() -> None:
+    torch.manual_seed(0)
+    engine = need_exact("fbgemm")
+    with quantized_engine(engine):
+        layer = quantized_linear(-9)
+        model = nn.Sequential(nnq.Quantize(0.02, 120, torch.quint8), layer)
+        x = torch.randn(40, 8)
+        found = int8_layer(model, "1", x, engine=engine)
+        codes = model[0](x).int_repr().long() - 120
+        kernel = model(x).int_repr().long()
+    assert found.weight is not None
+    assert set(found.weight.zero_points) == {-9}
+    weight: Any = layer
+    total = codes @ (weight.weight().int_repr().long() + 9).T
+    whole = total.double() + torch.round(weight.bias().double() / (0.02 * 0.02))
+    by_hand = (torch.round(whole * (0.02 * 0.02 / 0.1)) + 60).clamp(0, 255).long()
+    assert found.agreement[0].equal == int((by_hand == kernel).sum())
+    assert found.worked is not None
+    assert "(w − -9)" in found.worked.steps[0].formula
+    assert run_code(found.numpy_code()) == found.worked.kernel_code
+
+
+def test_padding_by_reflection_is_what_the_kernel_was_given() -> None:
+    kind = Kind(lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"), (1, 2, 6, 6))
+    session = layer_session(kind, "eager", need_exact("qnnpack"))
+    found = session.int8_layer("layer", (0, 0, 0))
+    assert found.worked is not None
+    assert found.worked.padded == 0
+    assert found.inputs[0].shape == (1, 2, 8, 8)
+    assert found.agreement[0].equal == found.total
+    assert (found.inputs[0].owner, found.inputs[0].through) == ("quant", ("pad",))
+
+
+def test_a_layer_that_does_more_before_it_rounds_says_so() -> None:
+    if "onednn" not in ENGINES:
+        pytest.skip("this build of torch has no engine onednn")
+    with quantized_engine("onednn"):
+        layer = nniq.LinearLeakyReLU(8, 5, 0.1)
+        weight = torch.quantize_per_tensor(torch.randn(5, 8), 0.02, 0, torch.qint8)
+        layer.set_weight_bias(weight, torch.randn(5))
+        model = nn.Sequential(nnq.Quantize(0.02, 120, torch.quint8), layer)
+        found = int8_layer(model, "1", torch.randn(4, 8), engine="onednn")
+    assert found.arithmetic == "none"
+    assert "does more than a sum of products" in found.sentence
+    assert found.weight is not None
+
+
+def test_of_a_very_large_layer_the_first_samples_are_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(int8_arithmetic, "MOST_PRODUCTS", 20 * 9 * 12)
+    session = layer_session(KINDS["linear"], "eager", ENGINES[0])
+    assert session.int8_layer("layer").agreement[0].outputs == 20 * 9
+    monkeypatch.setattr(int8_arithmetic, "MOST_PRODUCTS", 3 * 9 * 12)
+    session = layer_session(KINDS["linear"], "eager", ENGINES[0])
+    found = session.int8_layer("layer")
+    assert found.agreement[0].outputs == 3 * 9
+    assert "Compared are the first 27 of 180 outputs." in found.text()

@@ -125,3 +125,15 @@ def test_a_layer_whose_numbers_cannot_be_made_says_why(
     explorer.select("module:conv1")
     until(lambda: "There are no numbers" in section(explorer))
     assert "ValueError: the <kernel> is gone" in section(explorer)
+
+
+def test_an_operation_of_an_fx_graph_has_numbers_too(explorer: Explorer) -> None:
+    session = explorer.session
+    assert session is not None
+    if session.flow.name == "eager":
+        assert session.int8_place("node:quantize_per_tensor") == ""
+        assert session.int8_place("node:conv1") == "conv1"
+        return
+    explorer.select("node:quantize_per_tensor")
+    until(lambda: "Quantization: torch.quantize_per_tensor" in section(explorer))
+    assert "One output by hand" in section(explorer)

@@ -116,6 +116,8 @@ def _one_of_each(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def test_inspector_of_modules_and_fake_quants(flow: str, wording: SnapshotAssertion) -> None:
     page = Page("digits_depthwise", flow)
+    # What it says of an int8 layer depends on the CPU's kernels: tests/wording/test_views.py.
+    page.explorer.panes.int8.section = lambda *_: None  # type: ignore[method-assign]
     parts, known = [], set()
     for stage in page.session.stages:
         assert page.go(stage) == ""

@@ -8,8 +8,10 @@ from syrupy.assertion import SnapshotAssertion
 
 from qatexplorer.quantizers.engine_choice import Backend, EngineConcern
 from qatexplorer.views.common.engines import concern_html, engines_html
+from qatexplorer.views.inspector.int8_layer import int8_html
 from qatexplorer.views.inspector.page import inspect_html
 from tests.support.engines import faked
+from tests.support.int8_numbers import CASES
 from tests.support.page_text import masked, visible_text
 from tests.support.view_snapshots import walk
 
@@ -56,4 +58,9 @@ def test_inspector_where_something_is_odd(wording: SnapshotAssertion) -> None:
         ),
     }
     texts = [f"## {name}\n{visible_text(inspect_html(*page))}" for name, page in pages.items()]
+    assert wording == masked("\n\n".join(texts)) + "\n"
+
+
+def test_int8_layers_of_every_kind(wording: SnapshotAssertion) -> None:
+    texts = [f"## {name}\n{visible_text(int8_html(case))}" for name, case in CASES.items()]
     assert wording == masked("\n\n".join(texts)) + "\n"

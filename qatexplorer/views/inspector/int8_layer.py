@@ -15,10 +15,11 @@ from qatexplorer.accuracy.int8_text import (
     clamp_text,
     kernel_text,
     number,
+    weight_text,
 )
 from qatexplorer.errors import QatExplorerError
 from qatexplorer.views.common.html import Html, code, folded, go, join, tag, terms
-from qatexplorer.views.common.names import count, shape_text
+from qatexplorer.views.common.names import shape_text
 
 MOST_PRODUCTS, MOST_CELLS, MOST_CHANNELS = 256, 1024, 512
 """Rows of the table of products, cells of a map of codes and rows of channels that are drawn."""
@@ -91,10 +92,7 @@ def _grids(layer: Int8Layer) -> Html:
     rows.append(("output", _grid(out.scale, out.zero_point, out.dtype, out.shape)))
     rows.append(("clamped to", clamp_text(layer)))
     rows += [(name, ", ".join(map(str, values))) for name, values in layer.geometry]
-    weight = layer.weight
-    if weight is not None:
-        each = "one scale a channel" if weight.per_channel else "one scale for all"
-        rows.append(("weight", f"int8, {shape_text(weight.codes.shape)}, {each}"))
+    rows.append(("weight", weight_text(layer)))
     rows.append(("bias", bias_text(layer)))
     return terms(rows)
 
@@ -174,17 +172,26 @@ def _axis(axis: int, axes: int) -> str:
 
 
 def _field(name: str, asks: str, value: int, size: int) -> Html:
-    box = tag("input", type="number", value=value, min=0, max=size - 1, step=1, data_ask=asks)
+    box = tag(
+        "input",
+        type="number",
+        value=value,
+        min=0,
+        max=size - 1,
+        step=1,
+        data_ask=asks,
+        data_lm_suppress_shortcuts="true",
+    )
     return tag("label", tag("span", name), box, tag("small", f"0 to {size - 1}"))
 
 
 def _copies(layer: Int8Layer) -> Html | None:
     text, script = layer.text(), layer.numpy_code()
-    buttons = [tag("button", "Copy as text", type="button", class_="qx-link", data_copy=text)]
+    buttons = [tag("button", "Copy as text", type="button", class_="qx-button", data_copy=text)]
     if not script:
         return tag("p", *buttons)
     buttons.append(
-        tag("button", "Copy as NumPy code", type="button", class_="qx-link", data_copy=script)
+        tag("button", "Copy as NumPy code", type="button", class_="qx-button", data_copy=script)
     )
     shown = _scrolled("NumPy code", tag("pre", tag("code", script)))
     return join([tag("p", join(buttons, " ")), folded("NumPy code", shown)])
@@ -194,9 +201,16 @@ def _copies(layer: Int8Layer) -> Html | None:
 
 
 def _scrolled(name: str, *children: Html) -> Html:
-    """What may be wider or longer than the page, reachable by keys."""
+    """What may be wider or longer than the page, reachable by keys. JupyterLab's shortcuts ask the
+    focused element itself whether to keep out."""
     return tag(
-        "div", *children, class_="qx-int8-scroll", tabindex="0", role="region", aria_label=name
+        "div",
+        *children,
+        class_="qx-int8-scroll",
+        tabindex="0",
+        role="region",
+        aria_label=name,
+        data_lm_suppress_shortcuts="true",
     )
 
 
@@ -226,7 +240,7 @@ def _products(layer: Int8Layer) -> Html | None:
     if worked.padded:
         note = tag(
             "p",
-            f"{count(worked.padded, 'input code')} of these are padding: the zero point.",
+            f"{worked.padded:,} of the {len(pairs):,} input codes are padding: the zero point.",
             class_="qx-muted",
         )
     left = _left_out(MOST_PRODUCTS, len(pairs), "products")

@@ -75,6 +75,16 @@ function focusAsking(root, asked) {
   return again !== undefined;
 }
 
+/**
+ * The number in a field, or the nearest one that it may hold; the one that it held for none.
+ * @param {HTMLInputElement} field
+ */
+function within(field) {
+  const value = field.value === "" ? Number.NaN : Math.round(Number(field.value));
+  if (Number.isNaN(value)) return field.defaultValue;
+  return String(Math.min(Math.max(value, Number(field.min)), Number(field.max)));
+}
+
 export default {
   /** @param {import("@anywidget/types").RenderProps<Traits>} props */
   render({ model, el }) {
@@ -111,11 +121,18 @@ export default {
         heading.focus({ preventScroll: true });
       }
     };
-    root.addEventListener("change", (event) => {
+    /** What is typed, once: pressing Enter may or may not count as a change. @param {Event} event */
+    const typed = (event) => {
       const field = event.target;
       if (!(field instanceof HTMLInputElement) || field.dataset.ask === undefined) return;
+      if (event instanceof KeyboardEvent && event.key !== "Enter") return;
+      field.value = within(field);
+      if (field.value === (field.dataset.sent ?? field.defaultValue)) return;
+      field.dataset.sent = field.value;
       model.send({ ask: `${field.dataset.ask}:${field.value}` });
-    });
+    };
+    root.addEventListener("change", typed);
+    root.addEventListener("keydown", typed);
     root.addEventListener("click", (event) => {
       const wanted = closest(event.target, "[data-ask]:not(input)")?.dataset.ask;
       if (wanted !== undefined) model.send({ ask: wanted });
