@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from qatexplorer.accuracy.records import CompareRow, Comparison
+from qatexplorer.accuracy.records import APART_STEPS, CompareRow, Comparison
 from qatexplorer.views.accuracy.compare_table import NUMBERS, is_apart, key_of, name_of
 from qatexplorer.views.common.html import Html, ask, folded, join, tag, terms
 from qatexplorer.views.common.names import count, number, share
