@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qatexplorer.accuracy.causes import Probe
-from qatexplorer.accuracy.kept import Kept
+from qatexplorer.accuracy.kept import Kept, unwatched
 from qatexplorer.accuracy.matching import Head, Match, Matcher, Source
 from qatexplorer.accuracy.records import CompareRow, Comparison, Scatter
 from qatexplorer.accuracy.spread import POINTS, Points, Spread, picked
@@ -28,13 +28,14 @@ from qatexplorer.accuracy.sums import (
     add_int8,
     flat_alike,
 )
-from qatexplorer.accuracy.weights import weight_rows
+from qatexplorer.accuracy.weights import WeightRows
 from qatexplorer.data import call_model, cloned, on_device
 from qatexplorer.errors import StoppedError
 from qatexplorer.evaluate.pairs import Pairs, by_nodes, pairs_of
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.trace import tensors_in
 from qatexplorer.forward.visit import Place, Visit, visited
+from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.quantizers.engine import quantized_engine
 from qatexplorer.quantizers.facts import Grid, fake_quants, grid_of, has_grid, switch
 
@@ -57,6 +58,7 @@ class Spot:
     steps: InSteps = field(default_factory=InSteps)
     alone: Alone | None = None
     spread: Spread = field(default_factory=Spread)
+    kl: float | None = None
     points: Points = field(default_factory=Points)
     cause: str = ""
 
@@ -114,11 +116,12 @@ def compare(
     notes: list[str] = []
     for number, inputs in enumerate(batches):
         try:
-            for part, what in enumerate(comparing.passes(inputs)):
-                if stop():
-                    raise StoppedError("the comparison was stopped.")
-                share = (number + part / len(comparing.forwards)) / len(batches)
-                report(f"{what}, batch {number + 1} of {len(batches)}", share)
+            with cycles_collected_later():
+                for part, what in enumerate(comparing.passes(inputs)):
+                    if stop():
+                        raise StoppedError("the comparison was stopped.")
+                    share = (number + part / len(comparing.forwards)) / len(batches)
+                    report(f"{what}, batch {number + 1} of {len(batches)}", share)
         except StoppedError:
             if not done:
                 raise
@@ -219,14 +222,11 @@ class Comparing:
             if x is not None:
                 self._add_fake(spot, x, tensor)
 
-        with self._rounding(prepared):
-            weights = weight_rows(prepared, self.forms.int8) if self._first else None
-            if weights is None:
-                output = self._forward(prepared, inputs, watch, kept, "fake quant")
-            else:
-                with weights.watching():
-                    output = self._forward(prepared, inputs, watch, kept, "fake quant")
-                self._weights = weights.rows()
+        weights = WeightRows(prepared, self.forms.int8) if self._first else None
+        with weights.watching() if weights is not None else nullcontext():
+            output = self._forward(prepared, inputs, watch, kept, "fake quant")
+        if weights is not None:
+            self._weights = weights.rows()
         outputs = dict(leaves(output))
         for path, tensor in outputs.items():
             x = float_outputs.get(path)
@@ -290,12 +290,16 @@ class Comparing:
         def guarded(visit: Visit) -> None:
             if self._failed is None:
                 try:
-                    watch(visit)
+                    with unwatched():
+                        watch(visit)
                 except Exception as error:
                     self._failed = error
 
         with preserved_state(model), torch.no_grad():
             model.eval()
+            if name == "fake quant":
+                for module in fake_quants(model).values():
+                    switch(module, observer=False, fake_quant=True)
             with visited(model, guarded, nodes=self._nodes):
                 self.forwards[name] += 1
                 if kept is None:
@@ -307,13 +311,6 @@ class Comparing:
             failed, self._failed = self._failed, None
             raise failed
         return output
-
-    @contextmanager
-    def _rounding(self, prepared: nn.Module) -> Iterator[None]:
-        with preserved_state(prepared):
-            for module in fake_quants(prepared).values():
-                switch(module, observer=False, fake_quant=True)
-            yield
 
     # -- which place it is ----------------------------------------------------------------------
 
@@ -371,13 +368,13 @@ class Comparing:
     def _alone(self, spot: Spot, x: Tensor) -> Tensor:
         assert spot.quantizer is not None
         given = x.to(spot.grid.scale.device) if spot.grid is not None else x
-        result: Tensor = spot.quantizer(given)
+        result: Tensor = spot.quantizer.forward(given)  # called, it would be visited again
         return result.detach().cpu()
 
     def _add_int8(self, spot: Spot, x: Tensor | None, fake: Tensor | None, found: Tensor) -> None:
         if found.is_quantized and found.qscheme() not in _ONE_SCALE:
             return
-        scale, zero = (found.q_scale(), found.q_zero_point()) if found.is_quantized else (None, 0)
+        grid = (found.q_scale(), found.q_zero_point()) if found.is_quantized else None
         values = found.int_repr() if found.is_quantized else _plain(found)
         x = x if x is not None and x.shape == found.shape else None
         fake = _plain(fake) if fake is not None and fake.shape == found.shape else None
@@ -390,10 +387,11 @@ class Comparing:
         flat_x = first if x is not None else None
         flat_fake = None if fake is None else rest[0] if x is not None else first
         flat = rest[-1]
-        add_int8(flat_x, flat_fake, flat, scale, zero, spot.int8, spot.steps, self._scratch)
+        add_int8(flat_x, flat_fake, flat, grid, spot.int8, spot.steps, self._scratch)
         if self._first and x is not None:
             sample = picked(flat)[:POINTS].float()
-            spot.points.int8 = (sample if scale is None else (sample - zero) * scale).tolist()
+            values = sample if grid is None else (sample - grid[1]) * grid[0]
+            spot.points.int8 = values.tolist()
 
     # -- what it came to ------------------------------------------------------------------------
 
@@ -409,6 +407,7 @@ class Comparing:
         for spot in ordered:
             if not spot.fake.values and not spot.int8.values:
                 continue
+            spot.kl = spot.spread.kl
             for head in sorted(spot.heads, key=lambda one: one.kind == "fake quant"):
                 rows.append(self._row(spot, head))
                 scatter[head.path, head.call] = _scatter(spot.points)
@@ -465,7 +464,7 @@ class Comparing:
             mean_steps=steps.distance / steps.values if compared else None,
             max_steps=steps.largest if compared else None,
             agreement=steps.agreement,
-            kl=spot.spread.kl,
+            kl=spot.kl,
             clipped=own.share(own.clipped) if own and spot.one_grid else None,
             clipping_error=own.share(own.clipping) if own else None,
             rounding_error=own.share(own.noise - own.clipping) if own else None,

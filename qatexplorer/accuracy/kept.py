@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -49,6 +50,12 @@ class Kept(TorchDispatchMode, Generic[Key]):
     def _save(self, tensor: Tensor) -> None:
         for key in self._shared.pop(_storage(tensor), ()):
             self._tensors[key] = self._tensors[key].clone()
+
+
+def unwatched() -> AbstractContextManager[Any]:
+    """Within this, operations are not looked at: they write to nothing that is kept."""
+    manager: AbstractContextManager[Any] = _disable_current_modes()
+    return manager
 
 
 def _storage(tensor: Tensor) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 from qatexplorer.accuracy.sums import OneGrid
 
 BINS = 2048
-SAMPLED = 65_536
+SAMPLED = 16_384
 """Values of a tensor and batch that histograms are made of, always at the same places."""
 POINTS = 512
 _SKEW = 1e-4

@@ -24,27 +24,34 @@ _HAIR = 1e-3  # of a step, for float32
 class Apart:
     """What two forms ``x`` and ``y`` of one tensor differ by.
 
-    ``signal`` is the sum of x², ``other`` of y², ``product`` of x·y, ``noise`` of (x - y)²,
-    ``distance`` of |x - y|; ``largest`` is the largest |x - y|; ``values`` were compared.
+    ``signal`` is the sum of x², ``other`` of y², ``noise`` of (x - y)², ``distance`` of |x - y|;
+    ``largest`` is the largest |x - y|; ``values`` were compared.
     """
 
     values: int = 0
     signal: float = 0.0
     other: float = 0.0
-    product: float = 0.0
     noise: float = 0.0
     distance: float = 0.0
     largest: float = 0.0
 
-    def add(self, x: Tensor, y: Tensor, gap: Tensor, *, signal: float | None = None) -> None:
-        """Two pieces and their difference, flat, float32; ``gap`` is used up."""
-        self.values += x.numel()
-        self.signal += float(torch.dot(x, x)) if signal is None else signal
-        self.other += float(torch.dot(y, y))
-        self.product += float(torch.dot(x, y))
-        self.noise += float(torch.dot(gap, gap))
-        self.distance += float(gap.abs_().sum())
-        self.largest = _larger(self.largest, float(gap.max()))
+    def add(self, y: Tensor, gap: Tensor, signal: float, *, whole: bool = True) -> None:
+        """A piece ``y`` and its difference to x, flat, float32; the latter is used up. ``signal``
+        is x's sum of squares. ``whole`` adds to ``distance`` and ``largest`` too."""
+        self.values += y.numel()
+        self.signal += signal
+        self.other += _square(y)
+        self.noise += _square(gap)
+        if whole:
+            self.largest = _larger(self.largest, _most(gap))
+            self.distance += float(gap.abs_().sum())
+
+    def add_sums(self, values: int, signal: Tensor, other: Tensor, noise: Tensor) -> None:
+        """Sums that have been made by channel."""
+        self.values += values
+        self.signal += float(signal.sum())
+        self.other += float(other.sum())
+        self.noise += float(noise.sum())
 
     @property
     def sqnr_db(self) -> float | None:
@@ -59,7 +66,8 @@ class Apart:
         size = math.sqrt(self.signal) * math.sqrt(self.other)
         if not self.values or not math.isfinite(size) or size == 0:
             return None
-        return max(-1.0, min(1.0, self.product / size))
+        product = (self.signal + self.other - self.noise) / 2  # of |x - y|² = x² - 2xy + y²
+        return max(-1.0, min(1.0, product / size))
 
 
 @dataclass
@@ -78,10 +86,8 @@ class InSteps:
     def add(self, gap: Tensor, step: float) -> None:
         """A piece of the difference, flat, float32, used up; ``step`` is the grid's."""
         self.values += gap.numel()
-        gap.abs_()
-        self.distance += float(gap.sum()) / step
-        most = float(gap.max()) / step
-        most = math.inf if math.isnan(most) else most
+        most = _larger(0.0, _most(gap) / step)
+        self.distance += float(gap.abs_().sum()) / step
         self.largest = max(self.largest, most)
         if most > 0.5 + _HAIR:
             self.half += int(torch.count_nonzero(~(gap <= (0.5 + _HAIR) * step)))
@@ -114,15 +120,13 @@ class Alone:
         self.values += x.numel()
         self.signal += signal
         low, high = (float(end) for end in torch.aminmax(x))
-        codes = torch.mul(x, grid.inverse, out=scratch).round_().add_(grid.zero_point)
+        steps = torch.mul(x, grid.inverse, out=scratch).round_()  # codes from the zero point on
         if not (low >= grid.low and high <= grid.high):
-            self.clipped += int(torch.count_nonzero(codes < grid.quant_min))
-            self.clipped += int(torch.count_nonzero(codes > grid.quant_max))
-            cut = x - x.clamp(grid.low, grid.high)
-            self.clipping += float(torch.dot(cut, cut))
-            codes.clamp_(grid.quant_min, grid.quant_max)
-        gap = codes.sub_(grid.zero_point).mul_(-grid.scale).add_(x)
-        self.noise += float(torch.dot(gap, gap))
+            least, most = grid.quant_min - grid.zero_point, grid.quant_max - grid.zero_point
+            self.clipped += int(torch.count_nonzero((steps < least) | (steps > most)))
+            self.clipping += _square(x - x.clamp(grid.low, grid.high))
+            steps.clamp_(least, most)
+        self.noise += _square(torch.sub(x, steps, alpha=grid.scale, out=scratch))
 
     def add_whole(self, x: Tensor, rounded: Tensor) -> None:
         """Of a fake quant whose grid is not one for the whole tensor: errors are not split."""
@@ -188,8 +192,8 @@ def add_fake_quant(
     """Float ``x`` and fake-quant ``y``, flat float32 of one length, into the sums."""
     for start, stop in _pieces(x):
         a, b = x[start:stop], y[start:stop]
-        signal = float(torch.dot(a, a))
-        apart.add(a, b, torch.sub(a, b, out=scratch[0][: stop - start]), signal=signal)
+        signal = _square(a)
+        apart.add(b, torch.sub(a, b, out=scratch[0][: stop - start]), signal)
         if alone is not None and grid is not None:
             alone.add(a, grid, scratch[0][: stop - start], signal=signal)
 
@@ -198,30 +202,38 @@ def add_int8(
     x: Tensor | None,
     fake: Tensor | None,
     codes: Tensor,
-    scale: float | None,
-    zero_point: int,
+    grid: tuple[float, int] | None,
     apart: Apart,
     steps: InSteps,
     scratch: Scratch,
 ) -> None:
-    """Int8 ``codes`` (or, where ``scale`` is None, float values) against float ``x`` and ``fake``,
-    flat and of one length, into the sums."""
+    """Int8 ``codes`` against float ``x`` and ``fake``, flat and of one length, into the sums.
+    ``grid`` is scale and zero point; where it is None, ``codes`` are values."""
     for start, stop in _pieces(codes):
         size = stop - start
-        if scale is None:
-            found = codes[start:stop]
-        else:
-            found = scratch[1][:size].copy_(codes[start:stop]).sub_(zero_point).mul_(scale)
+        found = codes[start:stop]
+        if grid is not None:
+            found = scratch[1][:size].copy_(found).sub_(grid[1]).mul_(grid[0])
         if x is not None:
             a = x[start:stop]
-            apart.add(a, found, torch.sub(a, found, out=scratch[0][:size]))
-        if fake is not None and scale is not None:
-            steps.add(torch.sub(fake[start:stop], found, out=scratch[0][:size]), scale)
+            gap = torch.sub(a, found, out=scratch[0][:size])
+            apart.add(found, gap, _square(a), whole=False)
+        if fake is not None and grid is not None:
+            steps.add(torch.sub(fake[start:stop], found, out=scratch[0][:size]), grid[0])
+
+
+def _square(x: Tensor) -> float:
+    return float(torch.dot(x, x))
 
 
 def _pieces(x: Tensor) -> Iterator[tuple[int, int]]:
     for start in range(0, x.numel(), _PIECE):
         yield start, min(start + _PIECE, x.numel())
+
+
+def _most(gap: Tensor) -> float:
+    low, high = torch.aminmax(gap)
+    return max(-float(low), float(high)) if low == low else math.nan
 
 
 def _larger(one: float, other: float) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qatexplorer.accuracy.kept import unwatched
 from qatexplorer.accuracy.records import CompareRow
 from qatexplorer.accuracy.spread import Spread, picked
 from qatexplorer.accuracy.sums import Apart, InSteps, OneGrid
@@ -42,8 +43,10 @@ class WeightRows:
 
         def hook(path: str) -> Any:
             def called(module: nn.Module, args: Any, result: Any) -> None:
-                if path not in self._rows and args and isinstance(args[0], Tensor):
-                    self._rows[path] = self._row(path, module, args[0], result)
+                given = args[0] if args else None
+                if path not in self._rows and isinstance(given, Tensor) and given.numel():
+                    with unwatched():
+                        self._rows[path] = self._row(path, module, given, result)
 
             return called
 
@@ -59,94 +62,93 @@ class WeightRows:
         return tuple(self._rows.values())
 
     def _row(self, path: str, quantizer: nn.Module, given: Tensor, result: Tensor) -> CompareRow:
-        x, y = (one.detach().cpu().float().contiguous() for one in (given, result))
         grid = grid_of(quantizer)
         owner = path.rpartition(".")[0]
-        apart, int8, steps = Apart(), Apart(), InSteps()
-        if x.numel():
-            apart.add(x.flatten(), y.flatten(), (x - y).flatten())
-        weight = int8_weight(self._int8.get(owner))
-        if weight is not None and weight.shape == x.shape:
-            found = weight.dequantize().contiguous()
-            int8.add(x.flatten(), found.flatten(), (x - found).flatten())
-            for gap, step in _by_scale(y - found, weight):
-                steps.add(gap.flatten(), step)
+        axis = grid.ch_axis if grid.ch_axis is not None else 0
+        x, y = _rows(given, axis), _rows(result, axis)
+        scale, zero = (_column(one, len(x)) for one in (grid.scale, grid.zero_point))
+        signal, fake, int8, steps = _sums(x * x), Apart(), Apart(), InSteps()
+        gap = x - y
+        noise = _sums(gap * gap)
+        fake.add_sums(x.numel(), signal, _sums(y * y), noise)
+        errors = gap.abs_() / scale
+        found = _int8_rows(self._int8.get(owner), given.shape, axis)
+        if found is not None:
+            rows, step = found
+            gap = x - rows
+            int8.add_sums(x.numel(), signal, _sums(rows * rows), _sums(gap * gap))
+            steps.add(((y - rows) / step).flatten(), 1.0)
+        clipped, clipping = _clipping(x, scale, zero, grid)
         spread, one_grid = Spread(), OneGrid.of(grid)
-        if x.numel() and one_grid is not None:
+        if one_grid is not None:
             spread.add(picked(x.flatten()), picked(y.flatten()), one_grid)
-        scale = grid.scale.detach().cpu().float().flatten()
-        clip = _clipping(x, grid)
-        errors = _in_steps(x - y, grid)
         return CompareRow(
             path=path,
             kind="weight",
             type=type(quantizer).__name__,
             owner=owner,
             values=x.numel(),
-            sqnr_fake_quant_db=apart.sqnr_db,
+            sqnr_fake_quant_db=fake.sqnr_db,
             sqnr_int8_db=int8.sqnr_db,
-            isolated_sqnr_db=apart.sqnr_db,  # nothing before it is rounded
-            cosine_fake_quant=apart.cosine,
+            isolated_sqnr_db=fake.sqnr_db,  # nothing before it is rounded
+            cosine_fake_quant=fake.cosine,
             cosine_int8=int8.cosine,
-            mean_error_steps=float(errors.mean()) if x.numel() else None,
-            max_error_steps=float(errors.max()) if x.numel() else None,
+            mean_error_steps=float(errors.mean()),
+            max_error_steps=float(errors.max()),
             mean_steps=steps.distance / steps.values if steps.values else None,
             max_steps=steps.largest if steps.values else None,
             agreement=steps.agreement,
             kl=spread.kl,
-            clipped=clip[0],
-            clipping_error=clip[1],
-            rounding_error=apart.noise / x.numel() - clip[1] if x.numel() else None,
+            clipped=clipped,
+            clipping_error=clipping,
+            rounding_error=fake.noise / x.numel() - clipping,
             step=float(scale.mean()),
-            channels=_channels(x, y, grid),
+            channels=tuple(map(decibels, signal.tolist(), noise.tolist()))
+            if given.dim() > 1
+            else (),
         )
 
 
-def weight_rows(prepared: nn.Module, int8: nn.Module | None) -> WeightRows:
-    """See :class:`WeightRows`."""
-    return WeightRows(prepared, int8)
+def _rows(weight: Tensor, axis: int) -> Tensor:
+    """A row of float32 numbers for each channel."""
+    weight = weight.detach().cpu().float()
+    return weight.movedim(axis, 0).flatten(1) if weight.dim() > 1 else weight.reshape(1, -1)
 
 
-def _by_scale(gap: Tensor, weight: Tensor) -> Iterator[tuple[Tensor, float]]:
-    """Parts of ``gap`` with the step of the int8 weight's grid there."""
-    if weight.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
-        yield gap, weight.q_scale()
-        return
-    scales = weight.q_per_channel_scales().tolist()
-    yield from zip(gap.unbind(weight.q_per_channel_axis()), scales, strict=True)
-
-
-def _along(values: Tensor, x: Tensor, grid: Grid) -> Tensor:
-    """A value per channel (or one), to be computed with ``x``."""
+def _column(values: Tensor, rows: int) -> Tensor:
+    """A number for each of ``rows`` channels, or one for all, to be computed with them."""
     values = values.detach().cpu().float().flatten()
-    if values.numel() == 1 or grid.ch_axis is None:
-        return values[:1].reshape([1] * x.dim())
-    shape = [1] * x.dim()
-    shape[grid.ch_axis] = -1
-    return values.reshape(shape)
+    return values.reshape(-1, 1) if values.numel() == rows else values[:1].reshape(1, 1)
 
 
-def _in_steps(gap: Tensor, grid: Grid) -> Tensor:
-    return gap.abs() / _along(grid.scale, gap, grid)
+def _sums(squares: Tensor) -> Tensor:
+    return squares.sum(1).double()
 
 
-def _clipping(x: Tensor, grid: Grid) -> tuple[float, float]:
+def _int8_rows(
+    layer: nn.Module | None, shape: torch.Size, axis: int
+) -> tuple[Tensor, Tensor] | None:
+    """Values of an int8 layer's weight as rows, and the step of each; None where there is none."""
+    weight = int8_weight(layer)
+    if weight is None or weight.shape != shape:
+        return None
+    rows = _rows(weight.dequantize(), axis)
+    if weight.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        return rows, torch.tensor([[weight.q_scale()]])
+    if weight.q_per_channel_axis() != axis:
+        return None
+    return rows, _column(weight.q_per_channel_scales(), len(rows))
+
+
+def _clipping(x: Tensor, scale: Tensor, zero: Tensor, grid: Grid) -> tuple[float, float]:
     """(share of values that are rounded to a code outside of the grid, mean of (x - clip(x))²)."""
-    if not x.numel():
-        return 0.0, 0.0
-    scale, zero = _along(grid.scale, x, grid), _along(grid.zero_point, x, grid)
-    codes = (x * scale.reciprocal()).round() + zero
-    outside = (codes < grid.quant_min) | (codes > grid.quant_max)
     low, high = (grid.quant_min - zero) * scale, (grid.quant_max - zero) * scale
+    if bool((x.amin(1, keepdim=True) >= low).all() & (x.amax(1, keepdim=True) <= high).all()):
+        return 0.0, 0.0
     cut = x - torch.minimum(torch.maximum(x, low), high)
-    return float(outside.float().mean()), float(cut.double().square().mean())
-
-
-def _channels(x: Tensor, y: Tensor, grid: Grid) -> tuple[float, ...]:
-    """SQNR of each output channel, dB."""
-    axis = grid.ch_axis if grid.ch_axis is not None else 0
-    if x.dim() < 2:
-        return ()
-    rows = x.double().movedim(axis, 0).flatten(1), (x - y).double().movedim(axis, 0).flatten(1)
-    signal, noise = (row.square().sum(1).tolist() for row in rows)
-    return tuple(decibels(s, n) for s, n in zip(signal, noise, strict=True))
+    clipping = float(_sums(cut * cut).sum()) / x.numel()
+    near = cut.abs_() > 0.49 * scale  # what is cut off by less is rounded to the last code
+    steps, zeros = (one.expand_as(x)[near] for one in (scale, zero))
+    codes = (x[near] * steps.reciprocal()).round() + zeros
+    outside = (codes < grid.quant_min) | (codes > grid.quant_max)
+    return float(outside.sum()) / x.numel(), clipping

@@ -32,7 +32,7 @@ class ComparePart(Part):
             progress: called with what is being done and the share done, 0 to 1.
             should_stop: asked between forwards; what whole batches have given is returned then.
 
-        All sums are over all values of those batches; histograms are of a sample of 65,536 values
+        All sums are over all values of those batches; histograms are of a sample of 16,384 values
         of each tensor and batch. The model is not changed. Without an int8 model a copy is
         converted; where that fails, int8's columns are None and a note says why. Raises StageError
         before there are fake quants, BusyError while a run is going on, StoppedError when it was

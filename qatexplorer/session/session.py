@@ -441,8 +441,9 @@ class Session(TrainingPart, ComparePart):
     ) -> Overlay:
         """Numbers to colour the model by, at a stage reached (None: the one in view): "clipped",
         "sqnr", "scale_drift", "macs", "parameters", "time" or "precision"; and of the last
-        comparison "sqnr_fake_quant", "sqnr_int8" or "agreement". Kept until the model changes. ``progress`` (0 to 1) and ``should_stop`` are asked between forwards. Raises
-        OverlayError, StageError, BusyError and StoppedError."""
+        comparison "sqnr_fake_quant", "sqnr_int8" or "agreement". Kept until the model changes.
+        ``progress`` (0 to 1) and ``should_stop`` are asked between forwards. Raises OverlayError,
+        StageError, BusyError and StoppedError."""
         asked = Asked(progress, should_stop)
         with self._lock:
             return self._overlays.of(name, stage, self._run, self.running, asked)
