@@ -4,7 +4,7 @@
 
 Both sides run the float, the fake-quant (observers off) and the int8 model of one session on the
 same batches, in eval mode and without gradients. Rounds are interleaved; the ratio is that of the
-medians of CPU time. The int8 model is made before, as is the graph that FX traces of the float one.
+medians of CPU time. The graph that FX traces of the float model is made before, as is the int8 one.
 """
 
 from __future__ import annotations

@@ -41,6 +41,12 @@ class Column:
     write: Callable[[float], str] = number
     width: str = "106px"
 
+    @property
+    def head(self) -> dict[str, Any]:
+        """What the table widget needs of it."""
+        tip = self.meaning[:1].upper() + self.meaning[1:]
+        return {"label": self.label, "width": self.width, "number": True, "tip": tip}
+
     def value(self, row: CompareRow) -> float | None:
         found: float | None = getattr(row, self.field)
         return found
@@ -143,9 +149,9 @@ NUMBERS = (
 COLUMNS: tuple[dict[str, Any], ...] = (
     {"label": "Place", "width": "minmax(210px, 2fr)", "mono": True},
     {"label": "Kind", "width": "88px"},
-    *({"label": one.label, "width": one.width, "number": True} for one in NUMBERS[:5]),
+    *(one.head for one in NUMBERS[:5]),
     {"label": "Cause", "width": "minmax(160px, 2fr)"},
-    *({"label": one.label, "width": one.width, "number": True} for one in NUMBERS[5:]),
+    *(one.head for one in NUMBERS[5:]),
     {"label": "Type", "width": "minmax(110px, 1fr)"},
     {"label": "Of", "width": "minmax(110px, 1fr)", "mono": True},
     {"label": "Position", "width": "86px", "number": True},

@@ -46,13 +46,15 @@ from qatexplorer.widgets.explorer.splitter import Splitter
 from qatexplorer.widgets.explorer.stagebar import StageBar
 from qatexplorer.widgets.explorer.still import Still, metadata_of, still_of
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
+from qatexplorer.widgets.sensitivity.panel import MEASURING, SEARCHING, SensitivityPanel
 from qatexplorer.widgets.training.live import LivePanel
-from qatexplorer.widgets.training.results import ResultsPanel
+from qatexplorer.widgets.training.results import EVALUATING, TIMING, ResultsPanel
 from qatexplorer.widgets.training.runs import RunsPanel
 from qatexplorer.widgets.training.training import TrainingPanel
 
 _PROGRESS_S = 0.25
 _STILL_S = 2.0
+_STOPPABLE = (EVALUATING, TIMING, COMPARING, MEASURING, SEARCHING)
 
 
 @dataclass(frozen=True)
@@ -163,12 +165,13 @@ class Explorer(widgets.VBox):
         )
         self.live = LivePanel(self.bridge, self.page)
         self.ledger = LedgerPanel(self.bridge, self.start_job, self.page, self._on_ledger)
-        self.results = ResultsPanel(self.bridge, self.start_job)
+        self.results = ResultsPanel(self.bridge, self.start_job, self.page)
         self.compare = ComparePanel(
             self.bridge, self.start_job, self.page, self.overlay, self._on_compared
         )
         self.settings = SettingsPanel(self.start_job)
         self.checks = ChecksPanel(self.checker, self.page, self._on_fix, self._on_undo)
+        self.sensitivity = SensitivityPanel(self.bridge, self.start_job, self.page)
         panels = {
             "Train": self.training,
             "Inside the training": self.live,
@@ -178,6 +181,7 @@ class Explorer(widgets.VBox):
             "Settings": self.settings,
             "Runs": self.runs,
             "Checks": self.checks,
+            "Sensitivity": self.sensitivity,
         }
         self.drawer = Drawer(panels, self._on_drawer)
 
@@ -268,7 +272,7 @@ class Explorer(widgets.VBox):
         self.training.use(session, suggested or {})
         panels = (
             self.checks, self.live, self.ledger, self.results, self.compare, self.settings,
-            self.runs,
+            self.runs, self.sensitivity,
         )  # fmt: skip
         for panel in panels:
             panel.use(session)
@@ -299,6 +303,7 @@ class Explorer(widgets.VBox):
     def _on_config(self) -> None:
         self.checker.changed()
         self.settings.refresh()
+        self.results.forget_latency()
         self.panes.compare.start_over()
 
     def _try_int8(self, session: Session) -> None:
@@ -414,6 +419,7 @@ class Explorer(widgets.VBox):
         self._keep_still()
         self.ledger.refresh()
         self.compare.refresh()
+        self.sensitivity.refresh()
         self.training.set_enabled(self.jobs.current is None)
         if session.stage == session.flow.train_stage and self._led_to is not session:
             self._led_to = session
@@ -463,7 +469,9 @@ class Explorer(widgets.VBox):
         """The inspector has been drawn: what else follows the selection must not delay it."""
         self._keep_still()
         self.ledger.show_selection()
+        self.results.show_selection()
         self.compare.show_selection()
+        self.sensitivity.show_selection()
 
     def _in_sight(self, panel: widgets.Widget) -> bool:
         return self.drawer.in_sight(panel)
@@ -490,10 +498,18 @@ class Explorer(widgets.VBox):
             self.panes.overlays.refresh()
 
     def _on_theme(self, dark: bool) -> None:
-        for panel in (self.training, self.live, self.runs, self.compare):
+        for panel in (
+            self.training,
+            self.live,
+            self.runs,
+            self.results,
+            self.compare,
+            self.sensitivity,
+        ):
             panel.dark = dark
         self.training.redraw()
         self.compare.draw()
+        self.sensitivity.redraw()
         if self._in_sight(self.live):
             self.live.draw()
 
@@ -523,8 +539,8 @@ class Explorer(widgets.VBox):
             "inside": self.live,
             "ledger": self.ledger,
             "results": self.results,
-            "compare": self.compare,
             "settings": self.settings,
+            "sensitivity": self.sensitivity,
         }
         if what == "search":
             self.panes.tree.query = rest
@@ -532,6 +548,8 @@ class Explorer(widgets.VBox):
             self._on_action("goto", rest)
         elif what == "panel" and rest in panels:
             self.drawer.show_panel(panels[rest])
+        elif what == "int8":
+            self.panes.int8.choose(rest)
         elif what == "fix":
             key, _, index = rest.rpartition(":")
             self._on_fix(key, int(index))
@@ -598,13 +616,14 @@ class Explorer(widgets.VBox):
     def _on_jobs(self) -> None:
         job = self.jobs.current
         self.bar.busy = f"{job.name} …" if job is not None else ""
-        self.bar.can_stop = job is not None and job.name in ("evaluating", COMPARING)
+        self.bar.can_stop = job is not None and job.name in _STOPPABLE
         self.news.busy = job is not None
         if job is None:
             self.results.idle()
+            self.sensitivity.idle()
         panels = (
             self.checks, self.training, self.ledger, self.results, self.compare, self.settings,
-            self.runs,
+            self.runs, self.sensitivity,
         )  # fmt: skip
         for panel in panels:
             panel.set_enabled(job is None)
