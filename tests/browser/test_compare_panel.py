@@ -105,10 +105,10 @@ def look(page: Page, shots: Shots, name: str) -> None:
     box = point.bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=3)
-    expect(figure.locator(".hoverlayer")).to_contain_text("quant (module)")
+    expect(figure.locator(".hoverlayer")).to_contain_text("quant.activation_post_process")
     page.mouse.down()
     page.mouse.up()
-    expect(chosen.locator(".qx-table-td").first).to_have_text("quant")
+    expect(chosen.locator(".qx-table-td").first).to_have_text("quant.activation_post_process")
 
     turn(page, "Channels")
     expect(panel(page).locator("figure:visible")).to_contain_text("dark is worse")

@@ -78,6 +78,12 @@ def test_every_number_of_the_record_is_a_column() -> None:
     assert {one.name for one in fields(CompareRow)} - shown == {"channels"}
 
 
+def test_the_head_of_a_number_says_what_it_is() -> None:
+    said = {column["label"]: column.get("tip", "") for column in COLUMNS}
+    for one in NUMBERS:
+        assert said[one.label].lower() == one.meaning.lower()
+
+
 def test_cells_are_the_numbers_of_the_record() -> None:
     found = cells(0)
     assert found["int8, dB"] == "30.5"

@@ -205,6 +205,16 @@ def test_results_table(flow: str, wording: SnapshotAssertion) -> None:
     assert wording == "\n\n".join([*parts, page_text(panel)]) + "\n"
 
 
+def test_comparison_before_and_without_fake_quants(wording: SnapshotAssertion) -> None:
+    page = Page("digits_cnn", "eager")
+    panel = page.tab("Compare")
+    parts = [page_text(panel)]
+    page.press(panel.compare)
+    until(lambda: panel.notice.html)
+    parts.append("## before there are fake quants\n" + masked(visible_text(panel.notice.html)))
+    assert wording == "\n\n".join(parts) + "\n"
+
+
 def _without_cost(text: str) -> str:
     """The text without what depends on how long watching took, as on a busy machine."""
     return re.sub(r"(Sampled: [^,]*),.*", r"\1, …", text)

@@ -20,20 +20,23 @@ class Places:
     def __init__(
         self, comparison: Comparison, snapshots: Sequence[Snapshot], shown: Snapshot
     ) -> None:
+        self._shown = _Stage(shown)
+        self._stages = [*map(_Stage, snapshots), self._shown]
         self._selections: dict[str, str] = {}
         self._keys: dict[str, list[str]] = {}
-        owners: list[tuple[str, str]] = []
+        owners: dict[str, str] = {}
         for position, row in enumerate(comparison.rows):
             key = key_of(position)
-            selection = _found(row, snapshots, shown)
+            selection = self._found(row)
             self._selections[key] = selection
             if selection:
                 self._keys.setdefault(selection, []).append(key)
             if row.owner:
-                owners.append((_moved(f"module:{row.owner}", snapshots, shown), key))
-        for selection, key in owners:
-            if selection and selection not in self._keys:
-                self._keys[selection] = [key]
+                owners.setdefault(row.owner, key)
+        for owner, key in owners.items():
+            selection = self._module(owner)
+            if selection:
+                self._keys.setdefault(selection, [key])
 
     def selection_of(self, key: str) -> str:
         """What to select on the page for a row; ``""`` where the stage has no such place."""
@@ -43,33 +46,43 @@ class Places:
         """The row for what is selected: ``chosen`` if it is one of them, else the first; ``""`` if
         no row stands for it. A module without a row of its own has that of its fake quant."""
         keys = self._keys.get(selection, [])
-        if self._selections.get(chosen) == selection and selection:
-            return chosen
         return chosen if chosen in keys else next(iter(keys), "")
 
+    def _found(self, row: CompareRow) -> str:
+        for stage in self._stages:
+            selection = stage.place_of(row)
+            if selection:
+                return self._moved(selection, stage)
+        return self._module(row.owner) if row.owner else ""
 
-def _found(row: CompareRow, snapshots: Sequence[Snapshot], shown: Snapshot) -> str:
-    for snapshot in (*snapshots, shown):
-        selection = _place_in(row, snapshot)
-        if selection:
-            return moved_selection(selection, snapshot, shown)
-    return _moved(f"module:{row.owner}", snapshots, shown) if row.owner else ""
+    def _module(self, path: str) -> str:
+        for stage in self._stages:
+            if path in stage.snapshot.by_path:
+                return self._moved(f"module:{path}", stage)
+        return ""
+
+    def _moved(self, selection: str, stage: _Stage) -> str:
+        kind, _, path = selection.partition(":")
+        if kind == "node":  # asked of the function, each would look through all nodes
+            return selection if path in self._shown.nodes else ""
+        return moved_selection(selection, stage.snapshot, self._shown.snapshot)
 
 
-def _moved(selection: str, snapshots: Sequence[Snapshot], shown: Snapshot) -> str:
-    path = selection.partition(":")[2]
-    for snapshot in (*snapshots, shown):
-        if path in snapshot.by_path:
-            return moved_selection(selection, snapshot, shown)
-    return ""
+class _Stage:
+    """A snapshot, with the ids of its graph's nodes."""
 
+    def __init__(self, snapshot: Snapshot) -> None:
+        nodes = snapshot.graph.nodes if snapshot.graph is not None else ()
+        self.snapshot = snapshot
+        self.nodes = frozenset(node.id for node in nodes)
+        self._output = next((node.id for node in nodes if node.op == "output"), "")
 
-def _place_in(row: CompareRow, snapshot: Snapshot) -> str:
-    nodes = {node.id: node for node in snapshot.graph.nodes} if snapshot.graph is not None else {}
-    if row.kind == "output":
-        return next((f"node:{id}" for id, node in nodes.items() if node.op == "output"), "")
-    if row.kind == "operation":
-        return f"node:{row.path}" if row.path in nodes else ""
-    if row.kind == "module":
-        return f"module:{row.path}" if row.path in snapshot.by_path else ""
-    return f"site:{row.path}" if row.path in snapshot.site_by_path else ""
+    def place_of(self, row: CompareRow) -> str:
+        """What a row stands for in this stage, ``""`` for nothing."""
+        if row.kind == "output":
+            return f"node:{self._output}" if self._output else ""
+        if row.kind == "operation":
+            return f"node:{row.path}" if row.path in self.nodes else ""
+        if row.kind == "module":
+            return f"module:{row.path}" if row.path in self.snapshot.by_path else ""
+        return f"site:{row.path}" if row.path in self.snapshot.site_by_path else ""

@@ -25,6 +25,7 @@ _NO_FAKE_QUANT = "Not known: fake quant has no tensor at this place that could b
 _NO_STEPS = "Not known: it takes the grid of a fake quant at this place, and both tensors."
 _NO_CODES = "Not known: it takes int8 codes and fake-quant codes of one grid at this place."
 _NO_GRID = "Not known: it takes the grid of a fake quant at this place."
+_NOT_OWN = "Not known: only the row of a fake quant or weight whose grid is known has it."
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,12 @@ class Column:
     why: str
     write: Callable[[float], str] = number
     width: str = "106px"
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """What the table widget needs of it."""
+        tip = self.meaning[:1].upper() + self.meaning[1:]
+        return {"label": self.label, "width": self.width, "number": True, "tip": tip}
 
     def value(self, row: CompareRow) -> float | None:
         found: float | None = getattr(row, self.field)
@@ -67,7 +74,7 @@ NUMBERS = (
         "isolated_sqnr_db",
         "alone, dB",
         "SQNR against float with only this fake quant on",
-        "Not known: it takes a fake quant at this place that can be on alone.",
+        _NOT_OWN,
     ),
     Column(
         "agreement",
@@ -119,12 +126,12 @@ NUMBERS = (
         "Not known: it takes histograms of float and fake quant at this place.",
         _steps,
     ),
-    Column("clipped", "clipped", "share of float values outside of the grid", _NO_GRID, share),
+    Column("clipped", "clipped", "share of float values outside of the grid", _NOT_OWN, share),
     Column(
         "clipping_error",
         "clipping error",
         "part of the mean squared error that comes from clipping",
-        _NO_GRID,
+        _NOT_OWN,
         _steps,
         "122px",
     ),
@@ -132,7 +139,7 @@ NUMBERS = (
         "rounding_error",
         "rounding error",
         "part of the mean squared error that comes from rounding",
-        _NO_GRID,
+        _NOT_OWN,
         _steps,
         "126px",
     ),
@@ -143,9 +150,9 @@ NUMBERS = (
 COLUMNS: tuple[dict[str, Any], ...] = (
     {"label": "Place", "width": "minmax(210px, 2fr)", "mono": True},
     {"label": "Kind", "width": "88px"},
-    *({"label": one.label, "width": one.width, "number": True} for one in NUMBERS[:5]),
+    *(one.head for one in NUMBERS[:5]),
     {"label": "Cause", "width": "minmax(160px, 2fr)"},
-    *({"label": one.label, "width": one.width, "number": True} for one in NUMBERS[5:]),
+    *(one.head for one in NUMBERS[5:]),
     {"label": "Type", "width": "minmax(110px, 1fr)"},
     {"label": "Of", "width": "minmax(110px, 1fr)", "mono": True},
     {"label": "Position", "width": "86px", "number": True},

@@ -539,7 +539,6 @@ class Explorer(widgets.VBox):
             "inside": self.live,
             "ledger": self.ledger,
             "results": self.results,
-            "compare": self.compare,
             "settings": self.settings,
             "sensitivity": self.sensitivity,
         }
