@@ -22,10 +22,11 @@ from qatexplorer.errors import QatExplorerError, QatExplorerWarning
 
 if TYPE_CHECKING:
     from qatexplorer import flows, zoo
-    from qatexplorer.accuracy.records import Sensitivity
+    from qatexplorer.accuracy.records import Comparison, Sensitivity
     from qatexplorer.checks.families.training import check_optimizer
     from qatexplorer.checks.records import Finding, Findings
     from qatexplorer.data import Data
+    from qatexplorer.evaluate.benchmark_records import Benchmark
     from qatexplorer.evaluate.evaluation import Evaluation
     from qatexplorer.flows.base import StubMode
     from qatexplorer.flows.edits import Edit
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from qatexplorer.widgets.ledger.ledger import LedgerView
 
 __all__ = [
+    "Benchmark",
+    "Comparison",
     "Data",
     "Diff",
     "Edit",
@@ -81,6 +84,8 @@ __all__ = [
 
 # Loaded when first asked for: the command line starts servers, which need no torch.
 _LAZY = {
+    "Benchmark": "qatexplorer.evaluate.benchmark_records",
+    "Comparison": "qatexplorer.accuracy.records",
     "Data": "qatexplorer.data",
     "Diff": "qatexplorer.snapshot.diff",
     "Edit": "qatexplorer.flows.edits",

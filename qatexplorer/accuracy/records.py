@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from qatexplorer.shown import Shown, at_most, columns, first
+from qatexplorer.shown import MAX_LINES, Shown, at_most, columns, first, listed
 from qatexplorer.tables import table
+
+APART_STEPS = 1.5
+"""More steps of the int8 grid than this between int8 and fake quant are no rounding of a tie."""
 
 RowKind = Literal["module", "operation", "fake quant", "weight", "output"]
 Method = Literal["exact", "shadow", "gradient"]
@@ -90,7 +94,7 @@ class Lost:
     input: Any = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison(Shown):
     """Float, fake quant and int8 on the same inputs.
 
@@ -115,7 +119,7 @@ class Comparison(Shown):
     @property
     def first(self) -> CompareRow | None:
         """The first place where int8 and fake quant are more than 1.5 steps apart."""
-        return next((row for row in self.rows if (row.max_steps or 0.0) > 1.5), None)
+        return next((row for row in self.rows if (row.max_steps or 0.0) > APART_STEPS), None)
 
     def __iter__(self) -> Iterator[CompareRow]:
         return iter(self.rows)
@@ -126,6 +130,53 @@ class Comparison(Shown):
     def to_pandas(self) -> Any:
         """A ``pandas.DataFrame``, a row a place. Raises InputError without pandas."""
         return table(CompareRow, self.rows)
+
+    def __repr__(self) -> str:
+        batches = "1 batch" if self.batches == 1 else f"{self.batches:,} batches"
+        head = f"Comparison of {listed([*self.passes], 3)} on {batches}: {len(self.rows):,} places"
+        lines = [head]
+        lines += [
+            f"{row.path}: {_db(row.sqnr_fake_quant_db)} fake quant, {_db(row.sqnr_int8_db)} int8"
+            for row in [row for row in self.rows if row.kind == "output"][:3]
+        ]
+        if self.first is not None:
+            why = f": {self.first.cause}" if self.first.cause else ""
+            lines.append(
+                f"int8 parts from fake quant at {self.first.path} first "
+                f"({self.first.max_steps:.3g} steps){why}"
+            )
+        if self.evaluated:
+            lines.append(f"int8 loses {self.lost_total:,} of {self.evaluated:,} evaluation samples")
+        lines += [f"note: {note}" for note in self.notes[:3]]
+        return at_most([*lines, *self._worst(MAX_LINES - 1 - len(lines))])
+
+    def _worst(self, most: int) -> list[str]:
+        known = [(sqnr, row) for row in self.rows if (sqnr := _sorted_by(row)) is not None]
+        known.sort(key=lambda one: one[0])
+        body = [
+            (
+                row.path,
+                _db(row.sqnr_fake_quant_db),
+                _db(row.sqnr_int8_db),
+                "–" if row.agreement is None else f"{100 * row.agreement:.1f} %",
+                "–" if row.max_steps is None else f"{row.max_steps:.3g}",
+                row.cause,
+            )
+            for _, row in known[:most]
+        ]
+        head = ("the worst", "fake quant", "int8", "same code", "most steps", "cause")
+        return columns([head, *body], right=(1, 2, 3, 4)) if body else []
+
+
+def _sorted_by(row: CompareRow) -> float | None:
+    """SQNR of int8, else of the fake quant, of what is listed as worst."""
+    if row.kind not in ("module", "operation"):
+        return None
+    return row.sqnr_fake_quant_db if row.sqnr_int8_db is None else row.sqnr_int8_db
+
+
+def _db(value: float | None) -> str:
+    return "–" if value is None else "equal" if value == math.inf else f"{value:.1f} dB"
 
 
 @dataclass(frozen=True, slots=True)

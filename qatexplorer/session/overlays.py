@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from qatexplorer.accuracy.records import Method, Sensitivity
+from qatexplorer.accuracy.records import Comparison, Method, Sensitivity
 from qatexplorer.errors import BusyError, OverlayError, StageError
 from qatexplorer.forward.costs import time_modules
 from qatexplorer.forward.histograms import GridHistogram
@@ -17,6 +17,7 @@ from qatexplorer.forward.noise import noise_of
 from qatexplorer.forward.sampling import histograms_of
 from qatexplorer.quantizers.engine import quantized_engine
 from qatexplorer.runs.samples import Sample
+from qatexplorer.session.compared import Compared
 from qatexplorer.session.models import Models
 from qatexplorer.session.stages import Stages
 from qatexplorer.snapshot.overlay import Overlay
@@ -30,6 +31,11 @@ _HOW = {
     "macs": Overlay({}, "MACs", "MACs", "", "sum", name="macs"),
     "parameters": Overlay({}, "Parameters", "parameters", "", "sum", name="parameters"),
     "time": Overlay({}, "Time", "ms", "bad", "sum", name="time"),
+    "sqnr_fake_quant": Overlay(
+        {}, "SQNR of fake quant", "dB", "good", "lowest", name="sqnr_fake_quant"
+    ),
+    "sqnr_int8": Overlay({}, "SQNR of int8", "dB", "good", "lowest", name="sqnr_int8"),
+    "agreement": Overlay({}, "Int8 agreement", "share", "good", "lowest", name="agreement"),
     "precision": Overlay(
         {}, "Float or int8", categories=("float", "int8", "mixed"), name="precision"
     ),
@@ -41,6 +47,14 @@ NAMES: Mapping[str, str] = {name: overlay.title for name, overlay in _HOW.items(
 
 SLOW = frozenset({"time"})
 """Overlays that are measured over several forwards, by request and not at every change."""
+
+
+COMPARED: Mapping[str, str] = {
+    "sqnr_fake_quant": "sqnr_fake_quant_db",
+    "sqnr_int8": "sqnr_int8_db",
+    "agreement": "agreement",
+}
+"""Overlays of the last comparison, with the field of its rows that they show."""
 
 
 def checked_name(name: str) -> str:
@@ -71,9 +85,11 @@ class Overlays:
         models: Models,
         stages: Stages,
         histograms: Callable[[], Mapping[str, GridHistogram]],
+        compared: Compared,
         sensitivities: Callable[[], Mapping[Method, Sensitivity]],
     ) -> None:
-        self._models, self._stages, self._sensitivities = models, stages, sensitivities
+        self._models, self._stages, self._compared = models, stages, compared
+        self._sensitivities = sensitivities
         self._histograms = histograms  # of the stage in view: the inspector has them already
         self._kept: dict[tuple[str, str], tuple[Snapshot, Overlay]] = {}
 
@@ -90,6 +106,8 @@ class Overlays:
                 f"stage {chosen!r} has not been reached.",
                 fix=f"Call session.goto({chosen!r}) first.",
             )
+        if name in COMPARED:
+            return _of_comparison(_HOW[name], self._compared.last).at(chosen)
         if name == "sensitivity":
             return _sensitivity(_HOW[name], snapshot, self._sensitivities()).at(chosen)
         kept = self._kept.get((name, chosen))
@@ -230,6 +248,19 @@ def _drift(how: Overlay, snapshot: Snapshot, run: TrainingRun | None) -> Overlay
         f"{max(steps):,} of the run, as a share of the first."
     )
     return replace(how, values=values, note=note)
+
+
+def _of_comparison(how: Overlay, found: Comparison | None) -> Overlay:
+    """The worst call of each place."""
+    if found is None:
+        return replace(how, note="Nothing has been compared yet: session.compare() does.")
+    values: dict[str, float] = {}
+    for row in found:
+        value = getattr(row, COMPARED[how.name])
+        if value is not None and row.kind != "output":
+            values[row.path] = min(value, values.get(row.path, math.inf))
+    batches = "1 batch" if found.batches == 1 else f"{found.batches:,} batches"
+    return replace(how, values=values, note=f"Of all values in {batches} that were compared.")
 
 
 def _sensitivity(how: Overlay, snapshot: Snapshot, made: Mapping[Method, Sensitivity]) -> Overlay:

@@ -234,7 +234,7 @@ def test_unknown_names_and_stages_are_refused() -> None:
         session.overlay("sqnr", session.flow.int8_stage)
     assert set(NAMES) == {
         "clipped", "sqnr", "scale_drift", "macs", "parameters", "time", "precision",
-        "sensitivity",
+        "sensitivity", "sqnr_fake_quant", "sqnr_int8", "agreement",
     }  # fmt: skip
 
 
