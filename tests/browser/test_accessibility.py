@@ -32,6 +32,7 @@ TABS = (
     "Compare",
     "Settings",
     "Runs",
+    "Sensitivity",
 )
 
 

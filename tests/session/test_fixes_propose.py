@@ -79,7 +79,7 @@ def test_nothing_to_take_back() -> None:
 
 def test_a_weight_that_takes_no_bits() -> None:
     plain = narrow(4)
-    fixed = QConfig(activation=plain.activation, weight=lambda: plain.weight())
+    fixed = QConfig(activation=plain.activation, weight=lambda **given: plain.weight(**given))
     s = session(fixed)
     point = ProposalPoint(("0",), 0.0, 0, 0.0, "8")
     fix = "Pass session.configure(qconfig={path: …}) a qconfig of your own for it."
