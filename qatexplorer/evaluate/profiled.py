@@ -11,6 +11,7 @@ from torch import nn
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from qatexplorer.forward.hooks import hooked
 from qatexplorer.forward.scripted import named_python_modules
 
 OUTSIDE = "outside of operators"
@@ -92,31 +93,19 @@ def peak_memory(forward: Callable[[], Any]) -> int:
 @contextmanager
 def _named_modules(model: nn.Module) -> Iterator[None]:
     """Every module call is a range of the profiler, named by the first path of the module."""
-    handles, running = [], list[tuple[str, Any]]()
+    running = list[tuple[str, Any]]()
 
-    def begin(path: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any) -> None:
-            entered = record_function(_MODULE + path)
-            entered.__enter__()
-            running.append((path, entered))
+    def begin(path: str, *_call: Any) -> None:
+        entered = record_function(_MODULE + path)
+        entered.__enter__()
+        running.append((path, entered))
 
-        return hook
+    def end(path: str, *_call: Any) -> None:
+        while running:
+            name, entered = running.pop()
+            entered.__exit__(None, None, None)
+            if name == path:
+                break  # those above were left by an exception that was caught
 
-    def end(path: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any, _out: Any) -> None:
-            while running:
-                name, entered = running.pop()
-                entered.__exit__(None, None, None)
-                if name == path:
-                    break  # those above were left by an exception that was caught
-
-        return hook
-
-    for path, module in named_python_modules(model):
-        handles.append(module.register_forward_pre_hook(begin(path), prepend=True))
-        handles.append(module.register_forward_hook(end(path)))
-    try:
+    with hooked(named_python_modules(model), begun=begin, left=end):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
