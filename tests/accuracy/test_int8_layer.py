@@ -31,7 +31,7 @@ from tests.accuracy.int8_models import (
     seen_by,
     session_of,
 )
-from tests.cases.test_integers import iris
+from tests.cases.models import iris
 from tests.support.engines import can_do_without_vnni, need_exact, run_without_vnni
 
 ENGINES = available_engines()
