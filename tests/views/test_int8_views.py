@@ -15,9 +15,9 @@ from qatexplorer.views.inspector.int8_layer import (
     Int8Section,
     int8_html,
 )
+from tests.support.html_checker import Checker
 from tests.support.int8_numbers import CASES, LINEAR
 from tests.support.page_text import visible_text
-from tests.views.test_inspector_html import Checker
 
 
 @pytest.mark.parametrize("case", CASES)
