@@ -21,11 +21,10 @@ from torch.ao.quantization import (
 )
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_qat_fx
 
+import qatexplorer as qx
 from qatexplorer.quantizers.engine import quantized_engine
 
 TOKENS = WIDTH = 12
-
-import qatexplorer as qx
 
 
 def image() -> Tensor:
