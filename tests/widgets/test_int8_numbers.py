@@ -137,3 +137,15 @@ def test_an_operation_of_an_fx_graph_has_numbers_too(explorer: Explorer) -> None
     explorer.select("node:quantize_per_tensor")
     until(lambda: "Quantization: torch.quantize_per_tensor" in section(explorer))
     assert "One output by hand" in section(explorer)
+
+
+def test_a_model_that_is_gone_meanwhile_has_no_section(
+    explorer: Explorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = explorer.session
+    assert session is not None
+    place = session.int8_place("module:conv1")
+    session.goto(session.flow.prepared_stage)
+    session.reset()
+    monkeypatch.setattr(session, "int8_place", lambda _selection: place)
+    assert explorer.panes.int8.section(session, "module:conv1") is None

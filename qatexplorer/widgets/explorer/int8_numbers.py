@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from qatexplorer.errors import QatExplorerError
+from qatexplorer.errors import QatExplorerError, StageError
 from qatexplorer.session.session import Session
 from qatexplorer.views.inspector.int8_layer import Int8Section
 from qatexplorer.widgets.common.background import in_background
@@ -53,7 +53,10 @@ class Int8Numbers:
         chosen = self._chosen
         run = session.known_int8_layer(path, chosen.call)
         if run is None:
-            wanted = (session.int8, path, chosen.call)
+            try:
+                wanted = (session.int8, path, chosen.call)
+            except StageError:  # reset meanwhile: another stage is about to be drawn
+                return None
             if self._failed is not None and self._same(self._failed[0], wanted):
                 return Int8Section(error=self._failed[1])
             self._make(session, wanted)
