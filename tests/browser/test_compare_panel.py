@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.explorer_page import no_message, open_tab, wait_for_explorer
-from tests.browser.layout_page import axe_findings, cut_off
+from tests.browser.layout_page import axe_findings, box_of, cut_off
 from tests.browser.notebook import (
     Shots,
     open_notebook,
@@ -131,6 +131,9 @@ def test_comparing_in_voila(
     voila_page(page, voila(write_notebook(tmp_path / "compare.ipynb", [CELL])), theme="dark")
     wait_for_explorer(page)
     compare(page)
+    expect(panel(page).locator(".js-plotly-plot:visible")).to_have_count(1, timeout=30_000)
+    chart = box_of(panel(page), "figure:visible .qx-plot-box")
+    assert chart.bottom <= box_of(page, ".qx-pages").bottom
     look(page, shots, "voila-dark")
 
 

@@ -259,6 +259,22 @@ def test_without_an_int8_model_the_graph_is_coloured_by_fake_quant() -> None:
     assert chosen == ["sqnr_fake_quant"]
 
 
+def test_what_was_compared_without_a_page_is_shown_at_once(compared: Explorer) -> None:
+    another = qx.explore(compared.session)
+    panel = another.compare
+    until(lambda: panel.table.rows)
+    assert panel.table.rows == compared.compare.table.rows
+    session = another.session
+    assert session is not None
+    session.goto(session.stages[0])  # at another stage the same rows have places of their own
+    until(lambda: another.panes.tree.rows.value)
+    panel.table.selected = row_of(another, "fc")
+    assert another.selection == "module:fc"
+    another.show_session(qx.Session(Net(), torch.randn(2, 1, 8, 8)))
+    assert not panel.table.rows
+    assert "Nothing compared yet." in panel.status.html
+
+
 def test_without_fake_quants_a_sentence_says_what_to_do() -> None:
     explorer = opened(prepared=False)
     panel = press(explorer)

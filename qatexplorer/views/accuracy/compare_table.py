@@ -123,10 +123,16 @@ NUMBERS = (
         "kl",
         "KL, nats",
         "Kullback-Leibler divergence of the histograms, float to fake quant",
-        "Not known: it takes histograms of float and fake quant at this place.",
+        "Not known: it takes a fake quant with one grid for all values at this place.",
         _steps,
     ),
-    Column("clipped", "clipped", "share of float values outside of the grid", _NOT_OWN, share),
+    Column(
+        "clipped",
+        "clipped",
+        "share of float values outside of the grid",
+        "Not known: only the row of a fake quant with one grid, or of a weight, has it.",
+        share,
+    ),
     Column(
         "clipping_error",
         "clipping error",
