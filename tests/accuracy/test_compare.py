@@ -345,9 +345,9 @@ def test_before_there_are_fake_quants_it_says_where_to_go_and_going_there_helps(
 
 
 def example_session(example: Any, flow: str) -> qx.Session:
-    """With stubs around the whole model where it has none of its own."""
+    """With stubs around each layer where it has none of its own."""
     own = any(isinstance(module, QuantStub) for module in example.model.modules())
-    stubs: Any = "none" if own or flow == "fx" else "model"
+    stubs: Any = "none" if own or flow == "fx" else "layers"
     inputs = example.example_inputs
     return qx.Session(example.model, inputs, data=example.data, flow=flow, stubs=stubs)
 
