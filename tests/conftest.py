@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -32,3 +32,29 @@ def _environment_in_the_result(
         with suppress(metadata.PackageNotFoundError):
             record_testsuite_property(name, metadata.version(name))
     record_testsuite_property("python", platform.python_version())
+
+
+@pytest.fixture(autouse=True)
+def _torch_of_its_own() -> Iterator[None]:
+    """What a test sets for the whole process does not reach the next one of another file."""
+    import torch  # after OMP_NUM_THREADS is set
+
+    engine, threads = torch.backends.quantized.engine, torch.get_num_threads()
+    yield
+    torch.backends.quantized.engine = engine
+    torch.set_num_threads(threads)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks ``slow`` what ``tests/slow.txt`` lists; see ``tests/tools/slow_tests.py``."""
+    lines = (Path(__file__).parent / "slow.txt").read_text(encoding="utf-8").splitlines()
+    listed = {line.rstrip(" *"): line.endswith(" *") for line in lines if line[:1] != "#"}
+    begun: set[str] = set()
+    for item in items:
+        name = item.nodeid.partition("[")[0]
+        if name not in listed:
+            continue
+        if listed[name] and name not in begun:
+            begun.add(name)  # the first of the cases stays
+        else:
+            item.add_marker(pytest.mark.slow)

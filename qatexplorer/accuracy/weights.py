@@ -14,6 +14,7 @@ from qatexplorer.accuracy.records import CompareRow
 from qatexplorer.accuracy.spread import Spread, picked
 from qatexplorer.accuracy.sums import Apart, InSteps, OneGrid
 from qatexplorer.checks.evidence.causes import int8_weight
+from qatexplorer.forward.hooks import hooked
 from qatexplorer.forward.noise import decibels
 from qatexplorer.quantizers.facts import Grid, find_quantizers, grid_of, has_grid, kinds_of
 
@@ -39,24 +40,14 @@ class WeightRows:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        handles = []
+        def left(path: str, module: nn.Module, args: Any, _kwargs: Any, result: Any) -> None:
+            given = args[0] if args else None
+            if path not in self._rows and isinstance(given, Tensor) and given.numel():
+                with unwatched():
+                    self._rows[path] = self._row(path, module, given, result)
 
-        def hook(path: str) -> Any:
-            def called(module: nn.Module, args: Any, result: Any) -> None:
-                given = args[0] if args else None
-                if path not in self._rows and isinstance(given, Tensor) and given.numel():
-                    with unwatched():
-                        self._rows[path] = self._row(path, module, given, result)
-
-            return called
-
-        try:
-            for path, module in self._quantizers.items():
-                handles.append(module.register_forward_hook(hook(path)))
+        with hooked(self._quantizers.items(), left=left):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def rows(self) -> tuple[CompareRow, ...]:
         return tuple(self._rows.values())

@@ -26,8 +26,7 @@ from qatexplorer.accuracy.records import CompareRow, Comparison
 from qatexplorer.accuracy.spread import divergence
 from qatexplorer.errors import StageError, StoppedError
 from qatexplorer.quantizers.engine import quantized_engine
-from tests.cases.test_parity import mixed
-from tests.checks.parity_models import TokenMixer
+from tests.checks.parity_models import TokenMixer, mixed
 from tests.support.engines import need_exact
 from tests.support.models import ConvBnRelu, Residual, Reused, image, load_timm, loader
 
