@@ -24,6 +24,7 @@ MAX_FUNCTION = 60
 
 # torch's and Python's own names: there is no public way to the same thing.
 TORCHS_PRIVATE = {
+    "_schema",  # of an operation: which arguments it writes to
     "_modules",
     "_parameters",
     "_buffers",
