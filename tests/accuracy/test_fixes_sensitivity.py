@@ -45,7 +45,7 @@ def test_too_early(flow: str) -> None:
 
 
 def test_without_fake_quants() -> None:
-    session = new(qconfig=torch.ao.quantization.get_default_qconfig("onednn"))
+    session = new(qconfig={"": None})
     session.goto(session.flow.prepared_stage)
     fix = refused(session.sensitivity)
     assert fix == "Choose a qconfig of QAT, such as qconfig='onednn'."
