@@ -38,7 +38,7 @@ TORCHS_PRIVATE = {
     "_orig_mod",  # what torch.compile wraps
     "_getframe",
     "_tensor_name",  # of the hook of spectral_norm
-    "_schema",  # of an operator: which arguments it writes to
+    # of an operator: which arguments it writes to
     "_cdata",  # of a storage: which one it is, also of an empty tensor
 }
 LIBRARIES = ("torch.", "nn.", "argparse.")  # a private class or function of theirs, by its name
