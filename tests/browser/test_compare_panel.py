@@ -102,7 +102,13 @@ def look(page: Page, shots: Shots, name: str) -> None:
     turn(page, "Along the depth")
     expect(figure).to_have_count(1)
     point = panel(page).locator(".js-plotly-plot:visible .scatterlayer .trace .point").first
+    expect(point).to_be_visible()
     box = point.bounding_box()
+    for _ in range(50):  # plotly draws it once more, for the row that is chosen
+        if box is not None:
+            break
+        page.wait_for_timeout(100)
+        box = point.bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=3)
     expect(figure.locator(".hoverlayer")).to_contain_text("quant.activation_post_process")
