@@ -26,6 +26,7 @@ from qatexplorer.accuracy.sums import (
     Scratch,
     add_fake_quant,
     add_int8,
+    codes_of,
     flat_alike,
 )
 from qatexplorer.accuracy.weights import WeightRows
@@ -61,6 +62,7 @@ class Spot:
     kl: float | None = None
     points: Points = field(default_factory=Points)
     cause: str = ""
+    signal: float | None = None  # float's sum of squares, of this batch
 
     def take_grid(self) -> None:
         """Look at the fake quant once its scale is what rounds."""
@@ -176,6 +178,8 @@ class Comparing:
             yield "int8 model"
             self._run_int8(inputs, floats, fakes, float_outputs, fake_outputs)
         self._first = False
+        for spot in (*self._rows, *self._outputs.values()):
+            spot.signal = None
         self._wanted = {spot.source.key for spot in self._rows}
 
     # -- the three forwards ---------------------------------------------------------------------
@@ -357,7 +361,9 @@ class Comparing:
             spot.alone.add_whole(x, self._alone(spot, x))
         flat_x, flat_y = flat_alike(x, y)
         grid = spot.one_grid
+        before = spot.fake.signal
         add_fake_quant(flat_x, flat_y, spot.fake, spot.alone if grid else None, grid, self._scratch)
+        spot.signal = spot.fake.signal - before
         sample_x, sample_y = picked(flat_x), picked(flat_y)
         if grid is not None:
             spot.spread.add(sample_x, sample_y, grid)
@@ -375,7 +381,7 @@ class Comparing:
         if found.is_quantized and found.qscheme() not in _ONE_SCALE:
             return
         grid = (found.q_scale(), found.q_zero_point()) if found.is_quantized else None
-        values = found.int_repr() if found.is_quantized else _plain(found)
+        values = codes_of(found) if found.is_quantized else _plain(found)
         x = x if x is not None and x.shape == found.shape else None
         fake = _plain(fake) if fake is not None and fake.shape == found.shape else None
         if not values.numel():
@@ -387,9 +393,10 @@ class Comparing:
         flat_x = first if x is not None else None
         flat_fake = None if fake is None else rest[0] if x is not None else first
         flat = rest[-1]
-        add_int8(flat_x, flat_fake, flat, grid, spot.int8, spot.steps, self._scratch)
+        signal = spot.signal if x is not None else None
+        add_int8(flat_x, flat_fake, flat, grid, spot.int8, spot.steps, self._scratch, signal)
         if self._first and x is not None:
-            sample = picked(flat)[:POINTS].float()
+            sample = picked(flat, POINTS).float()
             values = sample if grid is None else (sample - grid[1]) * grid[0]
             spot.points.int8 = values.tolist()
 

@@ -18,9 +18,12 @@ POINTS = 512
 _SKEW = 1e-4
 
 
-def picked(flat: Tensor) -> Tensor:
-    """At most :data:`SAMPLED` values of a flat tensor, at random places, always the same ones."""
-    return flat if flat.numel() <= SAMPLED else flat[_places(flat.numel()).to(flat.device)]
+def picked(flat: Tensor, most: int = SAMPLED) -> Tensor:
+    """The first ``most`` of at most :data:`SAMPLED` values of a flat tensor, at random places,
+    always the same ones."""
+    if flat.numel() <= SAMPLED:
+        return flat[:most]
+    return flat[_places(flat.numel())[:most].to(flat.device)]
 
 
 @functools.lru_cache(maxsize=16)

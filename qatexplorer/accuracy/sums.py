@@ -18,6 +18,7 @@ from qatexplorer.quantizers.facts import Grid
 
 _PIECE = 1 << 17
 _HAIR = 1e-3  # of a step, for float32
+_CODES = {torch.quint8: torch.uint8, torch.qint8: torch.int8, torch.qint32: torch.int32}
 
 
 @dataclass
@@ -83,21 +84,17 @@ class InSteps:
     distance: float = 0.0
     largest: float = 0.0
 
-    def add(self, gap: Tensor, step: float) -> None:
-        """A piece of the difference, flat, float32, used up; ``step`` is the grid's."""
+    def add(self, gap: Tensor, step: float, scratch: Tensor | None = None) -> None:
+        """A piece of the difference, flat, float32, used up; ``step`` is the grid's. ``scratch``,
+        as long, is written to."""
         self.values += gap.numel()
         most = _larger(0.0, _most(gap) / step)
         self.distance += float(gap.abs_().sum()) / step
         self.largest = max(self.largest, most)
-        if most == math.inf:
-            self.half += gap.numel() - int((gap <= (0.5 + _HAIR) * step).sum())
-            self.far += gap.numel() - int((gap <= (1.5 + _HAIR) * step).sum())
-        elif most > 0.5 + _HAIR:  # comparing is several times slower than arithmetic
-            whole = gap.mul_(1 / step).sub_(_HAIR).round_()
-            up_to_two = int(whole.clamp_(max=2).sum()) if most > 1.5 + _HAIR else 0
-            up_to_one = int(whole.clamp_(max=1).sum())
-            self.half += up_to_one
-            self.far += max(0, up_to_two - up_to_one)
+        if most > 0.5 + _HAIR:
+            self.half += gap.numel() - _up_to(gap, (0.5 + _HAIR) * step, scratch)
+        if most > 1.5 + _HAIR:
+            self.far += gap.numel() - _up_to(gap, (1.5 + _HAIR) * step, scratch)
 
     @property
     def agreement(self) -> float | None:
@@ -211,20 +208,28 @@ def add_int8(
     apart: Apart,
     steps: InSteps,
     scratch: Scratch,
+    signal: float | None = None,
 ) -> None:
     """Int8 ``codes`` against float ``x`` and ``fake``, flat and of one length, into the sums.
-    ``grid`` is scale and zero point; where it is None, ``codes`` are values."""
+    ``grid`` is scale and zero point; where it is None, ``codes`` are values. ``signal`` is the sum
+    of x² where it is known."""
+    if x is not None and signal is not None:
+        apart.signal += signal
     for start, stop in _pieces(codes):
         size = stop - start
         found = codes[start:stop]
         if grid is not None:
-            found = scratch[1][:size].copy_(found).sub_(grid[1]).mul_(grid[0])
+            found = scratch[1][:size].copy_(found)
+            if grid[1]:
+                found.sub_(grid[1])
+            found.mul_(grid[0])
         if x is not None:
             a = x[start:stop]
             gap = torch.sub(a, found, out=scratch[0][:size])
-            apart.add(found, gap, _square(a), whole=False)
+            apart.add(found, gap, _square(a) if signal is None else 0.0, whole=False)
         if fake is not None and grid is not None:
-            steps.add(torch.sub(fake[start:stop], found, out=scratch[0][:size]), grid[0])
+            gap = torch.sub(fake[start:stop], found, out=scratch[0][:size])
+            steps.add(gap, grid[0], scratch[1][:size])
 
 
 def _square(x: Tensor) -> float:
@@ -236,6 +241,14 @@ def _pieces(x: Tensor) -> Iterator[tuple[int, int]]:
         yield start, min(start + _PIECE, x.numel())
 
 
+def _up_to(gap: Tensor, most: float, scratch: Tensor | None) -> int:
+    """How many are at most ``most``. With ``scratch``, for pieces, ones and zeros are float32,
+    which counts so few exactly: as booleans they take three times as long."""
+    if scratch is None:
+        return int((gap <= most).sum())
+    return int(torch.le(gap, most, out=scratch).sum())
+
+
 def _most(gap: Tensor) -> float:
     low, high = torch.aminmax(gap)
     return max(-float(low), float(high)) if low == low else math.nan
@@ -243,6 +256,15 @@ def _most(gap: Tensor) -> float:
 
 def _larger(one: float, other: float) -> float:
     return max(one, math.inf if math.isnan(other) else other)
+
+
+def codes_of(tensor: Tensor) -> Tensor:
+    """The codes of a quantized tensor in its own memory: ``int_repr`` copies them one by one."""
+    dtype = _CODES.get(tensor.dtype)
+    if dtype is None or tensor.device.type != "cpu":
+        return tensor.int_repr()
+    where = tensor.storage_offset(), tensor.shape, tensor.stride()
+    return torch.empty(0, dtype=dtype).set_(tensor.untyped_storage(), *where)
 
 
 def flat_alike(first: Tensor, *others: Tensor) -> list[Tensor]:

@@ -37,6 +37,7 @@ class WeightRows:
         self._modules = dict(prepared.named_modules(remove_duplicate=False))
         self._int8 = dict(int8.named_modules(remove_duplicate=False)) if int8 is not None else {}
         self._rows: dict[str, CompareRow] = {}
+        self._kept = torch.empty(0)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -52,23 +53,33 @@ class WeightRows:
     def rows(self) -> tuple[CompareRow, ...]:
         return tuple(self._rows.values())
 
+    def _memory(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Two of the shape of ``x``, used again for the next weight: new memory costs more than a
+        sum."""
+        if self._kept.numel() < 2 * x.numel():
+            self._kept = torch.empty(2 * x.numel())
+        one, other = self._kept[: 2 * x.numel()].chunk(2)
+        return one.view(x.shape), other.view(x.shape)
+
     def _row(self, path: str, quantizer: nn.Module, given: Tensor, result: Tensor) -> CompareRow:
         grid = grid_of(quantizer)
         owner = path.rpartition(".")[0]
         axis = grid.ch_axis if grid.ch_axis is not None else 0
         x, y = _rows(given, axis), _rows(result, axis)
         scale, zero = (_column(one, len(x)) for one in (grid.scale, grid.zero_point))
-        signal, fake, int8, steps = _sums(x * x), Apart(), Apart(), InSteps()
-        gap = x - y
-        noise = _sums(gap * gap)
-        fake.add_sums(x.numel(), signal, _sums(y * y), noise)
-        errors = gap.abs_() / scale
+        work, gap = self._memory(x)
+        signal, fake, int8, steps = _sums(x, work), Apart(), Apart(), InSteps()
+        torch.sub(x, y, out=gap)
+        noise = _sums(gap, work)
+        fake.add_sums(x.numel(), signal, _sums(y, work), noise)
+        errors = gap.abs_().div_(scale)
+        mean_error, max_error = float(errors.mean()), float(errors.max())
         found = _int8_rows(self._int8.get(owner), given.shape, axis)
         if found is not None:
             rows, step = found
-            gap = x - rows
-            int8.add_sums(x.numel(), signal, _sums(rows * rows), _sums(gap * gap))
-            steps.add(((y - rows) / step).flatten(), 1.0)
+            torch.sub(x, rows, out=gap)
+            int8.add_sums(x.numel(), signal, _sums(rows, work), _sums(gap, work))
+            steps.add(torch.sub(y, rows, out=gap).div_(step).flatten(), 1.0)
         clipped, clipping = _clipping(x, scale, zero, grid)
         spread, one_grid = Spread(), OneGrid.of(grid)
         if one_grid is not None:
@@ -84,8 +95,8 @@ class WeightRows:
             isolated_sqnr_db=fake.sqnr_db,  # nothing before it is rounded
             cosine_fake_quant=fake.cosine,
             cosine_int8=int8.cosine,
-            mean_error_steps=float(errors.mean()),
-            max_error_steps=float(errors.max()),
+            mean_error_steps=mean_error,
+            max_error_steps=max_error,
             mean_steps=steps.distance / steps.values if steps.values else None,
             max_steps=steps.largest if steps.values else None,
             agreement=steps.agreement,
@@ -112,8 +123,9 @@ def _column(values: Tensor, rows: int) -> Tensor:
     return values.reshape(-1, 1) if values.numel() == rows else values[:1].reshape(1, 1)
 
 
-def _sums(squares: Tensor) -> Tensor:
-    return squares.sum(1).double()
+def _sums(rows: Tensor, work: Tensor) -> Tensor:
+    """The sum of squares of each row; ``work`` is of the same shape, and written to."""
+    return torch.mul(rows, rows, out=work).sum(1).double()
 
 
 def _int8_rows(
@@ -137,7 +149,7 @@ def _clipping(x: Tensor, scale: Tensor, zero: Tensor, grid: Grid) -> tuple[float
     if bool((x.amin(1, keepdim=True) >= low).all() & (x.amax(1, keepdim=True) <= high).all()):
         return 0.0, 0.0
     cut = x - torch.minimum(torch.maximum(x, low), high)
-    clipping = float(_sums(cut * cut).sum()) / x.numel()
+    clipping = float(cut.square().sum(1).double().sum()) / x.numel()
     near = cut.abs_() > 0.49 * scale  # what is cut off by less is rounded to the last code
     steps, zeros = (one.expand_as(x)[near] for one in (scale, zero))
     codes = (x[near] * steps.reciprocal()).round() + zeros

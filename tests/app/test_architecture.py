@@ -38,7 +38,6 @@ TORCHS_PRIVATE = {
     "_orig_mod",  # what torch.compile wraps
     "_getframe",
     "_tensor_name",  # of the hook of spectral_norm
-    # of an operator: which arguments it writes to
     "_cdata",  # of a storage: which one it is, also of an empty tensor
 }
 LIBRARIES = ("torch.", "nn.", "argparse.")  # a private class or function of theirs, by its name
