@@ -41,6 +41,7 @@ from qatexplorer.session.ledgers import Ledgers, Wanted
 from qatexplorer.session.lines import session_lines
 from qatexplorer.session.models import Models
 from qatexplorer.session.overlays import Asked, Overlays
+from qatexplorer.session.qconfig_part import QConfigHistory, QConfigPart
 from qatexplorer.session.settings import Settings, qconfig_plan, settings_in
 from qatexplorer.session.stages import EventKind, SessionEvent, Stages
 from qatexplorer.session.training_part import TrainingPart
@@ -55,7 +56,7 @@ from qatexplorer.training.run import TrainingRun
 __all__ = ["Session", "SessionEvent"]
 
 
-class Session(TrainingPart):
+class Session(TrainingPart, QConfigPart):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 
     Args:
@@ -138,6 +139,7 @@ class Session(TrainingPart):
         self._histograms = Histograms(self._models, self._stages, self._require_still)
         self._overlays = Overlays(self._models, self._stages, self.histograms)
         self._assessor = Assessor(self._models, self.data, self.metric)
+        self._qconfig = QConfigHistory()
         self._known = Known(self._models, self._stages, self.data)
         self._checks = Checked(self._models, self._stages, self._known, self.data, loss, metric)
         self._warner.of_settings(self.options.qconfig)

@@ -44,6 +44,7 @@ from qatexplorer.widgets.explorer.splitter import Splitter
 from qatexplorer.widgets.explorer.stagebar import StageBar
 from qatexplorer.widgets.explorer.still import Still, metadata_of, still_of
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
+from qatexplorer.widgets.qconfig.panel import QConfigPanel
 from qatexplorer.widgets.training.live import LivePanel
 from qatexplorer.widgets.training.results import ResultsPanel
 from qatexplorer.widgets.training.runs import RunsPanel
@@ -163,12 +164,14 @@ class Explorer(widgets.VBox):
         self.ledger = LedgerPanel(self.bridge, self.start_job, self.page, self._on_ledger)
         self.results = ResultsPanel(self.bridge, self.start_job)
         self.settings = SettingsPanel(self.start_job)
+        self.qconfig = QConfigPanel(self.bridge, self.start_job, self.page)
         self.checks = ChecksPanel(self.checker, self.page, self._on_fix, self._on_undo)
         panels = {
             "Train": self.training,
             "Inside the training": self.live,
             "Who put it there?": self.ledger,
             "Float, fake-quant, int8": self.results,
+            "qconfig": self.qconfig,
             "Settings": self.settings,
             "Runs": self.runs,
             "Checks": self.checks,
@@ -260,7 +263,10 @@ class Explorer(widgets.VBox):
         self.header.html = header_html(first.type_name, about)
         self.panes.use(session)
         self.training.use(session, suggested or {})
-        panels = (self.checks, self.live, self.ledger, self.results, self.settings, self.runs)
+        panels = (
+            self.checks, self.live, self.ledger, self.results, self.qconfig, self.settings,
+            self.runs,
+        )  # fmt: skip
         for panel in panels:
             panel.use(session)
         self.checker.use(session)
@@ -290,6 +296,7 @@ class Explorer(widgets.VBox):
     def _on_config(self) -> None:
         self.checker.changed()
         self.settings.refresh()
+        self.qconfig.refresh()
         self.panes.compare.start_over()
 
     def _try_int8(self, session: Session) -> None:
@@ -453,6 +460,7 @@ class Explorer(widgets.VBox):
         """The inspector has been drawn: what else follows the selection must not delay it."""
         self._keep_still()
         self.ledger.show_selection()
+        self.qconfig.show_selection()
 
     def _in_sight(self, panel: widgets.Widget) -> bool:
         return self.drawer.in_sight(panel)
@@ -460,6 +468,7 @@ class Explorer(widgets.VBox):
     def _on_drawer(self) -> None:
         self.ledger.active = self._in_sight(self.ledger)
         self.training.in_sight = self._in_sight(self.training)
+        self.qconfig.active = self._in_sight(self.qconfig)
         if self._in_sight(self.live):
             self.live.draw()
 
@@ -473,7 +482,7 @@ class Explorer(widgets.VBox):
         self.panes.mark_redundant()
 
     def _on_theme(self, dark: bool) -> None:
-        for panel in (self.training, self.live, self.runs):
+        for panel in (self.training, self.live, self.runs, self.qconfig):
             panel.dark = dark
         self.training.redraw()
         if self._in_sight(self.live):
@@ -505,6 +514,7 @@ class Explorer(widgets.VBox):
             "inside": self.live,
             "ledger": self.ledger,
             "results": self.results,
+            "qconfig": self.qconfig,
             "settings": self.settings,
         }
         if what == "search":
@@ -584,7 +594,8 @@ class Explorer(widgets.VBox):
         if job is None:
             self.results.idle()
         panels = (
-            self.checks, self.training, self.ledger, self.results, self.settings, self.runs,
+            self.checks, self.training, self.ledger, self.results, self.qconfig, self.settings,
+            self.runs,
         )  # fmt: skip
         for panel in panels:
             panel.set_enabled(job is None)
