@@ -152,9 +152,9 @@ def _names_of(kind: type) -> tuple[str, str]:
     return kind.__name__, f"{kind.__module__}.{kind.__qualname__}"
 
 
-def require_possible(rule: QConfigRule, model: nn.Module) -> None:
+def require_possible(rule: QConfigRule, model: nn.Module, engine: str) -> None:
     """Raises QConfigError, with the reason, for a rule that names no module or that no int8 kernel
-    of torch can follow."""
+    of torch, or of ``engine``, can follow."""
     if not rule.matches(model):
         _no_such(rule, model)
     if rule.in_float and rule.sides:
@@ -172,12 +172,12 @@ def require_possible(rule: QConfigRule, model: nn.Module) -> None:
             "Give a QuantSpec for one of them, or in_float=True.",
         )
     for side, spec in rule.sides:
-        for wrong, what, why, fix in _conflicts(side, spec):
+        for wrong, what, why, fix in _conflicts(side, spec, engine):
             if wrong:
                 raise _refused(rule, what, why, fix)
 
 
-def _conflicts(side: Side, spec: QuantSpec) -> Iterable[tuple[bool, str, str, str]]:
+def _conflicts(side: Side, spec: QuantSpec, engine: str) -> Iterable[tuple[bool, str, str, str]]:
     """Whether each conflict is there, and what it is, why, and what to do."""
     yield (
         spec.observer not in OBSERVERS,
@@ -204,10 +204,9 @@ def _conflicts(side: Side, spec: QuantSpec) -> Iterable[tuple[bool, str, str, st
         "Choose moving_average or min_max, or one grid per tensor.",
     )
     yield (
-        side == "weight" and not spec.symmetric,
-        "is to have affine weights",
-        "torch's int8 layers are made for weights whose zero point is 0; the kernels of onednn, "
-        "which x86 uses too, take no other.",
+        side == "weight" and not spec.symmetric and engine == "onednn",
+        "is to have affine weights on onednn",
+        "Its kernels take weights with zero point 0 only, and convert would fail.",
         "Choose symmetric weights.",
     )
     yield (

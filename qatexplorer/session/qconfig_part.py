@@ -54,7 +54,7 @@ class QConfigHistory:
     """The rules in force, those before them and those that were taken back.
 
     ``plan`` is the qconfig without rules, ``made`` the plan that the rules made of it: while that
-    is in force, so are the rules.
+    is in force, so are the rules (None while it is being put in force).
     """
 
     past: list[Rules] = field(default_factory=list)
@@ -131,7 +131,7 @@ class QConfigPart(Part):
         places = (where,) if isinstance(where, str) else tuple(where)
         new = [QConfigRule(one, activation, weight, in_float) for one in places]
         for rule in new:
-            require_possible(rule, self._models.base)
+            require_possible(rule, self._models.base, self.options.qconfig.backend)
         rules = (*(r for r in self.qconfig_rules if r.where not in places), *new)
         self._planned(rules)
         return rules
@@ -141,12 +141,8 @@ class QConfigPart(Part):
         stage; () takes all back. Raises as :meth:`set_qconfig`."""
         with self._lock:
             self._require_idle("change the qconfig")
-            chosen, history = tuple(rules), self._history()
-            snapshot = self._put(chosen)
-            history.past.append(history.now)
-            history.future.clear()
-            history.now = chosen
-            return snapshot
+            history = self._history()
+            return self._put(tuple(rules), [*history.past, history.now], [])
 
     @property
     def can_undo_qconfig(self) -> bool:
@@ -161,11 +157,23 @@ class QConfigPart(Part):
     def undo_qconfig(self) -> Snapshot:
         """The rules as they were before the last change, from the float stage. Raises QConfigError
         where there was none, BusyError."""
-        return self._walk(self._history().past, self._history().future, "undo")
+        with self._lock:
+            self._require_idle("undo a change of the qconfig")
+            history = self._history()
+            if not history.past:
+                raise _nothing_to("undo")
+            *past, last = history.past
+            return self._put(last, past, [*history.future, history.now])
 
     def redo_qconfig(self) -> Snapshot:
         """Take back :meth:`undo_qconfig`. Raises as it does."""
-        return self._walk(self._history().future, self._history().past, "redo")
+        with self._lock:
+            self._require_idle("redo a change of the qconfig")
+            history = self._history()
+            if not history.future:
+                raise _nothing_to("redo")
+            *future, last = history.future
+            return self._put(last, [*history.past, history.now], future)
 
     def qconfig_text(self, form: TextFormat = "toml") -> str:
         """The rules in force as a text, to be kept in a file."""
@@ -227,7 +235,8 @@ class QConfigPart(Part):
 
     def _history(self) -> QConfigHistory:
         history = self._qconfig
-        if history.plan is None or self.options.qconfig is not history.made:
+        changing = history.plan is not None and history.made is None
+        if not changing and self.options.qconfig is not history.made:
             # The settings have been changed since: rules for another qconfig are none for this.
             plan = self.options.qconfig
             self._qconfig = history = QConfigHistory(plan=plan, made=plan)
@@ -236,29 +245,21 @@ class QConfigPart(Part):
     def _planned(self, rules: Rules) -> QConfigPlan:
         history, base = self._history(), self._models.base
         for rule in rules:
-            require_possible(rule, base)
+            require_possible(rule, base, self.options.qconfig.backend)
         assert history.plan is not None
         return with_rules(history.plan, rules, base)
 
-    def _put(self, rules: Rules) -> Snapshot:
-        history = self._history()
-        snapshot = self._change({"qconfig": self._planned(rules)})
-        history.made = self.options.qconfig
+    def _put(self, rules: Rules, past: list[Rules], future: list[Rules]) -> Snapshot:
+        before, plan = self._history(), self._planned(rules)
+        # What hears of the change asks for the rules at once.
+        self._qconfig = QConfigHistory(past, future, rules, before.plan)
+        try:
+            snapshot = self._change({"qconfig": plan})
+        except BaseException:
+            self._qconfig = before
+            raise
+        self._qconfig.made = self.options.qconfig
         return snapshot
-
-    def _walk(self, source: list[Rules], target: list[Rules], what: str) -> Snapshot:
-        with self._lock:
-            self._require_idle(f"{what} a change of the qconfig")
-            if not source:
-                raise QConfigError(
-                    f"there is nothing to {what}.",
-                    fix="Change a qconfig first, with session.set_qconfig(...).",
-                )
-            history = self._history()
-            snapshot = self._put(source[-1])
-            target.append(history.now)
-            history.now = source.pop()
-            return snapshot
 
     def _prepared(self, plan: QConfigPlan) -> dict[tuple[str, str], _Seen]:
         """Each fake quant that runs in a copy prepared by ``plan``, by module and kind."""
@@ -277,3 +278,9 @@ class QConfigPart(Part):
                 owner, noise.get(site.path), site, histograms.get(site.path)
             )
         return found
+
+
+def _nothing_to(what: str) -> QConfigError:
+    return QConfigError(
+        f"there is nothing to {what}.", fix="Change the qconfig first, with set_qconfig."
+    )
