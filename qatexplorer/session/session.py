@@ -41,7 +41,7 @@ from qatexplorer.session.ledgers import Ledgers, Wanted
 from qatexplorer.session.lines import session_lines
 from qatexplorer.session.models import Models
 from qatexplorer.session.overlays import Asked, Overlays
-from qatexplorer.session.qconfig_part import QConfigHistory, QConfigPart
+from qatexplorer.session.rules_part import QConfigHistory, RulesPart
 from qatexplorer.session.settings import Settings, qconfig_plan, settings_in
 from qatexplorer.session.stages import EventKind, SessionEvent, Stages
 from qatexplorer.session.training_part import TrainingPart
@@ -56,7 +56,7 @@ from qatexplorer.training.run import TrainingRun
 __all__ = ["Session", "SessionEvent"]
 
 
-class Session(TrainingPart, QConfigPart):
+class Session(TrainingPart, RulesPart):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 
     Args:

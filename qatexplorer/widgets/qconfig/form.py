@@ -7,7 +7,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from qatexplorer.flows.qconfig_rules import (
+from qatexplorer.flows.module_rules import (
     LEAST_BITS,
     MOST_BITS,
     OBSERVERS,

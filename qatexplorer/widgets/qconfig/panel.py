@@ -8,8 +8,8 @@ from typing import Any
 import ipywidgets as widgets
 
 from qatexplorer.errors import QConfigError
-from qatexplorer.flows.qconfig_rules import QConfigRule
-from qatexplorer.flows.qconfig_text import read_rules
+from qatexplorer.flows.module_rules import QConfigRule
+from qatexplorer.flows.rules_text import read_rules
 from qatexplorer.session.session import Session
 from qatexplorer.views.common.story import message_html
 from qatexplorer.views.qconfig.words import RuleWords, rules_html, starts_again_html

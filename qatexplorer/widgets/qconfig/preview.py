@@ -9,7 +9,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from qatexplorer.errors import QatExplorerError
-from qatexplorer.session.qconfig_part import PreviewedSite
+from qatexplorer.session.rules_part import PreviewedSite
 from qatexplorer.session.session import Session
 from qatexplorer.views.common.html import text
 from qatexplorer.views.inspector.figures import histogram_figure

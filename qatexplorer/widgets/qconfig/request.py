@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qatexplorer.flows.qconfig_rules import PATTERN, TYPE, QConfigRule, QuantSpec
+from qatexplorer.flows.module_rules import PATTERN, TYPE, QConfigRule, QuantSpec
 from qatexplorer.session.session import Session
 from qatexplorer.views.qconfig.scopes import Scope
 

@@ -9,15 +9,15 @@ from typing import Any
 
 from qatexplorer.errors import QConfigError
 from qatexplorer.flows.base import FlowOptions
-from qatexplorer.flows.qconfig import QConfigPlan
-from qatexplorer.flows.qconfig_rules import (
+from qatexplorer.flows.module_rules import (
     QConfigRule,
     QuantSpec,
     require_possible,
     ruled_paths,
     with_rules,
 )
-from qatexplorer.flows.qconfig_text import TextFormat, read_rules, rules_text
+from qatexplorer.flows.qconfig import QConfigPlan
+from qatexplorer.flows.rules_text import TextFormat, read_rules, rules_text
 from qatexplorer.forward.histograms import GridHistogram
 from qatexplorer.forward.noise import noise_of
 from qatexplorer.forward.sampling import histograms_of
@@ -75,7 +75,7 @@ class _Seen:
     histogram: GridHistogram | None
 
 
-class QConfigPart(Part):
+class RulesPart(Part):
     """Rules that give some modules another qconfig than the settings do."""
 
     _qconfig: QConfigHistory

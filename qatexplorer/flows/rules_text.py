@@ -9,7 +9,7 @@ from dataclasses import asdict, fields
 from typing import Any, Literal
 
 from qatexplorer.errors import QConfigError
-from qatexplorer.flows.qconfig_rules import SIDES, QConfigRule, QuantSpec
+from qatexplorer.flows.module_rules import SIDES, QConfigRule, QuantSpec
 
 if sys.version_info >= (3, 11):
     import tomllib
