@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -32,3 +32,14 @@ def _environment_in_the_result(
         with suppress(metadata.PackageNotFoundError):
             record_testsuite_property(name, metadata.version(name))
     record_testsuite_property("python", platform.python_version())
+
+
+@pytest.fixture(autouse=True)
+def _torch_of_its_own() -> Iterator[None]:
+    """What a test sets for the whole process does not reach the next one of another file."""
+    import torch  # after OMP_NUM_THREADS is set
+
+    engine, threads = torch.backends.quantized.engine, torch.get_num_threads()
+    yield
+    torch.backends.quantized.engine = engine
+    torch.set_num_threads(threads)

@@ -29,6 +29,7 @@ TABS = (
     "Inside the training",
     "Who put it there",
     "Float, fake-quant",
+    "Compare",
     "Settings",
     "Runs",
 )

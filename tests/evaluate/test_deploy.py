@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -193,10 +194,16 @@ def test_models_are_timed_by_turns() -> None:
             time.sleep(self.seconds)
             return x
 
-    models = {"a": Named("a", 0.0), "b": Named("b", 0.05)}
+    models = {"a": Named("a", 0.0005), "b": Named("b", 0.05)}
     measured = compare_latency(models, torch.rand(1), repeats=5, warmup=1)
-    assert order == ["a", "b"] * 6
+    assert [name for name, _ in groupby(order)] == ["a", "b"] * 6
     assert measured["b"].median_s > 2 * measured["a"].median_s
+    # A short forward is timed several at once, after two that are not counted.
+    assert (measured["b"].runs_each, measured["b"].repeats) == (1, 5)
+    assert 1 < measured["a"].runs_each <= 20
+    assert order.count("a") == 1 + 5 * (2 + measured["a"].runs_each)
+    assert order.count("b") == 1 + 5 * 2
+    assert measured["a"].q1_s <= measured["a"].median_s <= measured["a"].q3_s
     with pytest.raises(InputError):
         compare_latency({}, torch.rand(1))
 
@@ -207,15 +214,18 @@ def test_threads_and_engine_are_put_back() -> None:
     seen: list[tuple[int, str]] = []
 
     class Looks(nn.Module):
+        broken = False
+
         def forward(self, x: Tensor) -> Tensor:
             seen.append((torch.get_num_threads(), torch.backends.quantized.engine))
-            if len(seen) == 3:
+            if self.broken:
                 raise RuntimeError("a bug")
             return x
 
     measured = latency(Looks(), torch.rand(1), repeats=1, warmup=1, threads=2, engine=other)
     assert (measured.threads, measured.engine) == (2, other)
     assert set(seen) == {(2, other)}
+    Looks.broken = True
     with pytest.raises(RuntimeError, match="a bug"):
         latency(Looks(), torch.rand(1), threads=2, engine=other)
     assert (torch.get_num_threads(), torch.backends.quantized.engine) == (threads, engine)

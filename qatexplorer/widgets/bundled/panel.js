@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/panel.js
-// sha256 of these: 1020d0ef51d40951a0f5dbbe259fc1caf4fc992d14b507c26c8a2277d69d92cb
+// sha256 of these: fdcb136caaecb85aa1df81c3db843900e5a46eb4f686a5e665ac1c7b9f1b4e21
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -113,8 +113,13 @@ var panel_default = {
         heading.focus({ preventScroll: true });
       }
     };
+    root.addEventListener("change", (event) => {
+      const field = event.target;
+      if (!(field instanceof HTMLInputElement) || field.dataset.ask === void 0) return;
+      model.send({ ask: `${field.dataset.ask}:${field.value}` });
+    });
     root.addEventListener("click", (event) => {
-      const wanted = closest(event.target, "[data-ask]")?.dataset.ask;
+      const wanted = closest(event.target, "[data-ask]:not(input)")?.dataset.ask;
       if (wanted !== void 0) model.send({ ask: wanted });
       const copied = closest(event.target, "[data-copy]");
       if (copied?.dataset.copy !== void 0) copy(copied, copied.dataset.copy);

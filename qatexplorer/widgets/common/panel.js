@@ -1,5 +1,6 @@
 // Shows HTML of a view (escaped by the view that made it) and hands clicks on [data-select] to
-// Python as the selection, those on [data-ask] as a message; [data-copy] copies what it says.
+// Python as the selection, those on [data-ask] as a message (of a field with what is typed into it
+// behind it); [data-copy] copies what it says.
 
 import { closest, forceTheme, html, listen, OWN_KEYS, save } from "./dom.js";
 
@@ -110,8 +111,13 @@ export default {
         heading.focus({ preventScroll: true });
       }
     };
+    root.addEventListener("change", (event) => {
+      const field = event.target;
+      if (!(field instanceof HTMLInputElement) || field.dataset.ask === undefined) return;
+      model.send({ ask: `${field.dataset.ask}:${field.value}` });
+    });
     root.addEventListener("click", (event) => {
-      const wanted = closest(event.target, "[data-ask]")?.dataset.ask;
+      const wanted = closest(event.target, "[data-ask]:not(input)")?.dataset.ask;
       if (wanted !== undefined) model.send({ ask: wanted });
       const copied = closest(event.target, "[data-copy]");
       if (copied?.dataset.copy !== undefined) copy(copied, copied.dataset.copy);
