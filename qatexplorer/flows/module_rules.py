@@ -222,11 +222,13 @@ def _refused(rule: QConfigRule, what: str, why: str, fix: str) -> QConfigError:
 
 
 def _no_such(rule: QConfigRule, model: nn.Module) -> None:
-    paths = [path for path, _ in model.named_modules() if path]
-    known = paths
-    if rule.where.startswith(TYPE):
-        known = sorted({f"{TYPE}{type(module).__name__}" for module in model.modules()})
-    near = difflib.get_close_matches(rule.where, known, n=3, cutoff=0.4)
+    by_type = rule.where.startswith(TYPE)
+    known = [path for path, _ in model.named_modules() if path]
+    if by_type:
+        known = sorted({type(module).__name__ for module in model.modules()})
+    wanted = rule.where[len(TYPE) :] if by_type else rule.where
+    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4)
+    near = [f"{TYPE}{name}" for name in near] if by_type else near
     raise QConfigError(
         f"the rule for {rule.where!r} matches no module of the model.",
         why="It would change nothing.",

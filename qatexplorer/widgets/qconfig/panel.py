@@ -238,7 +238,7 @@ class QConfigPanel(widgets.VBox):
         name, content = str(files[0]["name"]), bytes(files[0]["content"])
         self.load.value = ()  # the same file may be chosen again
         try:
-            rules = read_rules(_decoded(content, name), name)
+            rules = read_rules(decoded(content, name), name)
         except QConfigError as error:
             self.reason.html = message_html(error)
             return
@@ -264,7 +264,7 @@ class QConfigPanel(widgets.VBox):
         self.confirm.ask(starts_again_html(kept), start)
 
 
-def _decoded(content: bytes, name: str) -> str:
+def decoded(content: bytes, name: str) -> str:
     """The text of a file. Raises QConfigError for one that is none."""
     if len(content) > MOST_BYTES:
         raise QConfigError(
