@@ -264,7 +264,8 @@ class RulesPart(Part):
     def _prepared(self, plan: QConfigPlan) -> dict[tuple[str, str], _Seen]:
         """Each fake quant that runs in a copy prepared by ``plan``, by module and kind."""
         arguments = self._models.settings.arguments() | {"qconfig": plan}
-        other = type(self)(self._models.original, **arguments)  # type: ignore[call-arg]
+        with self._lock:  # what runs the float model changes its mode for that time
+            other = type(self)(self._models.original, **arguments)  # type: ignore[call-arg]
         other.warns = False  # type: ignore[attr-defined]
         snapshot = other.goto(self.flow.prepared_stage)
         model = other._models.view(other.stage)

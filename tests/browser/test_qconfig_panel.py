@@ -44,6 +44,13 @@ def ruled(page: Page, path: str) -> Locator:
     return tree_row(page, path).locator(".qx-tree-rule")
 
 
+def load(page: Page, file: Path) -> None:
+    """Choose a file of rules."""
+    with page.expect_file_chooser() as chooser:
+        panel(page).get_by_role("button", name="Load").click()
+    chooser.value.set_files(file)
+
+
 def choose_two(page: Page) -> None:
     """Select two convolutions in the tree, and four bits for their weights."""
     open_tab(page, "qconfig")
@@ -84,7 +91,7 @@ def edit(page: Page, folder: Path) -> Path:
     expect(ruled(page, "conv1")).to_have_text("✎ w4", timeout=60_000)
     panel(page).get_by_role("button", name="Delete the rule for conv1").click()
     expect(page.locator(".qx-tree-rule")).to_have_count(1, timeout=60_000)
-    panel(page).locator("input[type=file]").set_input_files(file)
+    load(page, file)
     expect(page.locator(".qx-tree-rule")).to_have_count(2, timeout=60_000)
     return file
 
@@ -108,7 +115,7 @@ def test_two_modules_are_edited_in_voila(
     expect(refused).to_contain_text("reduce_range at 4 bits", timeout=30_000)
     expect(page.get_by_role("button", name="Apply", exact=True)).to_be_disabled()
     file.write_bytes(b"\x80\x04\x95 a pickle")
-    panel(page).locator("input[type=file]").set_input_files(file)
+    load(page, file)
     expect(refused).to_contain_text("is not UTF-8 text", timeout=30_000)
     shots(page, f"qconfig-refused-{theme}")
     page.locator(".qx-stage-button[data-stage='insert']").click()
