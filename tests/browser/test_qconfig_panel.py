@@ -47,7 +47,7 @@ def ruled(page: Page, path: str) -> Locator:
 def load(page: Page, file: Path) -> None:
     """Choose a file of rules."""
     with page.expect_file_chooser() as chooser:
-        panel(page).get_by_role("button", name="Load").click()
+        panel(page).locator(".widget-upload").click()
     chooser.value.set_files(file)
 
 
