@@ -102,7 +102,7 @@ class QConfigPlan:
             return self.given
         types = {type(m) for m in paths.values()}
         if self.default_of:
-            mapping = get_default_qat_qconfig_mapping(self.default_of)
+            mapping = get_default_qat_qconfig_mapping(self.default_of).set_global(self.default)
         else:
             mapping = QConfigMapping().set_global(self.default)
         for kind, qconfig in self.by_type:

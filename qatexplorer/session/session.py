@@ -46,6 +46,7 @@ from qatexplorer.session.lines import session_lines
 from qatexplorer.session.models import Models
 from qatexplorer.session.overlays import Asked, Overlays
 from qatexplorer.session.propose_part import ProposePart
+from qatexplorer.session.rules_part import QConfigHistory, RulesPart
 from qatexplorer.session.sensitivity_part import Sensitivities, SensitivityPart
 from qatexplorer.session.settings import Settings, qconfig_plan, settings_in
 from qatexplorer.session.stages import EventKind, SessionEvent, Stages
@@ -63,8 +64,9 @@ __all__ = ["Session", "SessionEvent"]
 
 
 class Session(
-    TrainingPart, TakehomePart, BenchmarkPart, ComparePart, Int8Part, SensitivityPart, ProposePart
-):
+    TrainingPart, TakehomePart, BenchmarkPart, ComparePart, Int8Part, SensitivityPart, ProposePart,
+    RulesPart,
+):  # fmt: skip
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 
     Args:
@@ -155,6 +157,7 @@ class Session(
             lambda: self.last_sensitivity,
         )
         self._assessor = Assessor(self._models, self.data, self.metric)
+        self._qconfig = QConfigHistory()
         self._known = Known(self._models, self._stages, self.data)
         self._checks = Checked(self._models, self._stages, self._known, self.data, loss, metric)
         self._warner.of_settings(self.options.qconfig)

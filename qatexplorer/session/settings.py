@@ -86,6 +86,23 @@ class Settings:
             changes["backend_config"] = find_backend_config(given["backend_config"])
         return replace(self, flow=flow, options=replace(self.options, **changes))
 
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of a session of the same model with these settings."""
+        options = self.options
+        return {
+            "example_inputs": options.example_inputs,
+            "flow": self.flow.name,
+            "stubs": options.stubs,
+            "fusion": [list(group) for group in options.fusion],
+            "qconfig": options.qconfig,
+            "qat_mapping": options.qat_mapping,
+            "backend_config": options.backend_config,
+            "prepare_custom_config": options.custom.prepare,
+            "convert_custom_config": options.custom.convert,
+            "non_traceable": options.custom.non_traceable,
+            "edits": self.edits,
+        }
+
     def in_other_flow(self, base: nn.Module) -> dict[str, Any]:
         """Arguments of a session of the same model in the other flow."""
         options, flow = self.options, other_kind(self.flow)

@@ -126,7 +126,7 @@ class Panes(widgets.Box):
         before = session.snapshots.get(change.before) if change is not None else None
         return StagePicture(
             snapshot,
-            Packed(build_tree(snapshot, change, before)),
+            Packed(build_tree(snapshot, change, before, rule_marks(session, snapshot))),
             self._scene(session),
             self._inspected(session, self._page.moved_to(snapshot)),
         )
@@ -312,3 +312,14 @@ def selected_site(snapshot: Snapshot, selection: str) -> FakeQuantSite | None:
         sites = sorted(snapshot.sites_of(path), key=lambda s: s.kind == "weight")
         return sites[0] if sites else None
     return None
+
+
+def rule_marks(session: Session, snapshot: Snapshot) -> dict[str, tuple[str, str]]:
+    """Two words and a sentence of each module whose qconfig comes from a rule, by path."""
+    ruled = session.ruled() if session.qconfig_rules else {}
+    found = {}
+    for record in snapshot.modules:
+        rule = ruled.get(record.origin) if record.origin or not record.path else None
+        if rule is not None and record.path not in snapshot.site_by_path:
+            found[record.path] = (rule.badge, f"Rule for {rule.words}")
+    return found
