@@ -41,6 +41,7 @@ from qatexplorer.session.ledgers import Ledgers, Wanted
 from qatexplorer.session.lines import session_lines
 from qatexplorer.session.models import Models
 from qatexplorer.session.overlays import Asked, Overlays
+from qatexplorer.session.qconfig_part import QConfigPart
 from qatexplorer.session.settings import Settings, qconfig_plan, settings_in
 from qatexplorer.session.stages import EventKind, SessionEvent, Stages
 from qatexplorer.session.training_part import TrainingPart
@@ -55,7 +56,7 @@ from qatexplorer.training.run import TrainingRun
 __all__ = ["Session", "SessionEvent"]
 
 
-class Session(TrainingPart):
+class Session(TrainingPart, QConfigPart):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 
     Args:
@@ -277,7 +278,7 @@ class Session(TrainingPart):
     def _change(self, given: Mapping[str, Any]) -> Snapshot:
         base, settings = changed(self._models, given)
         snapshot = self._start_again(settings, "config", base=base)
-        if "qconfig" in given or "engine" in given:
+        if {"qconfig", "engine", "rules"} & set(given):
             self._warner.of_settings(self.options.qconfig)
         return snapshot
 
