@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
+from qatexplorer.accuracy.conflicts import first_refused
+from qatexplorer.accuracy.preview import Preview, output_of, preview
 from qatexplorer.errors import QConfigError
 from qatexplorer.flows.qconfig_rules import By, Effective, QConfigRule
 from qatexplorer.flows.quant_spec import QuantSpec
@@ -99,9 +102,55 @@ class QConfigPart(Part):
             before = self.qconfig_rules
             if wanted == before:
                 return self.snapshot
+            self._refuse_what_has_no_kernel(wanted)
             snapshot = self._change({"rules": wanted})
             self._undo, self._redo = (*self._undo, before), ()
             return snapshot
+
+    def _refuse_what_has_no_kernel(self, rules: Rules) -> None:
+        base, options = self._models.base, self._models.options
+        plan = replace(options.qconfig, rules=rules)
+        config = options.backend_config if self.flow.by_graph else None
+        refused = first_refused(base, plan, config)
+        if refused is not None:
+            raise QConfigError(
+                f"int8 has no kernel for the qconfig of this layer: {refused.reason}",
+                where=refused.path,
+                why=f"A copy of the layer alone was prepared, converted and run on {plan.backend}.",
+                fix="Give weights signed symmetric codes, activations unsigned codes per tensor, "
+                "or leave the layer in float.",
+            )
+
+    def preview(
+        self, path: str, spec: QuantSpec, part: Literal["activation", "weight"] | None = None
+    ) -> Preview:
+        """What ``spec`` would do to a weight, or to the output of a module in one forward of the
+        example input: the values on its grid, and SQNR. Nothing is prepared.
+
+        Args:
+            path: of a module of the float model, or of a fake quant of the stage in view.
+            part: None is what the fake quant at ``path`` quantizes, the output for a module.
+
+        Raises QConfigError for what is not there, and whatever the forward raises.
+        """
+        site = self.snapshot.site_by_path.get(path)
+        if site is not None:
+            part = part or ("weight" if site.kind == "weight" else "activation")
+            record = self.snapshot.by_path.get(site.owner)
+            path = record.origin if record is not None and record.origin else site.owner
+        base = self._models.base
+        module: Any = dict(base.named_modules()).get(path)
+        weight: Any = getattr(module, "weight", None)
+        if module is None or (part == "weight" and not isinstance(weight, Tensor)):
+            raise QConfigError(
+                f"there is no {part or 'module'} at {path!r} of the float model.",
+                where=path,
+                fix="Preview a path of the float stage whose module has a weight, or an output.",
+            )
+        with self._lock:
+            if part == "weight":
+                return preview(weight, spec)
+            return preview(output_of(base, path, self._models.options.example_inputs), spec)
 
     @property
     def can_undo_qconfig(self) -> bool:

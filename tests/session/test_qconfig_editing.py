@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,13 +14,16 @@ from torch.ao.quantization import (
     QConfig,
     QConfigMapping,
     QuantStub,
+    default_symmetric_qnnpack_qat_qconfig,
     get_default_qat_qconfig,
     prepare_qat,
 )
+from torch.ao.quantization.backend_config import get_qnnpack_backend_config
 from torch.ao.quantization.quantize_fx import prepare_qat_fx
 
 import qatexplorer as qx
 from qatexplorer.errors import QConfigError
+from qatexplorer.evaluate.dry_run import constraint_broken
 from qatexplorer.flows.qconfig_rules import QConfigRule
 from qatexplorer.flows.quant_spec import ACTIVATION, WEIGHT, QuantSpec
 
@@ -193,3 +197,99 @@ def test_the_default_specs_are_torchs() -> None:
     session = qx.Session(net(), X, flow="eager", qconfig="onednn")
     assert session.qconfig_at("fc").activation == ACTIVATION
     assert session.qconfig_at("fc").weight == WEIGHT
+
+
+LEARNED_W = QuantSpec(
+    signed=True, scheme="symmetric", per_channel=True, fake_quant="_LearnableFakeQuantize"
+)
+LEARNED_A = QuantSpec(fake_quant="_LearnableFakeQuantize")
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_learned_step_sizes_train_and_convert(flow: str) -> None:
+    example = qx.zoo.load("digits_cnn")
+    session = qx.Session(
+        example.model, example.example_inputs, flow=flow, qconfig="onednn", data=example.data
+    )
+    session.set_qconfig("", weight=LEARNED_W, activation=LEARNED_A)
+    session.goto("insert")
+    sites = learned(session.model)
+    assert sites
+    start = [site.scale.detach().clone() for site in sites]
+    run = session.train(1, progress=False)
+    sites = learned(session.model)
+    assert all(int(site.learning_enabled[0]) == 1 for site in sites)
+    assert any(not torch.equal(a, b.scale) for a, b in zip(start, sites, strict=True))
+    learned_away = [
+        site
+        for site in sites
+        if not torch.allclose(site.scale, site.activation_post_process.calculate_qparams()[0])
+    ]
+    assert learned_away
+    session.goto(session.flow.int8_stage)
+    found = session.evaluate(latency=False)
+    values = {name: found[name].metric.value for name in ("float", "fake_quant", "int8")}
+    assert run.history.epochs[-1].metric is not None
+    assert values["int8"] > values["float"] - 0.05, values
+
+
+def learned(model: nn.Module) -> list[Any]:
+    return [m for m in model.modules() if type(m).__name__ == "_LearnableFakeQuantize"]
+
+
+@pytest.mark.parametrize("part", ["activation", "weight"])
+def test_a_preview_is_what_the_fake_quant_does_then(part: Any) -> None:
+    session = session_of("eager", fusion=[])
+    spec = W4 if part == "weight" else A6
+    model = net()
+    values: Any = model.get_submodule("first").weight
+    if part == "activation":
+        values = model.get_submodule("first")(X)
+    with torch.no_grad():
+        rounded = spec.make()(values.detach())
+    noise = float((values - rounded).norm())
+    seen = session.preview("first", spec, part)
+    assert seen.sqnr_db == pytest.approx(20 * np.log10(float(values.norm()) / noise), abs=1e-3)
+    assert sum(seen.histogram.counts) == values.numel()
+    assert (seen.histogram.quant_min, seen.histogram.quant_max) == spec.quant_range
+
+
+def test_more_bits_are_better_in_a_preview() -> None:
+    session = session_of("eager")
+    found = [
+        session.preview("fc", QuantSpec(bits, signed=True, scheme="symmetric"), "weight").sqnr_db
+        for bits in (2, 4, 6, 8)
+    ]
+    assert found == sorted(found)
+    session.goto("insert")
+    site = session.preview("fc.weight_fake_quant", W4)
+    assert site.sqnr_db == session.preview("fc", W4, "weight").sqnr_db
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+@pytest.mark.parametrize(
+    ("activation", "weight"),
+    [
+        (QuantSpec(signed=True), WEIGHT),  # no kernel of fbgemm takes signed activations
+        (QuantSpec(per_channel=True), WEIGHT),
+        (ACTIVATION, QuantSpec(scheme="symmetric")),  # unsigned weights
+    ],
+    ids=["signed activations", "per channel", "unsigned weights"],
+)
+def test_what_no_kernel_takes_is_refused(flow: str, activation: Any, weight: Any) -> None:
+    session = session_of(flow)
+    with pytest.raises(QConfigError, match="no kernel"):
+        session.set_qconfig("first", activation=activation, weight=weight)
+    assert session.qconfig_rules == ()
+    session.set_qconfig("first", to_float=True)
+    session.set_qconfig("first", activation=ACTIVATION, weight=W4)
+
+
+def test_a_constraint_of_the_backend_config_is_told_in_torchs_words() -> None:
+    config = get_qnnpack_backend_config()
+    layer = nn.Linear(4, 4)
+    symmetric = QuantSpec(signed=True, scheme="symmetric", narrow_range=True)
+    wrong = QConfig(activation=QuantSpec(signed=True).factory(), weight=symmetric.factory())
+    assert "eps" in constraint_broken(layer, wrong, config)
+    assert constraint_broken(layer, default_symmetric_qnnpack_qat_qconfig, config) == ""
+    assert constraint_broken(layer, get_default_qat_qconfig("qnnpack"), config) == ""
