@@ -18,6 +18,7 @@ from qatexplorer.views.common.cover import failed_html, loading_html, no_model_h
 from qatexplorer.views.graph.scene import build_scene, redundant_edges
 from qatexplorer.views.inspector.figures import channel_figure, histogram_figure
 from qatexplorer.views.inspector.page import inspect_html
+from qatexplorer.views.qconfig.words import rule_mark
 from qatexplorer.views.training.scales import scales_figure
 from qatexplorer.views.tree import build_tree, state_label
 from qatexplorer.widgets.common.background import in_background
@@ -316,10 +317,10 @@ def selected_site(snapshot: Snapshot, selection: str) -> FakeQuantSite | None:
 
 def rule_marks(session: Session, snapshot: Snapshot) -> dict[str, tuple[str, str]]:
     """Two words and a sentence of each module whose qconfig comes from a rule, by path."""
-    ruled = session.ruled() if session.qconfig_rules else {}
+    ruled = session.ruled()
     found = {}
     for record in snapshot.modules:
-        rule = ruled.get(record.origin) if record.origin or not record.path else None
-        if rule is not None and record.path not in snapshot.site_by_path:
-            found[record.path] = (rule.badge, f"Rule for {rule.words}")
+        ruling = ruled.get(record.origin) if record.origin or not record.path else None
+        if ruling is not None and record.path not in snapshot.site_by_path:
+            found[record.path] = rule_mark(ruling)
     return found

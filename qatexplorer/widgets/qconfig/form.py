@@ -7,22 +7,22 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from qatexplorer.flows.module_rules import (
-    LEAST_BITS,
+from qatexplorer.flows.qconfig_rules import Part
+from qatexplorer.flows.quant_spec import (
+    FEWEST_BITS,
+    LEARNED,
     MOST_BITS,
-    OBSERVERS,
     ObserverName,
     QuantSpec,
-    Side,
 )
 from qatexplorer.widgets.common.controls import labelled, row
 
 KEEP, QUANTIZED = "as it is", "another fake quant"
 
 _SAID: dict[ObserverName, str] = {
-    "moving_average": "moving average of minimum and maximum",
-    "min_max": "minimum and maximum of all seen",
-    "histogram": "histogram, the range with the least error",
+    "MovingAverageMinMaxObserver": "moving average of minimum and maximum",
+    "MinMaxObserver": "minimum and maximum of all seen",
+    "HistogramObserver": "histogram, the range with the least error",
 }
 
 
@@ -32,7 +32,7 @@ class SideFields(widgets.VBox):
     ``on_change`` is called when a user has changed a field.
     """
 
-    def __init__(self, side: Side, on_change: Callable[[], Any]) -> None:
+    def __init__(self, side: Part, on_change: Callable[[], Any]) -> None:
         self.side, self._on_change = side, on_change
         title = side.capitalize()
         self.what = labelled(
@@ -40,15 +40,15 @@ class SideFields(widgets.VBox):
             width="min(280px, 100%)",
         )  # fmt: skip
         self.observer = labelled(
-            widgets.Dropdown(options=[(_SAID[name], name) for name in OBSERVERS]),
+            widgets.Dropdown(options=[(said, name) for name, said in _SAID.items()]),
             "Observer",
             f"{title}: what finds the range that the grid covers",
             width="100%",
         )
         self.bits = labelled(
-            widgets.BoundedIntText(8, min=LEAST_BITS, max=MOST_BITS),
+            widgets.BoundedIntText(8, min=FEWEST_BITS, max=MOST_BITS),
             "Bits",
-            f"{title}: {LEAST_BITS} to {MOST_BITS} bits",
+            f"{title}: {FEWEST_BITS} to {MOST_BITS} bits",
             width="90px",
         )
         self.granularity = labelled(
@@ -74,10 +74,18 @@ class SideFields(widgets.VBox):
             indent=False,
         )
         self.reduce_range.layout.width = "130px"
-        fields = (self.observer, self.bits, self.granularity, self.symmetry, self.reduce_range)
+        self.learned = widgets.Checkbox(
+            False,
+            description="learned step size",
+            tooltip=f"{title}: the scale is a parameter that training learns",
+            indent=False,
+        )
+        self.learned.layout.width = "150px"
+        fields = (self.observer, self.bits, self.granularity, self.symmetry, self.reduce_range,
+                  self.learned)  # fmt: skip
         for control in (self.what, *fields):
             control.observe(lambda _change: self._changed(), "value")
-        grid = row(self.bits, self.granularity, self.symmetry, self.reduce_range)
+        grid = row(*fields[1:])
         self.more = widgets.VBox([self.observer, grid])
         super().__init__([self.what, self.more])
         self.add_class("qx-qconfig-side")
@@ -85,14 +93,18 @@ class SideFields(widgets.VBox):
 
     @property
     def spec(self) -> QuantSpec | None:
-        """What is chosen, None for no change."""
+        """What is chosen, None for no change. Raises QConfigError for what torch cannot make."""
         if self.what.value == KEEP:
             return None
+        averaging = self.observer.value == "MovingAverageMinMaxObserver"
+        fused = "FusedMovingAvgObsFakeQuantize" if averaging else "FakeQuantize"
         return QuantSpec(
-            observer=self.observer.value,
             bits=self.bits.value,
+            signed=self.side == "weight",
+            scheme="symmetric" if self.symmetry.value else "affine",
             per_channel=self.granularity.value,
-            symmetric=self.symmetry.value,
+            observer=self.observer.value,
+            fake_quant=LEARNED if self.learned.value else fused,
             reduce_range=self.reduce_range.value,
         )
 

@@ -8,11 +8,11 @@ from typing import Any
 import ipywidgets as widgets
 
 from qatexplorer.errors import QConfigError
-from qatexplorer.flows.module_rules import QConfigRule
-from qatexplorer.flows.rules_text import read_rules
+from qatexplorer.flows.qconfig_rules import PARTS, QConfigRule
+from qatexplorer.flows.rules_file import form_of, parse_rules
 from qatexplorer.session.session import Session
 from qatexplorer.views.common.story import message_html
-from qatexplorer.views.qconfig.words import RuleWords, rules_html, starts_again_html
+from qatexplorer.views.qconfig.words import RuleWords, rule_place, rules_html, starts_again_html
 from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.controls import Html, button, row
 from qatexplorer.widgets.common.download import DownloadButton
@@ -70,12 +70,13 @@ class QConfigPanel(widgets.VBox):
         self._start_job, self._page = start_job, page
         self._session: Session | None = None
         self._active = self._refused = False
+        self._request: Request | None = None
         self._enabled = True
         self._build(bridge)
         form = widgets.VBox(
             [
                 self.scope,
-                self.in_float,
+                self.to_float,
                 self.sides,
                 self.reason,
                 row(self.apply, self.undo, self.redo),
@@ -93,10 +94,10 @@ class QConfigPanel(widgets.VBox):
         self.weight = SideFields("weight", self._changed)
         self.sides = widgets.Box([self.weight, self.activation])
         self.sides.add_class("qx-qconfig-sides")
-        self.in_float = widgets.Checkbox(
+        self.to_float = widgets.Checkbox(
             False, description="Leave in float: no fake quants", indent=False
         )
-        self.in_float.observe(lambda _change: self._changed(), "value")
+        self.to_float.observe(lambda _change: self._changed(), "value")
         self.reason = Html(kind="qx-qconfig-refused", role="alert")
         self.apply = button("Apply", "Make the rule; starts again from the float stage",
                             primary=True)  # fmt: skip
@@ -177,18 +178,26 @@ class QConfigPanel(widgets.VBox):
 
     @property
     def request(self) -> Request | None:
-        """What the form asks for, None while that is nothing."""
-        scope, in_float = self.scope.scope, bool(self.in_float.value)
-        specs = (None, None) if in_float else (self.activation.spec, self.weight.spec)
-        if scope is None or not (in_float or any(specs)):
+        """What the form asks for, None while that is nothing. Raises QConfigError for a fake
+        quant that torch cannot make."""
+        scope, to_float = self.scope.scope, bool(self.to_float.value)
+        specs = (None, None) if to_float else (self.activation.spec, self.weight.spec)
+        if scope is None or not (to_float or any(specs)):
             return None
-        return Request(scope, *specs, in_float)
+        return Request(scope, *specs, to_float)
 
     def _changed(self) -> None:
         """The form asks for something else."""
-        self.sides.layout.display = "none" if self.in_float.value else ""
+        self.sides.layout.display = "none" if self.to_float.value else ""
+        self._request = None
+        try:
+            self._request = self.request
+        except QConfigError as error:
+            self.preview.want(None)
+            self._on_refused(error)
+            return
         if self._active:
-            self.preview.want(self.request)
+            self.preview.want(self._request)
         self._enable()
 
     def _on_refused(self, error: Exception | None) -> None:
@@ -199,21 +208,22 @@ class QConfigPanel(widgets.VBox):
     def _enable(self) -> None:
         session = self._session
         on = self._enabled and session is not None
-        self.apply.disabled = not on or self._refused or self.request is None
+        self.apply.disabled = not on or self._refused or self._request is None
         self.undo.disabled = not (on and session is not None and session.can_undo_qconfig)
         self.redo.disabled = not (on and session is not None and session.can_redo_qconfig)
         self.load.disabled = not on
 
     def _apply(self) -> None:
-        session, request = self._session, self.request
+        session, request = self._session, self._request
         if session is None or request is None:
             return
         self._change(
             lambda: session.set_qconfig(
                 request.where,
+                by=request.by,
                 activation=request.activation,
                 weight=request.weight,
-                in_float=request.in_float,
+                to_float=request.to_float,
             )
         )
 
@@ -238,7 +248,7 @@ class QConfigPanel(widgets.VBox):
         name, content = str(files[0]["name"]), bytes(files[0]["content"])
         self.load.value = ()  # the same file may be chosen again
         try:
-            rules = read_rules(decoded(content, name), name)
+            rules = parse_rules(decoded(content, name), form_of(name), name)
         except QConfigError as error:
             self.reason.html = message_html(error)
             return
@@ -281,11 +291,7 @@ def decoded(content: bytes, name: str) -> str:
 
 
 def _words(rule: QConfigRule) -> RuleWords:
-    if rule.in_float:
-        return RuleWords(rule.where or "(model)", "left in float", "left in float")
-    said = {side: spec.words for side, spec in rule.sides}
-    return RuleWords(
-        rule.where or "(model)",
-        said.get("activation", "as without it"),
-        said.get("weight", "as without it"),
-    )
+    if rule.to_float:
+        return RuleWords(rule_place(rule), "left in float", "left in float")
+    activation, weight = (str(rule.of(part) or "as without it") for part in PARTS)
+    return RuleWords(rule_place(rule), activation, weight)

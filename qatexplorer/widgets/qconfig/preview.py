@@ -9,7 +9,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from qatexplorer.errors import QatExplorerError
-from qatexplorer.session.rules_part import PreviewedSite
+from qatexplorer.session.preview_part import PreviewedSite
 from qatexplorer.session.session import Session
 from qatexplorer.views.common.html import text
 from qatexplorer.views.inspector.figures import histogram_figure
@@ -87,7 +87,7 @@ class Preview(widgets.VBox):
 
     def _made(self, session: Session, request: Request) -> _Made:
         try:
-            sites = session.preview(request.rules(session), request.scope.paths)
+            sites = session.preview_rules(request.rules(session), request.scope.paths)
         except QatExplorerError as error:
             return _Made(request, error=error)
         shown = (

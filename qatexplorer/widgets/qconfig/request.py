@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qatexplorer.flows.module_rules import PATTERN, TYPE, QConfigRule, QuantSpec
+from qatexplorer.flows.qconfig_rules import By, QConfigRule
+from qatexplorer.flows.quant_spec import QuantSpec
 from qatexplorer.session.session import Session
-from qatexplorer.views.qconfig.scopes import Scope
+from qatexplorer.views.qconfig.scopes import Scope, ScopeKind
+
+_BY: dict[ScopeKind, By] = {"modules": "path", "type": "type", "pattern": "regex"}
 
 
 @dataclass(frozen=True)
@@ -16,16 +19,18 @@ class Request:
     scope: Scope
     activation: QuantSpec | None
     weight: QuantSpec | None
-    in_float: bool
+    to_float: bool
 
     @property
     def where(self) -> tuple[str, ...]:
         """Of the rules that it makes."""
-        if self.scope.kind == "modules":
-            return self.scope.paths
-        before = TYPE if self.scope.kind == "type" else PATTERN
-        return (f"{before}{self.scope.text}",)
+        return self.scope.paths if self.scope.kind == "modules" else (self.scope.text,)
+
+    @property
+    def by(self) -> By:
+        """What :attr:`where` is."""
+        return _BY[self.scope.kind]
 
     def rules(self, session: Session) -> tuple[QConfigRule, ...]:
-        """All rules as they would be. Raises QConfigError where it is refused."""
-        return session.with_rule(self.where, self.activation, self.weight, self.in_float)
+        """All rules as they would be."""
+        return session.with_rule(self.where, self.by, self.activation, self.weight, self.to_float)
