@@ -110,7 +110,8 @@ class PreviewPart(Part):
         arguments: Any = self._models.settings.arguments() | {"qconfig": plan}
         options = self._models.options
         with self._lock:  # what runs the float model changes its mode for that time
-            other: Any = type(self)(self._models.original, **arguments)
+            kind: Any = type(self)
+            other: Any = kind(self._models.original, **arguments)
         other.warns = False
         snapshot = other.goto(self.flow.prepared_stage)
         model = other._models.view(other.stage)

@@ -1,8 +1,6 @@
-"""Rules that give modules another qconfig: whom they match, what they make, what is refused."""
+"""What rules of the qconfig would do, and which of them say what of each module."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,11 +9,11 @@ from torch.ao.quantization import QConfigMapping, get_default_qat_qconfig
 
 import qatexplorer as qx
 from qatexplorer.errors import QConfigError
-from qatexplorer.flows.module_rules import QConfigRule, QuantSpec
-from qatexplorer.flows.rules_text import read_rules, rules_text
+from qatexplorer.flows.exceptions import with_exceptions
+from qatexplorer.flows.quant_spec import QuantSpec
 from qatexplorer.forward.noise import noise_of
 
-FOUR = QuantSpec(bits=4, per_channel=True, symmetric=True)
+FOUR = QuantSpec(bits=4, signed=True, scheme="symmetric", per_channel=True)
 
 
 def net() -> nn.Module:
@@ -38,46 +36,6 @@ def codes(walk: qx.Session, kind: str = "weight") -> list[int]:
     walk.goto(walk.flow.prepared_stage)
     sites = [site for site in walk.snapshot.sites if site.kind == kind]
     return [site.quant_max - site.quant_min + 1 for site in sites]
-
-
-@pytest.mark.parametrize("flow", ["eager", "fx"])
-@pytest.mark.parametrize(
-    ("where", "expected"),
-    [
-        ("0", [16, 256, 256]),
-        ("3", [256, 16, 256]),
-        ("type:Conv2d", [16, 16, 256]),
-        ("re:[35]", [256, 16, 16]),
-        (["0", "5"], [16, 256, 16]),
-        ("", [16, 16, 16]),
-    ],
-)
-def test_a_rule_holds_for_whom_it_names(flow: str, where: object, expected: list[int]) -> None:
-    walk = session(flow)
-    walk.set_qconfig(where, weight=FOUR)  # type: ignore[arg-type]
-    assert codes(walk) == expected
-
-
-@pytest.mark.parametrize("flow", ["eager", "fx"])
-def test_only_what_a_rule_names_is_changed(flow: str) -> None:
-    walk, plain = session(flow), session(flow)
-    walk.set_qconfig("0", weight=FOUR)
-    assert codes(walk, "output") == codes(plain, "output")
-    walk.set_qconfig("0", activation=QuantSpec(bits=3))
-    assert codes(walk)[0] == 256  # a rule for the same place is replaced
-    assert 8 in codes(walk, "output")
-
-
-def test_the_later_rule_wins_and_what_is_named_inside_is_more_than_what_is_around() -> None:
-    walk = session()
-    walk.set_qconfig("3", in_float=True)
-    assert codes(walk) == [256, 256]
-    walk.set_qconfig("3.0", weight=FOUR, activation=QuantSpec())
-    assert codes(walk) == [256, 16, 256]
-    walk.set_qconfig("type:Sequential", weight=FOUR)
-    assert [rule.where for rule in walk.qconfig_rules] == ["3", "3.0", "type:Sequential"]
-    assert codes(walk) == [16, 16, 16]
-    assert set(walk.ruled()) == {path for path, _ in net().named_modules()}
 
 
 def test_a_mapping_that_was_given_stays_around_the_rules() -> None:
@@ -110,7 +68,7 @@ def test_undo_and_redo_and_rules_for_another_qconfig_are_gone() -> None:
 def test_the_preview_is_what_preparing_gives_then(flow: str) -> None:
     walk = session(flow)
     rules = walk.with_rule("0", weight=FOUR)
-    rows = {(row.owner, row.kind): row for row in walk.preview(rules, ["0"])}
+    rows = {(row.owner, row.kind): row for row in walk.preview_rules(rules, ["0"])}
     assert walk.qconfig_rules == ()
     assert walk.reached == walk.stages[0]
     found = {}
@@ -128,36 +86,71 @@ def test_the_preview_is_what_preparing_gives_then(flow: str) -> None:
     assert weight.histogram.total == 36
 
 
-def test_a_preview_of_what_is_left_in_float_has_no_grid() -> None:
+def test_a_preview_of_what_is_left_to_float_has_no_grid() -> None:
     walk = session()
-    rows = walk.preview(walk.with_rule("5", in_float=True), ["5"])
+    rows = walk.preview_rules(walk.with_rule("5", to_float=True), ["5"])
     assert {row.kind for row in rows} == {"weight", "output"}
     assert all(row.before_db is not None and row.after_db is None for row in rows)
     assert all(row.site is None and row.histogram is None for row in rows)
 
 
-@pytest.mark.parametrize("form", ["toml", "json"])
-def test_rules_come_back_from_their_text(form: str, tmp_path: Path) -> None:
-    odd = 're:a"b\\.\n\x7f\t[é]'
-    rules = (
-        QConfigRule("0", weight=FOUR, activation=QuantSpec("histogram", 5, reduce_range=True)),
-        QConfigRule(odd, in_float=True),
-    )
-    assert read_rules(rules_text(rules, form)) == rules  # type: ignore[arg-type]
-    walk, other = session(), session()
-    walk.set_qconfig(["0", "type:Linear"], weight=FOUR)
-    file = tmp_path / f"rules.{form}"
-    walk.save_qconfig(file)
-    other.load_qconfig(file)
-    assert other.qconfig_rules == walk.qconfig_rules
-    assert codes(other) == [16, 256, 16]
+@pytest.mark.parametrize("flow", ["eager", "fx"])
+def test_a_preview_is_refused_as_the_rules_are(flow: str) -> None:
+    walk = session(flow)
+    affine = QuantSpec(signed=True, per_channel=True)  # onednn takes symmetric weights only
+    for rules in (
+        walk.with_rule("5", weight=affine),
+        walk.with_rule("nowhere", to_float=True),
+    ):
+        with pytest.raises(QConfigError) as said:
+            walk.preview_rules(rules, [""])
+        with pytest.raises(QConfigError) as refused:
+            walk.use_qconfig_rules(rules)
+        assert said.value.message == refused.value.message
 
 
-def test_a_refused_rule_changes_nothing() -> None:
+def test_a_preview_of_a_learned_step_size() -> None:
     walk = session()
-    walk.goto("insert")
-    for where, spec in (("nowhere", FOUR), ("0", QuantSpec(bits=9)), ("re:(", FOUR)):
-        with pytest.raises(QConfigError):
-            walk.set_qconfig(where, weight=spec)
-    assert walk.stage == "insert"
+    learned = QuantSpec(signed=True, scheme="symmetric", fake_quant="_LearnableFakeQuantize")
+    [row] = [r for r in walk.preview_rules(walk.with_rule("5", weight=learned), ["5"])
+             if r.kind == "weight"]  # fmt: skip
+    assert row.before_db is not None
+    assert row.after_db is not None
+    assert 20 < row.after_db < 60
+    assert row.histogram is not None
+
+
+def test_each_part_of_a_module_has_its_own_rule() -> None:
+    walk = session()
+    assert walk.ruled() == {}
+    walk.set_qconfig("Conv2d", by="type", weight=FOUR)
+    walk.set_qconfig(r"\d", by="regex", activation=QuantSpec(bits=6))
+    walk.set_qconfig("5", to_float=True)
+    ruled = walk.ruled()
+    kinds = {path: {part: rule.by for part, rule in of.items()} for path, of in ruled.items()}
+    assert kinds["0"] == {"activation": "regex", "weight": "type"}
+    assert kinds["5"] == {"activation": "path", "weight": "path"}
+    assert kinds["2"] == {"activation": "regex"}
+    assert "" not in kinds
+
+
+def test_what_others_change_cannot_be_undone_over_it() -> None:
+    walk = session()
+    walk.set_qconfig("0", weight=FOUR)
+    assert walk.can_undo_qconfig
+    walk.configure(qconfig="x86")
+    assert not walk.can_undo_qconfig
+    walk.undo_qconfig()
     assert walk.qconfig_rules == ()
+    walk.set_qconfig("5", weight=FOUR)
+    walk.undo_qconfig()
+    assert walk.qconfig_rules == ()
+    assert not walk.can_undo_qconfig
+
+
+def test_a_proposal_that_leaves_a_module_in_float_wins_over_its_rule() -> None:
+    walk = session()
+    walk.set_qconfig(["0", "5"], weight=FOUR)
+    plan = with_exceptions(walk.options.qconfig, {"5": None})
+    walk.configure(qconfig=plan)
+    assert codes(walk) == [16, 256]

@@ -90,6 +90,6 @@ def test_a_file_that_is_none_of_rules(
         decoded(content, "a.toml")
     assert refused.value.fix == "Choose a TOML or JSON file that was saved here."
     session = qx.Session(net(), X, stubs="model")
-    session.set_qconfig("0", in_float=True)
+    session.set_qconfig("0", to_float=True)
     saved = session.qconfig_text()
     assert decoded(saved.encode(), "a.toml") == saved

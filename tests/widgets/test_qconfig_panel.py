@@ -153,7 +153,7 @@ def test_a_preview_is_made_only_in_sight(monkeypatch: pytest.MonkeyPatch) -> Non
     explorer = opened()
     explorer.drawer.close_drawer()
     asked: list[bool] = []
-    monkeypatch.setattr(qx.Session, "preview", lambda *_: asked.append(True) or ())
+    monkeypatch.setattr(qx.Session, "preview_rules", lambda *_: asked.append(True) or ())
     choose(explorer, "0")
     four_bits(explorer)
     assert not asked
@@ -188,7 +188,7 @@ def test_undo_redo_and_delete() -> None:
     panel.apply.click()
     explorer.jobs.wait()
     choose(explorer, "2")
-    panel.in_float.value = True
+    panel.to_float.value = True
     panel.apply.click()
     explorer.jobs.wait()
     assert marks(explorer) == {"0": "w4", "2": "float"}

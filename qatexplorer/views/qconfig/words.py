@@ -9,6 +9,11 @@ from qatexplorer.flows.qconfig_rules import PARTS, Part, QConfigRule
 from qatexplorer.views.common.html import Html, code, join, tag
 from qatexplorer.views.common.names import number
 
+_ORDER = (
+    "A path counts before a pattern, a pattern before a type, a type before the whole model; of "
+    "two patterns the upper one."
+)
+
 
 @dataclass(frozen=True)
 class RuleWords:
@@ -75,14 +80,10 @@ def rules_html(rules: Sequence[RuleWords]) -> Html:
         )
         for i, rule in enumerate(rules)
     ]
-    caption = tag(
-        "caption",
-        "Rules in force: a path counts before a pattern, a pattern before a type, and of two patterns "
-        "the first",
-        class_="qx-sr",
-    )
+    caption = tag("caption", "Rules in force", class_="qx-sr")
     table = tag("table", caption, tag("thead", head), tag("tbody", *rows), class_="qx-options")
-    return tag("div", table, class_="qx-qconfig-rules")
+    order = [tag("p", _ORDER, class_="qx-muted")] if len(rules) > 1 else []
+    return tag("div", table, *order, class_="qx-qconfig-rules")
 
 
 def _delete(index: int, where: str) -> Html:

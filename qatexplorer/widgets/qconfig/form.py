@@ -10,8 +10,8 @@ import ipywidgets as widgets
 from qatexplorer.flows.qconfig_rules import Part
 from qatexplorer.flows.quant_spec import (
     FEWEST_BITS,
-    LEARNED,
     MOST_BITS,
+    FakeQuantName,
     ObserverName,
     QuantSpec,
 )
@@ -97,14 +97,17 @@ class SideFields(widgets.VBox):
         if self.what.value == KEEP:
             return None
         averaging = self.observer.value == "MovingAverageMinMaxObserver"
-        fused = "FusedMovingAvgObsFakeQuantize" if averaging else "FakeQuantize"
+        # Torch's fused kernel averages by itself, and takes no other observer.
+        kind: FakeQuantName = "FusedMovingAvgObsFakeQuantize" if averaging else "FakeQuantize"
+        if self.learned.value:
+            kind = "_LearnableFakeQuantize"
         return QuantSpec(
             bits=self.bits.value,
             signed=self.side == "weight",
             scheme="symmetric" if self.symmetry.value else "affine",
             per_channel=self.granularity.value,
             observer=self.observer.value,
-            fake_quant=LEARNED if self.learned.value else fused,
+            fake_quant=kind,
             reduce_range=self.reduce_range.value,
         )
 
