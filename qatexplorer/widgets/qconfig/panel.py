@@ -81,11 +81,13 @@ class QConfigPanel(widgets.VBox):
                 self.reason,
                 row(self.apply, self.undo, self.redo),
                 self.confirm,
+                self.rules,
+                row(*self.downloads, self.load),
             ]
         )
         parts = widgets.Box([form, self.preview])
         parts.add_class("qx-qconfig-parts")
-        super().__init__([parts, self.rules, row(*self.downloads, self.load)])
+        super().__init__([parts])
         for name in ("qx-panel", "qx-qconfig"):
             self.add_class(name)
 
