@@ -59,4 +59,4 @@ def unwatched() -> AbstractContextManager[Any]:
 
 
 def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
+    return int(tensor.untyped_storage().data_ptr())

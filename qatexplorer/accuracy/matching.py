@@ -144,6 +144,23 @@ class ByPaths:
         return self.origin.get(path, path)
 
 
+class Unrounded:
+    """The float form is the prepared model itself, its fake quants off: places are the same.
+
+    Args:
+        rows: says what a visit is.
+    """
+
+    wanted_given: frozenset[str] = frozenset()
+
+    def __init__(self, rows: Matcher) -> None:
+        self._rows = rows
+
+    def of(self, visit: Visit) -> Match | None:
+        match = self._rows.of(visit)
+        return replace(match, source=Source(visit.place)) if match is not None else None
+
+
 class ByNodes:
     """FX: nodes keep their names; those that were fused into another are gone.
 

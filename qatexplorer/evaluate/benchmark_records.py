@@ -15,7 +15,7 @@ FEWEST = 3
 """Measurements of each form at the least: fewer have no spread to tell a difference by."""
 
 FORMS = ("float", "compiled", "int8")
-FORM_LABELS = {"float": "float", "compiled": "float, torch.compile", "int8": "int8"}
+FORM_LABELS = {"float": "float", "compiled": "compiled float", "int8": "int8"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from qatexplorer.accuracy.compare import Forms, Progress, compare
 from qatexplorer.accuracy.lost import lost_samples
-from qatexplorer.accuracy.matching import ByNodes, ByPaths, Matcher
+from qatexplorer.accuracy.matching import ByNodes, ByPaths, Matcher, Unrounded
 from qatexplorer.accuracy.records import Comparison
 from qatexplorer.data import Data
 from qatexplorer.errors import QatExplorerError, StageError
@@ -28,6 +28,10 @@ _NOT_SEEN = (
     "calibrate for numbers that mean something."
 )
 _NO_DATA = "Compared on the example input: the session has no evaluation data."
+_UNROUNDED = (
+    "The model has been trained or handed out since it was prepared: float is the same model with "
+    "its fake quants off."
+)
 _LOST_SHARE = 0.7
 """Of the work that comparing is, where lost samples are looked for after it."""
 
@@ -76,6 +80,9 @@ class Compared:
         report("int8 model", 0.0)
         int8 = self._int8(prepared, notes)
         floats, matcher = self._float_of(prepared)
+        if self._models.trained or not self._models.untouched:
+            notes.append(_UNROUNDED)
+            floats, matcher = without_rounding(prepared), Unrounded(matcher)
         given = self._inputs(batches, notes)
         engine = models.options.qconfig.backend
         forms = Forms(floats, prepared, int8, matcher, engine)
@@ -87,7 +94,7 @@ class Compared:
             should_stop=should_stop,
         )
         if part < 1 and int8 is not None:
-            found = self._with_lost(found, int8, engine, report, should_stop)
+            found = self._with_lost(found, floats, int8, engine, report, should_stop)
         found = replace(found, notes=(*notes, *found.notes))
         self._kept = self._key(), found
         return found
@@ -138,6 +145,7 @@ class Compared:
     def _with_lost(
         self,
         found: Comparison,
+        floats: nn.Module,
         int8: nn.Module,
         engine: str,
         report: Progress,
@@ -153,7 +161,7 @@ class Compared:
             report(f"evaluation batch {done:,}", share)
 
         lost = lost_samples(
-            self._models.base, int8, batches, engine=engine, on_batch=on_batch,
+            floats, int8, batches, engine=engine, on_batch=on_batch,
             should_stop=should_stop,
         )  # fmt: skip
         return replace(
@@ -163,3 +171,11 @@ class Compared:
             evaluated=lost.evaluated,
             notes=(*found.notes, *filter(None, (lost.note,))),
         )
+
+
+def without_rounding(prepared: nn.Module) -> nn.Module:
+    """A copy that shares the parameters, all its fake quants and observers off."""
+    copy = copy_sharing_parameters(prepared)
+    for module in fake_quants(copy).values():
+        switch(module, observer=False, fake_quant=False)
+    return copy

@@ -87,7 +87,8 @@ def digits(flow: str) -> qx.Session:
 
 def network(name: str, size: int, flow: str) -> qx.Session:
     """Random weights and random images: nothing to learn, and all there is to compute."""
-    model, _ = load_timm(name, size)
+    # torch divides by the weight of a batch norm that it fuses: none may be zero.
+    model, _ = load_timm(name, size, zero_init_last=False)
     generator = torch.Generator().manual_seed(0)
 
     def batch() -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import pytest
 
 from qatexplorer.accuracy.records import Proposal, ProposalPoint, Sensitivity, SensitivityRow
 from qatexplorer.views.sensitivity.figures import MOST_BARS, bars_figure, curve_figure
-from qatexplorer.views.sensitivity.tables import point_rows, ranking_rows
+from qatexplorer.views.sensitivity.tables import point_rows, ranking_columns, ranking_rows
 from qatexplorer.views.sensitivity.words import (
     METHODS,
     Size,
@@ -110,6 +110,12 @@ def test_rows_of_the_ranking() -> None:
     assert ranking_rows(replace(EXACT, rows=(SensitivityRow("x", "", "weight", 1.0),)))[0][
         "cells"
     ] == ["x", "■ weight", "1", "", ""]
+
+
+def test_columns_that_a_method_does_not_fill_are_left_out() -> None:
+    assert [one["label"] for one in ranking_columns(EXACT)][-2:] == ["Only this on", "All but this"]
+    bare = tuple(replace(row, only=None, without=None) for row in ROWS)
+    assert [one["label"] for one in ranking_columns(replace(SHADOW, rows=bare))][-1] == "Score"
 
 
 def test_rows_of_the_points() -> None:

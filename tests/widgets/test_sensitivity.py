@@ -3,6 +3,7 @@ and taken back."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ def opened(flow: str = "eager", bits: int = 2) -> Explorer:
 def pressed(explorer: Explorer, button: Any) -> None:
     button.click()
     until(lambda: explorer.jobs.current is None)
+    # Without a loop the job's own thread draws what it has found.
+    until(lambda: not any(t.name.startswith("qatexplorer-") for t in threading.enumerate()))
 
 
 def shown(widget: Any) -> bool:

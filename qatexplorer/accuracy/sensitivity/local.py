@@ -21,7 +21,7 @@ from qatexplorer.accuracy.sensitivity.exact import ACTIVATIONS, FLOAT, QUANTIZED
 from qatexplorer.accuracy.sensitivity.job import Job
 from qatexplorer.accuracy.sensitivity.kept import BatchResult
 from qatexplorer.accuracy.sensitivity.replay import Run, seed
-from qatexplorer.accuracy.sensitivity.sites import Site, Subject
+from qatexplorer.accuracy.sensitivity.sites import Site, Subject, copies_when_off
 from qatexplorer.data import Batch, call_model, cloned, device_of
 from qatexplorer.errors import InputError
 from qatexplorer.forward.scripted import python_modules
@@ -54,6 +54,8 @@ class Local:
         self._device = device_of(subject.model)
         quantizers = find_quantizers(subject.model)
         self._quantizers = {id(module) for module in quantizers.values()}
+        weights = {id(s.module) for s in subject.sites if s.kind == "weight"}
+        self._copying = {id(m) for m in quantizers.values() if copies_when_off(m)} - weights
         others = [s.path.rpartition(".")[0] for s in subject.sites if s.kind == "activation"]
         for site in subject.sites:
             path = site.path.rpartition(".")[0]
@@ -114,7 +116,7 @@ class Local:
         if self._plain or self._again or site is None:
             if key not in self._on:
                 self._passed += int(not self._again)
-                return args[0]
+                return self._handed_on(key, args[0])
             self.computed += 1
             self._extra += int(self._again)
             return usual(*args, **kwargs)
@@ -124,7 +126,10 @@ class Local:
             rounded = usual(args[0].detach(), *args[1:], **kwargs)
             self.computed += 1
             self._extra += 1
-        return self._tap(site, args[0], rounded)
+        return self._tap(site, self._handed_on(key, args[0]), rounded)
+
+    def _handed_on(self, key: int, x: Tensor) -> Tensor:
+        return x.clone() if key in self._copying else x
 
     def _module(self, sites: list[Site], usual: Any, args: Any, kwargs: Any) -> Any:
         rounded = []

@@ -31,6 +31,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
+from qatexplorer.accuracy.sensitivity.sites import copies_when_off
 from qatexplorer.data import device_of
 from qatexplorer.forward.scripted import python_modules
 from qatexplorer.quantizers.facts import find_quantizers
@@ -134,6 +135,9 @@ class Tape:
         self._weight_inputs: dict[int, tuple[int, Tensor]] = {}  # and the number of the baseline
         self._weight_results: dict[int, Tensor] = {}
         self._steady: dict[int, bool] = {}  # whether a weight's input is always the same
+        # Fake quants that are off and must copy; after a baseline, those where it matters.
+        self._copying = {id(m) for m in quantizers if copies_when_off(m)} - self._weights
+        self._copied: list[tuple[int, Tensor, Tensor, int, int]] = []
         self._on: Collection[int] = frozenset()
         self._mode, self._at, self._cut, self._baseline = "plain", 0, 0, 0
         self._aside = 0  # inside of what needs no look: the tape's own work, modules of one piece
@@ -174,6 +178,13 @@ class Tape:
         for call in self._calls:
             if call.leaves is not None and not call.usable:
                 self._drop(call)
+        if self._copied:
+            self._copying = {
+                key
+                for key, x, copy, old, new in self._copied
+                if (x._version, copy._version) != (old, new)
+            } | (self._copying - {key for key, *_ in self._copied})
+            self._copied = []
         return out
 
     def replay(self, run: Run, on: Collection[int], site: nn.Module) -> Any:
@@ -248,7 +259,7 @@ class Tape:
             return usual(*args, **kwargs)
         key = id(what)
         if self._passes(key):
-            return args[0]
+            return self._handed_on(key, args[0])
         if key in self._weights:
             return self._weight(key, usual, args, kwargs)
         self.computed += 1
@@ -263,6 +274,16 @@ class Tape:
     def _passes(self, key: int) -> bool:
         """What a fake quant does that is off: it hands on what it is given."""
         return key in self._quantizers and key not in self._on
+
+    def _handed_on(self, key: int, x: Any) -> Any:
+        if key not in self._copying or not isinstance(x, Tensor):
+            return x
+        self._aside += 1
+        copy = x.clone()
+        if self._mode == "record":
+            self._copied.append((key, x, copy, x._version, copy._version))
+        self._aside -= 1
+        return copy
 
     def _weight(self, key: int, usual: Any, args: Any, kwargs: Any) -> Any:
         known = self._weight_results.get(key)

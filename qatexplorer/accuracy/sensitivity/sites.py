@@ -16,6 +16,7 @@ from qatexplorer.flows.base import copy_sharing_parameters
 from qatexplorer.quantizers.facts import (
     fake_quants,
     fake_quants_on,
+    family_of,
     find_quantizers,
     freeze_observers,
     is_fake_quant,
@@ -100,6 +101,13 @@ def _notes(found: Mapping[str, nn.Module]) -> tuple[str, ...]:
         return ()
     names = ", ".join(unseen[:3]) + (f" and {len(unseen) - 3} more" if len(unseen) > 3 else "")
     return (f"Not all channels of these have seen data, so their grid is no good: {names}.",)
+
+
+def copies_when_off(module: nn.Module) -> bool:
+    """Whether a fake quant that is off gives a copy of what it is given, as torch's fused one does,
+    and not the tensor itself. A model that writes to its tensors sees the difference."""
+    family = family_of(module)
+    return family is not None and family.kernel_observes(module)
 
 
 def fingerprint_of(model: nn.Module, sites: Iterable[Site]) -> str:

@@ -90,6 +90,8 @@ def _row(row: BenchmarkRow, made: Benchmark) -> Html:
 def _caption(made: Benchmark) -> str:
     parts = [f"On {made.conditions}."]
     parts += [made.method] if made.method else []
+    if any(row.form == "compiled" and row.latency is not None for row in made.rows):
+        parts.append("Compiled float: torch.compile, one graph for each batch size.")
     parts.append(
         "Peak memory: what torch's CPU allocator holds at most in one forward beside weights and "
         "inputs."

@@ -8,6 +8,9 @@ from qatexplorer.accuracy.records import Proposal, Sensitivity
 from qatexplorer.evaluate.evaluation import format_size
 from qatexplorer.views.common.names import KINDS, number, share
 
+_EXACT = 2
+"""Columns, the last ones, that the exact method alone fills."""
+
 COLUMNS = (
     {"label": "Fake quant", "width": "minmax(170px, 2fr)", "mono": True},
     {"label": "Kind", "width": "108px"},
@@ -26,6 +29,12 @@ POINT_COLUMNS = (
     {"label": "Int8 MACs", "width": "88px", "number": True},
     {"label": "Which", "width": "minmax(160px, 1fr)", "mono": True},
 )
+
+
+def ranking_columns(found: Sensitivity) -> list[dict[str, Any]]:
+    """Those of :data:`COLUMNS` that there is something to say in."""
+    exact = any(row.only is not None or row.without is not None for row in found.rows)
+    return list(COLUMNS if exact else COLUMNS[:-_EXACT])
 
 
 def ranking_rows(found: Sensitivity) -> list[dict[str, Any]]:

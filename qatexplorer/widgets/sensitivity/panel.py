@@ -343,7 +343,10 @@ class SensitivityPanel(widgets.VBox):
 
     def _draw(self) -> None:
         found = self.shown
-        self.table.rows = [] if found is None else views.ranking_rows(found)
+        with self.table.hold_sync():
+            if found is not None:
+                self.table.columns = views.ranking_columns(found)
+            self.table.rows = [] if found is None else views.ranking_rows(found)
         self.summary.html = "" if found is None else summary_html(found)
         self._draw_bars()
         self._draw_points()
