@@ -75,7 +75,7 @@ def edit(page: Page, folder: Path) -> Path:
     expect(ruled(page, "conv1")).to_have_text("✎ w4", timeout=60_000)
     wait_for_stage(page, "float")
     no_message(page)
-    assert "4 bits" in (ruled(page, "conv2").get_attribute("title") or "")
+    assert "int4" in (ruled(page, "conv2").get_attribute("title") or "")
     expect(panel(page).locator(".qx-qconfig-rules tbody tr")).to_have_count(2)
     with page.expect_download() as saved:
         push(page, "Save as TOML")

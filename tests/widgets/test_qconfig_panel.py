@@ -121,7 +121,7 @@ def test_two_modules_get_four_bits_and_are_marked() -> None:
     panel.apply.click()
     explorer.jobs.wait()
     assert marks(explorer) == {"0": "w4", "2": "w4"}
-    assert "4 bits" in panel.rules.html
+    assert "int4" in panel.rules.html
     assert rounded(explorer) == {"module.0": 16, "module.2": 16}
     assert marks(explorer) == {"module.0": "w4", "module.2": "w4"}
 
@@ -168,13 +168,24 @@ def test_a_conflict_is_said_at_the_form_and_cannot_be_applied() -> None:
     choose(explorer, "0")
     four_bits(explorer)
     panel.weight.symmetry.value = False
-    assert "zero point 0 only" in panel.reason.html
+    assert "no kernel" in panel.reason.html
     assert panel.apply.disabled
     panel.weight.symmetry.value = True
     assert panel.reason.html == ""
     assert not panel.apply.disabled
+    panel.weight.learned.value = True
+    assert panel.request is not None
+    assert panel.request.weight is not None
+    assert panel.request.weight.learned
     panel.weight.reduce_range.value = True
-    assert "reduce_range at 4 bits" in panel.reason.html
+    assert "takes no reduce_range" in panel.reason.html
+    assert panel.apply.disabled
+    panel.weight.reduce_range.value = False
+    assert panel.reason.html == ""
+    panel.weight.learned.value = False
+    panel.weight.observer.value = "MinMaxObserver"  # which the fused kernel does not take
+    assert panel.reason.html == ""
+    assert not panel.apply.disabled
 
 
 def test_undo_redo_and_delete() -> None:
@@ -199,7 +210,7 @@ def test_undo_redo_and_delete() -> None:
     explorer.jobs.wait()
     assert marks(explorer) == {"0": "w4", "2": "float"}
     assert panel.redo.disabled
-    panel._on_ask("delete:0")
+    panel._on_ask("delete:1")
     explorer.jobs.wait()
     assert marks(explorer) == {"2": "float"}
     panel.undo.click()
@@ -225,7 +236,7 @@ def test_rules_are_saved_and_loaded(which: int) -> None:
     explorer.jobs.wait()
     rules, text = session.qconfig_rules, panel.downloads[which].text
     other = opened()
-    other.qconfig.load.value = uploaded("a.toml", text.encode())
+    other.qconfig.load.value = uploaded(panel.downloads[which].filename, text.encode())
     other.jobs.wait()
     assert other.session is not None
     assert other.session.qconfig_rules == rules
@@ -237,11 +248,11 @@ def test_rules_are_saved_and_loaded(which: int) -> None:
     ("content", "said"),
     [
         (b"\x80\x04\x95", "is not UTF-8 text"),
-        (b"{", "is neither TOML nor JSON"),
-        (b"rules = 1", "holds no rules of a qconfig"),
+        (b"{", "is not TOML"),
+        (b"rules = 1", "is no part of a file of rules"),
         (b"x" * 1_000_001, "1,000,001 bytes"),
-        (b'[[rule]]\nwhere = "nowhere"\nfloat = true', "matches no module"),
-        (b'[[rule]]\nwhere = "<b>0</b>"\nweight = { bits = "4" }', "is not understood"),
+        (b'format = 1\n[[rule]]\npath = "nowhere"\nfloat = true', "the model does not have"),
+        (b'format = 1\n[[rule]]\npath = "0"\nweight = { bits = "<i>" }', "rule 1: weight: bits is"),
     ],
 )
 def test_a_bad_file_is_a_sentence(content: bytes, said: str) -> None:
