@@ -22,9 +22,11 @@ from qatexplorer.errors import QatExplorerError, QatExplorerWarning
 
 if TYPE_CHECKING:
     from qatexplorer import flows, zoo
+    from qatexplorer.accuracy.records import Comparison, Sensitivity
     from qatexplorer.checks.families.training import check_optimizer
     from qatexplorer.checks.records import Finding, Findings
     from qatexplorer.data import Data
+    from qatexplorer.evaluate.benchmark_records import Benchmark
     from qatexplorer.evaluate.evaluation import Evaluation
     from qatexplorer.flows.base import StubMode
     from qatexplorer.flows.edits import Edit
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from qatexplorer.widgets.ledger.ledger import LedgerView
 
 __all__ = [
+    "Benchmark",
+    "Comparison",
     "Data",
     "Diff",
     "Edit",
@@ -56,6 +60,7 @@ __all__ = [
     "Overlay",
     "QatExplorerError",
     "QatExplorerWarning",
+    "Sensitivity",
     "Session",
     "SessionEvent",
     "Snapshot",
@@ -79,6 +84,8 @@ __all__ = [
 
 # Loaded when first asked for: the command line starts servers, which need no torch.
 _LAZY = {
+    "Benchmark": "qatexplorer.evaluate.benchmark_records",
+    "Comparison": "qatexplorer.accuracy.records",
     "Data": "qatexplorer.data",
     "Diff": "qatexplorer.snapshot.diff",
     "Edit": "qatexplorer.flows.edits",
@@ -92,6 +99,7 @@ _LAZY = {
     "ModuleRecord": "qatexplorer.snapshot.records",
     "OpenedRun": "qatexplorer.runs.opened",
     "Overlay": "qatexplorer.snapshot.overlay",
+    "Sensitivity": "qatexplorer.accuracy.records",
     "Session": "qatexplorer.session.session",
     "SessionEvent": "qatexplorer.session.session",
     "Snapshot": "qatexplorer.snapshot.records",

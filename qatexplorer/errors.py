@@ -175,6 +175,10 @@ class RunFolderError(InputError):
     """A folder holds no run, holds one already, or cannot be written."""
 
 
+class ExportError(QatExplorerError):
+    """What was to be taken home cannot be written; nothing of it is left behind."""
+
+
 class BusyError(QatExplorerError):
     """The session cannot change while a training run is going on."""
 

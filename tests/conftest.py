@@ -43,3 +43,18 @@ def _torch_of_its_own() -> Iterator[None]:
     yield
     torch.backends.quantized.engine = engine
     torch.set_num_threads(threads)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks ``slow`` what ``tests/slow.txt`` lists; see ``tests/tools/slow_tests.py``."""
+    lines = (Path(__file__).parent / "slow.txt").read_text(encoding="utf-8").splitlines()
+    listed = {line.rstrip(" *"): line.endswith(" *") for line in lines if line[:1] != "#"}
+    begun: set[str] = set()
+    for item in items:
+        name = item.nodeid.partition("[")[0]
+        if name not in listed:
+            continue
+        if listed[name] and name not in begun:
+            begun.add(name)  # the first of the cases stays
+        else:
+            item.add_marker(pytest.mark.slow)

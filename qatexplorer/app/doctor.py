@@ -16,6 +16,7 @@ from typing import Any
 
 from qatexplorer._tested import TESTED, is_tested
 from qatexplorer._version import __version__
+from qatexplorer.quantizers.cpu import cpu_facts
 from qatexplorer.runs.place import default_folder
 
 SCHEMA = "qatexplorer.doctor"
@@ -35,18 +36,6 @@ PACKAGES = {
 }
 """Distribution → module to import."""
 
-CPU_FEATURES = (
-    *("avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "avx512_bf16"),
-    *("amx_int8", "asimd", "asimddp", "i8mm", "sve"),
-)
-"""What int8 kernels ask a CPU for, as Linux spells it."""
-
-KERNEL_VARIABLES = (
-    *("OMP_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
-    "FBGEMM_ENABLE_INSTRUCTIONS",
-)
-"""Environment variables that change which kernels run, or on how many threads."""
-
 _FULL_DISK = 1_000_000_000  # bytes; a checkpoint holds model, optimizer and averages
 
 
@@ -65,7 +54,7 @@ def examine() -> dict[str, Any]:
             "implementation": platform.python_implementation(),
             "platform": platform.platform(),
         },
-        "cpu": _cpu(),
+        "cpu": cpu_facts(),
         "torch": _torch(),
         "packages": {name: _package(name, module) for name, module in PACKAGES.items()},
         "runs": _disk(default_folder()),
@@ -125,29 +114,6 @@ def _engines() -> dict[str, Any]:
         return {"engines": [], "default": None, "engines_error": _reason(error)}
     chosen = {"engine": best.engine, "qconfig": best.qconfig, "reason": best.reason}
     return {"engines": rows, "default": chosen}
-
-
-def _cpu() -> dict[str, Any]:
-    """Name and features as Linux tells them; elsewhere what Python knows, features None."""
-    name, features = platform.processor() or platform.machine(), None
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        facts = {key.strip(): value.strip() for key, _, value in (s.partition(":") for s in lines)}
-        name = facts.get("model name", name)
-        if "cpu family" in facts:  # virtual machines often hide the rest of the name
-            name += f" (family {facts['cpu family']}, model {facts['model']})"
-        flags = facts.get("flags", facts.get("Features", "")).split()
-        features = [feature for feature in CPU_FEATURES if feature in flags]
-    except OSError:
-        pass
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "name": name,
-        "architecture": platform.machine(),
-        "features": features,
-        "usable": usable,
-        "environment": {v: os.environ[v] for v in KERNEL_VARIABLES if v in os.environ},
-    }
 
 
 def _version_of(name: str) -> str | None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, cast
+from typing import IO, Any, Generic, TypeVar, cast
 
 import torch
 from torch.nn import Module
@@ -18,10 +18,24 @@ from qatexplorer.errors import InputError
 from qatexplorer.evaluate.metric import batch_size, evaluation_mode
 from qatexplorer.quantizers.engine import quantized_engine
 
+Key = TypeVar("Key")
+
+MEASUREMENT_S = 0.001
+"""A forward that takes less is timed several at once. As short as those of torch's own timer: on a
+busy machine most are then disturbed by nothing, and so is their median."""
+
+_LONG_S = 0.5  # so long a forward reads all its weights from memory anyway
+_SHORT_S = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Seconds for one forward: median, 10th and 90th percentile of ``repeats`` runs."""
+    """Seconds for one forward: median, 10th and 90th percentile of ``repeats`` measurements.
+
+    Attributes:
+        q1_s, q3_s: quartiles of the measurements, their distance is the spread (IQR).
+        runs_each: forwards in each measurement, which is their mean.
+    """
 
     median_s: float
     p10_s: float
@@ -30,6 +44,28 @@ class Latency:
     threads: int
     engine: str
     batch_size: int
+    q1_s: float = 0.0
+    q3_s: float = 0.0
+    runs_each: int = 1
+
+    @property
+    def iqr_s(self) -> float:
+        """Interquartile range."""
+        return self.q3_s - self.q1_s
+
+    @property
+    def per_second(self) -> float:
+        """Samples a second at the median."""
+        return self.batch_size / self.median_s if self.median_s > 0 else float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is timed: ``call`` with ``inputs`` (tensor, tuple or dict), which lie on ``device``."""
+
+    call: Callable[..., Any]
+    inputs: Any
+    device: torch.device
 
 
 class _Counter(io.RawIOBase):
@@ -70,12 +106,12 @@ def latency(
     """Time one forward of ``model`` on ``inputs``, in eval mode and without gradients.
 
     Args:
-        repeats: timed runs at most; at least one is made.
+        repeats: measurements at most; at least one is made.
         warmup: runs before those, not counted; at least one.
-        budget_s: no new run begins when this many seconds are over.
+        budget_s: no new measurement begins when this many seconds are over.
         threads: torch threads for the measurement (put back after); None is the present number.
         engine: quantized engine; None is the present one.
-        should_stop: asked before every run; True ends the measurement early.
+        should_stop: asked before every measurement; True ends it early.
 
     Raises UnknownEngineError, and whatever the model raises.
     """
@@ -109,43 +145,128 @@ def compare_latency(
     """
     if not models:
         raise InputError("There is no model to time.")
-    given = {
-        name: as_args(cloned(on_device(inputs, device_of(model)))) for name, model in models.items()
+    cases = {
+        name: Case(model, on_device(inputs, device_of(model)), device_of(model))
+        for name, model in models.items()
     }
-    times: dict[str, list[float]] = {name: [] for name in models}
-    until = time.perf_counter() + budget_s
-
-    def over() -> bool:
-        return time.perf_counter() >= until or (should_stop is not None and should_stop())
-
-    with quantized_engine(engine) as used, _threads(threads) as count, ExitStack() as stack:
+    with ExitStack() as stack:
         for model in models.values():
             stack.enter_context(evaluation_mode(model))
-        for index in range(max(1, warmup)):
-            if index and over():
-                break
-            for name in models:
-                _seconds(models[name], *given[name])
+        return time_by_turns(
+            cases,
+            repeats=repeats,
+            warmup=warmup,
+            budget_s=budget_s,
+            threads=threads,
+            engine=engine,
+            should_stop=should_stop,
+        )
+
+
+def time_by_turns(
+    cases: Mapping[Key, Case],
+    *,
+    repeats: int,
+    warmup: int = 5,
+    budget_s: float,
+    threads: int | None = None,
+    engine: str | None = None,
+    least: int = 1,
+    stops_at_once: bool = False,
+    progress: Callable[[float], Any] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> dict[Key, Latency]:
+    """Time calls by turns: a measurement of each, then the next of each.
+
+    A measurement is the mean of so many forwards that it takes :data:`MEASUREMENT_S`, as
+    ``torch.utils.benchmark`` makes them too. Where several are timed, two forwards go before it
+    that are not counted (one of a slow model): they bring back into the caches what the others have
+    pushed out.
+
+    Args:
+        least: measurements of each that are made though time is over, and
+        stops_at_once: whether a stop ends these too; what was not timed by then is left out of what
+            is returned.
+        progress: called with the share that is done, 0 to 1.
+
+    The others are those of :func:`latency`. The caller sets the models' mode.
+    """
+    begun = time.perf_counter()
+    turns = _Turns(cases, begun + budget_s, should_stop, stops_at_once)
+    with quantized_engine(engine) as used, torch_threads(threads) as count, torch.no_grad():
+        turns.warm_up(max(1, warmup))
         for index in range(max(1, repeats)):
-            if index and over():
+            if not turns.measure(index < least):
                 break
-            for name in models:
-                times[name].append(_seconds(models[name], *given[name]))
-    size = batch_size((inputs, None))
-    return {name: _summary(taken, count, used, size) for name, taken in times.items()}
+            if progress is not None:
+                spent = (time.perf_counter() - begun) / budget_s if budget_s > 0 else 1.0
+                progress(min(1.0, max(spent, (index + 1) / repeats)))
+    return {
+        key: _summary(taken, turns.runs[key], count, used, batch_size((cases[key].inputs, None)))
+        for key, taken in turns.times.items()
+        if taken
+    }
 
 
-def _seconds(model: Module, args: Any, kwargs: Any) -> float:
-    """Time of one forward, until its device has done it."""
-    device = device_of(model)
+class _Turns(Generic[Key]):
+    """The measurements of :func:`time_by_turns`, and how many forwards each is of."""
+
+    def __init__(
+        self,
+        cases: Mapping[Key, Case],
+        until: float,
+        should_stop: Callable[[], bool] | None,
+        stops_at_once: bool,
+    ) -> None:
+        self._until, self._stops_at_once = until, stops_at_once
+        self._should_stop = should_stop or (lambda: False)
+        self._cases = {
+            key: (case.call, *as_args(cloned(case.inputs)), case.device)
+            for key, case in cases.items()
+        }
+        self._fastest: dict[Key, float] = {}
+        self.runs: dict[Key, int] = dict.fromkeys(cases, 1)
+        self.times: dict[Key, list[float]] = {key: [] for key in cases}
+
+    def _over(self, needed: bool) -> bool:
+        if needed:
+            return self._stops_at_once and self._should_stop()
+        return self._should_stop() or time.perf_counter() >= self._until
+
+    def warm_up(self, rounds: int) -> None:
+        for index in range(rounds):
+            for key, case in self._cases.items():
+                if self._over(needed=index == 0):
+                    return
+                seconds = _seconds(*case, runs=1)
+                self._fastest[key] = min(seconds, self._fastest.get(key, seconds))
+                self.runs[key] = max(1, round(MEASUREMENT_S / max(self._fastest[key], 1e-6)))
+
+    def measure(self, needed: bool) -> bool:
+        """One measurement of each; False where it was over before the last."""
+        for key, case in self._cases.items():
+            if self._over(needed):
+                return False
+            fastest = self._fastest.get(key, 0.0)
+            if len(self._cases) > 1 and fastest < _LONG_S:
+                _seconds(*case, runs=2 if fastest < _SHORT_S else 1)
+            self.times[key].append(_seconds(*case, runs=self.runs[key]))
+        return True
+
+
+def _seconds(
+    call: Callable[..., Any], args: Any, kwargs: Any, device: torch.device, runs: int
+) -> float:
+    """Time of one of ``runs`` calls, until their device has done them."""
     synchronize(device)
     started = time.perf_counter()
-    model(*args, **kwargs)
+    for _ in range(runs):
+        call(*args, **kwargs)
     synchronize(device)
-    return time.perf_counter() - started
+    return (time.perf_counter() - started) / runs
 
 
-def _summary(times: list[float], threads: int, engine: str, size: int) -> Latency:
+def _summary(times: list[float], runs: int, threads: int, engine: str, size: int) -> Latency:
     ordered = sorted(times)
     last = len(ordered) - 1
     return Latency(
@@ -156,11 +277,15 @@ def _summary(times: list[float], threads: int, engine: str, size: int) -> Latenc
         threads=threads,
         engine=engine,
         batch_size=size,
+        q1_s=ordered[round(0.25 * last)],
+        q3_s=ordered[round(0.75 * last)],
+        runs_each=runs,
     )
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[int]:
+def torch_threads(count: int | None) -> Iterator[int]:
+    """``count`` threads for torch inside, None for as many as now. Gives the number."""
     before = torch.get_num_threads()
     try:
         if count is not None and count != before:

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from qatexplorer.data import call_model, cloned
 from qatexplorer.evaluate.pairs import Pair, by_nodes, pairs_of
+from qatexplorer.forward.hooks import hooked
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.trace import tensors_in
 from qatexplorer.forward.visit import Place, Sample, Visit, sample_of, visited
@@ -194,15 +195,13 @@ class ParityRun:
             if self.on_row is not None:
                 self.on_row(row, pair, visit)
 
-        handle = None
-        if not (self._nodes and isinstance(int8, fx.GraphModule)):
-            handle = int8.register_forward_hook(lambda _m, _a, out: self._compare_outputs(out))
-        try:
-            with visited(int8, visit, nodes=self._nodes):
-                yield
-        finally:
-            if handle is not None:
-                handle.remove()
+        def over(_path: str, _model: nn.Module, _args: Any, _kwargs: Any, result: Any) -> None:
+            self._compare_outputs(result)
+
+        by_node = self._nodes and isinstance(int8, fx.GraphModule)  # its output is a node
+        watched = hooked([] if by_node else [("", int8)], left=over)
+        with watched, visited(int8, visit, nodes=self._nodes):
+            yield
 
     def _compare_outputs(self, result: Any) -> None:
         gap = apart(self._outputs, outputs_of(result))

@@ -18,9 +18,10 @@ from torch import nn
 
 from qatexplorer.data import as_args, cloned, device_of, on_device, synchronize
 from qatexplorer.errors import StoppedError
+from qatexplorer.forward.hooks import hooked
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.record import record_forward
-from qatexplorer.forward.scripted import python_modules
+from qatexplorer.forward.scripted import named_python_modules
 from qatexplorer.quantizers.facts import freeze_observers
 
 
@@ -134,11 +135,11 @@ def _stopwatches(model: nn.Module, device: torch.device, spent: dict[str, float]
     paths = {id(module): path for path, module in model.named_modules()}
     running: list[tuple[int, float]] = []
 
-    def begin(module: nn.Module, _args: Any) -> None:
+    def begin(_path: str, module: nn.Module, _args: Any, _kwargs: Any) -> None:
         synchronize(device)
         running.append((id(module), time.perf_counter()))
 
-    def end(module: nn.Module, _args: Any, _out: Any) -> None:
+    def end(_path: str, module: nn.Module, _args: Any, _kwargs: Any, _out: Any) -> None:
         synchronize(device)
         now = time.perf_counter()
         while running:
@@ -152,13 +153,6 @@ def _stopwatches(model: nn.Module, device: torch.device, spent: dict[str, float]
         if path is not None and all(key != id(module) for key, _ in running):
             spent[path] = spent.get(path, 0.0) + now - started
 
-    handles = []
-    for module in python_modules(model):
-        # The outermost of the module's hooks: what its other hooks do is part of its time.
-        handles.append(module.register_forward_pre_hook(begin, prepend=True))
-        handles.append(module.register_forward_hook(end))
-    try:
+    # The outermost of the module's hooks: what its other hooks do is part of its time.
+    with hooked(named_python_modules(model), begun=begin, left=end):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.nn import Module
 
 from qatexplorer.data import call_model
 from qatexplorer.errors import InputError
+from qatexplorer.forward.hooks import Before, hooked
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.quantizers.facts import freeze_observers, grid_of, has_grid, quant_range
 from qatexplorer.shown import Shown, at_most
@@ -180,18 +181,19 @@ def capture_histograms(
                 )
             quant_min, quant_max = quant_range(site)
             collectors[path] = _Collector(quant_min, quant_max, max_bins, max_samples)
-            site.register_forward_pre_hook(_collect_into(collectors[path]))
-        call_model(model, inputs)
+        sites = [(path, modules[path]) for path in collectors]
+        with hooked(sites, running=_collect_into(collectors)):
+            call_model(model, inputs)
     return {path: item.result() for path, item in collectors.items() if item.calls}
 
 
-def _collect_into(collector: _Collector) -> Callable[[Module, tuple[Any, ...]], None]:
-    def hook(module: Module, args: tuple[Any, ...]) -> None:
+def _collect_into(collectors: Mapping[str, _Collector]) -> Before:
+    def running(path: str, module: Module, args: tuple[Any, ...], _kwargs: Any) -> None:
         if args and isinstance(args[0], Tensor):
             grid = grid_of(module)
-            collector.add(args[0], grid.scale, grid.zero_point, grid.ch_axis)
+            collectors[path].add(args[0], grid.scale, grid.zero_point, grid.ch_axis)
 
-    return hook
+    return running
 
 
 class _Collector:

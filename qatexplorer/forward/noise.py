@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qatexplorer.data import call_model, cloned
+from qatexplorer.forward.hooks import hooked
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.sampling import show_once
 from qatexplorer.quantizers.facts import (
@@ -64,25 +65,20 @@ def noise_of(model: nn.Module, inputs: Any) -> dict[str, float]:
     quantizers = find_quantizers(model)
     power: dict[str, list[float]] = {}
 
-    def watch(path: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            if args and isinstance(args[0], Tensor) and args[0].is_floating_point():
-                x = args[0].detach()
-                changed = rounded_to(x, grid_of(module)).cpu().double()
-                values = x.cpu().double()
-                sums = power.setdefault(path, [0.0, 0.0])
-                sums[0] += float(values.square().sum())
-                sums[1] += float((values - changed).square().sum())
-
-        return hook
+    def watch(path: str, module: nn.Module, args: tuple[Any, ...], _kwargs: Any) -> None:
+        if args and isinstance(args[0], Tensor) and args[0].is_floating_point():
+            x = args[0].detach()
+            changed = rounded_to(x, grid_of(module)).cpu().double()
+            values = x.cpu().double()
+            sums = power.setdefault(path, [0.0, 0.0])
+            sums[0] += float(values.square().sum())
+            sums[1] += float((values - changed).square().sum())
 
     with preserved_state(model), torch.no_grad():
         if not all(has_range(module) for module in quantizers.values()):
             show_once(model, inputs)
         freeze_observers(model)
-        for path, module in quantizers.items():
-            if has_grid(module):
-                module.register_forward_pre_hook(watch(path))
-        call_model(model, cloned(inputs))
+        with hooked(((p, m) for p, m in quantizers.items() if has_grid(m)), running=watch):
+            call_model(model, cloned(inputs))
     found = {path: decibels(*sums) for path, sums in power.items() if all(map(math.isfinite, sums))}
     return {path: value for path, value in found.items() if not math.isnan(value)}

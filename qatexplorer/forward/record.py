@@ -1,8 +1,8 @@
 """One forward, watched once: the dataflow graph, what ran and how often, and every operation.
 
-Nothing but this and :mod:`~.visit`, which hands out the results of a forward that somebody else
-runs (an int8 model's, say), hangs hooks on all modules of a model. Module calls are seen by hooks,
-functional operations by a ``TorchFunctionMode``. What is wanted is built while it happens:
+Module calls are seen by the hooks of :mod:`~.hooks`, functional operations by a
+``TorchFunctionMode``. :mod:`~.visit` hands out the results of a forward that somebody else runs (an
+int8 model's, say), from the same hooks. What is wanted is built while it happens:
 :class:`Probe` always, :class:`~.graph.Graph` and the list of :class:`~.calls.Call` where asked for.
 """
 
@@ -20,11 +20,12 @@ from torch.overrides import TorchFunctionMode
 from qatexplorer.data import as_args, cloned, device_of, on_device
 from qatexplorer.forward.calls import Call, CallList, Frame
 from qatexplorer.forward.graph import Graph
+from qatexplorer.forward.hooks import hooked
 from qatexplorer.forward.leaves import is_leaf_call
 from qatexplorer.forward.macs import MacCounter
 from qatexplorer.forward.nodes import NodeList
 from qatexplorer.forward.preserve import preserved_state
-from qatexplorer.forward.scripted import python_modules
+from qatexplorer.forward.scripted import named_python_modules
 from qatexplorer.forward.shapes import still_decided_by_shapes, without_values
 from qatexplorer.forward.trace import (
     first_tensor_info,
@@ -257,7 +258,7 @@ class _Recorder(TorchFunctionMode):
 
     # -- modules --------------------------------------------------------------------------------
 
-    def enter(self, module: nn.Module, args: Any) -> None:
+    def enter(self, _path: str, module: nn.Module, args: Any, _kwargs: Any) -> None:
         path, leaf, quantizer = self._known.get(id(module), ("", False, False))
         found, key = self.found, id(module)
         found.module_calls[path] = found.module_calls.get(path, 0) + 1
@@ -286,14 +287,14 @@ class _Recorder(TorchFunctionMode):
         with self._inside_an_operation():
             self._poked.append([] if seen_at_work else _poke(frame.module))
 
-    def running(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+    def running(self, _path: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         frame = self._frame(module)
         frame.phase = "forward"
         if self.watcher is not None:
             with self._inside_an_operation():
                 self.watcher.entered(module, frame.path, "", args, kwargs)
 
-    def returned(self, module: nn.Module, args: Any, out: Any) -> Any:
+    def returned(self, _path: str, module: nn.Module, args: Any, _kwargs: Any, out: Any) -> Any:
         frame = self._frame(module)
         frame.phase = "hooks"
         if frame.quantizer:
@@ -312,7 +313,7 @@ class _Recorder(TorchFunctionMode):
             self.list.returned(frame, args, out)
         return instead
 
-    def left(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+    def left(self, _path: str, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         frame = self._frame(module)
         self.stack.pop()
         if self.nodes is not None:
@@ -326,16 +327,16 @@ class _Recorder(TorchFunctionMode):
 
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
-        handles: list[Any] = []
         with ExitStack() as stack:
-            for module in python_modules(model):
-                handles += [
-                    module.register_forward_pre_hook(self.enter, prepend=True),
-                    module.register_forward_pre_hook(self.running, with_kwargs=True),
-                    module.register_forward_hook(self.returned, prepend=True),
-                    module.register_forward_hook(self.left, with_kwargs=True),
-                ]
-            stack.callback(lambda: [handle.remove() for handle in handles])
+            stack.enter_context(
+                hooked(
+                    named_python_modules(model),
+                    begun=self.enter,
+                    running=self.running,
+                    returned=self.returned,
+                    left=self.left,
+                )
+            )
             if self.list is not None or self.nodes is not None:
                 stack.enter_context(functional_calls_as_nodes(model, self.functional))
                 if self.macs is not None:

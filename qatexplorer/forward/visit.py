@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from qatexplorer.forward.hooks import hooked
 from qatexplorer.forward.scripted import named_python_modules
 from qatexplorer.forward.trace import tensors_in
 
@@ -54,23 +55,14 @@ def visited(
             yield
         return
     calls: dict[str, int] = {}
-    handles = []
 
-    def hook(path: str) -> Callable[[nn.Module, Any, Any], None]:
-        def called(module: nn.Module, args: Any, result: Any) -> None:
-            number = calls[path] = calls.get(path, -1) + 1
-            visit(Visit((path, number), module, result, args=args))
+    def left(path: str, module: nn.Module, args: Any, _kwargs: Any, result: Any) -> None:
+        number = calls[path] = calls.get(path, -1) + 1
+        visit(Visit((path, number), module, result, args=args))
 
-        return called
-
-    try:
-        for path, module in named_python_modules(model):
-            if path:
-                handles.append(module.register_forward_hook(hook(path)))
+    inner = ((path, module) for path, module in named_python_modules(model) if path)
+    with hooked(inner, left=left):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

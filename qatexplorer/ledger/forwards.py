@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 
 from qatexplorer.errors import StoppedError
-from qatexplorer.forward.scripted import python_modules
+from qatexplorer.forward.hooks import hooked
+from qatexplorer.forward.scripted import named_python_modules, python_modules
 
 REPORT_EVERY_S = 0.1
 
@@ -64,19 +65,17 @@ class Forwards:
         started, entered = time.perf_counter(), 0
         expected = self._entries or sum(1 for _ in python_modules(model))
 
-        def enter(_module: nn.Module, _args: Any) -> None:
+        def enter(*_call: Any) -> None:
             nonlocal entered
             entered += 1
             self._check_stop()
             share = min(entered / expected, 0.99)
             self._report(what, share, time.perf_counter() - started)
 
-        handles = [m.register_forward_pre_hook(enter) for m in python_modules(model)]
         try:
-            yield
+            with hooked(named_python_modules(model), running=enter):
+                yield
         finally:
-            for handle in handles:
-                handle.remove()
             self.done += 1  # one that raises is over too
             self._spent_s += time.perf_counter() - started
             self._entries = entered

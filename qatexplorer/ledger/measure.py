@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qatexplorer.data import call_model, cloned, device_of, synchronize
+from qatexplorer.forward.hooks import After, hooked
 from qatexplorer.forward.noise import sqnr
 from qatexplorer.forward.preserve import preserved_rng, preserved_state
 from qatexplorer.forward.trace import tensors_in
@@ -44,13 +45,12 @@ def bypassed(model: nn.Module, calls: Calls) -> Iterator[None]:
 
         return maybe
 
-    handle = model.register_forward_pre_hook(lambda _m, _a: counts.clear(), prepend=True)
     try:
         for path in skipped:
             modules[path].__dict__["forward"] = patched(path, modules[path].forward)
-        yield
+        with hooked([("", model)], begun=lambda *_call: counts.clear()):
+            yield
     finally:
-        handle.remove()
         for path in skipped:
             modules[path].__dict__.pop("forward", None)
 
@@ -146,8 +146,10 @@ class _Roundings:
         self._sites = {path: sites[path] for path, _ in self._wanted}
         self._counts: dict[str, int] = {}
 
-    def _hook(self, path: str) -> Any:
-        def hook(_module: nn.Module, args: tuple[Any, ...], after: Any) -> None:
+    def _returned(self) -> After:
+        def returned(
+            path: str, _module: nn.Module, args: tuple[Any, ...], _kwargs: Any, after: Any
+        ) -> None:
             turn = self._counts.get(path, 0)
             self._counts[path] = turn + 1
             if (path, turn) in self._wanted:
@@ -160,20 +162,13 @@ class _Roundings:
                     sqnr(before, after),
                 )
 
-        return hook
+        return returned
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         # First of the hooks, as what comes after may do anything to the tensor.
-        handles = [
-            module.register_forward_hook(self._hook(path), prepend=True)
-            for path, module in self._sites.items()
-        ]
-        try:
+        with hooked(self._sites.items(), returned=self._returned()):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 def _flat(outputs: Any) -> Tensor:

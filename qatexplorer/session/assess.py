@@ -15,7 +15,13 @@ from qatexplorer.errors import NoDataError, QatExplorerError
 from qatexplorer.evaluate.evaluation import INT8_NAMES, Evaluation, ModelResult
 from qatexplorer.evaluate.measure import compare_latency, size_on_disk
 from qatexplorer.evaluate.metric import Metric, MetricValue, batch_size, evaluate
-from qatexplorer.flows.base import StubMode, copy_sharing_parameters, moved_to_cpu
+from qatexplorer.evaluate.parity import Parity
+from qatexplorer.flows.base import (
+    FlowOptions,
+    StubMode,
+    copy_sharing_parameters,
+    moved_to_cpu,
+)
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.forward.record import recorded_graph
 from qatexplorer.quantizers.facts import is_fake_quant, kinds_of
@@ -87,6 +93,11 @@ class Assessor:
         """Prepare, show one batch, convert and run a copy. ``islands`` counts the float islands, in
         one more forward. Raises only if preparing does."""
         return self._try(self._models.rebuild(self._models.flow.prepared_stage), islands)
+
+    def preflight_of(self, options: FlowOptions) -> Preflight:
+        """The same with other options, without counting islands."""
+        prepared = self._models.rebuild(self._models.flow.prepared_stage, options=options)
+        return self._try(prepared, islands=False)
 
     def _try(self, prepared: nn.Module, islands: bool = True) -> Preflight:
         inputs = self._models.options.example_inputs
@@ -215,20 +226,60 @@ class Assessor:
         return self._row("ptq", model, value, note)
 
     def _int8_row(self, models: dict[str, nn.Module]) -> ModelResult:
-        int8, parity, note = self._models.int8, self._models.parity, ""
-        if int8 is None:
-            try:
-                compared = self._models.comparison()
-                watching = compared.watching if compared is not None else None
-                candidate = copy_sharing_parameters(self._models.work)
-                int8 = self._models.convert_copy(candidate, watching=watching).result.model
-                parity = compared.parity if compared is not None else None
-                note = "of a copy converted for this; the session has no int8 model yet"
-            except QatExplorerError as error:
-                return ModelResult("int8", None, None, None, error.full_text())
+        try:
+            int8, parity, note = self._int8_model()
+        except QatExplorerError as error:
+            return ModelResult("int8", None, None, None, error.full_text())
         models["int8"] = int8
         row = self._row("int8", int8, self._metric_of("int8", int8), note)
         return replace(row, parity=parity)
+
+    def _int8_model(self) -> tuple[nn.Module, Parity | None, str]:
+        """The session's int8 model, else a copy of the trained one converted for this; how far it
+        is from fake quant, and what is to be said of it. Raises what converting raises."""
+        if self._models.int8 is not None:
+            return self._models.int8, self._models.parity, ""
+        compared = self._models.comparison()
+        watching = compared.watching if compared is not None else None
+        candidate = copy_sharing_parameters(self._models.work)
+        int8 = self._models.convert_copy(candidate, watching=watching).result.model
+        parity = compared.parity if compared is not None else None
+        note = "of a copy converted for this; the session has no int8 model yet"
+        return int8, parity, note
+
+    def models_to_time(self) -> tuple[dict[str, nn.Module], dict[str, str]]:
+        """Float and int8 model on the CPU, and what is to be said of them. An int8 model is made of
+        whatever there is: how long it takes does not depend on what it has learned."""
+        base = self._models.base
+        # A copy: timing hooks it and changes its mode.
+        models = {"float": moved_to_cpu(copy_sharing_parameters(base))}
+        notes: dict[str, str] = {}
+        try:
+            if self._prepared() and not self._models.never_observed:
+                models["int8"], _, said = self._int8_model()
+                notes |= {"int8": f"{said[:1].upper()}{said[1:]}."} if said else {}
+            elif self._models.int8 is not None:
+                models["int8"] = self._models.int8
+            else:
+                models["int8"] = self._int8_of_the_example()
+                notes["int8"] = (
+                    "Of a copy whose observers saw the example input only: its time holds, what it "
+                    "computes does not."
+                )
+        except Exception as error:
+            notes["int8"] = self._models.translated(error, base).full_text()
+        return models, notes
+
+    def _prepared(self) -> bool:
+        names = self._models.flow.stage_names
+        prepared = names.index(self._models.flow.prepared_stage)
+        return names.index(self._models.work_stage) >= prepared
+
+    def _int8_of_the_example(self) -> nn.Module:
+        prepared = self._models.rebuild(self._models.flow.prepared_stage)
+        with preserved_rng(), torch.no_grad():
+            call_model(prepared.eval(), cloned(self._models.options.example_inputs))
+        return self._models.convert_copy(prepared).result.model
 
     def _metric_of(self, name: str, model: nn.Module) -> MetricValue:
         if name not in self._trained or not self._trained[name].complete:

@@ -42,6 +42,7 @@ from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.quantizers.engine import quantized_engine
 from qatexplorer.quantizers.facts import any_seen, never_observed
 from qatexplorer.session.settings import Settings
+from qatexplorer.takehome.records import Action
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class Models:
 
     ``trained`` says whether a run has had the working model: from then on it is that of the train
     stage, and the prepared one before it is made anew when it is asked for. ``calibrated`` counts
-    the samples that its observers were shown without training.
+    the samples that its observers were shown without training. ``done`` has both, in order;
+    ``handed_out`` says whether the user has had the working model in hand.
     """
 
     def __init__(
@@ -93,6 +95,8 @@ class Models:
         self._owns_parameters = False
         self.trained = False
         self.calibrated = 0
+        self.done: list[Action] = []
+        self.handed_out = False
         self.forget_converted()
         self._viewed = None
         self._handed_out.clear()
@@ -307,6 +311,7 @@ class Models:
         # Up to training, the prepared model is the same at the stage before it.
         waiting = stage == self.flow.prepared_stage and self.work_stage == self.flow.train_stage
         if stage == self.work_stage or (waiting and not self.trained):
+            self.handed_out = self.handed_out or own
             return self.own_work() if own else self.work
         if own:
             # Held by the user alone: going back must not keep another copy of the weights.

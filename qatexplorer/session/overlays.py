@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from qatexplorer.accuracy.records import Comparison, Method, Sensitivity
 from qatexplorer.errors import BusyError, OverlayError, StageError
 from qatexplorer.forward.costs import time_modules
 from qatexplorer.forward.histograms import GridHistogram
@@ -16,6 +17,7 @@ from qatexplorer.forward.noise import noise_of
 from qatexplorer.forward.sampling import histograms_of
 from qatexplorer.quantizers.engine import quantized_engine
 from qatexplorer.runs.samples import Sample
+from qatexplorer.session.compared import Compared
 from qatexplorer.session.models import Models
 from qatexplorer.session.stages import Stages
 from qatexplorer.snapshot.overlay import Overlay
@@ -29,9 +31,15 @@ _HOW = {
     "macs": Overlay({}, "MACs", "MACs", "", "sum", name="macs"),
     "parameters": Overlay({}, "Parameters", "parameters", "", "sum", name="parameters"),
     "time": Overlay({}, "Time", "ms", "bad", "sum", name="time"),
+    "sqnr_fake_quant": Overlay(
+        {}, "SQNR of fake quant", "dB", "good", "lowest", name="sqnr_fake_quant"
+    ),
+    "sqnr_int8": Overlay({}, "SQNR of int8", "dB", "good", "lowest", name="sqnr_int8"),
+    "agreement": Overlay({}, "Int8 agreement", "share", "good", "lowest", name="agreement"),
     "precision": Overlay(
         {}, "Float or int8", categories=("float", "int8", "mixed"), name="precision"
     ),
+    "sensitivity": Overlay({}, "Sensitivity", "", "bad", "highest", name="sensitivity"),
 }
 
 NAMES: Mapping[str, str] = {name: overlay.title for name, overlay in _HOW.items()}
@@ -39,6 +47,14 @@ NAMES: Mapping[str, str] = {name: overlay.title for name, overlay in _HOW.items(
 
 SLOW = frozenset({"time"})
 """Overlays that are measured over several forwards, by request and not at every change."""
+
+
+COMPARED: Mapping[str, str] = {
+    "sqnr_fake_quant": "sqnr_fake_quant_db",
+    "sqnr_int8": "sqnr_int8_db",
+    "agreement": "agreement",
+}
+"""Overlays of the last comparison, with the field of its rows that they show."""
 
 
 def checked_name(name: str) -> str:
@@ -65,9 +81,15 @@ class Overlays:
     """Makes the overlays of the stages, and keeps those that are still true."""
 
     def __init__(
-        self, models: Models, stages: Stages, histograms: Callable[[], Mapping[str, GridHistogram]]
+        self,
+        models: Models,
+        stages: Stages,
+        histograms: Callable[[], Mapping[str, GridHistogram]],
+        compared: Compared,
+        sensitivities: Callable[[], Mapping[Method, Sensitivity]],
     ) -> None:
-        self._models, self._stages = models, stages
+        self._models, self._stages, self._compared = models, stages, compared
+        self._sensitivities = sensitivities
         self._histograms = histograms  # of the stage in view: the inspector has them already
         self._kept: dict[tuple[str, str], tuple[Snapshot, Overlay]] = {}
 
@@ -84,6 +106,10 @@ class Overlays:
                 f"stage {chosen!r} has not been reached.",
                 fix=f"Call session.goto({chosen!r}) first.",
             )
+        if name in COMPARED:
+            return _of_comparison(_HOW[name], self._compared.last).at(chosen)
+        if name == "sensitivity":
+            return _sensitivity(_HOW[name], snapshot, self._sensitivities()).at(chosen)
         kept = self._kept.get((name, chosen))
         if kept is not None and kept[0] is snapshot and name != "scale_drift":
             return kept[1]
@@ -222,6 +248,44 @@ def _drift(how: Overlay, snapshot: Snapshot, run: TrainingRun | None) -> Overlay
         f"{max(steps):,} of the run, as a share of the first."
     )
     return replace(how, values=values, note=note)
+
+
+def _of_comparison(how: Overlay, found: Comparison | None) -> Overlay:
+    """The worst call of each place."""
+    if found is None:
+        return replace(how, note="Nothing has been compared yet: session.compare() does.")
+    values: dict[str, float] = {}
+    for row in found:
+        value = getattr(row, COMPARED[how.name])
+        if value is not None and row.kind != "output":
+            values[row.path] = min(value, values.get(row.path, math.inf))
+    batches = "1 batch" if found.batches == 1 else f"{found.batches:,} batches"
+    return replace(how, values=values, note=f"Of all values in {batches} that were compared.")
+
+
+def _sensitivity(how: Overlay, snapshot: Snapshot, made: Mapping[Method, Sensitivity]) -> Overlay:
+    """Scores of the best method that has been measured; nothing is measured for it."""
+    if not snapshot.sites:
+        return replace(how, note=_NO_FAKE_QUANTS)
+    one = next((made[method] for method in _BEST_FIRST if method in made), None)
+    if one is None:
+        return replace(how, note="Nothing has been measured yet: call session.sensitivity().")
+    # Where one fake quant stands under several names, its row has the first.
+    here = {site.path for site in snapshot.sites}
+    values = {row.path: row.score for row in one.rows if row.path in here}
+    values = {path: value for path, value in values.items() if math.isfinite(value)}
+    share = one.method == "exact" and one.metric_name == "accuracy"
+    note = _SCORES[one.method].format(metric=one.metric_name, samples=f"{one.samples:,}")
+    return replace(how, values=values, unit="share" if share else "", note=note)
+
+
+_BEST_FIRST: tuple[Method, ...] = ("exact", "gradient", "shadow")
+_SCORES: Mapping[Method, str] = {
+    "exact": "What {metric} loses with only this fake quant on, over {samples} samples.",
+    "gradient": "Error of the module's output, squared and weighed by the squared gradient of the "
+    "loss, over {samples} samples.",
+    "shadow": "Noise over signal at the module's output, in power, over {samples} samples.",
+}
 
 
 def _precision(how: Overlay, snapshot: Snapshot) -> Overlay:

@@ -14,7 +14,7 @@ from qatexplorer.session.assess import Assessor
 from qatexplorer.session.checked import Checked
 from qatexplorer.session.known import Known
 from qatexplorer.session.models import Models
-from qatexplorer.session.refusals import busy, in_training, needed
+from qatexplorer.session.refusals import busy, in_training, measuring, needed
 from qatexplorer.session.stages import EventKind, SessionEvent, Stages
 from qatexplorer.shown import Shown
 from qatexplorer.signals import Signal
@@ -39,6 +39,9 @@ class Part(Shown):
     _checks: Checked
     _lock: threading.RLock
     _run: TrainingRun | None
+    _measured: str = ""
+    """What is measured on a copy that has the parameters in common, without the lock; ``""`` for
+    nothing."""
 
     @property
     def flow(self) -> Flow:
@@ -75,6 +78,8 @@ class Part(Shown):
     def _require_idle(self, what: str) -> None:
         if self.running:
             raise busy(what)
+        if self._measured:
+            raise measuring(what, self._measured)
 
     def _emit(self, kind: EventKind, detail: Any = None) -> None:
         self.signal.emit(SessionEvent(kind, detail))

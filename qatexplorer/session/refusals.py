@@ -30,3 +30,11 @@ def in_training(prepared_stage: str) -> BusyError:
         "cannot run the model while it is being trained.",
         fix=f"Stop the run, wait for it, or look at stage {prepared_stage!r}.",
     )
+
+
+def measuring(what: str, measured: str) -> BusyError:
+    """The error of what would change a model whose copy is being measured."""
+    return BusyError(
+        f"cannot {what} while {measured} is measured.",
+        fix="Stop the measurement first, or wait for it.",
+    )

@@ -32,18 +32,25 @@ from qatexplorer.ledger.compare import Match, match_flows
 from qatexplorer.ledger.forwards import LedgerProgress
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.session.assess import Assessor, Preflight, StubOption
+from qatexplorer.session.benchmark_part import BenchmarkPart
 from qatexplorer.session.checked import Checked
+from qatexplorer.session.compare_part import ComparePart
+from qatexplorer.session.compared import Compared
 from qatexplorer.session.editing import changed, with_edit
 from qatexplorer.session.histograms import Histograms
 from qatexplorer.session.inputs import check_model, copy_model, example_inputs_from, graph_of
+from qatexplorer.session.int8_part import Int8Part
 from qatexplorer.session.known import Known
 from qatexplorer.session.ledgers import Ledgers, Wanted
 from qatexplorer.session.lines import session_lines
 from qatexplorer.session.models import Models
 from qatexplorer.session.overlays import Asked, Overlays
+from qatexplorer.session.propose_part import ProposePart
 from qatexplorer.session.qconfig_part import QConfigPart
+from qatexplorer.session.sensitivity_part import Sensitivities, SensitivityPart
 from qatexplorer.session.settings import Settings, qconfig_plan, settings_in
 from qatexplorer.session.stages import EventKind, SessionEvent, Stages
+from qatexplorer.session.takehome_part import TakehomePart
 from qatexplorer.session.training_part import TrainingPart
 from qatexplorer.session.warner import Warner
 from qatexplorer.shown import at_most
@@ -56,7 +63,16 @@ from qatexplorer.training.run import TrainingRun
 __all__ = ["Session", "SessionEvent"]
 
 
-class Session(TrainingPart, QConfigPart):
+class Session(
+    TrainingPart,
+    TakehomePart,
+    BenchmarkPart,
+    ComparePart,
+    Int8Part,
+    SensitivityPart,
+    ProposePart,
+    QConfigPart,
+):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 
     Args:
@@ -137,7 +153,15 @@ class Session(TrainingPart, QConfigPart):
         self._stages = Stages(self._models, mine.notes, self._emit, self._require_idle)
         self._ledgers = Ledgers(self._models, self._stages)
         self._histograms = Histograms(self._models, self._stages, self._require_still)
-        self._overlays = Overlays(self._models, self._stages, self.histograms)
+        self._compared = Compared(self._models, self._stages, self.data)
+        self._sensitivities = Sensitivities()
+        self._overlays = Overlays(
+            self._models,
+            self._stages,
+            self.histograms,
+            self._compared,
+            lambda: self.last_sensitivity,
+        )
         self._assessor = Assessor(self._models, self.data, self.metric)
         self._known = Known(self._models, self._stages, self.data)
         self._checks = Checked(self._models, self._stages, self._known, self.data, loss, metric)
@@ -225,6 +249,7 @@ class Session(TrainingPart, QConfigPart):
         self._models.reset(settings, base)
         self._stages.start_over()
         self._checks.forget()
+        self._sensitivities.forget()
         self._assessor = Assessor(self._models, self.data, self.metric)
         for event in (*events, "stage"):
             self._emit(event, self.stage if event == "stage" else None)
@@ -438,9 +463,10 @@ class Session(TrainingPart, QConfigPart):
         should_stop: Callable[[], bool] | None = None,
     ) -> Overlay:
         """Numbers to colour the model by, at a stage reached (None: the one in view): "clipped",
-        "sqnr", "scale_drift", "macs", "parameters", "time" or "precision". Kept until the model
-        changes. ``progress`` (0 to 1) and ``should_stop`` are asked between forwards. Raises
-        OverlayError, StageError, BusyError and StoppedError."""
+        "sqnr", "scale_drift", "macs", "parameters", "time", "precision" or "sensitivity" (as last
+        measured); and of the last comparison "sqnr_fake_quant", "sqnr_int8" or "agreement". Kept
+        until the model changes. ``progress`` (0 to 1) and ``should_stop`` are asked between
+        forwards. Raises OverlayError, StageError, BusyError and StoppedError."""
         asked = Asked(progress, should_stop)
         with self._lock:
             return self._overlays.of(name, stage, self._run, self.running, asked)

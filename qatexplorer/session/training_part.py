@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from torch.nn import Parameter
@@ -18,7 +19,9 @@ from qatexplorer.runs.records import Progress
 from qatexplorer.runs.run_writer import Saved
 from qatexplorer.session import running as registry
 from qatexplorer.session.part import Part
+from qatexplorer.session.sensitivity_part import Sensitivities
 from qatexplorer.snapshot.records import Snapshot
+from qatexplorer.takehome.records import Calibrated, Trained
 from qatexplorer.training.control import FINAL
 from qatexplorer.training.progress import run_in_front
 from qatexplorer.training.run import TrainingRun
@@ -30,6 +33,7 @@ class TrainingPart(Part):
     """Runs of QAT on the session's own copy; :attr:`run` is the newest."""
 
     _next_description: float
+    _sensitivities: Sensitivities
 
     def _change(self, given: Mapping[str, Any]) -> Snapshot:
         raise NotImplementedError
@@ -206,7 +210,10 @@ class TrainingPart(Part):
             saved=saved,
             about={"session": self._models.settings.to_json()},
         )
+        if saved is not None:  # it stands on what was done in the run, and on nothing else
+            self._models.done.clear()
         self._models.trained = True
+        self._models.done.append(Trained(config))
         self._run, self._next_description = run, 0.0
         run.signal.subscribe(self._on_progress)
         registry.remember(self)
@@ -216,6 +223,7 @@ class TrainingPart(Part):
         """On the run's thread, between two steps: nothing else touches the model now."""
         now = time.perf_counter()
         if progress.state in FINAL:
+            self._note_steps(progress)
             self._describe_again()
             self._emit("trained", progress)
         elif now >= self._next_description:
@@ -225,8 +233,15 @@ class TrainingPart(Part):
             self._next_description = now + max(_DESCRIBE_EVERY_S, 100 * cost)
         self._emit("progress", progress)
 
+    def _note_steps(self, progress: Progress) -> None:
+        """A run that ended before its last epoch is repeated as far as it went."""
+        last = self._models.done[-1] if self._models.done else None
+        if isinstance(last, Trained) and progress.state != "finished":
+            self._models.done[-1] = replace(last, steps=progress.step)
+
     def _describe_again(self) -> None:
         self._checks.forget()
+        self._sensitivities.forget()
         self._assessor.forget_trained()
         self._stages.describe_again()
 
@@ -240,7 +255,8 @@ class TrainingPart(Part):
             self._require_idle("calibrate")
             self.goto(self.flow.train_stage)
             self._stages.forget_converted()
-            self._assessor.calibrate(self._models.work, batches)
+            count = self._assessor.calibrate(self._models.work, batches)
+            self._models.done.append(Calibrated(count))
             self._describe_again()
         self._emit("stage", self.stage)
         return self.snapshot

@@ -14,6 +14,7 @@ from qatexplorer.data import call_model
 from qatexplorer.errors import DivergedError, QatExplorerError, TrainingError
 from qatexplorer.explain.blame import place_of
 from qatexplorer.explain.translations import translate
+from qatexplorer.forward.hooks import hooked
 from qatexplorer.forward.scripted import named_python_modules
 from qatexplorer.quantizers.facts import is_quantizer
 
@@ -48,28 +49,25 @@ def first_nonfinite(model: Module, inputs: Any) -> tuple[str, Module] | None:
     to, which reports next.
     """
     found: list[tuple[str, Module]] = []
-    handles = []
     inner = {id(c) for m in model.modules() if _fused(m) for c in m.children()}
-    for path, module in named_python_modules(model):
-        if id(module) in inner or is_quantizer(module):
-            continue
+    looked_at = [
+        (path, module)
+        for path, module in named_python_modules(model)
+        if id(module) not in inner and not is_quantizer(module)
+    ]
 
-        def hook(m: Module, args: Any, output: Any, path: str = path) -> None:
-            if not found and not finite(output):
-                found.append((path, m))
+    def left(path: str, module: Module, _args: Any, _kwargs: Any, output: Any) -> None:
+        if not found and not finite(output):
+            found.append((path, module))
 
-        handles.append(module.register_forward_hook(hook))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), hooked(looked_at, left=left):
             call_model(model, inputs)
     except Exception as error:
         # Some kernels refuse a NaN scale or zero point before any output could be looked at.
         path_or_none = place_of(error, model).path
         if not found and path_or_none is not None:
             found.append((path_or_none, model.get_submodule(path_or_none)))
-    finally:
-        for handle in handles:
-            handle.remove()
     return found[0] if found else None
 
 

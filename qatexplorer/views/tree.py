@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,10 @@ _KIND_ORDER = tuple(KINDS)
 
 
 def build_tree(
-    snapshot: Snapshot, change: Diff | None = None, before: Snapshot | None = None
+    snapshot: Snapshot,
+    change: Diff | None = None,
+    before: Snapshot | None = None,
+    rules: Mapping[str, tuple[str, str]] | None = None,
 ) -> list[Row]:
     """Rows of the tree, parents before children.
 
@@ -42,24 +45,26 @@ def build_tree(
         change: what it changed, None to mark no change.
         before: the stage before it; without it, fake quants that are gone stand where torch kept
             them.
+        rules: modules whose qconfig comes from a rule of the session, by path in this snapshot:
+            what the rule says in a word or two, and in a sentence.
 
     Returns:
         JSON-able dicts with: ``id`` (selection string), ``parent`` (``id`` or None), ``kind``
         ("module", "site" or "fold"), ``path``, ``name``, ``depth``, ``type``, ``before`` (earlier
-        type where it differs, else ""), ``what`` (any of "new", "gone", "type", "qconfig",
-        "fake quant", "qparams", "hook", "mode") and ``changed``, ``changed_below``, ``qconfig``
-        (short) and ``qconfig_title``, ``marks`` (own fake quants as [weight, input, output]) and
-        ``below`` (those of the whole subtree), ``float``, ``state`` ("int8", "float", "mixed",
-        ""), ``state_text`` (e.g. "mixed: 3 of 5 int8") and ``state_title``, ``not_run``,
-        ``quiet`` (it does nothing), ``params``, ``shared`` (another path that names the same
-        object, or None), ``int8``, ``title``; for a fake quant ``site`` (its kind), ``torch_name``
-        (what torch calls it), ``source`` (the line that makes the tensor) and ``shares`` (the
-        tensors that share it, itself among them; empty if it has one).
+        type where it differs, else ""), ``what`` (any of "new", "gone", "type", "qconfig", "fake
+        quant", "qparams", "hook", "mode") and ``changed``, ``changed_below``, ``qconfig`` (short)
+        and ``qconfig_title``, ``rule`` and ``rule_title`` ("" without one), ``marks`` (own fake
+        quants as [weight, input, output]) and ``below`` (those of the whole subtree), ``float``,
+        ``state`` ("int8", "float", "mixed", ""), ``state_text`` (e.g. "mixed: 3 of 5 int8") and
+        ``state_title``, ``not_run``, ``quiet`` (it does nothing), ``params``, ``shared`` (another
+        path that names the same object, or None), ``int8``, ``title``; for a fake quant ``site``
+        (its kind), ``torch_name`` (what torch calls it), ``source`` (the line that makes the
+        tensor) and ``shares`` (the tensors that share it, itself among them; empty if it has one).
 
     Whether a module *stays float* is a fact that its record holds (``stays_float``), the same that
     the ledger gives the reasons for.
     """
-    rows = list(_Builder(snapshot, change, before).rows())
+    rows = list(_Builder(snapshot, change, before, rules or {}).rows())
     _sum_up(rows)
     _run_by_what_is_inside(rows, snapshot)
     return rows
@@ -84,8 +89,15 @@ class _Item:
 
 
 class _Builder:
-    def __init__(self, snapshot: Snapshot, change: Diff | None, before: Snapshot | None) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        change: Diff | None,
+        before: Snapshot | None,
+        rules: Mapping[str, tuple[str, str]],
+    ) -> None:
         self.snapshot, self.change, self.old = snapshot, change, before
+        self.rules = rules
         self.what = change.what if change is not None else {}
         self.before = change.before_of if change is not None else {}
         self.first_paths: dict[int, str] = {}
@@ -201,6 +213,8 @@ class _Builder:
             "changed": bool(what),
             "qconfig": "",
             "qconfig_title": "",
+            "rule": "",
+            "rule_title": "",
             "marks": [0, 0, 0],
             "float": False,
             "state": "",
@@ -221,9 +235,12 @@ class _Builder:
         first = self.first_paths.setdefault(record.identity, record.path)
         own = self.own.get(record.path, [])
         text, title = state_words(record, self.snapshot)
+        rule, rule_title = self.rules.get(record.path, ("", ""))
         row.update(
             before=short_type(old) if old is not None and short_type(old) != row["type"] else "",
             qconfig=qconfig_badge(record.qconfig),
+            rule=rule,
+            rule_title=rule_title,
             marks=[sum(s.kind == kind for s in own) for kind in KINDS],
             float=record.stays_float,
             state=record.state,

@@ -24,6 +24,7 @@ MAX_FUNCTION = 60
 
 # torch's and Python's own names: there is no public way to the same thing.
 TORCHS_PRIVATE = {
+    "_schema",  # of an operation: which arguments it writes to
     "_modules",
     "_parameters",
     "_buffers",
@@ -37,6 +38,8 @@ TORCHS_PRIVATE = {
     "_orig_mod",  # what torch.compile wraps
     "_getframe",
     "_tensor_name",  # of the hook of spectral_norm
+    # of an operator: which arguments it writes to
+    "_cdata",  # of a storage: which one it is, also of an empty tensor
 }
 LIBRARIES = ("torch.", "nn.", "argparse.")  # a private class or function of theirs, by its name
 # Another object of the same class, made or compared in one of its methods.

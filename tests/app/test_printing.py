@@ -16,7 +16,9 @@ from torch.ao.quantization import DeQuantStub, QuantStub
 import qatexplorer as qx
 from qatexplorer.data import Data
 from qatexplorer.errors import InputError
+from qatexplorer.evaluate.benchmark_records import Benchmark, BenchmarkRow, ModuleTime
 from qatexplorer.evaluate.evaluation import Evaluation, ModelResult
+from qatexplorer.evaluate.profiled import OperatorTime
 from qatexplorer.forward.histograms import grid_histogram
 from qatexplorer.ledger.records import Coverage, Ledger
 from qatexplorer.runs.opened import OpenedRun, RunLine, RunList
@@ -85,6 +87,13 @@ def big(folder: Path) -> dict[str, Any]:
         "RunList": RunList([replace(line, path=folder / f"<b>{i}") for i in range(300)]),
         "Evaluation": Evaluation({str(i): ModelResult(f"<b>{i}", note=note) for i in range(30)}),
         "Evaluation of a session": session.evaluate(latency=False),
+        "Benchmark": Benchmark(
+            tuple(BenchmarkRow(f"<b>{i}", i, note=note) for i in range(30)),
+            (ModuleTime("float", "<b>a", "Linear", 0.2, 0.1, 0.5),),
+            (OperatorTime("float", "<b>a", "aten::addmm", 1.0, 0.1, 0.5),),
+            cpu="<b>cpu",
+            notes=(note,) * 30,
+        ),
         "GridHistogram": grid_histogram(torch.randn(5000), 0.01, 0, -128, 127),
         "Example": Example(
             "big", "<b>title", note, model, (x,) * 40, Data([], [], "<b>data"), "", {"qconfig": 1}
@@ -106,6 +115,7 @@ def empty(folder: Path) -> dict[str, Any]:
         "OpenedRun": OpenedRun(folder, "interrupted", {"kind": "session"}, history, (), {}),
         "RunList": qx.list_runs(folder / "none"),
         "Evaluation": Evaluation({}),
+        "Benchmark": Benchmark(),
         "GridHistogram": grid_histogram(torch.zeros(0), 0.01, 0, -128, 127),
         "Example": Example("none", "", "", nn.Identity(), (), Data([], []), ""),
     }
@@ -141,6 +151,7 @@ ESSENTIAL = {
     ("big", "RunList"): ("<b>0", "session", "282 more"),
     ("big", "Evaluation"): ("model", "latency", "12 more"),
     ("big", "Evaluation of a session"): ("accuracy", "fake-quant", "int8", "%", "kB"),
+    ("big", "Benchmark"): ("latency on <b>cpu", "<b>16", "more"),
     ("big", "GridHistogram"): ("5,000 of 5,000", "scale 0.01", "█"),
     ("big", "Example"): ("'big': <b>title", "<b>why", "600 parameters", "(8, 4) torch.float32"),
     ("empty", "Session"): ("Identity", "not reached yet", "data none"),
@@ -151,6 +162,7 @@ ESSENTIAL = {
     ("empty", "History"): ("0 epochs, 0 steps",),
     ("empty", "OpenedRun"): ("interrupted", "a model"),
     ("empty", "Evaluation"): ("model", "note"),
+    ("empty", "Benchmark"): ("latency", "samples/s"),
     ("empty", "GridHistogram"): ("0 of 0 values", "The tensor is empty."),
     ("empty", "Example"): ("Identity, 0 parameters",),
     ("empty", "RunList"): ("no runs",),
@@ -268,6 +280,15 @@ TABLES: dict[tuple[str, str], dict[str, str]] = {
         "size_bytes": "Int64",
         "latency.median_s": "float64",
     },
+    ("Benchmark", "rows"): {
+        "batch_size": "int64",
+        "latency.median_s": "float64",
+        "latency.repeats": "Int64",
+        "per_second": "float64",
+        "peak_bytes": "Int64",
+    },
+    ("Benchmark", "modules"): {"seconds": "float64", "share": "float64"},
+    ("Benchmark", "operators"): {"calls": "float64", "seconds": "float64"},
     ("RunList", ""): {"step": "int64", "loss": "float64", "checkpoints": "int64"},
 }
 TEXT = {
@@ -279,6 +300,8 @@ TEXT = {
     ("History", "markers"): ("kind", "note"),
     ("Telemetry", ""): ("path", "kind"),
     ("Evaluation", ""): ("name", "metric.name", "latency.engine", "note"),
+    ("Benchmark", "rows"): ("form", "note"),
+    ("Benchmark", "operators"): ("form", "path", "name"),
     ("RunList", ""): ("path", "state", "model"),
 }
 

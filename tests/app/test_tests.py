@@ -18,3 +18,13 @@ def test_what_tests_share_is_in_support() -> None:
         for module in re.findall(r"(?:from|import) (tests(?:\.\w+)*\.test_\w+)", path.read_text())
     }
     assert found == SHARED_TESTS
+
+
+def test_what_is_listed_as_slow_is_there() -> None:
+    lines = (TESTS / "slow.txt").read_text(encoding="utf-8").splitlines()
+    listed = [line.rstrip(" *") for line in lines if not line.startswith("#")]
+    assert listed
+    for name in listed:
+        path, _, function = name.partition("::")
+        text = (TESTS.parent / path).read_text(encoding="utf-8")
+        assert f"def {function.rpartition('::')[2]}(" in text, name

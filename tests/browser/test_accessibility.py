@@ -29,8 +29,10 @@ TABS = (
     "Inside the training",
     "Who put it there",
     "Float, fake-quant",
+    "Compare",
     "Settings",
     "Runs",
+    "Sensitivity",
 )
 
 

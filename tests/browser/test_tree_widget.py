@@ -308,3 +308,45 @@ def test_theme_is_the_widgets_own_else_the_pages_else_the_systems(
     set_trait(page, "dark", own)
     colour = {"light": "rgb(31, 35, 40)", "dark": "rgb(230, 237, 243)"}[expected]
     expect(page.locator("p")).to_have_css("color", colour)
+
+
+def test_several_rows_are_selected_by_clicks_and_by_keys(page: Page) -> None:
+    show(page, rows("insert", "swap"), height=700, chosen=[])
+    stem, fc = "module:stem", "module:fc"
+    item(page, stem).click()
+    assert get_trait(page, "chosen") == [stem]
+    item(page, fc).click(modifiers=["Control"])
+    assert get_trait(page, "chosen") == [stem, fc]
+    assert get_trait(page, "selected") == fc
+    expect(page.get_by_role("tree")).to_have_attribute("aria-multiselectable", "true")
+    for one in (stem, fc):
+        expect(item(page, one)).to_have_attribute("aria-selected", "true")
+    expect(page.locator(".qx-tree-status")).to_contain_text("2 selected")
+    item(page, fc).click(modifiers=["Control"])
+    assert get_trait(page, "chosen") == [stem]
+    item(page, stem).click()
+    item(page, fc).click(modifiers=["Shift"])
+    order = names(page)
+    between = order[order.index(stem) : order.index(fc) + 1]
+    assert any(one.startswith("fold:") for one in between)
+    assert get_trait(page, "chosen") == [one for one in between if not one.startswith("fold:")]
+
+    # The same by keys: Shift with the arrows, the space bar for one more.
+    item(page, stem).click()
+    page.keyboard.press("Shift+ArrowDown")
+    page.keyboard.press("Shift+ArrowDown")
+    page.keyboard.press("Shift+ArrowUp")
+    first = names(page)[names(page).index(stem) + 1]
+    assert get_trait(page, "chosen") == [stem, first]
+    assert focused(page) == first
+    page.keyboard.press("End")
+    page.keyboard.press(" ")
+    last = names(page)[-1]
+    assert get_trait(page, "chosen") == [stem, first, last]
+    page.keyboard.press(" ")
+    assert get_trait(page, "chosen") == [stem, first]
+
+    # A selection from elsewhere is one thing only.
+    set_trait(page, "selected", fc)
+    expect(page.locator("[role=treeitem][aria-selected=true]")).to_have_count(1)
+    expect(item(page, fc)).to_have_attribute("aria-selected", "true")

@@ -288,3 +288,27 @@ class BoxNet(nn.Module):
             "box": torch.stack([F.l1_loss(f[:4], t["box"]) for f, t in pairs]).mean(),
             "score": torch.stack([(f[4] - t["score"]).square() for f, t in pairs]).mean(),
         }
+
+
+class Iris(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.quant, self.dequant = QuantStub(), DeQuantStub()
+        self.fc1, self.relu1 = nn.Linear(4, 16), nn.ReLU()
+        self.fc2, self.relu2 = nn.Linear(16, 16), nn.ReLU()
+        self.fc3 = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.relu1(self.fc1(self.quant(x)))
+        return self.dequant(self.fc3(self.relu2(self.fc2(x))))
+
+
+def iris() -> tuple[nn.Module, list[tuple[Tensor, Tensor]]]:
+    torch.manual_seed(0)
+    g = torch.Generator().manual_seed(15)
+    centres = torch.tensor([[-1.0, 0.9, -1.3, -1.2], [0.1, -0.6, 0.3, 0.2], [0.9, 0.0, 1.0, 1.1]])
+    data = []
+    for _ in range(10):
+        y = torch.randint(0, 3, (15,), generator=g)
+        data.append((centres[y] + 0.4 * torch.randn(15, 4, generator=g), y))
+    return Iris().train(), data

@@ -10,12 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.ao.quantization import disable_observer
 
 import qatexplorer as qx
 from qatexplorer.checks.records import Finding
 from qatexplorer.quantizers.engine import quantized_engine
-from tests.checks.parity_models import TokenMixer, Unfolded, tokens
+from tests.checks.parity_models import TokenMixer, Unfolded, mixed, tokens
 from tests.support.engines import can_do_without_vnni, need_exact, run_without_vnni
 
 FLOWS = ("eager", "fx")
@@ -45,20 +44,6 @@ def test_saturation_is_named_where_it_was_measured() -> None:
 
 
 # -- a batch norm over tokens ----------------------------------------------------------------------
-
-
-def mixed(model: nn.Module, flow: str, engine: str) -> qx.Session:
-    """Ranges of twelve rounds, nothing learned, as in the report."""
-    batches = tokens(10)
-    session = qx.Session(model.train(), batches[9], flow=flow, qconfig=engine)
-    session.goto("train")
-    prepared = session.model.train()
-    with torch.no_grad():
-        for _ in range(12):
-            for x in batches[:9]:
-                prepared(x)
-    prepared.apply(disable_observer)
-    return session
 
 
 @QUIET

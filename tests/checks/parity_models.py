@@ -21,6 +21,7 @@ from torch.ao.quantization import (
 )
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_qat_fx
 
+import qatexplorer as qx
 from qatexplorer.quantizers.engine import quantized_engine
 
 TOKENS = WIDTH = 12
@@ -271,3 +272,17 @@ def converted_apart(
         wanted = _call(model, x)
         int8 = (convert_fx if flow == "fx" else convert)(copy.deepcopy(model))
         return _share(wanted, _call(int8, x))
+
+
+def mixed(model: nn.Module, flow: str, engine: str) -> qx.Session:
+    """Ranges of twelve rounds, nothing learned, as in the report."""
+    batches = tokens(10)
+    session = qx.Session(model.train(), batches[9], flow=flow, qconfig=engine)
+    session.goto("train")
+    prepared = session.model.train()
+    with torch.no_grad():
+        for _ in range(12):
+            for x in batches[:9]:
+                prepared(x)
+    prepared.apply(disable_observer)
+    return session

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch.ao.quantization import MinMaxObserver, convert
 
 import qatexplorer as qx
 from qatexplorer.errors import InputError, NoDataError, UnknownEngineError
+from qatexplorer.evaluate import measure
 from qatexplorer.evaluate.evaluation import Evaluation, ModelResult
 from qatexplorer.evaluate.int8 import run_int8
 from qatexplorer.evaluate.measure import compare_latency, latency, size_on_disk
@@ -180,7 +182,8 @@ def test_latency_keeps_to_its_budget_and_can_be_stopped() -> None:
     assert stopped.repeats == 1
 
 
-def test_models_are_timed_by_turns() -> None:
+def test_models_are_timed_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "MEASUREMENT_S", 0.01)
     order: list[str] = []
 
     class Named(nn.Module):
@@ -193,10 +196,16 @@ def test_models_are_timed_by_turns() -> None:
             time.sleep(self.seconds)
             return x
 
-    models = {"a": Named("a", 0.0), "b": Named("b", 0.05)}
-    measured = compare_latency(models, torch.rand(1), repeats=5, warmup=1)
-    assert order == ["a", "b"] * 6
+    models = {"a": Named("a", 0.0005), "b": Named("b", 0.05)}
+    measured = compare_latency(models, torch.rand(1), repeats=5, warmup=3)
+    assert [name for name, _ in groupby(order)] == ["a", "b"] * 8
     assert measured["b"].median_s > 2 * measured["a"].median_s
+    # A short forward is timed several at once, after two that are not counted.
+    assert (measured["b"].runs_each, measured["b"].repeats) == (1, 5)
+    assert 1 < measured["a"].runs_each <= 20
+    assert order.count("a") == 3 + 5 * (2 + measured["a"].runs_each)
+    assert order.count("b") == 3 + 5 * 2
+    assert measured["a"].q1_s <= measured["a"].median_s <= measured["a"].q3_s
     with pytest.raises(InputError):
         compare_latency({}, torch.rand(1))
 
@@ -207,15 +216,18 @@ def test_threads_and_engine_are_put_back() -> None:
     seen: list[tuple[int, str]] = []
 
     class Looks(nn.Module):
+        broken = False
+
         def forward(self, x: Tensor) -> Tensor:
             seen.append((torch.get_num_threads(), torch.backends.quantized.engine))
-            if len(seen) == 3:
+            if self.broken:
                 raise RuntimeError("a bug")
             return x
 
     measured = latency(Looks(), torch.rand(1), repeats=1, warmup=1, threads=2, engine=other)
     assert (measured.threads, measured.engine) == (2, other)
     assert set(seen) == {(2, other)}
+    Looks.broken = True
     with pytest.raises(RuntimeError, match="a bug"):
         latency(Looks(), torch.rand(1), threads=2, engine=other)
     assert (torch.get_num_threads(), torch.backends.quantized.engine) == (threads, engine)

@@ -11,6 +11,7 @@ import { build } from "esbuild";
 const WIDGETS = fileURLToPath(new URL("../../qatexplorer/widgets/", import.meta.url));
 const BUNDLED = join(WIDGETS, "bundled");
 const ENTRIES = [
+  "common/download.js",
   "common/html.js",
   "common/note.js",
   "common/panel.js",

@@ -268,3 +268,12 @@ test("the state is one label, with the sentence on hover", () => {
   );
   assert.match(describe(mixed), /3 of 5 layers inside are prepared for int8/);
 });
+
+test("a qconfig that a rule has made is marked, in words too", () => {
+  const ruled = row("head", { rule: "4 bits", rule_title: "Rule for head: weight 4 bits" });
+  const [mark] = stateBadges(ruled);
+  assert.equal(mark.text, "✎ 4 bits");
+  assert.equal(mark.title, "Rule for head: weight 4 bits");
+  assert.match(describe(ruled), /by a rule: 4 bits/);
+  assert.deepEqual(stateBadges(row("head")), []);
+});

@@ -233,7 +233,8 @@ def test_unknown_names_and_stages_are_refused() -> None:
     with pytest.raises(StageError, match="has not been reached"):
         session.overlay("sqnr", session.flow.int8_stage)
     assert set(NAMES) == {
-        "clipped", "sqnr", "scale_drift", "macs", "parameters", "time", "precision"
+        "clipped", "sqnr", "scale_drift", "macs", "parameters", "time", "precision",
+        "sensitivity", "sqnr_fake_quant", "sqnr_int8", "agreement",
     }  # fmt: skip
 
 

@@ -29,6 +29,7 @@ ROOMS = (
     "ledger",
     "checks",
     "accuracy",
+    "takehome",
     "session",
     "zoo",
     "views",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 
@@ -12,36 +11,8 @@ from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.views.common.html import Html, tag, text
 from qatexplorer.views.common.names import number, qconfig_badge, share
 from qatexplorer.views.inspector.page import inspect_html
+from tests.support.html_checker import Checker
 from tests.support.view_snapshots import walk
-
-
-class Checker(HTMLParser):
-    """Raises on tags that do not nest; collects text and selections."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.stack: list[str] = []
-        self.words: list[str] = []
-        self.selections: list[str] = []
-        self.tags: list[str] = []
-        self.feed(html)
-        self.close()
-        assert not self.stack, self.stack
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.stack.append(tag)
-        self.tags.append(tag)
-        self.selections += [v or "" for k, v in attrs if k == "data-select"]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.stack.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join("".join(self.words).split())
 
 
 def page(stage: str, selection: str, snapshots: dict[str, Snapshot] | None = None) -> Checker:

@@ -362,3 +362,11 @@ def test_identities_that_fusion_leaves_are_quiet_and_together() -> None:
     row = tree(session)["module:layer1.0.bn1"]
     assert (row["parent"], row["before"]) == ("module:layer1.0", "BatchNorm2d")
     session.goto("insert")
+
+
+def test_a_module_with_a_rule_of_its_own_says_so() -> None:
+    snapshots, _ = walk()
+    said = ("4 bits", "Rule for fc: weight 4 bits")
+    rows = {row["path"]: row for row in build_tree(snapshots["float"], rules={"fc": said})}
+    assert (rows["fc"]["rule"], rows["fc"]["rule_title"]) == said
+    assert [path for path, row in rows.items() if row["rule"]] == ["fc"]

@@ -6,10 +6,22 @@ from dataclasses import replace
 
 from syrupy.assertion import SnapshotAssertion
 
+from qatexplorer.accuracy.records import Comparison
 from qatexplorer.quantizers.engine_choice import Backend, EngineConcern
+from qatexplorer.views.accuracy.compare_figures import (
+    channels_figure,
+    depth_figure,
+    scatter_figure,
+)
+from qatexplorer.views.accuracy.compare_table import COLUMNS, compare_filters
+from qatexplorer.views.accuracy.compare_words import cost_words, headline_html, place_html
+from qatexplorer.views.accuracy.lost import lost_html
 from qatexplorer.views.common.engines import concern_html, engines_html
+from qatexplorer.views.inspector.int8_layer import int8_html
 from qatexplorer.views.inspector.page import inspect_html
+from tests.support.comparisons import COMPARISON
 from tests.support.engines import faked
+from tests.support.int8_numbers import CASES
 from tests.support.page_text import masked, visible_text
 from tests.support.view_snapshots import walk
 
@@ -29,6 +41,28 @@ def test_engines_of_every_kind(wording: SnapshotAssertion) -> None:
     ]
     parts = [engines_html(probes, "x86", best), *(concern_html(concern) for concern in concerns)]
     assert wording == "\n\n".join(masked(visible_text(part)) for part in parts) + "\n"
+
+
+def test_a_comparison(wording: SnapshotAssertion) -> None:
+    parts = {
+        "headline": headline_html(COMPARISON),
+        "of nothing": headline_html(Comparison()),
+        "cost": cost_words(COMPARISON),
+        "lost": lost_html(COMPARISON),
+        "none lost": lost_html(Comparison(evaluated=3)),
+        "nothing evaluated": lost_html(Comparison()),
+        **{f"place {at}": place_html(row) for at, row in enumerate(COMPARISON.rows)},
+    }
+    texts = [f"## {name}\n{visible_text(html)}" for name, html in parts.items()]
+    figures = [depth_figure(COMPARISON), scatter_figure(COMPARISON, 0), channels_figure(COMPARISON)]
+    texts += [
+        "\n".join([f"## {meta['title']}", meta["subtitle"], meta["alt"], *meta["table"]["head"]])
+        for meta in [one.layout.meta for one in figures if one is not None]
+    ]
+    table = [f"{column['label']}: {column.get('tip', '')}" for column in COLUMNS]
+    table += [one["label"] for one in compare_filters(COMPARISON)]
+    texts.append("## table\n" + "\n".join(table))
+    assert wording == masked("\n\n".join(texts)) + "\n"
 
 
 def test_inspector_where_something_is_odd(wording: SnapshotAssertion) -> None:
@@ -56,4 +90,9 @@ def test_inspector_where_something_is_odd(wording: SnapshotAssertion) -> None:
         ),
     }
     texts = [f"## {name}\n{visible_text(inspect_html(*page))}" for name, page in pages.items()]
+    assert wording == masked("\n\n".join(texts)) + "\n"
+
+
+def test_int8_layers_of_every_kind(wording: SnapshotAssertion) -> None:
+    texts = [f"## {name}\n{visible_text(int8_html(case))}" for name, case in CASES.items()]
     assert wording == masked("\n\n".join(texts)) + "\n"

@@ -209,7 +209,7 @@ class Examiner:
             try:
                 with quantized_engine(name), torch.no_grad():
                     twin = copy.deepcopy(layer)
-                    if _weight(layer) is not None:
+                    if int8_weight(layer) is not None:
                         twin.set_weight_bias(layer.weight(), layer.bias())
                     found = sample_of(twin(given))
             except Exception:  # it has no such kernel
@@ -353,7 +353,7 @@ def _calls_of(prepared: nn.Module) -> dict[str, int]:
 def _weight_ratio(module: nn.Module | None, int8: nn.Module | None) -> float | None:
     """Of the int8 weight's scale to the fake quant's, the one furthest from 1."""
     scale = getattr(getattr(module, "weight_fake_quant", None), "scale", None)
-    weight = _weight(int8)
+    weight = int8_weight(int8)
     if not isinstance(scale, Tensor) or weight is None:
         return None
     per_tensor = weight.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric)
@@ -364,7 +364,8 @@ def _weight_ratio(module: nn.Module | None, int8: nn.Module | None) -> float | N
     return float(ratios[(ratios - 1).abs().argmax()])
 
 
-def _weight(int8: nn.Module | None) -> Tensor | None:
+def int8_weight(int8: nn.Module | None) -> Tensor | None:
+    """The packed weight of an int8 layer, None for what is none."""
     get: Any = getattr(int8, "weight", None)
     weight = get() if callable(get) else None
     return weight if isinstance(weight, Tensor) and weight.is_quantized else None
@@ -387,7 +388,7 @@ def in_integers(layer: nn.Module, x: Tensor) -> Tensor | None:
     Codes and their products are integers: in float64 their sums are exact.
     """
     made: Any = layer
-    weight = _weight(layer)
+    weight = int8_weight(layer)
     name = type(layer).__name__
     if weight is None or not x.is_quantized or not hasattr(layer, "scale"):
         return None

@@ -18,6 +18,7 @@ from qatexplorer.views.common.names import (
 )
 from qatexplorer.views.inspector import site as site_parts
 from qatexplorer.views.inspector.glance import glance_html
+from qatexplorer.views.inspector.int8_layer import Int8Section, int8_html
 from qatexplorer.views.inspector.words import (
     two_observers,
     type_strip,
@@ -31,6 +32,7 @@ def inspect_html(
     stage: str,
     selection: str,
     glance: Glance | None = None,
+    int8: Int8Section | None = None,
 ) -> str:
     """Everything about ``selection`` at ``stage``, in the light of all stages reached.
 
@@ -40,6 +42,7 @@ def inspect_html(
             ``"edge:<source>:<target>"`` or ``""``. A path that this stage does not have is shown
             as it was at the nearest stage that has it.
         glance: what to show of the model when nothing is selected.
+        int8: what is known of the int8 layer that is selected, None for another selection.
 
     Returns:
         HTML of one ``<article>``, all text escaped. Buttons with ``data-select`` name other
@@ -60,6 +63,8 @@ def inspect_html(
             body = glance_html(glance)
     if body is None:
         body = _nothing(selection)
+    elif int8 is not None:
+        body = join([body, int8_html(int8)])
     return tag("article", body, class_="qx-inspect", aria_label="Inspector")
 
 

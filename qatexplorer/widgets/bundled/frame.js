@@ -3,7 +3,7 @@
 //   explorer/frame.js
 //   explorer/keys_sheet.js
 //   explorer/layout.js
-// sha256 of these: 4ffbf9b7e19f54621b10e6a6f2be873dd02bcf0e24bce43d11b38afdd9838a1a
+// sha256 of these: 38126767f30a3c381cc96cfa3e71b5949865657f0f30108ce0d547424e7b8b73
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -49,6 +49,8 @@ var KEYS = [
       { keys: ["ArrowRight"], what: "Open the module; in an open one, its first row" },
       { keys: ["ArrowLeft"], what: "Close the module; in a closed one, the one around it" },
       { keys: ["*"], what: "Open all modules beside it" },
+      { keys: [" "], what: "Select the row with the others, or leave it out; a click with Ctrl" },
+      { keys: ["ArrowDown", "ArrowUp"], when: "with Shift", what: "Select all rows on the way" },
       { keys: [], when: "any letter", what: "Search for it" },
       { keys: ["Escape"], when: "in the search", what: "Empty the search" }
     ]

@@ -1,5 +1,6 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
+//   common/file.js
 //   graph/budget.js
 //   graph/camera.js
 //   graph/draw.js
@@ -21,7 +22,7 @@
 //   graph/tooltip.js
 //   graph/vendor/dagre/dagre.min.js
 //   graph/view.js
-// sha256 of these: 49682c7bb4bb78381d9014fb279905b286f90d3ec26bc31bb7aa17a752cbd51e
+// sha256 of these: 06a995f86129fc677980b00a344fc5e1e0643bba049d1530e4b8ccb776fd90b0
 
 // common/dom.js
 var SVG_NS = "http://www.w3.org/2000/svg";
@@ -96,6 +97,13 @@ function unpacked(value) {
   return ArrayBuffer.isView(value) ? JSON.parse(new TextDecoder().decode(value)) : value;
 }
 
+// common/file.js
+function download(text, name, type) {
+  const url = URL.createObjectURL(new Blob([text], { type }));
+  html("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 1e3);
+}
+
 // graph/export.js
 var EXPORTED = [
   "fill",
@@ -138,11 +146,6 @@ function exportSvg(view) {
     copy.removeAttribute(name);
   }
   return new XMLSerializer().serializeToString(copy);
-}
-function download(text, name) {
-  const url = URL.createObjectURL(new Blob([text], { type: "image/svg+xml" }));
-  html("a", { href: url, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 1e3);
 }
 
 // graph/scene.js
@@ -2877,7 +2880,11 @@ var GraphPage = class {
       this.identityButton,
       this.mapButton,
       this.legendButton,
-      iconButton("save", "Download as SVG", () => download(exportSvg(view), "graph.svg"))
+      iconButton(
+        "save",
+        "Download as SVG",
+        () => download(exportSvg(view), "graph.svg", "image/svg+xml")
+      )
     ];
   }
   /** Listens to the page, the model and the system. Returns what ends that. */

@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/panel.js
-// sha256 of these: 1020d0ef51d40951a0f5dbbe259fc1caf4fc992d14b507c26c8a2277d69d92cb
+// sha256 of these: f7d1fdbc88be64bab162f0dca8fa4fe8665764055ef629ce6ad6aa5579178036
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -82,6 +82,11 @@ function focusAsking(root, asked) {
   again?.focus({ preventScroll: true });
   return again !== void 0;
 }
+function within(field) {
+  const value = field.value === "" ? Number.NaN : Math.round(Number(field.value));
+  if (Number.isNaN(value)) return field.defaultValue;
+  return String(Math.min(Math.max(value, Number(field.min)), Number(field.max)));
+}
 var panel_default = {
   /** @param {import("@anywidget/types").RenderProps<Traits>} props */
   render({ model, el }) {
@@ -113,8 +118,19 @@ var panel_default = {
         heading.focus({ preventScroll: true });
       }
     };
+    const typed = (event) => {
+      const field = event.target;
+      if (!(field instanceof HTMLInputElement) || field.dataset.ask === void 0) return;
+      if (event instanceof KeyboardEvent && event.key !== "Enter") return;
+      field.value = within(field);
+      if (field.value === (field.dataset.sent ?? field.defaultValue)) return;
+      field.dataset.sent = field.value;
+      model.send({ ask: `${field.dataset.ask}:${field.value}` });
+    };
+    root.addEventListener("change", typed);
+    root.addEventListener("keydown", typed);
     root.addEventListener("click", (event) => {
-      const wanted = closest(event.target, "[data-ask]")?.dataset.ask;
+      const wanted = closest(event.target, "[data-ask]:not(input)")?.dataset.ask;
       if (wanted !== void 0) model.send({ ask: wanted });
       const copied = closest(event.target, "[data-copy]");
       if (copied?.dataset.copy !== void 0) copy(copied, copied.dataset.copy);

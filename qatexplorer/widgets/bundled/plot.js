@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/plot.js
-// sha256 of these: ef7464b998446b550f9f695eda33c2e141ffd3c1de9210c828690d6265633c63
+// sha256 of these: 301c017df659109f0a53779b94285a9f015885155f68106b6a34ede42e09f583
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -108,6 +108,23 @@ function ask(model) {
     model.send({ kind: "plotly" });
   }
 }
+function pickedOf(points) {
+  const [point] = points;
+  const found = [point?.id, point?.customdata].find((one) => typeof one === "string" && one);
+  return (
+    /** @type {string | undefined} */
+    found
+  );
+}
+function hearPicks(box, model) {
+  if (box.dataset.picks) return;
+  box.dataset.picks = "heard";
+  /** @type {unknown} */
+  box.on?.("plotly_click", ({ points }) => {
+    const picked = pickedOf(points);
+    if (picked) model.send({ kind: "picked", picked });
+  });
+}
 function reader(model) {
   let read = null;
   let figure = {};
@@ -182,7 +199,7 @@ var plot_default = {
       write(layout.meta);
       if (drawn.height) box.style.height = `${drawn.height}px`;
       width = box.offsetWidth;
-      await plotly.react(box, data, drawn, CONFIG);
+      await plotly.react(box, data, drawn, CONFIG).then(() => hearPicks(box, model));
       figure.dataset.drawn = String(Number(figure.dataset.drawn ?? 0) + 1);
     };
     const later = () => {
@@ -213,5 +230,6 @@ var plot_default = {
 };
 export {
   plot_default as default,
+  pickedOf,
   withoutHeading
 };

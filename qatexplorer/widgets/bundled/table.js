@@ -3,7 +3,7 @@
 //   common/list.js
 //   common/table.js
 //   common/table_rows.js
-// sha256 of these: 4aca3f45ff0b8fc5d32eb95bf2071b2b0d59267274450d7dfbfcc28e375fb807
+// sha256 of these: e7d84368474333663ee0dd08b2de16a1aee07a6c8911780839c556b28203a671
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -329,7 +329,9 @@ var TableView = class {
    * @param {number} i
    */
   headCell(column, i) {
-    const button = html("button", { text: column.label, title: `Sort by ${column.label}` });
+    const tip = column.tip ? `${column.tip}. ` : "";
+    const title = `${tip}Sort by ${column.label}`;
+    const button = html("button", { text: column.label, title });
     button.addEventListener("click", () => {
       this.sort = nextSort(this.sort, i);
       this.refresh();

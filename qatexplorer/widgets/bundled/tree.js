@@ -1,11 +1,12 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   common/list.js
+//   tree/choosing.js
 //   tree/columns.js
 //   tree/row.js
 //   tree/rows.js
 //   tree/tree.js
-// sha256 of these: 2607d9b848c20f324b7bec4482b46bf0a01564e2aaf3d13413da26dc2e6049b7
+// sha256 of these: f087bd364f70c085b9509d9d7d65d07a35c2a2d7c22ab6d63c9b75fdabbf260a
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -198,6 +199,27 @@ var RowList = class {
   }
 };
 
+// tree/choosing.js
+function chosenOf(selected, chosen) {
+  if (!selected) return [];
+  return chosen?.includes(selected) ? chosen : [selected];
+}
+function only(id) {
+  return { selected: id, chosen: [id] };
+}
+function toggled(chosen, id) {
+  const rest = chosen.filter((one) => one !== id && /^(module|site):/.test(one));
+  if (chosen.includes(id)) return { selected: rest.at(-1) ?? "", chosen: rest };
+  return { selected: id, chosen: [...rest, id] };
+}
+function through(rows, from, to, before = []) {
+  const part = rows.slice(Math.min(from, to), Math.max(from, to) + 1);
+  if (to < from) part.reverse();
+  const ids = part.filter((row) => row.kind !== "fold").map((row) => row.id);
+  const chosen = [...before.filter((id) => !ids.includes(id)), ...ids];
+  return { selected: chosen.at(-1) ?? "", chosen };
+}
+
 // tree/row.js
 var KINDS = [
   ["weight", "■"],
@@ -206,6 +228,10 @@ var KINDS = [
 ];
 var span = (className, text, title) => html("span", { class: className, text, title });
 var badgeElement = ({ text, className, title }) => span(`qx-badge ${className}`, text, title || null);
+function qconfigWords(row) {
+  const rule = row.rule ? [`by a rule: ${row.rule}`] : [];
+  return row.qconfig ? [`qconfig ${row.qconfig}`, ...rule] : rule;
+}
 function describe(row, finding) {
   const parts = [row.name, row.before ? `was ${row.before}, now ${row.type}` : row.type];
   if (row.kind === "site") {
@@ -216,7 +242,7 @@ function describe(row, finding) {
   }
   if (finding) parts.push(finding.words);
   if (row.changed) parts.push(`changed: ${row.what.join(", ")}`);
-  if (row.qconfig) parts.push(`qconfig ${row.qconfig}`);
+  parts.push(...qconfigWords(row));
   KINDS.forEach(([kind], i) => {
     const n = row.below[i];
     if (n) parts.push(`${n} ${kind} fake quant${n > 1 ? "s" : ""}`);
@@ -248,6 +274,10 @@ ${row.shares.join("\n")}`;
 }
 function stateBadges(row) {
   const found = [];
+  if (row.rule) {
+    const title = row.rule_title ?? "";
+    found.push({ text: `✎ ${row.rule}`, className: "qx-tree-rule", title });
+  }
   if (row.state_text) {
     const look = row.float ? "qx-tree-float" : row.int8 ? "qx-int8" : `qx-tree-is-${row.state}`;
     found.push({ text: row.state_text, className: look, title: row.state_title ?? "" });
@@ -562,15 +592,15 @@ var Tree = class {
    *   finds modules of that very type
    * @param {Only} only
    */
-  search(query, only) {
+  search(query, only2) {
     const terms = query.toLowerCase().split(/\s+/).filter(Boolean);
-    this.filtered = terms.length > 0 || only !== "all";
+    this.filtered = terms.length > 0 || only2 !== "all";
     if (!this.filtered) return null;
     const hits = /* @__PURE__ */ new Set();
     for (const row of this.rows) {
       if (row.kind === "fold") continue;
-      if (only === "changed" && !row.changed) continue;
-      if (only === "float" && !row.float) continue;
+      if (only2 === "changed" && !row.changed) continue;
+      if (only2 === "float" && !row.float) continue;
       const text = `${row.path} ${row.name} ${row.type} ${row.before}`.toLowerCase();
       if (terms.every((term) => matches(row, text, term))) hits.add(row.id);
     }
@@ -634,6 +664,8 @@ var TreeView = class {
     this.tree = new Tree();
     this.hits = null;
     this.selected = null;
+    this.chosen = /* @__PURE__ */ new Set();
+    this.anchor = null;
     this.input = html("input", {
       class: "qx-field qx-tree-search",
       type: "search",
@@ -646,7 +678,12 @@ var TreeView = class {
     this.empty = html("p", { class: "qx-tree-empty qx-muted" });
     this.viewport = html(
       "div",
-      { class: "qx-tree-viewport", role: "tree", "aria-label": "Modules of the model" },
+      {
+        class: "qx-tree-viewport",
+        role: "tree",
+        "aria-label": "Modules of the model",
+        "aria-multiselectable": "true"
+      },
       [this.canvas, this.empty]
     );
     this.stateHead = html("span", { class: "qx-tree-state" });
@@ -705,12 +742,12 @@ var TreeView = class {
    * @param {string} text
    * @param {string} label
    */
-  toggleButton(only, text, label) {
+  toggleButton(only2, text, label) {
     const names = { title: label, "aria-label": label };
     const button = html("button", { class: "qx-button", text, ...names });
     button.addEventListener(
       "click",
-      () => save(this.model, { only: this.model.get("only") === only ? "all" : only })
+      () => save(this.model, { only: this.model.get("only") === only2 ? "all" : only2 })
     );
     return button;
   }
@@ -724,6 +761,7 @@ var TreeView = class {
     this.unlisten = listen(this.model, {
       "change:rows": () => this.onRows(),
       "change:selected": () => this.onSelected(),
+      "change:chosen": () => this.markChosen(),
       "change:query": () => this.onFilter(),
       "change:only": () => this.onFilter(),
       "change:findings": () => {
@@ -772,22 +810,40 @@ var TreeView = class {
   }
   refresh() {
     const query = this.model.get("query");
-    const only = this.model.get("only");
+    const only2 = this.model.get("only");
     if (this.input.value !== query) this.input.value = query;
     for (const [name, button] of this.toggles) {
-      button.setAttribute("aria-pressed", String(only === name));
+      button.setAttribute("aria-pressed", String(only2 === name));
     }
-    this.hits = this.tree.search(query, only);
-    this.selected = this.tree.find(this.model.get("selected"))?.id ?? null;
+    this.hits = this.tree.search(query, only2);
+    this.readSelection();
     const shown = this.tree.visible(this.hits, this.selected);
     this.list.setRows(shown);
     this.list.active = this.nearestShown(this.list.active);
     this.layOut();
-    const all = this.tree.rows.filter((row) => row.kind !== "fold").length.toLocaleString("en");
-    this.status.textContent = this.hits ? `${this.hits.size.toLocaleString("en")} of ${all}` : `${all} modules and fake quants`;
+    this.sayStatus();
     this.empty.hidden = shown.length > 0;
-    this.empty.textContent = emptyText(query, only);
+    this.empty.textContent = emptyText(query, only2);
     this.list.draw();
+  }
+  readSelection() {
+    const selected = this.model.get("selected");
+    this.selected = this.tree.find(selected)?.id ?? null;
+    const found = chosenOf(selected, this.model.get("chosen")).map(
+      (one) => this.tree.find(one)?.id
+    );
+    this.chosen = new Set(found.filter((id) => id !== void 0));
+  }
+  markChosen() {
+    this.readSelection();
+    this.list.draw();
+    this.sayStatus();
+  }
+  sayStatus() {
+    const all = this.tree.rows.filter((row) => row.kind !== "fold").length.toLocaleString("en");
+    const found = this.hits ? `${this.hits.size.toLocaleString("en")} of ${all}` : `${all} modules and fake quants`;
+    const many = this.chosen.size.toLocaleString("en");
+    this.status.textContent = this.chosen.size > 1 ? `${many} selected, ${found}` : found;
   }
   /** Gives the columns their widths: one for all rows that are shown, in view or not. */
   layOut() {
@@ -818,7 +874,8 @@ var TreeView = class {
    * @param {TreeRow} row
    */
   markRow(element, row) {
-    element.setAttribute("aria-selected", String(row.id === this.selected));
+    element.setAttribute("aria-selected", String(this.chosen.has(row.id)));
+    element.classList.toggle("qx-is-also", this.chosen.has(row.id) && row.id !== this.selected);
     const [place, size] = this.tree.position.get(row.id) ?? [1, 1];
     element.setAttribute("aria-posinset", String(place));
     element.setAttribute("aria-setsize", String(size));
@@ -846,14 +903,65 @@ var TreeView = class {
     if (!row) return;
     const onChevron = closest(event.target, ".qx-tree-chevron") !== null;
     if (double ? !onChevron : onChevron) this.toggle(row, !this.tree.isOpen(row));
-    else if (!double) this.choose(row);
+    else if (!double) this.pick(row, event);
     const at = this.list.indexOf.get(row.id);
     if (at !== void 0) this.list.focus(at);
   }
+  /**
+   * A click: with Ctrl (or ⌘) this row too, with Shift all from the last one to it.
+   * @param {TreeRow} row
+   * @param {MouseEvent} event
+   */
+  pick(row, event) {
+    const also = event.ctrlKey || event.metaKey;
+    const at = this.list.indexOf.get(row.id);
+    if (event.shiftKey && at !== void 0) this.chooseThrough(at, also);
+    else if (also) this.chooseToo(row);
+    else this.choose(row);
+  }
   /** Selects a row; one that folds others has nothing to select, and opens. @param {TreeRow} row */
   choose(row) {
+    this.anchor = row.id;
     if (row.kind === "fold") this.toggle(row, !this.tree.isOpen(row));
-    else save(this.model, { selected: row.id });
+    else save(this.model, only(row.id));
+  }
+  /** Selects a row besides the others, or leaves it out again. @param {TreeRow} row */
+  chooseToo(row) {
+    this.anchor = row.id;
+    if (row.kind === "fold") this.toggle(row, !this.tree.isOpen(row));
+    else save(this.model, toggled(this.chosenNow(), row.id));
+  }
+  /**
+   * Selects all rows from the anchor to the row `to`.
+   * @param {number} to index of a row that is shown
+   * @param {boolean} also whether what is selected elsewhere stays so
+   */
+  chooseThrough(to, also) {
+    const begin = this.anchor ?? this.selected;
+    const from = begin === null ? void 0 : this.list.indexOf.get(begin);
+    this.anchor = begin;
+    if (from === void 0) this.choose(this.list.rows[to]);
+    else save(this.model, through(this.list.rows, from, to, also ? this.chosenNow() : []));
+  }
+  /** Selection strings of all that is selected. */
+  chosenNow() {
+    return chosenOf(this.model.get("selected"), this.model.get("chosen"));
+  }
+  /**
+   * Moves the focus to the row `to`; with Shift it is selected with all from the anchor on.
+   * @param {number} from
+   * @param {number} to
+   * @param {KeyboardEvent} event
+   */
+  walk(from, to, event) {
+    if (event.shiftKey) {
+      const at = Math.max(0, Math.min(this.list.rows.length - 1, to));
+      if (this.anchor === null || !this.list.indexOf.has(this.anchor)) {
+        this.anchor = this.list.rows[from].id;
+      }
+      this.chooseThrough(at, false);
+    }
+    this.list.focus(to);
   }
   /** @param {KeyboardEvent} event */
   onSearchKey(event) {
@@ -870,6 +978,9 @@ var TreeView = class {
     const { tree, list } = this;
     const isOpen = (row) => tree.hasChildren(row) && tree.isOpen(row);
     const more = {
+      ArrowDown: (_, at) => this.walk(at, at + 1, event),
+      ArrowUp: (_, at) => this.walk(at, at - 1, event),
+      " ": (row) => this.chooseToo(row),
       ArrowRight: (row, at) => isOpen(row) ? list.focus(at + 1) : this.toggle(row, true),
       ArrowLeft: (row) => {
         const up = row.parent === null ? void 0 : list.indexOf.get(row.parent);
@@ -891,10 +1002,10 @@ var TreeView = class {
     event.stopPropagation();
   }
 };
-function emptyText(query, only) {
+function emptyText(query, only2) {
   if (query.trim()) return "Nothing matches the search.";
-  if (only === "changed") return "Nothing changed in this stage.";
-  if (only === "float") {
+  if (only2 === "changed") return "Nothing changed in this stage.";
+  if (only2 === "float") {
     return "Nothing stays float here. (Before fake quants are inserted this is not decided.)";
   }
   return "There is no model to show.";

@@ -1,5 +1,6 @@
 // Shows HTML of a view (escaped by the view that made it) and hands clicks on [data-select] to
-// Python as the selection, those on [data-ask] as a message; [data-copy] copies what it says.
+// Python as the selection, those on [data-ask] as a message (of a field with what is typed into it
+// behind it); [data-copy] copies what it says.
 
 import { closest, forceTheme, html, listen, OWN_KEYS, save } from "./dom.js";
 
@@ -74,6 +75,16 @@ function focusAsking(root, asked) {
   return again !== undefined;
 }
 
+/**
+ * The number in a field, or the nearest one that it may hold; the one that it held for none.
+ * @param {HTMLInputElement} field
+ */
+function within(field) {
+  const value = field.value === "" ? Number.NaN : Math.round(Number(field.value));
+  if (Number.isNaN(value)) return field.defaultValue;
+  return String(Math.min(Math.max(value, Number(field.min)), Number(field.max)));
+}
+
 export default {
   /** @param {import("@anywidget/types").RenderProps<Traits>} props */
   render({ model, el }) {
@@ -110,8 +121,20 @@ export default {
         heading.focus({ preventScroll: true });
       }
     };
+    /** What is typed, once: pressing Enter may or may not count as a change. @param {Event} event */
+    const typed = (event) => {
+      const field = event.target;
+      if (!(field instanceof HTMLInputElement) || field.dataset.ask === undefined) return;
+      if (event instanceof KeyboardEvent && event.key !== "Enter") return;
+      field.value = within(field);
+      if (field.value === (field.dataset.sent ?? field.defaultValue)) return;
+      field.dataset.sent = field.value;
+      model.send({ ask: `${field.dataset.ask}:${field.value}` });
+    };
+    root.addEventListener("change", typed);
+    root.addEventListener("keydown", typed);
     root.addEventListener("click", (event) => {
-      const wanted = closest(event.target, "[data-ask]")?.dataset.ask;
+      const wanted = closest(event.target, "[data-ask]:not(input)")?.dataset.ask;
       if (wanted !== undefined) model.send({ ask: wanted });
       const copied = closest(event.target, "[data-copy]");
       if (copied?.dataset.copy !== undefined) copy(copied, copied.dataset.copy);

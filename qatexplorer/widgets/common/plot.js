@@ -23,6 +23,10 @@ const LIBRARY = Symbol.for("qatexplorer.plotly");
 const LOADING = Symbol.for("qatexplorer.plotly.loading");
 const ASKED = Symbol.for("qatexplorer.plotly.asked");
 
+/** @typedef {{ on?: (name: string, heard: (event: { points: Point[] }) => void) => void }} Drawn */
+
+/** @typedef {{ id?: unknown, customdata?: unknown }} Point */
+
 /** @typedef {{ [LIBRARY]?: Plotly, [LOADING]?: Loading, [ASKED]?: number }} Shared */
 
 /**
@@ -143,6 +147,30 @@ function ask(model) {
 }
 
 /**
+ * What a click on a point of a figure picks: its id, or what a heat map's cell has in its place.
+ * @param {Point[]} points
+ */
+export function pickedOf(points) {
+  const [point] = points;
+  const found = [point?.id, point?.customdata].find((one) => typeof one === "string" && one);
+  return /** @type {string | undefined} */ (found);
+}
+
+/**
+ * Tells Python of clicks on points. Plotly gives the box events when it first draws in it.
+ * @param {HTMLElement} box
+ * @param {{ send: (message: object) => void }} model
+ */
+function hearPicks(box, model) {
+  if (box.dataset.picks) return;
+  box.dataset.picks = "heard";
+  /** @type {Drawn} */ (/** @type {unknown} */ (box)).on?.("plotly_click", ({ points }) => {
+    const picked = pickedOf(points);
+    if (picked) model.send({ kind: "picked", picked });
+  });
+}
+
+/**
  * Gives the newest figure of a model; its text is read once.
  * @param {import("@anywidget/types").AnyModel<Traits>} model
  * @returns {() => Figure}
@@ -237,7 +265,7 @@ export default {
       if (drawn.height) box.style.height = `${drawn.height}px`;
       // Before it is drawn: asked for afterwards, the width costs another layout of the page.
       width = box.offsetWidth;
-      await plotly.react(box, data, drawn, CONFIG);
+      await plotly.react(box, data, drawn, CONFIG).then(() => hearPicks(box, model));
       figure.dataset.drawn = String(Number(figure.dataset.drawn ?? 0) + 1);
     };
     const later = () => {

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -95,6 +96,16 @@ class Plot(anywidget.AnyWidget):
         super().__init__()
         self.on_msg(_answer)
         _start_warm_up()
+
+    def on_pick(self, callback: Callable[[str], Any]) -> None:
+        """Call ``callback`` with the id of a point that was clicked (``ids`` of its trace; of a
+        cell of a heat map its ``customdata``)."""
+
+        def receive(_plot: Any, message: Any, _buffers: Any) -> None:
+            if isinstance(message, dict) and isinstance(message.get("picked"), str):
+                callback(message["picked"])
+
+        self.on_msg(receive)
 
 
 class FigureSlot(widgets.Box):

@@ -13,6 +13,7 @@ import { filterRows, nextSort, sortRows } from "./table_rows.js";
  * @property {string} [width] of CSS grid
  * @property {boolean} [number]
  * @property {boolean} [mono]
+ * @property {string} [tip] what the column is
  */
 
 /**
@@ -149,7 +150,9 @@ class TableView {
    * @param {number} i
    */
   headCell(column, i) {
-    const button = html("button", { text: column.label, title: `Sort by ${column.label}` });
+    const tip = column.tip ? `${column.tip}. ` : "";
+    const title = `${tip}Sort by ${column.label}`;
+    const button = html("button", { text: column.label, title });
     button.addEventListener("click", () => {
       this.sort = nextSort(this.sort, i);
       this.refresh();

@@ -16,7 +16,7 @@ class TableWidget(anywidget.AnyWidget):
     It computes nothing: rows and columns come from :mod:`qatexplorer.views.ledger.tables`.
 
     Attributes:
-        columns: ``{"label", "width" (CSS grid), "number", "mono"}`` each.
+        columns: ``{"label", "width" (CSS grid), "number", "mono", "tip"}`` each.
         rows: ``{"id", "sel", "kind", "flags", "cells", "sort", "tips"}`` each.
         filters: ``{"flag", "label"}``: a button that leaves only rows with that flag.
         flag: the filter in force, ``""`` for none, both ways. query: text of the search, both ways.

@@ -19,7 +19,7 @@ from qatexplorer.flows.edits import Edit
 from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.runs.opened import OpenedRun
 from qatexplorer.session.inputs import describe_inputs
-from qatexplorer.session.overlays import checked_name
+from qatexplorer.session.overlays import COMPARED, checked_name
 from qatexplorer.session.session import Session, SessionEvent
 from qatexplorer.snapshot.overlay import Groups, Overlay
 from qatexplorer.views.checks.marks import finding_marks
@@ -30,6 +30,8 @@ from qatexplorer.views.common.news import news_of
 from qatexplorer.views.common.options import header_html
 from qatexplorer.views.common.story import stage_entries, story_html
 from qatexplorer.views.static.page import still_html
+from qatexplorer.widgets.accuracy.compare import JOB as COMPARING
+from qatexplorer.widgets.accuracy.compare import ComparePanel
 from qatexplorer.widgets.checks.checker import Checker
 from qatexplorer.widgets.checks.panel import ChecksPanel
 from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
@@ -44,13 +46,15 @@ from qatexplorer.widgets.explorer.splitter import Splitter
 from qatexplorer.widgets.explorer.stagebar import StageBar
 from qatexplorer.widgets.explorer.still import Still, metadata_of, still_of
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
+from qatexplorer.widgets.sensitivity.panel import MEASURING, SEARCHING, SensitivityPanel
 from qatexplorer.widgets.training.live import LivePanel
-from qatexplorer.widgets.training.results import ResultsPanel
+from qatexplorer.widgets.training.results import EVALUATING, TIMING, ResultsPanel
 from qatexplorer.widgets.training.runs import RunsPanel
 from qatexplorer.widgets.training.training import TrainingPanel
 
 _PROGRESS_S = 0.25
 _STILL_S = 2.0
+_STOPPABLE = (EVALUATING, TIMING, COMPARING, MEASURING, SEARCHING)
 
 
 @dataclass(frozen=True)
@@ -161,17 +165,23 @@ class Explorer(widgets.VBox):
         )
         self.live = LivePanel(self.bridge, self.page)
         self.ledger = LedgerPanel(self.bridge, self.start_job, self.page, self._on_ledger)
-        self.results = ResultsPanel(self.bridge, self.start_job)
+        self.results = ResultsPanel(self.bridge, self.start_job, self.page)
+        self.compare = ComparePanel(
+            self.bridge, self.start_job, self.page, self.overlay, self._on_compared
+        )
         self.settings = SettingsPanel(self.start_job)
         self.checks = ChecksPanel(self.checker, self.page, self._on_fix, self._on_undo)
+        self.sensitivity = SensitivityPanel(self.bridge, self.start_job, self.page)
         panels = {
             "Train": self.training,
             "Inside the training": self.live,
             "Who put it there?": self.ledger,
             "Float, fake-quant, int8": self.results,
+            "Compare": self.compare,
             "Settings": self.settings,
             "Runs": self.runs,
             "Checks": self.checks,
+            "Sensitivity": self.sensitivity,
         }
         self.drawer = Drawer(panels, self._on_drawer)
 
@@ -260,7 +270,10 @@ class Explorer(widgets.VBox):
         self.header.html = header_html(first.type_name, about)
         self.panes.use(session)
         self.training.use(session, suggested or {})
-        panels = (self.checks, self.live, self.ledger, self.results, self.settings, self.runs)
+        panels = (
+            self.checks, self.live, self.ledger, self.results, self.compare, self.settings,
+            self.runs, self.sensitivity,
+        )  # fmt: skip
         for panel in panels:
             panel.use(session)
         self.checker.use(session)
@@ -290,6 +303,7 @@ class Explorer(widgets.VBox):
     def _on_config(self) -> None:
         self.checker.changed()
         self.settings.refresh()
+        self.results.forget_latency()
         self.panes.compare.start_over()
 
     def _try_int8(self, session: Session) -> None:
@@ -404,6 +418,8 @@ class Explorer(widgets.VBox):
         self._try_int8(session)
         self._keep_still()
         self.ledger.refresh()
+        self.compare.refresh()
+        self.sensitivity.refresh()
         self.training.set_enabled(self.jobs.current is None)
         if session.stage == session.flow.train_stage and self._led_to is not session:
             self._led_to = session
@@ -453,12 +469,16 @@ class Explorer(widgets.VBox):
         """The inspector has been drawn: what else follows the selection must not delay it."""
         self._keep_still()
         self.ledger.show_selection()
+        self.results.show_selection()
+        self.compare.show_selection()
+        self.sensitivity.show_selection()
 
     def _in_sight(self, panel: widgets.Widget) -> bool:
         return self.drawer.in_sight(panel)
 
     def _on_drawer(self) -> None:
         self.ledger.active = self._in_sight(self.ledger)
+        self.compare.active = self._in_sight(self.compare)
         self.training.in_sight = self._in_sight(self.training)
         if self._in_sight(self.live):
             self.live.draw()
@@ -472,10 +492,24 @@ class Explorer(widgets.VBox):
         """A ledger has been made: it knows which edges are quantized twice."""
         self.panes.mark_redundant()
 
+    def _on_compared(self) -> None:
+        """The model has been compared anew: what is coloured by it is another."""
+        if self.panes.overlays.name in COMPARED:
+            self.panes.overlays.refresh()
+
     def _on_theme(self, dark: bool) -> None:
-        for panel in (self.training, self.live, self.runs):
+        for panel in (
+            self.training,
+            self.live,
+            self.runs,
+            self.results,
+            self.compare,
+            self.sensitivity,
+        ):
             panel.dark = dark
         self.training.redraw()
+        self.compare.draw()
+        self.sensitivity.redraw()
         if self._in_sight(self.live):
             self.live.draw()
 
@@ -506,6 +540,7 @@ class Explorer(widgets.VBox):
             "ledger": self.ledger,
             "results": self.results,
             "settings": self.settings,
+            "sensitivity": self.sensitivity,
         }
         if what == "search":
             self.panes.tree.query = rest
@@ -513,6 +548,8 @@ class Explorer(widgets.VBox):
             self._on_action("goto", rest)
         elif what == "panel" and rest in panels:
             self.drawer.show_panel(panels[rest])
+        elif what == "int8":
+            self.panes.int8.choose(rest)
         elif what == "fix":
             key, _, index = rest.rpartition(":")
             self._on_fix(key, int(index))
@@ -579,12 +616,14 @@ class Explorer(widgets.VBox):
     def _on_jobs(self) -> None:
         job = self.jobs.current
         self.bar.busy = f"{job.name} …" if job is not None else ""
-        self.bar.can_stop = job is not None and job.name == "evaluating"
+        self.bar.can_stop = job is not None and job.name in _STOPPABLE
         self.news.busy = job is not None
         if job is None:
             self.results.idle()
+            self.sensitivity.idle()
         panels = (
-            self.checks, self.training, self.ledger, self.results, self.settings, self.runs,
+            self.checks, self.training, self.ledger, self.results, self.compare, self.settings,
+            self.runs, self.sensitivity,
         )  # fmt: skip
         for panel in panels:
             panel.set_enabled(job is None)

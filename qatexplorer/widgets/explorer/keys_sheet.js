@@ -34,6 +34,8 @@ export const KEYS = [
       { keys: ["ArrowRight"], what: "Open the module; in an open one, its first row" },
       { keys: ["ArrowLeft"], what: "Close the module; in a closed one, the one around it" },
       { keys: ["*"], what: "Open all modules beside it" },
+      { keys: [" "], what: "Select the row with the others, or leave it out; a click with Ctrl" },
+      { keys: ["ArrowDown", "ArrowUp"], when: "with Shift", what: "Select all rows on the way" },
       { keys: [], when: "any letter", what: "Search for it" },
       { keys: ["Escape"], when: "in the search", what: "Empty the search" },
     ],

@@ -27,6 +27,7 @@ from qatexplorer.widgets.common.packed import Packed
 from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.common.plot import PackedFigure
 from qatexplorer.widgets.explorer.compare import ComparePane
+from qatexplorer.widgets.explorer.int8_numbers import Int8Numbers
 from qatexplorer.widgets.explorer.overlays import OverlayControl
 from qatexplorer.widgets.explorer.splitter import Splitter
 from qatexplorer.widgets.graph.graph import GraphWidget
@@ -74,8 +75,12 @@ class Panes(widgets.Box):
         self.tree, self.graph = TreeWidget(), GraphWidget()
         self.inspector = InspectorWidget()
         self.cover = Html(html=loading_html(), role="status")
-        for widget in (self.tree, self.graph, self.inspector):
+        for widget in (self.graph, self.inspector):
             widget.observe(lambda change: page.select(change["new"]), "selected")
+        self.tree.observe(
+            lambda _change: page.select(self.tree.selected, self.tree.chosen),
+            ["selected", "chosen"],
+        )
         self.graph.observe(lambda _change: self._inspect(), "dark")
         self.tree.add_class("qx-part-tree")
         self.compare = ComparePane(bridge, page, self.graph, self._paint)
@@ -85,6 +90,7 @@ class Panes(widgets.Box):
         )
         self.wanted: Callable[[], bool] = lambda: False  # whether a job waits for the session
         self.settled: Callable[[], None] = lambda: None  # called when the inspector has been drawn
+        self.int8 = Int8Numbers(bridge, self._inspect)
         self.inspector.add_class("qx-part-inspector")
         self.inspector.tabbable = True  # it scrolls, and may hold nothing that takes the focus
         self.cover.add_class("qx-cover")
@@ -106,6 +112,7 @@ class Panes(widgets.Box):
         self.cover.html = loading_html()
         self.graph.opened = []
         self._macs = None
+        self.int8.forget()
         self._count_macs(session)
         self.compare.use(session)
         self.overlays.forget()
@@ -134,7 +141,8 @@ class Panes(widgets.Box):
     def _inspected(self, session: Session, selection: str) -> Inspected:
         stage = session.stage
         glance = None if selection else glance_of(session, self._macs)
-        page = inspect_html(session.snapshots, stage, selection, glance)
+        int8 = self.int8.section(session, selection)
+        page = inspect_html(session.snapshots, stage, selection, glance, int8)
         return Inspected(
             stage, page, self._figures(session, selected_site(session.snapshot, selection))
         )
@@ -225,7 +233,8 @@ class Panes(widgets.Box):
         self.graph.scene = scene
 
     def _mark_selection(self) -> None:
-        for widget in (self.tree, self.graph, self.inspector):
+        self.tree.mark(self._page.selection, self._page.chosen)
+        for widget in (self.graph, self.inspector):
             if widget.selected != self._page.selection:
                 widget.selected = self._page.selection
 

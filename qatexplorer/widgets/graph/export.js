@@ -1,6 +1,6 @@
 // The picture as a file of its own.
 
-import { html, SVG_NS, svg } from "../common/dom.js";
+import { SVG_NS, svg } from "../common/dom.js";
 
 const EXPORTED = [
   "fill",
@@ -45,14 +45,4 @@ export function exportSvg(view) {
     copy.removeAttribute(name);
   }
   return new XMLSerializer().serializeToString(copy);
-}
-
-/**
- * @param {string} text
- * @param {string} name of the file
- */
-export function download(text, name) {
-  const url = URL.createObjectURL(new Blob([text], { type: "image/svg+xml" }));
-  html("a", { href: url, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 1000);
 }

@@ -1,7 +1,8 @@
 // The widget: one model (traits), one view. Contract: see graph.py.
 
 import { html, listen, pageIsDark, save, unpacked, watchPageTheme } from "../common/dom.js";
-import { download, exportSvg } from "./export.js";
+import { download } from "../common/file.js";
+import { exportSvg } from "./export.js";
 import { Keyboard } from "./keys.js";
 import { Minimap } from "./minimap.js";
 import { OverlayPanel } from "./overlay_panel.js";
@@ -165,7 +166,9 @@ class GraphPage {
       this.identityButton,
       this.mapButton,
       this.legendButton,
-      iconButton("save", "Download as SVG", () => download(exportSvg(view), "graph.svg")),
+      iconButton("save", "Download as SVG", () =>
+        download(exportSvg(view), "graph.svg", "image/svg+xml"),
+      ),
     ];
   }
 

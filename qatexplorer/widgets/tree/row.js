@@ -31,6 +31,12 @@ const span = (className, text, title) => html("span", { class: className, text, 
 const badgeElement = ({ text, className, title }) =>
   span(`qx-badge ${className}`, text, title || null);
 
+/** @param {TreeRow} row */
+function qconfigWords(row) {
+  const rule = row.rule ? [`by a rule: ${row.rule}`] : [];
+  return row.qconfig ? [`qconfig ${row.qconfig}`, ...rule] : rule;
+}
+
 /**
  * The row in words.
  * @param {TreeRow} row
@@ -46,7 +52,7 @@ export function describe(row, finding) {
   }
   if (finding) parts.push(finding.words);
   if (row.changed) parts.push(`changed: ${row.what.join(", ")}`);
-  if (row.qconfig) parts.push(`qconfig ${row.qconfig}`);
+  parts.push(...qconfigWords(row));
   KINDS.forEach(([kind], i) => {
     const n = row.below[i];
     if (n) parts.push(`${n} ${kind} fake quant${n > 1 ? "s" : ""}`);
@@ -90,6 +96,10 @@ export function quantBadges(row) {
 export function stateBadges(row) {
   /** @type {Badge[]} */
   const found = [];
+  if (row.rule) {
+    const title = row.rule_title ?? "";
+    found.push({ text: `✎ ${row.rule}`, className: "qx-tree-rule", title });
+  }
   if (row.state_text) {
     const look = row.float ? "qx-tree-float" : row.int8 ? "qx-int8" : `qx-tree-is-${row.state}`;
     found.push({ text: row.state_text, className: look, title: row.state_title ?? "" });

@@ -15,6 +15,8 @@
  * @property {boolean} changed
  * @property {string} qconfig
  * @property {string} qconfig_title
+ * @property {string} [rule] what a rule of the session says of its qconfig, "" without one
+ * @property {string} [rule_title] the same as a sentence
  * @property {number[]} marks own fake quants: weight, input, output
  * @property {number[]} below fake quants of the whole subtree: weight, input, output
  * @property {boolean} float

@@ -12,6 +12,7 @@ import {
   unpacked,
 } from "../common/dom.js";
 import { RowList } from "../common/list.js";
+import { chosenOf, only, through, toggled } from "./choosing.js";
 import { Ruler, share } from "./columns.js";
 import { fillRow } from "./row.js";
 import { Tree } from "./rows.js";
@@ -25,6 +26,7 @@ import { Tree } from "./rows.js";
  * @typedef {object} Traits see tree.py
  * @property {TreeRow[]} rows
  * @property {string} selected
+ * @property {string[]} [chosen]
  * @property {string} query
  * @property {Only} only
  * @property {string} state_label
@@ -47,6 +49,10 @@ class TreeView {
     this.hits = null;
     /** Id of the selected row. @type {string | null} */
     this.selected = null;
+    /** Ids of all rows selected with it, it among them. @type {Set<string>} */
+    this.chosen = new Set();
+    /** Id of the row that a selection of several began with. @type {string | null} */
+    this.anchor = null;
     this.input = html("input", {
       class: "qx-field qx-tree-search",
       type: "search",
@@ -60,7 +66,12 @@ class TreeView {
     this.empty = html("p", { class: "qx-tree-empty qx-muted" });
     this.viewport = html(
       "div",
-      { class: "qx-tree-viewport", role: "tree", "aria-label": "Modules of the model" },
+      {
+        class: "qx-tree-viewport",
+        role: "tree",
+        "aria-label": "Modules of the model",
+        "aria-multiselectable": "true",
+      },
       [this.canvas, this.empty],
     );
     // What the columns are called: for the eye, a row says all of it to a screen reader.
@@ -140,6 +151,7 @@ class TreeView {
     this.unlisten = listen(this.model, {
       "change:rows": () => this.onRows(),
       "change:selected": () => this.onSelected(),
+      "change:chosen": () => this.markChosen(),
       "change:query": () => this.onFilter(),
       "change:only": () => this.onFilter(),
       "change:findings": () => {
@@ -200,18 +212,39 @@ class TreeView {
       button.setAttribute("aria-pressed", String(only === name));
     }
     this.hits = this.tree.search(query, only);
-    this.selected = this.tree.find(this.model.get("selected"))?.id ?? null;
+    this.readSelection();
     const shown = this.tree.visible(this.hits, this.selected);
     this.list.setRows(shown);
     this.list.active = this.nearestShown(this.list.active);
     this.layOut();
-    const all = this.tree.rows.filter((row) => row.kind !== "fold").length.toLocaleString("en");
-    this.status.textContent = this.hits
-      ? `${this.hits.size.toLocaleString("en")} of ${all}`
-      : `${all} modules and fake quants`;
+    this.sayStatus();
     this.empty.hidden = shown.length > 0;
     this.empty.textContent = emptyText(query, only);
     this.list.draw();
+  }
+
+  readSelection() {
+    const selected = this.model.get("selected");
+    this.selected = this.tree.find(selected)?.id ?? null;
+    const found = chosenOf(selected, this.model.get("chosen")).map(
+      (one) => this.tree.find(one)?.id,
+    );
+    this.chosen = new Set(found.filter((id) => id !== undefined));
+  }
+
+  markChosen() {
+    this.readSelection();
+    this.list.draw();
+    this.sayStatus();
+  }
+
+  sayStatus() {
+    const all = this.tree.rows.filter((row) => row.kind !== "fold").length.toLocaleString("en");
+    const found = this.hits
+      ? `${this.hits.size.toLocaleString("en")} of ${all}`
+      : `${all} modules and fake quants`;
+    const many = this.chosen.size.toLocaleString("en");
+    this.status.textContent = this.chosen.size > 1 ? `${many} selected, ${found}` : found;
   }
 
   /** Gives the columns their widths: one for all rows that are shown, in view or not. */
@@ -246,7 +279,8 @@ class TreeView {
    * @param {TreeRow} row
    */
   markRow(element, row) {
-    element.setAttribute("aria-selected", String(row.id === this.selected));
+    element.setAttribute("aria-selected", String(this.chosen.has(row.id)));
+    element.classList.toggle("qx-is-also", this.chosen.has(row.id) && row.id !== this.selected);
     const [place, size] = this.tree.position.get(row.id) ?? [1, 1];
     element.setAttribute("aria-posinset", String(place));
     element.setAttribute("aria-setsize", String(size));
@@ -276,15 +310,71 @@ class TreeView {
     if (!row) return;
     const onChevron = closest(event.target, ".qx-tree-chevron") !== null;
     if (double ? !onChevron : onChevron) this.toggle(row, !this.tree.isOpen(row));
-    else if (!double) this.choose(row);
+    else if (!double) this.pick(row, event);
     const at = this.list.indexOf.get(row.id);
     if (at !== undefined) this.list.focus(at);
   }
 
+  /**
+   * A click: with Ctrl (or ⌘) this row too, with Shift all from the last one to it.
+   * @param {TreeRow} row
+   * @param {MouseEvent} event
+   */
+  pick(row, event) {
+    const also = event.ctrlKey || event.metaKey;
+    const at = this.list.indexOf.get(row.id);
+    if (event.shiftKey && at !== undefined) this.chooseThrough(at, also);
+    else if (also) this.chooseToo(row);
+    else this.choose(row);
+  }
+
   /** Selects a row; one that folds others has nothing to select, and opens. @param {TreeRow} row */
   choose(row) {
+    this.anchor = row.id;
     if (row.kind === "fold") this.toggle(row, !this.tree.isOpen(row));
-    else save(this.model, { selected: row.id });
+    else save(this.model, only(row.id));
+  }
+
+  /** Selects a row besides the others, or leaves it out again. @param {TreeRow} row */
+  chooseToo(row) {
+    this.anchor = row.id;
+    if (row.kind === "fold") this.toggle(row, !this.tree.isOpen(row));
+    else save(this.model, toggled(this.chosenNow(), row.id));
+  }
+
+  /**
+   * Selects all rows from the anchor to the row `to`.
+   * @param {number} to index of a row that is shown
+   * @param {boolean} also whether what is selected elsewhere stays so
+   */
+  chooseThrough(to, also) {
+    const begin = this.anchor ?? this.selected;
+    const from = begin === null ? undefined : this.list.indexOf.get(begin);
+    this.anchor = begin;
+    if (from === undefined) this.choose(this.list.rows[to]);
+    else save(this.model, through(this.list.rows, from, to, also ? this.chosenNow() : []));
+  }
+
+  /** Selection strings of all that is selected. */
+  chosenNow() {
+    return chosenOf(this.model.get("selected"), this.model.get("chosen"));
+  }
+
+  /**
+   * Moves the focus to the row `to`; with Shift it is selected with all from the anchor on.
+   * @param {number} from
+   * @param {number} to
+   * @param {KeyboardEvent} event
+   */
+  walk(from, to, event) {
+    if (event.shiftKey) {
+      const at = Math.max(0, Math.min(this.list.rows.length - 1, to));
+      if (this.anchor === null || !this.list.indexOf.has(this.anchor)) {
+        this.anchor = this.list.rows[from].id;
+      }
+      this.chooseThrough(at, false);
+    }
+    this.list.focus(to);
   }
 
   /** @param {KeyboardEvent} event */
@@ -305,6 +395,9 @@ class TreeView {
     const isOpen = (row) => tree.hasChildren(row) && tree.isOpen(row);
     /** @type {Record<string, (row: TreeRow, at: number) => void>} */
     const more = {
+      ArrowDown: (_, at) => this.walk(at, at + 1, event),
+      ArrowUp: (_, at) => this.walk(at, at - 1, event),
+      " ": (row) => this.chooseToo(row),
       ArrowRight: (row, at) => (isOpen(row) ? list.focus(at + 1) : this.toggle(row, true)),
       ArrowLeft: (row) => {
         const up = row.parent === null ? undefined : list.indexOf.get(row.parent);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import anywidget
@@ -22,6 +23,9 @@ class TreeWidget(anywidget.AnyWidget):
         selected: selection string (``"module:<path>"``, ``"site:<path>"``, or ``""``), both ways.
             Set from Python it opens the ancestors of the row and scrolls it into view; a
             selection that is no row of the tree (``"node:…"``, ``"edge:…"``) marks none.
+        chosen: all selection strings that are selected together, ``selected`` among them, both
+            ways. Where it does not hold ``selected``, that alone is selected. :meth:`mark` sets
+            both. Ctrl, Shift and the space bar choose several.
         query: text of the search, both ways; words that path, name or type must contain, and
             ``type:<type>`` for modules of that very type.
         only: ``"all"``, ``"changed"`` or ``"float"``, both ways.
@@ -37,9 +41,17 @@ class TreeWidget(anywidget.AnyWidget):
 
     rows: Any = PackedTrait([])
     selected: Any = traitlets.Unicode("").tag(sync=True)
+    chosen: Any = traitlets.List(traitlets.Unicode()).tag(sync=True)
     query: Any = traitlets.Unicode("").tag(sync=True)
     only: Any = traitlets.Enum(("all", "changed", "float"), "all").tag(sync=True)
     state_label: Any = traitlets.Unicode("State").tag(sync=True)
     height: Any = traitlets.Int(520, min=120).tag(sync=True)
     findings: Any = traitlets.Dict().tag(sync=True)
     dark: Any = traitlets.Bool(None, allow_none=True).tag(sync=True)
+
+    def mark(self, selected: str, chosen: Iterable[str]) -> None:
+        """Mark what is selected, and what else is selected with it."""
+        also = list(chosen)
+        if selected != self.selected or also != self.chosen:
+            with self.hold_sync(), self.hold_trait_notifications():
+                self.selected, self.chosen = selected, also

@@ -1,0 +1,254 @@
+"""Sums over all values of tensors in two or three forms, added up batch by batch.
+
+A tensor is gone through in pieces that stay in the CPU's cache, so that a dozen sums cost little
+more than reading it once. Sums of a piece are float32, those of all pieces float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from qatexplorer.forward.noise import decibels
+from qatexplorer.quantizers.facts import Grid
+
+_PIECE = 1 << 17
+_HAIR = 1e-3  # of a step, for float32
+
+
+@dataclass
+class Apart:
+    """What two forms ``x`` and ``y`` of one tensor differ by.
+
+    ``signal`` is the sum of x², ``other`` of y², ``noise`` of (x - y)², ``distance`` of |x - y|;
+    ``largest`` is the largest |x - y|; ``values`` were compared.
+    """
+
+    values: int = 0
+    signal: float = 0.0
+    other: float = 0.0
+    noise: float = 0.0
+    distance: float = 0.0
+    largest: float = 0.0
+
+    def add(self, y: Tensor, gap: Tensor, signal: float, *, whole: bool = True) -> None:
+        """A piece ``y`` and its difference to x, flat, float32; the latter is used up. ``signal``
+        is x's sum of squares. ``whole`` adds to ``distance`` and ``largest`` too."""
+        self.values += y.numel()
+        self.signal += signal
+        self.other += _square(y)
+        self.noise += _square(gap)
+        if whole:
+            self.largest = _larger(self.largest, _most(gap))
+            self.distance += float(gap.abs_().sum())
+
+    def add_sums(self, values: int, signal: Tensor, other: Tensor, noise: Tensor) -> None:
+        """Sums that have been made by channel."""
+        self.values += values
+        self.signal += float(signal.sum())
+        self.other += float(other.sum())
+        self.noise += float(noise.sum())
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """``20 log10(|x| / |x - y|)``; None without values or where they are not finite."""
+        if not self.values or not (math.isfinite(self.signal) and math.isfinite(self.noise)):
+            return None
+        value = decibels(self.signal, self.noise)
+        return None if math.isnan(value) else value
+
+    @property
+    def cosine(self) -> float | None:
+        size = math.sqrt(self.signal) * math.sqrt(self.other)
+        if not self.values or not math.isfinite(size) or size == 0:
+            return None
+        product = (self.signal + self.other - self.noise) / 2  # of |x - y|² = x² - 2xy + y²
+        return max(-1.0, min(1.0, product / size))
+
+
+@dataclass
+class InSteps:
+    """How far int8 is from fake quant, in steps of the int8 grid.
+
+    ``half`` and ``far`` count values more than 0.5 and 1.5 steps apart.
+    """
+
+    values: int = 0
+    half: int = 0
+    far: int = 0
+    distance: float = 0.0
+    largest: float = 0.0
+
+    def add(self, gap: Tensor, step: float) -> None:
+        """A piece of the difference, flat, float32, used up; ``step`` is the grid's."""
+        self.values += gap.numel()
+        most = _larger(0.0, _most(gap) / step)
+        self.distance += float(gap.abs_().sum()) / step
+        self.largest = max(self.largest, most)
+        if most == math.inf:
+            self.half += gap.numel() - int((gap <= (0.5 + _HAIR) * step).sum())
+            self.far += gap.numel() - int((gap <= (1.5 + _HAIR) * step).sum())
+        elif most > 0.5 + _HAIR:  # comparing is several times slower than arithmetic
+            whole = gap.mul_(1 / step).sub_(_HAIR).round_()
+            up_to_two = int(whole.clamp_(max=2).sum()) if most > 1.5 + _HAIR else 0
+            up_to_one = int(whole.clamp_(max=1).sum())
+            self.half += up_to_one
+            self.far += max(0, up_to_two - up_to_one)
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of values less than half a step apart: int8 has the fake quant's code."""
+        return 1 - self.half / self.values if self.values else None
+
+
+@dataclass
+class Alone:
+    """The error of a grid on float values that no other rounding has touched.
+
+    ``noise`` is the sum of (x - x_q)², ``clipping`` that of (x - clip(x))², and the rest of
+    ``noise`` is rounding: a value that is cut off lands on a code, so the two do not mix.
+    ``clipped`` counts values that are rounded to a code outside of the grid.
+    """
+
+    values: int = 0
+    signal: float = 0.0
+    noise: float = 0.0
+    clipping: float = 0.0
+    clipped: int = 0
+
+    def add(self, x: Tensor, grid: OneGrid, scratch: Tensor, *, signal: float) -> None:
+        """A flat float32 piece; ``scratch`` is as long, and written to."""
+        self.values += x.numel()
+        self.signal += signal
+        low, high = (float(end) for end in torch.aminmax(x))
+        steps = torch.mul(x, grid.inverse, out=scratch).round_()  # codes from the zero point on
+        if not (low >= grid.low and high <= grid.high):
+            least, most = grid.quant_min - grid.zero_point, grid.quant_max - grid.zero_point
+            self.clipped += int(torch.count_nonzero((steps < least) | (steps > most)))
+            self.clipping += _square(x - x.clamp(grid.low, grid.high))
+            steps.clamp_(least, most)
+        self.noise += _square(torch.sub(x, steps, alpha=grid.scale, out=scratch))
+
+    def add_whole(self, x: Tensor, rounded: Tensor) -> None:
+        """Of a fake quant whose grid is not one for the whole tensor: errors are not split."""
+        self.values += x.numel()
+        self.signal += float(x.double().square().sum())
+        self.noise += float((x.double() - rounded.double()).square().sum())
+        self.clipping = math.nan
+
+    @property
+    def sqnr_db(self) -> float | None:
+        return Apart(self.values, self.signal, noise=self.noise).sqnr_db
+
+    def share(self, total: float) -> float | None:
+        """``total`` a value; None if it is not known."""
+        return total / self.values if self.values and math.isfinite(total) else None
+
+
+@dataclass(frozen=True)
+class OneGrid:
+    """A grid for the whole tensor, as numbers. ``low`` and ``high`` are its ends in real units."""
+
+    scale: float
+    inverse: float
+    zero_point: int
+    quant_min: int
+    quant_max: int
+
+    @classmethod
+    def of(cls, grid: Grid) -> OneGrid | None:
+        """None for a grid per channel, or without a usable scale."""
+        scale, zero = grid.scale.detach().flatten(), grid.zero_point.detach().flatten()
+        if scale.numel() != 1 or zero.is_floating_point() or grid.quant_min >= grid.quant_max:
+            return None
+        inverse = float(scale.float().reciprocal())
+        if not (math.isfinite(inverse) and inverse > 0):
+            return None
+        return cls(float(scale), inverse, int(zero), grid.quant_min, grid.quant_max)
+
+    @property
+    def low(self) -> float:
+        return (self.quant_min - self.zero_point) * self.scale
+
+    @property
+    def high(self) -> float:
+        return (self.quant_max - self.zero_point) * self.scale
+
+
+@dataclass
+class Scratch:
+    """Memory for pieces, used again and again."""
+
+    kept: list[Tensor] = field(default_factory=list)
+
+    def __getitem__(self, number: int) -> Tensor:
+        while len(self.kept) <= number:
+            self.kept.append(torch.empty(_PIECE))
+        return self.kept[number]
+
+
+def add_fake_quant(
+    x: Tensor, y: Tensor, apart: Apart, alone: Alone | None, grid: OneGrid | None, scratch: Scratch
+) -> None:
+    """Float ``x`` and fake-quant ``y``, flat float32 of one length, into the sums."""
+    for start, stop in _pieces(x):
+        a, b = x[start:stop], y[start:stop]
+        signal = _square(a)
+        apart.add(b, torch.sub(a, b, out=scratch[0][: stop - start]), signal)
+        if alone is not None and grid is not None:
+            alone.add(a, grid, scratch[0][: stop - start], signal=signal)
+
+
+def add_int8(
+    x: Tensor | None,
+    fake: Tensor | None,
+    codes: Tensor,
+    grid: tuple[float, int] | None,
+    apart: Apart,
+    steps: InSteps,
+    scratch: Scratch,
+) -> None:
+    """Int8 ``codes`` against float ``x`` and ``fake``, flat and of one length, into the sums.
+    ``grid`` is scale and zero point; where it is None, ``codes`` are values."""
+    for start, stop in _pieces(codes):
+        size = stop - start
+        found = codes[start:stop]
+        if grid is not None:
+            found = scratch[1][:size].copy_(found).sub_(grid[1]).mul_(grid[0])
+        if x is not None:
+            a = x[start:stop]
+            gap = torch.sub(a, found, out=scratch[0][:size])
+            apart.add(found, gap, _square(a), whole=False)
+        if fake is not None and grid is not None:
+            steps.add(torch.sub(fake[start:stop], found, out=scratch[0][:size]), grid[0])
+
+
+def _square(x: Tensor) -> float:
+    return float(torch.dot(x, x))
+
+
+def _pieces(x: Tensor) -> Iterator[tuple[int, int]]:
+    for start in range(0, x.numel(), _PIECE):
+        yield start, min(start + _PIECE, x.numel())
+
+
+def _most(gap: Tensor) -> float:
+    low, high = torch.aminmax(gap)
+    return max(-float(low), float(high)) if low == low else math.nan
+
+
+def _larger(one: float, other: float) -> float:
+    return max(one, math.inf if math.isnan(other) else other)
+
+
+def flat_alike(first: Tensor, *others: Tensor) -> list[Tensor]:
+    """All flat, values that belong together at the same places; copies where a layout differs.
+
+    The order is that of ``first`` in memory, so that it need not be copied.
+    """
+    order = sorted(range(first.dim()), key=first.stride, reverse=True)
+    return [one.permute(order).reshape(-1) for one in (first, *others)]

@@ -1,0 +1,145 @@
+"""What rounding does to weights: before, after, and as int8 has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qatexplorer.accuracy.kept import unwatched
+from qatexplorer.accuracy.records import CompareRow
+from qatexplorer.accuracy.spread import Spread, picked
+from qatexplorer.accuracy.sums import Apart, InSteps, OneGrid
+from qatexplorer.checks.evidence.causes import int8_weight
+from qatexplorer.forward.hooks import hooked
+from qatexplorer.forward.noise import decibels
+from qatexplorer.quantizers.facts import Grid, find_quantizers, grid_of, has_grid, kinds_of
+
+
+class WeightRows:
+    """Watches the fake quants of weights in one forward; those that are a part of a module, as in
+    an FX graph the others are nodes, which know of no weight in the int8 model.
+
+    A float weight is what its fake quant is given: with a fused batch norm, the weight scaled by
+    it, as the int8 layer has it.
+    """
+
+    def __init__(self, prepared: nn.Module, int8: nn.Module | None) -> None:
+        kinds = kinds_of(prepared)
+        self._quantizers = {
+            path: module
+            for path, module in find_quantizers(prepared).items()
+            if kinds.get(path) == "weight" and has_grid(module)
+        }
+        self._modules = dict(prepared.named_modules(remove_duplicate=False))
+        self._int8 = dict(int8.named_modules(remove_duplicate=False)) if int8 is not None else {}
+        self._rows: dict[str, CompareRow] = {}
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        def left(path: str, module: nn.Module, args: Any, _kwargs: Any, result: Any) -> None:
+            given = args[0] if args else None
+            if path not in self._rows and isinstance(given, Tensor) and given.numel():
+                with unwatched():
+                    self._rows[path] = self._row(path, module, given, result)
+
+        with hooked(self._quantizers.items(), left=left):
+            yield
+
+    def rows(self) -> tuple[CompareRow, ...]:
+        return tuple(self._rows.values())
+
+    def _row(self, path: str, quantizer: nn.Module, given: Tensor, result: Tensor) -> CompareRow:
+        grid = grid_of(quantizer)
+        owner = path.rpartition(".")[0]
+        axis = grid.ch_axis if grid.ch_axis is not None else 0
+        x, y = _rows(given, axis), _rows(result, axis)
+        scale, zero = (_column(one, len(x)) for one in (grid.scale, grid.zero_point))
+        signal, fake, int8, steps = _sums(x * x), Apart(), Apart(), InSteps()
+        gap = x - y
+        noise = _sums(gap * gap)
+        fake.add_sums(x.numel(), signal, _sums(y * y), noise)
+        errors = gap.abs_() / scale
+        found = _int8_rows(self._int8.get(owner), given.shape, axis)
+        if found is not None:
+            rows, step = found
+            gap = x - rows
+            int8.add_sums(x.numel(), signal, _sums(rows * rows), _sums(gap * gap))
+            steps.add(((y - rows) / step).flatten(), 1.0)
+        clipped, clipping = _clipping(x, scale, zero, grid)
+        spread, one_grid = Spread(), OneGrid.of(grid)
+        if one_grid is not None:
+            spread.add(picked(x.flatten()), picked(y.flatten()), one_grid)
+        return CompareRow(
+            path=path,
+            kind="weight",
+            type=type(quantizer).__name__,
+            owner=owner,
+            values=x.numel(),
+            sqnr_fake_quant_db=fake.sqnr_db,
+            sqnr_int8_db=int8.sqnr_db,
+            isolated_sqnr_db=fake.sqnr_db,  # nothing before it is rounded
+            cosine_fake_quant=fake.cosine,
+            cosine_int8=int8.cosine,
+            mean_error_steps=float(errors.mean()),
+            max_error_steps=float(errors.max()),
+            mean_steps=steps.distance / steps.values if steps.values else None,
+            max_steps=steps.largest if steps.values else None,
+            agreement=steps.agreement,
+            kl=spread.kl,
+            clipped=clipped,
+            clipping_error=clipping,
+            rounding_error=fake.noise / x.numel() - clipping,
+            step=float(scale.mean()),
+            channels=tuple(map(decibels, signal.tolist(), noise.tolist()))
+            if given.dim() > 1
+            else (),
+        )
+
+
+def _rows(weight: Tensor, axis: int) -> Tensor:
+    """A row of float32 numbers for each channel."""
+    weight = weight.detach().cpu().float()
+    return weight.movedim(axis, 0).flatten(1) if weight.dim() > 1 else weight.reshape(1, -1)
+
+
+def _column(values: Tensor, rows: int) -> Tensor:
+    """A number for each of ``rows`` channels, or one for all, to be computed with them."""
+    values = values.detach().cpu().float().flatten()
+    return values.reshape(-1, 1) if values.numel() == rows else values[:1].reshape(1, 1)
+
+
+def _sums(squares: Tensor) -> Tensor:
+    return squares.sum(1).double()
+
+
+def _int8_rows(
+    layer: nn.Module | None, shape: torch.Size, axis: int
+) -> tuple[Tensor, Tensor] | None:
+    """Values of an int8 layer's weight as rows, and the step of each; None where there is none."""
+    weight = int8_weight(layer)
+    if weight is None or weight.shape != shape:
+        return None
+    rows = _rows(weight.dequantize(), axis)
+    if weight.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        return rows, torch.tensor([[weight.q_scale()]])
+    if weight.q_per_channel_axis() != axis:
+        return None
+    return rows, _column(weight.q_per_channel_scales(), len(rows))
+
+
+def _clipping(x: Tensor, scale: Tensor, zero: Tensor, grid: Grid) -> tuple[float, float]:
+    """(share of values that are rounded to a code outside of the grid, mean of (x - clip(x))²)."""
+    low, high = (grid.quant_min - zero) * scale, (grid.quant_max - zero) * scale
+    if bool((x.amin(1, keepdim=True) >= low).all() & (x.amax(1, keepdim=True) <= high).all()):
+        return 0.0, 0.0
+    cut = x - torch.minimum(torch.maximum(x, low), high)
+    clipping = float(_sums(cut * cut).sum()) / x.numel()
+    near = cut.abs_() > 0.49 * scale  # what is cut off by less is rounded to the last code
+    steps, zeros = (one.expand_as(x)[near] for one in (scale, zero))
+    codes = (x[near] * steps.reciprocal()).round() + zeros
+    outside = (codes < grid.quant_min) | (codes > grid.quant_max)
+    return float(outside.sum()) / x.numel(), clipping

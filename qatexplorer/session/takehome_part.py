@@ -1,0 +1,87 @@
+"""The part of a session that writes down the walk, to take it home."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from qatexplorer.session.part import Part
+from qatexplorer.takehome.export import Exported, export
+from qatexplorer.takehome.records import Walk
+from qatexplorer.takehome.script import script_of
+
+
+class TakehomePart(Part):
+    """What is taken home from a session."""
+
+    def script(self, model: str = "", data: str = "") -> str:
+        """The walk so far as a plain PyTorch script: edits, fuse list, qconfig, calibration,
+        training and convert, with the same schedule and seeds, in torch's own calls.
+
+        Run in a fresh process on the same float model and data it gives the same weights, bit for
+        bit on the same kind of CPU. It needs torch and NumPy only.
+
+        Args:
+            model: ``"package.module:factory"`` that gives the float model, data: one that gives a
+                dict of ``"train"`` and ``"eval"`` batches. With both, ``python script.py`` runs;
+                without, import the script and call its ``run``.
+
+        Returns the text. What cannot be written as code (a loss that is a lambda, an optimizer of
+        your own) is an argument of ``run``, which its docstring names. Raises InputError for a name
+        of another form, BusyError while a run trains the model.
+        """
+        with self._lock:
+            self._require_idle("write the script")
+            return script_of(self._walk(), model, data)
+
+    def export(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        evaluate: bool = True,
+        progress: Callable[[str], Any] | None = None,
+    ) -> Exported:
+        """Write the int8 model and what is needed to use it elsewhere to a new folder.
+
+        ``int8.safetensors`` (codes, scales, zero points), ``walk.py`` (:meth:`script`, with a
+        ``load`` that rebuilds the model without unpickling), ``example.safetensors``,
+        ``model.onnx`` with QuantizeLinear and DequantizeLinear nodes (compared with torch in ONNX
+        Runtime; needs ``onnx`` and ``onnxruntime``), ``exported.pt2`` where ``torch.export`` takes
+        the model, and ``README.md``, a model card.
+
+        Args:
+            folder: must not be there, or be empty.
+            evaluate: the card has accuracy and size of every form, where there is data.
+            progress: called with what is being done.
+
+        Goes to the int8 stage if need be. Raises ExportError (then nothing is left behind),
+        BusyError, and what :meth:`goto` raises.
+        """
+        with self._lock:
+            self._require_idle("export")
+            self.goto(self.flow.int8_stage)
+            int8 = self._models.int8
+            assert int8 is not None
+            walk = self._walk()
+        evaluation = None
+        if evaluate and self.data is not None:
+            evaluation = self._assessor.evaluate(
+                prepared=True, observed=not self._models.never_observed, latency=False
+            )
+        batches = self.data.eval if self.data is not None else ()
+        return export(folder, walk, int8, evaluation, batches, progress)
+
+    def _walk(self) -> Walk:
+        models = self._models
+        return Walk(
+            models.base,
+            models.flow,
+            models.options,
+            models.edits,
+            self._stages.reached,
+            tuple(models.done),
+            self.loss,
+            self.metric,
+            handed_out=models.handed_out,
+        )

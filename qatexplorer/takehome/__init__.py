@@ -1,0 +1,1 @@
+"""What a user takes home from a session: the walk as a plain script."""

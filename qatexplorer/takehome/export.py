@@ -1,0 +1,235 @@
+"""A folder with all that is needed to use the int8 model elsewhere, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from qatexplorer._version import __version__
+from qatexplorer.data import as_args, call_model
+from qatexplorer.errors import ExportError
+from qatexplorer.evaluate.evaluation import LABELS, Evaluation
+from qatexplorer.evaluate.parity import percent
+from qatexplorer.forward.preserve import preserved_state
+from qatexplorer.quantizers.cpu import cpu_facts
+from qatexplorer.quantizers.engine import quantized_engine
+from qatexplorer.shown import Shown, at_most
+from qatexplorer.takehome.onnx import Agreement, missing, write_onnx
+from qatexplorer.takehome.pack import packed
+from qatexplorer.takehome.records import Walk
+from qatexplorer.takehome.script import script_of
+
+BATCHES = 4
+"""Batches of evaluation data that ONNX Runtime is compared on."""
+
+
+@dataclass(frozen=True, repr=False)
+class Exported(Shown):
+    """What was written.
+
+    Attributes:
+        folder: absolute path. files: names in it.
+        onnx: what ONNX Runtime computes; None where there is no ONNX file.
+        notes: what could not be written, and why, in sentences.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    onnx: Agreement | None = None
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        lines = [f"written to {self.folder}: {', '.join(self.files)}"]
+        if self.onnx is not None:
+            lines.append(agreement_words(self.onnx))
+        return at_most([*lines, *self.notes])
+
+
+def agreement_words(onnx: Agreement) -> str:
+    """What ONNX Runtime computes beside torch, in a sentence."""
+    text = (
+        f"model.onnx in ONNX Runtime {onnx.runtime}, {onnx.samples} samples: outputs at most "
+        f"{percent(onnx.largest)} of their range from torch's"
+    )
+    same = onnx.same_answer
+    return f"{text}." if same is None else f"{text}, {percent(same)} of answers the same."
+
+
+def export(
+    folder: str | os.PathLike[str],
+    walk: Walk,
+    int8: nn.Module,
+    evaluation: Evaluation | None = None,
+    batches: Iterable[Any] = (),
+    progress: Callable[[str], Any] | None = None,
+) -> Exported:
+    """Write the int8 model of ``walk``.
+
+    Args:
+        folder: is made; it must not be there, or be empty.
+        evaluation: for the model card, None for none.
+        batches: inputs that ONNX Runtime is compared on; the first :data:`BATCHES` are used.
+        progress: called with what is being written.
+
+    Files: ``int8.safetensors`` (state dict as codes, scales and zero points), ``walk.py`` (the
+    script, whose ``load`` rebuilds the model from them without unpickling), ``example.safetensors``
+    (example inputs and what the model gives for them), ``model.onnx``, ``exported.pt2`` (both where
+    torch can), ``README.md`` (the model card). Raises ExportError; then nothing is left behind.
+    """
+    target = Path(folder).expanduser().absolute()
+    _check(target)
+    say = progress or (lambda _: None)
+    made: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        found = _write(made, walk, int8, evaluation, batches, say)
+        made.chmod(0o755)
+        os.replace(made, target)
+        made = None
+    except OSError as error:
+        raise ExportError(
+            f"{target} cannot be written: {error.strerror or error}",
+            why="Nothing of it was left behind.",
+            fix="Choose a folder on a disk with room, where you may write.",
+        ) from error
+    finally:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+    files = tuple(sorted(path.name for path in target.iterdir()))
+    return Exported(target, files, *found)
+
+
+def _check(target: Path) -> None:
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    if target.exists():
+        what = "holds files already" if target.is_dir() else "is a file"
+        raise ExportError(f"{target} {what}.", fix="Give the name of a folder that is not there.")
+
+
+def _write(
+    folder: Path,
+    walk: Walk,
+    int8: nn.Module,
+    evaluation: Evaluation | None,
+    batches: Iterable[Any],
+    say: Callable[[str], Any],
+) -> tuple[Agreement | None, tuple[str, ...]]:
+    engine, example = walk.options.qconfig.backend, walk.options.example_inputs
+    say("int8 weights")
+    _save(int8.state_dict(), folder / "int8.safetensors")
+    (folder / "walk.py").write_text(script_of(walk, loads=True), encoding="utf-8")
+    notes: list[str] = []
+    onnx: Agreement | None = None
+    with preserved_state(int8), quantized_engine(engine), torch.no_grad():
+        given = {"inputs": example, "outputs": _plain(call_model(int8.eval(), example))}
+        _save(given, folder / "example.safetensors")
+        say("ONNX")
+        if missing():
+            packages = " and ".join(missing())
+            notes.append(f"No model.onnx: {packages} is not installed (pip install {packages}).")
+        else:
+            try:
+                first = islice((pair[0] for pair in batches), BATCHES)
+                onnx = write_onnx(int8, example, first, folder / "model.onnx")
+            except ExportError as error:
+                (folder / "model.onnx").unlink(missing_ok=True)
+                notes.append(f"No model.onnx: {error.message}")
+        say("torch.export")
+        notes += _exported(int8, example, folder / "exported.pt2")
+    say("model card")
+    card = _card(walk, evaluation, onnx, notes)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return onnx, tuple(notes)
+
+
+def _plain(output: Any) -> Any:
+    if isinstance(output, torch.Tensor):
+        return output.dequantize() if output.is_quantized else output
+    if isinstance(output, (tuple, list)):
+        return [_plain(one) for one in output]
+    if isinstance(output, dict):
+        return {name: _plain(one) for name, one in output.items()}
+    return str(type(output).__name__)
+
+
+def _save(state: Mapping[str, Any], file: Path) -> None:
+    tensors: dict[str, torch.Tensor] = {}
+    tree = {name: packed(value, name, tensors) for name, value in state.items()}
+    # torch's modules read their own state by the version that it was written with.
+    versions = getattr(state, "_metadata", {})
+    metadata = {"tree": json.dumps(tree), "versions": json.dumps(versions)}
+    save_file(tensors, str(file), metadata=metadata)
+
+
+def _exported(int8: nn.Module, example: Any, file: Path) -> list[str]:
+    args, kwargs = as_args(example)
+    try:
+        program = torch.export.export(int8, args, kwargs)
+        torch.export.save(program, str(file))
+        return []
+    except Exception as error:
+        file.unlink(missing_ok=True)
+        line = (str(error).strip().splitlines() or [""])[0][:160]
+        reason = f"{type(error).__name__}: {line}"
+        return [f"No exported.pt2: torch.export does not take this int8 model ({reason})."]
+
+
+def _card(
+    walk: Walk, evaluation: Evaluation | None, onnx: Agreement | None, notes: list[str]
+) -> str:
+    kind = type(walk.base).__name__
+    plan = walk.options.qconfig
+    lines = [
+        f"# {kind}, int8",
+        "",
+        f"Made by torch's {walk.flow.title}, qconfig {plan.name}, engine {plan.backend}.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| CPU | {cpu_facts()['name']} |",
+        f"| torch | {torch.__version__} |",
+        f"| Python | {platform.python_version()} |",
+        f"| qatexplorer | {__version__} |",
+        "",
+        *_table(evaluation),
+        "## Use",
+        "",
+        "```python",
+        "from walk import load  # walk.py of this folder; it needs torch, NumPy and safetensors",
+        "",
+        f"int8 = load({kind}(…), 'this/folder')  # the float model, with any weights",
+        "```",
+        "",
+        "`int8.safetensors` holds the codes, scales and zero points; nothing is unpickled.",
+    ]
+    if onnx is not None:
+        nodes = f"{onnx.quantize} QuantizeLinear and {onnx.dequantize} DequantizeLinear nodes"
+        lines += ["", f"{agreement_words(onnx)} It has {nodes}."]
+    for note in notes:
+        lines += ["", note]
+    return "\n".join(lines) + "\n"
+
+
+def _table(evaluation: Evaluation | None) -> list[str]:
+    if evaluation is None:
+        return ["No evaluation data was given, so there is no accuracy here.", ""]
+    lines = [f"| | {evaluation.metric_name} | bytes on disk |", "|---|---:|---:|"]
+    for name, result in evaluation.items():
+        metric = "–" if result.metric is None else f"{result.metric.value:.4f}"
+        size = "–" if result.size_bytes is None else f"{result.size_bytes:,}"
+        lines.append(f"| {LABELS.get(name, name)} | {metric} | {size} |")
+    return [*lines, ""]

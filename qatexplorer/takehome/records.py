@@ -1,0 +1,54 @@
+"""What was done to the working model of a session, in order, as a script repeats it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from qatexplorer.flows.base import Flow, FlowOptions
+from qatexplorer.flows.edits import Edit
+from qatexplorer.runs.config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The observers saw ``batches`` training batches."""
+
+    batches: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run with ``config``. ``steps`` is how many it made if it ended before its last epoch, None
+    if it made all."""
+
+    config: TrainingConfig
+    steps: int | None = None
+
+
+Action = Calibrated | Trained
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A way through a flow, as far as it went.
+
+    Attributes:
+        base: the float model, with the edits made; it is only looked at.
+        reached: the furthest stage. actions: on the prepared model, in order.
+        loss, metric: of the user, None for the defaults.
+        handed_out: the user had the working model in hand, and may have changed it.
+    """
+
+    base: nn.Module
+    flow: Flow
+    options: FlowOptions
+    edits: tuple[Edit, ...]
+    reached: str
+    actions: tuple[Action, ...] = ()
+    loss: Callable[..., Any] | None = None
+    metric: Callable[..., Any] | None = None
+    handed_out: bool = False

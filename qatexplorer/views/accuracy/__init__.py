@@ -1,0 +1,1 @@
+"""Where accuracy is lost, as tables, figures and sentences."""

@@ -1,0 +1,1 @@
+"""The panel of the sensitivity and of mixed precision."""

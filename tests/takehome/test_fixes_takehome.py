@@ -1,0 +1,92 @@
+"""What the errors of taking home advise, done, works."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import qatexplorer as qx
+from qatexplorer.errors import ExportError, InputError
+from qatexplorer.flows import FLOWS
+from qatexplorer.flows.eager import EagerFlow
+from qatexplorer.takehome import export as exporting
+from tests.support.training_models import SmallNet, batches, one_thread  # noqa: F401
+
+
+def session(flow: str = "eager") -> qx.Session:
+    torch.manual_seed(0)
+    return qx.Session(SmallNet().train(), batches(1)[0][0], flow=flow, qconfig="onednn")
+
+
+def calibrated() -> qx.Session:
+    torch.manual_seed(0)
+    pairs = batches(2)
+    made = qx.Session(SmallNet().train(), pairs[0][0], qconfig="onednn", data=(pairs, pairs))
+    made.calibrate(1)
+    return made
+
+
+def test_a_flow_without_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.support.toy_flow import ToyFlow
+
+    monkeypatch.setitem(FLOWS, "toy", ToyFlow)
+    with pytest.raises(InputError) as caught:
+        session("toy").script()
+    assert caught.value.fix == "Use flow='eager' or flow='fx'."
+    monkeypatch.delitem(FLOWS, "toy")
+    assert isinstance(session().flow, EagerFlow)
+    assert "prepare_qat(" in session().script()
+    assert "prepare_qat_fx(" in session("fx").script()
+
+
+def test_a_folder_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(ExportError) as caught:
+        calibrated().export(tmp_path, evaluate=False)
+    assert caught.value.fix == "Give the name of a folder that is not there."
+    assert calibrated().export(tmp_path / "new", evaluate=False).files
+
+
+def test_a_disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(exporting, "save_file", full)
+    with pytest.raises(ExportError) as caught:
+        calibrated().export(tmp_path / "x", evaluate=False)
+    assert caught.value.fix == "Choose a folder on a disk with room, where you may write."
+    monkeypatch.undo()
+    assert calibrated().export(tmp_path / "x", evaluate=False).files
+
+
+def test_a_functional_layer(tmp_path: Path) -> None:
+    class Functional(nn.Module):
+        def __init__(self, module: bool) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+            self.module = module
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(x) if self.module else F.linear(x, self.fc.weight, self.fc.bias)
+
+    x = torch.randn(2, 4)
+
+    def export(module: bool) -> Any:
+        made = qx.Session(
+            Functional(module).train(), x, flow="fx", qconfig="onednn", data=([(x, x)], [])
+        )
+        made.calibrate(1)
+        return made.export(tmp_path / "x", evaluate=False)
+
+    with pytest.raises(ExportError) as caught:
+        export(module=False)
+    wanted = "Call the layer as a module (nn.Linear) instead of torch.nn.functional.linear."
+    assert caught.value.fix == wanted
+    assert export(module=True).files

@@ -1,0 +1,320 @@
+"""The script against the session that wrote it: the same weights and outputs, bit for bit."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.ao.quantization import (
+    FakeQuantize,
+    MovingAverageMinMaxObserver,
+    QConfig,
+    QConfigMapping,
+    default_weight_fake_quant,
+    get_default_qat_qconfig,
+)
+from torch.utils.data import DataLoader, TensorDataset
+
+import qatexplorer as qx
+from qatexplorer.errors import InputError
+from tests.support.models import load_timm
+from tests.support.training_models import SmallNet, batches, data, one_thread, same  # noqa: F401
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEDULE: dict[str, Any] = {
+    "freeze_observer_epoch": 1,
+    "freeze_bn_epoch": 1,
+    "scheduler": "cosine",
+    "warmup_steps": 2,
+    "clip_grad_norm": 1.0,
+    "ema_decay": 0.9,
+    "label_smoothing": 0.1,
+    "seed": 7,
+}
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return SmallNet().train()
+
+
+def run_here(text: str, *arguments: Any, **keywords: Any) -> dict[str, nn.Module]:
+    """What the script's ``run`` returns, in this process; the engine stays what it was."""
+    engine = torch.backends.quantized.engine
+    there: dict[str, Any] = {"__name__": "script"}
+    exec(compile(text, "script.py", "exec"), there)
+    try:
+        found: dict[str, nn.Module] = there["run"](*arguments, **keywords)
+        return found
+    finally:
+        torch.backends.quantized.engine = engine
+
+
+def assert_the_same(
+    session: qx.Session, text: str, make: Callable[[], nn.Module], given: Any = None, **more: Any
+) -> None:
+    """Runs the script on a new model and compares trained state and int8 output with the session's.
+
+    ``given`` is the data, new for the script where its state matters.
+    """
+    inputs = session.options.example_inputs
+    train, evaluation = given or (session.data.train, session.data.eval)  # type: ignore[union-attr]
+    made = run_here(text, make(), inputs, train, evaluation, **more)
+    trained = session.copy_model(session.flow.train_stage)
+    assert same(trained.state_dict(), made["trained"].state_dict())
+    if session.reached == session.flow.int8_stage:
+        args = inputs if isinstance(inputs, tuple) else (inputs,)
+        assert torch.equal(session.int8(*args), made["int8"](*args))
+
+
+@pytest.mark.parametrize("flow", ["eager", "fx"])
+@pytest.mark.parametrize("name", qx.zoo.names())
+def test_a_fresh_process_gives_the_same_weights(name: str, flow: str, tmp_path: Path) -> None:
+    example = qx.zoo.load(name)
+    settings = {k: v for k, v in example.suggested.items() if k == "qconfig"}
+    stubs = "layers" if (name, flow) == ("digits_mlp", "eager") else "none"
+    session = qx.Session(
+        example.model, example.example_inputs, flow=flow, stubs=stubs, data=example.data, **settings
+    )
+    session.calibrate(2)
+    session.train(2, progress=False, **SCHEDULE)
+    session.goto(session.flow.int8_stage)
+    (tmp_path / "walk.py").write_text(session.script(), encoding="utf-8")
+    child = f"""
+import sys, torch
+sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]
+import walk
+assert not any(name.partition(".")[0] == "qatexplorer" for name in sys.modules)
+from qatexplorer import zoo
+example = zoo.load({name!r})
+made = walk.run(example.model, example.example_inputs, example.data.train, example.data.eval)
+with torch.no_grad():
+    output = made["int8"](*example.example_inputs)
+torch.save((made["trained"].state_dict(), output), {str(tmp_path / "made.pt")!r})
+"""
+    subprocess.run([sys.executable, "-c", child], check=True, capture_output=True, text=True)
+    state, output = torch.load(tmp_path / "made.pt", weights_only=True)
+    trained = session.copy_model(session.flow.train_stage)
+    assert same(trained.state_dict(), state)
+    assert torch.equal(session.int8(*example.example_inputs), output)
+
+
+@pytest.mark.parametrize("flow", ["eager", "fx"])
+def test_a_model_that_we_did_not_write(flow: str) -> None:
+    def make() -> nn.Module:
+        torch.manual_seed(0)
+        model: nn.Module = load_timm("resnet18", zero_init_last=False)[0]
+        return model
+
+    images = [(torch.randn(2, 3, 32, 32), torch.tensor([0, 1])) for _ in range(2)]
+    stubs = "layers" if flow == "eager" else "none"
+    session = qx.Session(
+        make(), images[0][0], flow=flow, stubs=stubs, qconfig="qnnpack", data=(images, images)
+    )
+    session.train(1, progress=False, optimizer="sgd", lr=1e-2)
+    session.goto(session.flow.int8_stage)
+    assert_the_same(session, session.script(), make)
+
+
+def per_tensor() -> QConfig:
+    return QConfig(
+        activation=FakeQuantize.with_args(
+            observer=MovingAverageMinMaxObserver, quant_min=0, quant_max=255, averaging_constant=0.1
+        ),
+        weight=default_weight_fake_quant,
+    )
+
+
+QCONFIGS: dict[str, Callable[[], Any]] = {
+    "by name": lambda: "fbgemm",
+    "of my own": per_tensor,
+    "by path": lambda: {"": "onednn", "fc": None},
+    "by type": lambda: {"": per_tensor(), nn.Linear: get_default_qat_qconfig("qnnpack")},
+    "mapping": lambda: (
+        QConfigMapping()
+        .set_global(get_default_qat_qconfig("onednn"))
+        .set_module_name("fc", None)
+        .set_object_type(torch.flatten, per_tensor())
+        .set_module_name_regex("con.*", per_tensor())
+    ),
+}
+
+
+@pytest.mark.parametrize("flow", ["eager", "fx"])
+@pytest.mark.parametrize("name", QCONFIGS)
+def test_every_form_of_a_qconfig(name: str, flow: str) -> None:
+    session = qx.Session(
+        small(), batches(1)[0][0], flow=flow, qconfig=QCONFIGS[name](), data=data(2)
+    )
+    session.train(1, progress=False)
+    assert_the_same(session, session.script(), small)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "adamw", "scheduler": "linear"},
+        {"optimizer": "sgd", "scheduler": "step", "fake_quant_start_epoch": 1},
+        {"freeze_observer_epoch": 1, "ema_decay": 0.5},
+        {"clip_grad_norm": 0.01, "freeze_bn_epoch": 0, "seed": 3},
+    ],
+    ids=str,
+)
+def test_every_part_of_a_schedule(settings: dict[str, Any]) -> None:
+    session = qx.Session(small(), batches(1)[0][0], qconfig="onednn", data=data(4))
+    session.train(2, progress=False, **settings)
+    session.goto("convert")
+    assert_the_same(session, session.script(), small)
+
+
+def loader() -> tuple[Any, Any]:
+    """Shuffled with a generator of its own, so that the order of the batches is in the seed."""
+    images, classes = map(torch.cat, zip(*batches(6), strict=True))
+    shuffled = DataLoader(
+        TensorDataset(images, classes), 8, shuffle=True, generator=torch.Generator().manual_seed(5)
+    )
+    return shuffled, batches(2, seed=2)
+
+
+def test_the_order_of_shuffled_batches() -> None:
+    session = qx.Session(small(), batches(1)[0][0], qconfig="onednn", data=loader())
+    session.train(2, progress=False)
+    assert_the_same(session, session.script(), small, loader())
+
+
+def test_two_runs_after_one_another() -> None:
+    session = qx.Session(small(), batches(1)[0][0], qconfig="onednn", data=data(3))
+    session.calibrate(1)
+    session.train(1, progress=False)
+    session.train(2, progress=False, lr=1e-4)
+    assert session.script().count("    train(\n") == 2
+    assert_the_same(session, session.script(), small)
+
+
+def test_a_run_that_was_stopped_is_repeated_as_far_as_it_went() -> None:
+    session = qx.Session(small(), batches(1)[0][0], qconfig="onednn", data=data(6))
+    run = session.start_training(50)
+    while run.progress.step < 9:
+        pass
+    run.stop()
+    run.wait()
+    assert 9 <= run.progress.step < 300
+    assert f"max_steps={run.progress.step}" in session.script()
+    assert_the_same(session, session.script(), small)
+
+
+def test_starting_again_forgets_what_was_done() -> None:
+    session = qx.Session(small(), batches(1)[0][0], qconfig="onednn", data=data(2))
+    session.calibrate(1)
+    session.configure(qconfig="qnnpack")
+    session.goto("insert")
+    assert "calibrate(" not in session.script()
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, a: Tensor, values: Tensor) -> Tensor:
+        return torch.relu(self.one(a)) if values is None else self.two(values)
+
+
+@pytest.mark.parametrize("stubs", ["model", "layers"])
+def test_stubs_of_several_inputs(stubs: Any) -> None:
+    def make() -> nn.Module:
+        torch.manual_seed(0)
+        return TwoInputs().train()
+
+    inputs = {"a": torch.randn(3, 4), "values": torch.randn(3, 4)}
+    pairs = [(inputs, torch.tensor([0, 1, 2]))]
+    session = qx.Session(make(), inputs, qconfig="onednn", stubs=stubs, data=(pairs, pairs))
+    session.train(1, progress=False)
+    made = run_here(session.script(), make(), inputs, pairs, pairs)
+    assert same(session.copy_model("train").state_dict(), made["trained"].state_dict())
+
+
+def test_edits_and_modes_and_qconfig_attributes() -> None:
+    inputs = batches(1)[0][0]
+
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv = nn.Conv2d(1, 4, 3, padding="same")
+            self.drop = nn.Dropout(0.5).eval()
+            self.out = nn.Conv2d(4, 4, 8)
+            self.out.qconfig = None  # type: ignore[assignment]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.drop(torch.relu(self.conv(x)))).flatten(1)
+
+    def build() -> nn.Module:
+        model = Padded().train()
+        model.drop.eval()
+        return model
+
+    session = qx.Session(build(), inputs, flow="fx", qconfig="onednn", data=data(2))
+    session.edit("number_padding", "conv")
+    session.train(1, progress=False)
+    text = session.script()
+    assert "model.conv.padding = (1, 1)" in text
+    assert "model.get_submodule('drop').eval()" in text
+    assert_the_same(session, text, build)
+
+
+def test_what_is_no_code_is_an_argument() -> None:
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(output, target) * 2
+
+    def make_optimizer(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.RMSprop(parameters, lr=1e-3)
+
+    session = qx.Session(small(), batches(1)[0][0], qconfig="onednn", data=data(2), loss=loss)
+    session.train(1, progress=False, optimizer=make_optimizer)
+    text = session.script()
+    assert "loss: what the session was given" in text
+    assert_the_same(session, text, small, loss=loss, make_optimizer=make_optimizer)
+
+
+def test_functions_of_a_module_are_imported() -> None:
+    session = qx.Session(
+        small(), batches(1)[0][0], qconfig="onednn", data=data(2), loss=nn.functional.cross_entropy
+    )
+    session.train(1, progress=False)
+    text = session.script()
+    assert "from torch.nn.functional import cross_entropy" in text
+    assert_the_same(session, text, small)
+
+
+def test_the_script_is_python_that_needs_torch_and_numpy_only() -> None:
+    session = qx.Session(small(), batches(1)[0][0], qconfig="onednn", data=data(2))
+    session.train(1, progress=False, **SCHEDULE)
+    tree = ast.parse(session.script("my.models:make", "my.data:make"))
+    modules = {
+        (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name).partition(".")[0]  # type: ignore[union-attr]
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    }
+    assert modules - set(sys.stdlib_module_names) == {"torch", "numpy", "my"}
+
+
+def test_a_stage_before_training() -> None:
+    session = qx.Session(small(), batches(1)[0][0], qconfig="onednn")
+    session.goto("fuse")
+    made = run_here(session.script(), small(), batches(1)[0][0], [], [])
+    session.goto("insert")
+    assert same(session.copy_model("insert").state_dict(), made["trained"].state_dict())
+
+
+def test_refused() -> None:
+    session = qx.Session(small(), batches(1)[0][0], qconfig="onednn")
+    with pytest.raises(InputError, match="not of the form"):
+        session.script("my.models")
