@@ -65,9 +65,16 @@ __all__ = ["Session", "SessionEvent"]
 
 
 class Session(
-    TrainingPart, TakehomePart, BenchmarkPart, ComparePart, Int8Part, SensitivityPart, ProposePart,
-    QConfigPart, PreviewPart,
-):  # fmt: skip
+    TrainingPart,
+    TakehomePart,
+    BenchmarkPart,
+    ComparePart,
+    Int8Part,
+    SensitivityPart,
+    ProposePart,
+    QConfigPart,
+    PreviewPart,
+):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 
     Args:

@@ -158,7 +158,7 @@ class Settings:
             engine = self.options.qconfig.backend
             changes |= {"qconfig": kept["qconfig"], "engine": engine}
         rules = tuple(QConfigRule.from_json(one) for one in kept.get("rules", ()))
-        if rules != self.options.qconfig.rules:
+        if rules != self.options.qconfig.rules or "qconfig" in changes:  # which has none of its own
             changes["rules"] = rules
         if kept["stubs"] != self.options.stubs:
             changes["stubs"] = kept["stubs"]

@@ -12,7 +12,7 @@ from qatexplorer.errors import QConfigError
 from qatexplorer.flows.qconfig_rules import QConfigRule
 from qatexplorer.flows.quant_spec import QuantSpec
 from qatexplorer.flows.rules_file import read_rules, write_rules
-from tests.session.test_qconfig_editing import W4, Net, session_of
+from tests.support.qconfig_session import W4, Net, session_of
 
 Kept = dict[str, Any]
 PLAIN, MINMAX, HISTOGRAM = "FakeQuantize", "MinMaxObserver", "HistogramObserver"
