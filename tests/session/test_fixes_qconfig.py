@@ -12,7 +12,7 @@ from qatexplorer.errors import QConfigError
 from qatexplorer.flows.qconfig_rules import QConfigRule
 from qatexplorer.flows.quant_spec import QuantSpec
 from qatexplorer.flows.rules_file import read_rules, write_rules
-from tests.support.qconfig_session import W4, Net, session_of
+from tests.support.qconfig_session import W4, Net, X, session_of
 
 Kept = dict[str, Any]
 PLAIN, MINMAX, HISTOGRAM = "FakeQuantize", "MinMaxObserver", "HistogramObserver"
@@ -152,7 +152,6 @@ def test_a_module_that_does_not_run_has_no_output_to_preview() -> None:
     from torch import nn
 
     import qatexplorer as qx
-    from tests.session.test_qconfig_editing import X
 
     class Spare(Net):
         def __init__(self) -> None:
