@@ -32,8 +32,10 @@ def first_refused(
     resolver = plan.resolver(model)
     tried = set()
     for path, module in model.named_modules():
+        if not isinstance(module, _LAYERS):
+            continue
         found = resolver.at(path)
-        if not found.ruled or found.qconfig is None or not isinstance(module, _LAYERS):
+        if not found.ruled or found.qconfig is None:
             continue
         kind = (type(module), found.activation, found.weight, getattr(module, "groups", 1) > 1)
         if kind in tried:
