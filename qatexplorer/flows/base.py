@@ -23,6 +23,7 @@ from qatexplorer.flows.copying import copied
 from qatexplorer.flows.custom import CustomConfig
 from qatexplorer.flows.qconfig import QConfigPlan
 from qatexplorer.forward.graph import Graph, Placement
+from qatexplorer.quantizers.facts import learned_parameters
 
 StubMode = Literal["none", "model", "layers"]
 """Who quantizes the float input: the model's own stubs; one ``QuantWrapper`` around the whole model
@@ -210,7 +211,9 @@ def copy_sharing_parameters(model: nn.Module) -> nn.Module:
     memory of the buffers only. Give it parameters of its own (:func:`own_parameters`) before
     training it or handing it out.
     """
-    return copied(model, {id(p): p for p in model.parameters()})
+    # A learned step size is one that an observer writes to.
+    own = {id(p) for p in learned_parameters(model)}
+    return copied(model, {id(p): p for p in model.parameters() if id(p) not in own})
 
 
 def moved_to_cpu(model: nn.Module) -> nn.Module:

@@ -21,12 +21,14 @@ def with_exceptions(plan: QConfigPlan, paths: Mapping[str, QConfig | None]) -> Q
     if not paths:
         return plan
     by_path = {path: qconfig for path, qconfig in plan.by_path if path not in paths}
+    rules = tuple(one for one in plan.rules if one.by != "path" or one.where not in paths)
     mapping = plan.given
     if mapping is not None:
         mapping = copy.copy(mapping)
         mapping.module_name_qconfigs = OrderedDict({**mapping.module_name_qconfigs, **paths})
     # No name of a backend stands for it any more: a run folder must not take it for that one's.
-    return replace(plan, by_path=(*by_path.items(), *paths.items()), given=mapping, name="custom")
+    by_path |= paths
+    return replace(plan, by_path=(*by_path.items(),), given=mapping, name="custom", rules=rules)
 
 
 def with_weight_bits(qconfig: QConfig, bits: int) -> QConfig | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +26,8 @@ from torch.ao.quantization import (
 from torch.ao.quantization import get_default_qat_qconfig as torch_qat_qconfig
 
 from qatexplorer.errors import EngineWarning, QConfigError, warn
+from qatexplorer.flows.qconfig_rules import Below, Effective, QConfigRule, Resolver
+from qatexplorer.flows.quant_spec import MOST_BITS
 from qatexplorer.quantizers.engine import check_engine
 from qatexplorer.quantizers.engine_choice import (
     BACKENDS,
@@ -48,6 +52,7 @@ class QConfigPlan:
         gives_default: the user gave a qconfig for the whole model (also None).
         notes: what became of the model's own qconfig attributes; loud: what must not be missed.
         watched: (path, which observer for what) where observers stand in place of fake quants.
+        rules: laid over all that, see :mod:`~qatexplorer.flows.qconfig_rules`.
     """
 
     default: QConfig | None
@@ -63,6 +68,7 @@ class QConfigPlan:
     notes: tuple[str, ...] = ()
     loud: tuple[str, ...] = ()
     watched: tuple[tuple[str, str], ...] = ()
+    rules: tuple[QConfigRule, ...] = ()
 
     @property
     def better(self) -> Any:
@@ -89,6 +95,33 @@ class QConfigPlan:
         Raises QConfigError for a path or type that ``model`` does not have; a mapping given whole
         may name types that are not there, as torch's own default does.
         """
+        mapping = self._mapping(model)
+        if not self.rules:
+            return mapping
+        resolver = self.resolver(model, mapping)
+        resolver.require_hits()
+        mapping = copy.copy(mapping)
+        named = {**mapping.module_name_qconfigs, **resolver.named()}
+        mapping.module_name_qconfigs = OrderedDict(named)
+        return mapping.set_global(resolver.whole())
+
+    def resolver(self, model: nn.Module, mapping: QConfigMapping | None = None) -> Resolver:
+        """What :attr:`rules` make of each module of ``model``. ``mapping`` is what they are laid
+        over in FX, where torch's default has types of its own; None for eager mode."""
+        whole = self.default
+        types: Mapping[Any, QConfig | None] = dict(self.by_type)
+        if mapping is not None:
+            whole, types = mapping.global_qconfig, mapping.object_type_qconfigs
+        fallback = self.default or qat_qconfig(self.backend)
+        below = Below(whole, types, self.by_regex, dict(self.by_path), fallback)
+        return Resolver(model, self.rules, below)
+
+    def effective(self, model: nn.Module, path: str, by_graph: bool = False) -> Effective:
+        """What holds for the module at ``path``; ``by_graph`` as FX reads the qconfig."""
+        mapping = self._mapping(model) if by_graph else None
+        return self.resolver(model, mapping).at(path)
+
+    def _mapping(self, model: nn.Module) -> QConfigMapping:
         paths = dict(model.named_modules())
         for pattern, _ in self.by_regex:
             _require(
@@ -102,9 +135,11 @@ class QConfigPlan:
             return self.given
         types = {type(m) for m in paths.values()}
         if self.default_of:
-            mapping = get_default_qat_qconfig_mapping(self.default_of)
+            mapping = get_default_qat_qconfig_mapping(self.default_of).set_global(self.default)
         else:
             mapping = QConfigMapping().set_global(self.default)
+            for pattern, qconfig in self.by_regex:
+                mapping.set_module_name_regex(pattern, qconfig)
         for kind, qconfig in self.by_type:
             known = sorted(t.__name__ for t in types)
             _require([kind.__name__] if kind in types else [], f"type {kind.__name__}", known)
@@ -138,6 +173,10 @@ class QConfigPlan:
             chosen = {p: q for p, q in chosen.items() if not f"{p}.".startswith(f"{path}.")}
         chosen |= dict(self.by_path)
         chosen.setdefault("", self.default)
+        if self.rules:
+            resolver = self.resolver(model)
+            resolver.require_hits()
+            chosen |= {**resolver.named(), "": resolver.whole()}
         for path, qconfig in chosen.items():
             if not hasattr(paths[path], "qconfig"):
                 paths[path].qconfig = qconfig
@@ -245,6 +284,11 @@ def _activation_tops(plan: QConfigPlan) -> list[int]:
         fixed = isinstance(fake_quant, FixedQParamsFakeQuantize)
         if isinstance(fake_quant, FakeQuantize) and not fixed and fake_quant.dtype == torch.quint8:
             tops.append(int(fake_quant.quant_max) - int(fake_quant.quant_min))
+    for rule in plan.rules:
+        spec = rule.activation
+        # Fewer bits are a simulation, of which the engine's codes say nothing.
+        if spec is not None and not spec.signed and spec.bits == MOST_BITS:
+            tops.append(spec.quant_range[1] - spec.quant_range[0])
     return tops
 
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from qatexplorer.quantizers.facts import LEARNED
+
 _HOOK_TABLES = (
     "_forward_hooks",
     "_forward_hooks_with_kwargs",
@@ -81,6 +83,9 @@ def _remember_module(module: Module, with_buffers: bool) -> Callable[[], None]:
         for buffer in buffers.values()
         if with_buffers and isinstance(buffer, Tensor)
     ]
+    if with_buffers and LEARNED.is_fake_quant(module):  # whose observer writes to parameters
+        learned = [p for p in module._parameters.values() if p is not None]
+        contents += [(p, p.detach().clone(), None) for p in learned]
     hooks = [
         (state[name], dict(state[name])) for name in _HOOK_TABLES if state.get(name) is not None
     ]

@@ -25,6 +25,7 @@ from torch.ao.quantization import (
     ObserverBase,
     QuantStub,
 )
+from torch.ao.quantization._learnable_fake_quantize import _LearnableFakeQuantize
 
 from qatexplorer.quantizers.types import Seen, SiteKind
 
@@ -99,8 +100,26 @@ class Family:
         return type(quantizer).forward is forward and "forward" not in vars(quantizer)
 
 
+class LearnedFamily(Family):
+    """``_LearnableFakeQuantize``, whose scale and zero point are parameters. Its observer has a
+    flag of another name; the one that it inherits is never read."""
+
+    name = "torch.ao, learned step size"
+
+    def is_fake_quant(self, module: nn.Module) -> bool:
+        return isinstance(module, _LearnableFakeQuantize)
+
+    def is_observer(self, module: nn.Module) -> bool:
+        return False
+
+    def flag_buffers(self, quantizer: nn.Module) -> tuple[Tensor | None, Tensor | None]:
+        site: Any = quantizer
+        return site.static_enabled, site.fake_quant_enabled
+
+
 TORCH_AO = Family()
-FAMILIES: list[Family] = [TORCH_AO]
+LEARNED = LearnedFamily()
+FAMILIES: list[Family] = [LEARNED, TORCH_AO]
 """Asked in order; a flow whose library has fake quants of its own adds the one that knows them."""
 
 
@@ -296,6 +315,10 @@ def grid_of(quantizer: nn.Module) -> Grid:
     """Its grid as it is now; a bare observer's is that of its own ``calculate_qparams``."""
     site: Any = quantizer
     low, high = quant_range(quantizer)
+    if LEARNED.is_fake_quant(quantizer):
+        whole = site.zero_point.detach().round().clamp(low, high).long()
+        axis = int(site.ch_axis) if site.scale.numel() > 1 else None
+        return Grid(low, high, site.scale.detach(), whole, axis)
     if isinstance(getattr(site, "scale", None), Tensor):
         per_channel = bool(getattr(site, "is_per_channel", False))
         return Grid(
@@ -360,11 +383,31 @@ def fake_quants_on(model: nn.Module) -> None:
     module: Any
     for module in fake_quants(model).values():
         if not flags_of(module).fake_quant:
-            if seen_data(module) == "all" and has_range(module):
+            learned = LEARNED.is_fake_quant(module)  # its observer sets the scale while it is off
+            if not learned and seen_data(module) == "all" and has_range(module):
                 scale, zero_point = module.calculate_qparams()
                 for buffer, value in ((module.scale, scale), (module.zero_point, zero_point)):
                     buffer.resize_(value.shape).copy_(value)
             switch(module, fake_quant=True)
+
+
+def learned_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Scales and zero points that training learns, each once."""
+    found = (m for m in model.modules() if LEARNED.is_fake_quant(m))
+    return list({id(p): p for m in found for p in m._parameters.values() if p is not None}.values())
+
+
+def learn_steps(model: nn.Module) -> bool:
+    """Learned step sizes that round and have a range leave their observers and learn from now on;
+    whether there are others that wait for that."""
+    site: Any
+    waiting = False
+    for site in (m for m in model.modules() if LEARNED.is_fake_quant(m)):
+        flags = flags_of(site)
+        if flags.observer and flags.fake_quant and has_range(site):
+            site.enable_param_learning()
+        waiting = waiting or flags_of(site).observer
+    return waiting
 
 
 @contextmanager

@@ -45,7 +45,9 @@ from qatexplorer.session.ledgers import Ledgers, Wanted
 from qatexplorer.session.lines import session_lines
 from qatexplorer.session.models import Models
 from qatexplorer.session.overlays import Asked, Overlays
+from qatexplorer.session.preview_part import PreviewPart
 from qatexplorer.session.propose_part import ProposePart
+from qatexplorer.session.qconfig_part import QConfigPart
 from qatexplorer.session.sensitivity_part import Sensitivities, SensitivityPart
 from qatexplorer.session.settings import Settings, qconfig_plan, settings_in
 from qatexplorer.session.stages import EventKind, SessionEvent, Stages
@@ -63,7 +65,15 @@ __all__ = ["Session", "SessionEvent"]
 
 
 class Session(
-    TrainingPart, TakehomePart, BenchmarkPart, ComparePart, Int8Part, SensitivityPart, ProposePart
+    TrainingPart,
+    TakehomePart,
+    BenchmarkPart,
+    ComparePart,
+    Int8Part,
+    SensitivityPart,
+    ProposePart,
+    QConfigPart,
+    PreviewPart,
 ):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 
@@ -295,7 +305,7 @@ class Session(
     def _change(self, given: Mapping[str, Any]) -> Snapshot:
         base, settings = changed(self._models, given)
         snapshot = self._start_again(settings, "config", base=base)
-        if "qconfig" in given or "engine" in given:
+        if {"qconfig", "engine", "rules"} & set(given):
             self._warner.of_settings(self.options.qconfig)
         return snapshot
 

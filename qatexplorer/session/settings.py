@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from qatexplorer.flows.fusion import check_fusion, find_fusable
 from qatexplorer.flows.own_copy import in_plain_names_of
 from qatexplorer.flows.own_qconfig import settle
 from qatexplorer.flows.qconfig import QConfigPlan, resolve_qconfig
+from qatexplorer.flows.qconfig_rules import QConfigRule
 from qatexplorer.flows.stubs import check_stub_mode, has_stubs
 from qatexplorer.quantizers.engine import check_engine
 from qatexplorer.quantizers.engine_choice import BACKENDS
@@ -67,10 +68,15 @@ class Settings:
         engine = given.get("engine")
         if "qconfig" in given:
             plan = qconfig_plan(given["qconfig"], engine)
-            changes["qconfig"] = settle(plan, self.options.own_qconfigs, engine)
+            plan = settle(plan, self.options.own_qconfigs, engine)
+            changes["qconfig"] = with_rules(plan, plan.rules, base)
         elif engine is not None:
             plan = self.options.qconfig
             changes["qconfig"] = replace(plan, backend=check_engine(engine), reason="")
+        if "rules" in given:
+            plan = changes.get("qconfig", self.options.qconfig)
+            rules = in_plain_rules(given["rules"], self.names)
+            changes["qconfig"] = with_rules(plan, rules, base)
         if given.get("stubs") is not None:
             changes["stubs"] = check_stub_mode(given["stubs"])
         if given.get("qat_mapping") is not None:
@@ -85,6 +91,23 @@ class Settings:
         if "backend_config" in given:
             changes["backend_config"] = find_backend_config(given["backend_config"])
         return replace(self, flow=flow, options=replace(self.options, **changes))
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of a session of the same model with these settings."""
+        options = self.options
+        return {
+            "example_inputs": options.example_inputs,
+            "flow": self.flow.name,
+            "stubs": options.stubs,
+            "fusion": [list(group) for group in options.fusion],
+            "qconfig": options.qconfig,
+            "qat_mapping": options.qat_mapping,
+            "backend_config": options.backend_config,
+            "prepare_custom_config": options.custom.prepare,
+            "convert_custom_config": options.custom.convert,
+            "non_traceable": options.custom.non_traceable,
+            "edits": self.edits,
+        }
 
     def in_other_flow(self, base: nn.Module) -> dict[str, Any]:
         """Arguments of a session of the same model in the other flow."""
@@ -112,6 +135,7 @@ class Settings:
             "engine": self.options.qconfig.backend,
             "fingerprint": self._fingerprint(self.options.qconfig.backend),
             "edits": [one.to_json() for one in self.edits],
+            "rules": [one.to_json() for one in self.options.qconfig.rules],
         }
 
     def from_json(self, kept: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,6 +157,9 @@ class Settings:
                 )
             engine = self.options.qconfig.backend
             changes |= {"qconfig": kept["qconfig"], "engine": engine}
+        rules = tuple(QConfigRule.from_json(one) for one in kept.get("rules", ()))
+        if rules != self.options.qconfig.rules or "qconfig" in changes:  # which has none of its own
+            changes["rules"] = rules
         if kept["stubs"] != self.options.stubs:
             changes["stubs"] = kept["stubs"]
         if kept["fusion"] != [list(group) for group in self.options.fusion]:
@@ -158,6 +185,24 @@ def settings_in(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def qconfig_plan(spec: Any, engine: str | None = None) -> QConfigPlan:
     """See :func:`~qatexplorer.flows.qconfig.resolve_qconfig`; a plan is taken as it is."""
     return spec if isinstance(spec, QConfigPlan) else resolve_qconfig(spec, engine)
+
+
+def with_rules(plan: QConfigPlan, rules: Iterable[QConfigRule], base: nn.Module) -> QConfigPlan:
+    """``plan`` with ``rules``. Raises QConfigError for one that names nothing of ``base``."""
+    plan = replace(plan, rules=tuple(rules))
+    if plan.rules:
+        plan.resolver(base).require_hits()
+    return plan
+
+
+def in_plain_rules(
+    rules: Iterable[QConfigRule], names: Mapping[str, str]
+) -> tuple[QConfigRule, ...]:
+    """``rules`` with the paths of a wrapped model replaced by those of the copy."""
+    return tuple(
+        replace(one, where=names.get(one.where, one.where)) if one.by == "path" else one
+        for one in rules
+    )
 
 
 def _custom(base: nn.Module, now: CustomConfig, given: Mapping[str, Any]) -> CustomConfig:

@@ -20,6 +20,7 @@ from qatexplorer.data import Data, call_model, device_of, main_output, on_device
 from qatexplorer.errors import CheckpointError, InputError, NoDataError, TrainingError
 from qatexplorer.evaluate.metric import Metric, MetricValue, batch_size, evaluate
 from qatexplorer.explain.blame import release_frames
+from qatexplorer.quantizers.facts import learn_steps, learned_parameters
 from qatexplorer.runs.checkpoint import Position
 from qatexplorer.runs.codec import pack, unpack
 from qatexplorer.runs.records import (
@@ -189,6 +190,7 @@ class Loop:
         history.telemetry = self._sampler.telemetry or before
         self._switches = Switches(config, model)
         self._parameters = trainable(model)
+        self._steps_wait = bool(learned_parameters(model))
         self._random = OwnRandomState(config.seed, (data.train, data.eval))
         self._epoch_random: Any = None
         self._cheap_now: Any = None
@@ -430,6 +432,8 @@ class Loop:
         self._whole = False
         rate = parts.rate.now
         parts.optimizer.step()
+        if self._steps_wait:  # the batch that it has just seen gives a learned step size its start
+            self._steps_wait = learn_steps(self.model)
         parts.average.update()
         self.phase, self._cheap_now = "data", None
         self.last_loss = value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,15 +25,29 @@ LR_JUMP = 1.5
 MAX_LR_MARKS = 12
 
 
-def make_optimizer(config: TrainingConfig, parameters: list[Parameter]) -> Optimizer:
-    """The optimizer of ``config``. Raises TrainingError if one of the user's cannot be made."""
+STEP_SIZE_LR = 0.01
+"""What the learning rate of learned step sizes is multiplied with: Adam moves every parameter by
+about the rate, and a step size is as small as that."""
+
+
+def make_optimizer(
+    config: TrainingConfig, parameters: list[Parameter], step_sizes: Collection[Parameter] = ()
+) -> Optimizer:
+    """The optimizer of ``config``; ``step_sizes`` are those of ``parameters`` that are learned step
+    sizes. Raises TrainingError if one of the user's cannot be made."""
     make = config.optimizer
-    if make is None or make == "adam":
-        return torch.optim.Adam(parameters, lr=config.lr)
-    if make == "adamw":
-        return torch.optim.AdamW(parameters, lr=config.lr)
-    if isinstance(make, str):
-        return torch.optim.SGD(parameters, lr=config.lr, momentum=0.9)
+    if make is None or isinstance(make, str):
+        learned = {id(one) for one in step_sizes}
+        groups: list[dict[str, Any]] = [{"params": [p for p in parameters if id(p) not in learned]}]
+        if learned:
+            sizes = [p for p in parameters if id(p) in learned]
+            rate = config.lr * STEP_SIZE_LR
+            groups.append({"params": sizes, "lr": rate, "weight_decay": 0.0})
+        if make == "adamw":
+            return torch.optim.AdamW(groups, lr=config.lr)
+        if make == "sgd":
+            return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
+        return torch.optim.Adam(groups, lr=config.lr)
     try:
         return make(parameters)
     except Exception as error:

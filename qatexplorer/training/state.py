@@ -10,6 +10,7 @@ from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 
 from qatexplorer.errors import CheckpointError, InputError
+from qatexplorer.quantizers.facts import learned_parameters
 from qatexplorer.runs.codec import pack, unpack
 from qatexplorer.runs.config import TrainingConfig
 from qatexplorer.runs.model_state import check_model, load_model, save_model
@@ -37,7 +38,7 @@ class Parts:
         self, config: TrainingConfig, model: Module, parameters: list[Parameter], total_steps: int
     ) -> None:
         self.model = model
-        self.optimizer: Optimizer = make_optimizer(config, parameters)
+        self.optimizer: Optimizer = make_optimizer(config, parameters, learned_parameters(model))
         self.rate = LearningRate(config, self.optimizer, total_steps)
         self.average = Average(config.ema_decay, parameters)
         self.clip = Clip(config.clip_grad_norm)

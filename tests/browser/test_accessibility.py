@@ -30,6 +30,7 @@ TABS = (
     "Who put it there",
     "Float, fake-quant",
     "Compare",
+    "qconfig",
     "Settings",
     "Runs",
     "Sensitivity",

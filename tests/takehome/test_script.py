@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import qatexplorer as qx
 from qatexplorer.errors import InputError
+from qatexplorer.flows.quant_spec import QuantSpec
 from tests.support.models import load_timm
 from tests.support.training_models import SmallNet, batches, data, one_thread, same  # noqa: F401
 
@@ -153,6 +154,16 @@ def test_every_form_of_a_qconfig(name: str, flow: str) -> None:
     session = qx.Session(
         small(), batches(1)[0][0], flow=flow, qconfig=QCONFIGS[name](), data=data(2)
     )
+    session.train(1, progress=False)
+    assert_the_same(session, session.script(), small)
+
+
+@pytest.mark.parametrize("flow", ["eager", "fx"])
+def test_rules_of_the_qconfig(flow: str) -> None:
+    session = qx.Session(small(), batches(1)[0][0], flow=flow, qconfig="fbgemm", data=data(2))
+    four = QuantSpec(bits=4, signed=True, scheme="symmetric", per_channel=True)
+    session.set_qconfig("", weight=four)
+    session.set_qconfig("fc", to_float=True)
     session.train(1, progress=False)
     assert_the_same(session, session.script(), small)
 

@@ -14,6 +14,7 @@ from torch import nn
 import qatexplorer as qx
 from qatexplorer.errors import InputError
 from qatexplorer.runs.config import TrainingConfig
+from qatexplorer.widgets.qconfig.panel import decoded
 from qatexplorer.widgets.training.schedules import ScheduleFields
 
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
@@ -78,3 +79,17 @@ def test_how_often_fake_quants_are_sampled_is_a_field() -> None:
     assert fields.settings()["telemetry_every"] == 7
     fields.use(None, {"telemetry_every": 3})
     assert fields.sampled.value == 3
+
+
+@pytest.mark.parametrize("content", [b"\x80", b"x" * 1_000_001])
+def test_a_file_that_is_none_of_rules(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QATEXPLORER_RUNS", str(tmp_path))
+    with pytest.raises(InputError) as refused:
+        decoded(content, "a.toml")
+    assert refused.value.fix == "Choose a TOML or JSON file that was saved here."
+    session = qx.Session(net(), X, stubs="model")
+    session.set_qconfig("0", to_float=True)
+    saved = session.qconfig_text()
+    assert decoded(saved.encode(), "a.toml") == saved

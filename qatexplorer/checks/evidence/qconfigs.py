@@ -59,8 +59,12 @@ def qconfigs(subject: Subject) -> QConfigs:
     plan = subject.options.qconfig
     found: dict[str, QConfig | None] = {}
     where: dict[tuple[str, int], tuple[QConfig, list[str]]] = {}
+    ruled = plan.resolver(subject.base).named() if plan.rules else {}
     for path, module in subject.base.named_modules():
-        named, qconfig = _effective(plan, path, module)
+        if path in ruled:
+            named, qconfig = path, ruled[path]
+        else:
+            named, qconfig = _effective(plan, path, module)
         found[path] = qconfig
         if qconfig is not None and isinstance(module, WEIGHTED):
             where.setdefault((named, id(qconfig)), (qconfig, []))[1].append(path)

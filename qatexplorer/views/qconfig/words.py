@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from qatexplorer.flows.qconfig_rules import PARTS, Part, QConfigRule
 from qatexplorer.views.common.html import Html, code, join, tag
 from qatexplorer.views.common.names import number
+
+_ORDER = (
+    "A path counts before a pattern, a pattern before a type, a type before the whole model; of "
+    "two patterns the upper one."
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,30 @@ class PreviewWords:
     before: float | None
     after: float | None
     note: str = ""
+
+
+def rule_place(rule: QConfigRule) -> str:
+    """What a rule names, for a table: a path as it is, all else with what it is."""
+    if rule.by == "model":
+        return "(model)"
+    return rule.where if rule.by == "path" else f"{rule.by} {rule.where}"
+
+
+def rule_mark(ruling: Mapping[Part, QConfigRule]) -> tuple[str, str]:
+    """Two words for the tree, and a sentence, on the rules that say each part of a module."""
+    said = {part: rule.of(part) for part, rule in ruling.items()}
+    bits = {part: spec.bits for part, spec in said.items() if spec is not None}
+    short = [f"{part[0]}{bits[part]}" for part in reversed(PARTS) if part in bits]
+    rules = dict.fromkeys(ruling[part] for part in PARTS if part in ruling)
+    sentences = [_sentence(rule, said) for rule in rules]
+    return " ".join(short) or "float", "; ".join(sentences)
+
+
+def _sentence(rule: QConfigRule, said: Mapping[Part, object]) -> str:
+    if rule.to_float:
+        return f"Rule for {rule_place(rule)}: left in float"
+    parts = [f"{part} {rule.of(part)}" for part in PARTS if rule.of(part) is said.get(part, 0)]
+    return f"Rule for {rule_place(rule)}: {'; '.join(parts)}"
 
 
 def rules_html(rules: Sequence[RuleWords]) -> Html:
@@ -50,9 +80,10 @@ def rules_html(rules: Sequence[RuleWords]) -> Html:
         )
         for i, rule in enumerate(rules)
     ]
-    caption = tag("caption", "Rules in force; the later one wins", class_="qx-sr")
+    caption = tag("caption", "Rules in force", class_="qx-sr")
     table = tag("table", caption, tag("thead", head), tag("tbody", *rows), class_="qx-options")
-    return tag("div", table, class_="qx-qconfig-rules")
+    order = [tag("p", _ORDER, class_="qx-muted")] if len(rules) > 1 else []
+    return tag("div", table, *order, class_="qx-qconfig-rules")
 
 
 def _delete(index: int, where: str) -> Html:

@@ -46,6 +46,7 @@ from qatexplorer.widgets.explorer.splitter import Splitter
 from qatexplorer.widgets.explorer.stagebar import StageBar
 from qatexplorer.widgets.explorer.still import Still, metadata_of, still_of
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
+from qatexplorer.widgets.qconfig.panel import QConfigPanel
 from qatexplorer.widgets.sensitivity.panel import MEASURING, SEARCHING, SensitivityPanel
 from qatexplorer.widgets.training.live import LivePanel
 from qatexplorer.widgets.training.results import EVALUATING, TIMING, ResultsPanel
@@ -170,6 +171,7 @@ class Explorer(widgets.VBox):
             self.bridge, self.start_job, self.page, self.overlay, self._on_compared
         )
         self.settings = SettingsPanel(self.start_job)
+        self.qconfig = QConfigPanel(self.bridge, self.start_job, self.page)
         self.checks = ChecksPanel(self.checker, self.page, self._on_fix, self._on_undo)
         self.sensitivity = SensitivityPanel(self.bridge, self.start_job, self.page)
         panels = {
@@ -177,6 +179,7 @@ class Explorer(widgets.VBox):
             "Inside the training": self.live,
             "Who put it there?": self.ledger,
             "Float, fake-quant, int8": self.results,
+            "qconfig": self.qconfig,
             "Compare": self.compare,
             "Settings": self.settings,
             "Runs": self.runs,
@@ -272,7 +275,7 @@ class Explorer(widgets.VBox):
         self.training.use(session, suggested or {})
         panels = (
             self.checks, self.live, self.ledger, self.results, self.compare, self.settings,
-            self.runs, self.sensitivity,
+            self.runs, self.sensitivity, self.qconfig,
         )  # fmt: skip
         for panel in panels:
             panel.use(session)
@@ -303,6 +306,7 @@ class Explorer(widgets.VBox):
     def _on_config(self) -> None:
         self.checker.changed()
         self.settings.refresh()
+        self.qconfig.refresh()
         self.results.forget_latency()
         self.panes.compare.start_over()
 
@@ -469,6 +473,7 @@ class Explorer(widgets.VBox):
         """The inspector has been drawn: what else follows the selection must not delay it."""
         self._keep_still()
         self.ledger.show_selection()
+        self.qconfig.show_selection()
         self.results.show_selection()
         self.compare.show_selection()
         self.sensitivity.show_selection()
@@ -480,6 +485,7 @@ class Explorer(widgets.VBox):
         self.ledger.active = self._in_sight(self.ledger)
         self.compare.active = self._in_sight(self.compare)
         self.training.in_sight = self._in_sight(self.training)
+        self.qconfig.active = self._in_sight(self.qconfig)
         if self._in_sight(self.live):
             self.live.draw()
 
@@ -505,6 +511,7 @@ class Explorer(widgets.VBox):
             self.results,
             self.compare,
             self.sensitivity,
+            self.qconfig,
         ):
             panel.dark = dark
         self.training.redraw()
@@ -539,6 +546,7 @@ class Explorer(widgets.VBox):
             "inside": self.live,
             "ledger": self.ledger,
             "results": self.results,
+            "qconfig": self.qconfig,
             "settings": self.settings,
             "sensitivity": self.sensitivity,
         }
@@ -623,7 +631,7 @@ class Explorer(widgets.VBox):
             self.sensitivity.idle()
         panels = (
             self.checks, self.training, self.ledger, self.results, self.compare, self.settings,
-            self.runs, self.sensitivity,
+            self.runs, self.sensitivity, self.qconfig,
         )  # fmt: skip
         for panel in panels:
             panel.set_enabled(job is None)

@@ -18,6 +18,7 @@ from qatexplorer.views.common.cover import failed_html, loading_html, no_model_h
 from qatexplorer.views.graph.scene import build_scene, redundant_edges
 from qatexplorer.views.inspector.figures import channel_figure, histogram_figure
 from qatexplorer.views.inspector.page import inspect_html
+from qatexplorer.views.qconfig.words import rule_mark
 from qatexplorer.views.training.scales import scales_figure
 from qatexplorer.views.tree import build_tree, state_label
 from qatexplorer.widgets.common.background import in_background
@@ -126,7 +127,7 @@ class Panes(widgets.Box):
         before = session.snapshots.get(change.before) if change is not None else None
         return StagePicture(
             snapshot,
-            Packed(build_tree(snapshot, change, before)),
+            Packed(build_tree(snapshot, change, before, rule_marks(session, snapshot))),
             self._scene(session),
             self._inspected(session, self._page.moved_to(snapshot)),
         )
@@ -312,3 +313,14 @@ def selected_site(snapshot: Snapshot, selection: str) -> FakeQuantSite | None:
         sites = sorted(snapshot.sites_of(path), key=lambda s: s.kind == "weight")
         return sites[0] if sites else None
     return None
+
+
+def rule_marks(session: Session, snapshot: Snapshot) -> dict[str, tuple[str, str]]:
+    """Two words and a sentence of each module whose qconfig comes from a rule, by path."""
+    ruled = session.ruled()
+    found = {}
+    for record in snapshot.modules:
+        ruling = ruled.get(record.origin) if record.origin or not record.path else None
+        if ruling is not None and record.path not in snapshot.site_by_path:
+            found[record.path] = rule_mark(ruling)
+    return found

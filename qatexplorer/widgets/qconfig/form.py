@@ -2,87 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as widgets
 
+from qatexplorer.flows.qconfig_rules import Part
+from qatexplorer.flows.quant_spec import (
+    FEWEST_BITS,
+    MOST_BITS,
+    FakeQuantName,
+    ObserverName,
+    QuantSpec,
+)
 from qatexplorer.widgets.common.controls import labelled, row
 
-QUANTIZED, FLOAT = "a fake quant", "left in float"
+KEEP, QUANTIZED = "as it is", "another fake quant"
+
+_SAID: dict[ObserverName, str] = {
+    "MovingAverageMinMaxObserver": "moving average of minimum and maximum",
+    "MinMaxObserver": "minimum and maximum of all seen",
+    "HistogramObserver": "histogram, the range with the least error",
+}
 
 
 class SideFields(widgets.VBox):
     """Choices for the activation or for the weight of the modules of a rule.
 
-    Args:
-        title: "Activation" or "Weight".
-        on_change: called when a user has changed a field; not by :meth:`fill`.
+    ``on_change`` is called when a user has changed a field.
     """
 
-    def __init__(
-        self, title: str, observers: Mapping[str, str], on_change: Callable[[], Any]
-    ) -> None:
-        self.title, self._on_change = title, on_change
-        self._filling = False
+    def __init__(self, side: Part, on_change: Callable[[], Any]) -> None:
+        self.side, self._on_change = side, on_change
+        title = side.capitalize()
         self.what = labelled(
-            widgets.Dropdown(options=(QUANTIZED, FLOAT)), f"{title} gets", width="220px"
-        )
+            widgets.Dropdown(options=(KEEP, QUANTIZED)), title, f"{title}: {KEEP}, or {QUANTIZED}",
+            width="min(280px, 100%)",
+        )  # fmt: skip
         self.observer = labelled(
-            widgets.Dropdown(options=[(said, name) for name, said in observers.items()]),
+            widgets.Dropdown(options=[(said, name) for name, said in _SAID.items()]),
             "Observer",
-            "What finds the range that the grid covers",
+            f"{title}: what finds the range that the grid covers",
             width="100%",
         )
         self.bits = labelled(
-            widgets.BoundedIntText(8, min=2, max=8), "Bits", "2 to 8", width="100px"
+            widgets.BoundedIntText(8, min=FEWEST_BITS, max=MOST_BITS),
+            "Bits",
+            f"{title}: {FEWEST_BITS} to {MOST_BITS} bits",
+            width="90px",
         )
         self.granularity = labelled(
-            widgets.Dropdown(options=[("per tensor", False), ("per channel", True)]),
+            widgets.Dropdown(
+                options=[("per tensor", False), ("per channel", True)], value=side == "weight"
+            ),
             "Grid",
-            "One scale for the whole tensor, or one for each output channel",
+            f"{title}: one scale for the whole tensor, or one for each output channel",
             width="150px",
         )
         self.symmetry = labelled(
-            widgets.Dropdown(options=[("affine", False), ("symmetric", True)]),
+            widgets.Dropdown(
+                options=[("affine", False), ("symmetric", True)], value=side == "weight"
+            ),
             "Scheme",
-            "Affine has a zero point of its own, symmetric has it in the middle",
+            f"{title}: affine has a zero point of its own, symmetric has it in the middle",
             width="165px",
         )
-        self.reduce_range = _tick("reduce_range", "One bit less, for engines that would saturate")
-        self.learned = _tick(
-            "learned step size",
-            "torch's _LearnableFakeQuantize: training learns scale and zero point",
+        self.reduce_range = widgets.Checkbox(
+            False,
+            description="reduce_range",
+            tooltip=f"{title}: half of the codes, for engines that would saturate",
+            indent=False,
         )
-        self.fields = (
-            self.observer, self.bits, self.granularity, self.symmetry, self.reduce_range,
-            self.learned,
-        )  # fmt: skip
-        for control in (self.what, *self.fields):
+        self.reduce_range.layout.width = "130px"
+        self.learned = widgets.Checkbox(
+            False,
+            description="learned step size",
+            tooltip=f"{title}: the scale is a parameter that training learns",
+            indent=False,
+        )
+        self.learned.layout.width = "150px"
+        fields = (self.observer, self.bits, self.granularity, self.symmetry, self.reduce_range,
+                  self.learned)  # fmt: skip
+        for control in (self.what, *fields):
             control.observe(lambda _change: self._changed(), "value")
-        super().__init__(
-            [
-                self.what,
-                self.observer,
-                row(self.bits, self.granularity, self.symmetry),
-                row(self.reduce_range, self.learned),
-            ]
-        )
+        grid = row(*fields[1:])
+        self.more = widgets.VBox([self.observer, grid])
+        super().__init__([self.what, self.more])
         self.add_class("qx-qconfig-side")
+        self._show()
 
     @property
-    def in_float(self) -> bool:
-        """Whether it is to be left in float."""
-        return bool(self.what.value == FLOAT)
+    def spec(self) -> QuantSpec | None:
+        """What is chosen, None for no change. Raises QConfigError for what torch cannot make."""
+        if self.what.value == KEEP:
+            return None
+        averaging = self.observer.value == "MovingAverageMinMaxObserver"
+        # Torch's fused kernel averages by itself, and takes no other observer.
+        kind: FakeQuantName = "FusedMovingAvgObsFakeQuantize" if averaging else "FakeQuantize"
+        if self.learned.value:
+            kind = "_LearnableFakeQuantize"
+        return QuantSpec(
+            bits=self.bits.value,
+            signed=self.side == "weight",
+            scheme="symmetric" if self.symmetry.value else "affine",
+            per_channel=self.granularity.value,
+            observer=self.observer.value,
+            fake_quant=kind,
+            reduce_range=self.reduce_range.value,
+        )
 
     def _changed(self) -> None:
-        for control in self.fields:
-            control.layout.display = "none" if self.in_float else ""
-        if not self._filling:
-            self._on_change()
+        self._show()
+        self._on_change()
 
-
-def _tick(label: str, tip: str) -> Any:
-    made = widgets.Checkbox(False, description=label, tooltip=tip, indent=False)
-    made.layout.width = "auto"
-    return made
+    def _show(self) -> None:
+        self.more.layout.display = "none" if self.what.value == KEEP else ""
