@@ -26,8 +26,8 @@ from torch.ao.quantization import (
 from torch.ao.quantization import get_default_qat_qconfig as torch_qat_qconfig
 
 from qatexplorer.errors import EngineWarning, QConfigError, warn
-from qatexplorer.flows.qconfig_rules import Below, Effective, QConfigRule, Resolver
-from qatexplorer.flows.quant_spec import MOST_BITS
+from qatexplorer.flows.qconfig_rules import PARTS, Below, Effective, QConfigRule, Resolver
+from qatexplorer.flows.quant_spec import MOST_BITS, made_by
 from qatexplorer.quantizers.engine import check_engine
 from qatexplorer.quantizers.engine_choice import (
     BACKENDS,
@@ -36,6 +36,7 @@ from qatexplorer.quantizers.engine_choice import (
     default_backend,
     engine_concern,
 )
+from qatexplorer.quantizers.facts import LEARNED
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,17 @@ class QConfigPlan:
         """What to pass as qconfig so that fake quants stand where observers do (``watched``)."""
         given = dict.fromkeys((path for path, _ in self.watched), self.backend)
         return self.backend if list(given) == [""] else given
+
+    @cached_property
+    def learns_steps(self) -> bool:
+        """Whether a qconfig or a rule gives some part a learned step size."""
+        specs = [rule.of(part) for rule in self.rules for part in PARTS]
+        exceptions = (*self.by_type, *self.by_regex, *self.by_path)
+        given = [q for q in (self.default, *(q for _, q in exceptions)) if q is not None]
+        made = [made_by(getattr(qconfig, part)) for qconfig in given for part in PARTS]
+        return any(spec is not None and spec.learned for spec in specs) or any(
+            LEARNED.is_fake_quant(one) for one in made
+        )
 
     @cached_property
     def concern(self) -> EngineConcern | None:

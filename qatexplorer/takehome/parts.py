@@ -199,7 +199,9 @@ def calibrate(model: nn.Module, batches: Iterable[Any], count: int) -> None:
 @contextmanager
 def observers_paused(model: nn.Module) -> Iterator[None]:
     """No observer learns inside: eval() does not see to that."""
-    on = [m for m in model.modules() if isinstance(m, FakeQuantizeBase) and m.observer_enabled[0]]
+    fake_quants: list[Any] = [m for m in model.modules() if isinstance(m, FakeQuantizeBase)]
+    # The flag of a learned step size has a name of its own.
+    on = [m for m in fake_quants if getattr(m, "static_enabled", m.observer_enabled)[0]]
     inside = {
         id(o) for m in model.modules() if isinstance(m, FakeQuantizeBase) for o in m.modules()
     }
@@ -259,11 +261,35 @@ def fake_quants_on(model: nn.Module) -> None:
     fake_quants: list[Any] = [m for m in model.modules() if isinstance(m, FakeQuantizeBase)]
     for module in fake_quants:
         if not module.fake_quant_enabled[0]:
-            if hasattr(module, "calculate_qparams"):
+            if hasattr(module, "calculate_qparams") and not hasattr(module, "static_enabled"):
                 scale, zero_point = module.calculate_qparams()
                 for buffer, value in ((module.scale, scale), (module.zero_point, zero_point)):
                     buffer.resize_(value.shape).copy_(value)
             module.enable_fake_quant()
+
+
+def step_sizes(model: nn.Module) -> list[Any]:
+    """The fake quants that learn their step size (torch's ``_LearnableFakeQuantize``)."""
+    return [m for m in model.modules() if hasattr(m, "enable_param_learning")]
+
+
+def learn_steps(model: nn.Module) -> None:
+    """Learned step sizes that round and have a range leave their observers and learn."""
+    for site in step_sizes(model):
+        low = site.activation_post_process.min_val
+        seen = bool(low.numel()) and bool(torch.isfinite(low).all())
+        if site.static_enabled[0] and site.fake_quant_enabled[0] and seen:
+            site.enable_param_learning()
+
+
+def with_step_sizes(
+    model: nn.Module, parameters: list[nn.Parameter], lr: float
+) -> list[dict[str, Any]]:
+    """Parameter groups: learned step sizes have 0.01 times the learning rate, and no decay."""
+    learned = {id(p) for site in step_sizes(model) for p in site.parameters()}
+    sizes = [p for p in parameters if id(p) in learned]
+    groups: list[dict[str, Any]] = [{"params": [p for p in parameters if id(p) not in learned]}]
+    return [*groups, {"params": sizes, "lr": lr * 0.01, "weight_decay": 0.0}]
 
 
 def lr_factor(name: str, step: int, total: int, warmup: int) -> float:
@@ -332,6 +358,7 @@ def train_epoch(
         if clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(parameters, clip_grad_norm)
         optimizer.step()
+        learn_steps(model)  # their first batch gives them a start
         average.update()
         size = len(target) if isinstance(target, Tensor) and target.dim() else 1
         total, samples, step = total + float(found) * size, samples + size, step + 1

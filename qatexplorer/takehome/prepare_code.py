@@ -180,7 +180,11 @@ def _mapping(writer: Writer) -> list[str]:
         key = writer.given(f"type_{kind.__name__}", kind)
         text = writer.given(f"qconfig_of_{kind.__name__}", qconfig, writer.code.qconfig)
         lines.append(f"mapping.set_object_type({key}, {text})")
-    for number, (path, qconfig) in enumerate(plan.by_path):
+    whole = plan.as_mapping(walk.base)  # with what rules say
+    if any(rule.by == "model" for rule in plan.rules):
+        text = writer.given("qconfig_of_all", whole.global_qconfig, writer.code.qconfig)
+        lines.append(f"mapping.set_global({text})")
+    for number, (path, qconfig) in enumerate(whole.module_name_qconfigs.items()):
         text = writer.given(f"qconfig_{number}", qconfig, writer.code.qconfig)
         lines.append(f"mapping.set_module_name({path!r}, {text})")
     return lines

@@ -70,10 +70,13 @@ def _optimizer(writer: Writer, config: TrainingConfig) -> str:
     chosen = config.optimizer or "adam"
     if not isinstance(chosen, str):
         return writer.given("make_optimizer", chosen)
+    groups = "parameters"
+    if writer.walk.options.qconfig.learns_steps:
+        groups = f"{writer.use(parts.with_step_sizes)}(model, parameters, {config.lr!r})"
     made = {
-        "adam": f"Adam(parameters, lr={config.lr!r})",
-        "adamw": f"AdamW(parameters, lr={config.lr!r})",
-        "sgd": f"SGD(parameters, lr={config.lr!r}, momentum=0.9)",
+        "adam": f"Adam({groups}, lr={config.lr!r})",
+        "adamw": f"AdamW({groups}, lr={config.lr!r})",
+        "sgd": f"SGD({groups}, lr={config.lr!r}, momentum=0.9)",
     }[chosen]
     writer.code.need("torch")
     return f"lambda parameters: torch.optim.{made}"

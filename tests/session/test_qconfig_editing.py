@@ -265,3 +265,15 @@ def test_a_constraint_of_the_backend_config_is_told_in_torchs_words() -> None:
     assert "eps" in constraint_broken(layer, wrong, config)
     assert constraint_broken(layer, default_symmetric_qnnpack_qat_qconfig, config) == ""
     assert constraint_broken(layer, get_default_qat_qconfig("qnnpack"), config) == ""
+
+
+def test_equal_rules_stay_when_a_run_had_another_qconfig(tmp_path: Path) -> None:
+    pairs = [(X, torch.tensor([0, 1]))]
+    session = session_of("eager", data=(pairs, pairs))
+    session.set_qconfig("fc", weight=W4)
+    session.train(1, run_dir=tmp_path / "run", progress=False)
+    again = qx.Session(net(), X, flow="eager", qconfig="qnnpack", data=(pairs, pairs))
+    again.set_qconfig("fc", weight=W4)
+    again.resume(tmp_path / "run", epochs=2, background=False)
+    assert again.qconfig_rules == session.qconfig_rules
+    assert weight_tops(again)["fc"] == 7

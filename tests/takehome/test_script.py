@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.ao.quantization import (
+    DeQuantStub,
     FakeQuantize,
     MovingAverageMinMaxObserver,
     QConfig,
     QConfigMapping,
+    QuantStub,
     default_weight_fake_quant,
     get_default_qat_qconfig,
 )
@@ -329,3 +332,53 @@ def test_refused() -> None:
     session = qx.Session(small(), batches(1)[0][0], qconfig="onednn")
     with pytest.raises(InputError, match="not of the form"):
         session.script("my.models")
+
+
+class Rules(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.quant, self.dequant = QuantStub(), DeQuantStub()
+        self.first, self.second = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3)
+        self.third, self.out = nn.Linear(64, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.second(torch.relu(self.first(self.quant(x)))))
+        return self.out(self.dequant(self.third(torch.flatten(x, 1))))
+
+
+@pytest.mark.parametrize("qconfig", ["fbgemm", "mapping"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"optimizer": "sgd"}],
+    ids=["adam", "sgd"],
+)
+@pytest.mark.parametrize("flow", ["eager", "fx"])
+def test_rules(flow: str, settings: dict[str, Any], qconfig: str) -> None:
+    def make() -> nn.Module:
+        torch.manual_seed(0)
+        return Rules().train()
+
+    torch.manual_seed(1)
+    pairs = [(torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 3])) for _ in range(3)]
+    given: Any = QConfigMapping().set_global(get_default_qat_qconfig("fbgemm"))
+    session = qx.Session(
+        make(),
+        pairs[0][0],
+        flow=flow,
+        qconfig=qconfig if qconfig == "fbgemm" else given,
+        data=(pairs, pairs),
+    )
+    weight = QuantSpec(bits=4, signed=True, scheme="symmetric", per_channel=True)
+    session.set_qconfig("first", weight=weight)
+    learned = replace(weight, bits=8, fake_quant="_LearnableFakeQuantize")
+    session.set_qconfig(
+        "second", weight=learned, activation=QuantSpec(fake_quant="_LearnableFakeQuantize")
+    )
+    session.set_qconfig("out", to_float=True)
+    session.train(2, progress=False, **settings)
+    trained: Any = session.copy_model(session.flow.train_stage)
+    assert trained.first.weight_fake_quant.quant_max == 7
+    assert int(trained.second.weight_fake_quant.learning_enabled[0]) == 1
+    assert not hasattr(trained.out, "weight_fake_quant")
+    session.goto(session.flow.int8_stage)
+    assert_the_same(session, session.script(), make)
