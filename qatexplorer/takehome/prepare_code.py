@@ -168,7 +168,7 @@ def _fx(writer: Writer) -> list[str]:
 def _mapping(writer: Writer) -> list[str]:
     walk = writer.walk
     plan = walk.options.qconfig
-    if not plan.default_of or plan.given is not None or plan.rules:
+    if not plan.default_of or plan.given is not None:
         try:
             return writer.code.mapping(plan.as_mapping(walk.base), "mapping")
         except NotCode as error:

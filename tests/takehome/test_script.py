@@ -161,16 +161,6 @@ def test_every_form_of_a_qconfig(name: str, flow: str) -> None:
     assert_the_same(session, session.script(), small)
 
 
-@pytest.mark.parametrize("flow", ["eager", "fx"])
-def test_rules_of_the_qconfig(flow: str) -> None:
-    session = qx.Session(small(), batches(1)[0][0], flow=flow, qconfig="fbgemm", data=data(2))
-    four = QuantSpec(bits=4, signed=True, scheme="symmetric", per_channel=True)
-    session.set_qconfig("", weight=four)
-    session.set_qconfig("fc", to_float=True)
-    session.train(1, progress=False)
-    assert_the_same(session, session.script(), small)
-
-
 @pytest.mark.parametrize(
     "settings",
     [
