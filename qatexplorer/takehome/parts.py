@@ -309,6 +309,7 @@ class WeightAverage:
 
     def __init__(self, parameters: list[nn.Parameter], decay: float | None) -> None:
         self.parameters, self.decay, self.updates = list[Tensor](parameters), decay, 0
+        self.own: list[Tensor] = []
         self.average = [] if decay is None else [p.detach().clone() for p in parameters]
 
     @torch.no_grad()
@@ -321,10 +322,12 @@ class WeightAverage:
     @torch.no_grad()
     def swap(self) -> None:
         """The model holds the average, or its own weights again."""
-        for parameter, average in zip(self.parameters, self.average, strict=False):
-            own = parameter.detach().clone()
-            parameter.copy_(average)
-            average.copy_(own)
+        if self.decay is None:
+            return
+        own = [] if self.own else [p.detach().clone() for p in self.parameters]
+        for parameter, value in zip(self.parameters, self.own or self.average, strict=True):
+            parameter.copy_(value)  # a forward clamps learned step sizes: the average stays as is
+        self.own = own
 
 
 def train_mode(model: nn.Module, bn_frozen: bool) -> None:

@@ -36,6 +36,7 @@ def calibrated() -> qx.Session:
 def test_a_flow_without_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.support.toy_flow import ToyFlow
 
+    FLOWS.pop("toy", None)  # importing it has put it there
     monkeypatch.setitem(FLOWS, "toy", ToyFlow)
     with pytest.raises(InputError) as caught:
         session("toy").script()

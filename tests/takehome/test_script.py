@@ -339,8 +339,8 @@ class Rules(nn.Module):
 @pytest.mark.parametrize("qconfig", ["fbgemm", "mapping"])
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"optimizer": "sgd"}],
-    ids=["adam", "sgd"],
+    [{}, {"optimizer": "sgd", "fake_quant_start_epoch": 1, "ema_decay": 0.5}],
+    ids=["adam", "late"],
 )
 @pytest.mark.parametrize("flow", ["eager", "fx"])
 def test_rules(flow: str, settings: dict[str, Any], qconfig: str) -> None:
