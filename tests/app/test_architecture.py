@@ -177,7 +177,8 @@ def test_what_is_private_is_left_alone(path: Path) -> None:
     "path", [p for p in FILES if room_of(p) in ("views", "ledger", "widgets")], ids=str
 )
 def test_stages_are_known_by_their_role(path: Path) -> None:
-    names = {stage.name for flow in FLOWS.values() for stage in flow.stages}
+    ours = [flow for flow in FLOWS.values() if flow.__module__.startswith("qatexplorer.")]
+    names = {stage.name for flow in ours for stage in flow.stages}  # not those of a test's own flow
     names.remove("float")  # also a precision, and a number
     found = {
         (node.lineno, node.value)
