@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.resources import files
+
+_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 
 
 @cache
@@ -17,6 +20,12 @@ def esm(name: str) -> str:
     return read_text(f"bundled/{name}.js")
 
 
+@cache
 def css(*names: str) -> str:
-    """``common/base.css`` and then the named style sheets, as one for a widget's ``_css``."""
-    return "\n".join(read_text(name) for name in ("common/base.css", *names))
+    """``common/base.css`` and then the named style sheets, as one for a widget's ``_css``.
+
+    Without comments and indentation: a saved notebook may hold it once for every widget.
+    """
+    whole = "\n".join(read_text(name) for name in ("common/base.css", *names))
+    lines = (line.strip() for line in _COMMENT.sub("", whole).splitlines())
+    return "\n".join(line for line in lines if line)
