@@ -12,6 +12,7 @@ from qatexplorer.data import call_model, cloned
 from qatexplorer.errors import QConfigError
 from qatexplorer.flows.quant_spec import QuantSpec
 from qatexplorer.forward.histograms import GridHistogram, grid_histogram
+from qatexplorer.forward.hooks import hooked
 from qatexplorer.forward.noise import rounded_to, sqnr
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.quantizers.facts import grid_of
@@ -57,12 +58,12 @@ def output_of(model: nn.Module, path: str, inputs: Any) -> Tensor:
     no tensor, or it does not run."""
     seen: list[Tensor] = []
 
-    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+    def left(_path: str, _module: nn.Module, _args: Any, _kwargs: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.is_floating_point():
             seen.append(output.detach().clone())
 
-    with preserved_state(model), torch.no_grad():
-        model.get_submodule(path).register_forward_hook(hook)
+    part = model.get_submodule(path)
+    with preserved_state(model), torch.no_grad(), hooked([(path, part)], left=left):
         call_model(model, cloned(inputs))
     if not seen:
         raise QConfigError(
