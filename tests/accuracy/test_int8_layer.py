@@ -247,7 +247,7 @@ def test_the_first_layer_of_iris(fusion: Any) -> None:
     found = session.int8_layer("fc1")
     whole, exact = found.agreement
     assert whole.outputs == 480 == found.total
-    # 479 of 480 when this was written: the one that is off may be the rounding of the bias to int32,
+    # 479 of 480 when this was written; the one may be off by the rounding of the bias to int32,
     # which the kernel of x86 does not do.
     assert whole.largest <= 1
     assert whole.equal >= 477
