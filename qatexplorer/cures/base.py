@@ -37,11 +37,11 @@ class Ground:
     """What a plan looks at, and leaves as it is.
 
     Attributes:
-        flow, options: of the session. edits: those in force, of which ``edits_of_model`` came with
-            the copy of the user's model.
-        base: the float model with them made. whole: the qconfig of the whole model.
+        flow, options: of the session. edits: those in force. base: the float model with them made.
+        whole: the qconfig of the whole model.
         work: the prepared model, None before there is one. observed: its observers have a range.
-        has_data: whether there are batches.
+        trained: it has been trained. worked: the recipes that were run on it. has_data: whether
+            there are batches.
     """
 
     flow: Flow
@@ -51,6 +51,8 @@ class Ground:
     whole: Effective
     work: nn.Module | None = None
     observed: bool = False
+    trained: bool = False
+    worked: tuple[Recipe, ...] = ()
     has_data: bool = False
 
     def why_no_work(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -18,7 +19,8 @@ def reestimate_batch_norms(model: nn.Module, batches: Iterable[Any], run: Any) -
     """The running statistics of batch norms become the plain mean over ``batches``.
 
     As torch.optim.swa_utils.update_bn does it, but for the statistics of before, which stay until
-    the first batch replaces them: QAT modules scale their weight by them before they round it.
+    the first batch replaces them: QAT modules scale their weight by them before they round it. So
+    the range of such a weight is another afterwards, and is measured anew.
     """
     norms: list[Any] = [
         m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats
@@ -34,6 +36,34 @@ def reestimate_batch_norms(model: nn.Module, batches: Iterable[Any], run: Any) -
     finally:
         for norm, (momentum, training) in zip(norms, before, strict=True):
             norm.momentum, norm.training = momentum, training
+    for layer in layers_with_norm(model):
+        observe_weight(layer)
+
+
+def layers_with_norm(model: nn.Module) -> list[nn.Module]:
+    """Layers that round their weight with the scale of a batch norm in it, by a range that an
+    observer has found; a learned step size is left as training left it."""
+    fused = [m for m in model.modules() if hasattr(m, "weight_fake_quant") and hasattr(m, "bn")]
+    found: list[Any] = [m for m in fused if m.bn.track_running_stats]
+    return [
+        m
+        for m in found
+        if hasattr(m.weight_fake_quant, "observer_enabled")
+        and not hasattr(m.weight_fake_quant, "static_enabled")
+        and hasattr(m.weight_fake_quant.activation_post_process, "reset_min_max_vals")
+    ]
+
+
+def observe_weight(layer: Any) -> None:
+    """The observer of the layer's weight forgets what it has seen and sees what is there now."""
+    scale = layer.bn.weight / torch.sqrt(layer.bn.running_var + layer.bn.eps)
+    weight = layer.weight * scale.reshape(-1, *[1] * (layer.weight.dim() - 1))
+    fake_quant = layer.weight_fake_quant
+    before = fake_quant.observer_enabled.clone()
+    fake_quant.activation_post_process.reset_min_max_vals()
+    fake_quant.enable_observer()
+    fake_quant(weight)
+    fake_quant.observer_enabled.copy_(before)
 
 
 def _why_not(ground: Ground) -> str:
@@ -44,12 +74,19 @@ def _why_not(ground: Ground) -> str:
 
 
 def _written(model: nn.Module) -> tuple[str, ...]:
-    return tuple(
+    norms = [
         f"{path}.{name}" if path else name
         for path, module in model.named_modules()
         if isinstance(module, _BatchNorm) and module.track_running_stats
         for name in _TENSORS
+    ]
+    if not norms:
+        return ()
+    ranged = {id(layer) for layer in layers_with_norm(model)}
+    quantizers = tuple(
+        f"{p}.weight_fake_quant." for p, m in model.named_modules() if id(m) in ranged
     )
+    return (*norms, *(name for name in model.state_dict() if name.startswith(quantizers)))
 
 
 @cure(

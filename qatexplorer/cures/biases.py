@@ -5,6 +5,9 @@ a channel is off by ``E[d x]``, which is measured on batches. torch's own
 ``torch.ao.quantization._correct_bias.bias_correction`` measures the same, for layers that are fused
 with nothing and batches of one size; it says nothing of layers with a batch norm or ReLU inside.
 The two agree where both can be used (the tests hold this).
+
+It is for weights that were not trained with fake quants: those that were have a bias that has seen
+the error. What a batch norm after it has made up for must not be taken off once more either.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from qatexplorer.cures.base import Ground, Work, cure
+from qatexplorer.cures.batch_norms import reestimate_batch_norms
 
 BATCHES = 8
 
@@ -78,6 +82,12 @@ def _why_not(ground: Ground) -> str:
     why = ground.why_no_work()
     if why or ground.work is None:
         return why
+    if ground.trained:
+        return "The model has been trained, and its biases have learned to live with rounding."
+    if correct_biases in ground.worked:
+        return "The biases have been corrected; a second time would take the same error off again."
+    if reestimate_batch_norms in ground.worked:
+        return "The batch norms were measured with the errors in, which they have made up for."
     if not layers_with_bias(ground.work):
         return "No layer of the prepared model has a fake-quantized weight and a bias."
     return ""

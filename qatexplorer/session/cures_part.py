@@ -161,6 +161,8 @@ class CuresPart(Part):
             plan.effective(base, "", self.flow.by_graph),
             models.work if there else None,
             there and models.observed,
+            models.trained,
+            tuple(one.recipe for one in models.done if isinstance(one, WorkDone)),
             self.data is not None,
         )
 
