@@ -43,11 +43,11 @@ def reestimate_batch_norms(model: nn.Module, batches: Iterable[Any], run: Any) -
 def layers_with_norm(model: nn.Module) -> list[nn.Module]:
     """Layers that round their weight with the scale of a batch norm in it, by a range that an
     observer has found; a learned step size is left as training left it."""
-    fused = [m for m in model.modules() if hasattr(m, "weight_fake_quant") and hasattr(m, "bn")]
-    found: list[Any] = [m for m in fused if m.bn.track_running_stats]
+    layers: list[Any] = [m for m in model.modules() if hasattr(m, "weight_fake_quant")]
+    fused = [m for m in layers if hasattr(m, "bn") and m.bn.track_running_stats]
     return [
         m
-        for m in found
+        for m in fused
         if hasattr(m.weight_fake_quant, "observer_enabled")
         and not hasattr(m.weight_fake_quant, "static_enabled")
         and hasattr(m.weight_fake_quant.activation_post_process, "reset_min_max_vals")
@@ -83,10 +83,9 @@ def _written(model: nn.Module) -> tuple[str, ...]:
     if not norms:
         return ()
     ranged = {id(layer) for layer in layers_with_norm(model)}
-    quantizers = tuple(
-        f"{p}.weight_fake_quant." for p, m in model.named_modules() if id(m) in ranged
-    )
-    return (*norms, *(name for name in model.state_dict() if name.startswith(quantizers)))
+    layers = [path for path, module in model.named_modules() if id(module) in ranged]
+    begins = tuple(f"{path}.weight_fake_quant." for path in layers)
+    return (*norms, *(name for name in model.state_dict() if name.startswith(begins)))
 
 
 @cure(

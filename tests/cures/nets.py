@@ -54,13 +54,8 @@ def usual() -> Chain:
 
 def session_of(model: nn.Module, flow: str, **settings: Any) -> qx.Session:
     train, evaluation = data()
-    session = qx.Session(
-        model,
-        (train[0][0],),
-        flow=flow,
-        data=(train, evaluation),
-        **{"qconfig": "qnnpack"} | settings,
-    )
+    given = {"qconfig": "qnnpack", **settings}
+    session = qx.Session(model, (train[0][0],), flow=flow, data=(train, evaluation), **given)
     session.warns = False
     return session
 

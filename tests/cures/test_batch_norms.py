@@ -33,7 +33,8 @@ def test_it_is_what_torchs_function_gives(flow: str) -> None:
     one, other = mine.state_dict(), its.state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)
     norm = next(m for m in mine.modules() if isinstance(m, nn.BatchNorm2d))
-    assert norm.momentum == 0.1 and not norm.training
+    assert norm.momentum == 0.1
+    assert not norm.training
     assert int(norm.num_batches_tracked) == len(seen)  # type: ignore[arg-type]
 
 
@@ -79,7 +80,8 @@ def test_it_is_undone_bit_for_bit_and_the_script_has_it(flow: str) -> None:
     session.train(1, progress=False, freeze_observer_epoch=0, freeze_bn_epoch=0)
     before = work_of(session).state_dict()
     cured = session.cure("batch_norms", batches=2)
-    assert cured.judged == "fake_quant" and cured.changes
+    assert cured.judged == "fake_quant"
+    assert cured.changes
     after = work_of(session).state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert {line.partition(":")[0] for line in cured.changes} <= moved
@@ -89,7 +91,8 @@ def test_it_is_undone_bit_for_bit_and_the_script_has_it(flow: str) -> None:
     session.cure("batch_norms", batches=2)
     session.goto(session.flow.int8_stage)
     text = session.script()
-    assert "def reestimate_batch_norms(" in text and "qatexplorer import" not in text
+    assert "def reestimate_batch_norms(" in text
+    assert "qatexplorer import" not in text
     assert_the_same(session, text, usual)
 
 

@@ -69,7 +69,8 @@ def test_with_a_batch_norm_and_a_relu_inside_the_mean_error_is_gone(flow: str) -
     session.calibrate(4)
     model = weights_only(work_of(session))
     layer = layers_with_bias(model)[0]
-    assert hasattr(layer, "bn") and "ReLU" in type(layer).__name__
+    assert hasattr(layer, "bn")
+    assert "ReLU" in type(layer).__name__
     seen = batches()
     images = torch.cat([x for x, _ in seen])
 
@@ -102,7 +103,8 @@ def test_it_is_undone_bit_for_bit_and_the_script_has_it(flow: str) -> None:
     after = work_of(session).state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {line.partition(":")[0] for line in cured.changes}
-    assert len(moved) == 3 and all(name.endswith("bias") for name in moved)
+    assert len(moved) == 3
+    assert all(name.endswith("bias") for name in moved)
     session.undo_cure()
     undone = work_of(session).state_dict()
     assert all(torch.equal(before[name], undone[name]) for name in before)
@@ -110,7 +112,8 @@ def test_it_is_undone_bit_for_bit_and_the_script_has_it(flow: str) -> None:
     session.train(1, progress=False)
     session.goto(session.flow.int8_stage)
     text = session.script()
-    assert "def correct_biases(" in text and "qatexplorer import" not in text
+    assert "def correct_biases(" in text
+    assert "qatexplorer import" not in text
     assert_the_same(session, text, usual)
 
 

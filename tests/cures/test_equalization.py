@@ -32,7 +32,8 @@ def test_it_brings_int8_back_where_channels_are_unequal(flow: str) -> None:
     )
     session.warns = False
     found = session.cure("equalization")
-    assert found.judged == "ptq" and found.before.samples == found.after.samples == 540
+    assert found.judged == "ptq"
+    assert found.before.samples == found.after.samples == 540
     assert found.before.value < 0.65 < 0.97 < found.after.value
     assert found.gain == found.after.value - found.before.value
     assert len(found.changes) == 4
@@ -68,7 +69,9 @@ def test_undone_the_float_model_is_as_it_was(flow: str) -> None:
     session.goto(session.flow.int8_stage)
     session.undo_cure()
     after = session.copy_model(session.stages[0]).state_dict()
-    assert before.keys() == after.keys() and session.edits == () and session.cured == ()
+    assert before.keys() == after.keys()
+    assert session.edits == ()
+    assert session.cured == ()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
@@ -182,4 +185,5 @@ def test_a_run_that_goes_on_has_the_edit(tmp_path: object) -> None:
     changes = other._models.settings.from_json(kept)
     other._change(changes)
     mine, its = (s.copy_model(s.stages[0]).state_dict() for s in (session, other))
-    assert mine.keys() == its.keys() and all(torch.equal(mine[k], its[k]) for k in mine)
+    assert mine.keys() == its.keys()
+    assert all(torch.equal(mine[k], its[k]) for k in mine)

@@ -30,7 +30,8 @@ TORCHS = {
 def test_the_range_is_that_of_torchs_observer(rule: str, flow: str) -> None:
     session = session_of(usual(), flow)
     found = session.cure("ranges", activation=rule)
-    assert found.judged == "ptq" and len(found.changes) == 1
+    assert found.judged == "ptq"
+    assert len(found.changes) == 1
     session.calibrate(3)
     model = work_of(session)
     of_input = "quant.activation_post_process" if flow == "eager" else "activation_post_process_0"

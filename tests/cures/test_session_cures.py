@@ -13,7 +13,12 @@ from qatexplorer.errors import BusyError, NoDataError, StoppedError
 from tests.cases.models import assert_untouched, state_of
 from tests.cures.nets import FLOWS, session_of, usual, work_of
 
-SETTINGS: dict[str, dict[str, Any]] = {"ranges": {"activation": "histogram"}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "ranges": {"activation": "histogram"},
+    "biases": {"batches": 4},
+    "batch_norms": {"batches": 4},
+    "equalization": {},
+}
 
 
 @pytest.mark.parametrize("flow", FLOWS)
@@ -27,14 +32,18 @@ def test_progress_goes_up_to_one_and_the_users_model_stays(name: str, flow: str)
     torch.manual_seed(5)
     random = torch.get_rng_state()
     found = session.cure(
-        name, progress=lambda what, share: said.append((what, share)), **SETTINGS.get(name, {})
+        name, progress=lambda what, share: said.append((what, share)), **SETTINGS[name]
     )
     assert torch.equal(torch.get_rng_state(), random)
     shares = [share for _, share in said]
-    assert shares == sorted(shares) and shares[0] == 0.0 and shares[-1] == 1.0
+    assert shares == sorted(shares)
+    assert shares[0] == 0.0
+    assert shares[-1] == 1.0
     assert all(what for what, _ in said)
-    assert found.settings == SETTINGS.get(name, {}) and found.changes
-    assert found.before.name == "accuracy" and found.before.samples == found.after.samples == 16
+    assert found.settings == SETTINGS[name]
+    assert found.changes
+    assert found.before.name == "accuracy"
+    assert found.before.samples == found.after.samples == 16
     assert session.cured == (found,)
     assert_untouched(model, before)
 
@@ -48,16 +57,14 @@ def test_stopped_it_leaves_all_as_it_was(name: str, asked: int, flow: str) -> No
     before, edits = work_of(session).state_dict(), session.edits
     left = iter([False] * asked)
     with pytest.raises(StoppedError):
-        session.cure(
-            name,
-            should_stop=lambda: next(left, True),
-            **SETTINGS.get(name, {"batches": 4}) if name != "equalization" else {},
-        )
-    assert session.cured == () and session.edits == edits and session.qconfig_rules == ()
+        session.cure(name, should_stop=lambda: next(left, True), **SETTINGS[name])
+    assert session.cured == ()
+    assert session.edits == edits
+    assert session.qconfig_rules == ()
     if CURES[name].name in ("biases", "batch_norms"):
         after = work_of(session).state_dict()
         assert all(torch.equal(before[key], after[key]) for key in before)
-    session.cure(name, **SETTINGS.get(name, {}))  # nothing stands in its way
+    session.cure(name, **SETTINGS[name])  # nothing stands in its way
 
 
 def test_one_after_the_other_they_are_taken_back_in_turn() -> None:
@@ -69,9 +76,11 @@ def test_one_after_the_other_they_are_taken_back_in_turn() -> None:
     assert [one.name for one in session.cured] == ["ranges", "equalization", "biases"]
     session.undo_cure()
     session.undo_cure()
-    assert session.edits == () and len(session.qconfig_rules) == 1
+    assert session.edits == ()
+    assert len(session.qconfig_rules) == 1
     session.undo_cure()
-    assert session.cured == () and session.qconfig_rules == ()
+    assert session.cured == ()
+    assert session.qconfig_rules == ()
 
 
 def test_what_training_has_gone_on_from_is_not_taken_back() -> None:
