@@ -10,15 +10,16 @@ from qatexplorer.errors import QConfigError
 from qatexplorer.flows.qconfig_rules import PARTS, QConfigRule
 from qatexplorer.flows.quant_spec import ObserverName, QuantSpec
 
-Range = Literal["min-max", "moving average", "histogram"]
+Range = Literal["min-max", "moving average", "histogram", "percentile"]
 
 OBSERVERS: dict[str, ObserverName] = {
     "min-max": "MinMaxObserver",
     "moving average": "MovingAverageMinMaxObserver",
     "histogram": "HistogramObserver",
+    "percentile": "PercentileObserver",
 }
-"""Torch's observer by the name of the rule. That of the histogram takes the range with the smallest
-squared error of rounding, which others call MSE."""
+"""The observer by the name of the rule, torch's own but for that of percentiles. That of the
+histogram takes the range with the smallest squared error of rounding, which others call MSE."""
 
 
 def _why_not(ground: Ground) -> str:
@@ -31,9 +32,13 @@ def _why_not(ground: Ground) -> str:
 
 @cure("ranges", "Change the rule of the ranges", "torch.ao.quantization.observer", _why_not)
 def ranges(
-    ground: Ground, activation: Range | None = None, weight: Range | None = None
+    ground: Ground,
+    activation: Range | None = None,
+    weight: Range | None = None,
+    percentile: float | None = None,
 ) -> NewSettings:
     """Plan other observers for all activations, for all weights, or both; None leaves them.
+    ``percentile`` is that of the rule of this name, 99.99 if it is not given.
 
     What rules and qconfigs say of single modules stays. Raises QConfigError for a rule that there
     is not, or not for a scale per channel.
@@ -58,25 +63,31 @@ def ranges(
                 f"the {part} has a fake quant of a class of its own, which no rule can say.",
                 fix="Set it with session.set_qconfig or session.configure(qconfig=…).",
             )
-        changed[part] = with_range(spec, rule)
+        changed[part] = with_range(spec, rule, percentile)
         lines.append(f"{part}s: {spec} becomes {changed[part]}")
     new = QConfigRule("", "model", **changed)
     return NewSettings(tuple(lines), rules=(new, *(r for r in rules if r.by != "model")))
 
 
-def with_range(spec: QuantSpec, rule: Range) -> QuantSpec:
+def with_range(spec: QuantSpec, rule: Range, percentile: float | None = None) -> QuantSpec:
     """``spec`` with the observer of ``rule``. Raises QConfigError where torch has none."""
     if rule not in OBSERVERS:
         raise QConfigError(
             f"there is no range rule {rule!r}.",
             fix=f"Give one of {', '.join(map(repr, OBSERVERS))}.",
         )
-    observer = OBSERVERS[rule]
+    observer, usual = OBSERVERS[rule], QuantSpec()
+    of_rule = usual.percentile if percentile is None or rule != "percentile" else percentile
     if observer == spec.observer:
-        return spec
+        return replace(spec, percentile=of_rule)
     name = spec.fake_quant
     if name == "FusedMovingAvgObsFakeQuantize":  # its kernel averages itself
         name = "FakeQuantize"
+    averaging = usual.averaging_constant
     return replace(
-        spec, observer=observer, fake_quant=name, averaging_constant=QuantSpec().averaging_constant
+        spec,
+        observer=observer,
+        fake_quant=name,
+        averaging_constant=averaging,
+        percentile=of_rule,
     )

@@ -30,7 +30,7 @@ class Writer:
     """
 
     def __init__(self, walk: Walk) -> None:
-        self.walk, self.code = walk, Code()
+        self.walk, self.code = walk, Code(self.use)
         self.arguments: dict[str, str] = {}
         self.prepare_needs: tuple[str, ...] = ()
         self.convert_needs: tuple[str, ...] = ()

@@ -64,3 +64,15 @@ def test_a_class_of_ones_own_is_set_by_hand() -> None:
         fake_quant="FakeQuantize",
         eps=2**-12,
     )
+
+
+def test_percentiles_that_are_none_or_of_another_observer() -> None:
+    kind = {"observer": "PercentileObserver", "fake_quant": "FakeQuantize"}
+    with pytest.raises(QConfigError) as caught:
+        QuantSpec.from_json({"bits": 8, "percentile": 20, **kind})
+    assert caught.value.fix == "Give percentile a number above 50 and at most 100."
+    QuantSpec.from_json({"bits": 8, "percentile": 60, **kind})
+    with pytest.raises(QConfigError) as caught:
+        QuantSpec(percentile=99.0)
+    assert caught.value.fix == "Leave percentile out, or set observer to 'PercentileObserver'."
+    QuantSpec(percentile=99.0, observer="PercentileObserver", fake_quant="FakeQuantize")

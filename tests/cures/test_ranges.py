@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,6 +18,8 @@ from torch.ao.quantization import (
 )
 
 from qatexplorer.cures.ranges import OBSERVERS
+from qatexplorer.flows.percentile import PercentileObserver
+from qatexplorer.flows.quant_spec import QuantSpec, spec_of
 from tests.cures.nets import FLOWS, offer, session_of, usual, work_of
 from tests.takehome.test_script import assert_the_same
 
@@ -22,6 +27,7 @@ TORCHS = {
     "min-max": MinMaxObserver,
     "moving average": MovingAverageMinMaxObserver,
     "histogram": HistogramObserver,
+    "percentile": PercentileObserver,
 }
 
 
@@ -63,12 +69,45 @@ def test_weights_have_their_own_rule_and_what_is_said_of_one_module_stays(flow: 
 
 
 @pytest.mark.parametrize("flow", FLOWS)
-def test_the_script_has_it(flow: str) -> None:
+@pytest.mark.parametrize("rule", ["histogram", "percentile"])
+def test_the_script_has_it(rule: str, flow: str) -> None:
     session = session_of(usual(), flow)
-    session.cure("ranges", activation="histogram", weight="min-max")
+    session.cure("ranges", activation=rule, weight="min-max")
     session.calibrate(2)
     session.goto(session.flow.int8_stage)
-    assert_the_same(session, session.script(), usual)
+    text = session.script()
+    assert ("class PercentileObserver(HistogramObserver):" in text) == (rule == "percentile")
+    assert "qatexplorer import" not in text
+    assert_the_same(session, text, usual)
+
+
+@pytest.mark.parametrize("percentile", [90.0, 99.0, 100.0])
+def test_a_percentile_is_numpys_to_a_bin(percentile: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    spec = QuantSpec(
+        observer="PercentileObserver", fake_quant="FakeQuantize", percentile=percentile
+    )
+    made: Any = spec.make()
+    assert spec_of(made) == spec
+    assert QuantSpec.from_json(spec.to_json()) == spec
+    values = torch.randn(3, 4000, generator=generator)
+    for part in values:
+        made.activation_post_process(part)
+    scale, zero_point = made.calculate_qparams()
+    low, high = -float(zero_point * scale), float((255 - zero_point) * scale)
+    wanted = np.percentile(values.numpy(), [100 - percentile, percentile])
+    width = float(values.max() - values.min()) / 2048
+    steps = 3 * width + float(scale)  # three histograms put together, and the zero point's rounding
+    assert low == pytest.approx(wanted[0], abs=steps)
+    assert high == pytest.approx(wanted[1], abs=steps)
+
+
+def test_a_percentile_of_one_value_and_of_nothing() -> None:
+    observer = PercentileObserver()
+    assert float(observer.calculate_qparams()[0]) == 1.0
+    observer(torch.full((5,), 2.0))
+    scale, zero_point = observer.calculate_qparams()
+    assert float((255 - zero_point) * scale) == pytest.approx(2.0, rel=0.01)
 
 
 def test_a_class_of_ones_own_has_no_rule() -> None:
