@@ -62,8 +62,13 @@ def rounding_error(layer: Any, x: Tensor) -> Tensor:
     change = layer.weight_fake_quant(weight) - weight
     if isinstance(layer, nn.Linear):
         return nn.functional.linear(x, change).flatten(0, -2).t()
-    error: Tensor = layer._conv_forward(x, change, None)
-    return error.transpose(0, 1).flatten(1)
+    forwards = (
+        (nn.Conv1d, nn.Conv1d._conv_forward),
+        (nn.Conv2d, nn.Conv2d._conv_forward),
+        (nn.Conv3d, nn.Conv3d._conv_forward),
+    )
+    convolve = next(forward for kind, forward in forwards if isinstance(layer, kind))
+    return convolve(layer, x, change, None).transpose(0, 1).flatten(1)
 
 
 def bias_of(layer: Any) -> Any:

@@ -84,10 +84,11 @@ class CuresPart(Part):
         """Apply the cure ``name`` to the session's own model; :meth:`undo_cure` takes it back.
 
         ``"equalization"`` (no settings) and ``"ranges"`` (``activation``, ``weight``: a name of
-        :data:`qatexplorer.cures.ranges.OBSERVERS`; ``percentile``) begin the walk again from the float stage, and
-        are judged by int8 after calibration alone. ``"biases"`` and ``"batch_norms"``
-        (``batches`` of the training data) work on the prepared model as it is, after calibration
-        or training, and are judged by the metric with fake quants. The user's model stays as it is.
+        :data:`qatexplorer.cures.ranges.OBSERVERS`; ``percentile``) begin the walk again from the
+        float stage, and are judged by int8 after calibration alone. ``"biases"`` and
+        ``"batch_norms"`` (``batches`` of the training data) work on the prepared model as it is,
+        after calibration or training, and are judged by the metric with fake quants. The user's
+        model stays as it is.
 
         Args:
             progress: called with what is being done and the share done, 0 to 1.
