@@ -68,7 +68,8 @@ def rounding_error(layer: Any, x: Tensor) -> Tensor:
         (nn.Conv3d, nn.Conv3d._conv_forward),
     )
     convolve = next(forward for kind, forward in forwards if isinstance(layer, kind))
-    return convolve(layer, x, change, None).transpose(0, 1).flatten(1)
+    error: Tensor = convolve(layer, x, change, None)
+    return error.transpose(0, 1).flatten(1)
 
 
 def bias_of(layer: Any) -> Any:

@@ -48,15 +48,15 @@ def test_it_is_what_torchs_function_gives(flow: str) -> None:
     session.calibrate(2)
     mine = weights_only(work_of(session))
     its = copy.deepcopy(mine)
-    before = [bias_of(layer).clone() for layer in layers_with_bias(mine)]
+    before = [bias_of(layer).detach().clone() for layer in layers_with_bias(mine)]
     seen = batches()
     with torch.no_grad():
         correct_biases(mine, seen, call_model)
         bias_correction(
             copy.deepcopy(model).eval(), its, seen, target_modules={nnqat.Conv2d, nnqat.Linear}
         )
-    found = [bias_of(layer) for layer in layers_with_bias(mine)]
-    wanted = [bias_of(layer) for layer in layers_with_bias(its)]
+    found = [bias_of(layer).detach() for layer in layers_with_bias(mine)]
+    wanted = [bias_of(layer).detach() for layer in layers_with_bias(its)]
     assert len(found) == len(wanted) == 3
     for old, one, other in zip(before, found, wanted, strict=True):
         assert float((one - old).abs().max()) > 1e-3

@@ -62,7 +62,6 @@ def test_a_class_of_ones_own_is_set_by_hand() -> None:
         scheme="symmetric",
         observer="MinMaxObserver",
         fake_quant="FakeQuantize",
-        eps=2**-12,
     )
 
 
