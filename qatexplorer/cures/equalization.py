@@ -9,10 +9,11 @@ batch norm, so these are folded first, with ``fuse_modules`` in eval mode.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.ao.nn.intrinsic.modules.fused import _FusedModule
 from torch.ao.quantization import fuse_modules
 from torch.ao.quantization._equalize import channel_range, equalize
@@ -28,6 +29,11 @@ _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)  # what torch's function knows
 _THROUGH = (nn.ReLU, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 Paths = tuple[tuple[str, ...], ...]
 
+THRESHOLD = 1e-4
+"""Torch's own."""
+_ROUNDING = 1e-6
+"""Of a weight's norm: in float32 the rounds of a large net never get below torch's threshold."""
+
 
 @edit("equalize")
 def equalized(place: Place) -> Change:
@@ -40,17 +46,21 @@ def equalized(place: Place) -> Change:
         raise place.misfit("to be equalized without lists of what to fuse and of pairs") from None
     if place.path:
         raise place.misfit("the whole model, which is equalized at once")
+    threshold = place.value.get("threshold", THRESHOLD)
+    limit = "" if threshold == THRESHOLD else f", threshold={threshold!r}"
     code = [
         "from torch.ao.quantization import fuse_modules",
         "from torch.ao.quantization._equalize import equalize",
-        *([f"fuse_modules(model.eval(), {fuse!r}, inplace=True)"] if fuse else []),
-        f"equalize(model, {pairs!r})",
+        *_listed("groups", fuse),
+        *_listed("pairs", pairs),
+        "fuse_modules(model.eval(), groups, inplace=True)" if fuse else "model.eval()",
+        f"equalize(model, pairs{limit})",
         "model.train()",
     ]
 
     def make() -> None:
         modes = {path: module.training for path, module in place.model.named_modules()}
-        _equalize(place.model, fuse, pairs)
+        _equalize(place.model, fuse, pairs, threshold)
         for path, module in place.model.named_modules():
             owner = path if path in modes else path.rpartition(".")[0]
             module.training = modes.get(owner, place.model.training)
@@ -59,33 +69,53 @@ def equalized(place: Place) -> Change:
     return Change("\n".join(code), make, f"{count} of unlike ranges", f"{count}, equalized")
 
 
-def _equalize(model: nn.Module, fuse: list[list[str]], pairs: list[list[str]]) -> None:
+def _listed(name: str, groups: list[list[str]]) -> list[str]:
+    return [f"{name} = [", *(f"    {group!r}," for group in groups), "]"]
+
+
+def _equalize(
+    model: nn.Module, fuse: list[list[str]], pairs: list[list[str]], threshold: float
+) -> None:
     if fuse:
         fuse_modules(model.eval(), fuse, inplace=True)
-    equalize(model, [list(pair) for pair in pairs])  # which writes to what it is given
+    equalize(model, [list(pair) for pair in pairs], threshold)  # it writes to the lists
 
 
-def pairs_of(model: nn.Module, graph: Graph | None) -> tuple[Paths, Paths]:
-    """Groups of modules to fold first, and pairs of layers that can be equalized.
+@dataclass(frozen=True)
+class Pairs:
+    """``fuse``: groups of modules to fold first. ``pairs``: of layers to equalize. ``threshold``:
+    how little all weights together must move for torch's function to end."""
+
+    fuse: Paths = ()
+    pairs: Paths = ()
+    threshold: float = THRESHOLD
+
+
+def pairs_of(model: nn.Module, graph: Graph | None) -> Pairs:
+    """The pairs of layers that can be equalized, with what to fold first.
 
     A pair is two layers with nothing but their batch norm, ReLU, Identity or dropout between them,
-    where nothing else takes what flows there, each called once, with parameters of their own. The
+    where nothing else takes what flows there, each called once, with parameters of their own that are
+    not frozen. The
     second takes all channels in each of its own: torch's function knows no grouped one there. In
     neither has a channel that is one value over: it has no range to be scaled by.
     """
     if graph is None:
-        return (), ()
+        return Pairs()
     modules = dict(model.named_modules())
     fuse = tuple(g for g in find_fusable(model, graph) if type(modules[g[0]]) in _LAYERS)
     chains = _Chains(modules, graph, fuse)
     found = tuple(pair for pair in chains.pairs() if _fit(*(modules[path] for path in pair)))
     if not found:
-        return (), ()
+        return Pairs()
     with preserved_rng(), torch.no_grad():
         folded = copy_sharing_parameters(model).eval()
         if fuse:
             folded = fuse_modules(folded, [list(group) for group in fuse], inplace=True)
-        return fuse, tuple(pair for pair in found if _have_ranges(folded, pair))
+        good = tuple(pair for pair in found if _have_ranges(folded, pair))
+        paths = {path for pair in good for path in pair}
+        norms = sum(float(_weight(folded.get_submodule(path)).norm()) for path in paths)
+    return Pairs(fuse, good, max(THRESHOLD, norms * _ROUNDING))
 
 
 class _Chains:
@@ -148,7 +178,9 @@ class _Chains:
 
     def _is_single(self, module: Any) -> bool:
         own = [p for p in module._parameters.values() if p is not None]
-        return self._calls[id(module)] == 1 and all(self._owners[id(p)] == 1 for p in own)
+        return self._calls[id(module)] == 1 and all(
+            self._owners[id(p)] == 1 and p.requires_grad for p in own
+        )
 
 
 def _fit(one: Any, other: Any) -> bool:
@@ -156,10 +188,14 @@ def _fit(one: Any, other: Any) -> bool:
 
 
 def _have_ranges(model: nn.Module, pair: tuple[str, ...]) -> bool:
-    layers: list[Any] = [model.get_submodule(path) for path in pair]
-    weights = [m[0].weight if isinstance(m, _FusedModule) else m.weight for m in layers]
+    weights = [_weight(model.get_submodule(path)) for path in pair]
     spans = [channel_range(weight, axis) for axis, weight in enumerate(weights)]
     return all(bool((span > 0).all() and torch.isfinite(span).all()) for span in spans)
+
+
+def _weight(layer: Any) -> Tensor:
+    weight: Tensor = (layer[0] if isinstance(layer, _FusedModule) else layer).weight
+    return weight
 
 
 def _why_not(ground: Ground) -> str:
@@ -170,10 +206,10 @@ def _why_not(ground: Ground) -> str:
     found = find_fusable(ground.base, ground.options.graph)
     if ground.flow.offers_fusion and ground.options.fusion != found:
         return "The session has a fuse list of yours, and folding batch norms would go against it."
-    if not pairs_of(ground.base, ground.options.graph)[1]:
+    if not pairs_of(ground.base, ground.options.graph).pairs:
         return (
             "No two layers follow each other with nothing but a batch norm or ReLU between them, "
-            "each called once, the second one not grouped, and with a range in every channel."
+            "each called once, not frozen, the second one not grouped, with a range in every channel."
         )
     return ""
 
@@ -187,10 +223,14 @@ def _why_not(ground: Ground) -> str:
 def equalization(ground: Ground) -> NewSettings:
     """Plan it for all pairs that :func:`pairs_of` finds. Batch norms are gone from the model then:
     training goes on with the statistics that were folded in."""
-    fuse, pairs = pairs_of(ground.base, ground.options.graph)
-    value = {"fuse": [list(one) for one in fuse], "pairs": [list(one) for one in pairs]}
-    lines = [f"{a} and {b} share the range of their channels" for a, b in pairs]
-    norms = [path for group in fuse for path in group[1:] if _is_norm(ground.base, path)]
+    found = pairs_of(ground.base, ground.options.graph)
+    value = {
+        "fuse": [list(one) for one in found.fuse],
+        "pairs": [list(one) for one in found.pairs],
+        "threshold": found.threshold,
+    }
+    lines = [f"{a} and {b} share the range of their channels" for a, b in found.pairs]
+    norms = [path for group in found.fuse for path in group[1:] if _is_norm(ground.base, path)]
     if norms:
         lines.append(f"{len(norms)} batch norms are folded into the layers before them")
     return NewSettings(tuple(lines), edits=(*ground.edits, Edit("equalize", "", value)))

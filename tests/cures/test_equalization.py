@@ -13,6 +13,7 @@ from torch.ao.quantization import fuse_modules
 from torch.ao.quantization._equalize import equalize
 
 import qatexplorer as qx
+from qatexplorer.cures.equalization import pairs_of
 from tests.cases.models import assert_untouched, state_of
 from tests.cures.nets import FLOWS, chain, offer, session_of, usual
 from tests.takehome.test_script import assert_the_same
@@ -127,6 +128,12 @@ def with_dead_channel() -> nn.Module:
     return model
 
 
+def frozen() -> nn.Module:
+    model = chain(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3))
+    model.body[2].requires_grad_(False)
+    return model
+
+
 def with_shared_weight() -> nn.Module:
     model = chain(nn.Conv2d(1, 6, 3), nn.Conv2d(6, 6, 3), nn.ReLU6(), nn.Conv2d(6, 6, 3))
     model.body[3].weight = model.body[1].weight
@@ -143,6 +150,7 @@ def with_shared_weight() -> nn.Module:
         lambda: chain(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=6)),
         with_dead_channel,
         with_shared_weight,
+        frozen,
     ],
 )
 def test_no_pair_where_the_function_would_change(make: Callable[[], nn.Module]) -> None:
@@ -170,6 +178,21 @@ def test_a_pair_keeps_the_function(make: Callable[[], nn.Module]) -> None:
     spans = one.flatten(1).amax(1) - one.flatten(1).amin(1), other.transpose(0, 1).flatten(1)
     assert torch.allclose(spans[0], spans[1].amax(1) - spans[1].amin(1), rtol=1e-3)
     assert torch.allclose(edited.eval()(x), model.eval()(x), atol=1e-5)
+
+
+def test_it_ends_where_torchs_threshold_is_below_the_rounding() -> None:
+    """Three layers in a row whose weights have large norms: each round moves them by some bits."""
+    torch.manual_seed(0)
+    model = chain(*(nn.Conv2d(1 if n == 0 else 64, 64, 1) for n in range(3)), channels=64)
+    with torch.no_grad():
+        for module in model.body:
+            module.weight.mul_(3000.0 * torch.rand(64, 1, 1, 1))
+    session = session_of(model, "fx")
+    found = pairs_of(model, session.options.graph)
+    assert found.threshold > 1e-3
+    assert [one.applies for one in session.cures if one.name == "equalization"] == [True]
+    session.cure("equalization")
+    assert "threshold=" in session.edits[0].code
 
 
 def test_a_fuse_list_of_ones_own_is_not_gone_against() -> None:
