@@ -95,10 +95,10 @@ def pairs_of(model: nn.Module, graph: Graph | None) -> Pairs:
     """The pairs of layers that can be equalized, with what to fold first.
 
     A pair is two layers with nothing but their batch norm, ReLU, Identity or dropout between them,
-    where nothing else takes what flows there, each called once, with parameters of their own that are
-    not frozen. The
-    second takes all channels in each of its own: torch's function knows no grouped one there. In
-    neither has a channel that is one value over: it has no range to be scaled by.
+    where nothing else takes what flows there, each called once, with parameters of their own that
+    are not frozen. The second takes all channels in each of its own: torch's function knows no
+    grouped one there. Each channel of both has
+    values that differ: torch's factors are ratios of their ranges.
     """
     if graph is None:
         return Pairs()
@@ -194,7 +194,8 @@ def _have_ranges(model: nn.Module, pair: tuple[str, ...]) -> bool:
 
 
 def _weight(layer: Any) -> Tensor:
-    weight: Tensor = (layer[0] if isinstance(layer, _FusedModule) else layer).weight
+    inner: Any = layer[0] if isinstance(layer, _FusedModule) else layer
+    weight: Tensor = inner.weight
     return weight
 
 
@@ -209,7 +210,7 @@ def _why_not(ground: Ground) -> str:
     if not pairs_of(ground.base, ground.options.graph).pairs:
         return (
             "No two layers follow each other with nothing but a batch norm or ReLU between them, "
-            "each called once, not frozen, the second one not grouped, with a range in every channel."
+            "each called once, not frozen, the second not grouped, with a range in every channel."
         )
     return ""
 

@@ -183,7 +183,9 @@ def test_a_pair_keeps_the_function(make: Callable[[], nn.Module]) -> None:
 def test_it_ends_where_torchs_threshold_is_below_the_rounding() -> None:
     """Three layers in a row whose weights have large norms: each round moves them by some bits."""
     torch.manual_seed(0)
-    model = chain(*(nn.Conv2d(1 if n == 0 else 64, 64, 1) for n in range(3)), channels=64)
+    model = chain(
+        *(nn.Conv2d(1 if n == 0 else 64, 64, 3, padding=1) for n in range(3)), channels=64
+    )
     with torch.no_grad():
         for module in model.body:
             module.weight.mul_(3000.0 * torch.rand(64, 1, 1, 1))
