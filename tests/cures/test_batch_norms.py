@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.ao.quantization import disable_observer
 from torch.optim.swa_utils import update_bn
 
@@ -40,26 +41,30 @@ def test_it_is_what_torchs_function_gives(flow: str) -> None:
 
 @pytest.mark.parametrize("flow", FLOWS)
 def test_inside_a_fused_layer_it_is_the_mean_over_the_batches(flow: str) -> None:
+    """Of what the rounded weight gives, with the scale that the batches before have led to."""
     session = session_of(usual(), flow)
     session.train(1, progress=False)
+    before = work_of(session).eval().apply(disable_observer)
     session.cure("batch_norms", batches=3)
-    model = work_of(session).eval().apply(disable_observer)
-    layer = next(m for m in model.modules() if hasattr(m, "bn"))
-    train = session.data.train  # type: ignore[union-attr]
-    means, variances = [], []
-    hook = layer.register_forward_pre_hook(
-        lambda _m, args: given.append(torch.conv2d(args[0], layer.weight))
-    )
-    given: list[torch.Tensor] = []
+    layer: Any = next(m for m in before.modules() if hasattr(m, "bn"))
+    given: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _m, args: given.append(args[0]))
     with torch.no_grad():
-        for x, _ in list(train)[:3]:
-            model(x)
-    hook.remove()
-    for value in given:
-        means.append(value.mean((0, 2, 3)))
-        variances.append(value.transpose(0, 1).flatten(1).var(1))
-    assert torch.allclose(layer.bn.running_mean, torch.stack(means).mean(0), atol=1e-5)
-    assert torch.allclose(layer.bn.running_var, torch.stack(variances).mean(0), atol=1e-5)
+        for x, _ in list(session.data.train)[:3]:  # type: ignore[union-attr]
+            before(x)
+        hook.remove()
+        means, variances, variance = [], [], layer.bn.running_var
+        for x in given:
+            scale = (layer.bn.weight / torch.sqrt(variance + layer.bn.eps)).reshape(-1, 1, 1, 1)
+            rounded = torch.conv2d(x, layer.weight_fake_quant(layer.weight * scale))
+            channels = (rounded / scale.reshape(1, -1, 1, 1)).transpose(0, 1).flatten(1)
+            means.append(channels.mean(1))
+            variances.append(channels.var(1))
+            variance = torch.stack(variances).mean(0)
+    cured: Any = next(m for m in work_of(session).modules() if hasattr(m, "bn"))
+    assert torch.allclose(cured.bn.running_mean, torch.stack(means).mean(0), atol=1e-5)
+    assert torch.allclose(cured.bn.running_var, variance, atol=1e-5)
+    assert not torch.allclose(cured.bn.running_var, layer.bn.running_var, atol=1e-3)
 
 
 def test_fake_quant_and_int8_agree_on_the_weights_afterwards() -> None:
@@ -77,6 +82,7 @@ def test_fake_quant_and_int8_agree_on_the_weights_afterwards() -> None:
 @pytest.mark.parametrize("flow", FLOWS)
 def test_it_is_undone_bit_for_bit_and_the_script_has_it(flow: str) -> None:
     session = session_of(usual(), flow)
+    session.calibrate(2)
     session.train(1, progress=False, freeze_observer_epoch=0, freeze_bn_epoch=0)
     before = work_of(session).state_dict()
     cured = session.cure("batch_norms", batches=2)
