@@ -22,7 +22,7 @@ from qatexplorer.errors import InputError
 from qatexplorer.evaluate.metric import MetricValue
 from qatexplorer.flows.base import Flow, FlowOptions
 from qatexplorer.flows.edits import Edit
-from qatexplorer.flows.qconfig_rules import Effective
+from qatexplorer.flows.qconfig_rules import Effective, QConfigRule
 
 Run = Callable[[nn.Module, Any], Any]
 """Runs a model on the inputs of a batch."""
@@ -73,7 +73,13 @@ class NewSettings:
 
     changes: tuple[str, ...]
     edits: tuple[Edit, ...] | None = None
-    rules: tuple[Any, ...] | None = None
+    rules: tuple[QConfigRule, ...] | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What of it is not None, by the names that a session knows."""
+        both = {"edits": self.edits, "rules": self.rules}
+        return {name: value for name, value in both.items() if value is not None}
 
 
 @dataclass(frozen=True)

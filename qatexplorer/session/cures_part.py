@@ -11,12 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qatexplorer.cures import CURES, Cured, Ground, NewSettings, Offer, Work, WorkDone, offers
+from qatexplorer.cures import (
+    CURES,
+    Cured,
+    Ground,
+    Judged,
+    NewSettings,
+    Offer,
+    Work,
+    WorkDone,
+    offers,
+)
 from qatexplorer.data import call_model
 from qatexplorer.errors import InputError, NoDataError, StoppedError
 from qatexplorer.evaluate.metric import MetricValue, evaluation_mode
 from qatexplorer.flows.qconfig_rules import QConfigRule
 from qatexplorer.forward.preserve import preserved_rng
+from qatexplorer.session.assess import Assessor
+from qatexplorer.session.editing import changed
+from qatexplorer.session.models import Models
 from qatexplorer.session.part import Part
 from qatexplorer.session.settings import Settings
 from qatexplorer.snapshot.records import Snapshot
@@ -48,13 +61,13 @@ class CuresPart(Part):
 
     _cured: tuple[tuple[Cured, _Begun | _Worked], ...] = ()
 
-    def _change(self, given: Mapping[str, Any]) -> Snapshot:
-        raise NotImplementedError
-
     def _start_again(self, settings: Settings | None, *events: Any, base: Any = None) -> Snapshot:
         raise NotImplementedError
 
     def _describe_again(self) -> None:
+        raise NotImplementedError
+
+    def _refuse_what_has_no_kernel(self, rules: tuple[QConfigRule, ...]) -> None:
         raise NotImplementedError
 
     def use_qconfig_rules(self, rules: Iterable[QConfigRule]) -> Snapshot:
@@ -185,32 +198,33 @@ class CuresPart(Part):
     def _begin(
         self, name: str, given: Mapping[str, Any], plan: NewSettings, watch: _Watch
     ) -> tuple[Cured, _Begun]:
-        settings, base = self._models.settings, self._models.base
+        old = self._models.settings, self._models.base
         watch.report("int8 before it", 0.0)
-        before = self._judge("ptq", watch)
+        before = self._judge(self._assessor, "ptq", watch)
         watch.report(CURES[name].title, 0.4)
         started = time.perf_counter()
-        if plan.edits is not None:
-            self._change({"edits": plan.edits})
+        base, settings = changed(self._models, plan.given)
+        if plan.rules is not None:
+            self._refuse_what_has_no_kernel(plan.rules)
+        seconds = time.perf_counter() - started
+        watch.report("int8 after it", 0.6)
+        # Of models of their own: until all is known the session stays what it is.
+        trial = Assessor(Models(base, settings), self.data, self.metric)
+        after = self._judge(trial, "ptq", watch)
         if plan.rules is not None:
             self.use_qconfig_rules(plan.rules)
-        seconds = time.perf_counter() - started
-        try:
-            watch.report("int8 after it", 0.6)
-            after = self._judge("ptq", watch)
-        except BaseException:
+        else:
             self._start_again(settings, "config", base=base)
-            raise
         watch.report("done", 1.0)
         record = Cured(name, dict(given), "ptq", before, after, seconds, plan.changes)
-        return record, _Begun(settings, base, self._models.settings)
+        return record, _Begun(*old, self._models.settings)
 
     def _work(
         self, name: str, given: Mapping[str, Any], plan: Work, watch: _Watch
     ) -> tuple[Cured, _Worked]:
         self.goto(self.flow.train_stage)
         watch.report("fake quant before it", 0.0)
-        before = self._judge("fake_quant", watch)
+        before = self._judge(self._assessor, "fake_quant", watch)
         model = self._models.own_work()
         done = WorkDone(plan.recipe, plan.batches)
         back = _Worked(model, _tensors(model, plan.tensors), done)
@@ -222,7 +236,7 @@ class CuresPart(Part):
             seconds = time.perf_counter() - started
             self._describe_again()
             watch.report("fake quant after it", 0.9)
-            after = self._judge("fake_quant", watch)
+            after = self._judge(self._assessor, "fake_quant", watch)
         except BaseException:
             self._put_back(back)
             self._describe_again()
@@ -250,8 +264,8 @@ class CuresPart(Part):
             for name, tensor in back.tensors.items():
                 now[name].copy_(tensor)
 
-    def _judge(self, what: str, watch: _Watch) -> MetricValue:
-        value = self._assessor.judged(what, watch.should_stop)
+    def _judge(self, assessor: Assessor, what: Judged, watch: _Watch) -> MetricValue:
+        value = assessor.judged(what, watch.should_stop)
         if not value.complete:
             raise StoppedError("the cure was stopped; the model is as it was.")
         return value
