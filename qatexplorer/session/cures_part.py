@@ -154,6 +154,8 @@ class CuresPart(Part):
             if isinstance(back, _Begun):
                 self._start_again(back.settings, "config", base=back.base)
             else:
+                self.goto(self.flow.train_stage)
+                self._stages.forget_converted()
                 self._put_back(back)
                 self._models.done.pop()
                 self._describe_again()
@@ -229,7 +231,6 @@ class CuresPart(Part):
         done = WorkDone(plan.recipe, plan.batches)
         back = _Worked(model, _tensors(model, plan.tensors), done)
         started = time.perf_counter()
-        self._stages.forget_converted()
         try:
             done = self._run_recipe(model, plan, watch, CURES[name].title)
             back = _Worked(model, back.tensors, done)
@@ -241,6 +242,7 @@ class CuresPart(Part):
             self._put_back(back)
             self._describe_again()
             raise
+        self._stages.forget_converted()
         self._models.done.append(done)
         watch.report("done", 1.0)
         changes = _moved(back.tensors, _tensors(model, plan.tensors))
@@ -258,7 +260,6 @@ class CuresPart(Part):
         return WorkDone(plan.recipe, len(batches))
 
     def _put_back(self, back: _Worked) -> None:
-        self._stages.forget_converted()
         now = back.model.state_dict(keep_vars=True)
         with torch.no_grad():
             for name, tensor in back.tensors.items():

@@ -59,6 +59,7 @@ STOPS = [
 def test_stopped_it_leaves_all_as_it_was(name: str, asked: int, flow: str) -> None:
     session = session_of(usual(), flow)
     session.calibrate(2)
+    session.goto(session.flow.int8_stage)
     before, script = work_of(session).state_dict(), session.script()
     left = iter([False] * asked)
     with pytest.raises(StoppedError):
