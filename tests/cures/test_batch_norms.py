@@ -15,8 +15,8 @@ import qatexplorer as qx
 from qatexplorer.cures.batch_norms import reestimate_batch_norms
 from qatexplorer.data import call_model
 from tests.cures.nets import FLOWS, chain, offer, session_of, usual, work_of
+from tests.support.scripts import assert_the_same
 from tests.support.training_models import batches
-from tests.takehome.test_script import assert_the_same
 
 
 @pytest.mark.parametrize("flow", FLOWS)

@@ -15,8 +15,8 @@ from qatexplorer.cures.biases import bias_of, correct_biases, layers_with_bias
 from qatexplorer.data import call_model
 from qatexplorer.errors import InputError
 from tests.cures.nets import FLOWS, chain, offer, session_of, usual, work_of
+from tests.support.scripts import assert_the_same
 from tests.support.training_models import batches
-from tests.takehome.test_script import assert_the_same
 
 COARSE = FakeQuantize.with_args(
     quant_min=-4, quant_max=3, dtype=torch.qint8, qscheme=torch.per_tensor_symmetric

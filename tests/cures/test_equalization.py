@@ -16,7 +16,7 @@ import qatexplorer as qx
 from qatexplorer.cures.equalization import pairs_of
 from tests.cases.models import assert_untouched, state_of
 from tests.cures.nets import FLOWS, chain, offer, session_of, usual
-from tests.takehome.test_script import assert_the_same
+from tests.support.scripts import assert_the_same
 
 
 @pytest.mark.parametrize("flow", FLOWS)

@@ -21,7 +21,7 @@ from qatexplorer.cures.ranges import OBSERVERS
 from qatexplorer.flows.percentile import PercentileObserver
 from qatexplorer.flows.quant_spec import QuantSpec, spec_of
 from tests.cures.nets import FLOWS, offer, session_of, usual, work_of
-from tests.takehome.test_script import assert_the_same
+from tests.support.scripts import assert_the_same
 
 TORCHS = {
     "min-max": MinMaxObserver,
