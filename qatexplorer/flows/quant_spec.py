@@ -20,8 +20,11 @@ from torch.ao.quantization.observer import (
 )
 
 from qatexplorer.errors import QConfigError
+from qatexplorer.flows.percentile import PercentileObserver
 
-ObserverName = Literal["MovingAverageMinMaxObserver", "MinMaxObserver", "HistogramObserver"]
+ObserverName = Literal[
+    "MovingAverageMinMaxObserver", "MinMaxObserver", "HistogramObserver", "PercentileObserver"
+]
 FakeQuantName = Literal["FusedMovingAvgObsFakeQuantize", "FakeQuantize", "_LearnableFakeQuantize"]
 Scheme = Literal["affine", "symmetric"]
 
@@ -29,7 +32,9 @@ LEARNED = "_LearnableFakeQuantize"
 _FUSED = "FusedMovingAvgObsFakeQuantize"
 _MOVING = "MovingAverageMinMaxObserver"
 FEWEST_BITS, MOST_BITS = 2, 8
+_PERCENTILE = "PercentileObserver"
 _AVERAGING = 0.01
+_SHARE = 99.99
 _FLOAT_EPS = torch.finfo(torch.float32).eps
 
 _OBSERVERS: dict[tuple[str, bool], type] = {
@@ -38,6 +43,7 @@ _OBSERVERS: dict[tuple[str, bool], type] = {
     ("MinMaxObserver", False): MinMaxObserver,
     ("MinMaxObserver", True): PerChannelMinMaxObserver,
     ("HistogramObserver", False): HistogramObserver,
+    ("PercentileObserver", False): PercentileObserver,
 }
 _FAKE_QUANTS: dict[str, Any] = {
     "FusedMovingAvgObsFakeQuantize": FusedMovingAvgObsFakeQuantize,
@@ -61,7 +67,11 @@ class QuantSpec:
         scheme: ``"affine"`` or ``"symmetric"`` (around zero).
         per_channel: a scale for each slice along axis 0, the output channels of a weight.
         observer: finds the range; its per-channel sibling where ``per_channel``.
+            ``"HistogramObserver"`` takes that with the smallest squared error, for which torch
+            counts with 256 codes, however few there are; ``"PercentileObserver"`` is ours.
         averaging_constant: of a moving-average observer, above 0 and at most 1.
+        percentile: of a PercentileObserver, above 50 and at most 100: what is above it, and as
+            large a share at the other end, is cut off.
         fake_quant: the class. ``"_LearnableFakeQuantize"`` learns its step size in training.
         reduce_range: half of the codes, as the fbgemm kernels without VNNI need them.
         narrow_range: the lowest code stays unused, so that signed codes are symmetric too.
@@ -80,6 +90,7 @@ class QuantSpec:
     reduce_range: bool = False
     narrow_range: bool = False
     eps: float = _FLOAT_EPS
+    percentile: float = _SHARE
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -130,6 +141,8 @@ class QuantSpec:
         }
         if self.observer == _MOVING and self.averaging_constant != _AVERAGING:
             options["averaging_constant"] = self.averaging_constant
+        if self.observer == _PERCENTILE:
+            options["percentile"] = self.percentile
         if self.reduce_range:
             options["reduce_range"] = True
         if self.eps != _FLOAT_EPS:
@@ -213,6 +226,7 @@ def spec_of(fake_quant: Any) -> QuantSpec | None:
             reduce_range=reduced,
             narrow_range=low % 2 == 1,
             eps=float(watching.eps),
+            percentile=float(getattr(watching, "percentile", _SHARE)),
         )
     except QConfigError:
         return None
@@ -223,7 +237,16 @@ def _same(spec: QuantSpec, fake_quant: Any) -> bool:
     """Whether ``spec`` makes what clamps, rounds and observes as ``fake_quant`` does."""
     made: Any = spec.make()
     mine, its = made.activation_post_process, fake_quant.activation_post_process
-    observers = ("dtype", "qscheme", "quant_min", "quant_max", "reduce_range", "ch_axis", "bins")
+    observers = (
+        "dtype",
+        "qscheme",
+        "quant_min",
+        "quant_max",
+        "reduce_range",
+        "ch_axis",
+        "bins",
+        "percentile",
+    )
     same = all(getattr(mine, n, None) == getattr(its, n, None) for n in observers)
     scaled = getattr(made, "use_grad_scaling", None) == getattr(
         fake_quant, "use_grad_scaling", None
@@ -279,6 +302,7 @@ def _check_together(spec: QuantSpec) -> None:
             f"{spec.observer} has no averaging_constant.",
             fix="Leave averaging_constant out, or set observer to 'MovingAverageMinMaxObserver'.",
         )
+    _check_percentile(spec)
     if spec.learned and spec.reduce_range:
         raise QConfigError(
             f"fake_quant {LEARNED} takes no reduce_range.",
@@ -290,6 +314,19 @@ def _check_together(spec: QuantSpec) -> None:
             "narrow_range is for signed codes.",
             why="It leaves out the lowest, so that as many are below zero as above.",
             fix="Leave narrow_range out, or set signed to true.",
+        )
+
+
+def _check_percentile(spec: QuantSpec) -> None:
+    value = spec.percentile
+    if type(value) not in (float, int) or not 50 < value <= 100:
+        raise QConfigError(
+            f"percentile is {value!r}.", fix="Give percentile a number above 50 and at most 100."
+        )
+    if spec.observer != _PERCENTILE and value != _SHARE:
+        raise QConfigError(
+            f"{spec.observer} has no percentile.",
+            fix="Leave percentile out, or set observer to 'PercentileObserver'.",
         )
 
 

@@ -208,6 +208,25 @@ class Assessor:
         report("latency", 0.7)
         return self._with_latency(results, models, latency, should_stop)
 
+    def judged(self, what: str, should_stop: Callable[[], bool] | None = None) -> MetricValue:
+        """Metric of ``"ptq"`` (int8 after calibration alone) or ``"fake_quant"`` (the working
+        model), on all evaluation data; not complete if it was stopped. Raises what converting and
+        running raise."""
+        self._should_stop = should_stop
+        try:
+            if what == "fake_quant":
+                return self._metric_of(what, self._models.work)
+            self._ptq_row({})
+        finally:
+            self._should_stop = None
+        if isinstance(self._ptq, QatExplorerError):
+            raise self._ptq
+        assert self._ptq is not None
+        value = self._ptq[1]
+        if not value.complete:
+            self._ptq = None
+        return value
+
     def _ptq_row(self, models: dict[str, nn.Module]) -> ModelResult:
         if self._ptq is None:
             try:

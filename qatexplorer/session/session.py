@@ -36,6 +36,7 @@ from qatexplorer.session.benchmark_part import BenchmarkPart
 from qatexplorer.session.checked import Checked
 from qatexplorer.session.compare_part import ComparePart
 from qatexplorer.session.compared import Compared
+from qatexplorer.session.cures_part import CuresPart
 from qatexplorer.session.editing import changed, with_edit
 from qatexplorer.session.histograms import Histograms
 from qatexplorer.session.inputs import check_model, copy_model, example_inputs_from, graph_of
@@ -74,6 +75,7 @@ class Session(
     ProposePart,
     QConfigPart,
     PreviewPart,
+    CuresPart,
 ):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.ao.quantization import (
 from torch.ao.quantization.observer import _PartialWrapper
 from torch.ao.quantization.qconfig import qconfig_equals
 
+from qatexplorer.flows.percentile import PercentileObserver
 from qatexplorer.quantizers.engine_choice import BACKENDS
 
 _OFFERS = ("torch", "torch.nn", "torch.nn.functional", "torch.ao.quantization", "operator")
@@ -31,10 +32,12 @@ class NotCode(Exception):
 class Code:
     """Writes expressions and collects the import lines that they need.
 
-    Two objects of the same name from two modules are told apart by the module's name.
+    Two objects of the same name from two modules are told apart by the module's name. Classes of
+    ours that torch has not are not imported: ``copied`` is called with them, and returns the name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, copied: Callable[[type], str] | None = None) -> None:
+        self._copied = copied
         self._imports: dict[str, set[str]] = {}
         self._modules: set[str] = set()
         self._owner: dict[str, str] = {}
@@ -59,6 +62,8 @@ class Code:
 
     def named(self, thing: Any) -> str:
         """A class or function by its name. Raises NotCode where no import gives that object."""
+        if thing is PercentileObserver and self._copied is not None:
+            return self._copied(thing)
         short = getattr(thing, "__name__", "")
         for offered in _OFFERS:  # functions of C say nothing, or another module
             if short and getattr(importlib.import_module(offered), short, None) is thing:

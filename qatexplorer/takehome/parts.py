@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -218,6 +219,21 @@ def observers_paused(model: nn.Module) -> Iterator[None]:
             module.enable_observer()
         for observer, buffers in zip(bare, before, strict=True):
             observer._buffers.update(buffers)
+
+
+def worked_on(
+    model: nn.Module, batches: Iterable[Any], count: int, recipe: Callable[..., None]
+) -> None:
+    """Run ``recipe`` with ``count`` batches: in eval mode, the observers standing still."""
+    modes = [(module, module.training) for module in model.modules()]
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    with torch.no_grad(), observers_paused(model):
+        model.eval()
+        recipe(model, list(islice(iter(batches), count)), call)
+    torch.set_rng_state(state)
+    for module, training in modes:
+        module.training = training
 
 
 def accuracy(output: Any, target: Tensor) -> Tensor:

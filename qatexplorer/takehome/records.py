@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from qatexplorer.cures.base import WorkDone
 from qatexplorer.flows.base import Flow, FlowOptions
 from qatexplorer.flows.edits import Edit
 from qatexplorer.runs.config import TrainingConfig
@@ -29,7 +30,7 @@ class Trained:
     steps: int | None = None
 
 
-Action = Calibrated | Trained
+Action = Calibrated | Trained | WorkDone
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,12 @@ def work_code(writer: Writer) -> list[str]:
         if isinstance(action, Calibrated):
             name = writer.use(parts.calibrate)
             lines.append(f"{name}(model, train_batches, {action.batches})")
-        else:
+        elif isinstance(action, Trained):
             lines += _train(writer, action)
+        else:
+            recipe = writer.use(action.recipe)
+            arguments = ["model", "train_batches", str(action.batches), recipe]
+            lines += call(writer.use(parts.worked_on), arguments)
     return lines
 
 

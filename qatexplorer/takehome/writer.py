@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable, Iterable
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -28,19 +30,20 @@ class Writer:
     """
 
     def __init__(self, walk: Walk) -> None:
-        self.walk, self.code = walk, Code()
+        self.walk, self.code = walk, Code(self.use)
         self.arguments: dict[str, str] = {}
         self.prepare_needs: tuple[str, ...] = ()
         self.convert_needs: tuple[str, ...] = ()
-        self._used: set[str] = set()
+        self._used: dict[str, ModuleType] = {}
 
     def quantization(self, name: str) -> str:
         """A name of ``torch.ao.quantization``, imported."""
         return self.code.need("torch.ao.quantization", name)
 
     def use(self, part: Callable[..., Any] | type) -> str:
-        """Copy a function or class of :mod:`.parts` into the script; returns its name."""
-        self._used.add(part.__name__)
+        """Copy a function or class into the script, with what it uses of its file (:mod:`.parts`,
+        or one of the same kind); returns its name."""
+        self._used[part.__name__] = sys.modules[part.__module__]
         return part.__name__
 
     def given(self, name: str, thing: Any, write: Callable[[Any], str] | None = None) -> str:
@@ -75,10 +78,21 @@ class Writer:
 
     def functions(self) -> list[str]:
         """The lines of the parts in use and of those that they use, in the order of their file."""
-        text = inspect.getsource(parts)
+        lines: list[str] = []
+        for module in (parts, *self._others):
+            lines += self._copied(module)
+        return lines
+
+    @property
+    def _others(self) -> list[ModuleType]:
+        return [home for home in dict.fromkeys(self._used.values()) if home is not parts]
+
+    def _copied(self, module: ModuleType) -> list[str]:
+        text = inspect.getsource(module)
         tree, source = ast.parse(text), text.splitlines()
         defined = {n.name: n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
-        wanted, waiting = set(self._used), list(self._used)
+        wanted = {name for name, home in self._used.items() if home is module}
+        waiting = list(wanted)
         while waiting:
             for name in _names_in(defined[waiting.pop()]) & set(defined) - wanted:
                 wanted.add(name)

@@ -29,6 +29,7 @@ ROOMS = (
     "ledger",
     "checks",
     "accuracy",
+    "cures",
     "takehome",
     "session",
     "zoo",

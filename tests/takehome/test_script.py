@@ -29,6 +29,7 @@ import qatexplorer as qx
 from qatexplorer.errors import InputError
 from qatexplorer.flows.quant_spec import QuantSpec
 from tests.support.models import load_timm
+from tests.support.scripts import assert_the_same, run_here
 from tests.support.training_models import SmallNet, batches, data, one_thread, same  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,35 +48,6 @@ SCHEDULE: dict[str, Any] = {
 def small() -> nn.Module:
     torch.manual_seed(0)
     return SmallNet().train()
-
-
-def run_here(text: str, *arguments: Any, **keywords: Any) -> dict[str, nn.Module]:
-    """What the script's ``run`` returns, in this process; the engine stays what it was."""
-    engine = torch.backends.quantized.engine
-    there: dict[str, Any] = {"__name__": "script"}
-    exec(compile(text, "script.py", "exec"), there)
-    try:
-        found: dict[str, nn.Module] = there["run"](*arguments, **keywords)
-        return found
-    finally:
-        torch.backends.quantized.engine = engine
-
-
-def assert_the_same(
-    session: qx.Session, text: str, make: Callable[[], nn.Module], given: Any = None, **more: Any
-) -> None:
-    """Runs the script on a new model and compares trained state and int8 output with the session's.
-
-    ``given`` is the data, new for the script where its state matters.
-    """
-    inputs = session.options.example_inputs
-    train, evaluation = given or (session.data.train, session.data.eval)  # type: ignore[union-attr]
-    made = run_here(text, make(), inputs, train, evaluation, **more)
-    trained = session.copy_model(session.flow.train_stage)
-    assert same(trained.state_dict(), made["trained"].state_dict())
-    if session.reached == session.flow.int8_stage:
-        args = inputs if isinstance(inputs, tuple) else (inputs,)
-        assert torch.equal(session.int8(*args), made["int8"](*args))
 
 
 @pytest.mark.parametrize("flow", ["eager", "fx"])

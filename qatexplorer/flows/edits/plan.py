@@ -48,6 +48,8 @@ class Edit:
 
     def __str__(self) -> str:
         value = "" if self.value is None else f", {self.value!r}"
+        if len(value) > _SHOWN_ARGUMENTS:
+            value = value[:_SHOWN_ARGUMENTS] + "…"
         return f"{self.name}({self.path!r}{value})"
 
 

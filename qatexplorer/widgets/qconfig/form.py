@@ -23,6 +23,7 @@ _SAID: dict[ObserverName, str] = {
     "MovingAverageMinMaxObserver": "moving average of minimum and maximum",
     "MinMaxObserver": "minimum and maximum of all seen",
     "HistogramObserver": "histogram, the range with the least error",
+    "PercentileObserver": "histogram, cut at the percentiles 0.01 and 99.99",
 }
 
 

@@ -1,0 +1,34 @@
+"""Actions that win accuracy back. A cure is a file here, and a line below."""
+
+from qatexplorer.cures import batch_norms, biases, equalization, ranges
+from qatexplorer.cures.base import (
+    CURES,
+    Cure,
+    Cured,
+    Ground,
+    Judged,
+    NewSettings,
+    Offer,
+    Work,
+    WorkDone,
+    cure,
+    offers,
+)
+
+__all__ = [
+    "CURES",
+    "Cure",
+    "Cured",
+    "Ground",
+    "Judged",
+    "NewSettings",
+    "Offer",
+    "Work",
+    "WorkDone",
+    "batch_norms",
+    "biases",
+    "cure",
+    "equalization",
+    "offers",
+    "ranges",
+]

@@ -1,0 +1,241 @@
+"""Cross-layer equalization: channels of unlike range between two layers are made alike.
+
+``torch.ao.quantization._equalize.equalize`` divides each output channel of a layer by a factor and
+multiplies what the next layer takes from it by the same, so that the weights of both have the same
+range there. A ReLU lets a positive factor through, so the net computes what it did. It knows no
+batch norm, so these are folded first, with ``fuse_modules`` in eval mode.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.ao.nn.intrinsic.modules.fused import _FusedModule
+from torch.ao.quantization import fuse_modules
+from torch.ao.quantization._equalize import channel_range, equalize
+
+from qatexplorer.cures.base import Ground, NewSettings, cure
+from qatexplorer.flows.base import copy_sharing_parameters
+from qatexplorer.flows.edits import Change, Edit, Place, edit
+from qatexplorer.flows.fusion import find_fusable
+from qatexplorer.forward.graph import Graph, GraphNode
+from qatexplorer.forward.preserve import preserved_rng
+
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)  # what torch's function knows
+_THROUGH = (nn.ReLU, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
+Paths = tuple[tuple[str, ...], ...]
+
+THRESHOLD = 1e-4
+"""Torch's own."""
+_ROUNDING = 1e-6
+"""Of a weight's norm: in float32 the rounds of a large net never get below torch's threshold."""
+
+
+@edit("equalize")
+def equalized(place: Place) -> Change:
+    """Fold batch norms into the layers before them and equalize pairs of layers, for the whole
+    model: ``value`` has ``"fuse"`` and ``"pairs"``, lists of lists of paths."""
+    try:
+        fuse = [list(group) for group in place.value["fuse"]]
+        pairs = [list(pair) for pair in place.value["pairs"]]
+    except (TypeError, KeyError):
+        raise place.misfit("to be equalized without lists of what to fuse and of pairs") from None
+    if place.path:
+        raise place.misfit("the whole model, which is equalized at once")
+    threshold = place.value.get("threshold", THRESHOLD)
+    limit = "" if threshold == THRESHOLD else f", threshold={threshold!r}"
+    code = [
+        "from torch.ao.quantization import fuse_modules",
+        "from torch.ao.quantization._equalize import equalize",
+        *_listed("groups", fuse),
+        *_listed("pairs", pairs),
+        "fuse_modules(model.eval(), groups, inplace=True)" if fuse else "model.eval()",
+        f"equalize(model, pairs{limit})",
+        "model.train()",
+    ]
+
+    def make() -> None:
+        modes = {path: module.training for path, module in place.model.named_modules()}
+        _equalize(place.model, fuse, pairs, threshold)
+        for path, module in place.model.named_modules():
+            owner = path if path in modes else path.rpartition(".")[0]
+            module.training = modes.get(owner, place.model.training)
+
+    count = f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of layers"
+    return Change("\n".join(code), make, f"{count} of unlike ranges", f"{count}, equalized")
+
+
+def _listed(name: str, groups: list[list[str]]) -> list[str]:
+    return [f"{name} = [", *(f"    {group!r}," for group in groups), "]"]
+
+
+def _equalize(
+    model: nn.Module, fuse: list[list[str]], pairs: list[list[str]], threshold: float
+) -> None:
+    if fuse:
+        fuse_modules(model.eval(), fuse, inplace=True)
+    equalize(model, [list(pair) for pair in pairs], threshold)  # it writes to the lists
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """``fuse``: groups of modules to fold first. ``pairs``: of layers to equalize. ``threshold``:
+    how little all weights together must move for torch's function to end."""
+
+    fuse: Paths = ()
+    pairs: Paths = ()
+    threshold: float = THRESHOLD
+
+
+def pairs_of(model: nn.Module, graph: Graph | None) -> Pairs:
+    """The pairs of layers that can be equalized, with what to fold first.
+
+    A pair is two layers with nothing but their batch norm, ReLU, Identity or dropout between them,
+    where nothing else takes what flows there, each called once, with parameters of their own that
+    are not frozen. The second takes all channels in each of its own: torch's function knows no
+    grouped one there. Each channel of both has
+    values that differ: torch's factors are ratios of their ranges.
+    """
+    if graph is None:
+        return Pairs()
+    modules = dict(model.named_modules())
+    fuse = tuple(g for g in find_fusable(model, graph) if type(modules[g[0]]) in _LAYERS)
+    chains = _Chains(modules, graph, fuse)
+    found = tuple(pair for pair in chains.pairs() if _fit(*(modules[path] for path in pair)))
+    if not found:
+        return Pairs()
+    with preserved_rng(), torch.no_grad():
+        folded = copy_sharing_parameters(model).eval()
+        if fuse:
+            folded = fuse_modules(folded, [list(group) for group in fuse], inplace=True)
+        good = tuple(pair for pair in found if _have_ranges(folded, pair))
+        paths = {path for pair in good for path in pair}
+        norms = sum(float(_weight(folded.get_submodule(path)).norm()) for path in paths)
+    return Pairs(fuse, good, max(THRESHOLD, norms * _ROUNDING))
+
+
+class _Chains:
+    """Straight lines in a graph that a positive factor per channel goes through."""
+
+    def __init__(self, modules: dict[str, nn.Module], graph: Graph, fuse: Paths) -> None:
+        self._modules, self._graph = modules, graph
+        self._nodes = {node.id: node for node in graph.nodes}
+        self._after: dict[str, list[str]] = {}
+        self._before: Counter[str] = Counter()
+        for edge in graph.edges:
+            self._after.setdefault(edge.source, []).append(edge.target)
+            self._before[edge.target] += 1
+        self._calls = Counter(id(modules[n.path]) for n in graph.nodes if n.path in modules)
+        self._owners = Counter(
+            id(parameter)
+            for module in set(modules.values())
+            for parameter in module._parameters.values()
+            if parameter is not None
+        )
+        self._norm_of = {group[0]: group[1] for group in fuse}
+
+    def pairs(self) -> list[tuple[str, str]]:
+        found = []
+        for node in self._graph.nodes:
+            if self._is_layer(node):
+                following = self._next_layer(node)
+                if following is not None:
+                    found.append((node.path, following.path))
+        return found
+
+    def _next_layer(self, layer: GraphNode) -> GraphNode | None:
+        node = layer
+        while True:
+            after = self._after.get(node.id, [])
+            if len(after) != 1 or self._before[after[0]] != 1:
+                return None
+            node = self._nodes[after[0]]
+            if self._is_layer(node):
+                return node
+            if not self._passes(node, layer.path):
+                return None
+
+    def _is_layer(self, node: GraphNode) -> bool:
+        module = self._module(node)
+        return type(module) in _LAYERS and self._is_single(module)
+
+    def _passes(self, node: GraphNode, layer: str) -> bool:
+        module = self._module(node)
+        if module is None:
+            return node.op in ("call_function", "call_method") and (
+                node.target.rpartition(".")[2] in ("relu", "relu_")
+            )
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            return node.path == self._norm_of.get(layer)
+        return type(module) in _THROUGH
+
+    def _module(self, node: GraphNode) -> nn.Module | None:
+        return self._modules.get(node.path) if node.op == "call_module" else None
+
+    def _is_single(self, module: Any) -> bool:
+        own = [p for p in module._parameters.values() if p is not None]
+        return self._calls[id(module)] == 1 and all(
+            self._owners[id(p)] == 1 and p.requires_grad for p in own
+        )
+
+
+def _fit(one: Any, other: Any) -> bool:
+    return getattr(other, "groups", 1) == 1 and one.weight.shape[0] == other.weight.shape[1]
+
+
+def _have_ranges(model: nn.Module, pair: tuple[str, ...]) -> bool:
+    weights = [_weight(model.get_submodule(path)) for path in pair]
+    spans = [channel_range(weight, axis) for axis, weight in enumerate(weights)]
+    return all(bool((span > 0).all() and torch.isfinite(span).all()) for span in spans)
+
+
+def _weight(layer: Any) -> Tensor:
+    inner: Any = layer[0] if isinstance(layer, _FusedModule) else layer
+    weight: Tensor = inner.weight
+    return weight
+
+
+def _why_not(ground: Ground) -> str:
+    if any(one.name == "equalize" for one in ground.edits):
+        return "The model has been equalized already."
+    if ground.options.graph is None:
+        return "The float model has no graph, in which layers that follow each other are found."
+    found = find_fusable(ground.base, ground.options.graph)
+    if ground.flow.offers_fusion and ground.options.fusion != found:
+        return "The session has a fuse list of yours, and folding batch norms would go against it."
+    if not pairs_of(ground.base, ground.options.graph).pairs:
+        return (
+            "No two layers follow each other with nothing but a batch norm or ReLU between them, "
+            "each called once, not frozen, the second not grouped, with a range in every channel."
+        )
+    return ""
+
+
+@cure(
+    "equalization",
+    "Equalize layers",
+    "arXiv 1906.04721, section 4.1; torch.ao.quantization._equalize.equalize",
+    _why_not,
+)
+def equalization(ground: Ground) -> NewSettings:
+    """Plan it for all pairs that :func:`pairs_of` finds. Batch norms are gone from the model then:
+    training goes on with the statistics that were folded in."""
+    found = pairs_of(ground.base, ground.options.graph)
+    value = {
+        "fuse": [list(one) for one in found.fuse],
+        "pairs": [list(one) for one in found.pairs],
+        "threshold": found.threshold,
+    }
+    lines = [f"{a} and {b} share the range of their channels" for a, b in found.pairs]
+    norms = [path for group in found.fuse for path in group[1:] if _is_norm(ground.base, path)]
+    if norms:
+        lines.append(f"{len(norms)} batch norms are folded into the layers before them")
+    return NewSettings(tuple(lines), edits=(*ground.edits, Edit("equalize", "", value)))
+
+
+def _is_norm(model: nn.Module, path: str) -> bool:
+    return isinstance(model.get_submodule(path), nn.modules.batchnorm._BatchNorm)
