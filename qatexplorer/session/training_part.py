@@ -18,6 +18,7 @@ from qatexplorer.runs.opened import open_run
 from qatexplorer.runs.records import Progress
 from qatexplorer.runs.run_writer import Saved
 from qatexplorer.session import running as registry
+from qatexplorer.session.measured import Measured
 from qatexplorer.session.part import Part
 from qatexplorer.session.sensitivity_part import Sensitivities
 from qatexplorer.snapshot.records import Snapshot
@@ -34,6 +35,7 @@ class TrainingPart(Part):
 
     _next_description: float
     _sensitivities: Sensitivities
+    _last: Measured
 
     def _change(self, given: Mapping[str, Any]) -> Snapshot:
         raise NotImplementedError
@@ -242,6 +244,7 @@ class TrainingPart(Part):
     def _describe_again(self) -> None:
         self._checks.forget()
         self._sensitivities.forget()
+        self._last.forget()
         self._assessor.forget_trained()
         self._stages.describe_again()
 
