@@ -76,7 +76,9 @@ def ledger_section(known: Reported) -> Section:
     ledger = known.ledger
     if ledger is None:
         why = known.missing.get("ledger", "")
-        return Section("ledger", "Ledger", missing(f"There is no ledger. {why}".strip()))
+        return Section(
+            "ledger", "Ledger", missing(f"There is no ledger. {why[:1].upper()}{why[1:]}".strip())
+        )
     parts = [
         Html(summary_html(ledger)),
         folded(f"Fake quants: {len(ledger.rows):,}",

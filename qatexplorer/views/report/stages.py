@@ -60,7 +60,7 @@ def _stage(known: Reported, name: str) -> Html | None:
         tag("p", change.summary() if change is not None else stage.why),
         notes,
         _changes(known, name),
-        folded(f"Modules: {count(len(shot.modules), 'module')}", tree, open_=name == known.stage),
+        folded(f"Tree: {count(len(shot.modules), 'module')}", tree, open_=name == known.stage),
         folded("Graph", picture, open_=name == known.stage),
     )
 
@@ -81,7 +81,9 @@ def _changes(known: Reported, name: str) -> Html | None:
     more = len(change.what) - len(rows)
     rest = tag("p", f"{more:,} more.", class_="muted") if more else None
     title = f"What changed: {count(len(change.what), 'place')}"
-    return folded(title, table_html(title, ("place", "type", "changed"), rows), rest)
+    return folded(
+        title, table_html("Places that changed", ("place", "type", "changed"), rows), rest
+    )
 
 
 def settings_section(known: Reported) -> Section:
