@@ -183,8 +183,9 @@ class TrainingPart(Part):
     def load_run(
         self, path: str | os.PathLike[str], *, checkpoint: CheckpointInfo | None = None
     ) -> Snapshot:
-        """Take over what the run kept in folder ``path`` has trained: weights, ranges and batch-norm
-        statistics of its last ``checkpoint`` (or another one), without training. Needs no data.
+        """Take over what the run kept in folder ``path`` has trained, without training: weights,
+        ranges and batch-norm statistics of its last ``checkpoint``, or of another one. Needs no
+        data.
 
         Stubs, fusion and a qconfig by name are set to what the run had, as in :meth:`resume`. Ends
         at the train stage. :meth:`script` cannot repeat what was trained elsewhere, and says so.
