@@ -189,7 +189,8 @@ class TrainingPart(Part):
 
         Stubs, fusion and a qconfig by name are set to what the run had, as in :meth:`resume`. Ends
         at the train stage. :meth:`script` cannot repeat what was trained elsewhere, and says so.
-        Raises RunFolderError, CheckpointError (the model is another one) and BusyError.
+        Raises RunFolderError, BusyError, and for another model CheckpointError or what
+        :meth:`configure` raises.
         """
         opened = open_run(path)
         with self._lock:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import qatexplorer as qx
-from qatexplorer.errors import CheckpointError, RunFolderError
+from qatexplorer.errors import CheckpointError, FusionError, RunFolderError
 from tests.support.training_models import (
     SmallNet,
     batches,
@@ -45,11 +45,19 @@ def test_weights_and_ranges_are_those_of_the_run(tmp_path: Path) -> None:
 
 def test_another_model_or_no_run(tmp_path: Path) -> None:
     session(data(1)).train(1, run_dir=tmp_path / "run", progress=False)
-    other = qx.Session(
-        nn.Sequential(nn.Linear(4, 2)).train(), torch.zeros(2, 4), stubs="model", qconfig="onednn"
-    )
+    wide = SmallNet().train()
+    wide.fc = nn.Linear(6 * 36, 5)
+    other = qx.Session(wide, batches(1)[0][0], qconfig="onednn")
+    before = state(other.copy_model())
     with pytest.raises(CheckpointError):
         other.load_run(tmp_path / "run")
+    assert same(state(other.copy_model(other.stages[0])), before)
+    foreign = qx.Session(
+        nn.Sequential(nn.Linear(4, 2)).train(), torch.zeros(2, 4), stubs="model", qconfig="onednn"
+    )
+    with pytest.raises(FusionError):
+        foreign.load_run(tmp_path / "run")
+    assert foreign.options.stubs == "model", "nothing has changed"
     with pytest.raises(RunFolderError):
         other.load_run(tmp_path)
 

@@ -24,6 +24,7 @@ from qatexplorer.views.report.pieces import (
     table_html,
 )
 from qatexplorer.views.report.still import without_buttons
+from qatexplorer.views.sensitivity.figures import bars_figure
 from qatexplorer.views.sensitivity.tables import ranking_columns, ranking_rows
 from qatexplorer.views.sensitivity.words import METHODS, SCORES, summary_html
 
@@ -69,6 +70,7 @@ def _ranking(found: Sensitivity) -> Html:
         "div",
         tag("h3", METHODS[found.method]),
         summary_html(found),
+        figure_html(bars_figure(found)) if found.rows else None,
         records_html(
             f"Fake quants by {SCORES[found.method]}", ranking_columns(found), ranking_rows(found)
         ),

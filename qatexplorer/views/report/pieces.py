@@ -8,6 +8,7 @@ from typing import Any
 
 from qatexplorer.views.common.html import Html, folded, join, tag
 from qatexplorer.views.common.names import count
+from qatexplorer.views.report.style import themed
 from qatexplorer.views.static.figure import figure_svg
 
 MAX_ROWS = 400
@@ -93,7 +94,7 @@ def figure_html(figure: Any, width: float = 640.0) -> Html:
         numbers = folded("Numbers", table_html(title, table["head"], table["rows"]))
     alt = meta.get("alt")
     said = folded("In words", tag("p", alt)) if alt else None
-    return tag("figure", Html(svg), tag("figcaption", said, numbers))
+    return tag("figure", Html(themed(svg)), tag("figcaption", said, numbers))
 
 
 def figures_html(figures: Iterable[Html]) -> Html:

@@ -8,6 +8,7 @@ from qatexplorer.views.common.names import count
 from qatexplorer.views.common.news import news_of
 from qatexplorer.views.graph.scene import build_scene
 from qatexplorer.views.report.pieces import Section, table_html
+from qatexplorer.views.report.style import themed
 from qatexplorer.views.static.graph import graph_svg
 from qatexplorer.views.static.tree import tree_table
 from qatexplorer.views.tree import build_tree, state_label
@@ -47,7 +48,7 @@ def _stage(known: Reported, name: str) -> Html | None:
     scene = build_scene(shot, change.paths if change is not None else frozenset(), before=first)
     svg = graph_svg(scene)
     reason = str(scene.get("reason") or "There is no graph at this stage.")
-    graph = Html(svg) if svg else tag("p", reason, class_="muted")
+    graph = Html(themed(svg)) if svg else tag("p", reason, class_="muted")
     notes = tag("ul", *(tag("li", note) for note in shot.notes)) if shot.notes else None
     tree = tag("div", Html(tree_table(rows, state=state_label(shot))), class_="scroll",
                tabindex="0", role="region", aria_label=f"Modules at stage {name}")  # fmt: skip

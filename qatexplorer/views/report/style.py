@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from qatexplorer.views.common.theme import DARK, LIGHT
 
 _PAGE = """
@@ -60,9 +62,23 @@ _GRAPH = {
 }
 
 
-def style_sheet() -> str:
-    """The whole of it. Drawings are made for light; where the page is dark, what they are filled
-    and drawn with is replaced by its counterpart."""
+_BOTH = {"#ffffff", "#8b949e", "none"}
+"""White on a mark, and a grey: they read well on light and on dark."""
+_DRAWN = re.compile(r' (?:fill|stroke)="([^"]+)"')
+FOLLOWS = "follows"
+
+
+def themed(svg: str) -> str:
+    """``svg``, of the class :data:`FOLLOWS` if all its colours have a counterpart in the dark. One
+    with others, such as shades between two, stays on white."""
+    known = _BOTH | set(_pairs())
+    if all(colour in known or "(" in colour for colour in _DRAWN.findall(svg)):
+        return svg.replace("<svg ", f'<svg class="{FOLLOWS}" ', 1)
+    return svg
+
+
+def _pairs() -> dict[str, str]:
+    """Colours of drawings on light, with those on dark."""
     pairs = {
         LIGHT.fg: DARK.fg,
         LIGHT.muted: DARK.muted,
@@ -74,7 +90,14 @@ def style_sheet() -> str:
     }
     for kind, colour in LIGHT.kinds.items():
         pairs[colour] = DARK.kinds[kind]
-    rules = [f'svg>rect[fill="{LIGHT.paper}"]{{fill:{DARK.paper}}}']
-    for light, dark in pairs.items():
-        rules += [f'svg [{how}="{light}"]{{{how}:{dark}}}' for how in ("fill", "stroke")]
+    return pairs
+
+
+def style_sheet() -> str:
+    """The whole of it. Drawings are made for light; where the page is dark, what they are filled
+    and drawn with is replaced by its counterpart (:func:`themed`)."""
+    svg = f"svg.{FOLLOWS}"
+    rules = [f'{svg}>rect[fill="{LIGHT.paper}"]{{fill:{DARK.paper}}}']
+    for light, dark in _pairs().items():
+        rules += [f'{svg} [{how}="{light}"]{{{how}:{dark}}}' for how in ("fill", "stroke")]
     return f"{_PAGE}@media (prefers-color-scheme:dark){{{''.join(rules)}}}"
