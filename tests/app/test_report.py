@@ -217,3 +217,16 @@ def test_no_int8_model_is_no_end(
     command = ["report", "report_models:good", "--qconfig", "onednn", "--calibrate", "1"]
     assert main([*command, "--measure", "none"]) == 0
     assert "no int8 model: it cannot be converted today." in capfd.readouterr().err
+
+
+def test_the_document_has_codes_thresholds_and_keys() -> None:
+    root = Path(qx.__file__).parents[1]
+    text = (root / "docs" / "reports.md").read_text(encoding="utf-8")
+    for code in (0, 1, 2, 3, 130):
+        assert f"| `{code}` |" in text
+    for option in ("--min-sqnr-int8", "--min-agreement", "--max-drop"):
+        assert f"`{option}" in text
+    known = comparing.as_json(comparing.Compared("x:y", "eager", ROWS, None), (), 0)
+    missing = [key for key in known if f"`{key}`" not in text]
+    assert missing == ["qatexplorer", "torch", "batches", "forwards", "first_apart"]
+    assert all(name in text for name in reporting.MEASURES)
