@@ -227,6 +227,5 @@ def test_the_document_has_codes_thresholds_and_keys() -> None:
     for option in ("--min-sqnr-int8", "--min-agreement", "--max-drop"):
         assert f"`{option}" in text
     known = comparing.as_json(comparing.Compared("x:y", "eager", ROWS, None), (), 0)
-    missing = [key for key in known if f"`{key}`" not in text]
-    assert missing == ["qatexplorer", "torch", "batches", "forwards", "first_apart"]
+    assert not [key for key in known if f"`{key}`" not in text]
     assert all(name in text for name in reporting.MEASURES)

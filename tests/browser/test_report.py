@@ -1,4 +1,4 @@
-"""A report in a browser: it opens at once, asks for nothing, and is read in the dark and by keys."""
+"""A report in a browser: it opens at once, asks for nothing, is read in the dark and by keys."""
 
 from __future__ import annotations
 
