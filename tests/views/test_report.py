@@ -27,7 +27,7 @@ from qatexplorer.views.report.pieces import MAX_ROWS, table_html
 from qatexplorer.views.report.style import style_sheet
 from tests.support.models import load_timm
 from tests.support.report_text import ReportText, loaded
-from tests.support.training_models import SmallNet, batches, data
+from tests.support.training_models import SmallNet, batches, data, prepared
 
 
 @dataclass
@@ -327,6 +327,23 @@ def test_a_kept_run_alone(made: Made) -> None:
         histogram = telemetry.histogram(row[0])
         assert histogram is not None
         assert row[4].startswith(f"{histogram.codes_used:,} of ")
+
+
+def test_the_folder_of_a_watch(tmp_path: Path) -> None:
+    model = prepared()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with qx.watch(model, every=1, folder=tmp_path / "watched") as watch:
+        for x, y in batches(3):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            watch.step()
+    file = qx.open_run(tmp_path / "watched").report(tmp_path / "r.html")
+    text = ReportText(file.read_text(encoding="utf-8"))
+    assert "There are no curves." in text.sections["training"]
+    assert "in a training loop of your own" in text.sections["run"]
+    paths = {row[0] for row in text.table("Fake quants, the most clipped first").rows}
+    assert {"conv.weight_fake_quant", "fc.activation_post_process"} <= paths
 
 
 def test_a_run_shown_beside_a_model(made: Made, tmp_path: Path) -> None:
