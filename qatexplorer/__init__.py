@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from qatexplorer import errors
 from qatexplorer._version import __version__
 from qatexplorer.errors import QatExplorerError, QatExplorerWarning
+from qatexplorer.reports import Draw, drawn_by
 
 if TYPE_CHECKING:
     from qatexplorer import flows, zoo
@@ -127,6 +128,13 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _draw() -> Draw:
+    return importlib.import_module("qatexplorer.views.report.page").report_html  # type: ignore[no-any-return]
+
+
+drawn_by(_draw)
 
 
 def running() -> tuple[Session, ...]:

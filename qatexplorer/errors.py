@@ -179,6 +179,10 @@ class ExportError(QatExplorerError):
     """What was to be taken home cannot be written; nothing of it is left behind."""
 
 
+class ReportError(QatExplorerError):
+    """A report cannot be written; what was there before stays."""
+
+
 class BusyError(QatExplorerError):
     """The session cannot change while a training run is going on."""
 

@@ -13,14 +13,25 @@ import json
 import os
 import shutil
 import sys
-import traceback
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qatexplorer._version import __version__
+from qatexplorer.app.jobs import (
+    FAILED,
+    FOUND,
+    OK,
+    STOPPED,
+    USAGE,
+    deliver,
+    failed,
+    progress,
+    stdout_is_for_the_result,
+    unforeseen,
+    unwritable,
+)
 from qatexplorer.errors import (
     EngineWarning,
     InputError,
@@ -33,7 +44,6 @@ if TYPE_CHECKING:
     from qatexplorer.checks.records import Findings
     from qatexplorer.checks.silence import Silence
 
-OK, FOUND, USAGE, FAILED, STOPPED = 0, 1, 2, 3, 130
 FAIL_ON = ("error", "warning", "info", "never")
 SCHEMA = "qatexplorer.check"
 SCHEMA_VERSION = 1
@@ -56,22 +66,22 @@ def run(args: argparse.Namespace) -> int:
             return _about_rules(args)
         silences = _before(args)
     except QatExplorerError as error:
-        return _failed(error, USAGE)
+        return failed(error, USAGE)
     try:
-        with _stdout_is_for_the_result(), _progress(args) as report:
+        with stdout_is_for_the_result(), progress(args) as report:
             checked = _checked(args, silences, report)
     except KeyboardInterrupt:
         print("qatexplorer: stopped.", file=sys.stderr)
         return STOPPED
     except QatExplorerError as error:
-        return _failed(error, FAILED)
+        return failed(error, FAILED)
     except (Exception, SystemExit) as error:
-        return _failed(_unforeseen(error), FAILED)
+        return failed(unforeseen(error, "check"), FAILED)
     code = exit_code(checked.findings, args.fail_on)
     try:
         _write(args, checked, code)
     except InputError as error:
-        return _failed(error, USAGE)
+        return failed(error, USAGE)
     return code
 
 
@@ -122,7 +132,7 @@ def _before(args: argparse.Namespace) -> tuple[Silence, ...]:
     if args.qconfig is not None:
         resolve_qconfig(args.qconfig)
     if args.output is not None and not args.output.absolute().parent.is_dir():
-        raise _unwritable(args.output, FileNotFoundError("there is no such folder"))
+        raise unwritable(args.output, FileNotFoundError("there is no such folder"))
     file = find_pyproject(Path.cwd())
     if file is None:
         return ()
@@ -172,7 +182,7 @@ def _about_rules(args: argparse.Namespace) -> int:
 
     assert families  # registers the rules
     if args.explain is not None:
-        _deliver(rule_page(rule_named(args.explain)).rstrip(), args.output)
+        deliver(rule_page(rule_named(args.explain)).rstrip(), args.output)
         return OK
     rules = [RULES[id] for id in sorted(RULES)]
     if args.json:
@@ -190,7 +200,7 @@ def _about_rules(args: argparse.Namespace) -> int:
         text = json.dumps(rows, indent=1)
     else:
         text = "\n".join(columns([(r.id, r.severity, r.name, r.title) for r in rules]))
-    _deliver(text, args.output)
+    deliver(text, args.output)
     return OK
 
 
@@ -216,81 +226,6 @@ def _write(args: argparse.Namespace, checked: Checked, code: int) -> None:
         result = json.dumps(log, indent=1, allow_nan=False)
     else:
         result = text(args.output is None)
-    _deliver(result, args.output)
+    deliver(result, args.output)
     if args.output is not None and (args.json or args.sarif):
-        _deliver(text(True), None)
-
-
-def _deliver(text: str, file: Path | None) -> None:
-    """To the file, or to stdout, also where that cannot spell every sign. Raises InputError."""
-    if file is not None:
-        try:
-            file.write_text(f"{text}\n" if text else "", encoding="utf-8")
-        except OSError as error:
-            raise _unwritable(file, error) from error
-        return
-    if not text:
-        return
-    spelling = sys.stdout.encoding or "ascii"
-    print(text.encode(spelling, "replace").decode(spelling))
-
-
-def _failed(error: QatExplorerError, code: int) -> int:
-    print(f"qatexplorer: {error.full_text()}", file=sys.stderr)
-    return code
-
-
-def _unforeseen(error: BaseException) -> QatExplorerError:
-    """What neither the model's own code nor ours should raise here, without its traceback."""
-    first = (str(error).strip().splitlines() or [""])[0]
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return QatExplorerError(
-        f"the check ended with {type(error).__name__}: {first}",
-        where=f"{frame.filename}:{frame.lineno}",
-        fix="Run the model on its example inputs yourself; if that works, report this with the "
-        "output of qatexplorer doctor.",
-    )
-
-
-def _unwritable(file: Path, error: OSError) -> InputError:
-    return InputError(
-        f"{file} cannot be written: {error.strerror or error}.",
-        fix="Name a file in a folder that is there.",
-    )
-
-
-@contextlib.contextmanager
-def _stdout_is_for_the_result() -> Iterator[None]:
-    """What the model's code prints meanwhile goes to stderr, from Python or below it."""
-    with contextlib.redirect_stdout(sys.stderr):
-        try:
-            kept = os.dup(1)
-        except OSError:  # closed
-            yield
-            return
-        try:
-            with contextlib.suppress(OSError):
-                os.dup2(2, 1)
-            yield
-        finally:
-            os.dup2(kept, 1)
-            os.close(kept)
-
-
-@contextlib.contextmanager
-def _progress(args: argparse.Namespace) -> Iterator[Any]:
-    """A line on stderr that says what is being done, if that is a terminal."""
-    if args.quiet or not sys.stderr.isatty():
-        yield lambda _what, _share: None
-        return
-    width = shutil.get_terminal_size().columns - 1
-
-    def show(what: str, share: float) -> None:
-        sys.stderr.write(f"\r\x1b[K{f'{share:4.0%}  {what}'[:width]}")
-        sys.stderr.flush()
-
-    try:
-        yield show
-    finally:
-        sys.stderr.write("\r\x1b[K")
-        sys.stderr.flush()
+        deliver(text(True), None)

@@ -1,8 +1,9 @@
-"""The command line: ``qatexplorer dashboard | lab | inspect | check | doctor``.
+"""The command line: ``qatexplorer dashboard | lab | inspect | check | compare | report | doctor``.
 
 Exit codes: 0 all went well, 1 an error of ours with its message on stderr (or, from ``doctor`` and
-``check``, something that it found), 2 wrong usage. ``check`` has 3 for what is no finding and no
-wrong usage, so that CI can tell them apart (:mod:`qatexplorer.app.check`).
+``check`` and ``compare``, something that it found), 2 wrong usage. ``check``, ``compare`` and
+``report`` have 3 for what is no finding and no wrong usage, so that CI can tell them apart
+(:mod:`qatexplorer.app.check`).
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_lab(commands)
     _add_inspect(commands)
     _add_check(commands)
+    _add_compare(commands)
+    _add_report(commands)
     _add_doctor(commands)
     return parser
 
@@ -140,6 +143,85 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.set_defaults(run=_check)
 
 
+_COMPARE_CODES = """\
+exit codes:
+  0  every threshold holds
+  1  a threshold does not hold
+  2  wrong usage: an option, a file that is there or cannot be written
+  3  the model could not be loaded, run or compared, or a threshold could not be judged
+"""
+
+
+def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from qatexplorer.app.compare import batches, number, share
+    from qatexplorer.app.session_of import add_arguments
+
+    command = commands.add_parser(
+        "compare",
+        help="float, fake quant and int8 side by side, with thresholds for CI",
+        epilog=_COMPARE_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("model", metavar="package.module:factory|zoo:NAME")
+    add_arguments(command)
+    command.add_argument(
+        "--batches", type=batches, default=4, metavar="N",
+        help="of the evaluation data (default: %(default)s)",
+    )  # fmt: skip
+    command.add_argument("--json", action="store_true", help="machine-readable, on stdout")
+    command.add_argument("--output", type=Path, metavar="FILE", help="write it there instead")
+    command.add_argument(
+        "--min-sqnr-int8", type=number, metavar="DB", help="of each of the model's outputs"
+    )
+    command.add_argument(
+        "--min-agreement", type=share, metavar="SHARE",
+        help="of int8 codes that equal the fake-quant codes, at every place (0 to 1)",
+    )  # fmt: skip
+    command.add_argument(
+        "--max-drop", type=number, metavar="D",
+        help="of the metric from float to int8, in its own unit (0.01 is one point of accuracy)",
+    )  # fmt: skip
+    command.add_argument(
+        "--metric-mode", choices=("max", "min"), default="max",
+        help="whether a high metric is good (default: %(default)s)",
+    )  # fmt: skip
+    command.add_argument("--report", type=Path, metavar="FILE", help="write the HTML report too")
+    command.add_argument("--force", action="store_true", help="replace a report that is there")
+    command.set_defaults(run=_compare)
+
+
+_REPORT_CODES = """\
+exit codes:
+  0  the report was written
+  2  wrong usage: an option, a folder without a run, a file that is there or cannot be written
+  3  the model could not be loaded or run
+"""
+
+
+def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from qatexplorer.app.report import MEASURES, measures
+    from qatexplorer.app.session_of import add_arguments
+
+    command = commands.add_parser(
+        "report",
+        help="all that is known of a model, or of a kept run, as one HTML file",
+        epilog=_REPORT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("model", metavar="package.module:factory|zoo:NAME|RUN_DIR")
+    command.add_argument(
+        "--to", type=Path, default=Path("report.html"), metavar="FILE",
+        help="(default: %(default)s)",
+    )  # fmt: skip
+    command.add_argument("--force", action="store_true", help="replace a file that is there")
+    add_arguments(command)
+    command.add_argument(
+        "--measure", type=measures, default=("compare", "evaluate"), metavar="WHAT,…",
+        help=f"of {', '.join(MEASURES)}, or none (default: compare,evaluate)",
+    )  # fmt: skip
+    command.set_defaults(run=_report)
+
+
 def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("doctor", help="what this machine has, and what is wrong with it")
     command.add_argument("--json", action="store_true", help="machine-readable, on stdout")
@@ -196,6 +278,18 @@ def _check(args: argparse.Namespace) -> int:
     from qatexplorer.app import check
 
     return check.run(args)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from qatexplorer.app import compare
+
+    return compare.run(args)
+
+
+def _report(args: argparse.Namespace) -> int:
+    from qatexplorer.app import report
+
+    return report.run(args)
 
 
 def _doctor(args: argparse.Namespace) -> int:

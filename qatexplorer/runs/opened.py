@@ -11,6 +11,7 @@ from typing import Any, Literal
 from torch.nn import Module
 
 from qatexplorer.errors import InputError, RunFolderError
+from qatexplorer.reports import write_report
 from qatexplorer.runs.checkpoint import (
     CheckpointInfo,
     Position,
@@ -149,6 +150,17 @@ class OpenedRun(Shown):
                 )
             known[name] = tuple(value) if isinstance(value, list) else value
         return TrainingConfig(**{**known, **changes})
+
+    def report(
+        self, path: str | os.PathLike[str] = "report.html", *, overwrite: bool = False
+    ) -> Path:
+        """Write what is kept of the run to one HTML file that needs no network and no script:
+        curves, samples of the fake quants, checkpoints, settings. The model is not needed.
+
+        Returns its absolute path. Raises ReportError if the file is there already (without
+        ``overwrite``) or cannot be written; what was there before stays.
+        """
+        return write_report(self, path, overwrite)
 
     def _require_session(self, lack: str) -> None:
         if self.kind != "session":

@@ -10,11 +10,14 @@ import torch
 from qatexplorer.data import on_device
 from qatexplorer.evaluate.benchmark import benchmark
 from qatexplorer.evaluate.benchmark_records import Benchmark
+from qatexplorer.session.measured import Measured
 from qatexplorer.session.part import Part
 
 
 class BenchmarkPart(Part):
     """Latency, throughput, memory and size of float, compiled float and int8."""
+
+    _last: Measured
 
     def benchmark(
         self,
@@ -47,7 +50,8 @@ class BenchmarkPart(Part):
             self._require_idle("measure latency")
             report("making the int8 model", 0.0)
             models, notes = self._assessor.models_to_time()
-        return benchmark(
+            of = self._last.now
+        made = benchmark(
             models,
             on_device(self._models.options.example_inputs, torch.device("cpu")),
             notes=notes,
@@ -59,3 +63,11 @@ class BenchmarkPart(Part):
             progress=progress,
             should_stop=should_stop,
         )
+        self._last.keep(of, benchmark=made)
+        return made
+
+    @property
+    def last_benchmark(self) -> Benchmark | None:
+        """What :meth:`benchmark` measured last; None before the first and after a change of the
+        model."""
+        return self._last.benchmark

@@ -74,3 +74,15 @@ class Histograms:
                 made = histograms_of(model, inputs) if snapshot.sites else {}
             self._kept = (snapshot, made)
         return self._kept[1]
+
+    def of(self, stage: str) -> Mapping[str, GridHistogram]:
+        """The same at any stage that was reached; those of the stage in view are kept. Ask with the
+        session's lock held."""
+        if stage == self._stages.current:
+            return self.all()
+        model = self._models.view(stage)
+        self._require_still(model)
+        if not self._stages.snapshots[stage].sites:
+            return {}
+        with cycles_collected_later():
+            return histograms_of(model, self._models.options.example_inputs)

@@ -44,11 +44,13 @@ from qatexplorer.session.int8_part import Int8Part
 from qatexplorer.session.known import Known
 from qatexplorer.session.ledgers import Ledgers, Wanted
 from qatexplorer.session.lines import session_lines
+from qatexplorer.session.measured import Measured
 from qatexplorer.session.models import Models
 from qatexplorer.session.overlays import Asked, Overlays
 from qatexplorer.session.preview_part import PreviewPart
 from qatexplorer.session.propose_part import ProposePart
 from qatexplorer.session.qconfig_part import QConfigPart
+from qatexplorer.session.report_part import ReportPart
 from qatexplorer.session.sensitivity_part import Sensitivities, SensitivityPart
 from qatexplorer.session.settings import Settings, qconfig_plan, settings_in
 from qatexplorer.session.stages import EventKind, SessionEvent, Stages
@@ -68,6 +70,7 @@ __all__ = ["Session", "SessionEvent"]
 class Session(
     TrainingPart,
     TakehomePart,
+    ReportPart,
     BenchmarkPart,
     ComparePart,
     Int8Part,
@@ -159,6 +162,7 @@ class Session(
         self._histograms = Histograms(self._models, self._stages, self._require_still)
         self._compared = Compared(self._models, self._stages, self.data)
         self._sensitivities = Sensitivities()
+        self._last = Measured()
         self._overlays = Overlays(
             self._models,
             self._stages,
@@ -254,6 +258,7 @@ class Session(
         self._stages.start_over()
         self._checks.forget()
         self._sensitivities.forget()
+        self._last.forget()
         self._assessor = Assessor(self._models, self.data, self.metric)
         for event in (*events, "stage"):
             self._emit(event, self.stage if event == "stage" else None)
@@ -555,11 +560,19 @@ class Session(
         """
         self._require_data("evaluation")
         self._require_idle("evaluate")
-        prepared = self.flow.prepared_stage in self.snapshots
-        return self._assessor.evaluate(
+        prepared, of = self.flow.prepared_stage in self.snapshots, self._last.now
+        made = self._assessor.evaluate(
             prepared=prepared,
             observed=not self._models.never_observed,
             latency=latency,
             should_stop=should_stop,
             progress=progress,
         )
+        self._last.keep(of, evaluation=made)
+        return made
+
+    @property
+    def last_evaluation(self) -> Evaluation | None:
+        """What :meth:`evaluate` measured last; None before the first and after a change of the
+        model."""
+        return self._last.evaluation

@@ -14,10 +14,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from qatexplorer.runs.checkpoint import CheckpointInfo
 from qatexplorer.runs.config import UNSET, TrainingConfig, given_settings
+from qatexplorer.runs.model_state import load_model
 from qatexplorer.runs.opened import open_run
 from qatexplorer.runs.records import Progress
 from qatexplorer.runs.run_writer import Saved
 from qatexplorer.session import running as registry
+from qatexplorer.session.measured import Measured
 from qatexplorer.session.part import Part
 from qatexplorer.session.sensitivity_part import Sensitivities
 from qatexplorer.snapshot.records import Snapshot
@@ -34,6 +36,7 @@ class TrainingPart(Part):
 
     _next_description: float
     _sensitivities: Sensitivities
+    _last: Measured
 
     def _change(self, given: Mapping[str, Any]) -> Snapshot:
         raise NotImplementedError
@@ -177,6 +180,33 @@ class TrainingPart(Part):
         self._emit("run", run)
         return run
 
+    def load_run(
+        self, path: str | os.PathLike[str], *, checkpoint: CheckpointInfo | None = None
+    ) -> Snapshot:
+        """Take over what the run kept in folder ``path`` has trained, without training: weights,
+        ranges and batch-norm statistics of its last ``checkpoint``, or of another one. Needs no
+        data.
+
+        Stubs, fusion and a qconfig by name are set to what the run had, as in :meth:`resume`. Ends
+        at the train stage. :meth:`script` cannot repeat what was trained elsewhere, and says so.
+        Raises RunFolderError, BusyError, and for another model CheckpointError or what
+        :meth:`configure` raises.
+        """
+        opened = open_run(path)
+        with self._lock:
+            self._require_idle("load a run")
+            saved = opened.read(checkpoint)
+            wanted = self._models.settings.from_json(opened.about.get("session", {}))
+            if wanted:
+                self._change(wanted)
+            self.goto(self.flow.train_stage)
+            self._stages.forget_converted()
+            load_model(self._models.own_work(), saved.tree["model"], saved.tensors)
+            self._models.trained = self._models.handed_out = True
+            self._describe_again()
+        self._emit("stage", self.stage)
+        return self.snapshot
+
     def _new_run(
         self,
         config: TrainingConfig | None,
@@ -242,6 +272,7 @@ class TrainingPart(Part):
     def _describe_again(self) -> None:
         self._checks.forget()
         self._sensitivities.forget()
+        self._last.forget()
         self._assessor.forget_trained()
         self._stages.describe_again()
 

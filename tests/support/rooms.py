@@ -16,6 +16,7 @@ ROOMS = (
     "shown",
     "tables",
     "garbage",
+    "reports",
     "data",
     "quantizers",
     "explain",

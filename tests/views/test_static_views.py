@@ -112,6 +112,25 @@ def test_a_histogram_has_a_bar_for_each_bar(session: qx.Session) -> None:
     assert any(words.startswith("quant_min") for words in texts(svg))
 
 
+@pytest.mark.parametrize("kind", ["linear", "log"])
+def test_bars_that_lie_are_as_long_as_their_numbers(kind: str) -> None:
+    trace = {"type": "bar", "orientation": "h", "y": [0, 1, 2], "x": [1, 10, 100], "width": 0.5}
+    names = ["a", "b", "a very long name of a fake quant"]
+    layout = {
+        "xaxis": {"type": kind, "range": [0, 2 if kind == "log" else 100]},
+        "yaxis": {"tickvals": [0, 1, 2], "ticktext": names, "range": [2.6, -0.6]},
+    }
+    svg = figure_svg({"data": [trace], "layout": layout})
+    bars = [r for r in rects(svg) if r.get("fill") == LIGHT.series[0]]
+    widths = [float(r.get("width", 0)) for r in bars]
+    assert float(bars[0].get("x", 0)) > 5 * len(names[2]), "there is room for the words"
+    shares = (0, 0.5, 1) if kind == "log" else (0.01, 0.1, 1)
+    assert widths == pytest.approx([share * widths[2] for share in shares], abs=0.1)
+    tops = [float(r.get("y", 0)) for r in bars]
+    assert tops == sorted(tops)
+    assert len({r.get("height") for r in bars}) == 1
+
+
 def test_every_figure_of_a_walk_is_valid_svg(session: qx.Session) -> None:
     for site in session.snapshot.sites:
         for figure in (histogram_figure(session.histogram(site.path), site), channel_figure(site)):

@@ -13,6 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from qatexplorer.forward.histograms import GridHistogram
+from qatexplorer.runs.samples import FakeQuantInfo
 from qatexplorer.snapshot.records import FakeQuantSite
 from qatexplorer.views.common.alt import span
 from qatexplorer.views.common.bars import Layout, is_crowded, log_words, shares
@@ -26,10 +27,13 @@ MAX_GRID_LINES = 64
 MIN_PER_BAR = 8
 MAX_ROWS = 16
 
+Site = FakeQuantSite | FakeQuantInfo
+"""A fake quant of a snapshot, or of a run that was kept."""
+
 
 def histogram_figure(
     hist: GridHistogram,
-    site: FakeQuantSite,
+    site: Site,
     theme: ThemeName | bool = "light",
     log: bool | None = None,
 ) -> go.Figure:
@@ -146,7 +150,7 @@ def _grouped(hist: GridHistogram) -> tuple[list[float], list[int]]:
     return [edges[0], *inner, edges[-1]], list(groups.values())
 
 
-def _bar_trace(bars: _Bars, inside: bool, site: FakeQuantSite, look: Theme) -> dict[str, Any]:
+def _bar_trace(bars: _Bars, inside: bool, site: Site, look: Theme) -> dict[str, Any]:
     picked = [i for i, n in enumerate(bars.counts) if n and bars.is_inside(i) == inside]
     edges = [bars.to_axis(edge) for edge in bars.edges]
     return {
@@ -166,7 +170,7 @@ def _bar_trace(bars: _Bars, inside: bool, site: FakeQuantSite, look: Theme) -> d
     }
 
 
-def _subtitle(hist: GridHistogram, site: FakeQuantSite) -> str:
+def _subtitle(hist: GridHistogram, site: Site) -> str:
     if not hist.edges:
         return hist.note or "No values were seen."
     levels = hist.quant_max - hist.quant_min + 1
@@ -182,7 +186,7 @@ def _subtitle(hist: GridHistogram, site: FakeQuantSite) -> str:
     return " · ".join(parts) + (f" · {hist.note}" if hist.note else "")
 
 
-def _alt(hist: GridHistogram, site: FakeQuantSite) -> str:
+def _alt(hist: GridHistogram, site: Site) -> str:
     if not hist.edges:
         return hist.note or "No values were seen."
     codes = f"codes {number(hist.quant_min)} to {number(hist.quant_max)}"

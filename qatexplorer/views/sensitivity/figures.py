@@ -70,6 +70,7 @@ def _bars(
     return {
         "type": "bar",
         "orientation": "h",
+        "width": 0.75,
         "name": f"{KINDS[site].mark} {kind}",
         "y": [at for at, _ in mine],
         "x": [row.score for _, row in mine],

@@ -30,6 +30,7 @@ def figure_svg(figure: Figure, width: float = 640.0) -> str:
         return ""
     height = float(layout.get("height") or 300)
     margin = {**_MARGIN, **(layout.get("margin") or {})}
+    margin["l"] = max(margin["l"], _room_for_words(layout))
     frame = _Frame(
         float(margin["l"]), float(margin["t"]), width - margin["l"] - margin["r"],
         height - margin["t"] - margin["b"],
@@ -91,6 +92,12 @@ class _Axis:
                 yield 10.0**power, _short(10.0**power)
         else:
             yield from ((value, _short(value)) for value in _round(self.low, self.high))
+
+
+def _room_for_words(layout: Mapping[str, Any]) -> float:
+    """Pixels that the words beside the left axis take, for those that are no numbers."""
+    words = (layout.get("yaxis") or {}).get("ticktext") or ()
+    return max((5.6 * len(_plain(str(word))) + 12 for word in words), default=0.0)
 
 
 def _number(value: Any) -> float | None:
@@ -159,7 +166,9 @@ def _range(
             continue
         numbers = [_number(v) for v in trace.get(way) or ()]
         seen += [n for n in numbers if n is not None and (n > 0 or not log)]
-        if way == "y" and (trace.get("type") == "bar" or trace.get("fill") == "tozeroy"):
+        long = "x" if trace.get("orientation") == "h" else "y"
+        from_zero = trace.get("type") == "bar" or trace.get("fill") == "tozeroy"
+        if way == long and from_zero:
             seen += [] if log else [0.0]
     if spec.get("rangemode") == "tozero" and not log:
         seen.append(0.0)
@@ -241,29 +250,40 @@ def _trace(trace: Mapping[str, Any], axes: Mapping[str, _Axis]) -> str:
 
 
 def _bars(trace: Mapping[str, Any], x: _Axis, y: _Axis) -> str:
-    xs, ys = list(trace.get("x") or ()), list(trace.get("y") or ())
-    numbers = [n for n in map(_number, xs) if n is not None]
+    lying = trace.get("orientation") == "h"
+    along, over = (y, x) if lying else (x, y)  # where they stand, and how long they are
+    centres, values = (list(trace.get(key) or ()) for key in ("yx" if lying else "xy"))
+    numbers = [n for n in map(_number, centres) if n is not None]
     gaps = [b - a for a, b in zip(sorted(numbers), sorted(numbers)[1:], strict=False) if b > a]
     usual = min(gaps, default=1.0) * 0.8
     widths = trace.get("width")
     marker = trace.get("marker") or {}
     colour = marker.get("color")
+    low, high = over.start, over.start + over.length
     parts = []
-    for index, (centre, value) in enumerate(zip(xs, ys, strict=False)):
+    for index, (centre, value) in enumerate(zip(centres, values, strict=False)):
         n = _number(centre)
         n = float(index) if n is None else n
         half = (widths[index] if isinstance(widths, (list, tuple)) else widths or usual) / 2
-        left, right, top = x.at(n - half), x.at(n + half), y.at(value)
-        if left is None or right is None or top is None:
+        one, other, end = along.at(n - half), along.at(n + half), over.at(value)
+        if one is None or other is None or end is None:
             continue
-        floor = y.start + y.length if y.log else y.at(0.0)
-        floor = min(max(floor or 0.0, y.start), y.start + y.length)
-        top = min(max(top, y.start), y.start + y.length)
+        foot = (low if lying else high) if over.log else over.at(0.0)
+        foot = min(max(foot or 0.0, low), high)
+        end = min(max(end, low), high)
         fill = colour[index] if isinstance(colour, (list, tuple)) else colour
-        parts.append(element(
-            "rect", x=min(left, right), y=min(top, floor), width=max(abs(right - left), 0.6),
-            height=abs(floor - top), fill=fill or LIGHT.series[0],
-        ))  # fmt: skip
+        start, thick = min(one, other), max(abs(other - one), 0.6)
+        first, length = min(end, foot), abs(foot - end)
+        parts.append(
+            element(
+                "rect",
+                x=first if lying else start,
+                y=start if lying else first,
+                width=length if lying else thick,
+                height=thick if lying else length,
+                fill=fill or LIGHT.series[0],
+            )
+        )
     return element("g", *parts, opacity=trace.get("opacity")) if parts else ""
 
 

@@ -79,7 +79,7 @@ def run_html(run: OpenedRun) -> Html:
     if run.state in ("running", "paused") and "pid" in status:
         rows.append(("Trained by", f"process {status['pid']} on {status.get('host', '?')}"))
     config = run.about.get("config")
-    settings = folded("Settings of the run", terms(_set(config))) if config else None
+    settings = folded("Settings of the run", terms(settings_in_words(config))) if config else None
     return tag("div", terms(rows), _error(status.get("error")), settings)
 
 
@@ -113,8 +113,9 @@ def _error(error: Mapping[str, Any] | None) -> Html | None:
     return tag("div", join(parts), class_="qx-message-error", role="note")
 
 
-def _set(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    found = []
+def settings_in_words(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(name, value) of the settings of a run that say something; a function by its name."""
+    found: list[tuple[str, str]] = []
     for name, words in _SETTINGS.items():
         value = config.get(name)
         if isinstance(value, dict):
