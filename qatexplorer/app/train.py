@@ -1,7 +1,7 @@
 """``qatexplorer train``: quantization-aware training from a terminal, in one process or several.
 
-Exit codes: 0 all epochs are done, 1 the training has failed, 2 wrong usage (options, settings, a run
-folder that is taken or holds no run), 3 the model, its data, a function or the rules could not be
+Exit codes: 0 all epochs are done, 1 the training has failed, 2 wrong usage (options, settings, a
+run folder that is taken or holds no run), 3 the model, its data, a function or the rules could not be
 loaded or prepared, 130 stopped before the last epoch. Progress goes to stderr, the evaluation and
 where the run lies to stdout. Started by ``torchrun`` its processes train as one
 (:mod:`qatexplorer.training.team`); only rank 0 writes and prints, but for errors.
@@ -128,7 +128,7 @@ def _session(args: argparse.Namespace, folder: Path) -> Session:
     if loaded.data is None:
         raise FactoryError(
             f"{args.model} returned no data, and training needs it.",
-            fix="Return (model, example_inputs, data), data being a pair of train and eval loaders.",
+            fix="Return (model, example_inputs, data), data being (train, eval) loaders.",
         )
     rules = args.qconfig if _is_file(args.qconfig) else None
     session = Session(

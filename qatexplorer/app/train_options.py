@@ -105,7 +105,7 @@ def _add_setting(group: argparse._ArgumentGroup, field: Field[Any], meaning: str
     kind = str(field.type)
     more: dict[str, Any] = {}
     if kind.startswith("Literal["):
-        more["choices"] = re.findall(r'"(\w+)"', kind)
+        more["choices"] = re.findall(r"\w+", kind)[1:]
     else:
         more["type"], more["metavar"] = _reader(kind)
     default = "none" if field.default is None else field.default
@@ -121,12 +121,13 @@ def _add_setting(group: argparse._ArgumentGroup, field: Field[Any], meaning: str
 def _reader(kind: str) -> tuple[Callable[[str], Any], str]:
     """What makes a value of a field of type ``kind`` of a text, and how help names the text."""
     first = kind.partition(" |")[0]
-    read, metavar = {
+    readers: dict[str, tuple[Callable[[str], Any], str]] = {
         "int": (_number(int, "whole number"), "N"),
         "float": (_number(float, "number"), "X"),
         "str": (str, f"NAME|{FUNCTION}"),
         "tuple[str, ...]": (_paths, "PATH,PATH"),
-    }[first]
+    }
+    read, metavar = readers[first]
     if not kind.endswith("| None"):
         return read, metavar
     return lambda text: None if text == "none" else read(text), metavar

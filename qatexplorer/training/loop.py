@@ -225,6 +225,7 @@ class Loop:
             self._called = self._team.wrap(self.model)
             with self._random.inside():
                 stopped = any(self._run_epoch(e) for e in range(self.epoch, self.config.epochs))
+            self._team.level(self.model.buffers())
             parts.average.put()
             return stopped
         except KeyboardInterrupt:

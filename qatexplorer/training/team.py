@@ -9,7 +9,8 @@ others wait for it meanwhile.
 Before each forward DDP sends the buffers of rank 0 to all (``broadcast_buffers``): the ranges that
 count, and that a checkpoint keeps, are those that rank 0 has seen, a moving average over its part
 of the data. That is torch's own way; merging the ranges of all would be a new observer, of which
-the int8 model would not be what torch's recipe gives. Learned step sizes are parameters, and their
+the int8 model would not be what torch's recipe gives. After the last step the others get the buffers of
+rank 0 once more, so that all have the same model. Learned step sizes are parameters, and their
 observers set them to what a batch gives, so that those of rank 0 are sent after each step.
 
 **Random numbers** are drawn anew from seed, rank and step in each step: a checkpoint of rank 0 is
@@ -95,8 +96,8 @@ class Alone:
         """Mean loss, and samples, of the step in all processes."""
         return loss, samples
 
-    def level(self, parameters: Iterable[Tensor]) -> None:
-        """Give ``parameters`` the values of rank 0 in all processes, in place."""
+    def level(self, tensors: Iterable[Tensor]) -> None:
+        """Give ``tensors`` the values of rank 0 in all processes, in place."""
 
     def lost(self, error: Exception) -> TrainingError | None:
         """What to say if ``error`` means that another process is gone."""
@@ -166,9 +167,12 @@ class Team(Alone):
         return total / self.size, int(count)
 
     @torch.no_grad()
-    def level(self, parameters: Iterable[Tensor]) -> None:
-        for parameter in parameters:
-            dist.broadcast(parameter.detach(), 0)
+    def level(self, tensors: Iterable[Tensor]) -> None:
+        for tensor in tensors:
+            sent = tensor.detach().contiguous()
+            dist.broadcast(sent, 0)
+            if sent.data_ptr() != tensor.data_ptr():
+                tensor.copy_(sent)
 
     def lost(self, error: Exception) -> TrainingError | None:
         text = str(error)
