@@ -1,9 +1,9 @@
 """``qatexplorer train``: quantization-aware training from a terminal, in one process or several.
 
 Exit codes: 0 all epochs are done, 1 the training has failed, 2 wrong usage (options, settings, a
-run folder that is taken or holds no run), 3 the model, its data, a function or the rules could not be
-loaded or prepared, 130 stopped before the last epoch. Progress goes to stderr, the evaluation and
-where the run lies to stdout. Started by ``torchrun`` its processes train as one
+run folder that is taken or holds no run), 3 the model, its data, a function or the rules could not
+be loaded or prepared, 130 stopped before the last epoch. Progress goes to stderr, the evaluation
+and where the run lies to stdout. Started by ``torchrun`` its processes train as one
 (:mod:`qatexplorer.training.team`); only rank 0 writes and prints, but for errors.
 """
 
