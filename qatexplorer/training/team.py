@@ -10,8 +10,8 @@ Before each forward DDP sends the buffers of rank 0 to all (``broadcast_buffers`
 count, and that a checkpoint keeps, are those that rank 0 has seen, a moving average over its part
 of the data. That is torch's own way; merging the ranges of all would be a new observer, of which
 the int8 model would not be what torch's recipe gives. After the last step the others get the
-buffers of rank 0 once more, so that all have the same model. Learned step sizes are parameters, and their
-observers set them to what a batch gives, so that those of rank 0 are sent after each step.
+buffers of rank 0 once more, so that all have the same model. Learned step sizes are parameters, and
+their observers set them to what a batch gives, so that those of rank 0 are sent after each step.
 
 **Random numbers** are drawn anew from seed, rank and step in each step: a checkpoint of rank 0 is
 then enough to go on from in all processes, bit for bit on the CPU.
