@@ -223,6 +223,9 @@ class Loop:
         self._buffers, self._epoch_start = BufferBackup(self.model), ModelBackup(self.model)
         try:
             self._called = self._team.wrap(self.model)
+            # The first process has just given the others its weights, and the average has begun
+            # with theirs.
+            self._team.level(parts.average.tensors)
             with self._random.inside():
                 stopped = any(self._run_epoch(e) for e in range(self.epoch, self.config.epochs))
             self._team.level(self.model.buffers())

@@ -20,6 +20,7 @@ then enough to go on from in all processes, bit for bit on the CPU.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -46,6 +47,7 @@ PATIENCE = timedelta(days=7)
 once, since its connections are closed."""
 
 _DRAW, _STEP = 0, 1
+_SPEAKS_OF_OTHERS = re.compile(r"gloo|nccl|by peer", re.IGNORECASE)
 
 
 class Alone:
@@ -176,7 +178,7 @@ class Team(Alone):
 
     def lost(self, error: Exception) -> TrainingError | None:
         text = str(error)
-        if not isinstance(error, RuntimeError) or not ("gloo" in text or "NCCL" in text):
+        if not isinstance(error, RuntimeError) or not _SPEAKS_OF_OTHERS.search(text):
             return None
         return TrainingError(
             "Another process of this run has ended, and this one cannot go on without it.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import qatexplorer as qx
 from qatexplorer.app import cli
 from qatexplorer.app.train_options import add, option_of, settings_of
+from qatexplorer.flows.qconfig_rules import QConfigRule
 from qatexplorer.runs.config import TrainingConfig
 from qatexplorer.runs.opened import list_runs, open_run
 from tests.support.train_factory import FACTORY, make
@@ -77,13 +79,15 @@ def test_help_has_the_meaning_and_the_default_of_every_field(
     monkeypatch.setenv("COLUMNS", "1000")
     with pytest.raises(SystemExit):
         cli.main(["train", "--help"])
-    lines = capsys.readouterr().out.splitlines()
-    for field in fields(TrainingConfig):
-        (line,) = (one for one in lines if one.strip().startswith(f"{option_of(field.name)} "))
+    text = capsys.readouterr().out
+    options = re.split(r"\n  (?=--)", text.partition("settings of the run:")[2])
+    for field, shown in zip(fields(TrainingConfig), options[1:], strict=True):
+        said = " ".join(shown.partition("\n\n")[0].split())
         default = "none" if field.default is None else field.default
-        assert line.endswith(f"(default: {default})")
-        assert len(line) > 60
-    assert any("130  stopped before the last epoch" in line for line in lines)
+        assert said.startswith(f"{option_of(field.name)} ")
+        assert said.endswith(f"(default: {default})")
+        assert len(said) > 60
+    assert "130  stopped before the last epoch" in text
 
 
 @pytest.mark.parametrize(
@@ -136,7 +140,8 @@ def test_goes_on_with_a_run_and_its_settings(
     assert train("--epochs", 1, "--run-dir", folder, *given) == 0
     about = open_run(folder).about
     assert about["flow"] == "fx"
-    assert [rule["where"] for rule in about["session"]["rules"]] == ["fc"]
+    kept = [QConfigRule.from_json(rule) for rule in about["session"]["rules"]]
+    assert kept == list(session.qconfig_rules)
     assert about["config"]["optimizer"] == {"given": "sgd"}
     loss = ("--loss", f"{FACTORY}:squares")
     assert train("--epochs", 2, "--run-dir", folder, "--resume", *loss, *sgd) == 0
