@@ -30,7 +30,8 @@ import hashlib, json, sys
 from pathlib import Path
 import torch
 from torch import nn
-from qatexplorer.evaluate.metric import accuracy
+from torch.ao.quantization import MovingAverageMinMaxObserver, QConfig
+from torch.ao.quantization._learnable_fake_quantize import _LearnableFakeQuantize as Learnable
 from qatexplorer.runs.opened import open_run
 from qatexplorer.runs.records import TrainingConfig
 from qatexplorer.training.run import TrainingRun
@@ -38,6 +39,13 @@ from qatexplorer.training.team import together
 from tests.support.everything import EVERYTHING, loaders, losses
 from tests.support.training_models import batches, prepared
 
+def learning(low, high, dtype, scheme):
+    return Learnable.with_args(
+        observer=MovingAverageMinMaxObserver, quant_min=low, quant_max=high, dtype=dtype,
+        qscheme=scheme, use_grad_scaling=True)
+
+learned = QConfig(learning(0, 255, torch.quint8, torch.per_tensor_affine),
+                  learning(-128, 127, torch.qint8, torch.per_tensor_symmetric))
 folder = Path(sys.argv[1])
 config = TrainingConfig(**{**EVERYTHING, "telemetry_every": 2})
 
@@ -64,10 +72,11 @@ def stopped(run, step):
 
 found = {}
 with together() as team:
-    for kind in ("loader", "list"):
+    for kind in ("loader", "list", "learned"):
+        qconfig = learned if kind == "learned" else None
         data = loaders() if kind == "loader" else (batches(7), batches(2, seed=2))
         # Another start in each process: that of the first counts.
-        make = lambda: prepared(team.rank)
+        make = lambda: prepared(team.rank, qconfig=qconfig)
         whole = TrainingRun(make(), data, config, run_dir=folder / f"{kind}-whole").run()
         found[f"{kind} whole"] = ended(whole)
         path = folder / f"{kind}-broken"
@@ -76,8 +85,12 @@ with together() as team:
         found[f"{kind} broken"] = ended(stopped(broken, at))
         opened = open_run(path)
         saved = opened.read()
-        again = TrainingRun(prepared(9), data, opened.config(), run_dir=path, saved=saved).run()
+        again = TrainingRun(prepared(9, qconfig=qconfig), data, opened.config(), run_dir=path, saved=saved)
+        again.run()
         found[f"{kind} again"] = ended(again)
+        if qconfig is not None:
+            first = make().fc.weight_fake_quant.scale
+            assert whole.model.fc.weight_fake_quant.scale != first  # it was learned
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
     plain = TrainingRun(net, (batches(6), batches(2)), TrainingConfig(epochs=2, lr=0.01)).run()
@@ -133,7 +146,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["loader", "list"])
+@pytest.mark.parametrize("kind", ["loader", "list", "learned"])
 def test_a_resumed_run_is_bit_for_bit_the_unbroken_one(two: Any, kind: str) -> None:
     _, (first, second) = two
     whole, broken, again = (first[f"{kind} {name}"] for name in ("whole", "broken", "again"))
@@ -199,8 +212,9 @@ with together() as team:
         if team.rank == 1 and run.progress.step == 3:
             raise ValueError("boom")
         return output.square().mean()
-    run = TrainingRun(prepared(), (batches(), batches(2)), TrainingConfig(epochs=5), loss=loss,
-                      run_dir=Path(sys.argv[1]) / "a").run()
+    run = TrainingRun(prepared(), (batches(12), batches(2)), TrainingConfig(epochs=5), loss=loss,
+                      run_dir=Path(sys.argv[1]) / "a")
+    run.run()
     print(run.error.full_text(), file=sys.stderr)
 """
 
