@@ -85,7 +85,8 @@ with together() as team:
         found[f"{kind} broken"] = ended(stopped(broken, at))
         opened = open_run(path)
         saved = opened.read()
-        again = TrainingRun(prepared(9, qconfig=qconfig), data, opened.config(), run_dir=path, saved=saved)
+        again = TrainingRun(prepared(9, qconfig=qconfig), data, opened.config(),
+                            run_dir=path, saved=saved)
         again.run()
         found[f"{kind} again"] = ended(again)
         if qconfig is not None:
