@@ -1,9 +1,10 @@
-"""The command line: ``qatexplorer dashboard | lab | inspect | check | compare | report | doctor``.
+"""The command line: ``qatexplorer dashboard | lab | inspect | train | check | ...``.
 
-Exit codes: 0 all went well, 1 an error of ours with its message on stderr (or, from ``doctor`` and
-``check`` and ``compare``, something that it found), 2 wrong usage. ``check``, ``compare`` and
-``report`` have 3 for what is no finding and no wrong usage, so that CI can tell them apart
-(:mod:`qatexplorer.app.check`).
+The others are ``compare``, ``report`` and ``doctor``. Exit codes: 0 all went well, 1 an error of
+ours with its message on stderr (or, from ``doctor``, ``check`` and ``compare``, something that it
+found), 2 wrong usage. ``check``, ``compare`` and ``report`` have 3 for what is no finding and no
+wrong usage, so that CI can tell them apart (:mod:`qatexplorer.app.check`); ``train`` has codes of
+its own too (:mod:`qatexplorer.app.train`).
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_dashboard(commands)
     _add_lab(commands)
     _add_inspect(commands)
+    _add_train(commands)
     _add_check(commands)
     _add_compare(commands)
     _add_report(commands)
@@ -94,6 +96,12 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.add_argument("--qconfig", metavar="BACKEND", help="x86, fbgemm, qnnpack or onednn")
     command.add_argument("--json", action="store_true", help="machine-readable, on stdout")
     command.set_defaults(run=_inspect)
+
+
+def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from qatexplorer.app import train_options
+
+    train_options.add(commands)
 
 
 _CHECK_CODES = """\

@@ -83,6 +83,13 @@ def load_factory(spec: str) -> LoadedModel:
     return _understand(returned, spec, factory, module)
 
 
+def load_function(spec: str) -> Callable[..., Any]:
+    """What ``package.module:function`` names, not called. Raises FactoryError."""
+    module_name, attribute = _split(spec)
+    with _current_directory_importable():
+        return _find(_import(module_name, spec), attribute, spec)
+
+
 def _split(spec: str) -> tuple[str, str]:
     module_name, colon, attribute = str(spec).strip().partition(":")
     if not colon or not module_name or not attribute:

@@ -27,6 +27,7 @@ from qatexplorer.takehome.records import Calibrated, Trained
 from qatexplorer.training.control import FINAL
 from qatexplorer.training.progress import run_in_front
 from qatexplorer.training.run import TrainingRun
+from qatexplorer.training.team import current
 
 _DESCRIBE_EVERY_S = 1.0
 
@@ -124,6 +125,7 @@ class TrainingPart(Part):
         *,
         checkpoint: CheckpointInfo | None = None,
         background: bool = True,
+        progress: bool = False,
         epochs: int = UNSET,
         lr: float = UNSET,
         optimizer: str | Callable[[Iterable[Parameter]], Optimizer] | None = UNSET,
@@ -154,6 +156,7 @@ class TrainingPart(Part):
             path: the ``run_dir`` of the run, of this process or of one that is gone.
             checkpoint: another one of ``open_run(path).checkpoints``.
             background: False trains here and now, and raises the run's error if it fails.
+            progress: show a progress bar then.
 
         The others are settings to change, such as more ``epochs``; an ``optimizer`` or
         ``scheduler`` of your own must be passed again, since no code is kept on disk.
@@ -161,7 +164,7 @@ class TrainingPart(Part):
         Raises RunFolderError, CheckpointError, BusyError, InputError, NoDataError.
         """
         run = self._resumed(path, checkpoint, given_settings(locals()))
-        return run.start() if background else run_in_front(run)
+        return run.start() if background else run_in_front(run, progress)
 
     def _resumed(
         self, path: str | os.PathLike[str], checkpoint: CheckpointInfo | None, changes: Any
@@ -235,10 +238,10 @@ class TrainingPart(Part):
             config,
             loss=self.loss,
             metric=self.metric,
-            baseline=None if saved else self._assessor.float_metric(),
+            baseline=self._assessor.float_metric() if not saved and current().writes else None,
             run_dir=run_dir,
             saved=saved,
-            about={"session": self._models.settings.to_json()},
+            about={"flow": self.flow.name, "session": self._models.settings.to_json()},
         )
         if saved is not None:  # it stands on what was done in the run, and on nothing else
             self._models.done.clear()

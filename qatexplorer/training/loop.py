@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from qatexplorer.data import Data, call_model, device_of, main_output, on_device
 from qatexplorer.errors import CheckpointError, InputError, NoDataError, TrainingError
-from qatexplorer.evaluate.metric import Metric, MetricValue, batch_size, evaluate
+from qatexplorer.evaluate.metric import Metric, MetricValue, batch_size, evaluate, metric_name
 from qatexplorer.explain.blame import release_frames
 from qatexplorer.quantizers.facts import learn_steps, learned_parameters
 from qatexplorer.runs.checkpoint import Position
@@ -38,8 +38,10 @@ from qatexplorer.training.rng import OwnRandomState
 from qatexplorer.training.sampler import Sampler
 from qatexplorer.training.schedules import Switches, announce
 from qatexplorer.training.state import Parts, Sums
+from qatexplorer.training.team import Alone
 
 Loss = Callable[[Any, Any], Tensor]
+_NONE_LEFT = object()
 
 
 def default_loss(output: Any, target: Any, label_smoothing: float = 0.0) -> Tensor:
@@ -93,14 +95,22 @@ def pair(batch: Any) -> tuple[Any, Any]:
     )
 
 
-def skip(batches: Iterator[Any], count: int, epoch: int, should_stop: Callable[[], bool]) -> bool:
-    """Draw ``count`` batches and throw them away; False if it was stopped on the way.
+def skip(
+    batches: Iterator[Any],
+    count: int,
+    epoch: int,
+    should_stop: Callable[[], bool],
+    before: Callable[[int], object],
+) -> bool:
+    """Draw ``count`` batches and throw them away; False if it was stopped on the way. ``before``
+    is called with the number of each.
 
     Raises CheckpointError if there are fewer.
     """
     for done in range(count):
         if should_stop():
             return False
+        before(done)
         try:
             next(batches)
         except StopIteration:
@@ -156,7 +166,8 @@ class Loop:
 
     ``should_stop`` is asked between any two steps and sleeps through pauses; ``report`` is called
     after each step and evaluation batch. With ``saved`` the run goes on from a checkpoint, and
-    with ``writer`` it leaves checkpoints.
+    with ``writer`` it leaves checkpoints. With a ``team`` of processes this is one of theirs, and
+    ``data`` its part: all call it, make the same steps and stop after the same one.
     """
 
     def __init__(
@@ -171,12 +182,15 @@ class Loop:
         report: Callable[[], None],
         writer: RunWriter | None = None,
         saved: Saved | None = None,
+        team: Alone | None = None,
     ) -> None:
+        self._team = team or Alone()
+        self._called = model
         self.model, self.data, self.config = model, data, config
         self.loss = loss_of(loss, config.label_smoothing)
         self.metric, self.history = metric, history
         self.writer, self._saved = writer, saved
-        self._should_stop, self._report = should_stop, report
+        self._asked_to_stop, self._report = should_stop, report
         self.step = self.epoch = self.batch = 0
         self.last_loss: float | None = None
         self.phase = "start"
@@ -190,7 +204,8 @@ class Loop:
         history.telemetry = self._sampler.telemetry or before
         self._switches = Switches(config, model)
         self._parameters = trainable(model)
-        self._steps_wait = bool(learned_parameters(model))
+        self._learned = learned_parameters(model)
+        self._steps_wait = bool(self._learned)
         self._random = OwnRandomState(config.seed, (data.train, data.eval))
         self._epoch_random: Any = None
         self._cheap_now: Any = None
@@ -207,8 +222,13 @@ class Loop:
             self.mark("resumed from checkpoint")
         self._buffers, self._epoch_start = BufferBackup(self.model), ModelBackup(self.model)
         try:
+            self._called = self._team.wrap(self.model)
+            # The first process has just given the others its weights, and the average has begun
+            # with theirs.
+            self._team.level(parts.average.tensors)
             with self._random.inside():
                 stopped = any(self._run_epoch(e) for e in range(self.epoch, self.config.epochs))
+            self._team.level(self.model.buffers())
             parts.average.put()
             return stopped
         except KeyboardInterrupt:
@@ -224,7 +244,7 @@ class Loop:
                 raise
             raise failed from error
         finally:
-            self._in_hand = (None, None)
+            self._in_hand, self._called = (None, None), self.model
             self._switches.end()
             parts.optimizer.zero_grad(set_to_none=True)
 
@@ -242,6 +262,9 @@ class Loop:
         epochs = self.config.epochs
         left = self.steps_per_epoch * epochs - self.step
         return self._pace.eta_s(left, epochs - len(self.history.epochs))
+
+    def _should_stop(self) -> bool:
+        return self._team.stops(self._asked_to_stop, still=self.phase == "evaluation")
 
     def mark(self, kind: MarkerKind, note: str = "") -> None:
         self.history.add_marker(Marker(self.step, self.epoch, kind, note))
@@ -336,6 +359,7 @@ class Loop:
                 "random": pack((random, self._epoch_random), "random", tensors),
                 "sums": asdict(self._sums),
                 "steps_per_epoch": self.steps_per_epoch,
+                "processes": self._team.size,
                 "last_loss": self.last_loss,
             }
 
@@ -356,6 +380,15 @@ class Loop:
                 f"The checkpoint is in epoch {position.epoch}, and epochs is {self.config.epochs}.",
                 fix="Pass more epochs= to train on.",
             )
+        processes = tree.get("processes", 1)
+        if processes != self._team.size:
+            raise InputError(
+                f"The run was made by {processes} process{'es' * (processes > 1)}, and here there "
+                f"{'are' if self._team.size > 1 else 'is'} {self._team.size}.",
+                why="Each has a part of the data: with another number no step would be the same.",
+                fix="Go on with qatexplorer train --resume, started by torchrun with as many "
+                "processes as the run was made by.",
+            )
         now, self._epoch_random = unpack(tree["random"], tensors)
         self._random.become(now)
         self.parts.load(tree, tensors)
@@ -371,13 +404,21 @@ class Loop:
         gives the same order, and what was trained on is drawn and thrown away.
         """
         self.phase = "data"
+        first = self.step - self.batch
+        self._team.begin_epoch(self._random, self.epoch)
         if not again:
+            self._team.begin_draw(self._random, first)
             return iter(self.data.train)
         now = self._random.now()
         self._random.become(self._epoch_random)
         self._skipping = True
+
+        def before(done: int) -> None:
+            self._team.begin_draw(self._random, first + done)
+
+        before(0)
         batches = iter(self.data.train)
-        self._skipping = not skip(batches, self.batch, self.epoch, self._should_stop)
+        self._skipping = not skip(batches, self.batch, self.epoch, self._should_stop, before)
         self._random.become(now)
         return batches
 
@@ -399,11 +440,12 @@ class Loop:
         self.phase = "data"
         if self.writer is not None:
             self._cheap_now = self._random.cheap_now()
-        try:
-            batch = next(batches)
-        except StopIteration:
+        self._team.begin_draw(self._random, self.step)
+        batch = next(batches, _NONE_LEFT)
+        if not self._team.all_have(batch is not _NONE_LEFT):
             self._cheap_now = None
             return None
+        self._team.begin_step(self._random, self.step)
         inputs, target = self._in_hand = on_device(pair(batch), device_of(self.model))
         parts, every = self.parts, self.config.telemetry_every
         sampled = bool(every) and self.step % every == 0
@@ -411,7 +453,7 @@ class Loop:
         parts.optimizer.zero_grad(set_to_none=True)
         self.phase = "forward"
         with self._sampler.sampling(self.step) if sampled else nullcontext():
-            output = call_model(self.model, inputs)
+            output = call_model(self._called, inputs)
         self.phase = "loss"
         self._detail = f"output {diagnose.shapes(output)}; target {diagnose.shapes(target)}"
         loss = self.loss(output, target)
@@ -423,6 +465,7 @@ class Loop:
         # Read after the backward: a GPU then waits for the host once in a step, and not twice.
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         value, finite = read_with_finite(found, gradients)
+        value, samples = self._team.mean(value, batch_size((inputs, target)))
         if not math.isfinite(value):
             raise self._diverged(f"the loss is {value}", inputs, target)
         if not finite:
@@ -434,13 +477,14 @@ class Loop:
         parts.optimizer.step()
         if self._steps_wait:  # the batch that it has just seen gives a learned step size its start
             self._steps_wait = learn_steps(self.model)
+        self._team.level(self._learned)
         parts.average.update()
         self.phase, self._cheap_now = "data", None
         self.last_loss = value
         took = time.perf_counter() - started
         self._pace.step_took(took)
         own = took - self._sampler.spent_s if sampled else took
-        return StepRecord(self.step, self.epoch, value, own, batch_size((inputs, target)), rate)
+        return StepRecord(self.step, self.epoch, value, own, samples, rate)
 
     def _diverged(self, what: str, inputs: Any, target: Any) -> TrainingError:
         """Back to the last good state, and the error that says where the first NaN came from."""
@@ -472,6 +516,9 @@ class Loop:
 
     def _evaluate(self) -> MetricValue:
         self.phase = "evaluation"
+        if not self._team.writes:
+            stopped = self._should_stop()
+            return MetricValue(metric_name(self.metric), math.nan, 0, 0.0, not stopped)
         self._pace.evaluation_begins()
         paused = self._pace.paused_s
         with self.parts.average.applied():
@@ -484,6 +531,8 @@ class Loop:
             )
         took = value.seconds - (self._pace.paused_s - paused)
         self._pace.evaluation_took(took if value.complete else None)
+        if value.complete and self._team.released():
+            return replace(value, complete=False)
         return value
 
     def _undo_half_a_step(self) -> None:
@@ -496,6 +545,9 @@ class Loop:
     def _failure(self, error: Exception) -> TrainingError:
         if isinstance(error, TrainingError):
             return error
+        if (lost := self._team.lost(error)) is not None:
+            self._undo_half_a_step()
+            return lost
         if self.phase == "forward" and diagnose.spoiled_range(error):
             return self._diverged("a range is NaN or infinite", *self._in_hand)
         self._undo_half_a_step()

@@ -79,6 +79,14 @@ class OwnRandomState:
         else:
             self._ours = state
 
+    def reseed(self, seed: int) -> None:
+        """Our stream begins anew, inside only: a step of its own random numbers."""
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        for generator in self._generators:
+            generator.manual_seed(seed)
+
     def cheap_now(self) -> tuple[Any, ...]:
         """A cheap :meth:`now`, inside only: NumPy's state, which is slow to read, is left out."""
         own = [generator.get_state() for generator in self._generators]

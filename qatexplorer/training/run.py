@@ -35,6 +35,7 @@ from qatexplorer.signals import Signal
 from qatexplorer.training.control import FINAL, Control
 from qatexplorer.training.loop import Loop, Loss
 from qatexplorer.training.modes import restored_modes
+from qatexplorer.training.team import current
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,9 @@ class TrainingRun(Shown):
             from epoch to epoch, can go another way.
         about: more for run.json, any JSON.
 
+    Inside :func:`~qatexplorer.training.team.together` this is one of the processes of a run: each
+    of them makes it with the same arguments, ``data`` being all of it, and one of them keeps it.
+
     ``signal`` emits :class:`Progress` on the run's thread, at every change of state and about five
     times a second; a subscriber that raises is logged and does not harm the run. ``error`` is None
     or the typed error that ended the run; nothing is raised by :meth:`run` and :meth:`wait`.
@@ -98,7 +102,11 @@ class TrainingRun(Shown):
                 "Training needs data and none was given.",
                 fix="Pass data={'train': loader, 'eval': loader}.",
             )
-        self.model, self.data, self.config = model, brought, config or TrainingConfig()
+        self._team = current()
+        self.model, self.config = model, config or TrainingConfig()
+        if not self._team.writes:  # of what nobody would see
+            self.config = self.config.but(telemetry_every=0)
+        self.data = self._team.share(brought, self.config.seed)
         value = baseline.value if isinstance(baseline, MetricValue) else baseline
         self.baseline = baseline
         self.history = saved.history if saved else History(metric_name(metric), value)
@@ -106,7 +114,7 @@ class TrainingRun(Shown):
         self.error: TrainingError | None = None
         self._control = Control(lambda state: self._changed())
         self._writer: RunWriter | None = None
-        if run_dir is not None:
+        if run_dir is not None and self._team.writes:
             self._writer = self._open_folder(run_dir, saved, self._about(about or {}))
         try:
             self._loop = self._make_loop(loss, metric, saved)
@@ -130,6 +138,7 @@ class TrainingRun(Shown):
             **more,
             "model": type(self.model).__name__,
             "data": self.data.name,
+            "processes": self._team.size,
             "metric": self.history.metric_name,
             "baseline": self.history.baseline,
             "config": config_as_data(self.config),
@@ -150,11 +159,12 @@ class TrainingRun(Shown):
             metric,
             self.history,
             should_stop=lambda: self._control.should_stop(
-                self._loop.pausing, lambda: self._loop.save("paused"), self._listen
+                self._loop.pausing, lambda: self._loop.save("paused"), self._idle
             ),
             report=self._report,
             writer=self._writer,
             saved=saved,
+            team=self._team,
         )
 
     @property
@@ -338,6 +348,11 @@ class TrainingRun(Shown):
         what = self._writer.request() if self._writer is not None else None
         if what is not None:
             self._control.request(what)
+
+    def _idle(self) -> None:
+        self._listen()
+        if self._team.idle():
+            self._control.request("stop")
 
     def _changed(self) -> None:
         if self._writer is not None:

@@ -1,0 +1,271 @@
+"""``qatexplorer train``: its options, its exit codes, and what it leaves in the run folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import qatexplorer as qx
+from qatexplorer.app import cli
+from qatexplorer.app.train_options import add, option_of, settings_of
+from qatexplorer.flows.qconfig_rules import QConfigRule
+from qatexplorer.runs.config import TrainingConfig
+from qatexplorer.runs.opened import list_runs, open_run
+from tests.support.train_factory import FACTORY, make, squares
+from tests.support.train_factory import sgd as sgd_of
+from tests.support.waiting import until
+
+ROOT = Path(qx.__file__).resolve().parents[1]
+ENDLESS = ("--epochs", "100000", "--telemetry-every", "0")
+
+
+def parsed(*arguments: str) -> dict[str, Any]:
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    add(parser.add_subparsers())
+    return settings_of(parser.parse_args(["train", "a:b", *arguments]))
+
+
+def train(*arguments: object, of: str = "make") -> int:
+    try:
+        return cli.main(["train", f"{FACTORY}:{of}", *map(str, arguments)])
+    except SystemExit as wrong:
+        return int(str(wrong.code))
+
+
+# -- options ---------------------------------------------------------------------------------------
+
+VALUES: dict[str, tuple[str, Any]] = {
+    "epochs": ("7", 7),
+    "lr": ("3e-4", 3e-4),
+    "optimizer": ("sgd", "sgd"),
+    "scheduler": ("cosine", "cosine"),
+    "scheduler_interval": ("epoch", "epoch"),
+    "warmup_steps": ("3", 3),
+    "freeze_observer_epoch": ("none", None),
+    "freeze_bn_epoch": ("2", 2),
+    "fake_quant_start_epoch": ("1", 1),
+    "label_smoothing": ("0.1", 0.1),
+    "clip_grad_norm": ("1.5", 1.5),
+    "ema_decay": ("0.99", 0.99),
+    "checkpoint_every": ("50", 50),
+    "keep_checkpoints": ("2", 2),
+    "metric_mode": ("min", "min"),
+    "seed": ("11", 11),
+    "telemetry_every": ("5", 5),
+    "max_samples": ("100", 100),
+    "telemetry_paths": ("conv1, fc", ("conv1", "fc")),
+}
+
+
+def test_every_field_is_an_option_and_none_is_given_unless_it_is() -> None:
+    assert parsed() == {}
+    assert set(VALUES) == {field.name for field in fields(TrainingConfig)}
+    for name, (text, value) in VALUES.items():
+        assert parsed(option_of(name), text) == {name: value}
+
+
+def test_help_has_the_meaning_and_the_default_of_every_field(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    text = capsys.readouterr().out
+    options = re.split(r"\n  (?=--)", text.partition("settings of the run:")[2])
+    for field, shown in zip(fields(TrainingConfig), options[1:], strict=True):
+        said = " ".join(shown.partition("\n\n")[0].split())
+        default = "none" if field.default is None else field.default
+        assert said.startswith(f"{option_of(field.name)} ")
+        assert said.endswith(f"(default: {default})")
+        assert len(said) > 50
+    assert "130  stopped before the last epoch" in text
+
+
+@pytest.mark.parametrize(
+    "given", [("--epochs", "many"), ("--scheduler-interval", "day"), ("--calibrate", "-1")]
+)
+def test_an_option_that_cannot_be_read_is_wrong_usage(given: tuple[str, ...]) -> None:
+    assert train(*given) == 2
+
+
+# -- exit codes ------------------------------------------------------------------------------------
+
+
+def test_trains_tells_how_far_it_is_and_what_came_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "a"
+    assert train("--epochs", 2, "--calibrate", 2, "--run-dir", folder, "--seed", 4) == 0
+    out, err = capsys.readouterr()
+    opened = open_run(folder)
+    metric = opened.history.epochs[1].metric
+    assert f"epoch 2 of 2 is done: loss {opened.history.epochs[1].train_loss:.4g}, " in err
+    assert f"accuracy {metric:.4g}" in err
+    assert "running: epoch 1 of 2, step 0 of 12" in err
+    assert "finished: " in err
+    assert [line.split()[0] for line in out.splitlines()[1:5]] == [
+        "float",
+        "int8",
+        "fake-quant",
+        "int8",
+    ]
+    assert out.splitlines()[-1] == f"The run lies in {folder}"
+    # It is what a session does.
+    model, inputs, source = make()
+    session = qx.Session(model, inputs, data=source)
+    session.calibrate(2)
+    own = session.train(2, seed=4, progress=False)
+    assert [s.loss for s in opened.history.steps] == [s.loss for s in own.history.steps]
+
+
+def test_goes_on_with_a_run_and_its_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules, folder = tmp_path / "rules.toml", tmp_path / "a"
+    model, inputs, source = make()
+    session = qx.Session(model, inputs, flow="fx", data=source)
+    session.set_qconfig("fc", to_float=True)
+    session.save_qconfig(rules)
+    sgd = ("--optimizer", f"{FACTORY}:sgd")
+    given = ("--flow", "fx", "--qconfig", rules, "--loss", f"{FACTORY}:squares", *sgd)
+    assert train("--epochs", 1, "--run-dir", folder, *given) == 0
+    about = open_run(folder).about
+    assert about["flow"] == "fx"
+    kept = [QConfigRule.from_json(rule) for rule in about["session"]["rules"]]
+    assert kept == list(session.qconfig_rules)
+    assert about["config"]["optimizer"] == {"given": "sgd"}
+    loss = ("--loss", f"{FACTORY}:squares")
+    assert train("--epochs", 2, "--run-dir", folder, "--resume", *loss, *sgd) == 0
+    opened = open_run(folder)
+    assert [record.epoch for record in opened.history.epochs] == [0, 1]
+    own = qx.Session(model, inputs, flow="fx", data=source, loss=squares)
+    own.load_qconfig(rules)
+    unbroken = own.train(2, optimizer=sgd_of, progress=False)
+    assert [s.loss for s in opened.history.steps] == [s.loss for s in unbroken.history.steps]
+    capsys.readouterr()
+    assert train("--epochs", 3, "--run-dir", folder, "--resume", *loss) == 2
+    assert "optimizer=sgd, a function of yours" in capsys.readouterr().err
+
+
+WRONG: list[tuple[int, str, tuple[str, ...], str]] = [
+    (2, "make", ("--lr", "-1"), "lr is -1.0"),
+    (2, "make", ("--resume",), "--resume needs the folder"),
+    (2, "make", ("--resume", "--run-dir", "nowhere"), "holds no run"),
+    (3, "nothing", (), "has no 'nothing'"),
+    (3, "without_data", (), "returned no data"),
+    (3, "make", ("--qconfig", "none.toml"), "none.toml cannot be read"),
+    (3, "make", ("--qconfig", "avx"), "avx"),
+    (3, "make", ("--flow", "sideways"), "sideways"),
+    (3, "make", ("--optimizer", f"{FACTORY}:adam"), "has no 'adam'"),
+    (1, "make", ("--loss", f"{FACTORY}:raises"), "boom"),
+]
+
+
+@pytest.mark.parametrize(("code", "of", "given", "text"), WRONG)
+def test_what_is_wrong_is_said_and_told_apart(
+    code: int,
+    of: str,
+    given: tuple[str, ...],
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train(*given, of=of) == code
+    out, err = capsys.readouterr()
+    assert text in err
+    assert "Traceback" not in err
+    assert not out
+
+
+def test_a_run_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--epochs", 1, "--run-dir", tmp_path) == 0
+    before = (tmp_path / "run.json").read_bytes()
+    assert train("--epochs", 1, "--run-dir", tmp_path) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+# -- while it trains -------------------------------------------------------------------------------
+
+
+def started(folder: Path, *arguments: str, processes: int = 1) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m"]
+    if processes > 1:
+        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+    command += ["qatexplorer.app.cli", "train", f"{FACTORY}:make", "--run-dir", str(folder)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, *arguments],
+        env=env,
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def open_when_it_trains(folder: Path, running: subprocess.Popen[str]) -> Any:
+    def trains() -> bool:
+        assert running.poll() is None, running.communicate()
+        return (folder / "run.json").exists() and bool(open_run(folder).checkpoints)
+
+    until(trains, 90)
+    return open_run(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_another_process_sees_it_pauses_it_and_it_goes_on_after_ctrl_c(
+    processes: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "a"
+    running = started(folder, *ENDLESS, processes=processes)
+    try:
+        opened = open_when_it_trains(folder, running)
+        assert [(line.path.name, line.state) for line in list_runs(tmp_path)] == [("a", "running")]
+        assert opened.about["processes"] == processes
+        opened.request("pause")
+        until(lambda: open_run(folder).state == "paused")
+        opened.request("run")
+        until(lambda: open_run(folder).state == "running")
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    opened = open_run(folder)
+    assert opened.state == "stopped", err
+    assert running.returncode != 0
+    assert "Stopped at step" in out
+    last = opened.last_checkpoint
+    assert last is not None
+    assert last.position.step == opened.status["step"]
+    epochs = str(last.position.epoch + 2)
+    again = started(folder, "--resume", "--epochs", epochs, processes=processes)
+    out, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert f"The run lies in {folder}" in out
+    assert open_run(folder).state == "finished"
+
+
+@pytest.mark.slow
+def test_a_stop_from_another_process_has_a_code_of_its_own(tmp_path: Path) -> None:
+    running = started(tmp_path / "a", *ENDLESS)
+    try:
+        open_when_it_trains(tmp_path / "a", running).request("stop")
+        running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == 130
+    assert open_run(tmp_path / "a").state == "stopped"
