@@ -11,6 +11,7 @@ from qatexplorer.errors import InputError
 from qatexplorer.flows.base import Flow, Role, Stage, StageResult
 from qatexplorer.flows.eager import EagerFlow
 from qatexplorer.flows.fx import FxFlow
+from qatexplorer.flows.pt2e import Pt2eFlow
 
 __all__ = [
     "FLOWS",
@@ -46,6 +47,7 @@ def register(flow: F) -> F:
 
 register(EagerFlow)
 register(FxFlow)
+register(Pt2eFlow)
 
 
 _TORCHAO = ("pt2e", "torchao", "pt2", "export")

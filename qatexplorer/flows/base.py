@@ -19,6 +19,7 @@ from torch.ao.quantization.backend_config import BackendConfig
 
 from qatexplorer.data import device_of
 from qatexplorer.errors import InputError
+from qatexplorer.flows.annotations import Annotation
 from qatexplorer.flows.copying import copied
 from qatexplorer.flows.custom import CustomConfig
 from qatexplorer.flows.qconfig import QConfigPlan
@@ -74,6 +75,7 @@ class FlowOptions:
         custom: non-traceable modules, preserved attributes, custom modules.
         backend_config: what the FX flow knows of the backend's operators; None is torch's default.
         own_qconfigs: the ``qconfig`` attributes that the user's model came with, by path.
+        quantizer: torchao's ``Quantizer`` that annotates the graph; None is the flow's default.
     """
 
     qconfig: QConfigPlan
@@ -85,6 +87,7 @@ class FlowOptions:
     custom: CustomConfig = field(default_factory=CustomConfig)
     backend_config: BackendConfig | None = None
     own_qconfigs: Mapping[str, QConfig | None] = field(default_factory=dict)
+    quantizer: Any = None
 
 
 def same_path(path: str) -> str:
@@ -98,7 +101,9 @@ class StageResult:
 
     ``moved`` says that calls have changed their path: the graph is ``graph``, or, where that is
     None, must be found anew. A flow that makes graphs itself gives one at each stage, and
-    ``placed``: the fake quants that are nodes of it, by path.
+    ``placed``: the fake quants that are nodes of it, by path. Where exporting has left of the
+    module tree only what holds parameters, ``types`` has the class of each of the user's modules by
+    path. ``annotations`` and ``groups`` are a quantizer's, see :mod:`flows.annotations`.
     """
 
     model: nn.Module
@@ -107,6 +112,9 @@ class StageResult:
     notes: tuple[str, ...] = ()
     graph: Graph | None = None
     placed: Mapping[str, Placement] = field(default_factory=dict)
+    types: Mapping[str, str] = field(default_factory=dict)
+    annotations: tuple[Annotation, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
 
 
 Seen = Callable[[str, StageResult], None]

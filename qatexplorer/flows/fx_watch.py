@@ -7,47 +7,22 @@ arguments and tell before and after. Results are torch's own, bit for bit (the t
 
 from __future__ import annotations
 
-import functools
 import importlib
-import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from torch import fx, nn
 
-from qatexplorer._tested import TESTED
-from qatexplorer.errors import UnsupportedTorchError
-from qatexplorer.forward.trace import TRACE_LOCK
+from qatexplorer.flows.watching import Call, Watched, watching
 from qatexplorer.quantizers.facts import is_quantizer
 
 _API = "torch.ao.quantization.quantize_fx"
 _PREPARE = "torch.ao.quantization.fx.prepare"
 _CONVERT = "torch.ao.quantization.fx.convert"
 _LOWER = "torch.ao.quantization.fx._lower_to_native_backend"
-# One watch at a time: two that open and close in turn would put each other's wrapper back.
-
-
-@dataclass(frozen=True)
-class Watched:
-    """A function of torch, by the module that calls it, and the parameters that are read."""
-
-    module: str
-    name: str
-    parameters: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a watched function; ``result`` is None in phase "before"."""
-
-    name: str
-    phase: Literal["before", "after"]
-    arguments: Mapping[str, Any]
-    result: Any = None
 
 
 PREPARE_CALLS = (
@@ -84,70 +59,10 @@ CONVERT_CALLS = (
 
 
 @contextmanager
-def watching(functions: Sequence[Watched], report: Callable[[Call], None]) -> Iterator[None]:
-    """Call ``report`` before and after each call that this thread makes of ``functions``.
-
-    Calls of other threads go through unreported. What ``report`` raises goes up through torch's
-    call. At exit every name holds what it held before, also after an error.
-
-    Raises UnsupportedTorchError, before anything is changed, for a name or parameter that this
-    release of torch does not have.
-    """
-    with TRACE_LOCK:
-        found = [_find(watched) for watched in functions]
-        thread = threading.get_ident()
-        put_back: list[tuple[Any, str, Any]] = []
-        try:
-            for watched, (module, original) in zip(functions, found, strict=True):
-                put_back.append((module, watched.name, original))
-                setattr(module, watched.name, _reporting(watched.name, original, report, thread))
-            with _tracing_one_thread(), _tracing_with_lines():
-                yield
-        finally:
-            for module, name, original in reversed(put_back):
-                setattr(module, name, original)
-
-
-def _find(watched: Watched) -> tuple[Any, Callable[..., Any]]:
-    try:
-        # Not `import … as`: fx.prepare and fx.convert are also the names of functions.
-        module = importlib.import_module(watched.module)
-        original = getattr(module, watched.name)
-        parameters = inspect.signature(original).parameters
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise _moved(f"{watched.module}.{watched.name}") from error
-    missing = [name for name in watched.parameters if name not in parameters]
-    if missing:
-        raise _moved(f"{watched.module}.{watched.name}({', '.join(missing)})")
-    return module, original
-
-
-def _moved(what: str) -> UnsupportedTorchError:
-    return UnsupportedTorchError(
-        f"torch {torch.__version__} has no {what}.",
-        why="The FX flow watches torch's own functions while they run, and this one has moved or "
-        "changed in this release.",
-        fix="Use the eager flow, or a release of torch that this version of qatexplorer is "
-        f"tested on: {', '.join(TESTED)}.",
-    )
-
-
-def _reporting(
-    name: str, original: Callable[..., Any], report: Callable[[Call], None], thread: int
-) -> Callable[..., Any]:
-    signature = inspect.signature(original)
-
-    @functools.wraps(original)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if threading.get_ident() != thread:
-            return original(*args, **kwargs)
-        arguments = signature.bind(*args, **kwargs).arguments
-        report(Call(name, "before", arguments))
-        result = original(*args, **kwargs)
-        report(Call(name, "after", arguments, result))
-        return result
-
-    return call
+def _watching_fx(functions: Sequence[Watched], report: Callable[[Call], None]) -> Iterator[None]:
+    """:func:`~qatexplorer.flows.watching.watching`, with tracing kept to this thread."""
+    with watching(functions, report), _tracing_one_thread(), _tracing_with_lines():
+        yield
 
 
 @contextmanager
@@ -255,7 +170,7 @@ class PrepareWatch:
 
     def open(self) -> Any:
         """Context manager to run ``prepare_qat_fx`` in, once."""
-        return watching(PREPARE_CALLS, self._report)
+        return _watching_fx(PREPARE_CALLS, self._report)
 
     def _report(self, call: Call) -> None:
         if call.name == "prepare":
@@ -357,7 +272,7 @@ class ConvertWatch:
 
     def open(self) -> Any:
         """Context manager to run ``convert_fx`` in, once."""
-        return watching(CONVERT_CALLS, self._report)
+        return _watching_fx(CONVERT_CALLS, self._report)
 
     def _report(self, call: Call) -> None:
         if call.name == "convert":

@@ -11,6 +11,7 @@ those of torchao's QAT. They differ in how they are recognized, read and switche
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -117,9 +118,40 @@ class LearnedFamily(Family):
         return site.static_enabled, site.fake_quant_enabled
 
 
+class Pt2eFamily(Family):
+    """torchao's PT2E flow has classes of its own, made after torch's: the same attributes under
+    other types. Where torchao was never imported there are none."""
+
+    name = "torchao, PT2E"
+
+    def is_fake_quant(self, module: nn.Module) -> bool:
+        return self._is("fake_quantize", "FakeQuantizeBase", module)
+
+    def is_observer(self, module: nn.Module) -> bool:
+        return self._is("observer", "ObserverBase", module) or self._is(
+            "observer", "AffineQuantizedObserverBase", module
+        )
+
+    def kernel_observes(self, quantizer: nn.Module) -> bool:
+        fused = self._class("fake_quantize", "FusedMovingAvgObsFakeQuantize")
+        return (
+            fused is not None
+            and type(quantizer).forward is fused.forward
+            and "forward" not in vars(quantizer)
+        )
+
+    def _is(self, module_name: str, class_name: str, module: nn.Module) -> bool:
+        kind = self._class(module_name, class_name)
+        return kind is not None and isinstance(module, kind)
+
+    def _class(self, module_name: str, class_name: str) -> Any:
+        loaded = sys.modules.get(f"torchao.quantization.pt2e.{module_name}")
+        return getattr(loaded, class_name, None)
+
+
 TORCH_AO = Family()
 LEARNED = LearnedFamily()
-FAMILIES: list[Family] = [LEARNED, TORCH_AO]
+FAMILIES: list[Family] = [LEARNED, TORCH_AO, Pt2eFamily()]
 """Asked in order; a flow whose library has fake quants of its own adds the one that knows them."""
 
 

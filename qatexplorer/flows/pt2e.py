@@ -1,0 +1,320 @@
+"""PT2E: ``torch.export``, ``prepare_qat_pt2e`` and ``convert_pt2e`` of torchao, watched.
+
+One call of ``prepare_qat_pt2e`` makes the stages transform, annotate, fuse and insert. It runs
+unchanged; :mod:`~qatexplorer.flows.pt2e_watch` tells when it passes from one to the next. torchao
+is imported when the flow is used, not before.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import types
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any, ClassVar
+
+import torch
+from torch import fx, nn
+
+from qatexplorer.data import as_args, cloned, device_of, on_device
+from qatexplorer.errors import QatExplorerError, TraceFailedError, UnsupportedTorchError
+from qatexplorer.explain.blame import place_of
+from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
+from qatexplorer.flows.pt2e_watch import Pt2eConvertWatch, Pt2eLog, Pt2ePrepareWatch
+from qatexplorer.forward.exported import exported_graph, types_of
+from qatexplorer.forward.graph_module import positional_inputs
+
+_STAGES = (
+    Stage(
+        "float",
+        "Float",
+        "",
+        "The session's own copy of your model; yours stays as it is.",
+        role="float",
+    ),
+    Stage(
+        "export",
+        "Export",
+        "torch.export.export(model, inputs, dynamic_shapes=…).module()",
+        "forward is run once with stand-ins for the tensors, down to the operations of torch "
+        "itself (aten), and what it calls becomes a graph. From here on the graph is the program.",
+        role="traced",
+    ),
+    Stage(
+        "transform",
+        "Transform",
+        "quantizer.transform_for_annotation(model)",
+        "The quantizer may rewrite the graph before it looks at it, for example turn numbers into "
+        "tensors so that they can be rounded.",
+        role="traced",
+    ),
+    Stage(
+        "annotate",
+        "Annotate",
+        "quantizer.annotate(model); quantizer.validate(model)",
+        "The quantizer writes on nodes how their inputs and their output shall be rounded. Nothing "
+        "computes differently yet, and what it did not write on stays float.",
+        role="qconfig",
+    ),
+    Stage(
+        "fuse",
+        "Fuse conv and batch norm",
+        "_fuse_conv_bn_qat(model)",
+        "Each convolution with a batch norm behind it is rewritten so that the weight that is "
+        "rounded is the one that int8 will have: scaled by the batch norm's running variance.",
+        role="weights",
+    ),
+    Stage(
+        "insert",
+        "Insert fake quants",
+        "prepare(model, …, is_qat=True)",
+        "For each annotated edge and output a fake quant becomes a node of the graph, one for each "
+        "group that shares one.",
+        role="inserted",
+    ),
+    Stage(
+        "train",
+        "Train",
+        "your training loop on the prepared model",
+        "Fake quants that are on round in forward, so the loss feels it and the weights learn to "
+        "live with it; observers that are on follow the ranges.",
+        role="trained",
+    ),
+    Stage(
+        "convert",
+        "Convert (reference)",
+        "_convert_to_reference_decomposed_fx(model)",
+        "Each fake quant becomes a quantize and a dequantize with the scale that its observer "
+        "found; the operations between stay float.",
+        role="reference",
+    ),
+    Stage(
+        "fold",
+        "Fold batch norms",
+        "convert_pt2e(model)",
+        "What fusing built is undone: batch norms are multiplied into the weights and biases, and "
+        "weights are stored as int8.",
+        role="reference",
+    ),
+    Stage(
+        "lower",
+        "Lower to int8",
+        "lower_pt2e_quantized_to_x86(model, inputs)",
+        "Where a dequantize, an operation and a quantize match a kernel of the backend, they "
+        "become one int8 operation. What matches none stays float.",
+        role="int8",
+    ),
+)
+_PREPARED = ("transform", "annotate", "fuse", "insert")
+NEEDS_TORCH = (2, 11)
+NEEDS_TORCHAO = ((0, 18), (0, 19))
+
+
+class _Reached(BaseException):
+    """Ends torchao's call at the boundary asked for; no ``except Exception`` may hold it."""
+
+    def __init__(self, result: StageResult) -> None:
+        super().__init__()
+        self.result = result
+
+
+def unavailable() -> str:
+    """Why this flow cannot run here, ``""`` where it can: torchao 0.18 and torch 2.11 or newer."""
+    running = _release(torch.__version__)
+    if importlib.util.find_spec("torchao") is None:
+        return "torchao is not installed: pip install 'torchao>=0.18,<0.19'"
+    low, high = NEEDS_TORCHAO
+    if not low <= _release(metadata.version("torchao")) < high:
+        return (
+            f"torchao {metadata.version('torchao')} is installed, and the flow watches functions "
+            "of 0.18: pip install 'torchao>=0.18,<0.19'"
+        )
+    if running < NEEDS_TORCH:
+        return f"torchao 0.18 needs torch 2.11 or newer, and {torch.__version__} is running"
+    return ""
+
+
+def _release(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")[:2]
+    return int(major), int("".join(c for c in minor if c.isdigit()) or 0)
+
+
+class Pt2eFlow(Flow):
+    """``torchao.quantization.pt2e``, with any quantizer."""
+
+    name: ClassVar[str] = "pt2e"
+    title: ClassVar[str] = "PT2E (prepare_qat_pt2e of torchao)"
+    stages: ClassVar[tuple[Stage, ...]] = _STAGES
+    calls: ClassVar[tuple[tuple[str, ...], ...]] = (_PREPARED,)
+    offers_stubs: ClassVar[bool] = False
+    offers_fusion: ClassVar[bool] = False
+    by_graph: ClassVar[bool] = True
+
+    def apply(
+        self, stage: str, model: nn.Module, options: FlowOptions, seen: Seen | None = None
+    ) -> StageResult:
+        why = unavailable()
+        if why:
+            raise UnsupportedTorchError("flow 'pt2e' cannot run here.", why=why + ".")
+        if stage == "export":
+            return self._export(model, options)
+        if stage in _PREPARED:
+            return self._prepare(stage, model, options, seen)
+        if stage in ("convert", "fold"):
+            return self._convert(stage, model)
+        if stage == "lower":
+            return self._lower(model, options)
+        return StageResult(model)
+
+    def _export(self, model: nn.Module, options: FlowOptions) -> StageResult:
+        exported, notes = export(model, options.example_inputs)
+        return _described(exported, notes=notes)
+
+    def _prepare(
+        self, until: str, model: nn.Module, options: FlowOptions, seen: Seen | None
+    ) -> StageResult:
+        """Run ``prepare_qat_pt2e`` once, to its end or up to an earlier boundary."""
+        api = importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
+
+        def at(stage: str, module: fx.GraphModule) -> None:
+            if stage == until:
+                raise _Reached(StageResult(module))
+            if seen is not None:
+                seen(stage, _described(module, watch.log))
+
+        watch = Pt2ePrepareWatch(at)
+        quantizer = options.quantizer if options.quantizer is not None else default_quantizer()
+        try:
+            with watch.open(quantizer) as watched:
+                prepared = api.prepare_qat_pt2e(model, watched)
+        except _Reached as reached:
+            return reached.result
+        in_either_mode(prepared)
+        return StageResult(prepared) if seen is None else _described(prepared, watch.log)
+
+    def _convert(self, until: str, model: nn.Module) -> StageResult:
+        api = importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
+        model.eval()
+
+        def at(stage: str, module: fx.GraphModule) -> None:
+            if stage == until:
+                raise _Reached(StageResult(module))
+
+        try:
+            with Pt2eConvertWatch(at).open():
+                converted = api.convert_pt2e(model)
+        except _Reached as reached:
+            converted = reached.result.model
+        in_either_mode(converted)
+        return _described(converted)
+
+    def _lower(self, model: nn.Module, options: FlowOptions) -> StageResult:
+        lowering = importlib.import_module("torchao.quantization.pt2e.lowering")
+        reference = self._convert("fold", model).model
+        inputs = positional_inputs(model, on_device(options.example_inputs, device_of(model)))
+        with torch.no_grad():
+            lowered = lowering.lower_pt2e_quantized_to_x86(reference, inputs)
+        in_either_mode(lowered)
+        return _described(lowered)
+
+
+def default_quantizer() -> Any:
+    """``X86InductorQuantizer`` with torchao's default configuration for training."""
+    module = importlib.import_module("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")
+    config = module.get_default_x86_inductor_quantization_config(is_qat=True)
+    return module.X86InductorQuantizer().set_global(config)
+
+
+def export(model: nn.Module, inputs: Any) -> tuple[fx.GraphModule, tuple[str, ...]]:
+    """``torch.export`` of ``model`` in the mode that it is in, for batches of any size where torch
+    can; what to say of it. Raises TraceFailedError with the place in the user's model."""
+    args, kwargs = as_args(cloned(inputs))
+    args, kwargs = _two_or_more(args), {k: _two_or_more((v,))[0] for k, v in kwargs.items()}
+    shapes = torch.export.ShapesCollection()
+    for tensor in _batched((*args, *kwargs.values())):
+        shapes[tensor] = {0: torch.export.Dim.AUTO}
+    try:
+        dynamic = shapes.dynamic_shapes(model, args, kwargs)
+        program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic)
+    except Exception as error:
+        raise _export_failed(error, model) from error
+    module = program.module()
+    size = next((len(t) for t in _batched((*args, *kwargs.values()))), None)
+    fixed = size is not None and not program.range_constraints
+    note = (
+        f"torch.export has fixed the batch at {size}: something in forward hangs on its size. "
+        "Batches of another size do not run."
+    )
+    assert isinstance(module, fx.GraphModule)
+    return module, (note,) if fixed else ()
+
+
+def _batched(values: tuple[Any, ...]) -> list[torch.Tensor]:
+    """The tensors that have a batch: all with as many rows as the first one."""
+    tensors = [v for v in values if isinstance(v, torch.Tensor) and v.dim()]
+    return [t for t in tensors if len(t) == len(tensors[0])]
+
+
+def _two_or_more(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """One row twice: torch.export takes a size of one for a number that never changes."""
+    rows = {len(t) for t in _batched(values)}
+    if rows != {1}:
+        return values
+    return tuple(
+        torch.cat((v, v)) if isinstance(v, torch.Tensor) and v.dim() and len(v) == 1 else v
+        for v in values
+    )
+
+
+def _export_failed(error: Exception, model: nn.Module) -> QatExplorerError:
+    place = place_of(error, model)
+    first = (str(error).strip().splitlines() or [""])[0]
+    return TraceFailedError(
+        f"torch.export cannot export {type(model).__name__}.forward: "
+        f"{type(error).__name__}: {first[:200]}",
+        where=place.path or "",
+        why="Exporting runs forward with stand-ins that have shapes and no values, so it cannot "
+        "follow if, for and Python functions that depend on what is in a tensor.",
+        fix="Use flow='eager', which runs forward as it is.",
+    )
+
+
+def in_either_mode(model: nn.Module) -> None:
+    """Let ``model.train()`` and ``model.eval()`` work on an exported model, and set the flags.
+
+    torchao's own switches rewrite the dropouts and batch norms of the graph; they set no flag and
+    give nothing back, as ``nn.Module.train`` does.
+    """
+    pt2e = importlib.import_module("torchao.quantization.pt2e")
+    switches = (pt2e.move_exported_model_to_eval, pt2e.move_exported_model_to_train)
+
+    def train(self: nn.Module, mode: bool = True) -> nn.Module:
+        switches[bool(mode)](self)
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def evaluate(self: nn.Module) -> nn.Module:
+        return train(self, False)
+
+    model.train = types.MethodType(train, model)  # type: ignore[method-assign]
+    model.eval = types.MethodType(evaluate, model)  # type: ignore[method-assign]
+
+
+def _described(
+    model: nn.Module, log: Pt2eLog | None = None, notes: tuple[str, ...] = ()
+) -> StageResult:
+    assert isinstance(model, fx.GraphModule)
+    log = log or Pt2eLog()
+    calls: Mapping[str, str] = {one.site: one.call for one in log.insertions}
+    graph, placed = exported_graph(model, calls)
+    return StageResult(
+        model,
+        graph=graph,
+        placed=placed,
+        notes=notes,
+        types=types_of(model),
+        annotations=log.annotations,
+        groups=log.groups,
+    )

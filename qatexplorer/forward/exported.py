@@ -1,0 +1,188 @@
+"""The dataflow graph of an exported model, in the words of the user's own modules.
+
+``torch.export`` writes a model down as calls of aten operations and leaves of the module tree only
+what holds parameters. Where each call belongs stands in ``nn_module_stack``: the graph and the tree
+here are made of that. What is computed of parameters alone (a weight scaled by a batch norm) is no
+data that flows, and is no node here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from qatexplorer.forward.graph import Graph, GraphEdge, GraphNode, NodeOp, Placement
+from qatexplorer.forward.graph_module import source_of
+from qatexplorer.quantizers.facts import is_quantizer
+from qatexplorer.quantizers.types import SiteKind
+
+_QDQ = ("quantize_per_tensor", "quantize_per_channel")
+
+
+def stack_of(node: fx.Node) -> tuple[tuple[str, str], ...]:
+    """(path, class) of the modules in whose forward the call is, from the root inwards."""
+    stack = (node.meta.get("nn_module_stack") or {}).values()
+    return tuple((_plain(str(path)), _class_name(kind)) for path, kind in stack)
+
+
+def _plain(path: str) -> str:
+    """``torch.export`` numbers the second call of a module: ``"block@1"``."""
+    return re.sub(r"@\d+", "", path)
+
+
+def _class_name(kind: Any) -> str:
+    return kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def types_of(model: fx.GraphModule) -> dict[str, str]:
+    """Class of each of the user's modules by path, as it was when the model was exported."""
+    return {path: kind for node in model.graph.nodes for path, kind in stack_of(node)}
+
+
+def exported_graph(
+    model: fx.GraphModule, calls: Mapping[str, str]
+) -> tuple[Graph, dict[str, Placement]]:
+    """Graph of ``model`` and the placements of its fake quants by path.
+
+    ``calls`` has the call that put each fake quant there. Shapes and dtypes are those that
+    exporting found.
+    """
+    reader = _Reader(model)
+    placed = reader.placements()
+    return reader.graph(), {
+        path: replace(place, call=calls.get(path, "")) for path, place in placed.items()
+    }
+
+
+class _Reader:
+    """Reads one exported GraphModule into records."""
+
+    def __init__(self, model: fx.GraphModule) -> None:
+        self.model = model
+        self.modules = dict(model.named_modules(remove_duplicate=False))
+        self.constant: set[fx.Node] = set()  # made of parameters alone
+        self.nodes: dict[str, GraphNode] = {}
+        self.main = self._main_operations()
+        for node in model.graph.nodes:
+            given = node.all_input_nodes
+            if node.op == "get_attr" or (
+                node.op not in ("placeholder", "output")
+                and given
+                and all(one in self.constant for one in given)
+            ):
+                self.constant.add(node)
+            elif not self._is_quantizer(node) and node.target != "_guards_fn":
+                self.nodes[node.name] = self._record(node)
+
+    def _is_quantizer(self, node: fx.Node) -> bool:
+        return node.op == "call_module" and is_quantizer(self.modules[str(node.target)])
+
+    def _main_operations(self) -> dict[fx.Node, str]:
+        """Path of the user's module that a call is the work of: the last call made in the forward
+        of a module that calls no other."""
+        calling = {path for n in self.model.graph.nodes for path, _ in stack_of(n)[:-1]}
+        last: dict[str, fx.Node] = {}
+        for node in self.model.graph.nodes:
+            stack = stack_of(node)
+            if node.op == "call_function" and stack and stack[-1][0] not in calling:
+                last[stack[-1][0]] = node
+        return {node: path for path, node in last.items()}
+
+    def _record(self, node: fx.Node) -> GraphNode:
+        shape, dtype = _info(node)
+        if node.op in ("placeholder", "output"):
+            op: NodeOp = "placeholder" if node.op == "placeholder" else "output"
+            name = str(node.target)
+            return GraphNode(node.name, op, name, name, shape=shape, dtype=dtype)
+        stack = stack_of(node)
+        path = self.main.get(node, "")
+        scopes = [one for one, _ in stack if one != path]
+        label = stack[-1][1].rpartition(".")[2] if path else _operation(node)
+        return GraphNode(
+            node.name,
+            "call_module" if path else "call_function",
+            path or str(node.target),
+            label,
+            path,
+            scopes[-1] if scopes else "",
+            shape,
+            dtype,
+            source_of(node),
+        )
+
+    def _behind(self, node: fx.Node) -> tuple[fx.Node, tuple[str, ...]]:
+        """The operation whose result ``node`` is, and the fake quants it went through."""
+        sites: list[str] = []
+        while self._is_quantizer(node) and node.all_input_nodes:
+            sites.append(str(node.target))
+            node = node.all_input_nodes[0]
+        return node, tuple(reversed(sites))
+
+    def graph(self) -> Graph:
+        edges: dict[tuple[str, str], GraphEdge] = {}
+        for node in self.model.graph.nodes:
+            if node.name not in self.nodes:
+                continue
+            for given in node.all_input_nodes:
+                source, sites = self._behind(given)
+                if source.name in self.nodes:
+                    key = (source.name, node.name)
+                    edges.setdefault(key, GraphEdge(*key, sites))
+        return Graph(tuple(self.nodes.values()), tuple(edges.values()), "torch.export")
+
+    def placements(self) -> dict[str, Placement]:
+        found: dict[str, Placement] = {}
+        for node in self.model.graph.nodes:
+            if not self._is_quantizer(node):
+                continue
+            source, _ = self._behind(node)
+            path = str(node.target)
+            place = self._weight(node, source) if source in self.constant else self._data(source)
+            if path in found:  # one fake quant called at several places
+                place = replace(found[path], nodes=(*found[path].nodes, *place.nodes))
+            found[path] = place
+        return found
+
+    def _data(self, source: fx.Node) -> Placement:
+        kind: SiteKind = "input" if source.op == "placeholder" else "output"
+        record = self.nodes[source.name]
+        return Placement(kind, record.path or record.scope, record.label, (record.id,))
+
+    def _weight(self, node: fx.Node, source: fx.Node) -> Placement:
+        """Of the module whose operation takes it."""
+        record = next((self.nodes[n.name] for n in self._takers(node)), None)
+        if record is not None:
+            return Placement("weight", record.path or record.scope, record.label, (record.id,))
+        owner = str(source.target).rpartition(".")[0] if source.op == "get_attr" else ""
+        return Placement("weight", owner, type(self.modules.get(owner, nn.Module())).__name__, ())
+
+    def _takers(self, node: fx.Node) -> Iterator[fx.Node]:
+        waiting = list(node.users)
+        while waiting:
+            user = waiting.pop(0)
+            if user.name in self.nodes:
+                yield user
+            else:
+                waiting += list(user.users)
+
+
+def _operation(node: fx.Node) -> str:
+    """``"conv2d"`` of ``aten.conv2d.default``."""
+    packet = getattr(node.target, "overloadpacket", None)
+    return getattr(packet, "__name__", getattr(node.target, "__name__", str(node.target)))
+
+
+def _info(node: fx.Node) -> tuple[tuple[int, ...] | None, str | None]:
+    """Shape and dtype of its first tensor, from exporting; a batch of any size is -1."""
+    value = node.meta.get("val")
+    while isinstance(value, (tuple, list)) and value:
+        value = value[0]
+    if not isinstance(value, torch.Tensor):
+        return None, None
+    shape = tuple(n if isinstance(n, int) else -1 for n in value.shape)
+    return shape, str(value.dtype)
