@@ -29,7 +29,7 @@ PREPARE_CALLS = (
     Watched(_PREPARE, "_insert_obs_or_fq", ("node", "obs_or_fq")),
 )
 CONVERT_CALLS = (
-    Watched(_API, "_convert_to_reference_decomposed_fx", ("model",)),
+    Watched(_API, "_convert_to_reference_decomposed_fx", ("graph_module",)),
     Watched(_API, "_fold_conv_bn_qat", ("m",)),
 )
 
