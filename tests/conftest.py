@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import sys
@@ -45,7 +46,51 @@ def _torch_of_its_own() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.fixture
+def few_objects() -> Iterator[None]:
+    """Full collections and ``gc.get_objects`` see only what the test makes, and are quick: a
+    process that has run a thousand tests holds millions of objects."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+_GROWN = 256 * 2**20
+_held = [0]
+
+
+def _resident() -> int:
+    try:
+        pages = Path("/proc/self/statm").read_text().split()[1]
+    except OSError:  # not Linux
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def pytest_runtest_logfinish() -> None:
+    """Sessions lie in cycles of few objects and many bytes, which Python's own collector, that
+    counts objects, leaves until a process has gigabytes of them."""
+    if _resident() - _held[0] > _GROWN:
+        gc.collect()
+        _held[0] = _resident()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    _mark_slow(items)
+    _leave_out_long(config, items)
+
+
+def _leave_out_long(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is ``long`` runs only where ``-m`` speaks of it: ``-m long``."""
+    if "long" in config.option.markexpr:
+        return
+    left_out = [item for item in items if item.get_closest_marker("long")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+def _mark_slow(items: list[pytest.Item]) -> None:
     """Marks ``slow`` what ``tests/slow.txt`` lists; see ``tests/tools/slow_tests.py``."""
     lines = (Path(__file__).parent / "slow.txt").read_text(encoding="utf-8").splitlines()
     listed = {line.rstrip(" *"): line.endswith(" *") for line in lines if line[:1] != "#"}

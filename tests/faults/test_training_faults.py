@@ -331,6 +331,7 @@ def test_stop_and_failure_end_a_pause() -> None:
     assert run.state == "stopped"
 
 
+@pytest.mark.usefixtures("few_objects")
 def test_error_holds_no_activations_and_can_be_pickled() -> None:
     import gc
     import weakref

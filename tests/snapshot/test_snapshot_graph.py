@@ -297,6 +297,7 @@ def test_snapshot_holds_text_and_numbers_only(model: Any) -> None:
         assert qx.diff(copied, snapshot).summary() == "nothing changed"
 
 
+@pytest.mark.usefixtures("few_objects")
 def test_nothing_of_the_model_is_kept_alive() -> None:
     for kind, x in ((Residual, image()), (Branching, torch.randn(4, 6))):
         made = kind()
@@ -309,6 +310,7 @@ def test_nothing_of_the_model_is_kept_alive() -> None:
         assert graph.nodes
 
 
+@pytest.mark.usefixtures("few_objects")
 def test_session_does_not_keep_the_users_model_nor_its_own_when_it_goes() -> None:
     user = Residual().train()
     theirs = [weakref.ref(m) for m in user.modules()]
