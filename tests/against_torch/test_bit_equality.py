@@ -23,6 +23,7 @@ import qatexplorer as qx
 from qatexplorer.errors import Int8RunError
 from tests.against_torch.reference import assert_same_state, engine, main_tensor, one_call, train
 from tests.support.models import (
+    NARROW,
     SMALL,
     TIMM,
     ZOO,
@@ -32,6 +33,7 @@ from tests.support.models import (
     NoStubs,
     Residual,
     image,
+    load_timm,
 )
 
 BACKEND = "onednn"
@@ -239,10 +241,7 @@ def test_a_batch_norm_with_gamma_zero_is_prepared_as_torch_does_it() -> None:
 
 def test_each_layer_of_a_timm_network_reaches_int8() -> None:
     """The way out for models that nobody wrote for eager mode."""
-    from tests.support.models import load_timm
-
-    one_block = {"layers": (1, 1, 1, 1), "channels": (8, 16, 16, 32)}
-    model, x = load_timm("resnet18", zero_init_last=False, **one_block)
+    model, x = load_timm("resnet18", layers=(1, 1, 1, 1), **NARROW)
     session = qx.Session(model, (x,), stubs="layers")
     session.goto("train")
     train(session.model, x)

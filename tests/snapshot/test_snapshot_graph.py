@@ -21,6 +21,7 @@ from qatexplorer.forward.trace import fx_graph
 from qatexplorer.snapshot.records import Graph
 from qatexplorer.snapshot.take import take_graph
 from tests.support.models import (
+    NARROW,
     SMALL,
     ZOO,
     Branching,
@@ -134,7 +135,7 @@ def test_traced_and_recorded_agree(case: Case) -> None:
 
 
 def test_traced_and_recorded_agree_on_a_timm_network() -> None:
-    model, x = load_timm("resnet18", zero_init_last=False)
+    model, x = load_timm("resnet18", **NARROW)
     traced, recorded = both(model, (x,))
     modules = [sorted(n.path for n in g.nodes if n.op == "call_module") for g in (traced, recorded)]
     assert modules[0] == modules[1]

@@ -49,6 +49,10 @@ def load_timm(name: str, size: int = 32, batch: int = 4, **settings: Any) -> tup
     return model.train(), torch.randn(batch, 3, size, size)
 
 
+NARROW: dict[str, Any] = {"zero_init_last": False, "channels": (64, 32, 32, 32)}
+"""For timm's ResNets: all modules and names of the network, and few of its weights."""
+
+
 class ConvBnRelu(nn.Module):
     """Stubs, two conv-bn-relu runs, pool, flatten, linear."""
 

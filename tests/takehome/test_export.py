@@ -22,7 +22,7 @@ from torch.nn import functional as F
 import qatexplorer as qx
 from qatexplorer.errors import ExportError
 from qatexplorer.takehome import export as exporting
-from tests.support.models import load_timm
+from tests.support.models import NARROW, load_timm
 from tests.support.training_models import SmallNet, batches, data, one_thread  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,7 +116,7 @@ def test_codes_and_scales_lie_there_as_plain_tensors(tmp_path: Path) -> None:
 
 
 def test_a_model_that_we_did_not_write(tmp_path: Path) -> None:
-    model, x = load_timm("resnet18", zero_init_last=False)
+    model, x = load_timm("resnet18", **NARROW)
     session = qx.Session(model, x, flow="fx", qconfig="qnnpack", data=([(x, x)], [(x, x)]))
     session.calibrate(1)
     made = session.export(tmp_path / "x", evaluate=False)

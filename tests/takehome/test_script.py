@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import qatexplorer as qx
 from qatexplorer.errors import InputError
 from qatexplorer.flows.quant_spec import QuantSpec
-from tests.support.models import load_timm
+from tests.support.models import NARROW, load_timm
 from tests.support.scripts import assert_the_same, run_here
 from tests.support.training_models import SmallNet, batches, data, one_thread, same  # noqa: F401
 
@@ -86,7 +86,7 @@ torch.save((made["trained"].state_dict(), output), {str(tmp_path / "made.pt")!r}
 def test_a_model_that_we_did_not_write(flow: str) -> None:
     def make() -> nn.Module:
         torch.manual_seed(0)
-        model: nn.Module = load_timm("resnet18", zero_init_last=False)[0]
+        model: nn.Module = load_timm("resnet18", **NARROW)[0]
         return model
 
     images = [(torch.randn(2, 3, 32, 32), torch.tensor([0, 1])) for _ in range(2)]

@@ -25,7 +25,7 @@ from qatexplorer.views.common.theme import DARK, LIGHT
 from qatexplorer.views.report import model as report_model
 from qatexplorer.views.report.pieces import MAX_ROWS, table_html
 from qatexplorer.views.report.style import style_sheet
-from tests.support.models import load_timm
+from tests.support.models import NARROW, load_timm
 from tests.support.report_text import ReportText, loaded
 from tests.support.training_models import SmallNet, batches, data, prepared
 
@@ -384,7 +384,7 @@ def test_histograms_that_are_not_drawn_are_counted(
 
 @pytest.mark.slow
 def test_the_report_of_a_resnet50_is_small(tmp_path: Path) -> None:
-    model, inputs = load_timm("resnet50"), torch.randn(1, 3, 64, 64)
+    model, inputs = load_timm("resnet50", **NARROW)[0], torch.randn(1, 3, 64, 64)
     session = qx.Session(model.train(), inputs, qconfig="onednn", flow="fx")
     session.goto(session.flow.prepared_stage)
     session.compare(1)
