@@ -6,6 +6,7 @@ import gc
 import os
 import platform
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib import metadata
@@ -78,6 +79,10 @@ def pytest_runtest_logfinish() -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     _mark_slow(items)
     _leave_out_long(config, items)
+    if config.pluginmanager.hasplugin("_cov"):
+        _count_quick_tests_only(items)
+    if hasattr(config, "workerinput"):
+        _heavy_files_first(items)
 
 
 def _leave_out_long(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -88,6 +93,20 @@ def _leave_out_long(config: pytest.Config, items: list[pytest.Item]) -> None:
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+def _count_quick_tests_only(items: list[pytest.Item]) -> None:
+    """What traces lines makes a test half as slow again; those that are not slow run nearly all
+    lines, too."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.no_cover)
+
+
+def _heavy_files_first(items: list[pytest.Item]) -> None:
+    """So that one process does not wait for the other's last file."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def _mark_slow(items: list[pytest.Item]) -> None:

@@ -290,6 +290,8 @@ TIMM = tuple(
     for name, size, settings in TIMM_NAMES
 )
 
+NARROW_RESNET = Case("timm_resnet18", lambda: load_timm("resnet18", **NARROW))
+
 
 def loader(x: Tensor, classes: int = 4, batches: int = 2) -> list[tuple[Tensor, Tensor]]:
     """A list of batches like ``x`` with random classes, the same each time."""

@@ -18,11 +18,11 @@ from qatexplorer.errors import QatExplorerError
 from qatexplorer.flows import FLOWS
 from qatexplorer.views.common.news import news_of
 from tests.against_torch.torchs_models import SIMPLE
-from tests.support.models import SMALL, TIMM, ZOO, Case, ConvBnRelu, image, loader
+from tests.support.models import NARROW_RESNET, SMALL, ZOO, Case, ConvBnRelu, image, loader
 from tests.support.models_fx import WRITTEN
 from tests.support.toy_flow import ToyFlow
 
-CASES = (*SMALL, *ZOO, *WRITTEN, TIMM[0])
+CASES = (*SMALL, *ZOO, *WRITTEN, NARROW_RESNET)
 TORCHS = [model for model in SIMPLE if model.inputs == 1][::4]
 
 
