@@ -293,7 +293,7 @@ def test_stubs_that_are_put_in_are_counted(name: str, stubs: Any) -> None:
 
 
 def test_the_sentences_of_a_resnet() -> None:
-    session = session_of(TIMM[0], "fx")
+    session = session_of(NARROW_RESNET, "fx")
     session.goto("insert")
     told = news_of(session.flow.stages, session.snapshots)
     assert told["float"].startswith("20 Conv2d and 1 Linear with weights, 11.2 M parameters")
