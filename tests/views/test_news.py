@@ -296,7 +296,7 @@ def test_the_sentences_of_a_resnet() -> None:
     session = session_of(NARROW_RESNET, "fx")
     session.goto("insert")
     told = news_of(session.flow.stages, session.snapshots)
-    assert told["float"].startswith("20 Conv2d and 1 Linear with weights, 11.2 M parameters")
+    assert told["float"].startswith("20 Conv2d and 1 Linear with weights, 282,698 parameters")
     assert told["fuse"] == "19 conv-bn and 1 conv-bn-relu groups became one module each"
     assert told["swap"].startswith("21 layers round their weights to int8 in forward")
     assert re.search(
