@@ -21,8 +21,9 @@ from typing import Any
 
 import psutil
 
+from tests.support.waiting import PATIENCE_S
+
 REPO_ROOT = Path(__file__).resolve().parents[2]
-START_TIMEOUT_S = 90.0
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 # The last two keep the browser itself from looking anything up: a request that slips past the
 # guard's routes (a worker, a preconnect) then fails by name instead of leaving the machine.
@@ -82,7 +83,7 @@ class Server:
     process: subprocess.Popen[bytes]
     startup_s: float = field(default=0.0)
 
-    def api(self, path: str, method: str = "GET", timeout: float = 20.0) -> Any:
+    def api(self, path: str, method: str = "GET", timeout: float = PATIENCE_S) -> Any:
         """Call the server's REST API, e.g. ``api("/api/kernels")``; the parsed JSON or ``None``."""
         request = urllib.request.Request(self.url + path, method=method)
         with _OPENER.open(request, timeout=timeout) as reply:
@@ -95,7 +96,7 @@ class Server:
             return ""
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
 
-    def wait_until_up(self, path: str, timeout_s: float = START_TIMEOUT_S) -> None:
+    def wait_until_up(self, path: str, timeout_s: float = PATIENCE_S) -> None:
         """Poll ``path`` until it answers.
 
         Raises:
@@ -106,7 +107,7 @@ class Server:
             if self.process.poll() is not None:
                 raise RuntimeError(f"{self.name} ended at its start:\n{self.log_tail()}")
             try:
-                with _OPENER.open(self.url + path, timeout=5):
+                with _OPENER.open(self.url + path, timeout=timeout_s):
                     self.startup_s = time.monotonic() - begin
                     return
             except (urllib.error.URLError, ConnectionError, TimeoutError):

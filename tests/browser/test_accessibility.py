@@ -21,7 +21,7 @@ from tests.browser.layout_page import axe_findings
 from tests.browser.notebook import open_notebook, run_all_cells, set_theme, write_notebook
 from tests.browser.servers import Server
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.browser
 
 TABS = (
     "Checks",
@@ -45,7 +45,7 @@ def test_axe_finds_nothing_in_voila(voila: Callable[..., Server], page: Page, th
         click_next(page, stage)
     found["insert"] = axe_findings(page.locator(".qx-explorer"))
     tree_row(page, "conv1").click()
-    expect(page.locator(".qx-plot .bars path").first).to_be_visible(timeout=60_000)
+    expect(page.locator(".qx-plot .bars path").first).to_be_visible()
     found["insert, conv1"] = axe_findings(page.locator(".qx-explorer"))
     page.locator(".qx-newsbar .qx-note-more").click()
     found["story"] = axe_findings(page.locator(".qx-explorer"))
@@ -53,7 +53,7 @@ def test_axe_finds_nothing_in_voila(voila: Callable[..., Server], page: Page, th
     for tab in TABS:
         open_tab(page, tab)
         if tab.startswith("Who"):
-            page.locator(".qx-table [role=row]").nth(2).wait_for(timeout=60_000)
+            page.locator(".qx-table [role=row]").nth(2).wait_for()
         found[tab] = axe_findings(page.locator(".qx-explorer"))
     page.get_by_role("button", name="Keys").click()
     found["keys"] = axe_findings(page.locator(".qx-explorer"))
@@ -61,7 +61,7 @@ def test_axe_finds_nothing_in_voila(voila: Callable[..., Server], page: Page, th
     if theme == "light":
         use_fx(page)
         page.locator(".qx-stage-button[data-stage='lower']").click()
-        expect(page.locator(".qx-stage-status")).to_have_text("", timeout=60_000)
+        expect(page.locator(".qx-stage-status")).to_have_text("")
         found["fx, lower"] = axe_findings(page.locator(".qx-explorer"))
     assert {where: lines for where, lines in found.items() if lines} == {}
 

@@ -22,7 +22,7 @@ from tests.browser.notebook import (
 )
 from tests.browser.servers import Server
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.browser
 
 # Rules of the notebook's own: one finds each Dropout and may be slow, one finds a line, one cannot
 # be asked.
@@ -135,7 +135,7 @@ def rows(page: Page) -> Locator:
 
 def checked(page: Page) -> None:
     """Until the check has been made."""
-    expect(page.locator(".qx-checks-state")).to_contain_text("rules checked", timeout=90_000)
+    expect(page.locator(".qx-checks-state")).to_contain_text("rules checked")
 
 
 def open_page(
@@ -151,7 +151,7 @@ def open_page(
 def look_at_the_findings(page: Page, shots: Shots, theme: str) -> None:
     """Header, tab, card, selection, marks, filter, fix and undo; the page has its first picture."""
     expect(counts(page)).to_have_attribute(
-        "aria-label", re.compile("^Checks: 1 error, 2 warnings, 1 info$"), timeout=90_000
+        "aria-label", re.compile("^Checks: 1 error, 2 warnings, 1 info$")
     )
     assert "".join(counts(page).inner_text().split()) == "✖1error▲2warnings●1info"
     for stage in ("fuse", "insert"):
@@ -219,9 +219,7 @@ def test_findings_are_counted_listed_selected_and_put_right(
     fix.get_by_role("button", name="Wrap each layer").press("Enter")
     wait_for_stage(page, "float")
     no_message(page)
-    expect(counts(page)).to_have_attribute(
-        "aria-label", re.compile("^Checks: 2 warn"), timeout=90_000
-    )
+    expect(counts(page)).to_have_attribute("aria-label", re.compile("^Checks: 2 warn"))
     checked(page)
     assert not rows(page).filter(has_text="QX907").count()
     expect(below).to_contain_text("Wrap each layer")
@@ -240,25 +238,25 @@ def test_a_long_check_says_how_far_it_is_gives_way_and_can_be_stopped(
     page: Page, voila: Callable[..., Server], tmp_path: Path, shots: Shots
 ) -> None:
     open_page(page, voila, tmp_path, seconds=600)
-    expect(counts(page)).to_contain_text(re.compile(r"checking \d+ %"), timeout=90_000)
+    expect(counts(page)).to_contain_text(re.compile(r"checking \d+ %"))
     expect(counts(page)).to_contain_text("1")  # what is known without rules stands there already
     # A click is not kept waiting: the check gives way, and begins anew.
     page.locator(".qx-stage-button[data-stage='fuse']").click()
     wait_for_stage(page, "fuse")
-    expect(counts(page)).to_contain_text(re.compile(r"checking \d+ %"), timeout=30_000)
+    expect(counts(page)).to_contain_text(re.compile(r"checking \d+ %"))
     open_tab(page, "Checks")
     state = page.locator(".qx-checks-state")
-    expect(state).to_contain_text("waiting for a long forward", timeout=30_000)
+    expect(state).to_contain_text("waiting for a long forward")
     shots(page, "checks-running")
     assert axe_findings(page.locator(".qx-explorer")) == []
     page.get_by_role("button", name="Stop", exact=True).click()
-    expect(state).to_contain_text("Stopped: not all rules were asked.", timeout=30_000)
+    expect(state).to_contain_text("Stopped: not all rules were asked.")
     expect(counts(page)).to_contain_text("not checked")
     page.wait_for_timeout(1500)
     expect(counts(page)).to_contain_text("not checked")  # it stays stopped
     shots(page, "checks-stopped")
     page.get_by_role("button", name="Check now").click()
-    expect(counts(page)).to_contain_text(re.compile(r"checking \d+ %"), timeout=30_000)
+    expect(counts(page)).to_contain_text(re.compile(r"checking \d+ %"))
 
 
 def test_checks_in_jupyterlab(lab: Server, page: Page, shots: Shots, clean_kernels: None) -> None:
@@ -289,8 +287,8 @@ qx.explore(example.model, example.example_inputs, data=example.data)
     notebook = write_notebook(tmp_path / "good.ipynb", [cell])
     voila_page(page, voila(notebook), theme="light")
     wait_for_explorer(page)
-    expect(counts(page)).to_be_visible(timeout=60_000)
-    expect(counts(page)).not_to_contain_text(re.compile("check(ing|ed)"), timeout=90_000)
+    expect(counts(page)).to_be_visible()
+    expect(counts(page)).not_to_contain_text(re.compile("check(ing|ed)"))
     assert "error" not in counts(page).inner_text()
     open_tab(page, "Checks")
     shots(page, "checks-good")

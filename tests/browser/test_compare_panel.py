@@ -21,7 +21,7 @@ from tests.browser.notebook import (
 )
 from tests.browser.servers import Server
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.browser
 
 # Its scores lie close together, so that int8 answers some samples otherwise than float.
 CELL = """
@@ -68,7 +68,7 @@ def compare(page: Page) -> None:
     open_tab(page, "Compare")
     expect(panel(page)).to_contain_text("Nothing compared yet.")
     panel(page).get_by_role("button", name="Compare", exact=True).press("Enter")
-    expect(rows(page).first).to_be_visible(timeout=30_000)
+    expect(rows(page).first).to_be_visible()
     expect(panel(page)).to_contain_text("evaluation samples")
     no_message(page)
 
@@ -76,7 +76,7 @@ def compare(page: Page) -> None:
 def look(page: Page, shots: Shots, name: str) -> None:
     """Table, charts, selection and lost samples; something has been compared."""
     figure = panel(page).locator(".js-plotly-plot:visible")
-    expect(figure).to_have_count(1, timeout=30_000)
+    expect(figure).to_have_count(1)
     expect(panel(page).get_by_text("Error along the depth")).to_be_visible()
     shots(page, f"compare-depth-{name}")
     assert cut_off(page.locator(".qx-explorer")) == []
@@ -137,7 +137,7 @@ def test_comparing_in_voila(
     voila_page(page, voila(write_notebook(tmp_path / "compare.ipynb", [CELL])), theme="dark")
     wait_for_explorer(page)
     compare(page)
-    expect(panel(page).locator(".js-plotly-plot:visible")).to_have_count(1, timeout=30_000)
+    expect(panel(page).locator(".js-plotly-plot:visible")).to_have_count(1)
     chart = box_of(panel(page), "figure:visible .qx-plot-box")
     assert chart.bottom <= box_of(page, ".qx-pages").bottom
     look(page, shots, "voila-dark")

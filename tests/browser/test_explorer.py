@@ -31,7 +31,7 @@ from tests.browser.notebook import (
 )
 from tests.browser.servers import REPO_ROOT, Server
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.browser
 
 BROKEN_FACTORY = """
 import os
@@ -84,7 +84,7 @@ def walk_and_train(page: Page, shots: Shots, name: str) -> None:
     page.locator("svg [data-site='conv1.weight_fake_quant']").first.click()
     expect(tree_row(page, "conv1.weight_fake_quant")).to_have_attribute("aria-selected", "true")
     expect(page.locator(".qx-inspector h3").first).to_contain_text("weight_fake_quant")
-    expect(page.locator(".qx-plot .bars path").first).to_be_visible(timeout=30_000)
+    expect(page.locator(".qx-plot .bars path").first).to_be_visible()
     shots(page, f"{name}-insert")
 
     click_next(page, "train")
@@ -92,7 +92,7 @@ def walk_and_train(page: Page, shots: Shots, name: str) -> None:
     page.get_by_label("Epochs").first.press("Tab")
     push(page, "Train")
     run_state(page, "running")
-    expect(page.locator(".qx-plot .scatterlayer path.js-line").first).to_be_visible(timeout=60_000)
+    expect(page.locator(".qx-plot .scatterlayer path.js-line").first).to_be_visible()
     push(page, "Pause")
     run_state(page, "paused")
     push(page, "Resume")
@@ -121,7 +121,7 @@ def walk_and_train(page: Page, shots: Shots, name: str) -> None:
     open_tab(page, "Float, fake-quant, int8")
     push(page, "Evaluate and measure")
     table = page.locator("table.qx-results")
-    expect(table.locator("tbody tr")).to_have_count(4, timeout=90_000)
+    expect(table.locator("tbody tr")).to_have_count(4)
     expect(table).to_contain_text("ms")
     shots(page, f"{name}-int8")
     no_message(page)
@@ -162,14 +162,14 @@ def test_fx_and_the_ledger_by_clicks(
     open_tab(page, "Settings")
     page.get_by_label("Flow", exact=True).select_option(label="FX graph mode (prepare_qat_fx)")
     push(page, "Apply and start again")
-    expect(page.locator(".qx-stage-button[data-stage='lower']")).to_be_visible(timeout=60_000)
+    expect(page.locator(".qx-stage-button[data-stage='lower']")).to_be_visible()
     wait_for_stage(page, "float")
     for stage in ("trace", "fuse", "propagate", "swap", "insert"):
         click_next(page, stage)
     open_tab(page, "Who put it there")
     grid = page.get_by_role("grid", name="Fake quants and observers")
     row = grid.locator("[role=row][data-id='conv1.weight_fake_quant']")
-    expect(row).to_be_visible(timeout=60_000)
+    expect(row).to_be_visible()
     row.click()
     expect(page.locator(".qx-inspector h3").first).to_contain_text("conv1.weight_fake_quant")
     # flatten() as a method is fake-quantized twice in FX: marked on the graph's edge.
@@ -202,7 +202,7 @@ def test_a_model_that_cannot_run_in_int8_is_reported_and_nothing_is_lost(
         click_next(page, stage)
     page.get_by_role("button", name="Next ▶").click()
     message = page.locator(".qx-message-error")
-    expect(message).to_contain_text("aten::add", timeout=60_000)
+    expect(message).to_contain_text("aten::add")
     expect(message).to_contain_text("FloatFunctional")
     assert message.get_attribute("role") == "alert"
     assert stage_in_view(page) == "train"

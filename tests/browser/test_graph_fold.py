@@ -211,7 +211,7 @@ def test_the_wheel_scrolls_the_page_until_the_graph_has_the_focus(
     page.wait_for_function("window.scrollY > 0")
     assert scale(page) == before
     expect(page.locator(".qxg-hint")).to_be_visible()
-    expect(page.locator(".qxg-hint")).to_be_hidden(timeout=5000)
+    expect(page.locator(".qxg-hint")).to_be_hidden()
     page.evaluate("window.scrollTo(0, 0)")
     wheel_over(page, -120, ctrl=True)
     page.wait_for_function("(k) => document.querySelector('.qxg-world').transform.baseVal"

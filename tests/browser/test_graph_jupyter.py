@@ -42,7 +42,7 @@ display(graph, ipywidgets.HBox([button, heard]))
 
 
 def check_two_way(page: Page, dark: str) -> None:
-    expect(page.locator("[data-item='n:conv1'].qxg-selected")).to_be_visible(timeout=60_000)
+    expect(page.locator("[data-item='n:conv1'].qxg-selected")).to_be_visible()
     page.locator(".qxg-world [data-site='conv1.activation_post_process']").click()
     text = f"heard site:conv1.activation_post_process dark={dark}"
     expect(page.get_by_text(text)).to_be_visible()

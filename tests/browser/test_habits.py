@@ -35,7 +35,6 @@ netted = 3
 batch = torch.zeros(2, 4)
 """
 MOST_BYTES = 2_000_000
-_PATIENCE_MS = 90_000
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def open_cells(
         open_notebook(page, lab, name)
         if run:
             run_all_cells(page)
-            page.locator(".qx-tree [role=treeitem]").first.wait_for(timeout=_PATIENCE_MS)
+            page.locator(".qx-tree [role=treeitem]").first.wait_for()
         return path
 
     return make
@@ -58,10 +57,10 @@ def open_cells(
 
 def explorers(page: Page, number: int) -> list[Locator]:
     found = page.locator(".jp-NotebookPanel .qx-explorer")
-    expect(found).to_have_count(number, timeout=_PATIENCE_MS)
+    expect(found).to_have_count(number)
     views = [found.nth(i) for i in range(number)]
     for view in views:
-        view.locator(".qx-tree [role=treeitem]").first.wait_for(timeout=_PATIENCE_MS)
+        view.locator(".qx-tree [role=treeitem]").first.wait_for()
     return views
 
 
@@ -70,8 +69,8 @@ def stage(view: Locator, name: str) -> Locator:
 
 
 def in_view(view: Locator, name: str) -> None:
-    expect(stage(view, name)).to_have_attribute("aria-current", "step", timeout=_PATIENCE_MS)
-    expect(view.locator(".qx-stage-status")).to_have_text("", timeout=_PATIENCE_MS)
+    expect(stage(view, name)).to_have_attribute("aria-current", "step")
+    expect(view.locator(".qx-stage-status")).to_have_text("")
 
 
 def scroll_to(view: Locator) -> None:
@@ -105,7 +104,7 @@ def test_one_explorer_in_two_cells_is_one(
     for view in (first, second):
         expect(view.locator(f".qx-tree {row}")).to_have_attribute("aria-selected", "true")
         expect(view.locator(".qx-inspector h3").first).to_contain_text("conv2")
-        expect(view.locator(".qx-plot .main-svg").first).to_be_attached(timeout=_PATIENCE_MS)
+        expect(view.locator(".qx-plot .main-svg").first).to_be_attached()
         assert view.locator("svg [data-item]").count() > 3
 
     scroll_to(second)
@@ -123,7 +122,7 @@ def test_one_explorer_in_two_cells_is_one(
         words = view.locator(".qx-panel .widget-html-content").filter(
             has_text=re.compile(r"^\s*finished: ")
         )
-        expect(words.first).to_be_attached(timeout=_PATIENCE_MS)
+        expect(words.first).to_be_attached()
     # The tree of either view answers to the other's clicks still.
     scroll_to(second)
     second.locator(".qx-tree [role=treeitem][data-id='module:conv1']").click()
@@ -142,13 +141,13 @@ def test_a_saved_notebook_is_small_and_shows_pictures_without_its_kernel(
     view.get_by_role("button", name="Train", exact=True).click()
     words = view.locator(".qx-panel .widget-html-content")
     finished = words.filter(has_text=re.compile(r"^\s*finished: "))
-    expect(finished.first).to_be_attached(timeout=_PATIENCE_MS)
+    expect(finished.first).to_be_attached()
     stage(view, "convert").click()
     in_view(view, "convert")
     stage(view, "train").click()
     in_view(view, "train")
     view.locator(".qx-tree [role=treeitem][data-id='module:conv2']").click()
-    view.locator(".qx-plot .main-svg").first.wait_for(timeout=_PATIENCE_MS, state="attached")
+    view.locator(".qx-plot .main-svg").first.wait_for(state="attached")
     still = page.locator(".qx-still")
     expect(still).to_have_count(1)
     expect(still).to_be_hidden()  # the page lives
@@ -179,7 +178,7 @@ def test_a_saved_notebook_is_small_and_shows_pictures_without_its_kernel(
     open_notebook(page, lab, copy.name)
     shut_down_kernels(lab)
     expect(page.locator(".qx-explorer")).to_have_count(0)
-    expect(still).to_be_visible(timeout=_PATIENCE_MS)
+    expect(still).to_be_visible()
     for words in ("conv2", "qat.ConvBnReLU2d", "Train"):
         expect(still).to_contain_text(words)
     pictures = still.locator("img")
@@ -204,7 +203,7 @@ def complete(page: Page, editor: Locator, wanted: str) -> None:
         if entry.count():
             entry.first.click()
             break
-    expect(editor).to_have_text(wanted, timeout=20_000)
+    expect(editor).to_have_text(wanted)
 
 
 def test_qat_is_typed_and_completed(page: Page, open_cells: Callable[..., Path]) -> None:
@@ -247,8 +246,8 @@ def test_a_warm_kernel_takes_the_page(page: Page, tmp_path: Path) -> None:
         while not server.kernel_processes() and time.monotonic() < end:
             page.wait_for_timeout(200)
         (waiting,) = server.kernel_processes()
-        page.goto(f"{server.url}/?some=query", timeout=_PATIENCE_MS)
-        page.locator(".qx-tree [role=treeitem]").first.wait_for(timeout=_PATIENCE_MS)
+        page.goto(f"{server.url}/?some=query")
+        page.locator(".qx-tree [role=treeitem]").first.wait_for()
         assert f"Using a warm kernel: {waiting}" in server.log_tail(200)
         # Another waits for the next page, which has a kernel of its own.
         wait_until_two = time.monotonic() + 60
@@ -256,8 +255,8 @@ def test_a_warm_kernel_takes_the_page(page: Page, tmp_path: Path) -> None:
             page.wait_for_timeout(200)
         assert len(server.kernel_processes()) == 2
         other = page.context.new_page()
-        other.goto(server.url, timeout=_PATIENCE_MS)
-        other.locator(".qx-tree [role=treeitem]").first.wait_for(timeout=_PATIENCE_MS)
+        other.goto(server.url)
+        other.locator(".qx-tree [role=treeitem]").first.wait_for()
         other.locator(".qx-stage-button[data-stage='fuse']").click()
         in_view(other.locator(".qx-explorer"), "fuse")
         in_view(page.locator(".qx-explorer"), "float")

@@ -33,7 +33,7 @@ from tests.browser.notebook import (
 )
 from tests.browser.servers import REPO_ROOT, Server
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.browser
 
 NO_MODEL = """
 import qatexplorer as qx
@@ -246,7 +246,7 @@ def test_without_a_model_the_page_says_what_it_needs(
 ) -> None:
     book = write_notebook(tmp_path / "none.ipynb", [NO_MODEL])
     voila_page(page, voila(book))
-    expect(page.get_by_role("heading", name="No model is open")).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("heading", name="No model is open")).to_be_visible()
     expect(page.locator(".qx-message-error")).to_contain_text("not a torch.nn.Module")
     shots(page, "layout-no-model")
 
@@ -281,7 +281,7 @@ def test_a_cell_has_a_height_and_a_tab_of_its_own_is_filled(
     shots(page, "layout-lab-own-tab")
     guard.allow("console", "", "the kernel is killed on purpose")
     kill_kernel(lab, kernel_of(lab, "layout.ipynb"))
-    expect(own.locator(".qx-gone")).to_be_visible(timeout=30_000)
+    expect(own.locator(".qx-gone")).to_be_visible()
     shots(page, "layout-lab-gone")
 
 

@@ -15,7 +15,7 @@ from tests.browser.layout_page import axe_findings, box_of, cut_off
 from tests.browser.notebook import Shots, voila_page, write_notebook
 from tests.browser.servers import Server
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.browser
 
 NO_STUB = """
 import torch
@@ -42,7 +42,7 @@ def open_page(page: Page, voila: Callable[..., Server], folder: Path, theme: str
     notebook = write_notebook(folder / "no_stub.ipynb", [NO_STUB])
     voila_page(page, voila(notebook), theme="dark" if theme == "dark" else "light")
     wait_for_explorer(page)
-    expect(page.locator(".qx-newsbar > .qx-finding")).to_contain_text(_WRONG, timeout=60_000)
+    expect(page.locator(".qx-newsbar > .qx-finding")).to_contain_text(_WRONG)
 
 
 def goto(page: Page, stage: str) -> None:
@@ -77,7 +77,7 @@ def test_what_is_wrong_is_said_at_every_stage_until_a_button_puts_it_right(
     assert axe_findings(page.locator(".qx-explorer")) == []
     wrong.get_by_role("button", name="Wrap each layer").click()
     wait_for_stage(page, "float")
-    expect(wrong).to_be_hidden(timeout=60_000)
+    expect(wrong).to_be_hidden()
     goto(page, "insert")
     expect(line).to_contain_text("2 inputs and 2 outputs will be rounded")
     goto(page, "convert")

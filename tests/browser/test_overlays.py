@@ -22,7 +22,7 @@ from tests.browser.notebook import (
 )
 from tests.browser.servers import REPO_ROOT, Server
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.browser
 
 DIGITS = """
 import qatexplorer as qx
@@ -51,8 +51,8 @@ def picker(page: Page, label: str) -> Locator:
 
 def painted(page: Page, title: str) -> None:
     """Until the graph is coloured by ``title``."""
-    expect(page.locator(".qxg-scale strong").first).to_contain_text(title, timeout=60_000)
-    expect(page.locator(".qxg-painted").first).to_be_attached(timeout=60_000)
+    expect(page.locator(".qxg-scale strong").first).to_contain_text(title)
+    expect(page.locator(".qxg-painted").first).to_be_attached()
 
 
 def go_to(page: Page, stage: str) -> None:
@@ -130,7 +130,7 @@ def colour_and_compare(page: Page, shots: Shots, name: str) -> None:
     expect(theirs.locator(".qxg-said")).to_contain_text("conv1.weight_fake_quant is not at")
     shots(page, f"{name}-compare")
     picker(page, "Compare with").select_option("flow")
-    expect(page.locator(".qxg-caption strong").nth(1)).to_contain_text("FX", timeout=60_000)
+    expect(page.locator(".qxg-caption strong").nth(1)).to_contain_text("FX")
     shots(page, f"{name}-flows")
     picker(page, "Compare with").select_option("")
     expect(page.locator(".qxg-svg")).to_have_count(1)
@@ -162,7 +162,7 @@ def test_colours_of_a_resnet50(
 ) -> None:
     cell = RESNET.format(root=str(REPO_ROOT), flow=flow, stubs=stubs)
     book = write_notebook(tmp_path / f"resnet-{flow}.ipynb", [cell], hide_source=True)
-    voila_page(page, voila(book), timeout_s=120)
+    voila_page(page, voila(book))
     wait_for_explorer(page)
     for value, title in (("macs", "MACs"), ("sqnr", "SQNR"), ("clipped", "Clipped")):
         picker(page, "Colour by").select_option(value)
@@ -170,5 +170,5 @@ def test_colours_of_a_resnet50(
         assert page.evaluate(CONTRAST) >= 4.5
         shots(page, f"overlay-resnet-{flow}-{value}")
     picker(page, "Compare with").select_option("stage:float")
-    expect(page.locator(".qxg-svg")).to_have_count(2, timeout=60_000)
+    expect(page.locator(".qxg-svg")).to_have_count(2)
     shots(page, f"overlay-resnet-{flow}-compare")

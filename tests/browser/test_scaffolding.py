@@ -92,13 +92,13 @@ def widget_notebook(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def use_widgets(page: Page) -> None:
     # plotly sends changes, not state: one that comes before its module has loaded is lost.
-    expect(page.locator(".js-plotly-plot .bars .point")).to_have_count(3, timeout=20_000)
+    expect(page.locator(".js-plotly-plot .bars .point")).to_have_count(3)
     page.get_by_role("button", name="press me").click()
     expect(page.get_by_text("pressed", exact=True)).to_be_visible()
     page.locator("button.tiny").click()
     expect(page.get_by_text("tiny says 1", exact=True)).to_be_visible()
-    expect(page.get_by_text("marshalled 5", exact=True)).to_be_visible(timeout=10_000)
-    expect(page.get_by_text("direct 5", exact=True)).to_be_visible(timeout=10_000)
+    expect(page.get_by_text("marshalled 5", exact=True)).to_be_visible()
+    expect(page.get_by_text("direct 5", exact=True)).to_be_visible()
     # The figure itself followed the thread, not only the labels.
     wait_until(page, "() => document.querySelector('.js-plotly-plot')?.data[0].y[0] === 5")
 
@@ -274,7 +274,7 @@ class TestJupyterLab:
             "JupyterLab asks the killed kernel for its debugger while it restarts",
         )
         killed = kill_kernel(lab, kernel)
-        expect(page.get_by_text("Kernel Restarting")).to_be_visible(timeout=20_000)
+        expect(page.get_by_text("Kernel Restarting")).to_be_visible()
         page.get_by_role("button", name="Ok").click()
         wait_idle(page)
         assert kernel_alive(lab, kernel)

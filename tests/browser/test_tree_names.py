@@ -25,7 +25,7 @@ from tests.browser.servers import REPO_ROOT, Server
 from tests.browser.tree_page import mount, set_trait
 from tests.support.models import load_timm
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.browser
 
 # Names that are cut, or that run under what stands beside them; and each column's left edges.
 _MEASURE = """() => {
@@ -162,12 +162,12 @@ def test_names_and_glance_by_clicks_in_voila(
         open_tab(page, "Settings")
         page.get_by_label("Flow", exact=True).select_option(label="FX graph mode (prepare_qat_fx)")
         push(page, "Apply and start again")
-        expect(page.locator(".qx-stage-button[data-stage='lower']")).to_be_visible(timeout=60_000)
+        expect(page.locator(".qx-stage-button[data-stage='lower']")).to_be_visible()
         wait_for_stage(page, "float")
         stages = ["trace", *stages, "lower"]
     inspector = page.locator(".qx-inspect:visible").first
     expect(inspector).to_contain_text("The model at a glance")
-    expect(inspector).to_contain_text("multiply-accumulates", timeout=30_000)
+    expect(inspector).to_contain_text("multiply-accumulates")
     # A type shows its modules in the tree.
     inspector.get_by_role("button", name="Conv2d", exact=True).click()
     expect(page.get_by_role("searchbox", name="Search modules")).to_have_value("type:Conv2d")
@@ -191,9 +191,9 @@ def test_names_and_glance_by_clicks_in_voila(
             expect(page.get_by_role("button", name="Train", exact=True)).to_be_visible()
             inspector.get_by_role("button", name="Look for it").click()
             sites = page.get_by_role("grid", name="Fake quants and observers")
-            expect(sites).to_be_visible(timeout=60_000)
+            expect(sites).to_be_visible()
             found = "No value is fake-quantized twice" if flow == "eager" else "output of flatten"
-            expect(inspector).to_contain_text(found, timeout=60_000)
+            expect(inspector).to_contain_text(found)
     # What is selected is read from its top, wherever the page before was scrolled to.
     scroll = "(pane) => { pane.scrollTo(0, pane.scrollHeight); return pane.scrollTop; }"
     assert page.locator(".qx-part-inspector").evaluate(scroll) > 0
