@@ -189,8 +189,11 @@ def shared(
         request.node.stash[_KEPT] = kept
         if kept.guard is None:
             kept.guard = Guard(_new_context(browser))
-            request.node.stash[GUARDS] = [kept.guard]
-            open_page(kept.guard.context.new_page())
+            try:
+                open_page(kept.guard.context.new_page())
+            except BaseException:
+                kept.close()
+                raise
         request.node.stash[GUARDS] = [kept.guard]
         return kept.guard.context.pages[0]
 

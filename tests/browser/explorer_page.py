@@ -111,3 +111,38 @@ def use_fx(page: Page) -> None:
     wait_for_stage(page, "float")
     page.get_by_role("tab", name="Settings").press("Escape")
     expect(page.locator(".qx-pages")).to_be_hidden()
+
+
+def closed_drawer(page: Page) -> None:
+    """Close the drawer, if a panel is open."""
+    while page.locator(".qx-pages").is_visible():
+        page.get_by_role("tab", selected=True).press("Escape")
+        page.wait_for_timeout(300)
+
+
+def model_page(page: Page) -> Locator:
+    """The inspector's page of the whole model."""
+    return page.locator(".qx-inspect:visible").first
+
+
+def read_the_model_page(page: Page) -> None:
+    """The model's page at the float stage; a type of it shows its modules in the tree."""
+    found = model_page(page)
+    expect(found).to_contain_text("The model at a glance")
+    expect(found).to_contain_text("multiply-accumulates")
+    found.get_by_role("button", name="Conv2d", exact=True).click()
+    search = page.get_by_role("searchbox", name="Search modules")
+    expect(search).to_have_value("type:Conv2d")
+    expect(page.locator(".qx-tree-status")).to_contain_text("3 of")
+    search.fill("")
+
+
+def follow_the_model_page(page: Page, found: str) -> None:
+    """Its buttons at the stage that trains: to the panel, and to what is quantized twice."""
+    shown = model_page(page)
+    expect(shown).to_contain_text("No fake quant has seen data")
+    shown.get_by_role("button", name="Train or calibrate").click()
+    expect(page.get_by_role("button", name="Train", exact=True)).to_be_visible()
+    shown.get_by_role("button", name="Look for it").click()
+    expect(page.get_by_role("grid", name="Fake quants and observers")).to_be_visible()
+    expect(shown).to_contain_text(found)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -16,7 +15,7 @@ from tests.browser.explorer_page import (
     push,
     wait_for_explorer,
 )
-from tests.browser.layout_page import CONTRAST
+from tests.browser.layout_page import assert_contrast
 from tests.browser.notebook import (
     Shots,
     open_notebook,
@@ -25,7 +24,7 @@ from tests.browser.notebook import (
     voila_page,
     write_notebook,
 )
-from tests.browser.servers import Server
+from tests.browser.servers import REPO_ROOT, Server
 
 pytestmark = pytest.mark.browser
 
@@ -53,7 +52,7 @@ def measure_latency(page: Page, shots: Shots, name: str) -> None:
     for row in (table.locator("tbody tr").nth(0), table.locator("tr.qx-is-int8").nth(0)):
         assert row.locator("td").nth(1).inner_text().strip() in said, said
     expect(page.locator(".qx-figure-slot .js-plotly-plot .errorbar").first).to_be_attached()
-    assert page.evaluate(CONTRAST) >= 4.5
+    assert_contrast(page)
     shots(page, f"{name}-table")
 
     grid = page.get_by_role("grid", name="Time of each module")
@@ -78,13 +77,9 @@ def measure_latency(page: Page, shots: Shots, name: str) -> None:
     assert "USDT" not in page.locator("body").inner_text()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_latency_in_voila(
-    voila: Callable[..., Server], page: Page, shots: Shots, tmp_path: Path, theme: str
-) -> None:
-    book = write_notebook(tmp_path / "digits.ipynb", [EXPLORE], hide_source=True)
-    voila_page(page, voila(book), theme=theme)  # type: ignore[arg-type]
-    measure_latency(page, shots, f"latency-voila-{theme}")
+def test_latency_in_voila(voila: Callable[..., Server], page: Page, shots: Shots) -> None:
+    voila_page(page, voila(REPO_ROOT / "notebooks" / "dashboard.ipynb"))
+    measure_latency(page, shots, "latency-voila")
 
 
 def test_latency_in_jupyterlab(lab: Server, page: Page, shots: Shots, clean_kernels: None) -> None:
