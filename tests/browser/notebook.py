@@ -278,6 +278,6 @@ def kill_kernel(lab: Server, kernel_id: str) -> int:
     if process is None:
         raise LookupError(f"no process runs for kernel {kernel_id}")
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(10)
+    process.wait(PATIENCE_S)
     pid: int = process.pid
     return pid

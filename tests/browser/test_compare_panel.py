@@ -13,9 +13,11 @@ from tests.browser.explorer_page import no_message, open_tab, wait_for_explorer
 from tests.browser.layout_page import axe_findings, box_of, cut_off
 from tests.browser.notebook import (
     Shots,
+    eventually,
     open_notebook,
     run_all_cells,
     set_theme,
+    until,
     voila_page,
     write_notebook,
 )
@@ -103,12 +105,8 @@ def look(page: Page, shots: Shots, name: str) -> None:
     expect(figure).to_have_count(1)
     point = panel(page).locator(".js-plotly-plot:visible .scatterlayer .trace .point").first
     expect(point).to_be_visible()
+    until(page, point.bounding_box)  # plotly draws it once more, for the row that is chosen
     box = point.bounding_box()
-    for _ in range(50):  # plotly draws it once more, for the row that is chosen
-        if box is not None:
-            break
-        page.wait_for_timeout(100)
-        box = point.bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=3)
     expect(figure.locator(".hoverlayer")).to_contain_text("quant.activation_post_process")
@@ -122,7 +120,7 @@ def look(page: Page, shots: Shots, name: str) -> None:
     turn(page, "Lost samples")
     picture = panel(page).locator(".qx-lost img").first
     expect(picture).to_be_visible()
-    assert picture.evaluate("(image) => image.complete && image.naturalWidth") == 8
+    until(page, lambda: picture.evaluate("(image) => image.complete && image.naturalWidth") == 8)
     expect(panel(page).locator(".qx-lost li").first).to_contain_text("✗")
     panel(page).get_by_role("button", name="Colour the graph").click()
     expect(page.locator("svg .qxg-painted").first).to_be_visible()
@@ -138,8 +136,12 @@ def test_comparing_in_voila(
     wait_for_explorer(page)
     compare(page)
     expect(panel(page).locator(".js-plotly-plot:visible")).to_have_count(1)
-    chart = box_of(panel(page), "figure:visible .qx-plot-box")
-    assert chart.bottom <= box_of(page, ".qx-pages").bottom
+
+    def is_in_sight() -> None:
+        chart = box_of(panel(page), "figure:visible .qx-plot-box")
+        assert chart.bottom <= box_of(page, ".qx-pages").bottom
+
+    eventually(page, is_in_sight)
     look(page, shots, "voila-dark")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -17,11 +18,12 @@ from tests.browser.notebook import (
     open_notebook,
     run_all_cells,
     shut_down_kernels,
-    wait_idle,
+    until,
     wait_until,
     write_notebook,
 )
 from tests.browser.servers import Server, free_port, start_command
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.browser
 
@@ -81,11 +83,18 @@ def save(page: Page, path: Path) -> int:
     """File > Save Notebook; the size of the file in bytes."""
     before = path.stat().st_mtime_ns
     click_menu(page, "File", "Save Notebook")
-    end = time.monotonic() + 20
-    while path.stat().st_mtime_ns == before and time.monotonic() < end:
-        page.wait_for_timeout(100)
-    page.wait_for_timeout(300)
+    until(page, lambda: path.stat().st_mtime_ns != before)
+    until(page, lambda: whole(path))
     return path.stat().st_size
+
+
+def whole(path: Path) -> bool:
+    """Whether the file has been written to its end."""
+    try:
+        json.loads(path.read_text())
+    except ValueError:
+        return False
+    return True
 
 
 def test_one_explorer_in_two_cells_is_one(
@@ -130,6 +139,12 @@ def test_one_explorer_in_two_cells_is_one(
     shots(page, "two-cells")
 
 
+def shows_the_training(page: Page, still: Locator) -> None:
+    for words in ("conv2", "qat.ConvBnReLU2d", "Train"):
+        expect(still).to_contain_text(words)
+    until(page, lambda: still.locator("img").count() >= 3)  # graph, histogram, curves
+
+
 def test_a_saved_notebook_is_small_and_shows_pictures_without_its_kernel(
     page: Page, lab: Server, guard: Guard, open_cells: Callable[..., Path], shots: Shots
 ) -> None:
@@ -151,7 +166,8 @@ def test_a_saved_notebook_is_small_and_shows_pictures_without_its_kernel(
     still = page.locator(".qx-still")
     expect(still).to_have_count(1)
     expect(still).to_be_hidden()  # the page lives
-    page.wait_for_timeout(3000)  # the picture follows at most every two seconds
+    # The picture follows, at most every two seconds.
+    shows_the_training(page, still)
     without_state = save(page, path)
     # JupyterLab keeps widgets in the file when it is told to, and draws them from there; this copy
     # is the notebook as it is saved by default.
@@ -162,7 +178,6 @@ def test_a_saved_notebook_is_small_and_shows_pictures_without_its_kernel(
     in_view(view, "insert")
     stage(view, "train").click()
     in_view(view, "train")
-    page.wait_for_timeout(3000)
     with_state = save(page, path)
     click_menu(page, "Settings", "Save Widget State Automatically")
     text = path.read_text()
@@ -179,10 +194,8 @@ def test_a_saved_notebook_is_small_and_shows_pictures_without_its_kernel(
     shut_down_kernels(lab)
     expect(page.locator(".qx-explorer")).to_have_count(0)
     expect(still).to_be_visible()
-    for words in ("conv2", "qat.ConvBnReLU2d", "Train"):
-        expect(still).to_contain_text(words)
+    shows_the_training(page, still)
     pictures = still.locator("img")
-    assert pictures.count() >= 3  # graph, histogram, curves
     for index in range(pictures.count()):
         box = pictures.nth(index).evaluate("node => [node.naturalWidth, node.offsetHeight]")
         assert min(box) > 100
@@ -195,21 +208,30 @@ def complete(page: Page, editor: Locator, wanted: str) -> None:
     entry = page.locator(".jp-Completer-item").filter(
         has=page.locator(f".jp-Completer-match:text-is('{wanted.split()[-1]}')")
     )
-    for _ in range(4):
+    end = time.monotonic() + PATIENCE_S
+    while editor.inner_text().strip() != wanted and time.monotonic() < end:
         page.keyboard.press("Tab")
-        page.wait_for_timeout(1500)
-        if editor.inner_text().strip() == wanted:
-            return
-        if entry.count():
-            entry.first.click()
-            break
+        # A kernel that is slow to answer is asked again, but not all the time.
+        for _ in range(30):
+            if editor.inner_text().strip() == wanted:
+                break
+            if entry.count():
+                entry.first.click()
+                break
+            page.wait_for_timeout(100)
     expect(editor).to_have_text(wanted)
 
 
-def test_qat_is_typed_and_completed(page: Page, open_cells: Callable[..., Path]) -> None:
-    open_cells(MODEL_CELL, "", run=False)
+def test_qat_is_typed_and_completed_and_a_wrong_line_is_a_sentence(
+    page: Page, guard: Guard, open_cells: Callable[..., Path]
+) -> None:
+    guard.allow("cell", "UsageError", "the sentence that is looked at here")
+    open_cells(MODEL_CELL, "%qat nothing_here", "", run=False)
     run_all_cells(page)
-    editor = page.locator(".jp-CodeCell .cm-content").nth(1)
+    shown = page.locator(".jp-OutputArea-output").last
+    expect(shown).to_contain_text("there is no 'nothing_here' in this notebook")
+    expect(shown).not_to_contain_text("Traceback")
+    editor = page.locator(".jp-CodeCell .cm-content").nth(2)
     editor.click()
     for typed, wanted in (
         ("%qat net", "%qat network"),
@@ -223,18 +245,6 @@ def test_qat_is_typed_and_completed(page: Page, open_cells: Callable[..., Path])
     expect(view.locator(".qx-header h1")).to_have_text("Sequential")
 
 
-def test_a_wrong_line_is_a_sentence(
-    page: Page, guard: Guard, open_cells: Callable[..., Path]
-) -> None:
-    guard.allow("cell", "UsageError", "the sentence that is looked at here")
-    open_cells("%load_ext qatexplorer", "%qat nothing_here", run=False)
-    click_menu(page, "Run", "Run All Cells")
-    wait_idle(page)
-    shown = page.locator(".jp-OutputArea-output").last
-    expect(shown).to_contain_text("there is no 'nothing_here' in this notebook")
-    expect(shown).not_to_contain_text("Traceback")
-
-
 def test_a_warm_kernel_takes_the_page(page: Page, tmp_path: Path) -> None:
     port = free_port()
     command = ["-m", "qatexplorer.app.cli", "dashboard", "--no-browser", "--port", str(port)]
@@ -242,18 +252,13 @@ def test_a_warm_kernel_takes_the_page(page: Page, tmp_path: Path) -> None:
         "dashboard", command, tmp_path, port=port, probe="/voila/static/voila.js"
     )
     try:
-        end = time.monotonic() + 60
-        while not server.kernel_processes() and time.monotonic() < end:
-            page.wait_for_timeout(200)
+        until(page, server.kernel_processes)
         (waiting,) = server.kernel_processes()
         page.goto(f"{server.url}/?some=query")
         page.locator(".qx-tree [role=treeitem]").first.wait_for()
         assert f"Using a warm kernel: {waiting}" in server.log_tail(200)
         # Another waits for the next page, which has a kernel of its own.
-        wait_until_two = time.monotonic() + 60
-        while len(server.kernel_processes()) < 2 and time.monotonic() < wait_until_two:
-            page.wait_for_timeout(200)
-        assert len(server.kernel_processes()) == 2
+        until(page, lambda: len(server.kernel_processes()) == 2)
         other = page.context.new_page()
         other.goto(server.url)
         other.locator(".qx-tree [role=treeitem]").first.wait_for()

@@ -22,6 +22,7 @@ from tests.browser.notebook import (
     run_all_cells,
     set_theme,
     shut_down_kernels,
+    until,
     voila_page,
     wait_idle,
     wait_until,
@@ -85,11 +86,6 @@ button.on_click(press)
 '''
 
 
-@pytest.fixture(scope="module")
-def widget_notebook(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_notebook(tmp_path_factory.mktemp("books") / "widgets.ipynb", [WIDGETS])
-
-
 def use_widgets(page: Page) -> None:
     # plotly sends changes, not state: one that comes before its module has loaded is lost.
     expect(page.locator(".js-plotly-plot .bars .point")).to_have_count(3)
@@ -109,9 +105,8 @@ class TestGuard:
         page.evaluate("() => { console.log('talk'); console.warn('a warning is no error'); }")
         guard.check()
 
-    @pytest.mark.parametrize(
-        ("script", "kind", "text"),
-        [
+    def test_what_goes_wrong_is_found(self, page: Page, guard: Guard) -> None:
+        wrong = (
             ("() => console.error('it broke')", "console", "it broke"),
             ("() => console.assert(false, 'not so')", "console", "not so"),
             (
@@ -123,17 +118,15 @@ class TestGuard:
             ("() => fetch('http://example.com/a').catch(() => 0)", "foreign", "example.com/a"),
             ("() => { new WebSocket('wss://example.com/live') }", "foreign", "example.com/live"),
             ("() => fetch('http://127.0.0.1:1/gone').catch(() => 0)", "failed", "127.0.0.1:1/gone"),
-        ],
-    )
-    def test_what_goes_wrong_is_found(
-        self, page: Page, guard: Guard, script: str, kind: str, text: str
-    ) -> None:
-        page.evaluate(script)
-        page.wait_for_timeout(200)
-        with pytest.raises(GuardError, match=text) as caught:
-            guard.check()
-        assert f"[{kind}]" in str(caught.value)
-        guard.findings.clear()
+        )
+        for script, kind, text in wrong:
+            page.evaluate(script)
+            until(page, lambda text=text: any(text in str(one) for one in guard.unexcused()))
+            with pytest.raises(GuardError, match=text) as caught:
+                guard.check()
+            assert f"[{kind}]" in str(caught.value)
+            page.goto("about:blank")
+            guard.findings.clear()
 
     def test_a_foreign_request_is_aborted_also_from_a_worker(
         self, page: Page, guard: Guard
@@ -156,17 +149,15 @@ class TestGuard:
         assert any("example.com/worker" in text for text in found)
         guard.findings.clear()
 
-    @pytest.mark.parametrize(
-        "html",
-        [
+    def test_error_outputs_are_found(self, page: Page, guard: Guard) -> None:
+        mime = "application/vnd.jupyter.error"
+        for html in (
             STDERR.format("Traceback (most recent call last): boom"),
-            "<p class='jp-RenderedText' data-mime-type='application/vnd.jupyter.error'>boom</p>",
-        ],
-    )
-    def test_error_outputs_are_found(self, page: Page, guard: Guard, html: str) -> None:
-        page.set_content(html)
-        with pytest.raises(GuardError, match="boom"):
-            guard.check()
+            f"<p class='jp-RenderedText' data-mime-type='{mime}'>boom</p>",
+        ):
+            page.set_content(html)
+            with pytest.raises(GuardError, match="boom"):
+                guard.check()
         page.set_content("")
 
     def test_stderr_without_a_traceback_is_no_error(self, page: Page) -> None:
@@ -181,25 +172,26 @@ class TestGuard:
         page.evaluate("() => console.error('a known noise')")
         guard.check()
         page.evaluate("() => setTimeout(() => { throw new Error('a known noise') }, 0)")
-        page.wait_for_timeout(100)
+        until(page, lambda: any(one.kind == "page" for one in guard.unexcused()))
         with pytest.raises(GuardError, match=r"\[page\]"):
             guard.check()
         guard.findings.clear()
 
-    @pytest.mark.parametrize(
-        ("url", "local"),
-        [
-            ("http://127.0.0.1:8888/lab", True),
-            ("ws://localhost:1/api", True),
-            ("data:text/plain,x", True),
-            ("blob:http://127.0.0.1/x", True),
-            ("http://127.0.0.1.example.com/", False),
-            ("http://localhost@example.com/", False),
-            ("https://cdn.jsdelivr.net/npm/x", False),
-        ],
-    )
-    def test_what_counts_as_this_machine(self, url: str, local: bool) -> None:
-        assert is_local(url) is local
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [
+        ("http://127.0.0.1:8888/lab", True),
+        ("ws://localhost:1/api", True),
+        ("data:text/plain,x", True),
+        ("blob:http://127.0.0.1/x", True),
+        ("http://127.0.0.1.example.com/", False),
+        ("http://localhost@example.com/", False),
+        ("https://cdn.jsdelivr.net/npm/x", False),
+    ],
+)
+def test_what_counts_as_this_machine(url: str, local: bool) -> None:
+    assert is_local(url) is local
 
 
 @pytest.mark.usefixtures("chromium")
@@ -227,30 +219,20 @@ def test_a_dirty_page_makes_its_test_fail(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("clean_kernels")
 class TestJupyterLab:
-    def test_widgets_draw_and_answer(self, page: Page, lab: Server, shots: Shots) -> None:
+    def test_widgets_draw_and_answer(self, page: Page, lab: Server, tmp_path: Path) -> None:
         write_notebook(lab.root / "widgets.ipynb", [WIDGETS], hide_source=True)
         open_notebook(page, lab, "widgets.ipynb")
         run_all_cells(page)
         use_widgets(page)
+        shots = Shots(tmp_path)
         for theme in ("light", "dark"):
             set_theme(page, theme)
             pictures = shots(page, f"scaffolding-lab-{theme}")
             assert [path.stat().st_size > 10_000 for path in pictures] == [True, True]
         assert page.viewport_size == {"width": 1280, "height": 900}
 
-    def test_a_failed_cell_is_found(self, page: Page, lab: Server, guard: Guard) -> None:
-        write_notebook(lab.root / "failing.ipynb", ["1 / 0"])
-        open_notebook(page, lab, "failing.ipynb")
-        guard.check()
-        run_all_cells(page)
-        with pytest.raises(GuardError, match="ZeroDivisionError"):
-            guard.check()
-        shut_down_kernels(lab)
-        page.goto("about:blank")
-        guard.findings.clear()
-
-    def test_idle_means_that_every_cell_has_run_in_this_interpreter(
-        self, page: Page, lab: Server
+    def test_idle_means_that_every_cell_has_run_and_a_killed_kernel_comes_back(
+        self, page: Page, lab: Server, guard: Guard
     ) -> None:
         cells = [
             "import time; time.sleep(1.5)",
@@ -261,12 +243,7 @@ class TestJupyterLab:
         run_all_cells(page)
         assert page.get_by_text(f"runs {sys.executable}", exact=True).is_visible()
 
-    def test_killed_kernel_is_seen_and_comes_back(
-        self, page: Page, lab: Server, guard: Guard
-    ) -> None:
-        write_notebook(lab.root / "killed.ipynb", ["print('alive')"])
-        open_notebook(page, lab, "killed.ipynb")
-        kernel = kernel_of(lab, "killed.ipynb")
+        kernel = kernel_of(lab, "slow.ipynb")
         assert kernel_alive(lab, kernel)
         guard.allow(
             "console",
@@ -282,41 +259,40 @@ class TestJupyterLab:
         shut_down_kernels(lab)
         assert not kernel_alive(lab, kernel)
 
+    def test_a_failed_cell_is_found(self, page: Page, lab: Server, guard: Guard) -> None:
+        write_notebook(lab.root / "failing.ipynb", ["1 / 0"])
+        open_notebook(page, lab, "failing.ipynb")
+        guard.check()
+        run_all_cells(page)
+        with pytest.raises(GuardError, match="ZeroDivisionError"):
+            guard.check()
+        shut_down_kernels(lab)
+        page.goto("about:blank")
+        guard.findings.clear()
+
 
 class TestVoila:
     def test_widgets_draw_and_answer(
-        self,
-        page: Page,
-        voila: Callable[..., Server],
-        shots: Shots,
-        widget_notebook: Path,
+        self, page: Page, voila: Callable[..., Server], tmp_path: Path
     ) -> None:
-        server = voila(widget_notebook)
+        server = voila(write_notebook(tmp_path / "widgets.ipynb", [WIDGETS]))
         voila_page(page, server)
         use_widgets(page)
-        shots(page, "scaffolding-voila-light")
         (first,) = server.kernel_processes()
         voila_page(page, server, theme="dark")
         use_widgets(page)
-        shots(page, "scaffolding-voila-dark")
-        # The kernel of the page that was left is gone, so reloading does not eat memory.
+        # The kernel of the page that was left ends, so reloading does not eat memory.
+        until(page, lambda: first not in server.kernel_processes())
         assert len(server.kernel_processes()) == 1
-        assert first not in server.kernel_processes()
 
-    def test_the_stock_template_would_leave_the_machine(
+    def test_what_is_wrong_in_the_stock_template_is_found(
         self, page: Page, voila: Callable[..., Server], guard: Guard, tmp_path: Path
     ) -> None:
-        book = write_notebook(tmp_path / "stock.ipynb", ["print('drawn')"])
+        """It would leave the machine; and a cell fails."""
+        book = write_notebook(tmp_path / "failing.ipynb", ["print('before')", "1 / 0"])
         voila_page(page, voila(book, template=None))
         with pytest.raises(GuardError, match=r"\[foreign\] GET https://cdn\.jsdelivr\.net"):
             guard.check()
-        guard.findings.clear()
-
-    def test_a_failed_cell_is_found(
-        self, page: Page, voila: Callable[..., Server], guard: Guard, tmp_path: Path
-    ) -> None:
-        book = write_notebook(tmp_path / "failing.ipynb", ["print('before')", "1 / 0"])
-        voila_page(page, voila(book))
         with pytest.raises(GuardError, match="ZeroDivisionError"):
             guard.check()
         page.goto("about:blank")

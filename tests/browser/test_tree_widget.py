@@ -13,6 +13,7 @@ from qatexplorer.views.inspector.page import inspect_html
 from qatexplorer.views.tree import build_tree
 from qatexplorer.widgets.common.panel import HtmlPanel
 from qatexplorer.widgets.tree.tree import TreeWidget
+from tests.browser.notebook import drawn_again
 from tests.browser.tree_page import get_trait, mount, set_trait
 from tests.support.view_snapshots import walk
 
@@ -179,7 +180,7 @@ def test_ten_thousand_rows_stay_fast_and_few_are_drawn(page: Page) -> None:
     page.get_by_role("button", name="Expand all").click()
     assert page.get_by_role("treeitem").count() < 60
     page.evaluate("() => document.querySelector('[role=tree]').scrollTo(0, 200000)")
-    page.wait_for_timeout(100)
+    drawn_again(page)
     assert 20 < page.get_by_role("treeitem").count() < 60
     times = page.evaluate(
         """() => ["conv42", "b7", "", "conv9", ""].map(query => {
@@ -203,7 +204,7 @@ def test_a_row_that_scrolls_away_keeps_the_focus(page: Page) -> None:
     item(page, "module:").click()
     page.keyboard.press("ArrowDown")
     page.evaluate("() => document.querySelector('[role=tree]').scrollTo(0, 1500)")
-    page.wait_for_timeout(100)
+    drawn_again(page)
     assert focused(page) == "module:b0"
     page.keyboard.press("ArrowDown")
     expect(item(page, "module:b1")).to_be_in_viewport()
