@@ -14,6 +14,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from tests.browser.guard import Guard, GuardError, is_local
 from tests.browser.notebook import (
     Shots,
+    eventually,
     kernel_alive,
     kernel_of,
     kernel_pid,
@@ -194,15 +195,36 @@ def test_what_counts_as_this_machine(url: str, local: bool) -> None:
     assert is_local(url) is local
 
 
+DIRTY = """
+opened = []
+
+def open_page(page):
+    page.set_content("<p>fine</p>")
+    opened.append(page)
+
+def test_dirty(page):
+    page.evaluate("() => console.error('left behind')")
+
+def test_clean(page):
+    page.set_content("<p>fine</p>")
+
+def test_shared(shared):
+    shared(open_page)
+
+def test_shared_dirty(shared):
+    shared(open_page).evaluate("() => console.error('left in what is shared')")
+    assert len(opened) == 1
+
+def test_shared_anew(shared):
+    assert shared(open_page) is opened[1]
+"""
+
+
 @pytest.mark.usefixtures("chromium")
 def test_a_dirty_page_makes_its_test_fail(tmp_path: Path) -> None:
-    """A test whose own asserts all hold still fails, in its call phase, when the page is dirty."""
-    (tmp_path / "test_dirty.py").write_text(
-        "def test_dirty(page):\n"
-        "    page.evaluate(\"() => console.error('left behind')\")\n"
-        "def test_clean(page):\n"
-        "    page.set_content('<p>fine</p>')\n"
-    )
+    """A test whose own asserts all hold still fails, in its call phase, when the page is dirty; a
+    page that is shared is the same until then, and a new one afterwards."""
+    (tmp_path / "test_dirty.py").write_text(DIRTY)
     command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(tmp_path)]
     command += ["-p", "tests.browser.conftest", "-p", "no:cacheprovider", str(tmp_path)]
     env = {
@@ -212,9 +234,25 @@ def test_a_dirty_page_makes_its_test_fail(tmp_path: Path) -> None:
     }
     ran = subprocess.run(command, cwd=REPO_ROOT, env=env, capture_output=True, text=True)
     assert ran.returncode == 1, ran.stdout + ran.stderr
-    assert "1 failed, 1 passed" in ran.stdout
+    assert "2 failed, 3 passed" in ran.stdout
     assert "[console] left behind" in ran.stdout
+    assert "[console] left in what is shared" in ran.stdout
     assert list((tmp_path / "pictures").glob("failed-test_dirty-*.png"))
+
+
+def test_a_check_is_repeated_until_it_holds_and_pictures_need_a_folder(page: Page) -> None:
+    page.set_content("<p>0</p>")
+    page.evaluate(
+        "() => { setTimeout(() => { document.querySelector('p').textContent = 1 }, 200) }"
+    )
+
+    def check() -> None:
+        assert page.inner_text("p") == "1"
+
+    with pytest.raises(AssertionError):
+        check()
+    eventually(page, check)
+    assert Shots(None)(page, "nowhere") == []
 
 
 @pytest.mark.usefixtures("clean_kernels")
