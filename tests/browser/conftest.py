@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,11 @@ from tests.browser.notebook import (
 from tests.browser.servers import (
     CHROMIUM_ARGS,
     CHROMIUM_NAMES,
-    REPO_ROOT,
     Server,
     find_chromium,
     start_lab,
     start_voila,
+    voila_path,
 )
 
 GUARDS = pytest.StashKey[list[Guard]]()
@@ -85,38 +86,29 @@ def lab(
 
 
 @pytest.fixture(scope="session")
-def dashboards() -> Iterator[dict[tuple[Path, str | None], Server]]:
-    """The Voila servers of the repository's own notebooks, which many modules open."""
-    servers: dict[tuple[Path, str | None], Server] = {}
-    yield servers
-    for server in servers.values():
-        server.stop()
-
-
-@pytest.fixture(scope="module")
 def voila(
-    chromium: str,
-    dashboards: dict[tuple[Path, str | None], Server],
-    tmp_path_factory: pytest.TempPathFactory,
-    request: pytest.FixtureRequest,
+    chromium: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., Server]]:
-    """``voila(notebook)`` gives the Voila of it, started once per notebook and template."""
-    own: dict[tuple[Path, str | None], Server] = {}
-    running = request.session.stash.setdefault(_SERVERS, [])
+    """``voila(notebook)`` gives a Voila whose ``page`` is that notebook: one server for all of a
+    template, started when it is needed first."""
+    servers: dict[str | None, Server] = {}
+    pages: dict[Path, str] = {}
 
     def serve(notebook: Path, template: str | None = "offline") -> Server:
-        key = (notebook.resolve(), template)
-        servers = dashboards if key[0].is_relative_to(REPO_ROOT) else own
-        if key not in servers:
+        if template not in servers:
             home = tmp_path_factory.mktemp("voila")
-            servers[key] = start_voila(key[0], home, template=template)
-            running.append(servers[key])
-        return servers[key]
+            (home / "notebooks").mkdir()
+            servers[template] = start_voila(home / "notebooks", home, template=template)
+            request.session.stash.setdefault(_SERVERS, []).append(servers[template])
+        server = servers[template]
+        name = pages.setdefault(notebook.resolve(), f"{len(pages)}-{notebook.name}")
+        if not (server.root / name).exists():
+            shutil.copy(notebook, server.root / name)
+        return replace(server, page=voila_path(name))
 
     yield serve
-    for server in own.values():
+    for server in servers.values():
         server.stop()
-        running.remove(server)
 
 
 def _new_context(

@@ -133,7 +133,7 @@ def set_theme(page: Page, theme: Theme) -> None:
 
 def voila_page(page: Page, server: Server, *, theme: Theme = "light") -> None:
     """Open Voila's page and wait until its widgets are shown (and its start spinner is gone)."""
-    page.goto(f"{server.url}/?theme={theme}")
+    page.goto(f"{server.url}{server.page}?theme={theme}")
     shown = page.locator(".jupyter-widgets, .widget-subarea, .jp-OutputArea-output")
     # The explorer takes the window, and leaves no height to the output that holds it.
     shown.locator("visible=true").first.wait_for()

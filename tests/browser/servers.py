@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ class Server:
         root: directory it serves notebooks from.
         log_path: file that takes its stdout and stderr.
         process: the server process, leader of its own process group.
+        page: path of the page that a user opens there.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Server:
     log_path: Path
     process: subprocess.Popen[bytes]
     startup_s: float = field(default=0.0)
+    page: str = "/"
 
     def api(self, path: str, method: str = "GET", timeout: float = PATIENCE_S) -> Any:
         """Call the server's REST API, e.g. ``api("/api/kernels")``; the parsed JSON or ``None``."""
@@ -129,25 +132,17 @@ class Server:
         return found
 
     def stop(self) -> None:
-        """Stop the server, its process group and the kernels it left behind."""
+        """End the server, its process group and the kernels it left behind: nothing that they
+        would keep in good order is looked at again."""
         # Kernels live in sessions of their own, so the group's signal does not reach them.
         descendants = _children(self.process.pid)
-        for how, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
-            try:
-                os.killpg(self.process.pid, how)
-            except ProcessLookupError:
-                break
-            try:
-                self.process.wait(patience)
-                break
-            except subprocess.TimeoutExpired:
-                continue
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         for child in descendants:
-            try:
+            with suppress(psutil.NoSuchProcess):
                 child.kill()
-            except psutil.NoSuchProcess:
-                continue
-        psutil.wait_procs(descendants, timeout=5)
+        self.process.wait(PATIENCE_S)
+        psutil.wait_procs(descendants, timeout=PATIENCE_S)
 
 
 def _children(pid: int) -> list[psutil.Process]:
@@ -249,8 +244,10 @@ def _offline_template(home: Path) -> str:
     return folder.name
 
 
-def start_voila(notebook: Path, home: Path, *, template: str | None = "offline") -> Server:
-    """Serve one notebook with Voila; stop it with ``.stop()``. ``/`` of its url is the notebook.
+def start_voila(served: Path, home: Path, *, template: str | None = "offline") -> Server:
+    """Serve a notebook, or all of a folder, with Voila; stop it with ``.stop()``.
+
+    ``/`` of its url is the notebook; those of a folder are at :func:`voila_path`.
 
     Args:
         template: Voila template; ``"offline"`` is the stock one without its CDN links, ``None``
@@ -258,7 +255,7 @@ def start_voila(notebook: Path, home: Path, *, template: str | None = "offline")
     """
     port = free_port()
     arguments = [
-        *("-m", "voila", str(notebook), "--no-browser"),
+        *("-m", "voila", str(served), "--no-browser"),
         f"--Voila.port={port}",
         "--Voila.port_retries=0",
         "--Voila.ip=127.0.0.1",
@@ -273,6 +270,11 @@ def start_voila(notebook: Path, home: Path, *, template: str | None = "offline")
         arguments.append(f"--template={template}")
     # Any page would run the notebook, so the poll asks for a file that costs nothing.
     return start_command("Voila", arguments, home, port=port, probe="/voila/static/voila.js")
+
+
+def voila_path(name: str) -> str:
+    """Path of the page of the notebook ``name`` of a folder that Voila serves."""
+    return f"/voila/render/{name}"
 
 
 def start_command(
