@@ -75,6 +75,22 @@ def compare(page: Page) -> None:
     no_message(page)
 
 
+def click_point(page: Page, point: Locator, figure: Locator) -> None:
+    """The first point of the chart says whose it is, and a click chooses its row. Plotly draws it
+    once more for the row that was chosen before, and then forgets the pointer."""
+    box = point.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 40, box["y"] + 40)
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=3)
+    page.wait_for_timeout(200)  # it shows what is under the pointer after a moment
+    said = figure.locator(".hoverlayer").text_content() or ""
+    assert "quant.activation_post_process" in said
+    page.mouse.down()
+    page.mouse.up()
+    first = panel(page).locator(".qx-table-row[aria-selected=true] .qx-table-td").first
+    expect(first).to_have_text("quant.activation_post_process", timeout=5000)
+
+
 def look(page: Page, shots: Shots, name: str) -> None:
     """Table, charts, selection and lost samples; something has been compared."""
     figure = panel(page).locator(".js-plotly-plot:visible")
@@ -105,14 +121,7 @@ def look(page: Page, shots: Shots, name: str) -> None:
     expect(figure).to_have_count(1)
     point = panel(page).locator(".js-plotly-plot:visible .scatterlayer .trace .point").first
     expect(point).to_be_visible()
-    until(page, point.bounding_box)  # plotly draws it once more, for the row that is chosen
-    box = point.bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=3)
-    expect(figure.locator(".hoverlayer")).to_contain_text("quant.activation_post_process")
-    page.mouse.down()
-    page.mouse.up()
-    expect(chosen.locator(".qx-table-td").first).to_have_text("quant.activation_post_process")
+    eventually(page, lambda: click_point(page, point, figure))
 
     turn(page, "Channels")
     expect(panel(page).locator("figure:visible")).to_contain_text("dark is worse")
