@@ -142,7 +142,8 @@ class Server:
             with suppress(psutil.NoSuchProcess):
                 child.kill()
         self.process.wait(PATIENCE_S)
-        psutil.wait_procs(descendants, timeout=PATIENCE_S)
+        # Where nobody reaps orphans they stay in the table of processes; that may be.
+        psutil.wait_procs(descendants, timeout=5)
 
 
 def _children(pid: int) -> list[psutil.Process]:
