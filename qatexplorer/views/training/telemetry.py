@@ -35,7 +35,7 @@ def overhead_words(telemetry: Telemetry) -> str:
 
 
 def _following(overhead: Overhead) -> str:
-    """What it costs to take the codes of all weights in every step; empty where that is not done."""
+    """What it costs to take the codes of all weights in every step; empty if they are not."""
     if not overhead.followed_steps:
         return ""
     text = "The codes of all weights are taken in every step, in "
