@@ -54,6 +54,7 @@ from qatexplorer.session.report_part import ReportPart
 from qatexplorer.session.sensitivity_part import Sensitivities, SensitivityPart
 from qatexplorer.session.settings import Settings, qconfig_plan, settings_in
 from qatexplorer.session.stages import EventKind, SessionEvent, Stages
+from qatexplorer.session.sweep_part import SweepPart
 from qatexplorer.session.takehome_part import TakehomePart
 from qatexplorer.session.training_part import TrainingPart
 from qatexplorer.session.warner import Warner
@@ -79,6 +80,7 @@ class Session(
     QConfigPart,
     PreviewPart,
     CuresPart,
+    SweepPart,
 ):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 
