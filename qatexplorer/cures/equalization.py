@@ -108,14 +108,28 @@ def pairs_of(model: nn.Module, graph: Graph | None) -> Pairs:
     found = tuple(pair for pair in chains.pairs() if _fit(*(modules[path] for path in pair)))
     if not found:
         return Pairs()
-    with preserved_rng(), torch.no_grad():
-        folded = copy_sharing_parameters(model).eval()
-        if fuse:
-            folded = fuse_modules(folded, [list(group) for group in fuse], inplace=True)
+    folded = _folded(model, fuse)
+    with torch.no_grad():
         good = tuple(pair for pair in found if _have_ranges(folded, pair))
         paths = {path for pair in good for path in pair}
         norms = sum(float(_weight(folded.get_submodule(path)).norm()) for path in paths)
     return Pairs(fuse, good, max(THRESHOLD, norms * _ROUNDING))
+
+
+def ranges_of(model: nn.Module, found: Pairs) -> dict[tuple[str, ...], tuple[Tensor, Tensor]]:
+    """The range of each channel between the two layers of a pair, as torch's function measures it:
+    in the weight of the first and in that of the second, with batch norms folded."""
+    folded = _folded(model, found.fuse)
+    with torch.no_grad():
+        return {pair: _spans(folded, pair) for pair in found.pairs}
+
+
+def _folded(model: nn.Module, fuse: Paths) -> nn.Module:
+    with preserved_rng(), torch.no_grad():
+        folded = copy_sharing_parameters(model).eval()
+        if fuse:
+            folded = fuse_modules(folded, [list(group) for group in fuse], inplace=True)
+    return folded
 
 
 class _Chains:
@@ -188,9 +202,13 @@ def _fit(one: Any, other: Any) -> bool:
 
 
 def _have_ranges(model: nn.Module, pair: tuple[str, ...]) -> bool:
-    weights = [_weight(model.get_submodule(path)) for path in pair]
-    spans = [channel_range(weight, axis) for axis, weight in enumerate(weights)]
+    spans = _spans(model, pair)
     return all(bool((span > 0).all() and torch.isfinite(span).all()) for span in spans)
+
+
+def _spans(model: nn.Module, pair: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    one, other = (_weight(model.get_submodule(path)) for path in pair)
+    return channel_range(one, 0), channel_range(other, 1)
 
 
 def _weight(layer: Any) -> Tensor:
