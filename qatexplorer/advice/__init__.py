@@ -21,7 +21,16 @@ from qatexplorer.advice import (
 )
 from qatexplorer.advice.base import RECIPES, advise, recipe
 from qatexplorer.advice.facts import TOLERATED, Facts
-from qatexplorer.advice.records import Action, Advice, Cost, Proposal, Published, Reason, Sureness
+from qatexplorer.advice.records import (
+    Action,
+    Advice,
+    Cost,
+    Gain,
+    Proposal,
+    Published,
+    Reason,
+    Sureness,
+)
 
 __all__ = [
     "RECIPES",
@@ -30,6 +39,7 @@ __all__ = [
     "Advice",
     "Cost",
     "Facts",
+    "Gain",
     "Proposal",
     "Published",
     "Reason",

@@ -45,7 +45,7 @@ def biases(facts: Facts) -> Iterator[Proposal]:
         tuple(reasons),
         facts.cost(evaluations=2, batches=BATCHES * len(layers)),
         Sureness("published", str(FIGURE)),
-        facts.gain(FIGURE),
+        facts.gain(FIGURE.share),
         before=calibrate(facts),
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from qatexplorer.advice.base import recipe
 from qatexplorer.advice.facts import Facts
-from qatexplorer.advice.records import Action, Phase, Proposal, Reason, Sureness
+from qatexplorer.advice.records import Action, Gain, Phase, Proposal, Reason, Sureness
 
 ENGINE = ("engine-saturates", "engine-fails", "engine-clamps")
 """Names of the findings on it."""
@@ -21,17 +21,17 @@ def engine(facts: Facts) -> Iterator[Proposal]:
     if concern is None or found is None:
         return
     phase: Phase = "fix"
-    gain = None
+    gain = Gain()
     reasons = [Reason(concern.message)]
     if concern.kind == "clamps":
         simulated, real = facts.lost("fake_quant"), facts.lost("int8")
         if simulated is None or real is None or not facts.loses or real <= simulated:
             return
-        phase, gain = "win", real - simulated
+        phase, gain = "win", facts.won(real - simulated)
         reasons.append(
             Reason(
                 f"int8 has lost {facts.amount(real)}, fake quant {facts.amount(simulated)}: "
-                f"{facts.amount(gain)} are lost between them."
+                f"{facts.amount(real - simulated)} are lost between them."
             )
         )
     else:

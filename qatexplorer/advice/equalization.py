@@ -67,9 +67,9 @@ def equalization(facts: Facts) -> Iterator[Proposal]:
     one, other = worst.pair
     reasons = [
         Reason(
-            f"Between {one} and {other} the widest channel has {worst.first:.3g} times the range "
-            f"of the median one in the weight of {one}, {worst.second:.3g} times in that of "
-            f"{other}; equalized it is {worst.after:.3g} times in both.",
+            f"{one} → {other}: the widest channel has {worst.first:.3g} times the range of the "
+            f"median one in the first weight, {worst.second:.3g} times in the second; equalized "
+            f"{worst.after:.3g} times.",
             one,
         ),
         Reason(
@@ -85,7 +85,6 @@ def equalization(facts: Facts) -> Iterator[Proposal]:
     if per_channel.get(one, False):
         why = f"{one} has a scale for each channel, and the figure is of one for all: {FIGURE}"
         sure = Sureness("rule", why)
-    known = facts.form is not None
     yield Proposal(
         "equalization",
         Action(
@@ -96,7 +95,7 @@ def equalization(facts: Facts) -> Iterator[Proposal]:
             (("name", "equalization"),),
         ),
         tuple(reasons),
-        facts.cost(evaluations=1 if known else 2, calibrations=1 if known else 2),
+        facts.judging(),
         sure,
-        facts.gain(FIGURE),
+        facts.gain(FIGURE.share),
     )

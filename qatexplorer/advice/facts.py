@@ -13,7 +13,7 @@ from torch import nn
 
 from qatexplorer.accuracy.records import Comparison, Method, ProposalPoint, Sensitivity
 from qatexplorer.accuracy.records import Proposal as MixedPrecision
-from qatexplorer.advice.records import Cost, Published
+from qatexplorer.advice.records import Cost, Gain
 from qatexplorer.checks.records import Finding, Findings
 from qatexplorer.cures.base import CURES, Cured, Ground
 from qatexplorer.data import Data
@@ -152,11 +152,17 @@ class Facts:
             f"are tolerated ({100 * self.tolerated:.3g} % of float)."
         )
 
-    def gain(self, figure: Published) -> float | None:
-        """What would be won if it won the same share of what is lost as it did elsewhere; None
-        where nothing is known to be lost."""
+    def gain(self, share: float) -> Gain:
+        """That share of what is lost."""
         loss = self.loss
-        return None if loss is None or not math.isfinite(loss) else loss * figure.share
+        known = loss is not None and math.isfinite(loss)
+        return Gain(share, loss * share if loss is not None and known else None)
+
+    def won(self, amount: float) -> Gain:
+        """That amount of the metric; where less is known to be lost, it is all of that."""
+        loss = self.loss
+        known = loss is not None and math.isfinite(loss) and loss > 0
+        return Gain(min(1.0, amount / loss) if loss is not None and known else 1.0, amount)
 
     @property
     def state(self) -> str:
@@ -254,6 +260,11 @@ class Facts:
     def eval_batches(self) -> int | None:
         """Batches of the evaluation data; None where it has no length."""
         return None if self.data is None else _length(self.data.eval)
+
+    def judging(self) -> Cost:
+        """Of int8 after calibration, after a change and, where that is not known, before it."""
+        times = 1 if self.form is not None else 2
+        return self.cost(evaluations=times, calibrations=times)
 
     def cost(
         self, *, evaluations: int = 0, calibrations: int = 0, batches: int = 0, epochs: int = 0

@@ -9,6 +9,7 @@ from dataclasses import replace
 from qatexplorer.advice import train
 from qatexplorer.advice.base import recipe
 from qatexplorer.advice.facts import Facts
+from qatexplorer.advice.per_channel import code_of
 from qatexplorer.advice.records import Action, Proposal, Published, Reason, Sureness
 from qatexplorer.cures.ranges import OBSERVERS
 from qatexplorer.flows.qconfig_rules import QConfigRule
@@ -61,14 +62,14 @@ def low_bits(facts: Facts) -> Iterator[Proposal]:
     if facts.refused((*rules, *facts.ground.options.qconfig.rules)):
         return
     where = paths[0] if len(paths) == 1 else paths
-    fixed = 0.0 if facts.ground.trained else facts.gain(train.FIGURE) or 0.0
-    loss = facts.loss or 0.0
+    # Beside what training wins on fixed steps, its share of what that leaves.
+    fixed = 0.0 if facts.ground.trained else train.FIGURE.share
     yield Proposal(
         "low_bits",
         Action(
             "low_bits",
             "Learn the step sizes",
-            f"session.set_qconfig({where!r}, weight={spec!r})",
+            f"session.set_qconfig({where!r}, weight={code_of(spec)})",
             "set_qconfig",
             (("where", where), ("weight", spec)),
         ),
@@ -83,7 +84,7 @@ def low_bits(facts: Facts) -> Iterator[Proposal]:
         ),
         facts.cost(epochs=train.plan(facts).epochs),
         Sureness("published", str(FIGURE)),
-        fixed + (loss - fixed) * FIGURE.share if math.isfinite(loss) else None,
+        facts.gain(fixed + (1 - fixed) * FIGURE.share),
     )
 
 

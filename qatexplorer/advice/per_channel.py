@@ -74,8 +74,8 @@ def per_channel(facts: Facts) -> Iterator[Proposal]:
             worst.path,
         ),
         Reason(
-            f"Of {len(facts.weight_sites):,} weights {len(same):,} are so by {UNBALANCED:g} times "
-            f"or more; {backend} takes a scale per channel there (copies of the layers were run)."
+            f"So it is by {UNBALANCED:g} times or more in {len(same):,} of "
+            f"{len(facts.weight_sites):,} weights; {backend} takes a scale per channel there (copies of the layers were run)."
         ),
     ]
     reasons += [Reason(words) for words in (facts.loss_words,) if words]
@@ -85,15 +85,20 @@ def per_channel(facts: Facts) -> Iterator[Proposal]:
         Action(
             "per_channel",
             "A scale per channel",
-            f"session.set_qconfig({where!r}, weight={spec!r})",
+            f"session.set_qconfig({where!r}, weight={code_of(spec)})",
             "set_qconfig",
             (("where", where), ("weight", spec)),
         ),
         tuple(reasons),
-        facts.cost(evaluations=1, calibrations=1),
+        facts.judging(),
         Sureness("published", str(FIGURE)),
-        facts.gain(FIGURE),
+        facts.gain(FIGURE.share),
     )
+
+
+def code_of(spec: QuantSpec) -> str:
+    """How a script writes it: what differs from the defaults."""
+    return f"QuantSpec({', '.join(f'{k}={v!r}' for k, v in spec.to_json().items())})"
 
 
 def finer(spec: QuantSpec) -> QuantSpec:

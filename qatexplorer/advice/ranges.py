@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qatexplorer.advice.base import recipe
 from qatexplorer.advice.facts import Facts
-from qatexplorer.advice.records import Action, Proposal, Published, Reason, Sureness
+from qatexplorer.advice.records import Action, Gain, Proposal, Published, Reason, Sureness
 from qatexplorer.cures.ranges import OBSERVERS, Range
 from qatexplorer.forward.histograms import GridHistogram
 
@@ -127,7 +127,7 @@ def ranges(facts: Facts) -> Iterator[Proposal]:
             (("name", "ranges"), ("activation", rule)),
         ),
         tuple(reasons),
-        facts.cost(evaluations=1, calibrations=1),
+        facts.judging(),
         sure,
-        facts.gain(FIGURE) if by_error else None,
+        facts.gain(FIGURE.share) if by_error else Gain(),
     )

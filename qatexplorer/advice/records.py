@@ -99,15 +99,30 @@ class Cost:
     seconds: float | None = None
     basis: str = ""
 
-    def __str__(self) -> str:
+    @property
+    def short(self) -> str:
+        """Without what the seconds were estimated from."""
         parts = [f"{self.epochs:,} epoch{'s' * (self.epochs != 1)}"] if self.epochs else []
         if self.batches:
             parts.append(f"{self.batches:,} forward pass{'es' * (self.batches != 1)} of a batch")
         if not parts:
             parts.append("no forward pass" if self.passes == 0.0 else "passes over the data")
         if self.seconds is not None:
-            parts.append(f"about {_time(self.seconds)} (from {self.basis})")
+            parts.append(f"about {_time(self.seconds)}")
         return ", ".join(parts)
+
+    def __str__(self) -> str:
+        return f"{self.short} (from {self.basis})" if self.basis else self.short
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What it is expected to win: ``share`` of all that is lost, and ``amount``, that in units of
+    the metric, toward good. None where neither a measurement nor a figure says so, and for the
+    amount where it is not known how much is lost."""
+
+    share: float | None = None
+    amount: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +144,7 @@ class Proposal:
         recipe: that proposes it.
         action: the call. reasons: facts of this model that speak for it.
         cost: what it takes. sureness: how sure it is that it helps.
-        gain: how much of the metric it is expected to win, in its units, toward good; None where
-            neither a measurement nor a figure says so.
+        gain: what it is expected to win.
         before: what has to be done first; empty where it can be done now.
         phase: see :data:`Phase`.
     """
@@ -140,7 +154,7 @@ class Proposal:
     reasons: tuple[Reason, ...]
     cost: Cost
     sureness: Sureness
-    gain: float | None = None
+    gain: Gain = Gain()
     before: tuple[Action, ...] = ()
     phase: Phase = "win"
 
@@ -161,11 +175,11 @@ class Proposal:
 
     @property
     def score(self) -> float:
-        """What proposals of a phase are ordered by: ``gain``, weighed by how sure it is, for each
-        forward pass of a batch; 0 where no gain is known."""
-        if self.gain is None or self.cost.passes is None:
+        """What proposals of a phase are ordered by: the share of what is lost that it wins, weighed
+        by how sure that is, for each forward pass of a batch; 0 where no gain is known."""
+        if self.gain.share is None or self.cost.passes is None:
             return 0.0
-        return self.gain * WEIGHTS[self.sureness.level] / (1.0 + self.cost.passes)
+        return self.gain.share * WEIGHTS[self.sureness.level] / (1.0 + self.cost.passes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +192,7 @@ class _Row:
     now: bool
     before: str
     gain: float | None
+    share: float | None
     sureness: str
     rests_on: str
     batches: int
@@ -237,7 +252,7 @@ class Advice(Sequence[Proposal]):
             first = "" if one.now else f" (first: {one.first})"
             lines.append(f"{number}. {one.action.code}{first}")
             lines += [f"   {reason.text}" for reason in one.reasons[:1]]
-            lines.append(f"   {one.cost}; {one.sureness}")
+            lines.append(f"   {one.cost.short}; {one.sureness}")
         return at_most(lines, _SHOWN_LINES)
 
     def _repr_html_(self) -> str:
@@ -271,7 +286,8 @@ def _row(one: Proposal) -> _Row:
         one.action.code,
         one.now,
         one.first,
-        one.gain,
+        one.gain.amount,
+        one.gain.share,
         one.sureness.level,
         one.sureness.why,
         one.cost.batches,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from qatexplorer.accuracy.records import Method, Sensitivity, number
 from qatexplorer.advice.base import recipe
 from qatexplorer.advice.facts import Facts
 from qatexplorer.advice.measure import calibrate
-from qatexplorer.advice.records import Action, Proposal, Reason, Sureness
+from qatexplorer.advice.records import Action, Gain, Proposal, Reason, Sureness
 
 _BEST_FIRST: tuple[Method, ...] = ("exact", "gradient", "shadow")
 _BATCHES = 8  # of a sensitivity
@@ -71,7 +72,7 @@ def _apply(facts: Facts) -> Iterator[Proposal]:
             "measured here",
             f"{len(mixed.points):,} sets were measured on fake quants, without training",
         ),
-        gain,
+        facts.won(gain),
     )
 
 
@@ -145,6 +146,8 @@ def _until(facts: Facts, sets: int) -> Sureness:
     )
 
 
-def _all_but_tolerated(facts: Facts) -> float | None:
+def _all_but_tolerated(facts: Facts) -> Gain:
     loss, limit = facts.loss, facts.limit
-    return None if loss is None or limit is None or loss != loss else loss - limit
+    if loss is None or limit is None or not math.isfinite(loss):
+        return Gain(1.0)
+    return Gain(1 - limit / loss, loss - limit)

@@ -96,7 +96,7 @@ def train(facts: Facts) -> Iterator[Proposal]:
         tuple(reasons),
         facts.cost(epochs=wanted.epochs),
         Sureness("published", f"{FIGURE}; {RECIPE}"),
-        facts.gain(FIGURE),
+        facts.gain(FIGURE.share),
     )
 
 
@@ -124,5 +124,5 @@ def _train_on(facts: Facts) -> Iterator[Proposal]:
         ),
         facts.cost(epochs=config.epochs),
         Sureness("measured here", f"what epoch {epochs[-1].epoch + 1} won, and no more than that"),
-        won,
+        facts.won(won),
     )

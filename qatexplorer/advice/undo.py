@@ -33,5 +33,5 @@ def undo(facts: Facts) -> Iterator[Proposal]:
             "measured here",
             f"before and after {last.name}, on the same {last.before.samples:,} samples",
         ),
-        worse,
+        facts.won(worse),
     )
