@@ -75,7 +75,8 @@ def per_channel(facts: Facts) -> Iterator[Proposal]:
         ),
         Reason(
             f"So it is by {UNBALANCED:g} times or more in {len(same):,} of "
-            f"{len(facts.weight_sites):,} weights; {backend} takes a scale per channel there (copies of the layers were run)."
+            f"{len(facts.weight_sites):,} weights; {backend} takes a scale per channel there "
+            "(copies of the layers were run)."
         ),
     ]
     reasons += [Reason(words) for words in (facts.loss_words,) if words]

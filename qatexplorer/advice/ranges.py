@@ -93,13 +93,15 @@ def ranges(facts: Facts) -> Iterator[Proposal]:
         rule = "histogram" if now == "min-max" else "min-max"
         words = (
             f"{100 * one.clipped:.3g} % of what comes to the fake quant of {place} "
-            f"lies past its {one.codes:,} codes; the rule of the ranges is {now}."
+            f"in a forward of the example input lies past its {one.codes:,} codes; the rule of "
+            f"the ranges is {now}."
         )
     else:
         one, place = wide[0], wide[0].path or "the model"
         rule = "percentile" if now == "histogram" else "histogram"
         words = (
-            f"99 % of what comes to the fake quant of {place} lies in "
+            f"99 % of what comes to the fake quant of {place} in a forward of the example input "
+            f"lies in "
             f"{max(1, round(one.used * one.codes)):,} of its {one.codes:,} codes: the rest sets "
             f"the scale; the rule of the ranges is {now}."
         )
@@ -115,7 +117,10 @@ def ranges(facts: Facts) -> Iterator[Proposal]:
     by_error = rule == "histogram" and now in ("min-max", "moving average")
     sure = Sureness("published", str(FIGURE))
     if not by_error:
-        why = f"no figure for {rule!r} in place of {now!r}; measured is what the range cuts off"
+        why = (
+            f"no figure for {rule!r} in place of {now!r}; measured are {len(narrow):,} ranges too "
+            f"narrow and {len(wide):,} too wide"
+        )
         sure = Sureness("rule", why)
     yield Proposal(
         "ranges",

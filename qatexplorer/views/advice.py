@@ -75,9 +75,8 @@ def _button(number: int, one: Proposal) -> Html:
 
 def _reason(reason: Reason, snapshot: Snapshot) -> Html:
     place = place_of(reason.path, snapshot)
-    return tag(
-        "span", reason.text, " ", ask(f"select:{place}", "Show", reason.path) if place else ""
-    )
+    show = ask(f"select:{place}", "Show", reason.path) if place else None
+    return tag("span", reason.text, " " if place else None, show)
 
 
 def place_of(path: str, snapshot: Snapshot) -> str:

@@ -10,7 +10,6 @@ import ipywidgets as widgets
 from qatexplorer.advice import Advice, Proposal
 from qatexplorer.session.session import Session
 from qatexplorer.views.advice import advice_html
-from qatexplorer.views.common.html import Html
 from qatexplorer.views.common.story import message_html
 from qatexplorer.widgets.common.assets import css
 from qatexplorer.widgets.common.bridge import Bridge
@@ -97,11 +96,12 @@ class AdvicePanel(widgets.VBox):
 
     def _draw(self) -> None:
         session, advice = self._session, self.advice
-        if self.body is not None:
-            nothing = session is None or advice is None
-            self.body.html = (
-                Html("") if nothing else advice_html(advice, session.snapshot, self._enabled)
-            )
+        if self.body is None:
+            return
+        if session is None or advice is None:
+            self.body.html = ""
+        else:
+            self.body.html = advice_html(advice, session.snapshot, self._enabled)
 
     def _on_ask(self, wanted: str) -> None:
         what, _, rest = wanted.partition(":")
