@@ -77,6 +77,7 @@ def equalization(facts: Facts) -> Iterator[Proposal]:
         ),
     ]
     reasons += [Reason(words) for words in (facts.loss_words,) if words]
+    reasons += facts.starts_again
     per_channel = {
         path: bool(getattr(module.weight_fake_quant, "is_per_channel", False))
         for path, module in facts.weight_sites

@@ -13,13 +13,13 @@ from torch import nn
 
 from qatexplorer.accuracy.records import Comparison, Method, ProposalPoint, Sensitivity
 from qatexplorer.accuracy.records import Proposal as MixedPrecision
-from qatexplorer.advice.records import Cost, Gain
+from qatexplorer.advice.records import Cost, Gain, Reason
 from qatexplorer.checks.records import Finding, Findings
 from qatexplorer.cures.base import CURES, Cured, Ground
 from qatexplorer.data import Data
 from qatexplorer.evaluate.evaluation import format_metric
 from qatexplorer.evaluate.metric import MetricValue
-from qatexplorer.flows.qconfig_rules import Effective, QConfigRule
+from qatexplorer.flows.qconfig_rules import QConfigRule, Resolver
 from qatexplorer.forward.histograms import GridHistogram
 from qatexplorer.quantizers.engine_choice import EngineConcern
 from qatexplorer.runs.config import TrainingConfig
@@ -62,8 +62,8 @@ class Facts:
         cured: the cures in force. history, config: of the newest run of training.
         concern: what is wrong with the engine on this CPU. data: the session's.
         running: a run is going on. evaluated: all forms were evaluated as the model is now.
-        make_prepared: a prepared model. refused: why a layer does not take these rules. at: what
-            the qconfig comes to for a module of the float model.
+        make_prepared: a prepared model. refused: why a layer does not take these rules. resolver:
+            works out what the qconfig comes to for the modules of the float model.
     """
 
     ground: Ground
@@ -72,7 +72,7 @@ class Facts:
     model: str
     make_prepared: Callable[[], nn.Module]
     refused: Callable[[tuple[QConfigRule, ...]], str]
-    at: Callable[[str], Effective]
+    resolver: Callable[[], Resolver]
     data: Data | None = None
     snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
@@ -201,6 +201,21 @@ class Facts:
         except Exception:  # the findings say why
             return None
 
+    @cached_property
+    def qconfigs(self) -> Resolver:
+        """What the qconfig comes to: ``.at(path)`` of the float model."""
+        return self.resolver()
+
+    @property
+    def starts_again(self) -> tuple[Reason, ...]:
+        """What is lost by beginning again from the float model; nothing if it was not trained."""
+        if not self.ground.trained:
+            return ()
+        epochs = len(self.history.epochs) if self.history is not None else 0
+        stage = self.ground.flow.stage_names[0]
+        what = f"the {epochs:,} epochs trained" if epochs else "what was trained"
+        return (Reason(f"It begins again at stage {stage!r}, without {what}."),)
+
     @property
     def reached(self) -> bool:
         """Whether the walk has come to the stage with all fake quants."""
@@ -262,7 +277,10 @@ class Facts:
         return None if self.data is None else _length(self.data.eval)
 
     def judging(self) -> Cost:
-        """Of int8 after calibration, after a change and, where that is not known, before it."""
+        """Of int8 after calibration, after a change and, where that is not known, before it; of a
+        trained model, of training anew."""
+        if self.ground.trained and self.config is not None:
+            return self.cost(evaluations=1, calibrations=1, epochs=self.config.epochs)
         times = 1 if self.form is not None else 2
         return self.cost(evaluations=times, calibrations=times)
 

@@ -40,7 +40,7 @@ def narrow(facts: Facts) -> dict[str, QuantSpec]:
     """The layers whose weight has fewer than 8 bits on a fixed rule, by path."""
     found = {}
     for path, module in facts.weight_sites:
-        spec = facts.at(path).weight
+        spec = facts.qconfigs.at(path).weight
         few = bits_of(module.weight_fake_quant) < MOST_BITS
         if few and spec is not None and not spec.learned and spec.bits < MOST_BITS:
             found[path] = spec
@@ -81,6 +81,7 @@ def low_bits(facts: Facts) -> Iterator[Proposal]:
             ),
             Reason(facts.loss_words),
             Reason(f"The steps are learned in training: {train.plan(facts).code} comes after it."),
+            *facts.starts_again,
         ),
         facts.cost(epochs=train.plan(facts).epochs),
         Sureness("published", str(FIGURE)),

@@ -45,7 +45,7 @@ def coarse(facts: Facts) -> list[Coarse]:
         if isinstance(module, _REFUSED) or module.weight.dim() < 2:
             continue
         ratio = channel_ratio(module, module.weight)
-        spec = facts.at(path).weight
+        spec = facts.qconfigs.at(path).weight
         if ratio >= UNBALANCED and spec is not None and not spec.per_channel:
             found.append(Coarse(path, ratio, spec))
     return sorted(found, key=lambda one: -one.ratio)
@@ -80,6 +80,7 @@ def per_channel(facts: Facts) -> Iterator[Proposal]:
         ),
     ]
     reasons += [Reason(words) for words in (facts.loss_words,) if words]
+    reasons += facts.starts_again
     where = paths[0] if len(paths) == 1 else paths
     yield Proposal(
         "per_channel",

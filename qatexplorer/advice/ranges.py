@@ -114,6 +114,7 @@ def ranges(facts: Facts) -> Iterator[Proposal]:
         )
         reasons.append(Reason(f"Of {len(facts.histograms):,} fake quants {count}."))
     reasons += [Reason(loss) for loss in (facts.loss_words,) if loss]
+    reasons += facts.starts_again
     by_error = rule == "histogram" and now in ("min-max", "moving average")
     sure = Sureness("published", str(FIGURE))
     if not by_error:

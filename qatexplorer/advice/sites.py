@@ -66,8 +66,9 @@ def _apply(facts: Facts) -> Iterator[Proposal]:
                 f"{whole.share_int8:.1%}, and {chosen.size_bytes:,} bytes of parameters in place "
                 f"of {whole.size_bytes:,}."
             ),
+            *facts.starts_again,
         ),
-        facts.cost(evaluations=1, calibrations=1),
+        facts.judging(),
         Sureness(
             "measured here",
             f"{len(mixed.points):,} sets were measured on fake quants, without training",

@@ -9,7 +9,7 @@ from qatexplorer.checks.records import Finding
 from qatexplorer.cures import Cured, Ground
 from qatexplorer.errors import InputError, QConfigError
 from qatexplorer.evaluate.metric import MetricValue
-from qatexplorer.flows.qconfig_rules import Effective, QConfigRule
+from qatexplorer.flows.qconfig_rules import QConfigRule
 from qatexplorer.session.compared import Compared
 from qatexplorer.session.histograms import Histograms
 from qatexplorer.session.measured import Measured
@@ -79,7 +79,7 @@ class AdvicePart(Part):
             model=type(models.base).__name__,
             make_prepared=lambda: models.rebuild(flow.prepared_stage),
             refused=self._why_refused,
-            at=self._effective,
+            resolver=lambda: models.options.qconfig.everywhere(models.base, flow.by_graph),
             data=self.data,
             snapshots=dict(stages.snapshots),
             findings=self.findings(try_int8=False),
@@ -106,9 +106,6 @@ class AdvicePart(Part):
             if cured.judged == "ptq":
                 found.setdefault("ptq", cured.after)
         return found
-
-    def _effective(self, path: str) -> Effective:
-        return self._models.options.qconfig.effective(self._models.base, path, self.flow.by_graph)
 
     def _why_refused(self, rules: tuple[QConfigRule, ...]) -> str:
         try:

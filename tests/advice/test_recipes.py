@@ -20,6 +20,7 @@ from qatexplorer.advice import RECIPES, Facts, Proposal, advise
 from qatexplorer.advice.oscillation import OSCILLATING
 from qatexplorer.cures import Cured
 from qatexplorer.flows.quant_spec import QuantSpec
+from qatexplorer.runs.config import TrainingConfig
 from qatexplorer.runs.records import EpochRecord, History
 from tests.cures.nets import Chain, session_of, usual
 from tests.support.advice import asked, conv_pair, facts_of, small, values, words_of
@@ -377,6 +378,18 @@ def test_by_gain_for_cost_within_a_phase() -> None:
     order = [one.recipe for one in wins]
     assert order.index("equalization") < order.index("train")
     assert order.index("per_channel") < order.index("train")
+
+
+@pytest.mark.parametrize("recipe", ["equalization", "per_channel"])
+def test_what_begins_again_says_what_is_lost_by_it_and_counts_it(recipe: str) -> None:
+    fresh = lossy(pair(), TRAINED_BAD)
+    ground = replace(fresh.ground, trained=True)
+    after = replace(fresh, ground=ground, history=curve(0.5, 0.6), config=TrainingConfig(epochs=7))
+    (one,), (again,) = asked(recipe, fresh), asked(recipe, after)
+    assert "without the 2 epochs trained" in again.reasons[-1].text
+    assert "epochs trained" not in one.reasons[-1].text
+    assert (one.cost.epochs, again.cost.epochs) == (0, 7)
+    assert "for each of the 2 epochs trained" in again.cost.basis
 
 
 def test_a_metric_of_which_less_is_better() -> None:

@@ -11,7 +11,7 @@ from torch.ao.quantization import DeQuantStub, QuantStub
 
 import qatexplorer as qx
 from qatexplorer.advice import Proposal
-from tests.cases.models import Yolo, batches, mean_square
+from tests.cases.models import batches, mean_square
 from tests.support.engines import fake_machine, faked
 from tests.support.saturating import new_session
 
@@ -77,7 +77,8 @@ def test_a_norm_without_affine_is_put_right_first() -> None:
 
 
 def test_silu_in_eager_mode_is_put_right_before_training() -> None:
-    one = first_of(Yolo(), (2, 3, 32, 32), "eager")
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.SiLU(), nn.Conv2d(4, 4, 3)
+    one = first_of(Stubbed(*layers), (2, 3, 12, 12), "eager")
     assert (one.recipe, one.phase) == ("errors", "fix")
     assert "silu" in " ".join(reason.text for reason in one.reasons).lower()
 
