@@ -119,7 +119,7 @@ def perform(
     Call it off the page's loop. Raises what the call raises.
     """
     action = proposal.next
-    if action.call == "train":
+    if action.call == Session.train.__name__:
         return session.start_training(**dict(action.arguments))
     more = {"should_stop": should_stop} if action.call in _STOPPABLE and should_stop else {}
     return action.apply(session, **more)
