@@ -16,6 +16,7 @@ from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.common.panel import HtmlPanel
 
+ADVISED = "doing what is advised"
 _STOPPABLE = ("cure", "check", "evaluate", "sensitivity", "propose", "ledger")
 
 
