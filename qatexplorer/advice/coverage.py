@@ -44,5 +44,5 @@ def coverage(facts: Facts) -> Iterator[Proposal]:
         Action("coverage", "Ask why it stays float", "session.ledger().floats", "ledger"),
         tuple(reasons),
         Cost(forwards, passes=float(forwards)),
-        Sureness("measured here", f"counted at stage {shot.stage!r}"),
+        Sureness("measured here", f"{share.total:,} parameters counted at stage {shot.stage!r}"),
     )
