@@ -45,6 +45,7 @@ def first_of(model: nn.Module, shape: tuple[int, ...], flow: str, **settings: An
     return session.advice()[0]
 
 
+@pytest.mark.filterwarnings("ignore:The int8 engine onednn saturates")
 def test_an_engine_that_saturates_on_this_cpu_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_machine(monkeypatch, faked("onednn", full=194), faked("qnnpack"))
     session = new_session(qconfig="onednn", engine="onednn")
