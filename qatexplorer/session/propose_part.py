@@ -17,6 +17,7 @@ from qatexplorer.errors import InputError, QConfigError
 from qatexplorer.flows.exceptions import with_exceptions
 from qatexplorer.flows.qconfig import QConfigPlan
 from qatexplorer.session.part import Part
+from qatexplorer.session.sensitivity_part import Sensitivities
 from qatexplorer.session.settings import Settings
 from qatexplorer.session.stages import EventKind
 from qatexplorer.snapshot.records import Snapshot
@@ -32,6 +33,7 @@ class _Applied:
 class ProposePart(Part):
     """Mixed precision from a ranking of fake quants."""
 
+    _sensitivities: Sensitivities
     _trials: tuple[tuple[Any, ...], Trials] | None = None
     _proposal: Proposal | None = None
     _applied: tuple[_Applied, ...] = ()
@@ -98,6 +100,7 @@ class ProposePart(Part):
         try:
             found = propose(trials, ranking, wish, progress, should_stop)
             self._proposal = found = self._with_int8(found)
+            self._sensitivities.mixed = found
         finally:
             self._measured = ""
         return found

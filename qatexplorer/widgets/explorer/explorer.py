@@ -37,6 +37,8 @@ from qatexplorer.widgets.checks.panel import ChecksPanel
 from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
 from qatexplorer.widgets.common.controls import Html, Message, Note, labelled
 from qatexplorer.widgets.common.page import PageState
+from qatexplorer.widgets.cures.panel import JOB as CURING
+from qatexplorer.widgets.cures.panel import CuresPanel
 from qatexplorer.widgets.explorer.drawer import Drawer
 from qatexplorer.widgets.explorer.frame import Frame
 from qatexplorer.widgets.explorer.news import NewsBar
@@ -55,7 +57,7 @@ from qatexplorer.widgets.training.training import TrainingPanel
 
 _PROGRESS_S = 0.25
 _STILL_S = 2.0
-_STOPPABLE = (EVALUATING, TIMING, COMPARING, MEASURING, SEARCHING)
+_STOPPABLE = (EVALUATING, TIMING, COMPARING, MEASURING, SEARCHING, CURING)
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,12 @@ class Explorer(widgets.VBox):
         self.qconfig = QConfigPanel(self.bridge, self.start_job, self.page)
         self.checks = ChecksPanel(self.checker, self.page, self._on_fix, self._on_undo)
         self.sensitivity = SensitivityPanel(self.bridge, self.start_job, self.page)
+        self.cures = CuresPanel(
+            self.bridge,
+            self.start_job,
+            self.training.say_before,
+            lambda: self._in_sight(self.training),
+        )
         panels = {
             "Train": self.training,
             "Inside the training": self.live,
@@ -185,8 +193,14 @@ class Explorer(widgets.VBox):
             "Runs": self.runs,
             "Checks": self.checks,
             "Sensitivity": self.sensitivity,
+            "Cures": self.cures,
         }
         self.drawer = Drawer(panels, self._on_drawer)
+        # Those that show a session and are switched off while a job goes on.
+        self._panels = (
+            self.checks, self.ledger, self.results, self.compare, self.settings, self.runs,
+            self.sensitivity, self.qconfig, self.cures,
+        )  # fmt: skip
 
     def _top(self) -> widgets.Widget:
         """What is above tree and graph: all of it in three rows of at most 110 px together."""
@@ -273,11 +287,7 @@ class Explorer(widgets.VBox):
         self.header.html = header_html(first.type_name, about)
         self.panes.use(session)
         self.training.use(session, suggested or {})
-        panels = (
-            self.checks, self.live, self.ledger, self.results, self.compare, self.settings,
-            self.runs, self.sensitivity, self.qconfig,
-        )  # fmt: skip
-        for panel in panels:
+        for panel in (self.live, *self._panels):
             panel.use(session)
         self.checker.use(session)
         self._on_jobs()
@@ -424,6 +434,7 @@ class Explorer(widgets.VBox):
         self.ledger.refresh()
         self.compare.refresh()
         self.sensitivity.refresh()
+        self.cures.refresh()
         self.training.set_enabled(self.jobs.current is None)
         if session.stage == session.flow.train_stage and self._led_to is not session:
             self._led_to = session
@@ -486,6 +497,9 @@ class Explorer(widgets.VBox):
         self.compare.active = self._in_sight(self.compare)
         self.training.in_sight = self._in_sight(self.training)
         self.qconfig.active = self._in_sight(self.qconfig)
+        self.cures.active = self._in_sight(self.cures)
+        if self._in_sight(self.training):
+            self.cures.refresh()
         if self._in_sight(self.live):
             self.live.draw()
 
@@ -549,6 +563,7 @@ class Explorer(widgets.VBox):
             "qconfig": self.qconfig,
             "settings": self.settings,
             "sensitivity": self.sensitivity,
+            "cures": self.cures,
         }
         if what == "search":
             self.panes.tree.query = rest
@@ -629,11 +644,8 @@ class Explorer(widgets.VBox):
         if job is None:
             self.results.idle()
             self.sensitivity.idle()
-        panels = (
-            self.checks, self.training, self.ledger, self.results, self.compare, self.settings,
-            self.runs, self.sensitivity, self.qconfig,
-        )  # fmt: skip
-        for panel in panels:
+            self.cures.idle()
+        for panel in (self.training, *self._panels):
             panel.set_enabled(job is None)
         if job is None:
             self.checker.resume()
