@@ -24,10 +24,11 @@ class Calibrated:
 @dataclass(frozen=True)
 class Trained:
     """A run with ``config``. ``steps`` is how many it made if it ended before its last epoch, None
-    if it made all."""
+    if it made all. ``weights`` are the paths of the fake quants of weights."""
 
     config: TrainingConfig
     steps: int | None = None
+    weights: tuple[str, ...] = ()
 
 
 Action = Calibrated | Trained | WorkDone
