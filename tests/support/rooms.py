@@ -36,6 +36,7 @@ ROOMS = (
     "zoo",
     "views",
     "widgets",
+    "studies",
     "app",
     "__init__",  # the front door: what it offers is loaded when it is asked for
 )
