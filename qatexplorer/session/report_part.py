@@ -28,6 +28,7 @@ from qatexplorer.session.ledgers import Ledgers, Wanted
 from qatexplorer.session.measured import Measured
 from qatexplorer.session.part import Part
 from qatexplorer.session.sensitivity_part import Sensitivities
+from qatexplorer.session.stopping import unless_stopped
 from qatexplorer.snapshot.diff import Diff
 from qatexplorer.snapshot.records import Snapshot
 
@@ -97,6 +98,7 @@ class ReportPart(Part):
         overwrite: bool = False,
         run_dir: str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> Path:
         """Write all that is known to one HTML file that needs no network and no script.
 
@@ -109,15 +111,18 @@ class ReportPart(Part):
         Args:
             path: of the file; its folder is made. overwrite: replace a file that is there.
             run_dir: a kept run whose curves and samples are shown too.
-            progress: called with what is being done.
+            progress: called with what is being done. should_stop: asked between its parts.
 
-        Returns the absolute path. Raises ReportError (then what was there before stays),
-        RunFolderError, and BusyError while a run is going on: ``open_run(folder).report()`` has
-        its curves.
+        Returns the absolute path. Raises ReportError and StoppedError (then what was there before
+        stays), RunFolderError, and BusyError while a run is going on:
+        ``open_run(folder).report()`` has its curves.
         """
         check_free(path, overwrite)
         run = None if run_dir is None else open_run(run_dir)
-        return write_report(self._reported(progress or (lambda _: None), run), path, overwrite)
+        say = unless_stopped("the report", progress, should_stop)
+        known = self._reported(say, run)
+        say("drawing the page")
+        return write_report(known, path, overwrite)
 
     def _reported(self, say: Progress, run: OpenedRun | None = None) -> Reported:
         with self._lock:

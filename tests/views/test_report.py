@@ -25,7 +25,6 @@ from qatexplorer.views.common.theme import DARK, LIGHT
 from qatexplorer.views.report import model as report_model
 from qatexplorer.views.report.pieces import MAX_ROWS, table_html
 from qatexplorer.views.report.style import style_sheet
-from tests.support.models import load_timm
 from tests.support.report_text import ReportText, loaded
 from tests.support.training_models import SmallNet, batches, data, prepared
 
@@ -380,13 +379,3 @@ def test_histograms_that_are_not_drawn_are_counted(
     session.goto(session.flow.prepared_stage)
     html = session.report(tmp_path / "r.html").read_text(encoding="utf-8")
     assert "The 2 that clip the most are drawn; 3 are in the table only." in html
-
-
-@pytest.mark.slow
-def test_the_report_of_a_resnet50_is_small(tmp_path: Path) -> None:
-    model, inputs = load_timm("resnet50"), torch.randn(1, 3, 64, 64)
-    session = qx.Session(model.train(), inputs, qconfig="onednn", flow="fx")
-    session.goto(session.flow.prepared_stage)
-    session.compare(1)
-    file = session.report(tmp_path / "r.html")
-    assert file.stat().st_size < 10_000_000

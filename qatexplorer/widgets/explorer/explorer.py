@@ -48,6 +48,8 @@ from qatexplorer.widgets.explorer.still import Still, metadata_of, still_of
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
 from qatexplorer.widgets.qconfig.panel import QConfigPanel
 from qatexplorer.widgets.sensitivity.panel import MEASURING, SEARCHING, SensitivityPanel
+from qatexplorer.widgets.takehome.panel import JOBS as TAKING
+from qatexplorer.widgets.takehome.panel import TakeHomePanel
 from qatexplorer.widgets.training.live import LivePanel
 from qatexplorer.widgets.training.results import EVALUATING, TIMING, ResultsPanel
 from qatexplorer.widgets.training.runs import RunsPanel
@@ -55,7 +57,7 @@ from qatexplorer.widgets.training.training import TrainingPanel
 
 _PROGRESS_S = 0.25
 _STILL_S = 2.0
-_STOPPABLE = (EVALUATING, TIMING, COMPARING, MEASURING, SEARCHING)
+_STOPPABLE = (EVALUATING, TIMING, COMPARING, MEASURING, SEARCHING, *TAKING)
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,7 @@ class Explorer(widgets.VBox):
         self.qconfig = QConfigPanel(self.bridge, self.start_job, self.page)
         self.checks = ChecksPanel(self.checker, self.page, self._on_fix, self._on_undo)
         self.sensitivity = SensitivityPanel(self.bridge, self.start_job, self.page)
+        self.takehome = TakeHomePanel(self.bridge, self.start_job)
         panels = {
             "Train": self.training,
             "Inside the training": self.live,
@@ -185,6 +188,7 @@ class Explorer(widgets.VBox):
             "Runs": self.runs,
             "Checks": self.checks,
             "Sensitivity": self.sensitivity,
+            "Take home": self.takehome,
         }
         self.drawer = Drawer(panels, self._on_drawer)
 
@@ -275,7 +279,7 @@ class Explorer(widgets.VBox):
         self.training.use(session, suggested or {})
         panels = (
             self.checks, self.live, self.ledger, self.results, self.compare, self.settings,
-            self.runs, self.sensitivity, self.qconfig,
+            self.runs, self.sensitivity, self.qconfig, self.takehome,
         )  # fmt: skip
         for panel in panels:
             panel.use(session)
@@ -486,6 +490,7 @@ class Explorer(widgets.VBox):
         self.compare.active = self._in_sight(self.compare)
         self.training.in_sight = self._in_sight(self.training)
         self.qconfig.active = self._in_sight(self.qconfig)
+        self.takehome.active = self._in_sight(self.takehome)
         if self._in_sight(self.live):
             self.live.draw()
 
@@ -631,7 +636,7 @@ class Explorer(widgets.VBox):
             self.sensitivity.idle()
         panels = (
             self.checks, self.training, self.ledger, self.results, self.compare, self.settings,
-            self.runs, self.sensitivity, self.qconfig,
+            self.runs, self.sensitivity, self.qconfig, self.takehome,
         )  # fmt: skip
         for panel in panels:
             panel.set_enabled(job is None)
