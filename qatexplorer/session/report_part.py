@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qatexplorer.accuracy.records import Comparison, Method, Sensitivity
+from qatexplorer.accuracy.records import Comparison, Method, Proposal, Sensitivity
 from qatexplorer.checks.records import Finding, Findings
+from qatexplorer.cures import Cured
 from qatexplorer.errors import QatExplorerError
 from qatexplorer.evaluate.benchmark_records import Benchmark
 from qatexplorer.evaluate.evaluation import Evaluation
@@ -56,6 +57,8 @@ class Reported:
         flow: its stages, in order. stage: the one in view.
         snapshots: of the stages reached, by name. diffs: what each changed, by name.
         histogram_stage: stage whose fake quants the ``histograms`` (by path) are of.
+        proposal: of mixed precision, the last one. proposal_is_old: the model is another since.
+        cured: the cures that are on.
         missing: why a part that takes no measuring could not be made, by its name.
         check: of :meth:`~qatexplorer.session.session.Session.check`. findings: all that is known.
         run: another run, kept on disk, that is shown beside.
@@ -78,6 +81,9 @@ class Reported:
     sensitivities: Mapping[Method, Sensitivity] = field(default_factory=dict)
     evaluation: Evaluation | None = None
     benchmark: Benchmark | None = None
+    proposal: Proposal | None = None
+    proposal_is_old: bool = False
+    cured: tuple[Cured, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     run: OpenedRun | None = None
 
@@ -103,10 +109,10 @@ class ReportPart(Part):
         """Write all that is known to one HTML file that needs no network and no script.
 
         Stages with what each changed, tree and graph of each, findings, ledger, training curves,
-        histograms, and what was measured by :meth:`compare`, :meth:`sensitivity`, :meth:`evaluate`
-        and :meth:`benchmark`; what was not measured is said to be missing. Ledger, histograms and
-        :meth:`findings` are made if need be, in a few forwards of the example input and one
-        convert of a copy; nothing else is run.
+        histograms, the cures that are on, and what was measured by :meth:`compare`,
+        :meth:`sensitivity`, :meth:`propose`, :meth:`evaluate` and :meth:`benchmark`; what was not
+        measured is said to be missing. Ledger, histograms and :meth:`findings` are made if need be,
+        in a few forwards of the example input and one convert of a copy; nothing else is run.
 
         Args:
             path: of the file; its folder is made. overwrite: replace a file that is there.
@@ -156,12 +162,25 @@ class ReportPart(Part):
                 sensitivities=dict(self._sensitivities.made),
                 evaluation=self._last.evaluation,
                 benchmark=self._last.benchmark,
+                proposal=self.last_proposal,
+                proposal_is_old=self.last_proposal is not self._last.proposal,
+                cured=self.cured,
                 missing=missing,
                 run=run,
             )
 
     def findings(self, *, try_int8: bool = True) -> tuple[Finding, ...]:
         """What is known to be wrong."""
+        raise NotImplementedError
+
+    @property
+    def last_proposal(self) -> Proposal | None:
+        """What was proposed."""
+        raise NotImplementedError
+
+    @property
+    def cured(self) -> tuple[Cured, ...]:
+        """The cures that are on."""
         raise NotImplementedError
 
     @staticmethod

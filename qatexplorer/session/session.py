@@ -70,7 +70,6 @@ __all__ = ["Session", "SessionEvent"]
 class Session(
     TrainingPart,
     TakehomePart,
-    ReportPart,
     BenchmarkPart,
     ComparePart,
     Int8Part,
@@ -79,6 +78,7 @@ class Session(
     QConfigPart,
     PreviewPart,
     CuresPart,
+    ReportPart,
 ):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 

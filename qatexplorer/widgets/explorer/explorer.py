@@ -161,7 +161,12 @@ class Explorer(widgets.VBox):
 
     def _build_panels(self) -> None:
         self.runs = RunsPanel(
-            self.bridge, self._act, self.start_job, self.show_session, self._look_inside
+            self.bridge,
+            self._act,
+            self.start_job,
+            self.show_session,
+            self._look_inside,
+            self._on_grown,
         )
         self.training = TrainingPanel(
             self.bridge, self._act, self.start_job, lambda: self.runs.run_dir()
@@ -498,6 +503,12 @@ class Explorer(widgets.VBox):
         """Show the fake quants of a run that was opened from its folder."""
         self.live.show(run)
         self.drawer.show_panel(self.live)
+
+    def _on_grown(self, run: OpenedRun) -> None:
+        """A run that another process trains was read again."""
+        self.live.follow(run)
+        if self._in_sight(self.live):
+            self.live.draw()
 
     def _on_ledger(self) -> None:
         """A ledger has been made: it knows which edges are quantized twice."""
