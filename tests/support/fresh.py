@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from qatexplorer import zoo
@@ -65,6 +66,15 @@ def short_example(name: str) -> Example:
             data.name,
         ),
     )
+
+
+def small_resnet18() -> tuple[nn.Module, list[tuple[torch.Tensor, torch.Tensor]]]:
+    """timm's, and two batches of two small images."""
+    from tests.support.models import load_timm
+
+    torch.manual_seed(0)
+    model: nn.Module = load_timm("resnet18", zero_init_last=False)[0]
+    return model, [(torch.randn(2, 3, 32, 32), torch.tensor([0, 1])) for _ in range(2)]
 
 
 def _first(loader: DataLoader[tuple[torch.Tensor, ...]], count: int) -> TensorDataset:

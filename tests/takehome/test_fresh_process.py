@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
 import qatexplorer as qx
 from qatexplorer.takehome.export import Exported
-from tests.support.fresh import ROOT, run_fresh, short_example
-from tests.support.models import load_timm
+from tests.support.fresh import ROOT, run_fresh, short_example, small_resnet18
 from tests.support.training_models import same
 
 FLOWS = ("eager", "fx")
@@ -33,12 +31,6 @@ RESNET = "resnet18"
 CASES = [(name, flow) for name in (*qx.zoo.names(), RESNET) for flow in FLOWS]
 
 
-def resnet18() -> tuple[nn.Module, list[tuple[torch.Tensor, torch.Tensor]]]:
-    torch.manual_seed(0)
-    model = load_timm(RESNET, zero_init_last=False)[0]
-    return model, [(torch.randn(2, 3, 32, 32), torch.tensor([0, 1])) for _ in range(2)]
-
-
 RUN = """
 import sys, torch
 torch.set_num_threads(1)
@@ -47,8 +39,8 @@ import walk
 assert not any(name.partition(".")[0] == "qatexplorer" for name in sys.modules)
 sys.path.insert(1, {root!r})
 if {name!r} == "resnet18":
-    from tests.takehome.test_fresh_process import resnet18
-    model, train = resnet18()
+    from tests.support.fresh import small_resnet18
+    model, train = small_resnet18()
     inputs, evaluation = train[0][0], train
 else:
     from tests.support.fresh import short_example
@@ -93,7 +85,7 @@ class Taken:
 
 def walked(name: str, flow: str) -> qx.Session:
     if name == RESNET:
-        model, images = resnet18()
+        model, images = small_resnet18()
         stubs = "layers" if flow == "eager" else "none"
         session = qx.Session(
             model, images[0][0], flow=flow, stubs=stubs, qconfig="qnnpack", data=(images, images)
