@@ -72,7 +72,6 @@ __all__ = ["Session", "SessionEvent"]
 class Session(
     TrainingPart,
     TakehomePart,
-    ReportPart,
     BenchmarkPart,
     ComparePart,
     Int8Part,
@@ -83,6 +82,7 @@ class Session(
     CuresPart,
     SweepPart,
     AdvicePart,
+    ReportPart,
 ):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 
