@@ -34,6 +34,7 @@ TABS = (
     "Settings",
     "Runs",
     "Sensitivity",
+    "Cures",
 )
 
 

@@ -54,8 +54,8 @@ def usual() -> Chain:
 
 def session_of(model: nn.Module, flow: str, **settings: Any) -> qx.Session:
     train, evaluation = data()
-    given = {"qconfig": "qnnpack", **settings}
-    session = qx.Session(model, (train[0][0],), flow=flow, data=(train, evaluation), **given)
+    given = {"qconfig": "qnnpack", "data": (train, evaluation), **settings}
+    session = qx.Session(model, (train[0][0],), flow=flow, **given)
     session.warns = False
     return session
 
