@@ -59,11 +59,11 @@ def equalized_and_taken_back(page: Page, shots: Shots, name: str) -> None:
     assert cells[0] < 0.65 < 0.97 < cells[1]
     outcome.get_by_text("By layer: widest channel over narrowest").click()
     expect(outcome).to_contain_text("block3.depthwise (output channels)")
-    for width, height in ((1920, 1080), (1280, 800)):
-        page.set_viewport_size({"width": width, "height": height})
-        page.wait_for_timeout(300)
-        shots(page, f"cures-{name}-{width}")
-        assert cut_off(page.locator(".qx-explorer")) == []
+    shots(page, f"cures-{name}")
+    page.set_viewport_size({"width": 900, "height": 700})
+    page.wait_for_timeout(300)
+    assert cut_off(page.locator(".qx-explorer")) == []  # its tab among them
+    page.set_viewport_size({"width": 1280, "height": 800})
     assert axe_findings(page.locator(".qx-explorer")) == []
     open_tab(page, "Train")
     expect(before).to_contain_text("Training is not the first thing to try here")
