@@ -12,6 +12,13 @@ import qatexplorer as qx
 from tests.support.training_models import data
 
 FLOWS = ("eager", "fx")
+SETTINGS: dict[str, dict[str, Any]] = {
+    "ranges": {"activation": "min-max"},
+    "biases": {"batches": 4},
+    "batch_norms": {"batches": 4},
+    "equalization": {},
+}
+"""Of each cure, for a test of what all have in common."""
 
 
 class Chain(nn.Module):

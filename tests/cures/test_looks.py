@@ -14,8 +14,7 @@ from qatexplorer.cures import CURES, Cured, Offer
 from qatexplorer.evaluate.metric import MetricValue
 from qatexplorer.flows.quant_spec import QuantSpec
 from qatexplorer.session import cures_part
-from tests.cures.nets import FLOWS, chain, session_of, usual
-from tests.cures.test_session_cures import SETTINGS
+from tests.cures.nets import FLOWS, SETTINGS, chain, session_of, usual
 from tests.support.training_models import Batches, data
 
 
@@ -40,6 +39,13 @@ def test_each_says_what_it_would_do_to_this_model(flow: str) -> None:
     assert "statistics of 2 batch norms anew" in then["batch_norms"].does
     assert "ranges of 2 weights" in then["batch_norms"].does
     assert {one.judged for one in then.values()} == {"ptq", "fake_quant"}
+    assert all(one is other for one, other in zip(session.cures, then.values(), strict=True))
+    session.cure("biases")
+    assert "a second time" in offers(session)["biases"].why_not
+    session.undo_cure()
+    assert offers(session)["biases"].applies
+    session.set_qconfig("fc", to_float=True)
+    assert not offers(session)["biases"].applies
 
 
 class Counted:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
@@ -11,14 +9,7 @@ import qatexplorer as qx
 from qatexplorer.cures import CURES
 from qatexplorer.errors import BusyError, NoDataError, StoppedError
 from tests.cases.models import assert_untouched, state_of
-from tests.cures.nets import FLOWS, session_of, usual, work_of
-
-SETTINGS: dict[str, dict[str, Any]] = {
-    "ranges": {"activation": "min-max"},
-    "biases": {"batches": 4},
-    "batch_norms": {"batches": 4},
-    "equalization": {},
-}
+from tests.cures.nets import FLOWS, SETTINGS, session_of, usual, work_of
 
 
 @pytest.mark.parametrize("flow", FLOWS)
