@@ -30,7 +30,7 @@ def test_each_says_what_it_would_do_to_this_model(flow: str) -> None:
         "Equalizes 1 pair of layers (body.0 and body.3) and folds 2 batch norms into the layers "
         "before them."
     )
-    assert "MovingAverageMinMaxObserver of activations" in first["ranges"].does
+    assert "weights now have MovingAverageMinMaxObserver." in first["ranges"].does
     assert first["biases"].does == first["batch_norms"].does == ""
     assert not first["biases"].applies
     session.calibrate(2)

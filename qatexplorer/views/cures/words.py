@@ -117,7 +117,7 @@ def _layers(layers: tuple[LayerChange, ...]) -> Html:
     ]
     heads = ("layer", "before", "after")
     head = tag("thead", tag("tr", *(tag("th", text, scope="col") for text in heads)))
-    caption = tag("caption", layers[0].figure)
+    caption = tag("caption", layers[0].figure, class_="qx-sr")
     table = tag("table", caption, head, tag("tbody", *rows), class_="qx-results qx-cures-table")
     more = len(layers) - len(rows)
     return tag("div", table, tag("p", f"… and {more:,} more") if more > 0 else None)
