@@ -35,6 +35,7 @@ TABS = (
     "Settings",
     "Runs",
     "Sensitivity",
+    "Cures",
     "Take home",
 )
 
