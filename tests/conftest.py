@@ -16,6 +16,8 @@ import pytest
 
 # Nets this small are slower on two threads than on one, and a busy machine makes it far worse.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# After every 700 new objects, as by default, looking for cycles slows tests by a tenth.
+gc.set_threshold(50_000, 10, 10)
 
 # `from tests.browser...` and an uninstalled checkout work under any import mode of pytest.
 _ROOT = str(Path(__file__).resolve().parents[1])
