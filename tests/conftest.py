@@ -47,6 +47,9 @@ def _torch_of_its_own() -> Iterator[None]:
     yield
     torch.backends.quantized.engine = engine
     torch.set_num_threads(threads)
+    # Where a test prepares a model by torch's own call, torch would keep it.
+    if fx_utils := sys.modules.get("torch.ao.quantization.fx.utils"):
+        fx_utils.assert_and_get_unique_device.cache_clear()
 
 
 @pytest.fixture
