@@ -305,10 +305,12 @@ class TestVoila:
     def test_widgets_draw_and_answer(
         self, page: Page, voila: Callable[..., Server], tmp_path: Path
     ) -> None:
-        server = voila(write_notebook(tmp_path / "widgets.ipynb", [WIDGETS]))
+        beside = "from pathlib import Path\nPath('beside').touch()"
+        server = voila(write_notebook(tmp_path / "widgets.ipynb", [beside, WIDGETS]))
         before = set(server.kernel_processes())
         voila_page(page, server)
         use_widgets(page)
+        assert (tmp_path / "beside").exists()  # the kernel runs where the notebook lies
         first = set(server.kernel_processes()) - before
         assert len(first) == 1
         voila_page(page, server, theme="dark")
