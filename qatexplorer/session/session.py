@@ -31,6 +31,7 @@ from qatexplorer.ledger.answers import Answer, answers
 from qatexplorer.ledger.compare import Match, match_flows
 from qatexplorer.ledger.forwards import LedgerProgress
 from qatexplorer.ledger.records import Ledger
+from qatexplorer.session.advice_part import AdvicePart
 from qatexplorer.session.assess import Assessor, Preflight, StubOption
 from qatexplorer.session.benchmark_part import BenchmarkPart
 from qatexplorer.session.checked import Checked
@@ -71,7 +72,6 @@ __all__ = ["Session", "SessionEvent"]
 class Session(
     TrainingPart,
     TakehomePart,
-    ReportPart,
     BenchmarkPart,
     ComparePart,
     Int8Part,
@@ -81,6 +81,8 @@ class Session(
     PreviewPart,
     CuresPart,
     SweepPart,
+    AdvicePart,
+    ReportPart,
 ):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 
