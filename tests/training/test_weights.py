@@ -52,19 +52,17 @@ def narrow(bits: int = 3, per_channel: bool = False) -> QConfig:
 
 def published(codes: list[np.ndarray], momentum: float) -> tuple[np.ndarray, np.ndarray]:
     """The rate of reversals after the last of ``codes`` and how many there were, weight by weight:
-    the definition as it is written, in plain loops."""
-    flat = [one.reshape(-1) for one in codes]
-    rates, counts = np.zeros(flat[0].size), np.zeros(flat[0].size, dtype=int)
-    for weight in range(flat[0].size):
-        last, direction, rate = flat[0][weight], 0, 0.0
-        for step in flat:
-            change = int(np.sign(step[weight] - last))
-            back = change != 0 and change == -direction
-            rate = momentum * back + (1 - momentum) * rate
-            counts[weight] += back
-            direction, last = change or direction, step[weight]
-        rates[weight] = rate
-    return rates, counts
+    the definition as it is written, a loop over the steps."""
+    last = codes[0].reshape(-1)
+    direction, rate, count = (np.zeros(last.size) for _ in range(3))
+    for one in codes:
+        step = one.reshape(-1)
+        change = np.sign(step - last)
+        back = (change != 0) & (change == -direction)
+        rate = momentum * back + (1 - momentum) * rate
+        count += back
+        direction, last = np.where(change != 0, change, direction), step
+    return rate, count
 
 
 @contextmanager
@@ -262,7 +260,7 @@ def test_a_frozen_weight_keeps_its_code_and_the_others_go_on(per_channel: bool) 
         frozen, held = weights[path]["frozen"].numpy(), weights[path]["held"].numpy()
         assert 0 < frozen.sum() < frozen.size
         assert (after[path][0][frozen] == held[frozen]).all()
-        since = [s for s in range(1, 80) if (published(of[:s], 0.01)[0] > 0.015).any()][0]
+        since = next(s for s in range(1, 80) if (published(of[:s], 0.01)[0] > 0.015).any())
         caught = (published(of[:since], 0.01)[0] > 0.015).reshape(frozen.shape)
         assert frozen[caught].all()
         assert all((step[caught] == held[caught]).all() for step in of[since:])
