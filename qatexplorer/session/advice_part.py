@@ -5,7 +5,6 @@ from __future__ import annotations
 from qatexplorer.accuracy.records import ProposalPoint
 from qatexplorer.accuracy.sensitivity.rank import MetricMode
 from qatexplorer.advice import TOLERATED, Advice, Facts, advise
-from qatexplorer.checks.records import Finding
 from qatexplorer.cures import Cured, Ground
 from qatexplorer.errors import InputError, QConfigError
 from qatexplorer.evaluate.metric import MetricValue
@@ -34,10 +33,6 @@ class AdvicePart(Part):
     @property
     def cured(self) -> tuple[Cured, ...]:
         """The cures in force."""
-        raise NotImplementedError
-
-    def findings(self, *, try_int8: bool = True) -> tuple[Finding, ...]:
-        """What is known to be wrong."""
         raise NotImplementedError
 
     def _ground(self) -> Ground:
@@ -82,7 +77,7 @@ class AdvicePart(Part):
             resolver=lambda: models.options.qconfig.everywhere(models.base, flow.by_graph),
             data=self.data,
             snapshots=dict(stages.snapshots),
-            findings=self.findings(try_int8=False),
+            findings=self._checks.causes,
             checked=self._checks.findings,
             metrics=self._known_metrics(),
             mode=self._usual_mode(),

@@ -61,13 +61,14 @@ def test_padding_as_a_word_is_put_right_first() -> None:
     one = first_of(Stubbed(*layers), (4, 1, 20), "eager")
     assert (one.recipe, one.reasons[0].path) == ("errors", "body.0")
     assert "QX101" in one.reasons[0].text
-    assert one.action.call == "edit"
+    assert one.action.code == "session.edit('number_padding', ['body.0', 'body.2'])"
 
 
 def test_a_batch_norm_over_tokens_is_put_right_first() -> None:
-    one = first_of(Stubbed(nn.Linear(6, 5), nn.BatchNorm1d(4), nn.ReLU()), (3, 4, 6), "eager")
+    one = first_of(Stubbed(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU()), (3, 5, 6), "eager")
     assert one.phase == "fix"
     assert one.reasons[0].path.startswith("body")
+    assert "QX503 batch-norm-over-tokens" in one.reasons[0].text
 
 
 def test_a_norm_without_affine_is_put_right_first() -> None:
