@@ -14,8 +14,8 @@ _SHOWN = 3
 def by_rule(
     facts: Facts, recipe: str, findings: Iterable[Finding], phase: Phase, sureness: Sureness
 ) -> Iterator[Proposal]:
-    """A proposal for each rule that has found something, with the call that puts all of its findings
-    right, or the first."""
+    """A proposal for each rule that has found something, with the call that puts right all of its
+    findings, or the first."""
     groups: dict[str, list[Finding]] = {}
     for one in findings:
         groups.setdefault(one.id, []).append(one)
