@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from qatexplorer.accuracy.records import ProposalPoint
 from qatexplorer.accuracy.sensitivity.rank import MetricMode
 from qatexplorer.advice import TOLERATED, Advice, Facts, advise
@@ -9,12 +11,14 @@ from qatexplorer.cures import Cured, Ground
 from qatexplorer.errors import InputError, QConfigError
 from qatexplorer.evaluate.metric import MetricValue
 from qatexplorer.flows.qconfig_rules import QConfigRule
+from qatexplorer.forward.histograms import GridHistogram
 from qatexplorer.session.compared import Compared
 from qatexplorer.session.histograms import Histograms
 from qatexplorer.session.measured import Measured
 from qatexplorer.session.part import Part
 from qatexplorer.session.sensitivity_part import Sensitivities
 from qatexplorer.takehome.records import Trained
+from qatexplorer.training.run import TrainingRun
 
 
 class AdvicePart(Part):
@@ -67,6 +71,7 @@ class AdvicePart(Part):
         models, stages, run = self._models, self._stages, self._run
         ground, flow = self._ground(), self.flow
         trained = run if any(isinstance(one, Trained) for one in models.done) else None
+        histograms, seen_in = self._newest_histograms(trained)
         return Facts(
             ground=ground,
             stage=self.stage,
@@ -85,7 +90,8 @@ class AdvicePart(Part):
             sensitivities=dict(self._sensitivities.made),
             mixed=self._sensitivities.mixed,
             comparison=self._compared.last,
-            histograms=self._histograms.known or {},
+            histograms=histograms,
+            seen_in=seen_in,
             cured=self.cured,
             history=trained.history if trained is not None else None,
             config=trained.config if trained is not None else None,
@@ -93,6 +99,22 @@ class AdvicePart(Part):
             running=self.running,
             evaluated=self._last.evaluation is not None,
         )
+
+    def _newest_histograms(
+        self, run: TrainingRun | None
+    ) -> tuple[Mapping[str, GridHistogram], str]:
+        """Those of the stage in view if they were made, else those that training took last; and
+        what they are of."""
+        known = self._histograms.known
+        if known:
+            return known, "a forward of the example input"
+        telemetry = run.history.telemetry if run is not None else None
+        if telemetry is None:
+            return {}, ""
+        step, _ = telemetry.newest_counts()
+        sampled = {path: telemetry.histogram(path) for path in telemetry.paths}
+        found = {path: one for path, one in sampled.items() if one is not None}
+        return found, f"a batch at step {step or 0:,} of training"
 
     def _known_metrics(self) -> dict[str, MetricValue]:
         """As the models are now; that of a cure in force is of the model that it left."""

@@ -85,6 +85,12 @@ def test_silu_in_eager_mode_is_put_right_before_training() -> None:
     assert "silu" in " ".join(reason.text for reason in one.reasons).lower()
 
 
+def test_a_model_without_stubs_gets_some_first() -> None:
+    one = first_of(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), (2, 3, 8, 8), "eager")
+    assert "QX907" in one.reasons[0].text
+    assert one.action.code == "session.configure(stubs='model')"
+
+
 def test_a_sound_model_is_measured_first() -> None:
     one = first_of(Stubbed(nn.Linear(6, 5), nn.ReLU()), (4, 6), "eager")
     assert (one.recipe, one.next.call) == ("evaluate", "goto")
