@@ -31,9 +31,10 @@ def _why_not(ground: Ground) -> str:
 
 
 def _look(ground: Ground) -> Look:
-    parts = [(part, getattr(ground.whole, part)) for part in PARTS]
-    now = " and ".join(f"{spec.observer} of {part}s" for part, spec in parts if spec is not None)
-    return Look(f"Puts another observer in the place of {now}, for the whole model.", "ptq")
+    specs = [(part, getattr(ground.whole, part)) for part in PARTS]
+    now = [f"{part}s now have {spec.observer}" for part, spec in specs if spec is not None]
+    does = "Puts another observer in for the whole model, for activations, weights or both: "
+    return Look(f"{does}{', '.join(now)}.", "ptq")
 
 
 @cure("ranges", "Change the rule of the ranges", "torch.ao.quantization.observer", _why_not, _look)

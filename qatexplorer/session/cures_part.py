@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from qatexplorer.cures import (
     Cost,
     Cured,
     Ground,
+    Judged,
     LayerChange,
     Look,
     NewSettings,
@@ -62,6 +63,7 @@ class CuresPart(Part):
     """Actions that win accuracy back, each measured on the same data before and after."""
 
     _cured: tuple[tuple[Cured, _Begun | _Worked], ...] = ()
+    _offered: tuple[tuple[Any, ...], tuple[Any, ...], tuple[Offer, ...]] | None = None
 
     def _start_again(self, settings: Settings | None, *events: Any, base: Any = None) -> Snapshot:
         raise NotImplementedError
@@ -79,10 +81,17 @@ class CuresPart(Part):
     @property
     def cures(self) -> tuple[Offer, ...]:
         """All cures, each with what it would do to this model as it is now and what that costs, or
-        with why it does not apply. Layers that can be equalized are looked for anew each time, on a
-        copy."""
+        with why it does not apply. Looking copies the float model; what was found is kept until
+        the model, its settings or what is measured of it is another."""
         with self._lock:
-            return tuple(offers(self._ground(), self._cost))
+            ground = self._ground()
+            objects = (ground.base, ground.options, ground.work, self.data)
+            known = [self._assessor.is_known(what) for what in ("float", *get_args(Judged))]
+            facts = (ground.observed, ground.trained, ground.worked, *known)
+            last = self._offered
+            if last is None or last[1] != facts or not _all_same(last[0], objects):
+                self._offered = last = (objects, facts, tuple(offers(ground, self._cost)))
+            return last[2]
 
     @property
     def before_training(self) -> Cured | Offer | None:
@@ -342,6 +351,10 @@ class _Watched:
             self._watch.report(self._title, 0.2 + 0.7 * self._taken / self._total)
             self._taken += 1
             yield batch
+
+
+def _all_same(one: Iterable[Any], other: Iterable[Any]) -> bool:
+    return all(a is b for a, b in zip(one, other, strict=True))
 
 
 def _length(batches: Any) -> int | None:

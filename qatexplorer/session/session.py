@@ -55,6 +55,7 @@ from qatexplorer.session.report_part import ReportPart
 from qatexplorer.session.sensitivity_part import Sensitivities, SensitivityPart
 from qatexplorer.session.settings import Settings, qconfig_plan, settings_in
 from qatexplorer.session.stages import EventKind, SessionEvent, Stages
+from qatexplorer.session.sweep_part import SweepPart
 from qatexplorer.session.takehome_part import TakehomePart
 from qatexplorer.session.training_part import TrainingPart
 from qatexplorer.session.warner import Warner
@@ -71,7 +72,6 @@ __all__ = ["Session", "SessionEvent"]
 class Session(
     TrainingPart,
     TakehomePart,
-    ReportPart,
     BenchmarkPart,
     ComparePart,
     Int8Part,
@@ -80,7 +80,9 @@ class Session(
     QConfigPart,
     PreviewPart,
     CuresPart,
+    SweepPart,
     AdvicePart,
+    ReportPart,
 ):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 

@@ -37,6 +37,7 @@ ROOMS = (
     "zoo",
     "views",
     "widgets",
+    "studies",
     "app",
     "__init__",  # the front door: what it offers is loaded when it is asked for
 )

@@ -46,8 +46,13 @@ def outcome_html(found: Cured, taken_back: bool = False) -> Html:
     """Before and after on the same data, and what has changed layer by layer."""
     head = tag(
         "p",
-        tag("b", title_of(found.name), settings_words(found.settings)),
-        ", taken back: " if taken_back else ": ",
+        tag(
+            "b",
+            title_of(found.name),
+            settings_words(found.settings),
+            ", taken back:" if taken_back else ":",
+        ),
+        " ",
         *_gain(found),
     )
     return tag(
@@ -112,7 +117,7 @@ def _layers(layers: tuple[LayerChange, ...]) -> Html:
     ]
     heads = ("layer", "before", "after")
     head = tag("thead", tag("tr", *(tag("th", text, scope="col") for text in heads)))
-    caption = tag("caption", layers[0].figure)
+    caption = tag("caption", layers[0].figure, class_="qx-sr")
     table = tag("table", caption, head, tag("tbody", *rows), class_="qx-results qx-cures-table")
     more = len(layers) - len(rows)
     return tag("div", table, tag("p", f"… and {more:,} more") if more > 0 else None)
@@ -129,8 +134,8 @@ def on_html(cured: Iterable[Cured]) -> Html:
     rows = [
         tag(
             "li",
-            tag("b", title_of(one.name), settings_words(one.settings)),
-            f": {_NAMES[one.judged]} {number(one.before.value)} → {_of(one.after)}",
+            tag("b", title_of(one.name), settings_words(one.settings), ":"),
+            f" {_NAMES[one.judged]} {number(one.before.value)} → {_of(one.after)}",
         )
         for one in cured
     ]

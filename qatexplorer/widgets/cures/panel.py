@@ -36,6 +36,8 @@ from qatexplorer.widgets.qconfig.panel import Confirm
 
 JOB = "trying a cure"
 _PROGRESS_S = 0.25
+_FIRST = ("equalization", "ranges")
+"""The cards that come first: they need no prepared model."""
 
 
 class CuresHtml(HtmlPanel):
@@ -118,7 +120,8 @@ class CuresPanel(widgets.VBox):
         self._built = True
         self.slot = widgets.VBox([])
         self.before, self.outcome, self.on = CuresHtml(), CuresHtml(), CuresHtml()
-        self.cards = {name: Card(name, _fields(name), self.start) for name in CURES}
+        names = dict.fromkeys((*_FIRST, *CURES))
+        self.cards = {name: Card(name, _fields(name), self.start) for name in names}
         cards = widgets.Box(list(self.cards.values()))
         cards.add_class("qx-cures-cards")
         self.halt = button("Stop", "Stop; the model is then as it was")
