@@ -358,6 +358,11 @@ def test_weights_that_oscillate() -> None:
     assert f"{100 * share:.3g} % of the weights sampled at {path}" in one.reasons[0].text
     assert_says_something(one)
     assert_is_a_call(one)
+    assert one.action.code == "session.train(epochs=3, lr=0.05, freeze_weights=0.02)"
+    frozen = replace(facts, config=replace(facts.config, freeze_weights=0.02))  # type: ignore[type-var]
+    (slower,) = asked("oscillation", frozen)
+    assert slower.action.code == "session.train(epochs=1, lr=0.005, scheduler='cosine')"
+    assert_is_a_call(slower)
     assert not asked("oscillation", of_trained(session, GOOD))
     assert not asked("oscillation", of_trained(trained()))  # whose weights were not sampled
 
