@@ -214,8 +214,8 @@ class Comparing:
         self._first = True
 
     def passes(self, inputs: Any) -> Iterator[str]:
-        """Yields what comes next before it is run; a batch that is left half way counts only
-        where it got to."""
+        """Yields what comes next before it is run; a batch that is left before its last forward
+        does not count."""
         int8: Int8Results | None = None
         outputs: list[dict[str, Tensor]] = []
         if self.forms.int8 is not None:

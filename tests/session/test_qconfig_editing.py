@@ -258,6 +258,16 @@ def test_what_no_kernel_takes_is_refused(flow: str, activation: Any, weight: Any
     session.set_qconfig("first", activation=ACTIVATION, weight=W4)
 
 
+def test_a_note_says_that_int8_has_no_kernels_for_fewer_bits() -> None:
+    session = session_of("eager")
+    eight = session.set_qconfig("first", weight=replace(W4, bits=8))
+    assert not any("integer kernels" in note for note in eight.notes)
+    found = session.set_qconfig("first", weight=W4, activation=A6)
+    (note,) = (note for note in found.notes if "integer kernels" in note)
+    assert "first: activation 6; first: weight 4" in note
+    assert found is session.snapshot
+
+
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_affine_weights_are_refused_by_the_engine_that_has_no_kernel(per_channel: bool) -> None:
     """Onednn has none for a weight whose zero point is not 0; fbgemm has, and takes it."""
