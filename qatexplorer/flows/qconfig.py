@@ -38,7 +38,6 @@ from qatexplorer.quantizers.engine_choice import (
 )
 from qatexplorer.quantizers.facts import LEARNED
 
-
 _FEW_BITS = (
     "Fewer than 8 bits ({shown}) are simulated in training and in the fake-quant model: torch has "
     "no integer kernels for them, so int8 stores one byte a code and is as fast as with 8."
