@@ -107,6 +107,20 @@ def test_values_of_every_place_are_those_of_torchs_own_metrics_in_eager_mode() -
             alike(one.max_error_steps, float(error.max()), 1e-3)
         checked += 1
     assert checked >= 4
+    mapped = [one for one in found if one.kind == "fake quant" and one.channels]
+    for one in mapped:
+        a, b = floats[one.owner], fakes[one.path]
+        if a.dim() == 4:
+            a, b = a[:1], b[:1]
+        assert len(one.channels) == a.shape[1]
+        for number, value in enumerate(one.channels):
+            if torch.equal(a[:, number], b[:, number]):
+                assert value == math.inf
+            elif a[:, number].any():
+                alike(value, float(compute_sqnr(a[:, number], b[:, number])))
+            else:
+                assert math.isnan(value)
+    assert {floats[one.owner].dim() for one in mapped} == {2, 4}
 
 
 @pytest.mark.parametrize("flow", FLOWS)
