@@ -18,7 +18,8 @@ _NONE = "–"
 
 def as_markdown(results: Results) -> str:
     """All tables of ``results``, with what they were measured on."""
-    parts = [_head(results), *(_study(results, study) for study in results.studies)]
+    head = [_head(results)] if results.headed else []
+    parts = [*head, *(_study(results, study) for study in results.studies)]
     return "\n\n".join(parts)
 
 
@@ -28,8 +29,9 @@ def _head(results: Results) -> str:
     text = (
         f"{results.done} of {results.total} jobs (an arm with a seed) are done, "
         f"{seeds}, {results.seconds / 60:,.1f} minutes of one thread altogether. "
-        "Each seed trains its float nets anew. Values are the accuracy in per cent of 540 images: "
-        "mean ± standard deviation of n seeds. A part of a claim comes out (yes) or does not (no) "
+        "Each seed trains its float nets anew. Values are the accuracy on 540 images, unless they "
+        "are said to be something else: mean ± standard deviation of n seeds. A part of a claim "
+        "comes out (yes) or does not (no) "
         "where the mean of the differences, seed by seed, lies farther from zero, or from the "
         "limit, than they spread."
     )
@@ -49,7 +51,7 @@ def _head(results: Results) -> str:
 
 
 def _study(results: Results, study: Study) -> str:
-    values = [("accuracy", "published, large net", "here", "n")]
+    values = [("value, %", "published, large net", "here", "n")]
     for row in study.rows:
         found = spread(results.of(study, row.value))
         count = str(found.count) if found else "0"
@@ -65,7 +67,7 @@ def _study(results: Results, study: Study) -> str:
     texts = (
         f"{study.claim} Source: {study.source}.",
         f"Here: {study.nets}.",
-        f"Sizes differ: {study.sizes}",
+        f"Why sizes differ: {study.sizes}",
     )
     filled = [textwrap.fill(text, _WIDTH, break_on_hyphens=False) for text in texts]
     tables = [_table(values), _table(parts)]
