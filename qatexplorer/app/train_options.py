@@ -28,8 +28,11 @@ on several processes, with DistributedDataParallel:
 FUNCTION = "package.module:function"
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command."""
+def add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    run: Callable[[argparse.Namespace], int],
+) -> None:
+    """Add the command, which ``run`` runs."""
     command = commands.add_parser(
         "train",
         help="train with fake quants, without a browser",
@@ -75,7 +78,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     meanings = _meanings()
     for field in fields(TrainingConfig):
         _add_setting(settings, field, meanings[field.name])
-    command.set_defaults(run=_run)
+    command.set_defaults(run=run)
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -86,12 +89,6 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
 def option_of(name: str) -> str:
     """How the field ``name`` is spelled on the command line."""
     return "--" + name.replace("_", "-")
-
-
-def _run(args: argparse.Namespace) -> int:
-    from qatexplorer.app import train
-
-    return train.run(args)
 
 
 def _meanings() -> dict[str, str]:

@@ -262,7 +262,8 @@ class TrainingPart(Part):
         if saved is not None:  # it stands on what was done in the run, and on nothing else
             self._models.done.clear()
         self._models.trained = True
-        self._models.done.append(Trained(config, weights=followed_paths(self._models.work)))
+        weights, processes = followed_paths(self._models.work), current().size
+        self._models.done.append(Trained(config, weights=weights, processes=processes))
         self._run, self._next_description = run, 0.0
         run.signal.subscribe(self._on_progress)
         registry.remember(self)

@@ -41,6 +41,7 @@ class FollowedWeight:
         self.fake_quant: Any = model.get_submodule(path)
         self.owner: Any = model.get_submodule(path.rpartition(".")[0])
         self.parameters = list(model.parameters())
+        self.found: tuple[nn.Parameter | None, Any] | None = None
         self.state: dict[str, Tensor] = {}
         self.before: Tensor | None = None
         self.rounded: Tensor | None = None
@@ -108,6 +109,12 @@ class FollowedWeight:
 
     def source(self) -> tuple[nn.Parameter | None, Any]:
         """The parameter that is rounded, and the batch norm whose scale it is multiplied with."""
+        if self.found is None:
+            self.found = self.search()
+        return self.found
+
+    def search(self) -> tuple[nn.Parameter | None, Any]:
+        """What :meth:`source` keeps."""
         assert self.before is not None
         for one in self.parameters:
             if one.data_ptr() == self.before.data_ptr() and one.shape == self.before.shape:

@@ -102,6 +102,7 @@ ELSEWHERE = {
     "telemetry/probe.py",
     # Copied into scripts as it stands.
     "telemetry/weights.py",
+    "cures/biases.py",  # copied as it stands into scripts that need torch only
     "forward/hooks.py",
 }
 

@@ -31,6 +31,7 @@ ROOMS = (
     "checks",
     "accuracy",
     "cures",
+    "advice",
     "takehome",
     "session",
     "zoo",
