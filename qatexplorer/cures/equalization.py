@@ -116,6 +116,14 @@ def pairs_of(model: nn.Module, graph: Graph | None) -> Pairs:
     return Pairs(fuse, good, max(THRESHOLD, norms * _ROUNDING))
 
 
+def ranges_of(model: nn.Module, found: Pairs) -> dict[tuple[str, ...], tuple[Tensor, Tensor]]:
+    """The range of each channel between the two layers of a pair, as torch's function measures it:
+    in the weight of the first and in that of the second, with batch norms folded."""
+    with preserved_rng(), torch.no_grad():
+        folded = _folded(model, found.fuse)
+        return {pair: _spans(folded, pair) for pair in found.pairs}
+
+
 def _folded(model: nn.Module, fuse: Paths) -> nn.Module:
     folded = copy_sharing_parameters(model).eval()
     if fuse:
@@ -193,9 +201,13 @@ def _fit(one: Any, other: Any) -> bool:
 
 
 def _have_ranges(model: nn.Module, pair: tuple[str, ...]) -> bool:
-    weights = [_weight(model.get_submodule(path)) for path in pair]
-    spans = [channel_range(weight, axis) for axis, weight in enumerate(weights)]
+    spans = _spans(model, pair)
     return all(bool((span > 0).all() and torch.isfinite(span).all()) for span in spans)
+
+
+def _spans(model: nn.Module, pair: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    one, other = (_weight(model.get_submodule(path)) for path in pair)
+    return channel_range(one, 0), channel_range(other, 1)
 
 
 def _weight(layer: Any) -> Tensor:

@@ -135,6 +135,17 @@ class Assessor:
 
     # -- how good is it -------------------------------------------------------------------------
 
+    @property
+    def known(self) -> dict[str, MetricValue]:
+        """The metrics on all evaluation data that were measured of the models as they are now, by
+        name of the form."""
+        found = dict(self._trained)
+        if isinstance(self._ptq, tuple):
+            found["ptq"] = self._ptq[1]
+        if self._float is not None:
+            found["float"] = self._float
+        return {name: value for name, value in found.items() if value.complete}
+
     def float_metric(self) -> MetricValue:
         """Metric of the float model, evaluated once."""
         if self._float is None or not self._float.complete:

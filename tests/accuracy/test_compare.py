@@ -28,7 +28,7 @@ from qatexplorer.errors import StageError, StoppedError
 from qatexplorer.quantizers.engine import quantized_engine
 from tests.checks.parity_models import TokenMixer, mixed
 from tests.support.engines import need_exact
-from tests.support.models import ConvBnRelu, Residual, Reused, image, load_timm, loader
+from tests.support.models import NARROW, ConvBnRelu, Residual, Reused, image, load_timm, loader
 
 FLOWS = ("eager", "fx")
 QUIET = pytest.mark.filterwarnings("ignore::qatexplorer.errors.QatExplorerWarning")
@@ -407,7 +407,7 @@ def test_the_examples_are_compared_whole(name: str, flow: str) -> None:
 @QUIET
 @pytest.mark.parametrize("flow", FLOWS)
 def test_a_timm_network_is_compared(flow: str) -> None:
-    model, x = load_timm("resnet18", zero_init_last=False)
+    model, x = load_timm("resnet18", **NARROW)
     settings: dict[str, Any] = {"stubs": "layers"} if flow == "eager" else {}
     session = qx.Session(model, x, flow=flow, **settings)
     session.goto(session.flow.prepared_stage)

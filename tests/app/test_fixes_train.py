@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from qatexplorer.app import cli
+from tests.support.processes import ended, processes
 from tests.support.train_factory import FACTORY
-from tests.training.test_distributed import ended, processes
 
 pytestmark = pytest.mark.slow
 

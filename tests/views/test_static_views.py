@@ -21,7 +21,7 @@ from qatexplorer.views.static.page import StillPage, still_html
 from qatexplorer.views.static.tree import tree_table
 from qatexplorer.views.tree import build_tree
 from qatexplorer.widgets.explorer.still import still_of
-from tests.support.models import load_timm
+from tests.support.models import NARROW, load_timm
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -59,7 +59,7 @@ def test_the_graph_shows_every_operation_of_a_small_model(session: qx.Session) -
 
 
 def test_no_two_boxes_of_the_graph_lie_on_each_other(session: qx.Session) -> None:
-    model, inputs = load_timm("resnet18", 64, 1, zero_init_last=False)
+    model, inputs = load_timm("resnet18", 64, 1, **NARROW)
     large = qx.Session(model, inputs)
     for snapshot in (session.snapshot, large.snapshot):
         boxes = [r for r in rects(graph_svg(build_scene(snapshot))) if r.get("height") == "34"]
@@ -71,7 +71,7 @@ def test_no_two_boxes_of_the_graph_lie_on_each_other(session: qx.Session) -> Non
 
 
 def test_a_large_graph_is_drawn_with_closed_groups() -> None:
-    model, inputs = load_timm("resnet50", 64, 1, zero_init_last=False)
+    model, inputs = load_timm("resnet50", 64, 1, **NARROW)
     session = qx.Session(model, inputs)
     svg = graph_svg(build_scene(session.snapshot))
     assert len(svg) < 60_000

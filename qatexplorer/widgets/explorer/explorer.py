@@ -50,6 +50,8 @@ from qatexplorer.widgets.explorer.still import Still, metadata_of, still_of
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
 from qatexplorer.widgets.qconfig.panel import QConfigPanel
 from qatexplorer.widgets.sensitivity.panel import MEASURING, SEARCHING, SensitivityPanel
+from qatexplorer.widgets.takehome.panel import JOBS as TAKING
+from qatexplorer.widgets.takehome.panel import TakeHomePanel
 from qatexplorer.widgets.training.live import LivePanel
 from qatexplorer.widgets.training.results import EVALUATING, TIMING, ResultsPanel
 from qatexplorer.widgets.training.runs import RunsPanel
@@ -57,7 +59,7 @@ from qatexplorer.widgets.training.training import TrainingPanel
 
 _PROGRESS_S = 0.25
 _STILL_S = 2.0
-_STOPPABLE = (EVALUATING, TIMING, COMPARING, MEASURING, SEARCHING, CURING)
+_STOPPABLE = (EVALUATING, TIMING, COMPARING, MEASURING, SEARCHING, CURING, *TAKING)
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,12 @@ class Explorer(widgets.VBox):
 
     def _build_panels(self) -> None:
         self.runs = RunsPanel(
-            self.bridge, self._act, self.start_job, self.show_session, self._look_inside
+            self.bridge,
+            self._act,
+            self.start_job,
+            self.show_session,
+            self._look_inside,
+            self._on_grown,
         )
         self.training = TrainingPanel(
             self.bridge, self._act, self.start_job, lambda: self.runs.run_dir()
@@ -182,6 +189,7 @@ class Explorer(widgets.VBox):
             self.training.say_before,
             lambda: self._in_sight(self.training),
         )
+        self.takehome = TakeHomePanel(self.bridge, self.start_job)
         panels = {
             "Train": self.training,
             "Inside the training": self.live,
@@ -194,12 +202,13 @@ class Explorer(widgets.VBox):
             "Checks": self.checks,
             "Sensitivity": self.sensitivity,
             "Cures": self.cures,
+            "Take home": self.takehome,
         }
         self.drawer = Drawer(panels, self._on_drawer)
         # Those that show a session and are switched off while a job goes on.
         self._panels = (
             self.checks, self.ledger, self.results, self.compare, self.settings, self.runs,
-            self.sensitivity, self.qconfig, self.cures,
+            self.sensitivity, self.qconfig, self.cures, self.takehome,
         )  # fmt: skip
 
     def _top(self) -> widgets.Widget:
@@ -500,6 +509,7 @@ class Explorer(widgets.VBox):
         self.cures.active = self._in_sight(self.cures)
         if self._in_sight(self.training):
             self.cures.refresh()
+        self.takehome.active = self._in_sight(self.takehome)
         if self._in_sight(self.live):
             self.live.draw()
 
@@ -507,6 +517,12 @@ class Explorer(widgets.VBox):
         """Show the fake quants of a run that was opened from its folder."""
         self.live.show(run)
         self.drawer.show_panel(self.live)
+
+    def _on_grown(self, run: OpenedRun) -> None:
+        """A run that another process trains was read again."""
+        self.live.follow(run)
+        if self._in_sight(self.live):
+            self.live.draw()
 
     def _on_ledger(self) -> None:
         """A ledger has been made: it knows which edges are quantized twice."""
