@@ -52,6 +52,7 @@ def equalized_and_taken_back(page: Page, shots: Shots, name: str) -> None:
     expect(panel(page)).to_contain_text("Equalizes 3 pairs of layers")
     expect(panel(page)).to_contain_text("Not now: There are no fake quants")
     expect(panel(page).get_by_role("button", name="Try: Correct biases")).to_be_disabled()
+    shots(page, f"cures-cards-{name}")
     attempt = panel(page).get_by_role("button", name="Try: Equalize layers")
     attempt.focus()
     page.keyboard.press("Enter")
