@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,6 @@ from qatexplorer.accuracy.spread import Spread, picked
 from qatexplorer.accuracy.sums import Apart, InSteps, OneGrid
 from qatexplorer.checks.evidence.causes import int8_weight
 from qatexplorer.forward.hooks import hooked
-from qatexplorer.forward.noise import decibels
 from qatexplorer.quantizers.facts import Grid, find_quantizers, grid_of, has_grid, kinds_of
 
 
@@ -53,13 +53,12 @@ class WeightRows:
     def rows(self) -> tuple[CompareRow, ...]:
         return tuple(self._rows.values())
 
-    def _memory(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Two of the shape of ``x``, used again for the next weight: new memory costs more than a
+    def _memory(self, x: Tensor) -> Tensor:
+        """Of the shape of ``x``, used again for the next weight: new memory costs more than a
         sum."""
-        if self._kept.numel() < 2 * x.numel():
-            self._kept = torch.empty(2 * x.numel())
-        one, other = self._kept[: 2 * x.numel()].chunk(2)
-        return one.view(x.shape), other.view(x.shape)
+        if self._kept.numel() < x.numel():
+            self._kept = torch.empty(x.numel())
+        return self._kept[: x.numel()].view(x.shape)
 
     def _row(self, path: str, quantizer: nn.Module, given: Tensor, result: Tensor) -> CompareRow:
         grid = grid_of(quantizer)
@@ -67,18 +66,20 @@ class WeightRows:
         axis = grid.ch_axis if grid.ch_axis is not None else 0
         x, y = _rows(given, axis), _rows(result, axis)
         scale, zero = (_column(one, len(x)) for one in (grid.scale, grid.zero_point))
-        work, gap = self._memory(x)
-        signal, fake, int8, steps = _sums(x, work), Apart(), Apart(), InSteps()
+        gap = self._memory(x)
+        signal, fake, int8, steps = _sums(x), Apart(), Apart(), InSteps()
         torch.sub(x, y, out=gap)
-        noise = _sums(gap, work)
-        fake.add_sums(x.numel(), signal, _sums(y, work), noise)
-        errors = gap.abs_().div_(scale)
-        mean_error, max_error = float(errors.mean()), float(errors.max())
+        noise = _sums(gap)
+        fake.add_sums(x.numel(), signal, _sums(y), noise)
+        gap.abs_()
+        steps_of = scale.flatten()
+        mean_error = float((gap.sum(1) / steps_of).sum()) / x.numel()
+        max_error = float((gap.amax(1) / steps_of).max())
         found = _int8_rows(self._int8.get(owner), given.shape, axis)
         if found is not None:
             rows, step = found
             torch.sub(x, rows, out=gap)
-            int8.add_sums(x.numel(), signal, _sums(rows, work), _sums(gap, work))
+            int8.add_sums(x.numel(), signal, _sums(rows), _sums(gap))
             steps.add(torch.sub(y, rows, out=gap).div_(step).flatten(), 1.0)
         clipped, clipping = _clipping(x, scale, zero, grid)
         spread, one_grid = Spread(), OneGrid.of(grid)
@@ -105,9 +106,7 @@ class WeightRows:
             clipping_error=clipping,
             rounding_error=fake.noise / x.numel() - clipping,
             step=float(scale.mean()),
-            channels=tuple(map(decibels, signal.tolist(), noise.tolist()))
-            if given.dim() > 1
-            else (),
+            channels=_decibels(signal, noise) if given.dim() > 1 else (),
         )
 
 
@@ -123,9 +122,18 @@ def _column(values: Tensor, rows: int) -> Tensor:
     return values.reshape(-1, 1) if values.numel() == rows else values[:1].reshape(1, 1)
 
 
-def _sums(rows: Tensor, work: Tensor) -> Tensor:
-    """The sum of squares of each row; ``work`` is of the same shape, and written to."""
-    return torch.mul(rows, rows, out=work).sum(1).double()
+def _sums(rows: Tensor) -> Tensor:
+    """The sum of squares of each row."""
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms.double().square_()
+
+
+def _decibels(signal: Tensor, noise: Tensor) -> tuple[float, ...]:
+    """:func:`~qatexplorer.forward.noise.decibels` of many."""
+    found = 10 * torch.log10(signal / noise)
+    found[signal == 0] = math.nan
+    found[noise == 0] = math.inf
+    return tuple(found.tolist())
 
 
 def _int8_rows(

@@ -28,8 +28,11 @@ on several processes, with DistributedDataParallel:
 FUNCTION = "package.module:function"
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Add the command."""
+def add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    run: Callable[[argparse.Namespace], int],
+) -> None:
+    """Add the command, which ``run`` runs."""
     command = commands.add_parser(
         "train",
         help="train with fake quants, without a browser",
@@ -75,7 +78,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argpar
     meanings = _meanings()
     for field in fields(TrainingConfig):
         _add_setting(settings, field, meanings[field.name])
-    return command
+    command.set_defaults(run=run)
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -99,7 +102,7 @@ def _add_setting(group: argparse._ArgumentGroup, field: Field[Any], meaning: str
     kind = str(field.type)
     more: dict[str, Any] = {}
     if kind.startswith("Literal["):
-        more["choices"] = re.findall(r"\w+", kind)[1:]
+        more["choices"] = re.findall(r'"([^"]+)"', kind)
     else:
         more["type"], more["metavar"] = _reader(kind)
     default = "none" if field.default is None else field.default

@@ -130,8 +130,11 @@ class QConfigPlan:
 
     def effective(self, model: nn.Module, path: str, by_graph: bool = False) -> Effective:
         """What holds for the module at ``path``; ``by_graph`` as FX reads the qconfig."""
-        mapping = self._mapping(model) if by_graph else None
-        return self.resolver(model, mapping).at(path)
+        return self.everywhere(model, by_graph).at(path)
+
+    def everywhere(self, model: nn.Module, by_graph: bool = False) -> Resolver:
+        """The same for many modules: ``.at(path)``."""
+        return self.resolver(model, self._mapping(model) if by_graph else None)
 
     def _mapping(self, model: nn.Module) -> QConfigMapping:
         paths = dict(model.named_modules())

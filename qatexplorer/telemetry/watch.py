@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
@@ -75,9 +75,15 @@ class PendingSamples:
     """The samples of a step on their way to the host; :meth:`samples` waits for them."""
 
     def __init__(
-        self, step: int, raws: list[RawSamples], gradients: list[RawGradients], timers: list[Any]
+        self,
+        step: int,
+        raws: list[RawSamples],
+        gradients: list[RawGradients],
+        timers: list[Any],
+        known: Mapping[str, Mapping[str, float]],
     ) -> None:
         self.step, self._raws, self._gradients, self._timers = step, raws, gradients, timers
+        self._known = known
         self._copies = [
             HostCopy(tensors)
             for tensors in (*(r.tensors() for r in raws), *(g.tensors() for g in gradients))
@@ -112,6 +118,9 @@ class PendingSamples:
                     sampled=raw.sampled[index],
                     total=raw.totals[index],
                 )
+        for path, values in self._known.items():
+            for name, value in values.items():
+                made.metrics[numbers[path], METRIC_INDEX[name]] = value
         return replace(made, metrics=rounded(made.metrics), gradients=found)
 
 
@@ -155,6 +164,8 @@ class Watch:
         self._carried_s = 0.0
         self._since = 0.0
         self._sizes = (0, 0, 0, 0)
+        self._known: Mapping[str, Mapping[str, float]] = {}
+        self._followed = (0, 0.0)
 
     # -- in a training loop ---------------------------------------------------------------------
 
@@ -277,13 +288,17 @@ class Watch:
         self.telemetry.set_overhead(self._overhead)
 
     @contextmanager
-    def sampling(self, step: int) -> Iterator[None]:
+    def sampling(
+        self, step: int, known: Mapping[str, Mapping[str, float]] | None = None
+    ) -> Iterator[None]:
         """Sample the forward inside ``with watch.sampling(step):``, and count it at once.
 
         For a loop that knows where its forward begins and which steps to sample; it calls this
         instead of :meth:`step`, and :meth:`account` for what the steps cost. Nothing is recorded
-        if the forward raises. ``sampling_s`` is the time that it took.
+        if the forward raises. ``sampling_s`` is the time that it took. ``known`` are numbers of
+        fake quants that the loop knows itself, by path and by metric.
         """
+        self._known = known or {}
         started = perf_counter()
         self._arm()
         armed = perf_counter()
@@ -307,6 +322,11 @@ class Watch:
         for index in range(steps):
             cost = 0.0 if index else sampling_s
             self._controller.step_done(train_s / steps, cost, not index, timed=False)
+
+    def account_following(self, seconds: float) -> None:
+        """In one more step the codes of all weights were taken, in ``seconds``."""
+        steps, total = self._followed
+        self._followed = (steps + 1, total + seconds)
 
     def _arm_if_wanted(self) -> None:
         if self._controller.wants(self._controller.steps):
@@ -362,7 +382,8 @@ class Watch:
             for device in dict.fromkeys(g.values.device for g in gradients)
         ]
         self._note_sizes(taken)
-        return PendingSamples(step, raws, counted, timers)
+        watched = {path: self._known[path] for path in self.telemetry.paths if path in self._known}
+        return PendingSamples(step, raws, counted, timers, watched)
 
     def _note_sizes(self, taken: list[Probe]) -> None:
         if taken:
@@ -430,6 +451,8 @@ class Watch:
             largest_sample=largest,
             largest_total=of,
             pace="auto" if c.every == "auto" else "steady",
+            followed_steps=self._followed[0],
+            followed_s=self._followed[1],
         )
 
 

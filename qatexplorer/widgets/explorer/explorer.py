@@ -37,6 +37,8 @@ from qatexplorer.widgets.checks.panel import ChecksPanel
 from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
 from qatexplorer.widgets.common.controls import Html, Message, Note, labelled
 from qatexplorer.widgets.common.page import PageState
+from qatexplorer.widgets.cures.panel import JOB as CURING
+from qatexplorer.widgets.cures.panel import CuresPanel
 from qatexplorer.widgets.explorer.drawer import Drawer
 from qatexplorer.widgets.explorer.frame import Frame
 from qatexplorer.widgets.explorer.news import NewsBar
@@ -48,6 +50,8 @@ from qatexplorer.widgets.explorer.still import Still, metadata_of, still_of
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
 from qatexplorer.widgets.qconfig.panel import QConfigPanel
 from qatexplorer.widgets.sensitivity.panel import MEASURING, SEARCHING, SensitivityPanel
+from qatexplorer.widgets.takehome.panel import JOBS as TAKING
+from qatexplorer.widgets.takehome.panel import TakeHomePanel
 from qatexplorer.widgets.training.live import LivePanel
 from qatexplorer.widgets.training.results import EVALUATING, TIMING, ResultsPanel
 from qatexplorer.widgets.training.runs import RunsPanel
@@ -55,7 +59,7 @@ from qatexplorer.widgets.training.training import TrainingPanel
 
 _PROGRESS_S = 0.25
 _STILL_S = 2.0
-_STOPPABLE = (EVALUATING, TIMING, COMPARING, MEASURING, SEARCHING)
+_STOPPABLE = (EVALUATING, TIMING, COMPARING, MEASURING, SEARCHING, CURING, *TAKING)
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,12 @@ class Explorer(widgets.VBox):
 
     def _build_panels(self) -> None:
         self.runs = RunsPanel(
-            self.bridge, self._act, self.start_job, self.show_session, self._look_inside
+            self.bridge,
+            self._act,
+            self.start_job,
+            self.show_session,
+            self._look_inside,
+            self._on_grown,
         )
         self.training = TrainingPanel(
             self.bridge, self._act, self.start_job, lambda: self.runs.run_dir()
@@ -174,6 +183,13 @@ class Explorer(widgets.VBox):
         self.qconfig = QConfigPanel(self.bridge, self.start_job, self.page)
         self.checks = ChecksPanel(self.checker, self.page, self._on_fix, self._on_undo)
         self.sensitivity = SensitivityPanel(self.bridge, self.start_job, self.page)
+        self.cures = CuresPanel(
+            self.bridge,
+            self.start_job,
+            self.training.say_before,
+            lambda: self._in_sight(self.training),
+        )
+        self.takehome = TakeHomePanel(self.bridge, self.start_job)
         panels = {
             "Train": self.training,
             "Inside the training": self.live,
@@ -185,8 +201,15 @@ class Explorer(widgets.VBox):
             "Runs": self.runs,
             "Checks": self.checks,
             "Sensitivity": self.sensitivity,
+            "Cures": self.cures,
+            "Take home": self.takehome,
         }
         self.drawer = Drawer(panels, self._on_drawer)
+        # Those that show a session and are switched off while a job goes on.
+        self._panels = (
+            self.checks, self.ledger, self.results, self.compare, self.settings, self.runs,
+            self.sensitivity, self.qconfig, self.cures, self.takehome,
+        )  # fmt: skip
 
     def _top(self) -> widgets.Widget:
         """What is above tree and graph: all of it in three rows of at most 110 px together."""
@@ -273,11 +296,7 @@ class Explorer(widgets.VBox):
         self.header.html = header_html(first.type_name, about)
         self.panes.use(session)
         self.training.use(session, suggested or {})
-        panels = (
-            self.checks, self.live, self.ledger, self.results, self.compare, self.settings,
-            self.runs, self.sensitivity, self.qconfig,
-        )  # fmt: skip
-        for panel in panels:
+        for panel in (self.live, *self._panels):
             panel.use(session)
         self.checker.use(session)
         self._on_jobs()
@@ -424,6 +443,7 @@ class Explorer(widgets.VBox):
         self.ledger.refresh()
         self.compare.refresh()
         self.sensitivity.refresh()
+        self.cures.refresh()
         self.training.set_enabled(self.jobs.current is None)
         if session.stage == session.flow.train_stage and self._led_to is not session:
             self._led_to = session
@@ -486,6 +506,10 @@ class Explorer(widgets.VBox):
         self.compare.active = self._in_sight(self.compare)
         self.training.in_sight = self._in_sight(self.training)
         self.qconfig.active = self._in_sight(self.qconfig)
+        self.cures.active = self._in_sight(self.cures)
+        if self._in_sight(self.training):
+            self.cures.refresh()
+        self.takehome.active = self._in_sight(self.takehome)
         if self._in_sight(self.live):
             self.live.draw()
 
@@ -493,6 +517,12 @@ class Explorer(widgets.VBox):
         """Show the fake quants of a run that was opened from its folder."""
         self.live.show(run)
         self.drawer.show_panel(self.live)
+
+    def _on_grown(self, run: OpenedRun) -> None:
+        """A run that another process trains was read again."""
+        self.live.follow(run)
+        if self._in_sight(self.live):
+            self.live.draw()
 
     def _on_ledger(self) -> None:
         """A ledger has been made: it knows which edges are quantized twice."""
@@ -549,6 +579,7 @@ class Explorer(widgets.VBox):
             "qconfig": self.qconfig,
             "settings": self.settings,
             "sensitivity": self.sensitivity,
+            "cures": self.cures,
         }
         if what == "search":
             self.panes.tree.query = rest
@@ -629,11 +660,8 @@ class Explorer(widgets.VBox):
         if job is None:
             self.results.idle()
             self.sensitivity.idle()
-        panels = (
-            self.checks, self.training, self.ledger, self.results, self.compare, self.settings,
-            self.runs, self.sensitivity, self.qconfig,
-        )  # fmt: skip
-        for panel in panels:
+            self.cures.idle()
+        for panel in (self.training, *self._panels):
             panel.set_enabled(job is None)
         if job is None:
             self.checker.resume()

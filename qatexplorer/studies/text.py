@@ -1,0 +1,90 @@
+"""The tables of studies as text: Markdown that a terminal shows well too."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from qatexplorer.studies.verdict import Spread, spread, verdict
+
+if TYPE_CHECKING:
+    from qatexplorer.studies.base import Study
+    from qatexplorer.studies.run import Results
+
+_WIDTH = 100
+_NONE = "–"
+
+
+def as_markdown(results: Results) -> str:
+    """All tables of ``results``, with what they were measured on."""
+    parts = [_head(results), *(_study(results, study) for study in results.studies)]
+    return "\n\n".join(parts)
+
+
+def _head(results: Results) -> str:
+    effort = results.effort
+    seeds = f"{results.seeds} seed{'' if results.seeds == 1 else 's'}"
+    text = (
+        f"{results.done} of {results.total} jobs (an arm with a seed) are done, "
+        f"{seeds}, {results.seconds / 60:,.1f} minutes of one thread altogether. "
+        "Each seed trains its float nets anew. Values are the accuracy in per cent of 540 images: "
+        "mean ± standard deviation of n seeds. A part of a claim comes out (yes) or does not (no) "
+        "where the mean of the differences, seed by seed, lies farther from zero, or from the "
+        "limit, than they spread."
+    )
+    lines = [text]
+    if effort.share != 1 or effort.samples is not None:
+        smaller = [f"{effort.share:.0%} of the epochs"] if effort.share != 1 else []
+        smaller += [f"{effort.samples} training images"] if effort.samples is not None else []
+        lines.append(
+            f"**Smaller than the studies are meant to be ({effort.name}): "
+            f"{' and '.join(smaller)}.** "
+            "What comes out here says little of them."
+        )
+    on = [f"{name}: {', '.join(texts)}" for name, texts in results.on.items()]
+    if on:
+        lines.append("; ".join(on) + ".")
+    return "\n\n".join(textwrap.fill(line, _WIDTH, break_on_hyphens=False) for line in lines)
+
+
+def _study(results: Results, study: Study) -> str:
+    values = [("accuracy", "published, large net", "here", "n")]
+    for row in study.rows:
+        found = spread(results.of(study, row.value))
+        count = str(found.count) if found else "0"
+        values.append((row.title, row.published or _NONE, _shown(found), count))
+    parts = [("claim", "published", "here, points", "comes out here")]
+    for reading in study.readings:
+        got = verdict(reading, results.of(study, reading.of), results.of(study, reading.against))
+        text = reading.text
+        if reading.claim == "at most":
+            text += f" (at most {reading.limit:g}: {reading.why})"
+        difference = _shown(got.difference, signed=True)
+        parts.append((text, reading.published or _NONE, difference, str(got)))
+    texts = (
+        f"{study.claim} Source: {study.source}.",
+        f"Here: {study.nets}.",
+        f"Sizes differ: {study.sizes}",
+    )
+    filled = [textwrap.fill(text, _WIDTH, break_on_hyphens=False) for text in texts]
+    tables = [_table(values), _table(parts)]
+    return "\n\n".join([f"## {study.id}: {study.title}", *filled[:2], *tables, filled[2]])
+
+
+def _shown(found: Spread | None, signed: bool = False) -> str:
+    if found is None:
+        return "not run"
+    mean = f"{found.mean:+.2f}" if signed else f"{found.mean:.2f}"
+    mean = mean.replace("-", "−")
+    return mean if found.deviation is None else f"{mean} ± {found.deviation:.2f}"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
