@@ -72,13 +72,12 @@ class ScheduleFields(widgets.VBox):
             "How often the fake quants are looked at while the model trains; 0 is never",
             width="240px",
         )
-        weights = self._weight_fields()
         super().__init__(
             [
                 row(self.optimizer, self.scheduler, self.warmup),
                 row(self.fake_quant_start, self.freeze_observers, self.freeze_bn),
                 row(self.smoothing, self.clip, self.ema, self.every, self.sampled),
-                weights,
+                self._weight_fields(),
             ]
         )
 
