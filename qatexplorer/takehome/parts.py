@@ -356,6 +356,23 @@ def train_mode(model: nn.Module, bn_frozen: bool) -> None:
                 module.eval()
 
 
+def begin_epoch(
+    model: nn.Module,
+    epoch: int,
+    freeze_observer_epoch: int | None,
+    freeze_bn_epoch: int | None,
+    fake_quant_start_epoch: int,
+) -> None:
+    """Switch what is due, and train mode on."""
+    if fake_quant_start_epoch and epoch == 0:
+        model.apply(disable_fake_quant)
+    if fake_quant_start_epoch and epoch == fake_quant_start_epoch:
+        fake_quants_on(model)
+    if epoch == freeze_observer_epoch:
+        model.apply(disable_observer)
+    train_mode(model, freeze_bn_epoch is not None and epoch >= freeze_bn_epoch)
+
+
 def train_epoch(
     model: nn.Module,
     batches: Iterable[Any],
@@ -430,13 +447,7 @@ def train(
         weights.total_steps = steps * epochs
     average = WeightAverage(parameters, ema_decay)
     for epoch in range(epochs):
-        if fake_quant_start_epoch and epoch == 0:
-            model.apply(disable_fake_quant)
-        if fake_quant_start_epoch and epoch == fake_quant_start_epoch:
-            fake_quants_on(model)
-        if epoch == freeze_observer_epoch:
-            model.apply(disable_observer)
-        train_mode(model, freeze_bn_epoch is not None and epoch >= freeze_bn_epoch)
+        begin_epoch(model, epoch, freeze_observer_epoch, freeze_bn_epoch, fake_quant_start_epoch)
         if weights is not None:
             weights.begin_epoch()
         mean, step = train_epoch(

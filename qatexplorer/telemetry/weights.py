@@ -45,10 +45,17 @@ class FollowedWeight:
         self.state: dict[str, Tensor] = {}
         self.before: Tensor | None = None
         self.rounded: Tensor | None = None
+        self.rounded_on: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
 
     def see(self, module: nn.Module, args: Any, output: Tensor) -> None:
-        """A forward hook: what the fake quant is given, and what it makes of it."""
+        """A forward hook: what the fake quant is given, and what it makes of it. An evaluation is
+        no step."""
+        if not module.training and not torch.is_grad_enabled():
+            return
         self.before, self.rounded = args[0], output.detach()
+        # An evaluation before the end of the step may move the range.
+        scale, zero, _, _ = self.grid()
+        self.rounded_on = scale.clone(), zero.clone()
 
     def forget(self) -> None:
         """What was seen in this step."""
@@ -86,7 +93,7 @@ class FollowedWeight:
         """Take the codes of this step; weights whose rate is above ``threshold`` are frozen."""
         if self.rounded is None:
             return
-        scale, zero, _, _ = self.grid()
+        scale, zero = self.rounded_on
         codes = (self.rounded / scale + zero).round_()
         state = self.state
         if not state:
@@ -181,7 +188,7 @@ class FollowedWeights:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Inside, the forward of a step."""
-        handles = [one.fake_quant.register_forward_hook(one.see) for one in self.active]
+        handles = [one.fake_quant.register_forward_hook(one.see) for one in self.weights]
         try:
             yield
         finally:
@@ -219,6 +226,6 @@ class FollowedWeights:
     def hold(self) -> list[nn.Parameter]:
         """After the optimizer's step; returns the parameters of which parts may be held."""
         found = [one.hold() for one in self.active] if self.freezing is not None else []
-        for one in self.active:
+        for one in self.weights:
             one.forget()
         return [weight for weight in found if weight is not None]

@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
 from qatexplorer.errors import InputError
 from qatexplorer.runs.config import TrainingConfig
-from qatexplorer.runs.samples import REVERSING
+from qatexplorer.telemetry.reversals import reversal_metrics
 from qatexplorer.telemetry.watched import followed_paths
 from qatexplorer.telemetry.weights import FollowedWeights
 
@@ -97,28 +96,7 @@ class Following:
 
     def numbers(self) -> Mapping[str, Mapping[str, float]]:
         """Metrics of the telemetry by path, as they are after the step before."""
-        if self._weights is None:
-            return {}
-        known = [one for one in self._weights.weights if one.state]
-        if not known:
-            return {}
-        none = torch.zeros(1, device=known[0].state["rate"].device)
-        rows = [
-            torch.stack(
-                [
-                    one.state["rate"].mean(),
-                    (one.state["rate"] > REVERSING).float().mean(),
-                    one.state.get("frozen", none).float().mean(),
-                ]
-            )
-            for one in known
-        ]
-        names = ("reversal_rate", "reversing", "frozen")
-        values = torch.stack([row.to(none.device) for row in rows]).tolist()
-        return {
-            one.path: dict(zip(names, row, strict=True))
-            for one, row in zip(known, values, strict=True)
-        }
+        return reversal_metrics(self._weights) if self._weights is not None else {}
 
     # -- checkpoints ------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -257,7 +258,7 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()  # a process whose parent was killed would wait for jobs for ever
-        os._exit(1)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _do(key: Mapping[str, Any]) -> Trial:

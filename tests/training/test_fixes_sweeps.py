@@ -73,6 +73,11 @@ CASES: list[tuple[str, Callable[[], Any], Callable[[], Any]]] = [
         lambda: train((Endless(), batches(1)), dampen_weights=1.0),
         lambda: train((Length(), batches(1)), dampen_weights=1.0),
     ),
+    (
+        "Use 'sampled' or 'every step'",
+        lambda: qx.watch(prepared(), oscillation="always"),  # type: ignore[arg-type]
+        lambda: qx.watch(prepared(), oscillation="every step"),
+    ),
     ("Pass seeds=(0,)", lambda: sweep({"lr": (1e-3,)}, seeds=()), lambda: sweep({"lr": (1e-3,)})),
     (
         "Name a backend: session.configure(qconfig='onednn')",

@@ -188,6 +188,43 @@ def test_telemetry_has_the_published_measure_beside_ours(bits: int) -> None:
     assert 0 < overhead.followed_share < 1
 
 
+def test_a_watch_has_the_published_measure_too_and_an_evaluation_is_no_step() -> None:
+    model, other = prepared(qconfig=narrow(4)), prepared(qconfig=narrow(4))
+    looped(other, None)
+    with recorded(model) as codes, qx.watch(model, every=3, oscillation="every step") as watch:
+        looped(model, watch)
+    assert same(state(model), state(other))
+    seen = watch.telemetry.to_pandas().dropna(subset=["reversal_rate"])
+    assert sorted(set(seen.step)) == [3, 6, 9, 12, 15]
+    for row in seen.itertuples():
+        rates, _ = published(codes[row.path][: row.step], 0.01)
+        assert row.reversal_rate == pytest.approx(rates.mean(), abs=1e-6)
+    assert seen.reversal_rate.max() > 0
+    overhead = watch.telemetry.overhead
+    assert overhead is not None
+    assert overhead.followed_steps == 18
+    for path in PATHS:
+        assert not model.get_submodule(path)._forward_hooks
+
+
+def looped(model: nn.Module, watch: Any) -> None:
+    torch.manual_seed(0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(3):
+        for x, y in batches():
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model.train()(x), y).backward()
+            optimizer.step()
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(1.0)
+                model.eval()(x)
+                for parameter in model.parameters():
+                    parameter.sub_(1.0)
+            if watch is not None:
+                watch.step()
+
+
 def test_following_changes_no_bit_and_is_not_done_unless_it_is_asked_for() -> None:
     one, two = prepared(), prepared()
     trained(one, oscillation="every step")

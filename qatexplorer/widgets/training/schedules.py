@@ -72,6 +72,17 @@ class ScheduleFields(widgets.VBox):
             "How often the fake quants are looked at while the model trains; 0 is never",
             width="240px",
         )
+        super().__init__(
+            [
+                row(self.optimizer, self.scheduler, self.warmup),
+                row(self.fake_quant_start, self.freeze_observers, self.freeze_bn),
+                row(self.smoothing, self.clip, self.ema, self.every, self.sampled),
+                self._weight_fields(),
+            ]
+        )
+
+    def _weight_fields(self) -> Any:
+        """The row of what is done about weights that oscillate."""
         self.dampen = _number_field(
             "Dampen weights by",
             "Pulls weights to the values of their codes, so that fewer oscillate; the factor rises "
@@ -91,14 +102,7 @@ class ScheduleFields(widgets.VBox):
             "rate of reversals of every weight, which costs time in each step",
             width="210px",
         )
-        super().__init__(
-            [
-                row(self.optimizer, self.scheduler, self.warmup),
-                row(self.fake_quant_start, self.freeze_observers, self.freeze_bn),
-                row(self.smoothing, self.clip, self.ema, self.every, self.sampled),
-                row(self.dampen, self.freeze_weights, self.oscillation),
-            ]
-        )
+        return row(self.dampen, self.freeze_weights, self.oscillation)
 
     def use(self, session: Session | None, suggested: dict[str, Any] | None = None) -> None:
         """Fill the fields from ``suggested`` (fields of TrainingConfig), else with defaults."""
