@@ -48,9 +48,13 @@ class Bench:
         """A session of net ``name`` of the zoo, trained in float with ``seed``; ``settings`` are
         those of :class:`~qatexplorer.Session`. After ``"digits_depthwise plain"`` the channels are
         as training left them."""
-        example = zoo.load(name.removesuffix(f" {PLAIN}"))
+        example_name = name.removesuffix(f" {PLAIN}")
+        example = zoo.load(example_name)
         model = example.model
-        model.load_state_dict(self._weights(name, seed))
+        model.load_state_dict(self._weights(example_name, seed))
+        finish = RECIPES[example_name].finish
+        if finish is not None and name == example_name:
+            finish(model)
         data = self._data(example.data)
         session = Session(model.train(), example.example_inputs, data=data, **settings)
         session.warns = False  # what it would warn of is what the studies are about
@@ -64,10 +68,9 @@ class Bench:
         return Data(DataLoader(some, TRAIN_BATCH, shuffle=True), data.eval, data.name)
 
     def _weights(self, name: str, seed: int) -> dict[str, torch.Tensor]:
+        """Of the float net, before the last step of its recipe."""
         effort = f"{self.effort.share:g}-{self.effort.samples or 'all'}"
-        path = (
-            self._folder and self._folder / f"{name.replace(' ', '-')}-{effort}-{seed}.safetensors"
-        )
+        path = self._folder and self._folder / f"{name}-{effort}-{seed}.safetensors"
         if path and path.exists():
             return load_file(path)
         weights = dict(self._trained(name, seed).state_dict())
@@ -79,13 +82,10 @@ class Bench:
         return weights
 
     def _trained(self, name: str, seed: int) -> nn.Module:
-        example = name.removesuffix(f" {PLAIN}")
-        recipe = replace(RECIPES[example], seed=seed)
-        if name != example:
-            recipe = replace(recipe, finish=None)
-        # Its random state is set anew, and nobody's is there to be kept in a process of its own.
+        recipe = replace(RECIPES[name], seed=seed, finish=None)
+        # It sets torch's random state, which in this process may be somebody's.
         with torch.random.fork_rng(devices=[]):
-            return train(recipe, self._data(zoo.load(example).data), self.epochs(recipe.epochs))
+            return train(recipe, self._data(zoo.load(name).data), self.epochs(recipe.epochs))
 
 
 def measured(session: Session, *forms: str) -> dict[str, float]:

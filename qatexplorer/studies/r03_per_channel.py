@@ -81,5 +81,5 @@ STUDY = Study(
             "−0.17",
         ),
     ),
-    "One image of our 540 is 0.19 points; the published difference is less than that.",
+    "one image of our 540 is 0.19 points; the published difference is less than that.",
 )

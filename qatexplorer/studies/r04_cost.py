@@ -44,6 +44,6 @@ STUDY = Study(
             "0.22; 1.04",
         ),
     ),
-    "Ten classes of 8×8 images are easy: the float net has hardly an error that rounding could add "
+    "ten classes of 8×8 images are easy: the float net has hardly an error that rounding could add "
     "to.",
 )

@@ -63,5 +63,5 @@ STUDY = Study(
         Reading("observers frozen at 3 are better than never", "observers 3", "never"),
         Reading("observers frozen at 0 are worse than at 3", "observers 3", "observers 0"),
     ),
-    "The recipe is for some 90 epochs of ImageNet, ours are six of 20 steps.",
+    "the recipe is for ImageNet, ours are six epochs of 20 steps.",
 )

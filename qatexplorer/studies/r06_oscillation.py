@@ -47,12 +47,13 @@ STUDY = Study(
     "Oscillating weights",
     "Low-bit weights oscillate; dampening or freezing them helps; measuring batch norms anew "
     "repairs most.",
-    "second-hand: a reader's notes on arXiv 2203.11086 (LSQ baseline, dampening, freezing)",
+    "second-hand: a reader's notes on arXiv 2203.11086 (LSQ baseline, dampening, freezing; "
+    "for how many bits was not read)",
     f"{HERE}; ranges by a moving average, not LSQ; dampening 0.01, freezing at a rate of reversals "
     "that falls from 0.04 to 0.02; a weight goes back and forth if its rate is above 0.005",
     tuple(arm(bits, treatment) for bits in BITS for treatment in TREATMENTS),
     tuple(row for bits in BITS for row in _rows(bits)),
     tuple(reading for bits in BITS for reading in _readings(bits)),
-    "Rates of reversals need many steps: the published average is over tens of thousands, our "
-    "training has 160.",
+    "rates of reversals and what acts on them need many steps, and our training has 160. What "
+    "helps most in a large net has little left to repair in ours at 4 bits.",
 )

@@ -17,21 +17,21 @@ STUDY = Study(
     "adds a term to the loss of a float training instead, which is not tried here",
     (*(arm(4, treatment) for treatment in TREATMENTS), arm(3), CALIBRATED),
     (
-        Row("3 bits", "QAT with 3 bits"),
+        Row("3 bits", "3 bits, QAT"),
         Row("float, then 3", "float, rounded to 3 bits"),
         *(
-            Row(f"4 bits{after}, then 3", f"{title} with 4 bits, rounded to 3 bits")
+            Row(f"4 bits{after}, then 3", f"4 bits, {title}; rounded to 3 bits")
             for after, title in _TITLES.items()
         ),
         Row("float, then 2", "float, rounded to 2 bits"),
         *(
-            Row(f"4 bits{after}, then 2", f"{title} with 4 bits, rounded to 2 bits")
+            Row(f"4 bits{after}, then 2", f"4 bits, {title}; rounded to 2 bits")
             for after, title in _TITLES.items()
         ),
     ),
     (
         Reading(
-            "QAT with 4 bits, rounded to 3, matches QAT with 3",
+            "4 bits, QAT; rounded to 3 bits matches QAT with 3 bits",
             "3 bits",
             "4 bits, then 3",
             "at most",
@@ -51,5 +51,5 @@ STUDY = Study(
             for after, words in ((" dampened", "dampened ones"), (" frozen", "frozen ones"))
         ),
     ),
-    "The paper's nets oscillate by a term of their own; ours oscillate as much as QAT makes them.",
+    "the paper's nets oscillate by a term of their own; ours oscillate as much as QAT makes them.",
 )

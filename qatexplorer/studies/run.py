@@ -8,7 +8,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class Results:
         studies, effort, seeds: what was asked for.
         values: by seed, then by the name of the value, in per cent.
         seconds: that the jobs took, all together. on: what they ran on: different ones by name.
-        done, total: jobs.
+        done, total: jobs. headed: its text begins with what holds for all studies.
     """
 
     studies: tuple[Study, ...]
@@ -80,6 +80,7 @@ class Results:
     on: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     done: int = 0
     total: int = 0
+    headed: bool = True
 
     def of(self, study: Study, value: str) -> dict[int, float]:
         """The value of a study by seed, for the seeds that have it."""
@@ -91,7 +92,15 @@ class Results:
             if name in arms and value in found
         }
 
+    def __getitem__(self, name: str) -> Results:
+        """The same of one study, by its id, for its table alone. Raises KeyError."""
+        found = tuple(study for study in self.studies if study.id == name)
+        if not found:
+            raise KeyError(name)
+        return replace(self, studies=found, headed=False)
+
     def __repr__(self) -> str:
+        """The tables, as Markdown."""
         from qatexplorer.studies.text import as_markdown
 
         return as_markdown(self)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qatexplorer.studies.verdict import Spread, spread, verdict
 
 if TYPE_CHECKING:
-    from qatexplorer.studies.base import Study
+    from qatexplorer.studies.base import Effort, Study
     from qatexplorer.studies.run import Results
 
 _WIDTH = 100
@@ -18,38 +18,41 @@ _NONE = "–"
 
 def as_markdown(results: Results) -> str:
     """All tables of ``results``, with what they were measured on."""
-    parts = [_head(results), *(_study(results, study) for study in results.studies)]
+    head = [_head(results)] if results.headed else []
+    parts = [*head, *(_study(results, study) for study in results.studies)]
     return "\n\n".join(parts)
 
 
 def _head(results: Results) -> str:
-    effort = results.effort
     seeds = f"{results.seeds} seed{'' if results.seeds == 1 else 's'}"
     text = (
         f"{results.done} of {results.total} jobs (an arm with a seed) are done, "
-        f"{seeds}, {results.seconds / 60:,.1f} minutes of one thread altogether. "
-        "Each seed trains its float nets anew. Values are the accuracy in per cent of 540 images: "
-        "mean ± standard deviation of n seeds. A part of a claim comes out (yes) or does not (no) "
+        f"{seeds}, and took {results.seconds / 60:,.1f} minutes altogether. "
+        "Each seed trains its float nets anew. Values are the accuracy on 540 images, unless they "
+        "are said to be something else: mean ± standard deviation of n seeds. A part of a claim "
+        "comes out (yes) or does not (no) "
         "where the mean of the differences, seed by seed, lies farther from zero, or from the "
         "limit, than they spread."
     )
-    lines = [text]
-    if effort.share != 1 or effort.samples is not None:
-        smaller = [f"{effort.share:.0%} of the epochs"] if effort.share != 1 else []
-        smaller += [f"{effort.samples} training images"] if effort.samples is not None else []
-        lines.append(
-            f"**Smaller than the studies are meant to be ({effort.name}): "
-            f"{' and '.join(smaller)}.** "
-            "What comes out here says little of them."
-        )
+    lines = [text, *_smaller(results.effort)]
     on = [f"{name}: {', '.join(texts)}" for name, texts in results.on.items()]
     if on:
         lines.append("; ".join(on) + ".")
     return "\n\n".join(textwrap.fill(line, _WIDTH, break_on_hyphens=False) for line in lines)
 
 
+def _smaller(effort: Effort) -> list[str]:
+    """What is to be said of results with less than full effort."""
+    less = [f"{effort.share:.0%} of the epochs"] if effort.share != 1 else []
+    less += [f"{effort.samples} training images"] if effort.samples is not None else []
+    if not less:
+        return []
+    said = f"**Smaller than the studies are meant to be ({effort.name}): {' and '.join(less)}.**"
+    return [f"{said} What comes out here says little of them."]
+
+
 def _study(results: Results, study: Study) -> str:
-    values = [("accuracy", "published, large net", "here", "n")]
+    values = [("value, %", "published, large net", "here", "n")]
     for row in study.rows:
         found = spread(results.of(study, row.value))
         count = str(found.count) if found else "0"
@@ -65,10 +68,12 @@ def _study(results: Results, study: Study) -> str:
     texts = (
         f"{study.claim} Source: {study.source}.",
         f"Here: {study.nets}.",
-        f"Sizes differ: {study.sizes}",
+        f"Why sizes differ: {study.sizes}",
     )
-    filled = [textwrap.fill(text, _WIDTH, break_on_hyphens=False) for text in texts]
     tables = [_table(values), _table(parts)]
+    if not results.headed:
+        tables += _smaller(results.effort)
+    filled = [textwrap.fill(text, _WIDTH, break_on_hyphens=False) for text in texts]
     return "\n\n".join([f"## {study.id}: {study.title}", *filled[:2], *tables, filled[2]])
 
 
