@@ -16,6 +16,8 @@ import pytest
 
 # Nets this small are slower on two threads than on one, and a busy machine makes it far worse.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# After every 700 new objects, as by default, looking for cycles slows tests by a tenth.
+gc.set_threshold(50_000, 10, 10)
 
 # `from tests.browser...` and an uninstalled checkout work under any import mode of pytest.
 _ROOT = str(Path(__file__).resolve().parents[1])
@@ -45,6 +47,9 @@ def _torch_of_its_own() -> Iterator[None]:
     yield
     torch.backends.quantized.engine = engine
     torch.set_num_threads(threads)
+    # Where a test prepares a model by torch's own call, torch would keep it.
+    if fx_utils := sys.modules.get("torch.ao.quantization.fx.utils"):
+        fx_utils.assert_and_get_unique_device.cache_clear()
 
 
 @pytest.fixture

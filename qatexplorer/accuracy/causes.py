@@ -12,6 +12,7 @@ from qatexplorer.checks.evidence.causes import PARTED, Cause, Examiner
 from qatexplorer.evaluate.pairs import Pair
 from qatexplorer.evaluate.parity import ParityRow
 from qatexplorer.forward.visit import Visit
+from qatexplorer.quantizers.engine_probe import probe_engine
 
 _WORDS = {
     "kernel": "the int8 kernel does not give what its own integers do",
@@ -36,9 +37,12 @@ RULES = {
 """The rule of the checks that says more, by what the probe found."""
 
 
-def in_words(cause: Cause) -> str:
+def in_words(cause: Cause, engine: str) -> str:
     """``"called 2 times, and int8 has one scale for all calls (QX504)"``"""
-    return f"{_WORDS[cause.why].format(**cause.detail)} ({RULES[cause.why]})"
+    words = _WORDS[cause.why].format(**cause.detail)
+    if cause.why == "kernel" and probe_engine(engine).verdict == "saturates":
+        words = f"{engine} saturates on this CPU: its int8 kernel cuts off sums"
+    return f"{words} ({RULES[cause.why]})"
 
 
 _ALWAYS = 6
@@ -52,6 +56,7 @@ class Probe:
 
     def __init__(self, prepared: nn.Module, engine: str) -> None:
         self._examiner = Examiner(prepared, engine)
+        self._engine = engine
         self._looked = 0
         self._furthest = 0.0
 
@@ -78,7 +83,7 @@ class Probe:
         before = len(self._examiner.causes)
         self._examiner.look(row, pair, visit)
         causes = self._examiner.causes[before:]
-        return in_words(causes[0]) if causes else ""
+        return in_words(causes[0], self._engine) if causes else ""
 
 
 def first_sample(visit: Visit) -> Visit:

@@ -23,6 +23,7 @@ from qatexplorer.accuracy.structure import leaves, numbers_in
 from qatexplorer.accuracy.sums import (
     Alone,
     Apart,
+    ByChannel,
     InSteps,
     OneGrid,
     Scratch,
@@ -62,6 +63,7 @@ class Spot:
     spread: Spread = field(default_factory=Spread)
     kl: float | None = None
     points: Points = field(default_factory=Points)
+    channels: ByChannel = field(default_factory=ByChannel)
     cause: str = ""
 
     def take_grid(self) -> None:
@@ -214,8 +216,8 @@ class Comparing:
         self._first = True
 
     def passes(self, inputs: Any) -> Iterator[str]:
-        """Yields what comes next before it is run; a batch that is left half way counts only
-        where it got to."""
+        """Yields what comes next before it is run; a batch that is left before its last forward
+        does not count."""
         int8: Int8Results | None = None
         outputs: list[dict[str, Tensor]] = []
         if self.forms.int8 is not None:
@@ -452,6 +454,8 @@ class Comparing:
         add_up(flat_x, flat_y, flat_z, grid, sums, self._scratch)
         if fake and one_grid is not None and flat_x is not None and flat_y is not None:
             spot.spread.add(picked(flat_x), picked(flat_y), one_grid)
+        if fake and spot.quantizer is not None and x is not None:
+            spot.channels.add(x, y)
         if self._first and flat_x is not None:
             self._take_points(spot, flat_x, flat_y if fake else None, flat_z, grid)
 
@@ -553,6 +557,7 @@ class Comparing:
             clipping_error=own.share(own.clipping) if own else None,
             rounding_error=own.share(own.noise - own.clipping) if own else None,
             step=step,
+            channels=spot.channels.decibels if head.kind == "fake quant" else (),
             cause=spot.cause,
         )
 

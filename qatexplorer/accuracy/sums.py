@@ -188,6 +188,48 @@ class Scratch:
 
 
 @dataclass
+class ByChannel:
+    """The SQNR of each channel of an activation, on the first sample of each batch."""
+
+    signal: Tensor | None = None
+    noise: Tensor | None = None
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Float and fake quant, (N, C, …); of (N, C) all samples. Where it is not known which
+        dimension is that of channels, as in (N, L, C), nothing is added."""
+        if x.dim() not in (2, 4, 5):
+            return
+        most = 1 if x.dim() > 2 else x.shape[0]
+        a, b = (one[:most].transpose(0, 1).flatten(1) for one in (x, y))
+        signal, noise = row_squares(a), row_squares(a - b)
+        if self.signal is None or self.noise is None:
+            self.signal, self.noise = signal, noise
+        elif self.signal.shape == signal.shape:
+            self.signal, self.noise = self.signal + signal, self.noise + noise
+
+    @property
+    def decibels(self) -> tuple[float, ...]:
+        """Of each channel; infinite where equal, NaN without signal."""
+        if self.signal is None or self.noise is None:
+            return ()
+        return row_decibels(self.signal, self.noise)
+
+
+def row_squares(rows: Tensor) -> Tensor:
+    """The sum of squares of each row."""
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms.double().square_()
+
+
+def row_decibels(signal: Tensor, noise: Tensor) -> tuple[float, ...]:
+    """:func:`~qatexplorer.forward.noise.decibels` of many."""
+    found = 10 * torch.log10(signal / noise)
+    found[signal == 0] = math.nan
+    found[noise == 0] = math.inf
+    return tuple(found.tolist())
+
+
+@dataclass
 class Sums:
     """What is to be added to; None is left out.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from qatexplorer.accuracy.kept import unwatched
 from qatexplorer.accuracy.records import CompareRow
 from qatexplorer.accuracy.spread import Spread, picked
-from qatexplorer.accuracy.sums import Apart, InSteps, OneGrid
+from qatexplorer.accuracy.sums import Apart, InSteps, OneGrid, row_decibels, row_squares
 from qatexplorer.checks.evidence.causes import int8_weight
 from qatexplorer.forward.hooks import hooked
 from qatexplorer.quantizers.facts import Grid, find_quantizers, grid_of, has_grid, kinds_of
@@ -67,10 +66,10 @@ class WeightRows:
         x, y = _rows(given, axis), _rows(result, axis)
         scale, zero = (_column(one, len(x)) for one in (grid.scale, grid.zero_point))
         gap = self._memory(x)
-        signal, fake, int8, steps = _sums(x), Apart(), Apart(), InSteps()
+        signal, fake, int8, steps = row_squares(x), Apart(), Apart(), InSteps()
         torch.sub(x, y, out=gap)
-        noise = _sums(gap)
-        fake.add_sums(x.numel(), signal, _sums(y), noise)
+        noise = row_squares(gap)
+        fake.add_sums(x.numel(), signal, row_squares(y), noise)
         gap.abs_()
         steps_of = scale.flatten()
         mean_error = float((gap.sum(1) / steps_of).sum()) / x.numel()
@@ -79,7 +78,7 @@ class WeightRows:
         if found is not None:
             rows, step = found
             torch.sub(x, rows, out=gap)
-            int8.add_sums(x.numel(), signal, _sums(rows), _sums(gap))
+            int8.add_sums(x.numel(), signal, row_squares(rows), row_squares(gap))
             steps.add(torch.sub(y, rows, out=gap).div_(step).flatten(), 1.0)
         clipped, clipping = _clipping(x, scale, zero, grid)
         spread, one_grid = Spread(), OneGrid.of(grid)
@@ -106,7 +105,7 @@ class WeightRows:
             clipping_error=clipping,
             rounding_error=fake.noise / x.numel() - clipping,
             step=float(scale.mean()),
-            channels=_decibels(signal, noise) if given.dim() > 1 else (),
+            channels=row_decibels(signal, noise) if given.dim() > 1 else (),
         )
 
 
@@ -120,20 +119,6 @@ def _column(values: Tensor, rows: int) -> Tensor:
     """A number for each of ``rows`` channels, or one for all, to be computed with them."""
     values = values.detach().cpu().float().flatten()
     return values.reshape(-1, 1) if values.numel() == rows else values[:1].reshape(1, 1)
-
-
-def _sums(rows: Tensor) -> Tensor:
-    """The sum of squares of each row."""
-    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
-    return norms.double().square_()
-
-
-def _decibels(signal: Tensor, noise: Tensor) -> tuple[float, ...]:
-    """:func:`~qatexplorer.forward.noise.decibels` of many."""
-    found = 10 * torch.log10(signal / noise)
-    found[signal == 0] = math.nan
-    found[noise == 0] = math.inf
-    return tuple(found.tolist())
 
 
 def _int8_rows(

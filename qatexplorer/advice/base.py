@@ -35,7 +35,7 @@ def recipe(name: str) -> Callable[[Recipe], Recipe]:
 def advise(facts: Facts) -> Advice:
     """What all recipes propose, in the order in which to try it: by phase, and within a phase by
     the gain that is sure for what it costs; those of which no gain is known come after, the
-    cheapest first."""
+    cheapest first. What takes code of the user's comes after what a call does."""
     found = sorted(_proposals(facts), key=_order)
     return Advice(facts.model, facts.stage, tuple(found), facts.state, facts.limit)
 
@@ -58,6 +58,6 @@ def _waits(facts: Facts) -> Iterator[Action]:
         yield Action("errors", f"{errors:,} {word}", f"put the {errors:,} {word} right")
 
 
-def _order(one: Proposal) -> tuple[int, float, float]:
+def _order(one: Proposal) -> tuple[int, bool, float, float]:
     passes = float("inf") if one.cost.passes is None else one.cost.passes
-    return PHASES.index(one.phase), -one.score, passes
+    return PHASES.index(one.phase), not one.action.call, -one.score, passes

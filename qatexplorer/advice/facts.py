@@ -58,7 +58,8 @@ class Facts:
         mode: whether a high (``"max"``) or a low metric is good. tolerated: share of the float
             metric that may be lost.
         sensitivities: by method. mixed: the newest search for mixed precision, ``applied``: its
-            point in force. comparison, histograms (by path): as they were made last.
+            point in force. comparison, histograms (by path): as they were made last; ``seen_in``
+            says what the histograms are of.
         cured: the cures in force. history, config: of the newest run of training.
         concern: what is wrong with the engine on this CPU. data: the session's.
         running: a run is going on. evaluated: all forms were evaluated as the model is now.
@@ -85,6 +86,7 @@ class Facts:
     applied: ProposalPoint | None = None
     comparison: Comparison | None = None
     histograms: Mapping[str, GridHistogram] = field(default_factory=dict)
+    seen_in: str = ""
     cured: tuple[Cured, ...] = ()
     history: History | None = None
     config: TrainingConfig | None = None

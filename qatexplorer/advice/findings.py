@@ -14,8 +14,8 @@ _SHOWN = 3
 def by_rule(
     facts: Facts, recipe: str, findings: Iterable[Finding], phase: Phase, sureness: Sureness
 ) -> Iterator[Proposal]:
-    """A proposal for each rule that has found something, with the call that puts the first of its
-    findings right."""
+    """A proposal for each rule that has found something, with the call that puts right all of its
+    findings, or the first."""
     groups: dict[str, list[Finding]] = {}
     for one in findings:
         groups.setdefault(one.id, []).append(one)
@@ -27,15 +27,17 @@ def by_rule(
         more = len(found) - _SHOWN
         if more > 0:
             reasons.append(Reason(f"{first.id} {first.name} is found at {more:,} more places."))
-        action = _action(recipe, first)
+        action = _action(recipe, first, found)
         again = facts.cost(calibrations=int(action.call == "calibrate"))
         yield Proposal(recipe, action, tuple(reasons), again, sureness, phase=phase)
 
 
-def _action(recipe: str, one: Finding) -> Action:
+def _action(recipe: str, one: Finding, found: Iterable[Finding]) -> Action:
     if not one.fixes:
         return Action(f"{recipe}:{one.id}", f"{one.id} {one.name}", one.fix or one.message)
-    fix = one.fixes[0]
+    # What puts all of them right, if there is such a call.
+    whole = (fix for fix in one.fixes if all(fix in other.fixes for other in found))
+    fix = next(whole, one.fixes[0])
     code = fix.code or f"session.{fix.call}(…)"
     return Action(f"{recipe}:{one.id}", fix.label, code, fix.call, fix.arguments)
 

@@ -41,8 +41,7 @@ def evaluate(facts: Facts) -> Iterator[Proposal]:
     if not missing or facts.evaluated:
         return
     known = [facts.words_of(facts.form)] if facts.words_of(facts.form) else []
-    verb = "is" if len(missing) == 1 else "are"
-    reason = f"What {facts.model} is worth in {' and in '.join(missing)} {verb} not known."
+    reason = f"What {facts.model} is worth in {' and in '.join(missing)} is not known."
     passes = len(missing) + (2 if facts.ground.observed else 0)
     before = () if facts.reached else (prepare(facts),)
     yield Proposal(

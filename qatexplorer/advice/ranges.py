@@ -93,15 +93,14 @@ def ranges(facts: Facts) -> Iterator[Proposal]:
         rule = "histogram" if now == "min-max" else "min-max"
         words = (
             f"{100 * one.clipped:.3g} % of what comes to the fake quant of {place} "
-            f"in a forward of the example input lies past its {one.codes:,} codes; the rule of "
+            f"in {facts.seen_in} lies past its {one.codes:,} codes; the rule of "
             f"the ranges is {now}."
         )
     else:
         one, place = wide[0], wide[0].path or "the model"
         rule = "percentile" if now == "histogram" else "histogram"
         words = (
-            f"99 % of what comes to the fake quant of {place} in a forward of the example input "
-            f"lies in "
+            f"99 % of what comes to the fake quant of {place} in {facts.seen_in} lies in "
             f"{max(1, round(one.used * one.codes)):,} of its {one.codes:,} codes: the rest sets "
             f"the scale; the rule of the ranges is {now}."
         )

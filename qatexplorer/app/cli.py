@@ -101,7 +101,7 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     from qatexplorer.app import train_options
 
-    train_options.add(commands, _train)
+    train_options.add(commands).set_defaults(run=_train)
 
 
 def _train(args: argparse.Namespace) -> int:

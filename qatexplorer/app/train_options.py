@@ -28,11 +28,8 @@ on several processes, with DistributedDataParallel:
 FUNCTION = "package.module:function"
 
 
-def add(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    run: Callable[[argparse.Namespace], int],
-) -> None:
-    """Add the command, which ``run`` runs."""
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Add the command."""
     command = commands.add_parser(
         "train",
         help="train with fake quants, without a browser",
@@ -78,7 +75,7 @@ def add(
     meanings = _meanings()
     for field in fields(TrainingConfig):
         _add_setting(settings, field, meanings[field.name])
-    command.set_defaults(run=run)
+    return command
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:

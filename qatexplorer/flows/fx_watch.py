@@ -31,6 +31,19 @@ _LOWER = "torch.ao.quantization.fx._lower_to_native_backend"
 # One watch at a time: two that open and close in turn would put each other's wrapper back.
 
 
+@contextmanager
+def models_let_go() -> Iterator[None]:
+    """Torch asks each model for its device through a function with a cache that has no end, so
+    that a process would keep every model it ever prepared or converted. Emptied on the way out."""
+    try:
+        yield
+    finally:
+        asked = getattr(importlib.import_module(_CONVERT), "assert_and_get_unique_device", None)
+        empty = getattr(asked, "cache_clear", None)  # a later torch may have no cache
+        if empty is not None:
+            empty()
+
+
 @dataclass(frozen=True)
 class Watched:
     """A function of torch, by the module that calls it, and the parameters that are read."""

@@ -38,6 +38,11 @@ from qatexplorer.quantizers.engine_choice import (
 )
 from qatexplorer.quantizers.facts import LEARNED
 
+_FEW_BITS = (
+    "Fewer than 8 bits ({shown}) are simulated in training and in the fake-quant model: torch has "
+    "no integer kernels for them, so int8 stores one byte a code and is as fast as with 8."
+)
+
 
 @dataclass(frozen=True)
 class QConfigPlan:
@@ -87,6 +92,20 @@ class QConfigPlan:
         return any(spec is not None and spec.learned for spec in specs) or any(
             LEARNED.is_fake_quant(one) for one in made
         )
+
+    @property
+    def rule_notes(self) -> tuple[str, ...]:
+        """What the rules ask for that int8 does not have."""
+        few = [
+            f"{rule.where or 'the whole model'}: {part} {spec.bits}"
+            for rule in self.rules
+            for part in PARTS
+            if (spec := rule.of(part)) is not None and spec.bits < MOST_BITS
+        ]
+        if not few:
+            return ()
+        shown = "; ".join(few[:3]) + (f" and {len(few) - 3:,} more" if len(few) > 3 else "")
+        return (_FEW_BITS.format(shown=shown),)
 
     @cached_property
     def concern(self) -> EngineConcern | None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from qatexplorer.accuracy.records import ProposalPoint
 from qatexplorer.accuracy.sensitivity.rank import MetricMode
 from qatexplorer.advice import TOLERATED, Advice, Facts, advise
-from qatexplorer.checks.records import Finding
 from qatexplorer.cures import Cured, Ground
 from qatexplorer.errors import InputError, QConfigError
 from qatexplorer.evaluate.metric import MetricValue
 from qatexplorer.flows.qconfig_rules import QConfigRule
+from qatexplorer.forward.histograms import GridHistogram
 from qatexplorer.session.compared import Compared
 from qatexplorer.session.histograms import Histograms
 from qatexplorer.session.measured import Measured
 from qatexplorer.session.part import Part
 from qatexplorer.session.sensitivity_part import Sensitivities
 from qatexplorer.takehome.records import Trained
+from qatexplorer.training.run import TrainingRun
 
 
 class AdvicePart(Part):
@@ -34,10 +37,6 @@ class AdvicePart(Part):
     @property
     def cured(self) -> tuple[Cured, ...]:
         """The cures in force."""
-        raise NotImplementedError
-
-    def findings(self, *, try_int8: bool = True) -> tuple[Finding, ...]:
-        """What is known to be wrong."""
         raise NotImplementedError
 
     def _ground(self) -> Ground:
@@ -72,6 +71,7 @@ class AdvicePart(Part):
         models, stages, run = self._models, self._stages, self._run
         ground, flow = self._ground(), self.flow
         trained = run if any(isinstance(one, Trained) for one in models.done) else None
+        histograms, seen_in = self._newest_histograms(trained)
         return Facts(
             ground=ground,
             stage=self.stage,
@@ -82,7 +82,7 @@ class AdvicePart(Part):
             resolver=lambda: models.options.qconfig.everywhere(models.base, flow.by_graph),
             data=self.data,
             snapshots=dict(stages.snapshots),
-            findings=self.findings(try_int8=False),
+            findings=self._checks.causes,
             checked=self._checks.findings,
             metrics=self._known_metrics(),
             mode=self._usual_mode(),
@@ -90,7 +90,8 @@ class AdvicePart(Part):
             sensitivities=dict(self._sensitivities.made),
             mixed=self._sensitivities.mixed,
             comparison=self._compared.last,
-            histograms=self._histograms.known or {},
+            histograms=histograms,
+            seen_in=seen_in,
             cured=self.cured,
             history=trained.history if trained is not None else None,
             config=trained.config if trained is not None else None,
@@ -98,6 +99,22 @@ class AdvicePart(Part):
             running=self.running,
             evaluated=self._last.evaluation is not None,
         )
+
+    def _newest_histograms(
+        self, run: TrainingRun | None
+    ) -> tuple[Mapping[str, GridHistogram], str]:
+        """Those of the stage in view if they were made, else those that training took last; and
+        what they are of."""
+        known = self._histograms.known
+        if known:
+            return known, "a forward of the example input"
+        telemetry = run.history.telemetry if run is not None else None
+        if telemetry is None:
+            return {}, ""
+        step, _ = telemetry.newest_counts()
+        sampled = {path: telemetry.histogram(path) for path in telemetry.paths}
+        found = {path: one for path, one in sampled.items() if one is not None}
+        return found, f"a batch at step {step or 0:,} of training"
 
     def _known_metrics(self) -> dict[str, MetricValue]:
         """As the models are now; that of a cure in force is of the model that it left."""

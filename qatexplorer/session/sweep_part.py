@@ -230,7 +230,7 @@ def _check_names(over: Mapping[str, Iterable[Any]]) -> None:
             if wrong:
                 raise InputError(
                     f"there are no quantizers {wrong[0]!r}.",
-                    fix=f"They are {' and '.join(map(repr, QUANTIZERS))}.",
+                    fix="They are 'moving average' and 'learned'.",
                 )
         elif name not in known:
             raise InputError(

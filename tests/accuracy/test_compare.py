@@ -107,6 +107,20 @@ def test_values_of_every_place_are_those_of_torchs_own_metrics_in_eager_mode() -
             alike(one.max_error_steps, float(error.max()), 1e-3)
         checked += 1
     assert checked >= 4
+    mapped = [one for one in found if one.kind == "fake quant" and one.channels]
+    for one in mapped:
+        a, b = floats[one.owner], fakes[one.path]
+        if a.dim() == 4:
+            a, b = a[:1], b[:1]
+        assert len(one.channels) == a.shape[1]
+        for number, value in enumerate(one.channels):
+            if torch.equal(a[:, number], b[:, number]):
+                assert value == math.inf
+            elif a[:, number].any():
+                alike(value, float(compute_sqnr(a[:, number], b[:, number])))
+            else:
+                assert math.isnan(value)
+    assert {floats[one.owner].dim() for one in mapped} == {2, 4}
 
 
 @pytest.mark.parametrize("flow", FLOWS)
@@ -316,7 +330,7 @@ def test_it_can_be_stopped_and_keeps_whole_batches(flow: str) -> None:
     found = session.compare(2, should_stop=after_the_first, lost=False)
     assert found.batches == 1
     assert "stopped" in found.notes[-1]
-    assert found.passes["int8"] == 1
+    assert found.passes["fake quant"] == 1  # the last of the three
     assert session.last_comparison is found
 
 

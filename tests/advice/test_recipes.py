@@ -320,6 +320,11 @@ def test_an_engine_that_saturates(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "63 of 127 steps" in one.reasons[0].text
     assert_says_something(one)
     assert_is_a_call(one)
+    # Where no engine takes all codes, the halved range is the way out.
+    fake_machine(monkeypatch, faked("onednn", full=63), faked("x86", full=63))
+    halved = session_of(usual(), "eager", qconfig="onednn", engine="onednn")
+    (one,) = asked("engine", lossy(halved))
+    assert one.action.code == "session.configure(engine='x86', qconfig='x86')"
     fake_machine(monkeypatch, faked("onednn"), faked("qnnpack"))
     fine = session_of(usual(), "eager", qconfig="onednn", engine="onednn")
     assert not asked("engine", lossy(fine))
@@ -342,6 +347,8 @@ def test_weights_that_oscillate() -> None:
     session = session_of(usual(), "eager", qconfig=narrow(2))
     session.train(3, lr=0.05, telemetry_every=1, progress=False)
     facts = of_trained(session)
+    assert facts.histograms  # those of training
+    assert re.fullmatch(r"a batch at step \d+ of training", facts.seen_in)
     (one,) = asked("oscillation", facts)
     path = one.reasons[0].path
     assert facts.history is not None
@@ -351,6 +358,11 @@ def test_weights_that_oscillate() -> None:
     assert f"{100 * share:.3g} % of the weights sampled at {path}" in one.reasons[0].text
     assert_says_something(one)
     assert_is_a_call(one)
+    assert one.action.code == "session.train(epochs=3, lr=0.05, freeze_weights=0.02)"
+    frozen = replace(facts, config=replace(facts.config, freeze_weights=0.02))  # type: ignore[type-var]
+    (slower,) = asked("oscillation", frozen)
+    assert slower.action.code == "session.train(epochs=1, lr=0.005, scheduler='cosine')"
+    assert_is_a_call(slower)
     assert not asked("oscillation", of_trained(session, GOOD))
     assert not asked("oscillation", of_trained(trained()))  # whose weights were not sampled
 

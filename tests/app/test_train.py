@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -225,6 +226,23 @@ def test_a_run_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture
     assert train("--epochs", 1, "--run-dir", tmp_path) == 2
     assert "holds a run already" in capsys.readouterr().err
     assert (tmp_path / "run.json").read_bytes() == before
+
+
+def test_a_run_of_another_version_is_left_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("--epochs", 1, "--run-dir", tmp_path) == 0
+    about = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**about, "format": about["format"] + 1}))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    for more in ((), ("--resume", "--epochs", 2)):
+        assert train("--run-dir", tmp_path, *more) == 2
+        out, err = capsys.readouterr()
+        assert not out
+        assert "Traceback" not in err
+        assert ("in format" if more else "holds a run already") in err
+    assert {path: path.read_bytes() for path in before} == before
 
 
 # -- while it trains -------------------------------------------------------------------------------

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,7 +92,6 @@ def voila(
     """``voila(notebook)`` gives a Voila whose ``page`` is that notebook: one server for all of a
     template, started when it is needed first."""
     servers: dict[str | None, Server] = {}
-    pages: dict[Path, str] = {}
 
     def serve(notebook: Path, template: str | None = "offline") -> Server:
         if template not in servers:
@@ -101,10 +100,12 @@ def voila(
             servers[template] = start_voila(home / "notebooks", home, template=template)
             request.session.stash.setdefault(_SERVERS, []).append(servers[template])
         server = servers[template]
-        name = pages.setdefault(notebook.resolve(), f"{len(pages)}-{notebook.name}")
-        if not (server.root / name).exists():
-            shutil.copy(notebook, server.root / name)
-        return replace(server, page=voila_path(name))
+        folder = notebook.resolve().parent
+        # A link, not a copy: what the kernel writes beside its notebook is found there.
+        link = server.root / hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+        if not link.exists():
+            link.symlink_to(folder)
+        return replace(server, page=voila_path(f"{link.name}/{notebook.name}"))
 
     yield serve
     for server in servers.values():

@@ -270,7 +270,10 @@ def start_voila(served: Path, home: Path, *, template: str | None = "offline") -
     if template:
         arguments.append(f"--template={template}")
     # Any page would run the notebook, so the poll asks for a file that costs nothing.
-    return start_command("Voila", arguments, home, port=port, probe="/voila/static/voila.js")
+    # Kernels of a folder's notebooks start beside them only if the server was started there too.
+    cwd = served if served.is_dir() else None
+    probe = "/voila/static/voila.js"
+    return start_command("Voila", arguments, home, port=port, probe=probe, cwd=cwd)
 
 
 def voila_path(name: str) -> str:
@@ -279,7 +282,13 @@ def voila_path(name: str) -> str:
 
 
 def start_command(
-    name: str, arguments: Sequence[str], home: Path, *, port: int, probe: str
+    name: str,
+    arguments: Sequence[str],
+    home: Path,
+    *,
+    port: int,
+    probe: str,
+    cwd: Path | None = None,
 ) -> Server:
     """Start ``python <arguments>`` in an isolated Jupyter environment and wait until it answers.
 
@@ -290,6 +299,7 @@ def start_command(
         home: an empty folder for its settings, notebooks and log.
         port: the loopback port it will listen on, see :func:`free_port`.
         probe: path that is polled; one whose answer costs nothing.
+        cwd: where it is started; ``home`` by default.
 
     Raises:
         RuntimeError: it ended or did not answer in time; the message holds its log.
@@ -299,7 +309,7 @@ def start_command(
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, *arguments],
-            cwd=home,
+            cwd=cwd or home,
             env=isolated_env(home),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -14,6 +14,7 @@ from tests.browser.explorer_page import no_message, open_tab, wait_for_explorer,
 from tests.browser.layout_page import axe_findings, cut_off
 from tests.browser.notebook import (
     Shots,
+    eventually,
     open_notebook,
     run_all_cells,
     set_theme,
@@ -22,7 +23,7 @@ from tests.browser.notebook import (
 )
 from tests.browser.servers import Server
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.browser
 
 CELL = """
 import qatexplorer as qx
@@ -33,11 +34,14 @@ qx.explore(
     qconfig=example.suggested["qconfig"],
 )
 """
-_PATIENCE_MS = 90_000
 
 
 def panel(page: Page) -> Locator:
     return page.locator(".qx-cures")
+
+
+def nothing_is_cut(page: Page) -> None:
+    assert cut_off(page.locator(".qx-explorer")) == []  # the panel's tab among them
 
 
 def equalized_and_taken_back(page: Page, shots: Shots, name: str) -> None:
@@ -48,11 +52,12 @@ def equalized_and_taken_back(page: Page, shots: Shots, name: str) -> None:
     expect(panel(page)).to_contain_text("Equalizes 3 pairs of layers")
     expect(panel(page)).to_contain_text("Not now: There are no fake quants")
     expect(panel(page).get_by_role("button", name="Try: Correct biases")).to_be_disabled()
+    shots(page, f"cures-cards-{name}")
     attempt = panel(page).get_by_role("button", name="Try: Equalize layers")
     attempt.focus()
     page.keyboard.press("Enter")
     outcome = panel(page).locator(".qx-cures-outcome")
-    expect(outcome).to_contain_text("Measured on the same 540 samples", timeout=_PATIENCE_MS)
+    expect(outcome).to_contain_text("Measured on the same 540 samples")
     wait_for_stage(page, "float")
     numbers = panel(page).locator(".qx-cures-table").first.locator("tbody tr").last
     cells = [float(cell) for cell in numbers.locator("td").all_inner_texts()]
@@ -61,8 +66,7 @@ def equalized_and_taken_back(page: Page, shots: Shots, name: str) -> None:
     expect(outcome).to_contain_text("block3.depthwise (output channels)")
     shots(page, f"cures-{name}")
     page.set_viewport_size({"width": 900, "height": 700})
-    page.wait_for_timeout(300)
-    assert cut_off(page.locator(".qx-explorer")) == []  # its tab among them
+    eventually(page, lambda: nothing_is_cut(page))
     page.set_viewport_size({"width": 1280, "height": 800})
     assert axe_findings(page.locator(".qx-explorer")) == []
     open_tab(page, "Train")
@@ -71,7 +75,7 @@ def equalized_and_taken_back(page: Page, shots: Shots, name: str) -> None:
     shots(page, f"cures-train-{name}")
     open_tab(page, "Cures")
     panel(page).get_by_role("button", name="Undo").click()
-    expect(panel(page)).to_contain_text("Equalize layers, taken back:", timeout=_PATIENCE_MS)
+    expect(panel(page)).to_contain_text("Equalize layers, taken back:")
     expect(panel(page)).to_contain_text("No cure is on.")
     expect(attempt).to_be_enabled()
     no_message(page)

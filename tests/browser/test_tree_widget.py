@@ -212,7 +212,7 @@ def test_ten_thousand_rows_stay_fast_and_few_are_drawn(page: Page) -> None:
 
 
 def test_a_row_that_scrolls_away_keeps_the_focus(page: Page) -> None:
-    show(page, large())
+    show(page, large(convs=1))
     item(page, "module:").click()
     page.keyboard.press("ArrowDown")
     page.evaluate("() => document.querySelector('[role=tree]').scrollTo(0, 1500)")

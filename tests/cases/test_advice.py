@@ -61,13 +61,14 @@ def test_padding_as_a_word_is_put_right_first() -> None:
     one = first_of(Stubbed(*layers), (4, 1, 20), "eager")
     assert (one.recipe, one.reasons[0].path) == ("errors", "body.0")
     assert "QX101" in one.reasons[0].text
-    assert one.action.call == "edit"
+    assert one.action.code == "session.edit('number_padding', ['body.0', 'body.2'])"
 
 
 def test_a_batch_norm_over_tokens_is_put_right_first() -> None:
-    one = first_of(Stubbed(nn.Linear(6, 5), nn.BatchNorm1d(4), nn.ReLU()), (3, 4, 6), "eager")
+    one = first_of(Stubbed(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU()), (3, 5, 6), "eager")
     assert one.phase == "fix"
     assert one.reasons[0].path.startswith("body")
+    assert "QX503 batch-norm-over-tokens" in one.reasons[0].text
 
 
 def test_a_norm_without_affine_is_put_right_first() -> None:
@@ -82,6 +83,12 @@ def test_silu_in_eager_mode_is_put_right_before_training() -> None:
     one = first_of(Stubbed(*layers), (2, 3, 12, 12), "eager")
     assert (one.recipe, one.phase) == ("errors", "fix")
     assert "silu" in " ".join(reason.text for reason in one.reasons).lower()
+
+
+def test_a_model_without_stubs_gets_some_first() -> None:
+    one = first_of(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), (2, 3, 8, 8), "eager")
+    assert "QX907" in one.reasons[0].text
+    assert one.action.code == "session.configure(stubs='model')"
 
 
 def test_a_sound_model_is_measured_first() -> None:

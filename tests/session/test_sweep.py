@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from torch import nn
 import qatexplorer as qx
 from qatexplorer.errors import BusyError, InputError, NoDataError, QConfigError
 from qatexplorer.flows.quant_spec import LEARNED
+from qatexplorer.session import sweep_part
 from qatexplorer.training.sweep import Sweep
+from qatexplorer.training.trials import trials
 from tests.support.training_models import SmallNet, batches, data, one_thread, same  # noqa: F401
 
 OVER: dict[str, Any] = {"freeze_observer_epoch": (0, None), "freeze_bn_epoch": (1, None)}
@@ -124,8 +128,6 @@ def test_learned_step_sizes_beside_moving_averages(flow: str) -> None:
 
 
 def _learned(spec: Any) -> Any:
-    from dataclasses import replace
-
     return replace(spec, fake_quant=LEARNED)
 
 
@@ -139,11 +141,22 @@ def test_apply_trains_the_session_s_own_model_with_the_best() -> None:
     assert f"lr={found.best.settings['lr']!r}" in session.script()
 
 
-def test_in_processes_the_same_comes_out(tmp_path: Path) -> None:
-    session = session_of()
-    apart = session.sweep({"lr": (1e-2, 1e-3)}, seeds=(0,), epochs=1, processes=2)
-    alone = session.sweep({"lr": (1e-2, 1e-3)}, seeds=(0,), epochs=1)
-    assert [r.losses for r in apart.rows] == [r.losses for r in alone.rows]
+def test_what_goes_to_a_process_gives_the_same_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent is read back here: trials are tried in processes where they are defined."""
+    sent: list[int] = []
+
+    def here(jobs: Any, run: Any, folder: Any, processes: int, **more: Any) -> Any:
+        sent.append(processes)
+        return trials(jobs, pickle.loads(pickle.dumps(run)), folder, 1, **more)
+
+    for flow in ("eager", "fx"):
+        session = session_of(flow)
+        alone = session.sweep({"lr": (1e-2, 1e-3)}, seeds=(0,), epochs=1)
+        with monkeypatch.context() as patched:
+            patched.setattr(sweep_part, "trials", here)
+            apart = session.sweep({"lr": (1e-2, 1e-3)}, seeds=(0,), epochs=1, processes=2)
+        assert [r.losses for r in apart.rows] == [r.losses for r in alone.rows]
+    assert sent == [2, 2]
 
 
 def test_a_training_that_diverges_is_a_row_without_a_metric() -> None:
@@ -173,7 +186,7 @@ def test_what_cannot_be_swept_is_refused() -> None:
         ({"lr": (-1.0,)}, "lr is -1.0"),
     ):
         with pytest.raises(InputError, match=words):
-            session.sweep(over)  # type: ignore[arg-type]
+            session.sweep(over)
     with pytest.raises(InputError, match="no seed"):
         session.sweep(OVER, seeds=())
     with pytest.raises(NoDataError):

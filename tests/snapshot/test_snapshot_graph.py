@@ -312,12 +312,17 @@ def test_nothing_of_the_model_is_kept_alive() -> None:
 
 
 @pytest.mark.usefixtures("few_objects")
-def test_session_does_not_keep_the_users_model_nor_its_own_when_it_goes() -> None:
+@pytest.mark.parametrize("flow", ["eager", "fx"])
+def test_session_does_not_keep_the_users_model_nor_its_own_when_it_goes(flow: str) -> None:
     user = Residual().train()
     theirs = [weakref.ref(m) for m in user.modules()]
-    session = qx.Session(user, (image(),))
-    session.goto("convert")
-    ours = [weakref.ref(m) for m in session.model.modules()]
+    session = qx.Session(user, (image(),), flow=flow)
+    ours = []
+    for stage in session.stages:
+        session.goto(stage)
+        ours += [weakref.ref(m) for m in session.model.modules()]
+        if stage == session.flow.prepared_stage:
+            session.ledger()
     snapshots = dict(session.snapshots)
     del user
     gc.collect()
@@ -325,4 +330,4 @@ def test_session_does_not_keep_the_users_model_nor_its_own_when_it_goes() -> Non
     del session
     gc.collect()
     assert [w for w in ours if w() is not None] == []
-    assert len(snapshots) == 7
+    assert len(snapshots) == {"eager": 7, "fx": 9}[flow]

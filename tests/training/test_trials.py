@@ -90,8 +90,9 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
 
 
 def test_processes_do_the_jobs_and_one_that_is_killed_loses_no_result(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="has ended before"):
+    with pytest.raises(TrainingError, match="has ended before") as caught:
         trials(JOBS, killed_at_two, tmp_path, processes=2)
+    assert caught.value.fix == "Try processes=1; what is in the folder is not done again."
     again = Squares()
     found = trials(JOBS, again, tmp_path)
     assert [one.result["square"] for one in found] == [0, 1, 4, 9]

@@ -181,7 +181,7 @@ def test_every_part_is_reached_by_keys_and_by_name(made: Made) -> None:
         assert levels[0] == 1
         assert all(b - a <= 1 for a, b in pairwise(levels))
         for tag, attributes in text.tags:
-            if attributes.get("class") == "scroll":
+            if "scroll" in (attributes.get("class") or "").split():
                 assert attributes["tabindex"] == "0"
                 assert attributes["aria-label"]
             if tag == "svg":
@@ -402,6 +402,15 @@ def test_a_long_table_says_what_is_left_out() -> None:
     table = ReportText(html).tables[0]
     assert len(table.rows) == MAX_ROWS
     assert table.caption == "Things; 7 rows more not shown"
+
+
+def test_a_long_name_may_go_on_on_the_next_line() -> None:
+    html = table_html(
+        "Things", ("name", "n"), [("layer1.0.conv1.weight_fake_quant", "0.0123456")], [1]
+    )
+    assert "layer1.<wbr>0.<wbr>conv1.<wbr>weight_<wbr>fake_<wbr>quant" in html
+    assert "0.0123456" in html
+    assert ReportText(html).tables[0].rows == [["layer1.0.conv1.weight_fake_quant", "0.0123456"]]
 
 
 def test_histograms_that_are_not_drawn_are_counted(

@@ -112,9 +112,7 @@ def _row(name: str, *cells: str) -> Html:
 
 
 def _layers(layers: tuple[LayerChange, ...]) -> Html:
-    rows = [
-        _row(one.path, number(one.before, 3), number(one.after, 3)) for one in layers[:_MOST_LAYERS]
-    ]
+    rows = [_row(one.path, number(one.before), number(one.after)) for one in layers[:_MOST_LAYERS]]
     heads = ("layer", "before", "after")
     head = tag("thead", tag("tr", *(tag("th", text, scope="col") for text in heads)))
     caption = tag("caption", layers[0].figure, class_="qx-sr")

@@ -133,16 +133,17 @@ class CuresPanel(widgets.VBox):
         self.halt.on_click(lambda _: self._stop())
         self.undo.on_click(lambda _: self._undo())
         self._show_job(False)
-        progress = row(self.halt, self.bar, self.status)
-        self.children = [
-            self.slot,
-            self.before,
-            cards,
-            self.confirm,
-            progress,
-            self.outcome,
-            row(self.undo, self.on),
-        ]
+        done = widgets.VBox(
+            [
+                self.confirm,
+                row(self.halt, self.bar, self.status),
+                self.outcome,
+                row(self.undo, self.on),
+            ]
+        )
+        parts = widgets.Box([cards, done])
+        parts.add_class("qx-cures-parts")
+        self.children = [self.slot, self.before, parts]
         self.place_advice(self._advice)
 
     def place_advice(self, advice: widgets.Widget | None) -> None:

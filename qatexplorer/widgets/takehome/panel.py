@@ -66,6 +66,8 @@ class _Part(widgets.VBox):
             "Of what is written; what is there already is never replaced",
             width="min(440px, 90vw)",
         )
+        self.start.layout.width = "130px"  # so that the fields stand below one another
+        self.path.style.description_width = "50px"
         self.halt = button("Stop", "Stop before the next step; nothing is left behind")
         self.status = Html(kind="qx-muted", role="status")
         self.result = TakenHtml(role="status")
