@@ -100,11 +100,15 @@ def _leave_out_long(config: pytest.Config, items: list[pytest.Item]) -> None:
         items[:] = [item for item in items if not item.get_closest_marker("long")]
 
 
+ALL_COUNTED = ("accuracy", "checks", "cures", "takehome")
+"""Rooms many of whose lines only their slow tests run."""
+
+
 def _count_quick_tests_only(items: list[pytest.Item]) -> None:
-    """What traces lines makes a test half as slow again; those that are not slow run nearly all
-    lines, too."""
+    """What traces lines makes a test half as slow again; in most rooms, those that are not slow run
+    nearly all lines, too."""
     for item in items:
-        if item.get_closest_marker("slow"):
+        if item.get_closest_marker("slow") and item.path.parent.name not in ALL_COUNTED:
             item.add_marker(pytest.mark.no_cover)
 
 

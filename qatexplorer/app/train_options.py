@@ -99,7 +99,7 @@ def _add_setting(group: argparse._ArgumentGroup, field: Field[Any], meaning: str
     kind = str(field.type)
     more: dict[str, Any] = {}
     if kind.startswith("Literal["):
-        more["choices"] = re.findall(r'"([^"]+)"', kind)
+        more["choices"] = re.findall(r"""['"]([^'"]+)['"]""", kind)
     else:
         more["type"], more["metavar"] = _reader(kind)
     default = "none" if field.default is None else field.default
