@@ -1,7 +1,7 @@
 """What to try with a model, in which order, at what cost and how surely. A recipe is a file here,
 and a name in the import below."""
 
-from qatexplorer.advice import (
+from qatexplorer.advice import (  # noqa: F401  each registers itself
     batch_norms,
     biases,
     coverage,
@@ -45,21 +45,5 @@ __all__ = [
     "Reason",
     "Sureness",
     "advise",
-    "batch_norms",
-    "biases",
-    "coverage",
-    "engine",
-    "equalization",
-    "errors",
-    "low_bits",
-    "measure",
-    "oscillation",
-    "per_channel",
-    "ranges",
     "recipe",
-    "sites",
-    "take_home",
-    "train",
-    "undo",
-    "warned",
 ]

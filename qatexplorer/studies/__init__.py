@@ -16,9 +16,10 @@ from qatexplorer.studies import (
     r09_step_sizes,
     r10_four_bits,
 )
-from qatexplorer.studies.base import FULL, QUICK, Arm, Effort, Reading, Row, Study
-from qatexplorer.studies.run import Results, read, run
-from qatexplorer.studies.text import as_markdown
+from qatexplorer.studies.base import Arm, Reading, Row, Study
+from qatexplorer.studies.effort import FULL, QUICK, Effort
+from qatexplorer.studies.results import Results, as_markdown
+from qatexplorer.studies.run import read, run
 from qatexplorer.studies.verdict import Spread, Verdict, spread, verdict
 
 __all__ = [

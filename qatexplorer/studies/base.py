@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from qatexplorer.studies.bench import Bench
 
@@ -83,21 +83,3 @@ class Study:
     rows: tuple[Row, ...]
     readings: tuple[Reading, ...]
     sizes: str
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much is trained. ``share`` of all epochs; ``samples`` of the training images, None is
-    all 1,257; ``name`` is for the table."""
-
-    name: str = "full"
-    share: float = 1.0
-    samples: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
-
-
-FULL = Effort()
-QUICK = Effort("quick", 0.25)

@@ -21,7 +21,7 @@ from qatexplorer.zoo.train import RECIPES, train
 
 if TYPE_CHECKING:
     from qatexplorer.flows.quant_spec import QuantSpec
-    from qatexplorer.studies.base import Effort
+    from qatexplorer.studies.effort import Effort
 
 PLAIN = "plain"
 """After the name of a net: without the last step of its recipe, which stretches its channels."""

@@ -8,7 +8,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from typing import Any
 import torch
 
 from qatexplorer.quantizers.environment import environment
-from qatexplorer.studies.base import FULL, Effort, Study, Work
+from qatexplorer.studies.base import Study, Work
 from qatexplorer.studies.bench import Bench
+from qatexplorer.studies.effort import FULL, Effort
+from qatexplorer.studies.results import Results
 from qatexplorer.training.trials import ShouldStop, Trial, TrialsProgress, trials
 
 Key = Mapping[str, Any]
@@ -59,54 +61,6 @@ def _here() -> dict[str, str]:
         **found.versions,
         "date": datetime.now(timezone.utc).date().isoformat(),
     }
-
-
-@dataclass(frozen=True)
-class Results:
-    """What was measured for some studies.
-
-    Attributes:
-        studies, effort, seeds: what was asked for.
-        values: by seed, then by the name of the value, in per cent.
-        seconds: that the jobs took, all together. on: what they ran on: different ones by name.
-        done, total: jobs. headed: its text begins with what holds for all studies.
-    """
-
-    studies: tuple[Study, ...]
-    effort: Effort
-    seeds: int
-    values: Mapping[int, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
-    seconds: float = 0.0
-    on: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    done: int = 0
-    total: int = 0
-    headed: bool = True
-
-    def of(self, study: Study, value: str) -> dict[int, float]:
-        """The value of a study by seed, for the seeds that have it."""
-        arms = {arm.name for arm in study.arms}
-        return {
-            seed: found[value]
-            for seed, by_arm in sorted(self.values.items())
-            for name, found in by_arm.items()
-            if name in arms and value in found
-        }
-
-    def __getitem__(self, name: str) -> Results:
-        """The same of one study, by its id, for its table alone. Raises KeyError."""
-        found = tuple(study for study in self.studies if study.id == name)
-        if not found:
-            raise KeyError(name)
-        return replace(self, studies=found, headed=False)
-
-    def __repr__(self) -> str:
-        """The tables, as Markdown."""
-        from qatexplorer.studies.text import as_markdown
-
-        return as_markdown(self)
-
-    def _repr_markdown_(self) -> str:
-        return repr(self)
 
 
 def jobs_of(studies: Iterable[Study], seeds: int, effort: Effort = FULL) -> list[dict[str, Any]]:

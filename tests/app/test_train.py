@@ -349,6 +349,8 @@ def test_another_process_sees_it_pauses_it_and_it_goes_on_after_ctrl_c(
     last = opened.last_checkpoint
     assert last is not None
     assert last.position.step == opened.status["step"]
+    if processes > 1:
+        return  # how they go on together: tests/training/test_distributed.py
     epochs = str(last.position.epoch + 2)
     again = started(folder, "--resume", "--epochs", epochs, processes=processes)
     out, err = again.communicate(timeout=120)

@@ -143,7 +143,9 @@ def click(page: Page, path: str, kind: str = "site") -> float:
 
 
 def check_tree(page: Page) -> list[float]:
-    expect(page.get_by_role("tree")).to_be_visible()
+    tree = page.get_by_role("tree")
+    expect(tree).to_be_visible()
+    tree.scroll_into_view_if_needed()  # what is out of sight need not be drawn
     first, other = "conv1.activation_post_process", "conv2.activation_post_process"
     click(page, first)
     times = [click(page, path) for path in (other, first) * 5]
@@ -202,7 +204,8 @@ def check_ledger(page: Page, shots: Shots) -> None:
 def test_tree_and_graph_in_dark_jupyterlab(
     page: Page, lab: Server, clean_kernels: None, shots: Shots
 ) -> None:
-    write_notebook(lab.root / "widgets-own.ipynb", [GRAPH, TREE.replace("DARK", "True")])
+    cells = [GRAPH, TREE.replace("DARK", "True")]
+    write_notebook(lab.root / "widgets-own.ipynb", cells, hide_source=True)
     open_notebook(page, lab, "widgets-own.ipynb")
     set_theme(page, "dark")
     run_all_cells(page)

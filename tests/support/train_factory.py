@@ -45,9 +45,15 @@ def squares(output: Tensor, target: Tensor) -> Tensor:
     return output.square().mean()
 
 
-def failing_once(output: Tensor, target: Tensor) -> Tensor:
-    """A loss that fails in the second process as long as the file ``$FAILS`` is there."""
-    if os.environ.get("RANK") == "1" and Path(os.environ["FAILS"]).exists():
+_asked: list[int] = []
+
+
+def failing_late(output: Tensor, target: Tensor) -> Tensor:
+    """A loss that fails in the second epoch of the second process as long as the file ``$FAILS`` is
+    there."""
+    _asked.append(1)
+    late = len(_asked) > len(data()[0])
+    if late and os.environ.get("RANK") == "1" and Path(os.environ["FAILS"]).exists():
         raise ValueError("the disk of this machine is on fire")
     return nn.functional.cross_entropy(output, target)
 

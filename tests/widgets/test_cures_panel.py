@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ipywidgets
 import pytest
 import torch
 
@@ -52,18 +51,33 @@ def test_it_is_made_when_it_is_opened_and_has_a_slot_on_top() -> None:
     explorer = qx.explore(session_of(usual(), "fx"))
     panel = explorer.cures
     assert "Cures" in explorer.drawer.titles
-    advice = ipywidgets.HTML("what to try first")
-    panel.place_advice(advice)
     assert panel.children == ()
+    assert explorer.advice.children == ()
     explorer.drawer.show_panel(panel)
     settled(explorer)
     made = panel.children
-    assert panel.slot.children == (advice,)
+    assert panel.slot.children == (explorer.advice,)
+    assert explorer.advice.advice is not None
     assert made[0] is panel.slot
     assert set(panel.cards) == set(CURES)
     explorer.drawer.close_drawer()
     explorer.drawer.show_panel(panel)
     assert panel.children == made
+
+
+def test_what_is_advised_is_done_by_its_button() -> None:
+    session = session_of(usual(), "eager", qconfig="onednn")
+    explorer, _panel = opened(session)
+    advice = explorer.advice.advice
+    assert advice is not None
+    assert advice[0].action.call == "check"
+    body: Any = explorer.advice.body
+    body._handle_custom_msg({"ask": "do:0"}, [])
+    settled(explorer)
+    assert session.last_check is not None
+    again = explorer.advice.advice
+    assert again is not None
+    assert again[0].action.call != "check"
 
 
 def test_what_each_would_do_follows_the_stages() -> None:

@@ -139,7 +139,7 @@ def on_html(cured: Iterable[Cured]) -> Html:
     ]
     if not rows:
         return tag("p", "No cure is on.", class_="qx-muted")
-    return tag("div", tag("p", "On, the last one first to be taken back:"), tag("ol", *rows))
+    return tag("div", tag("p", "These are on; Undo takes the last one back:"), tag("ol", *rows))
 
 
 def settings_words(settings: Mapping[str, Any]) -> str:

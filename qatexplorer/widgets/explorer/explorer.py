@@ -13,6 +13,7 @@ from typing import Any, Literal
 import ipywidgets as widgets
 
 from qatexplorer import zoo
+from qatexplorer.advice import Proposal
 from qatexplorer.checks.records import Finding, Fix
 from qatexplorer.errors import BusyError, QatExplorerError
 from qatexplorer.flows.edits import Edit
@@ -37,6 +38,7 @@ from qatexplorer.widgets.checks.panel import ChecksPanel
 from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
 from qatexplorer.widgets.common.controls import Html, Message, Note, labelled
 from qatexplorer.widgets.common.page import PageState
+from qatexplorer.widgets.cures.advice import ADVISED, AdvicePanel, perform
 from qatexplorer.widgets.cures.panel import JOB as CURING
 from qatexplorer.widgets.cures.panel import CuresPanel
 from qatexplorer.widgets.explorer.drawer import Drawer
@@ -59,7 +61,7 @@ from qatexplorer.widgets.training.training import TrainingPanel
 
 _PROGRESS_S = 0.25
 _STILL_S = 2.0
-_STOPPABLE = (EVALUATING, TIMING, COMPARING, MEASURING, SEARCHING, CURING, *TAKING)
+_STOPPABLE = (EVALUATING, TIMING, COMPARING, MEASURING, SEARCHING, CURING, ADVISED, *TAKING)
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,8 @@ class Explorer(widgets.VBox):
             self.training.say_before,
             lambda: self._in_sight(self.training),
         )
+        self.advice = AdvicePanel(self.bridge, self.page, self._on_advice)
+        self.cures.place_advice(self.advice)
         self.takehome = TakeHomePanel(self.bridge, self.start_job)
         panels = {
             "Train": self.training,
@@ -208,7 +212,8 @@ class Explorer(widgets.VBox):
         # Those that show a session and are switched off while a job goes on.
         self._panels = (
             self.checks, self.ledger, self.results, self.compare, self.settings, self.runs,
-            self.sensitivity, self.qconfig, self.cures, self.takehome,
+            self.sensitivity, self.qconfig, self.cures, self.advice,
+            self.takehome,
         )  # fmt: skip
 
     def _top(self) -> widgets.Widget:
@@ -444,6 +449,7 @@ class Explorer(widgets.VBox):
         self.compare.refresh()
         self.sensitivity.refresh()
         self.cures.refresh()
+        self.advice.refresh()
         self.training.set_enabled(self.jobs.current is None)
         if session.stage == session.flow.train_stage and self._led_to is not session:
             self._led_to = session
@@ -506,7 +512,7 @@ class Explorer(widgets.VBox):
         self.compare.active = self._in_sight(self.compare)
         self.training.in_sight = self._in_sight(self.training)
         self.qconfig.active = self._in_sight(self.qconfig)
-        self.cures.active = self._in_sight(self.cures)
+        self.cures.active = self.advice.active = self._in_sight(self.cures)
         if self._in_sight(self.training):
             self.cures.refresh()
         self.takehome.active = self._in_sight(self.takehome)
@@ -607,6 +613,16 @@ class Explorer(widgets.VBox):
                 "putting it right",
                 lambda _job: fix.apply(session),
                 lambda _made: self._applied(session, finding, fix, before),
+            )
+
+    def _on_advice(self, proposal: Proposal) -> None:
+        """A button of the advice was pressed."""
+        session = self.session
+        if session is not None:
+            self.start_job(
+                ADVISED,
+                lambda job: perform(session, proposal, job.should_stop),
+                lambda _done: self.advice.refresh(),
             )
 
     def _applied(

@@ -1,19 +1,63 @@
-"""The tables of studies as text: Markdown that a terminal shows well too."""
+"""What studies have measured, and its tables: Markdown that a terminal shows well too."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from qatexplorer.studies.base import Study
+from qatexplorer.studies.effort import Effort
 from qatexplorer.studies.verdict import Spread, spread, verdict
-
-if TYPE_CHECKING:
-    from qatexplorer.studies.base import Effort, Study
-    from qatexplorer.studies.run import Results
 
 _WIDTH = 100
 _NONE = "–"
+
+
+@dataclass(frozen=True)
+class Results:
+    """What was measured for some studies.
+
+    Attributes:
+        studies, effort, seeds: what was asked for.
+        values: by seed, then by the name of the value, in per cent.
+        seconds: that the jobs took, all together. on: what they ran on: different ones by name.
+        done, total: jobs. headed: its text begins with what holds for all studies.
+    """
+
+    studies: tuple[Study, ...]
+    effort: Effort
+    seeds: int
+    values: Mapping[int, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    seconds: float = 0.0
+    on: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    done: int = 0
+    total: int = 0
+    headed: bool = True
+
+    def of(self, study: Study, value: str) -> dict[int, float]:
+        """The value of a study by seed, for the seeds that have it."""
+        arms = {arm.name for arm in study.arms}
+        return {
+            seed: found[value]
+            for seed, by_arm in sorted(self.values.items())
+            for name, found in by_arm.items()
+            if name in arms and value in found
+        }
+
+    def __getitem__(self, name: str) -> Results:
+        """The same of one study, by its id, for its table alone. Raises KeyError."""
+        found = tuple(study for study in self.studies if study.id == name)
+        if not found:
+            raise KeyError(name)
+        return replace(self, studies=found, headed=False)
+
+    def __repr__(self) -> str:
+        """The tables, as Markdown."""
+        return as_markdown(self)
+
+    def _repr_markdown_(self) -> str:
+        return repr(self)
 
 
 def as_markdown(results: Results) -> str:
