@@ -287,15 +287,19 @@ def sees_it_grow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         runs.inside.click()
         assert explorer.drawer.in_sight(live)
         await until_on_loop(lambda: live.multiples.rows.value)
-        words, first = live.words.value, live.telemetry
+        rows, first = live.multiples.rows, live.telemetry
         assert first is not None
-        assert folder.name in words
+        assert folder.name in live.words.value
         await until_on_loop(lambda: live.telemetry.steps[-1] > first.steps[-1])  # type: ignore[union-attr]
-        await until_on_loop(lambda: live.words.value != words)
+        await until_on_loop(lambda: live.multiples.rows != rows)
         runs.list.value = None  # it follows nothing any more
-        await until_on_loop(
-            lambda: not any(t.name.startswith("qatexplorer-") for t in threading.enumerate()), 20
-        )
+        await until_on_loop(lambda: not drawing(), 60)
+
+    training = set(threading.enumerate())
+
+    def drawing() -> list[threading.Thread]:
+        found = set(threading.enumerate()) - training
+        return [one for one in found if one.name.startswith("qatexplorer-")]
 
     asyncio.run(page())
 
