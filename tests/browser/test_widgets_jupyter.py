@@ -183,7 +183,7 @@ def check_ledger(page: Page, shots: Shots) -> None:
     path = rows.first.get_attribute("data-id")
     expect(grid.locator(f"[data-id='{path}']")).to_have_attribute("aria-selected", "true")
     page.get_by_role("button", name="What stays float").click()
-    floats = page.get_by_role("grid", name="What stays float")
+    floats = page.get_by_role("grid", name="What stays float", exact=True)
     expect(floats.get_by_role("gridcell", name="type_not_in_mapping").first).to_be_visible()
     shots(page, "ledger-floats")
     page.get_by_role("button", name="Redundancy").click()
