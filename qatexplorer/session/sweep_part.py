@@ -131,8 +131,8 @@ class SweepPart(Part):
         training that diverges is a row without a metric.
         """
         data = self._require_data("a sweep")
-        plain = (config or TrainingConfig()).but(telemetry_every=0, oscillation="sampled")
-        plain = plain.but(**settings)
+        plain = (config or TrainingConfig()).but(**settings)
+        plain = plain.but(telemetry_every=0, oscillation="sampled", checkpoint_every=0)
         _check_names(over)
         chosen, numbers = combinations(over), tuple(dict.fromkeys(seeds))
         if not numbers:

@@ -94,6 +94,7 @@ class CuresPanel(widgets.VBox):
         say_before: called with HTML of what speaks for something else than training first, ``""``
             for nothing.
         wanted: whether somebody sees what ``say_before`` shows.
+        sweeps: what stands below the cures.
 
     The widgets inside are made when ``active`` says for the first time that the panel is in sight.
     """
@@ -104,9 +105,11 @@ class CuresPanel(widgets.VBox):
         start_job: Callable[..., Any],
         say_before: Callable[[str], Any],
         wanted: Callable[[], bool],
+        sweeps: widgets.Widget | None = None,
     ) -> None:
         self._bridge, self._start_job = bridge, start_job
         self._say_before, self._wanted = say_before, wanted
+        self._below = () if sweeps is None else (sweeps,)
         self._session: Session | None = None
         self._job: Job | None = None
         self._last: Cured | None = None
@@ -143,7 +146,7 @@ class CuresPanel(widgets.VBox):
         )
         parts = widgets.Box([cards, done])
         parts.add_class("qx-cures-parts")
-        self.children = [self.slot, self.before, parts]
+        self.children = [self.slot, self.before, parts, *self._below]
         self.place_advice(self._advice)
 
     def place_advice(self, advice: widgets.Widget | None) -> None:

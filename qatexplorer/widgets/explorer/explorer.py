@@ -41,6 +41,8 @@ from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.cures.advice import ADVISED, AdvicePanel, perform
 from qatexplorer.widgets.cures.panel import JOB as CURING
 from qatexplorer.widgets.cures.panel import CuresPanel
+from qatexplorer.widgets.cures.sweeps import JOB as SWEEPING
+from qatexplorer.widgets.cures.sweeps import SweepPanel
 from qatexplorer.widgets.explorer.drawer import Drawer
 from qatexplorer.widgets.explorer.frame import Frame
 from qatexplorer.widgets.explorer.news import NewsBar
@@ -61,7 +63,17 @@ from qatexplorer.widgets.training.training import TrainingPanel
 
 _PROGRESS_S = 0.25
 _STILL_S = 2.0
-_STOPPABLE = (EVALUATING, TIMING, COMPARING, MEASURING, SEARCHING, CURING, ADVISED, *TAKING)
+_STOPPABLE = (
+    EVALUATING,
+    TIMING,
+    COMPARING,
+    MEASURING,
+    SEARCHING,
+    CURING,
+    ADVISED,
+    SWEEPING,
+    *TAKING,
+)
 
 
 @dataclass(frozen=True)
@@ -185,11 +197,13 @@ class Explorer(widgets.VBox):
         self.qconfig = QConfigPanel(self.bridge, self.start_job, self.page)
         self.checks = ChecksPanel(self.checker, self.page, self._on_fix, self._on_undo)
         self.sensitivity = SensitivityPanel(self.bridge, self.start_job, self.page)
+        self.sweeps = SweepPanel(self.bridge, self.start_job, self.training.settings)
         self.cures = CuresPanel(
             self.bridge,
             self.start_job,
             self.training.say_before,
             lambda: self._in_sight(self.training),
+            self.sweeps,
         )
         self.advice = AdvicePanel(self.bridge, self.page, self._on_advice)
         self.cures.place_advice(self.advice)
@@ -213,7 +227,7 @@ class Explorer(widgets.VBox):
         self._panels = (
             self.checks, self.ledger, self.results, self.compare, self.settings, self.runs,
             self.sensitivity, self.qconfig, self.cures, self.advice,
-            self.takehome,
+            self.sweeps, self.takehome,
         )  # fmt: skip
 
     def _top(self) -> widgets.Widget:
@@ -512,7 +526,8 @@ class Explorer(widgets.VBox):
         self.compare.active = self._in_sight(self.compare)
         self.training.in_sight = self._in_sight(self.training)
         self.qconfig.active = self._in_sight(self.qconfig)
-        self.cures.active = self.advice.active = self._in_sight(self.cures)
+        in_sight = self._in_sight(self.cures)
+        self.cures.active = self.advice.active = self.sweeps.active = in_sight
         if self._in_sight(self.training):
             self.cures.refresh()
         self.takehome.active = self._in_sight(self.takehome)
@@ -677,6 +692,7 @@ class Explorer(widgets.VBox):
             self.results.idle()
             self.sensitivity.idle()
             self.cures.idle()
+            self.sweeps.idle()
         for panel in (self.training, *self._panels):
             panel.set_enabled(job is None)
         if job is None:

@@ -100,13 +100,17 @@ class TrainingPanel(widgets.VBox):
         self.before.value = html
         self.before.layout.display = "" if html else "none"
 
-    def _settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
+        """What the fields say, as fields of TrainingConfig. Raises InputError for text that is no
+        number."""
         return {
             "epochs": self.epochs.value,
             "lr": self.lr.value,
-            "run_dir": self._run_dir(),
             **self.schedules.settings(),
         }
+
+    def _settings(self) -> dict[str, Any]:
+        return {**self.settings(), "run_dir": self._run_dir()}
 
     def _start(self) -> None:
         if self._session is not None:
