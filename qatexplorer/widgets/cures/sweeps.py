@@ -200,7 +200,7 @@ class SweepPanel(widgets.VBox):
 
 
 def _values_field(label: str, tip: str) -> Any:
-    field = widgets.Text("", placeholder="e.g. never, 1, 2")
+    field = widgets.Text("", placeholder="never, 1, 2")
     return labelled(field, label, tip, width="270px")
 
 
