@@ -39,7 +39,7 @@ def check_new(path: str | os.PathLike[str]) -> Path:
 def write_report(
     known: Any, path: str | os.PathLike[str] = "report.html", overwrite: bool = False
 ) -> Path:
-    """Draw the page of ``known`` and write it; a reader sees all of it or none.
+    """Draw the page of ``known`` and write it: all of it is there, or none.
 
     Returns the absolute path. Raises ReportError; an older file then stays as it was.
     """

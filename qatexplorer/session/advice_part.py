@@ -88,7 +88,7 @@ class AdvicePart(Part):
             mode=self._usual_mode(),
             tolerated=tolerated,
             sensitivities=dict(self._sensitivities.made),
-            mixed=self._sensitivities.mixed,
+            mixed=self._last.proposal,
             comparison=self._compared.last,
             histograms=histograms,
             seen_in=seen_in,

@@ -18,7 +18,6 @@ from qatexplorer.flows.exceptions import with_exceptions
 from qatexplorer.flows.qconfig import QConfigPlan
 from qatexplorer.session.measured import Measured
 from qatexplorer.session.part import Part
-from qatexplorer.session.sensitivity_part import Sensitivities
 from qatexplorer.session.settings import Settings
 from qatexplorer.session.stages import EventKind
 from qatexplorer.snapshot.records import Snapshot
@@ -34,7 +33,6 @@ class _Applied:
 class ProposePart(Part):
     """Mixed precision from a ranking of fake quants."""
 
-    _sensitivities: Sensitivities
     _last: Measured
     _trials: tuple[tuple[Any, ...], Trials] | None = None
     _proposal: Proposal | None = None
@@ -102,7 +100,6 @@ class ProposePart(Part):
         try:
             found = propose(trials, ranking, wish, progress, should_stop)
             self._proposal = found = self._with_int8(found)
-            self._sensitivities.mixed = found
             self._last.keep(of, proposal=found)
         finally:
             self._measured = ""

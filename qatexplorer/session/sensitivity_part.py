@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
-from qatexplorer.accuracy.records import Method, Proposal, Sensitivity
+from qatexplorer.accuracy.records import Method, Sensitivity
 from qatexplorer.accuracy.sensitivity.job import Job, Judge
 from qatexplorer.accuracy.sensitivity.kept import Folder, Kept
 from qatexplorer.accuracy.sensitivity.rank import MetricMode, compared, measure
@@ -20,19 +20,17 @@ _WHAT = "the sensitivity"
 
 
 class Sensitivities:
-    """The newest one of each method, and what was measured for it, until the model changes;
-    ``mixed`` is what was found with one of them."""
+    """The newest one of each method, and what was measured for it, until the model
+    changes."""
 
     def __init__(self) -> None:
         self._made: dict[Method, Sensitivity] = {}
         self._kept: dict[Method, Kept] = {}
-        self.mixed: Proposal | None = None
 
     def forget(self) -> None:
         """The model has changed."""
         self._made.clear()
         self._kept.clear()
-        self.mixed = None
 
     @property
     def made(self) -> Mapping[Method, Sensitivity]:
