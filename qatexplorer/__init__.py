@@ -22,7 +22,7 @@ from qatexplorer.errors import QatExplorerError, QatExplorerWarning
 from qatexplorer.reports import Draw, drawn_by
 
 if TYPE_CHECKING:
-    from qatexplorer import flows, zoo
+    from qatexplorer import flows, studies, zoo
     from qatexplorer.accuracy.records import Comparison, Sensitivity
     from qatexplorer.checks.families.training import check_optimizer
     from qatexplorer.checks.records import Finding, Findings
@@ -79,6 +79,7 @@ __all__ = [
     "list_runs",
     "open_run",
     "running",
+    "studies",
     "watch",
     "zoo",
 ]
@@ -117,7 +118,7 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("flows", "zoo"):
+    if name in ("flows", "studies", "zoo"):
         return importlib.import_module(f"qatexplorer.{name}")
     if name in _LAZY:
         value = getattr(importlib.import_module(_LAZY[name]), name)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, fx, nn
 
 from qatexplorer.accuracy.sums import InSteps
-from qatexplorer.checks.evidence.causes import Cause, Examiner
+from qatexplorer.checks.evidence.causes import PARTED, Cause, Examiner
 from qatexplorer.evaluate.pairs import Pair
 from qatexplorer.evaluate.parity import ParityRow
 from qatexplorer.forward.visit import Visit
+from qatexplorer.quantizers.engine_probe import probe_engine
 
 _WORDS = {
     "kernel": "the int8 kernel does not give what its own integers do",
@@ -37,21 +37,37 @@ RULES = {
 """The rule of the checks that says more, by what the probe found."""
 
 
-def in_words(cause: Cause) -> str:
+def in_words(cause: Cause, engine: str) -> str:
     """``"called 2 times, and int8 has one scale for all calls (QX504)"``"""
-    return f"{_WORDS[cause.why].format(**cause.detail)} ({RULES[cause.why]})"
+    words = _WORDS[cause.why].format(**cause.detail)
+    if cause.why == "kernel" and probe_engine(engine).verdict == "saturates":
+        words = f"{engine} saturates on this CPU: its int8 kernel cuts off sums"
+    return f"{words} ({RULES[cause.why]})"
+
+
+_ALWAYS = 6
 
 
 class Probe:
     """Looks at the places that part, on the first sample of the batch: it costs the forward of a
-    layer each."""
+    layer each. So behind the first six only at those that part more than any before: a difference
+    that a place was given is not looked at again and again.
+    """
 
     def __init__(self, prepared: nn.Module, engine: str) -> None:
         self._examiner = Examiner(prepared, engine)
+        self._engine = engine
+        self._looked = 0
+        self._furthest = 0.0
 
     def look(self, pair: Pair, visit: Visit, found: InSteps, step: float) -> str:
         """In words why this place parts on its own, ``""`` if it does not or it is not known."""
         total = found.values
+        far = found.far / total
+        if far <= PARTED or (self._looked >= _ALWAYS and far <= self._furthest):
+            return ""
+        self._looked += 1
+        self._furthest = max(self._furthest, far)
         path, call = pair.name
         row = ParityRow(
             path,
@@ -60,51 +76,48 @@ class Probe:
             total,
             total,
             found.half / total,
-            found.far / total,
+            far,
             found.largest,
             pair.trained_step,
         )
         before = len(self._examiner.causes)
-        self._examiner.look(row, pair, _first_sample(visit))
+        self._examiner.look(row, pair, visit)
         causes = self._examiner.causes[before:]
-        return in_words(causes[0]) if causes else ""
+        return in_words(causes[0], self._engine) if causes else ""
 
 
-def _first_sample(visit: Visit) -> Visit:
-    """``visit`` cut to the first of the batch's samples, where all it has to do with has them."""
-    result = visit.result
-    if not isinstance(result, Tensor) or result.dim() < 2 or result.shape[0] < 2:
-        return visit
-    size = result.shape[0]
-    values = _OfFirst(visit.values, size)
-    given = [*visit.args, *(values.given(node) for node in _inputs(visit))]
+def first_sample(visit: Visit) -> Visit:
+    """A copy of ``visit`` that later operations do not write to, cut to the first of the batch's
+    samples, where all it has to do with has them."""
+    size = visit.result.shape[0] if _has_batch(visit.result) else 0
+    needed = {node: visit.values[node] for node in _inputs(visit) if node in visit.values}
+    given = [*visit.args, *needed.values()]
     tensors = [one for one in given if isinstance(one, Tensor)]
-    if not all(isinstance(one, Tensor) for one in visit.args):
-        return visit
-    if not tensors or any(one.dim() < 2 or one.shape[0] != size for one in tensors):
-        return visit
-    args = tuple(one[:1] for one in visit.args)
-    return replace(visit, result=result[:1], args=args, values=values)
+    cut = (
+        size > 1
+        and len(tensors) > 0
+        and all(isinstance(one, Tensor) for one in visit.args)
+        and all(_has_batch(one) and one.shape[0] == size for one in tensors)
+    )
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return (value[:1] if cut else value).clone()
+        if type(value) in (tuple, list):
+            return type(value)(copied(one) for one in value)
+        return value
+
+    return replace(
+        visit,
+        result=copied(visit.result),
+        args=copied(visit.args),
+        values={node: copied(value) for node, value in needed.items()},
+    )
+
+
+def _has_batch(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 1
 
 
 def _inputs(visit: Visit) -> list[fx.Node]:
     return visit.node.all_input_nodes if visit.node is not None else []
-
-
-class _OfFirst(Mapping[fx.Node, Any]):
-    def __init__(self, values: Mapping[fx.Node, Any], size: int) -> None:
-        self._values, self._size = values, size
-
-    def given(self, node: fx.Node) -> Any:
-        return self._values.get(node)
-
-    def __getitem__(self, node: fx.Node) -> Any:
-        value = self._values[node]
-        batch = isinstance(value, Tensor) and value.dim() > 1 and value.shape[0] == self._size
-        return value[:1] if batch else value
-
-    def __iter__(self) -> Iterator[fx.Node]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -13,19 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from qatexplorer.accuracy.causes import Probe
+from qatexplorer.accuracy.int8_results import Int8Result, Int8Results, Looked
 from qatexplorer.accuracy.kept import Kept, unwatched
 from qatexplorer.accuracy.matching import Head, Match, Matcher, Source
 from qatexplorer.accuracy.records import CompareRow, Comparison, Scatter
 from qatexplorer.accuracy.spread import POINTS, Points, Spread, picked
-from qatexplorer.accuracy.structure import leaves
+from qatexplorer.accuracy.structure import leaves, numbers_in
 from qatexplorer.accuracy.sums import (
     Alone,
     Apart,
+    ByChannel,
     InSteps,
     OneGrid,
     Scratch,
-    add_fake_quant,
-    add_int8,
+    Sums,
+    add_up,
     codes_of,
     flat_alike,
 )
@@ -34,7 +37,6 @@ from qatexplorer.data import call_model, cloned, on_device
 from qatexplorer.errors import StoppedError
 from qatexplorer.evaluate.pairs import Pairs, by_nodes, pairs_of
 from qatexplorer.forward.preserve import preserved_state
-from qatexplorer.forward.trace import tensors_in
 from qatexplorer.forward.visit import Place, Visit, visited
 from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.quantizers.engine import quantized_engine
@@ -61,8 +63,8 @@ class Spot:
     spread: Spread = field(default_factory=Spread)
     kl: float | None = None
     points: Points = field(default_factory=Points)
+    channels: ByChannel = field(default_factory=ByChannel)
     cause: str = ""
-    signal: float | None = None  # float's sum of squares, of this batch
 
     def take_grid(self) -> None:
         """Look at the fake quant once its scale is what rounds."""
@@ -95,6 +97,52 @@ class Forms:
     int8: nn.Module | None
     matcher: Matcher
     engine: str
+
+
+@dataclass
+class Batch:
+    """What is known of the batch that is being compared.
+
+    Attributes:
+        floats, int8: results of those forwards, by place.
+        compared: the spot of each tensor of the fake-quant model, with the version it had.
+            ``begun`` and ``with_int8`` are ids of spots.
+        waiting: a spot of which the next call may tell what int8 calls it. Its tensor is in
+            ``kept``, as it was.
+        looked: what the probe may look at, and when in the int8 forward it was.
+    """
+
+    floats: Kept[Any]
+    int8: Int8Results | None
+    compared: dict[int, tuple[weakref.ref[Tensor], int, Spot]] = field(default_factory=dict)
+    begun: set[int] = field(default_factory=set)
+    with_int8: set[int] = field(default_factory=set)
+    waiting: Spot | None = None
+    kept: Kept[int] = field(default_factory=Kept)
+    looked: list[tuple[int, Spot, Looked]] = field(default_factory=list)
+
+    def begin(self, spot: Spot, tensor: Tensor) -> None:
+        self.begun.add(id(spot))
+        self.compared[id(tensor)] = weakref.ref(tensor), _version(tensor), spot
+
+    def spot_of(self, tensor: Tensor) -> Spot | None:
+        """The one that this very tensor, not written to since, has been compared for."""
+        found = self.compared.get(id(tensor))
+        if found is None or found[0]() is not tensor or found[1] != _version(tensor):
+            return None
+        return found[2]
+
+    def taken(self) -> Tensor:
+        """The tensor that waits, which then does so no longer."""
+        tensor = self.kept.get(0)
+        assert tensor is not None
+        self.waiting = None
+        self.kept.clear()
+        return tensor
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def compare(
@@ -145,7 +193,8 @@ class Comparing:
     All sums (SQNR, cosine, errors in steps, agreement, clipped share, the parts of the error) are
     over all values of all batches. Histograms (KL) are of at most
     :data:`~qatexplorer.accuracy.spread.SAMPLED` values of each tensor and batch, scatters of the
-    first batch. Of float and fake quant the results of one batch are held, of int8 none.
+    first batch. Of int8 and float the results of one batch are held, those that will be asked for;
+    of fake quant none, as each is compared as soon as it is there.
     """
 
     def __init__(self, forms: Forms) -> None:
@@ -157,7 +206,6 @@ class Comparing:
         self._spots: dict[Place, Spot | None] = {}
         self._rows: list[Spot] = []  # in the order of the fake-quant forward
         self._outputs: dict[str, Spot] = {}
-        self._wanted: set[tuple[Place, bool]] | None = None  # None keeps all: the first batch
         self._order: dict[tuple[Place, bool], int] = {}
         self._scratch = Scratch()
         self._weights: tuple[CompareRow, ...] = ()
@@ -168,124 +216,132 @@ class Comparing:
         self._first = True
 
     def passes(self, inputs: Any) -> Iterator[str]:
-        """Yields what comes next before it is run; a batch that is left half way counts only
-        where it got to."""
-        yield "float model"
-        floats, float_outputs = self._run_float(inputs)
-        yield "fake-quant model"
-        fakes, fake_outputs = self._run_fake(inputs, floats, float_outputs)
+        """Yields what comes next before it is run; a batch that is left before its last forward
+        does not count."""
+        int8: Int8Results | None = None
+        outputs: list[dict[str, Tensor]] = []
         if self.forms.int8 is not None:
             yield "int8 model"
-            self._run_int8(inputs, floats, fakes, float_outputs, fake_outputs)
+            int8, found = self._run_int8(inputs)
+            outputs.append(found)
+        yield "float model"
+        floats, found = self._run_float(inputs)
+        outputs.append(found)
+        yield "fake-quant model"
+        batch = Batch(floats, int8)
+        self._compare_outputs(self._run_fake(inputs, batch), *reversed(outputs))
+        if self._first:
+            self._look(batch)
         self._first = False
-        for spot in (*self._rows, *self._outputs.values()):
-            spot.signal = None
-        self._wanted = {spot.source.key for spot in self._rows}
 
     # -- the three forwards ---------------------------------------------------------------------
 
-    def _run_float(self, inputs: Any) -> tuple[Kept[Any], dict[str, Tensor]]:
-        kept: Kept[Any] = Kept()
-        given = self.forms.matcher.wanted_given
-
-        def keep(visit: Visit) -> None:
-            key = visit.place, False
-            if self._wanted is None or key in self._wanted:
-                self._keep(kept, key, visit.result)
-            if visit.place[0] in given:
-                self._keep(kept, (visit.place, True), visit.args)
-
-        output = self._forward(self.forms.floats, inputs, keep, kept, "float")
-        return kept, dict(leaves(output))
-
-    def _keep(self, kept: Kept[Any], key: tuple[Place, bool], result: Any) -> None:
-        tensor = _numbers(result)
-        if tensor is not None:
-            kept.keep(key, tensor)
-            self._order.setdefault(key, len(self._order))
-
-    def _run_fake(
-        self, inputs: Any, floats: Kept[Any], float_outputs: dict[str, Tensor]
-    ) -> tuple[Kept[Place], dict[str, Tensor]]:
-        kept: Kept[Place] = Kept()
-        prepared = self.forms.prepared
-        compared: dict[int, tuple[Tensor, Spot]] = {}  # in this batch, by the tensor
-
-        def watch(visit: Visit) -> None:
-            tensor = _numbers(visit.result)
-            if tensor is None:
-                return
-            spot = self._spot_of(visit, tensor, compared)
-            if spot is None or visit.place in kept:
-                return
-            kept.keep(visit.place, tensor)
-            if id(tensor) in compared:
-                return  # a name more of what has been compared
-            compared[id(tensor)] = tensor, spot
-            x = self._float_of(spot.source, floats)
-            if x is not None:
-                self._add_fake(spot, x, tensor)
-
-        weights = WeightRows(prepared, self.forms.int8) if self._first else None
-        with weights.watching() if weights is not None else nullcontext():
-            output = self._forward(prepared, inputs, watch, kept, "fake quant")
-        if weights is not None:
-            self._weights = weights.rows()
-        outputs = dict(leaves(output))
-        for path, tensor in outputs.items():
-            x = float_outputs.get(path)
-            if x is None or _numbers(x) is None or _numbers(tensor) is None:
-                continue
-            spot = self._outputs.setdefault(path, Spot(Source((path, 0)), []))
-            self._add_fake(spot, _plain(x), tensor)
-        return kept, outputs
-
-    def _run_int8(
-        self,
-        inputs: Any,
-        floats: Kept[Any],
-        fakes: Kept[Place],
-        float_outputs: dict[str, Tensor],
-        fake_outputs: dict[str, Tensor],
-    ) -> None:
+    def _run_int8(self, inputs: Any) -> tuple[Int8Results, dict[str, Tensor]]:
         int8 = self.forms.int8
         assert int8 is not None
         if self._pairs is None:
             self._pairs = pairs_of(self.forms.prepared, int8)
-        pairs = self._pairs
-        done: set[int] = set()
-
-        def watch(visit: Visit) -> None:
-            pair = pairs.of(visit)
-            place = pair.fake if pair is not None else visit.place
-            spot = self._spots.get(place)
-            tensor = _numbers(visit.result)
-            if spot is None or tensor is None or id(spot) in done:
-                return
-            if self._nodes and spot.quantizer is not None and not tensor.is_quantized:
-                return  # it is quantized by a node of its own after this
-            done.add(id(spot))
-            before = replace(spot.steps)
-            self._add_int8(spot, self._float_of(spot.source, floats), fakes.get(place), tensor)
-            if self._first and pair is not None and tensor.is_quantized:
-                now = spot.steps
-                if now.values > before.values:
-                    spot.cause = self._probe.look(pair, visit, now, _step_of(tensor))
-
+        results = Int8Results(self._pairs, self.forms.matcher.places, looked=self._first)
         with quantized_engine(self.forms.engine):
-            output = self._forward(int8, on_device(inputs, _CPU), watch, None, "int8")
-        for path, tensor in leaves(output):
-            spot = self._outputs.get(path)
-            if spot is not None and _numbers(tensor) is not None:
-                x, fake = float_outputs[path], fake_outputs[path]
-                self._add_int8(spot, _plain(x), fake, tensor)
+            given = on_device(inputs, _CPU)
+            output = self._forward(int8, given, results.see, results.kept, "int8")
+        return results, dict(leaves(output))
+
+    def _run_float(self, inputs: Any) -> tuple[Kept[Any], dict[str, Tensor]]:
+        kept: Kept[Any] = Kept()
+        matcher = self.forms.matcher
+
+        def keep(visit: Visit) -> None:
+            path = visit.place[0]
+            for given, result in ((False, visit.result), (True, visit.args)):
+                key = visit.place, given
+                tensor = numbers_in(result) if not given or path in matcher.wanted_given else None
+                if tensor is None:
+                    continue
+                self._order.setdefault(key, len(self._order))
+                if given or path in matcher.asked:
+                    kept.keep(key, tensor)
+
+        output = self._forward(self.forms.floats, inputs, keep, kept, "float")
+        return kept, dict(leaves(output))
+
+    def _run_fake(self, inputs: Any, batch: Batch) -> dict[str, Tensor]:
+        def watch(visit: Visit) -> None:
+            tensor = numbers_in(visit.result)
+            if tensor is None:
+                return
+            spot = self._spot_of(visit, tensor, batch)
+            if spot is None:
+                return
+            if batch.waiting is not None and batch.waiting is not spot:
+                self._compare_waiting(batch)
+            self._meet(visit.place, spot, tensor, batch)
+
+        prepared = self.forms.prepared
+        weights = WeightRows(prepared, self.forms.int8) if self._first else None
+        with weights.watching() if weights is not None else nullcontext():
+            output = self._forward(prepared, inputs, watch, batch.kept, "fake quant")
+        self._compare_waiting(batch)
+        if weights is not None:
+            self._weights = weights.rows()
+        return dict(leaves(output))
+
+    def _meet(self, place: Place, spot: Spot, tensor: Tensor, batch: Batch) -> None:
+        """Compare what the fake-quant model gave at ``place``, once a batch; a place more of the
+        same may be the one that int8 has a result of."""
+        found = None
+        if batch.int8 is not None and id(spot) not in batch.with_int8:
+            # In a graph it may be quantized by a node of its own.
+            quantized = self._nodes and spot.quantizer is not None
+            found = batch.int8.at(place, quantized=quantized)
+        begun = id(spot) in batch.begun
+        if not begun:
+            batch.begin(spot, tensor)
+            if found is None and batch.int8 is not None:
+                batch.waiting = spot
+                batch.kept.keep(0, tensor)
+                return
+        elif found is None:
+            return
+        elif batch.waiting is spot:
+            tensor, begun = batch.taken(), False
+        self._add(spot, tensor, found, batch, fake=not begun)
+
+    def _compare_waiting(self, batch: Batch) -> None:
+        """No other name of it has come: int8 has no such result."""
+        spot = batch.waiting
+        if spot is not None:
+            self._add(spot, batch.taken(), None, batch)
+
+    def _compare_outputs(
+        self,
+        fakes: dict[str, Tensor],
+        floats: dict[str, Tensor],
+        int8: dict[str, Tensor] | None = None,
+    ) -> None:
+        for path, tensor in fakes.items():
+            x, found = floats.get(path), (int8 or {}).get(path)
+            if x is None or numbers_in(x) is None or numbers_in(tensor) is None:
+                continue
+            spot = self._outputs.setdefault(path, Spot(Source((path, 0)), []))
+            z = found if found is not None and numbers_in(found) is not None else None
+            self._add_tensors(spot, _plain(x), tensor, z)
+
+    def _look(self, batch: Batch) -> None:
+        """At what made int8 part, in the order of its forward."""
+        with torch.no_grad(), quantized_engine(self.forms.engine):
+            for _, spot, looked in sorted(batch.looked, key=lambda one: one[0]):
+                if spot.steps.values:
+                    spot.cause = self._probe.look(
+                        looked.pair, looked.visit, spot.steps, looked.step
+                    )
 
     def _forward(
         self,
         model: nn.Module,
         inputs: Any,
         watch: Callable[[Visit], None],
-        kept: Kept[Any] | None,
+        kept: Kept[Any],
         name: str,
     ) -> Any:
         """One forward in eval mode; what ``watch`` raises is raised after it, since a model or a
@@ -306,11 +362,8 @@ class Comparing:
                     switch(module, observer=False, fake_quant=True)
             with visited(model, guarded, nodes=self._nodes):
                 self.forwards[name] += 1
-                if kept is None:
+                with kept:
                     output = call_model(model, cloned(inputs))
-                else:
-                    with kept:
-                        output = call_model(model, cloned(inputs))
         if self._failed is not None:
             failed, self._failed = self._failed, None
             raise failed
@@ -318,16 +371,14 @@ class Comparing:
 
     # -- which place it is ----------------------------------------------------------------------
 
-    def _spot_of(
-        self, visit: Visit, tensor: Tensor, compared: dict[int, tuple[Tensor, Spot]]
-    ) -> Spot | None:
+    def _spot_of(self, visit: Visit, tensor: Tensor, batch: Batch) -> Spot | None:
         if visit.place in self._spots:
             return self._spots[visit.place]
         match = self.forms.matcher.of(visit)
-        known = compared.get(id(tensor))
+        known = batch.spot_of(tensor)
         spot: Spot | None = None
         if match is not None and known is not None:
-            spot = known[1]
+            spot = known
             if not match.container:
                 spot.heads += match.heads
         elif match is not None:
@@ -350,55 +401,85 @@ class Comparing:
 
     # -- sums -----------------------------------------------------------------------------------
 
-    def _add_fake(self, spot: Spot, x: Tensor, y: Tensor) -> None:
+    def _add(
+        self,
+        spot: Spot,
+        y: Tensor,
+        found: Int8Result | None,
+        batch: Batch,
+        *,
+        fake: bool = True,
+    ) -> None:
+        z = None
+        if found is not None:
+            assert batch.int8 is not None
+            z = batch.int8.tensor(found)
+            batch.with_int8.add(id(spot))
+            if found.looked is not None:
+                batch.looked.append((found.number, spot, found.looked))
+        self._add_tensors(spot, self._float_of(spot.source, batch.floats), y, z, fake=fake)
+
+    def _add_tensors(
+        self, spot: Spot, x: Tensor | None, y: Tensor, z: Tensor | None, *, fake: bool = True
+    ) -> None:
+        """A tensor in float, fake quant and int8, where they are there and of one shape; without
+        ``fake`` float and fake quant have been compared before."""
         y = _plain(y)
-        if x.shape != y.shape:
+        if x is not None and x.shape != y.shape:
             self._unlike.update(head.path for head in spot.heads)
-            return
-        if not x.numel():
-            return
-        if spot.alone is not None and spot.one_grid is None:
-            spot.alone.add_whole(x, self._alone(spot, x))
-        flat_x, flat_y = flat_alike(x, y)
-        grid = spot.one_grid
-        before = spot.fake.signal
-        add_fake_quant(flat_x, flat_y, spot.fake, spot.alone if grid else None, grid, self._scratch)
-        spot.signal = spot.fake.signal - before
-        sample_x, sample_y = picked(flat_x), picked(flat_y)
-        if grid is not None:
-            spot.spread.add(sample_x, sample_y, grid)
-        if self._first:
-            spot.points.floats = sample_x[:POINTS].tolist()
-            spot.points.fakes = sample_y[:POINTS].tolist()
+            x = None
+        if z is not None and z.is_quantized and z.qscheme() not in _ONE_SCALE:
+            z = None
+        if z is not None and z.shape != y.shape:
+            z = None
+        if y.numel() and not (x is None and z is None):
+            self._add_alike(spot, x, y, z, fake and x is not None)
+
+    def _add_alike(
+        self, spot: Spot, x: Tensor | None, y: Tensor, z: Tensor | None, fake: bool
+    ) -> None:
+        alone, one_grid = (spot.alone, spot.one_grid) if fake else (None, None)
+        if alone is not None and one_grid is None and x is not None:
+            alone.add_whole(x, self._alone(spot, x))
+        grid = (z.q_scale(), z.q_zero_point()) if z is not None and z.is_quantized else None
+        codes = None if z is None else codes_of(z) if z.is_quantized else _plain(z)
+        flat_x, flat_y, flat_z = flat_alike(x, y, codes)
+        sums = Sums(
+            spot.fake if fake else None,
+            alone if one_grid is not None else None,
+            one_grid,
+            spot.int8 if z is not None else None,
+            spot.steps if z is not None else None,
+        )
+        add_up(flat_x, flat_y, flat_z, grid, sums, self._scratch)
+        if fake and one_grid is not None and flat_x is not None and flat_y is not None:
+            spot.spread.add(picked(flat_x), picked(flat_y), one_grid)
+        if fake and spot.quantizer is not None and x is not None:
+            spot.channels.add(x, y)
+        if self._first and flat_x is not None:
+            self._take_points(spot, flat_x, flat_y if fake else None, flat_z, grid)
+
+    def _take_points(
+        self,
+        spot: Spot,
+        x: Tensor,
+        y: Tensor | None,
+        z: Tensor | None,
+        grid: tuple[float, int] | None,
+    ) -> None:
+        if y is not None:
+            spot.points.floats = picked(x, POINTS).tolist()
+            spot.points.fakes = picked(y, POINTS).tolist()
+        if z is not None:
+            sample = picked(z, POINTS).float()
+            values = sample if grid is None else (sample - grid[1]) * grid[0]
+            spot.points.int8 = values.tolist()
 
     def _alone(self, spot: Spot, x: Tensor) -> Tensor:
         assert spot.quantizer is not None
         given = x.to(spot.grid.scale.device) if spot.grid is not None else x
         result: Tensor = spot.quantizer.forward(given)  # called, it would be visited again
         return result.detach().cpu()
-
-    def _add_int8(self, spot: Spot, x: Tensor | None, fake: Tensor | None, found: Tensor) -> None:
-        if found.is_quantized and found.qscheme() not in _ONE_SCALE:
-            return
-        grid = (found.q_scale(), found.q_zero_point()) if found.is_quantized else None
-        values = codes_of(found) if found.is_quantized else _plain(found)
-        x = x if x is not None and x.shape == found.shape else None
-        fake = _plain(fake) if fake is not None and fake.shape == found.shape else None
-        if not values.numel():
-            return
-        others = [one for one in (x, fake) if one is not None]
-        if not others:
-            return
-        first, *rest = flat_alike(*others, values)
-        flat_x = first if x is not None else None
-        flat_fake = None if fake is None else rest[0] if x is not None else first
-        flat = rest[-1]
-        signal = spot.signal if x is not None else None
-        add_int8(flat_x, flat_fake, flat, grid, spot.int8, spot.steps, self._scratch, signal)
-        if self._first and x is not None:
-            sample = picked(flat, POINTS).float()
-            values = sample if grid is None else (sample - grid[1]) * grid[0]
-            spot.points.int8 = values.tolist()
 
     # -- what it came to ------------------------------------------------------------------------
 
@@ -476,6 +557,7 @@ class Comparing:
             clipping_error=own.share(own.clipping) if own else None,
             rounding_error=own.share(own.noise - own.clipping) if own else None,
             step=step,
+            channels=spot.channels.decibels if head.kind == "fake quant" else (),
             cause=spot.cause,
         )
 
@@ -483,23 +565,11 @@ class Comparing:
 _ONE_SCALE = (torch.per_tensor_affine, torch.per_tensor_symmetric)
 
 
-def _numbers(result: Any) -> Tensor | None:
-    """The first tensor of a result, if it is one of real numbers."""
-    tensor = next(tensors_in(result), None)
-    if tensor is None or tensor.is_sparse or tensor.is_meta:
-        return None
-    return tensor if tensor.is_quantized or tensor.is_floating_point() else None
-
-
 def _plain(tensor: Tensor) -> Tensor:
     """As float32 on the CPU."""
     tensor = tensor.detach()
     tensor = tensor.dequantize() if tensor.is_quantized else tensor
     return tensor.to(_CPU, torch.float32)
-
-
-def _step_of(tensor: Tensor) -> float:
-    return float(tensor.q_scale())
 
 
 def _finite(value: float) -> float | None:

@@ -30,6 +30,11 @@ class Kept(TorchDispatchMode, Generic[Key]):
     def get(self, key: Key) -> Tensor | None:
         return self._tensors.get(key)
 
+    def clear(self) -> None:
+        """Keep none of them any longer."""
+        self._tensors.clear()
+        self._shared.clear()
+
     def __contains__(self, key: object) -> bool:
         return key in self._tensors
 

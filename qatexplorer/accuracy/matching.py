@@ -61,6 +61,12 @@ class Matcher(Protocol):
     wanted_given: frozenset[str]
     """Paths of the float model whose input is asked for too."""
 
+    places: frozenset[str]
+    """Paths of the prepared model (names of nodes) that may have a row."""
+
+    asked: frozenset[str]
+    """Paths of the float model (names of nodes) whose result may be asked for."""
+
     def of(self, visit: Visit) -> Match | None: ...
 
 
@@ -91,6 +97,17 @@ class ByPaths:
             for path, module in self._modules.items()
             if isinstance(module, QuantWrapper)
         )
+        known = {path: matches for path in self._modules if (matches := self._every(path))}
+        self.places = frozenset(known)
+        self.asked = frozenset(one.source.place[0] for found in known.values() for one in found)
+
+    def _every(self, path: str) -> list[Match]:
+        """What its calls may be, as many as the float model makes of the module it was."""
+        module = self._modules[path]
+        owner = path.rpartition(".")[0] if is_quantizer(module) else path
+        calls = max(self._chains.calls(self._origin(one)) for one in (path, owner))
+        visits = (Visit((path, call), module, None) for call in range(max(1, calls)))
+        return [match for visit in visits if path and (match := self.of(visit)) is not None]
 
     def of(self, visit: Visit) -> Match | None:
         path, call = visit.place
@@ -155,6 +172,7 @@ class Unrounded:
 
     def __init__(self, rows: Matcher) -> None:
         self._rows = rows
+        self.places = self.asked = rows.places
 
     def of(self, visit: Visit) -> Match | None:
         match = self._rows.of(visit)
@@ -181,6 +199,8 @@ class ByNodes:
             match = self._match(node, calls)
             if match is not None:
                 self._matches[node.name] = match
+        self.places = frozenset(self._matches)
+        self.asked = frozenset(match.source.place[0] for match in self._matches.values())
 
     def of(self, visit: Visit) -> Match | None:
         return self._matches.get(visit.place[0])

@@ -40,7 +40,9 @@ class CompareRow:
         clipped: share of float values outside of the grid.
         clipping_error, rounding_error: parts of the mean squared error of this fake quant alone.
         step: of the fake quant's grid (mean over channels).
-        channels: SQNR of each output channel in dB, for weights and per-channel grids.
+        channels: SQNR of each channel in dB. Of a weight that of its fake quant alone; of an
+            activation (N, C, H, W), (N, C, D, H, W) or (N, C) that of fake quant against float, of
+            the first sample of each batch where it has more than two dimensions.
         cause: why fake quant and int8 part here, ``""`` where they do not or nothing is known.
     """
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from qatexplorer.forward.trace import tensors_in
+
 
 def leaves(value: Any, path: str = "output") -> Iterator[tuple[str, Tensor]]:
     """``("output['boxes'][0]", tensor)`` of all tensors in nested dicts, lists, tuples and
@@ -25,3 +27,11 @@ def leaves(value: Any, path: str = "output") -> Iterator[tuple[str, Tensor]]:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             yield from leaves(getattr(value, field.name, None), f"{path}.{field.name}")
+
+
+def numbers_in(result: Any) -> Tensor | None:
+    """The first tensor of a result, if it is one of real numbers."""
+    tensor = next(tensors_in(result), None)
+    if tensor is None or tensor.is_sparse or tensor.is_meta:
+        return None
+    return tensor if tensor.is_quantized or tensor.is_floating_point() else None

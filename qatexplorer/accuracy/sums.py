@@ -7,7 +7,6 @@ more than reading it once. Sums of a piece are float32, those of all pieces floa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -44,8 +43,8 @@ class Apart:
         self.other += _square(y)
         self.noise += _square(gap)
         if whole:
-            self.largest = _larger(self.largest, _most(gap))
             self.distance += float(gap.abs_().sum())
+            self.largest = _larger(self.largest, float(gap.amax()))
 
     def add_sums(self, values: int, signal: Tensor, other: Tensor, noise: Tensor) -> None:
         """Sums that have been made by channel."""
@@ -88,8 +87,8 @@ class InSteps:
         """A piece of the difference, flat, float32, used up; ``step`` is the grid's. ``scratch``,
         as long, is written to."""
         self.values += gap.numel()
-        most = _larger(0.0, _most(gap) / step)
         self.distance += float(gap.abs_().sum()) / step
+        most = _larger(0.0, float(gap.amax()) / step)
         self.largest = max(self.largest, most)
         if most > 0.5 + _HAIR:
             self.half += gap.numel() - _up_to(gap, (0.5 + _HAIR) * step, scratch)
@@ -188,57 +187,108 @@ class Scratch:
         return self.kept[number]
 
 
-def add_fake_quant(
-    x: Tensor, y: Tensor, apart: Apart, alone: Alone | None, grid: OneGrid | None, scratch: Scratch
-) -> None:
-    """Float ``x`` and fake-quant ``y``, flat float32 of one length, into the sums."""
-    for start, stop in _pieces(x):
-        a, b = x[start:stop], y[start:stop]
-        signal = _square(a)
-        apart.add(b, torch.sub(a, b, out=scratch[0][: stop - start]), signal)
-        if alone is not None and grid is not None:
-            alone.add(a, grid, scratch[0][: stop - start], signal=signal)
+@dataclass
+class ByChannel:
+    """The SQNR of each channel of an activation, on the first sample of each batch."""
+
+    signal: Tensor | None = None
+    noise: Tensor | None = None
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Float and fake quant, (N, C, …); of (N, C) all samples. Where it is not known which
+        dimension is that of channels, as in (N, L, C), nothing is added."""
+        if x.dim() not in (2, 4, 5):
+            return
+        most = 1 if x.dim() > 2 else x.shape[0]
+        a, b = (one[:most].transpose(0, 1).flatten(1) for one in (x, y))
+        signal, noise = row_squares(a), row_squares(a - b)
+        if self.signal is None or self.noise is None:
+            self.signal, self.noise = signal, noise
+        elif self.signal.shape == signal.shape:
+            self.signal, self.noise = self.signal + signal, self.noise + noise
+
+    @property
+    def decibels(self) -> tuple[float, ...]:
+        """Of each channel; infinite where equal, NaN without signal."""
+        if self.signal is None or self.noise is None:
+            return ()
+        return row_decibels(self.signal, self.noise)
 
 
-def add_int8(
+def row_squares(rows: Tensor) -> Tensor:
+    """The sum of squares of each row."""
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms.double().square_()
+
+
+def row_decibels(signal: Tensor, noise: Tensor) -> tuple[float, ...]:
+    """:func:`~qatexplorer.forward.noise.decibels` of many."""
+    found = 10 * torch.log10(signal / noise)
+    found[signal == 0] = math.nan
+    found[noise == 0] = math.inf
+    return tuple(found.tolist())
+
+
+@dataclass
+class Sums:
+    """What is to be added to; None is left out.
+
+    ``fake`` and ``int8`` are float against the other two, ``alone`` is the error of ``grid`` on
+    float values, ``steps`` int8 against fake quant.
+    """
+
+    fake: Apart | None = None
+    alone: Alone | None = None
+    grid: OneGrid | None = None
+    int8: Apart | None = None
+    steps: InSteps | None = None
+
+
+def add_up(
     x: Tensor | None,
-    fake: Tensor | None,
-    codes: Tensor,
+    y: Tensor | None,
+    z: Tensor | None,
     grid: tuple[float, int] | None,
-    apart: Apart,
-    steps: InSteps,
+    sums: Sums,
     scratch: Scratch,
-    signal: float | None = None,
 ) -> None:
-    """Int8 ``codes`` against float ``x`` and ``fake``, flat and of one length, into the sums.
-    ``grid`` is scale and zero point; where it is None, ``codes`` are values. ``signal`` is the sum
-    of x² where it is known."""
-    if x is not None and signal is not None:
-        apart.signal += signal
-    for start, stop in _pieces(codes):
-        size = stop - start
-        found = codes[start:stop]
-        if grid is not None:
-            found = scratch[1][:size].copy_(found)
-            if grid[1]:
-                found.sub_(grid[1])
-            found.mul_(grid[0])
-        if x is not None:
-            a = x[start:stop]
-            gap = torch.sub(a, found, out=scratch[0][:size])
-            apart.add(found, gap, _square(a) if signal is None else 0.0, whole=False)
-        if fake is not None and grid is not None:
-            gap = torch.sub(fake[start:stop], found, out=scratch[0][:size])
-            steps.add(gap, grid[0], scratch[1][:size])
+    """Float ``x``, fake-quant ``y`` and int8 ``z``, flat and of one length, into ``sums``.
+
+    x and y are float32, z codes on ``grid`` (scale and zero point), or values where that is None.
+    Each is read from memory once.
+    """
+    size = next(one.numel() for one in (x, y, z) if one is not None)
+    for start in range(0, size, _PIECE):
+        stop = min(start + _PIECE, size)
+        gap, found = scratch[0][: stop - start], scratch[1][: stop - start]
+        a = None if x is None else x[start:stop]
+        b = None if y is None else y[start:stop]
+        signal = 0.0 if a is None else _square(a)
+        if a is not None and b is not None and sums.fake is not None:
+            sums.fake.add(b, torch.sub(a, b, out=gap), signal)
+        if a is not None and sums.alone is not None and sums.grid is not None:
+            sums.alone.add(a, sums.grid, gap, signal=signal)
+        if z is None:
+            continue
+        found = _values(z[start:stop], grid, found)
+        if a is not None and sums.int8 is not None:
+            sums.int8.add(found, torch.sub(a, found, out=gap), signal, whole=False)
+        if b is not None and sums.steps is not None and grid is not None:
+            sums.steps.add(torch.sub(b, found, out=gap), grid[0], scratch[1][: stop - start])
+
+
+def _values(z: Tensor, grid: tuple[float, int] | None, found: Tensor) -> Tensor:
+    """Those of codes, in ``found``."""
+    if grid is None:
+        return z
+    found.copy_(z)
+    if grid[1]:
+        found.sub_(grid[1])
+    return found.mul_(grid[0])
 
 
 def _square(x: Tensor) -> float:
     return float(torch.dot(x, x))
-
-
-def _pieces(x: Tensor) -> Iterator[tuple[int, int]]:
-    for start in range(0, x.numel(), _PIECE):
-        yield start, min(start + _PIECE, x.numel())
 
 
 def _up_to(gap: Tensor, most: float, scratch: Tensor | None) -> int:
@@ -247,11 +297,6 @@ def _up_to(gap: Tensor, most: float, scratch: Tensor | None) -> int:
     if scratch is None:
         return int((gap <= most).sum())
     return int(torch.le(gap, most, out=scratch).sum())
-
-
-def _most(gap: Tensor) -> float:
-    low, high = torch.aminmax(gap)
-    return max(-float(low), float(high)) if low == low else math.nan
 
 
 def _larger(one: float, other: float) -> float:
@@ -267,10 +312,11 @@ def codes_of(tensor: Tensor) -> Tensor:
     return torch.empty(0, dtype=dtype).set_(tensor.untyped_storage(), *where)
 
 
-def flat_alike(first: Tensor, *others: Tensor) -> list[Tensor]:
+def flat_alike(*forms: Tensor | None) -> list[Tensor | None]:
     """All flat, values that belong together at the same places; copies where a layout differs.
 
-    The order is that of ``first`` in memory, so that it need not be copied.
+    The order is that of the first in memory, so that it need not be copied. None stays None.
     """
+    first = next(one for one in forms if one is not None)
     order = sorted(range(first.dim()), key=first.stride, reverse=True)
-    return [one.permute(order).reshape(-1) for one in (first, *others)]
+    return [None if one is None else one.permute(order).reshape(-1) for one in forms]

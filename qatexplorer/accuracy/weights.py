@@ -7,21 +7,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from qatexplorer.accuracy.kept import unwatched
 from qatexplorer.accuracy.records import CompareRow
 from qatexplorer.accuracy.spread import Spread, picked
-from qatexplorer.accuracy.sums import Apart, InSteps, OneGrid
+from qatexplorer.accuracy.sums import Apart, InSteps, OneGrid, row_decibels, row_squares
 from qatexplorer.checks.evidence.causes import int8_weight
 from qatexplorer.forward.hooks import hooked
-from qatexplorer.forward.noise import decibels
 from qatexplorer.quantizers.facts import Grid, find_quantizers, grid_of, has_grid, kinds_of
 
 
 class WeightRows:
-    """Watches the fake quants of weights in one forward; those that are a part of a module, as in
-    an FX graph the others are nodes, which know of no weight in the int8 model.
+    """Watches the fake quants of weights in one forward. Their owner is the module that they are a
+    part of; in an FX graph that of a functional layer's weight is the node that takes it.
 
     A float weight is what its fake quant is given: with a fused batch norm, the weight scaled by
     it, as the int8 layer has it.
@@ -36,6 +35,8 @@ class WeightRows:
         }
         self._modules = dict(prepared.named_modules(remove_duplicate=False))
         self._int8 = dict(int8.named_modules(remove_duplicate=False)) if int8 is not None else {}
+        self._takers = _takers(prepared) if isinstance(prepared, fx.GraphModule) else {}
+        self._packed = _packed(int8) if isinstance(int8, fx.GraphModule) else {}
         self._rows: dict[str, CompareRow] = {}
         self._kept = torch.empty(0)
 
@@ -53,32 +54,35 @@ class WeightRows:
     def rows(self) -> tuple[CompareRow, ...]:
         return tuple(self._rows.values())
 
-    def _memory(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Two of the shape of ``x``, used again for the next weight: new memory costs more than a
+    def _memory(self, x: Tensor) -> Tensor:
+        """Of the shape of ``x``, used again for the next weight: new memory costs more than a
         sum."""
-        if self._kept.numel() < 2 * x.numel():
-            self._kept = torch.empty(2 * x.numel())
-        one, other = self._kept[: 2 * x.numel()].chunk(2)
-        return one.view(x.shape), other.view(x.shape)
+        if self._kept.numel() < x.numel():
+            self._kept = torch.empty(x.numel())
+        return self._kept[: x.numel()].view(x.shape)
 
     def _row(self, path: str, quantizer: nn.Module, given: Tensor, result: Tensor) -> CompareRow:
         grid = grid_of(quantizer)
-        owner = path.rpartition(".")[0]
+        owner = self._takers.get(path, path.rpartition(".")[0])
+        layer = self._int8.get(owner)
+        weight = int8_weight(layer) if layer is not None else self._packed.get(owner)
         axis = grid.ch_axis if grid.ch_axis is not None else 0
         x, y = _rows(given, axis), _rows(result, axis)
         scale, zero = (_column(one, len(x)) for one in (grid.scale, grid.zero_point))
-        work, gap = self._memory(x)
-        signal, fake, int8, steps = _sums(x, work), Apart(), Apart(), InSteps()
+        gap = self._memory(x)
+        signal, fake, int8, steps = row_squares(x), Apart(), Apart(), InSteps()
         torch.sub(x, y, out=gap)
-        noise = _sums(gap, work)
-        fake.add_sums(x.numel(), signal, _sums(y, work), noise)
-        errors = gap.abs_().div_(scale)
-        mean_error, max_error = float(errors.mean()), float(errors.max())
-        found = _int8_rows(self._int8.get(owner), given.shape, axis)
+        noise = row_squares(gap)
+        fake.add_sums(x.numel(), signal, row_squares(y), noise)
+        gap.abs_()
+        steps_of = scale.flatten()
+        mean_error = float((gap.sum(1) / steps_of).sum()) / x.numel()
+        max_error = float((gap.amax(1) / steps_of).max())
+        found = _int8_rows(weight, given.shape, axis)
         if found is not None:
             rows, step = found
             torch.sub(x, rows, out=gap)
-            int8.add_sums(x.numel(), signal, _sums(rows, work), _sums(gap, work))
+            int8.add_sums(x.numel(), signal, row_squares(rows), row_squares(gap))
             steps.add(torch.sub(y, rows, out=gap).div_(step).flatten(), 1.0)
         clipped, clipping = _clipping(x, scale, zero, grid)
         spread, one_grid = Spread(), OneGrid.of(grid)
@@ -105,9 +109,7 @@ class WeightRows:
             clipping_error=clipping,
             rounding_error=fake.noise / x.numel() - clipping,
             step=float(scale.mean()),
-            channels=tuple(map(decibels, signal.tolist(), noise.tolist()))
-            if given.dim() > 1
-            else (),
+            channels=row_decibels(signal, noise) if given.dim() > 1 else (),
         )
 
 
@@ -123,16 +125,30 @@ def _column(values: Tensor, rows: int) -> Tensor:
     return values.reshape(-1, 1) if values.numel() == rows else values[:1].reshape(1, 1)
 
 
-def _sums(rows: Tensor, work: Tensor) -> Tensor:
-    """The sum of squares of each row; ``work`` is of the same shape, and written to."""
-    return torch.mul(rows, rows, out=work).sum(1).double()
+def _takers(prepared: fx.GraphModule) -> dict[str, str]:
+    """Name of the node that takes the result of a fake quant which is a node too."""
+    return {
+        str(node.target): next(iter(node.users)).name
+        for node in prepared.graph.nodes
+        if node.op == "call_module" and node.users and node.all_input_nodes[0].op == "get_attr"
+    }
 
 
-def _int8_rows(
-    layer: nn.Module | None, shape: torch.Size, axis: int
-) -> tuple[Tensor, Tensor] | None:
+def _packed(int8: fx.GraphModule) -> dict[str, Tensor]:
+    """The int8 weight that a node takes in a packed form, by the node's name."""
+    found: dict[str, Tensor] = {}
+    for node in int8.graph.nodes:
+        for given in node.all_input_nodes if node.op == "call_function" else ():
+            packed = getattr(int8, str(given.target), None) if given.op == "get_attr" else None
+            if isinstance(packed, torch.ScriptObject) and hasattr(packed, "unpack"):
+                weight = packed.unpack()[0]
+                if isinstance(weight, Tensor) and weight.is_quantized:
+                    found[node.name] = weight
+    return found
+
+
+def _int8_rows(weight: Tensor | None, shape: torch.Size, axis: int) -> tuple[Tensor, Tensor] | None:
     """Values of an int8 layer's weight as rows, and the step of each; None where there is none."""
-    weight = int8_weight(layer)
     if weight is None or weight.shape != shape:
         return None
     rows = _rows(weight.dequantize(), axis)

@@ -101,7 +101,13 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     from qatexplorer.app import train_options
 
-    train_options.add(commands)
+    train_options.add(commands).set_defaults(run=_train)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from qatexplorer.app import train
+
+    return train.run(args)
 
 
 _CHECK_CODES = """\

@@ -28,7 +28,7 @@ on several processes, with DistributedDataParallel:
 FUNCTION = "package.module:function"
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """Add the command."""
     command = commands.add_parser(
         "train",
@@ -75,7 +75,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     meanings = _meanings()
     for field in fields(TrainingConfig):
         _add_setting(settings, field, meanings[field.name])
-    command.set_defaults(run=_run)
+    return command
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -86,12 +86,6 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
 def option_of(name: str) -> str:
     """How the field ``name`` is spelled on the command line."""
     return "--" + name.replace("_", "-")
-
-
-def _run(args: argparse.Namespace) -> int:
-    from qatexplorer.app import train
-
-    return train.run(args)
 
 
 def _meanings() -> dict[str, str]:
@@ -105,7 +99,7 @@ def _add_setting(group: argparse._ArgumentGroup, field: Field[Any], meaning: str
     kind = str(field.type)
     more: dict[str, Any] = {}
     if kind.startswith("Literal["):
-        more["choices"] = re.findall(r"\w+", kind)[1:]
+        more["choices"] = re.findall(r"""['"]([^'"]+)['"]""", kind)
     else:
         more["type"], more["metavar"] = _reader(kind)
     default = "none" if field.default is None else field.default

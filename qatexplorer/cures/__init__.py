@@ -3,10 +3,13 @@
 from qatexplorer.cures import batch_norms, biases, equalization, ranges
 from qatexplorer.cures.base import (
     CURES,
+    Cost,
     Cure,
     Cured,
     Ground,
     Judged,
+    LayerChange,
+    Look,
     NewSettings,
     Offer,
     Work,
@@ -17,10 +20,13 @@ from qatexplorer.cures.base import (
 
 __all__ = [
     "CURES",
+    "Cost",
     "Cure",
     "Cured",
     "Ground",
     "Judged",
+    "LayerChange",
+    "Look",
     "NewSettings",
     "Offer",
     "Work",

@@ -31,6 +31,9 @@ Recipe = Callable[[nn.Module, Iterable[Any], Run], None]
 standing still; ``batches`` are (input, target) and can be gone through more than once."""
 Judged = Literal["ptq", "fake_quant"]
 
+_MATTERS = 0.01
+_MOST = 0.9
+
 
 @dataclass(frozen=True)
 class Ground:
@@ -67,13 +70,33 @@ class Ground:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A number of each layer that a cure changes: ``of(model)`` has them by the layer's path."""
+
+    name: str
+    of: Callable[[nn.Module], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """The number ``figure`` of the layer at ``path`` before and after a cure."""
+
+    path: str
+    figure: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
 class NewSettings:
     """Settings to begin the walk anew with: ``edits`` or ``rules``, all that shall be in force;
-    None leaves them. ``changes`` says what is another then, a line each."""
+    None leaves them. ``changes`` says what is another then, a line each; ``figure`` is taken of the
+    float model before and after."""
 
     changes: tuple[str, ...]
     edits: tuple[Edit, ...] | None = None
     rules: tuple[QConfigRule, ...] | None = None
+    figure: Figure | None = None
 
     @property
     def given(self) -> dict[str, Any]:
@@ -114,6 +137,8 @@ class Cured:
         judged: the form of the model that ``before`` and ``after`` are the metric of, on all
             evaluation data: ``"ptq"`` (int8 after calibration alone) or ``"fake_quant"``.
         seconds: of the change itself, without measuring. changes: what is another now, a line each.
+        float_model: the metric of the float model before it, on the same data.
+        layers: a number of each layer before and after, where the cure has one.
     """
 
     name: str
@@ -123,37 +148,100 @@ class Cured:
     after: MetricValue
     seconds: float
     changes: tuple[str, ...] = field(default=(), repr=False)
+    float_model: MetricValue | None = None
+    layers: tuple[LayerChange, ...] = field(default=(), repr=False)
 
     @property
     def gain(self) -> float:
         """``after`` less ``before``, in units of the metric."""
         return self.after.value - self.before.value
 
+    @property
+    def won_back(self) -> float | None:
+        """The share that it has won back of what the model was behind the float model by, whether
+        a high or a low metric is good. None where that was less than a hundredth of the float
+        model's, or is not known."""
+        if self.float_model is None:
+            return None
+        behind = self.float_model.value - self.before.value
+        if not abs(behind) > _MATTERS * abs(self.float_model.value):
+            return None
+        return self.gain / behind
+
+    @property
+    def brings_int8_back(self) -> bool:
+        """Whether int8 after calibration alone has at least nine tenths of its loss back."""
+        return self.judged == "ptq" and (self.won_back or 0.0) >= _MOST
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a cure would do to a model as it is now.
+
+    Attributes:
+        does: a sentence made of facts of this model. signs: what was measured of this model that
+            speaks for it, a sentence; ``""`` for nothing.
+        batches, passes: how many training batches it goes through, with its usual settings, and how
+            often. judged: see :class:`Cured`.
+    """
+
+    does: str
+    judged: Judged
+    signs: str = ""
+    batches: int = 0
+    passes: int = 1
+
 
 Plan = Callable[..., NewSettings | Work]
 WhyNot = Callable[[Ground], str]
+LookAt = Callable[[Ground], Look]
 
 
 @dataclass(frozen=True)
 class Cure:
     """``plan(ground, **settings)`` plans it. ``why_not(ground)`` says why it does not apply,
-    ``""`` where it does. ``source``: where its formula or recipe was read."""
+    ``""`` where it does; only then ``look(ground)`` says what it would do. ``source``: where its
+    formula or recipe was read."""
 
     name: str
     title: str
     source: str
     why_not: WhyNot
+    look: LookAt
     plan: Plan
 
 
 @dataclass(frozen=True)
+class Cost:
+    """Batches that run through a model until a cure has been made and measured, before and after.
+
+    Attributes:
+        training: of the training data. evaluation: of the evaluation data, None where that does
+            not say how long it is. What has been measured already is not measured again.
+    """
+
+    training: int
+    evaluation: int | None
+
+
+@dataclass(frozen=True)
 class Offer:
-    """A cure, and whether it applies to a model as it is now; ``why_not`` says why it does not."""
+    """A cure, and whether it applies to a model as it is now.
+
+    Attributes:
+        why_not: why it does not apply, ``""`` where it does.
+        does, signs, judged: as of :class:`Look`, empty where it does not apply. cost: with its
+            usual settings, None where it does not apply or the session has no data.
+    """
 
     name: str
     title: str
     source: str
     why_not: str = ""
+    does: str = ""
+    signs: str = ""
+    judged: Judged | None = None
+    cost: Cost | None = None
 
     @property
     def applies(self) -> bool:
@@ -164,19 +252,32 @@ CURES: dict[str, Cure] = {}
 """Every cure by name."""
 
 
-def cure(name: str, title: str, source: str, why_not: WhyNot) -> Callable[[Plan], Plan]:
+def cure(
+    name: str, title: str, source: str, why_not: WhyNot, look: LookAt
+) -> Callable[[Plan], Plan]:
     """Register a function that plans a cure; it is called only where ``why_not`` says nothing."""
 
     def register(plan: Plan) -> Plan:
         if name in CURES:
             raise InputError(f"there is a cure {name!r} already.")
-        CURES[name] = Cure(name, title, source, why_not, plan)
+        CURES[name] = Cure(name, title, source, why_not, look, plan)
         return plan
 
     return register
 
 
-def offers(ground: Ground) -> Iterator[Offer]:
+def offers(ground: Ground, cost: Callable[[Look], Cost | None]) -> Iterator[Offer]:
     """All cures, those that apply and those that do not."""
     for one in CURES.values():
-        yield Offer(one.name, one.title, one.source, one.why_not(ground))
+        why = one.why_not(ground)
+        if why:
+            yield Offer(one.name, one.title, one.source, why)
+        else:
+            look = one.look(ground)
+            found = (look.does, look.signs, look.judged, cost(look))
+            yield Offer(one.name, one.title, one.source, "", *found)
+
+
+def counted(number: int, noun: str) -> str:
+    """``"1 layer"``, ``"3 layers"``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from qatexplorer.cures.base import Ground, Work, cure
+from qatexplorer.cures.base import Ground, Look, Work, counted, cure
 
 BATCHES = 32
 _TENSORS = ("running_mean", "running_var", "num_batches_tracked")
@@ -88,11 +88,22 @@ def _written(model: nn.Module) -> tuple[str, ...]:
     return (*norms, *(name for name in model.state_dict() if name.startswith(begins)))
 
 
+def _look(ground: Ground) -> Look:
+    assert ground.work is not None
+    norms = sum(name.endswith("running_mean") for name in _written(ground.work))
+    does = f"Measures the statistics of {counted(norms, 'batch norm')} anew on training batches"
+    ranged = len(layers_with_norm(ground.work))
+    if ranged:
+        does += f", and then the ranges of {counted(ranged, 'weight')} that they scale"
+    return Look(f"{does}.", "fake_quant", batches=BATCHES)
+
+
 @cure(
     "batch_norms",
     "Measure batch norms anew",
     "AIMET, bn_reestimation; torch.optim.swa_utils.update_bn",
     _why_not,
+    _look,
 )
 def batch_norms(ground: Ground, batches: int = BATCHES) -> Work:
     """Plan it, with ``batches`` training batches."""

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qatexplorer.cures.base import Ground, Work, cure
+from qatexplorer.cures.base import Ground, Look, Work, counted, cure
 from qatexplorer.cures.batch_norms import reestimate_batch_norms
 
 BATCHES = 8
@@ -99,7 +99,17 @@ def _why_not(ground: Ground) -> str:
     return ""
 
 
-@cure("biases", "Correct biases", "arXiv 1906.04721, section 4.2", _why_not)
+def _look(ground: Ground) -> Look:
+    assert ground.work is not None
+    layers = len(layers_with_bias(ground.work))
+    does = (
+        f"Takes the mean error that rounding the weight adds to the output off the bias of "
+        f"{counted(layers, 'layer')}{', one after the other' if layers > 1 else ''}."
+    )
+    return Look(does, "fake_quant", batches=BATCHES, passes=layers)
+
+
+@cure("biases", "Correct biases", "arXiv 1906.04721, section 4.2", _why_not, _look)
 def biases(ground: Ground, batches: int = BATCHES) -> Work:
     """Plan it, with ``batches`` training batches, which are gone through once for each layer."""
     assert ground.work is not None

@@ -18,7 +18,7 @@ from torch.ao.nn.intrinsic.modules.fused import _FusedModule
 from torch.ao.quantization import fuse_modules
 from torch.ao.quantization._equalize import channel_range, equalize
 
-from qatexplorer.cures.base import Ground, NewSettings, cure
+from qatexplorer.cures.base import Figure, Ground, Look, NewSettings, counted, cure
 from qatexplorer.flows.base import copy_sharing_parameters
 from qatexplorer.flows.edits import Change, Edit, Place, edit
 from qatexplorer.flows.fusion import find_fusable
@@ -109,13 +109,26 @@ def pairs_of(model: nn.Module, graph: Graph | None) -> Pairs:
     if not found:
         return Pairs()
     with preserved_rng(), torch.no_grad():
-        folded = copy_sharing_parameters(model).eval()
-        if fuse:
-            folded = fuse_modules(folded, [list(group) for group in fuse], inplace=True)
+        folded = _folded(model, fuse)
         good = tuple(pair for pair in found if _have_ranges(folded, pair))
         paths = {path for pair in good for path in pair}
         norms = sum(float(_weight(folded.get_submodule(path)).norm()) for path in paths)
     return Pairs(fuse, good, max(THRESHOLD, norms * _ROUNDING))
+
+
+def ranges_of(model: nn.Module, found: Pairs) -> dict[tuple[str, ...], tuple[Tensor, Tensor]]:
+    """The range of each channel between the two layers of a pair, as torch's function measures it:
+    in the weight of the first and in that of the second, with batch norms folded."""
+    with preserved_rng(), torch.no_grad():
+        folded = _folded(model, found.fuse)
+        return {pair: _spans(folded, pair) for pair in found.pairs}
+
+
+def _folded(model: nn.Module, fuse: Paths) -> nn.Module:
+    folded = copy_sharing_parameters(model).eval()
+    if fuse:
+        folded = fuse_modules(folded, [list(group) for group in fuse], inplace=True)
+    return folded
 
 
 class _Chains:
@@ -188,9 +201,13 @@ def _fit(one: Any, other: Any) -> bool:
 
 
 def _have_ranges(model: nn.Module, pair: tuple[str, ...]) -> bool:
-    weights = [_weight(model.get_submodule(path)) for path in pair]
-    spans = [channel_range(weight, axis) for axis, weight in enumerate(weights)]
+    spans = _spans(model, pair)
     return all(bool((span > 0).all() and torch.isfinite(span).all()) for span in spans)
+
+
+def _spans(model: nn.Module, pair: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    one, other = (_weight(model.get_submodule(path)) for path in pair)
+    return channel_range(one, 0), channel_range(other, 1)
 
 
 def _weight(layer: Any) -> Tensor:
@@ -215,11 +232,81 @@ def _why_not(ground: Ground) -> str:
     return ""
 
 
+_SHOWN = 3
+_NARROW = 16
+"""A channel is narrow whose range times this is less than that of the whole weight."""
+
+
+def _look(ground: Ground) -> Look:
+    found = pairs_of(ground.base, ground.options.graph)
+    pairs = [f"{one} and {other}" for one, other in found.pairs]
+    shown = "; ".join(pairs[:_SHOWN])
+    if len(pairs) > _SHOWN:
+        shown += f"; {len(pairs) - _SHOWN:,} more"
+    does = f"Equalizes {counted(len(pairs), 'pair')} of layers ({shown})"
+    norms = _norms(ground.base, found.fuse)
+    if norms:
+        which = "the layer before it" if norms == 1 else "the layers before them"
+        does += f" and folds {counted(norms, 'batch norm')} into {which}"
+    return Look(f"{does}.", "ptq", _signs(ground, found))
+
+
+def _signs(ground: Ground, found: Pairs) -> str:
+    """Which of the first layers have one scale for channels of very unlike ranges."""
+    plan, said = ground.options.qconfig, []
+    with preserved_rng(), torch.no_grad():
+        folded = _folded(ground.base, found.fuse)
+        for path, _ in found.pairs:
+            spec = plan.effective(ground.base, path, ground.flow.by_graph).weight
+            weight = _weight(folded.get_submodule(path))
+            whole = weight.max() - weight.min()
+            narrow = int((channel_range(weight, 0) * _NARROW < whole).sum())
+            if narrow and spec is not None and not spec.per_channel:
+                said.append(f"{narrow:,} of the {counted(len(weight), 'channel')} of {path}")
+    if not said:
+        return ""
+    more = len(said) - _SHOWN
+    which = "; ".join(said[:_SHOWN]) + (f"; and channels of {more:,} more" if more > 0 else "")
+    weights = (
+        "the whole weight, which has one scale"
+        if len(said) == 1
+        else ("the whole weight, each of which has one scale")
+    )
+    return f"Narrower than 1/{_NARROW} of the range of {weights}: {which}."
+
+
+def _norms(model: nn.Module, fuse: Paths) -> int:
+    return sum(_is_norm(model, path) for group in fuse for path in group[1:])
+
+
+def _unequal(pairs: Paths, fuse: Paths) -> Figure:
+    """By how much the channels of a layer differ that another one shares."""
+
+    def of(model: nn.Module) -> dict[str, float]:
+        norms = [group for group in fuse if not _is_folded(model, group)]
+        with preserved_rng(), torch.no_grad():
+            folded = _folded(model, tuple(norms))
+            found = {}
+            for pair in pairs:
+                for axis, path in enumerate(pair):
+                    span = channel_range(_weight(folded.get_submodule(path)), axis)
+                    side = ("output", "input")[axis]
+                    found[f"{path} ({side} channels)"] = float(span.max() / span.min())
+        return found
+
+    return Figure("widest channel over narrowest", of)
+
+
+def _is_folded(model: nn.Module, group: tuple[str, ...]) -> bool:
+    return all(isinstance(model.get_submodule(path), nn.Identity) for path in group[1:])
+
+
 @cure(
     "equalization",
     "Equalize layers",
     "arXiv 1906.04721, section 4.1; torch.ao.quantization._equalize.equalize",
     _why_not,
+    _look,
 )
 def equalization(ground: Ground) -> NewSettings:
     """Plan it for all pairs that :func:`pairs_of` finds. Batch norms are gone from the model then:
@@ -231,10 +318,14 @@ def equalization(ground: Ground) -> NewSettings:
         "threshold": found.threshold,
     }
     lines = [f"{a} and {b} share the range of their channels" for a, b in found.pairs]
-    norms = [path for group in found.fuse for path in group[1:] if _is_norm(ground.base, path)]
+    norms = _norms(ground.base, found.fuse)
     if norms:
-        lines.append(f"{len(norms)} batch norms are folded into the layers before them")
-    return NewSettings(tuple(lines), edits=(*ground.edits, Edit("equalize", "", value)))
+        lines.append(f"{counted(norms, 'batch norm')} folded into the layers before")
+    return NewSettings(
+        tuple(lines),
+        edits=(*ground.edits, Edit("equalize", "", value)),
+        figure=_unequal(found.pairs, found.fuse),
+    )
 
 
 def _is_norm(model: nn.Module, path: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
-from qatexplorer.cures.base import Ground, NewSettings, cure
+from qatexplorer.cures.base import Ground, Look, NewSettings, cure
 from qatexplorer.errors import QConfigError
 from qatexplorer.flows.qconfig_rules import PARTS, QConfigRule
 from qatexplorer.flows.quant_spec import ObserverName, QuantSpec
@@ -30,7 +30,14 @@ def _why_not(ground: Ground) -> str:
     return ""
 
 
-@cure("ranges", "Change the rule of the ranges", "torch.ao.quantization.observer", _why_not)
+def _look(ground: Ground) -> Look:
+    specs = [(part, getattr(ground.whole, part)) for part in PARTS]
+    now = [f"{part}s now have {spec.observer}" for part, spec in specs if spec is not None]
+    does = "Puts another observer in for the whole model, for activations, weights or both: "
+    return Look(f"{does}{', '.join(now)}.", "ptq")
+
+
+@cure("ranges", "Change the rule of the ranges", "torch.ao.quantization.observer", _why_not, _look)
 def ranges(
     ground: Ground,
     activation: Range | None = None,

@@ -149,7 +149,9 @@ class _ByNodes:
         for one in self._prepared:
             if one.op not in ("call_function", "call_method") or one in self._taken:
                 continue
-            if [self._behind(given) for given in one.all_input_nodes] == takes:
+            behind = [self._behind(given) for given in one.all_input_nodes]
+            # A functional layer's weight and bias are packed into one attribute of the int8 model.
+            if [given for given in behind if given.op != "get_attr"] == takes:
                 return one  # type: ignore[no-any-return]
         return None
 

@@ -27,7 +27,7 @@ from qatexplorer.flows.fx_notes import (
     lowering_notes,
     prepare_notes,
 )
-from qatexplorer.flows.fx_watch import ConvertWatch, PrepareLog, PrepareWatch
+from qatexplorer.flows.fx_watch import ConvertWatch, PrepareLog, PrepareWatch, models_let_go
 from qatexplorer.flows.own_qconfig import take_own_qconfigs
 from qatexplorer.flows.user_hooks import WAYS_OUT, WHY, hooks_in, listed
 from qatexplorer.forward.graph import Graph
@@ -147,12 +147,13 @@ class FxFlow(Flow):
     def apply(
         self, stage: str, model: nn.Module, options: FlowOptions, seen: Seen | None = None
     ) -> StageResult:
-        if stage in _PREPARED:
-            return self._prepare(stage, model, options, seen)
-        if stage == "convert":
-            return self._reference(model, options, seen)
-        if stage == "lower":
-            return self._lower(model, options, seen)
+        with models_let_go():
+            if stage in _PREPARED:
+                return self._prepare(stage, model, options, seen)
+            if stage == "convert":
+                return self._reference(model, options, seen)
+            if stage == "lower":
+                return self._lower(model, options, seen)
         return StageResult(model)
 
     def _prepare(

@@ -25,6 +25,19 @@ _CONVERT = "torch.ao.quantization.fx.convert"
 _LOWER = "torch.ao.quantization.fx._lower_to_native_backend"
 
 
+@contextmanager
+def models_let_go() -> Iterator[None]:
+    """Torch asks each model for its device through a function with a cache that has no end, so
+    that a process would keep every model it ever prepared or converted. Emptied on the way out."""
+    try:
+        yield
+    finally:
+        asked = getattr(importlib.import_module(_CONVERT), "assert_and_get_unique_device", None)
+        empty = getattr(asked, "cache_clear", None)  # a later torch may have no cache
+        if empty is not None:
+            empty()
+
+
 PREPARE_CALLS = (
     Watched(_API, "_fuse_fx", ("model",)),
     Watched(_API, "prepare", ("model", "node_name_to_scope")),

@@ -38,6 +38,11 @@ from qatexplorer.quantizers.engine_choice import (
 )
 from qatexplorer.quantizers.facts import LEARNED
 
+_FEW_BITS = (
+    "Fewer than 8 bits ({shown}) are simulated in training and in the fake-quant model: torch has "
+    "no integer kernels for them, so int8 stores one byte a code and is as fast as with 8."
+)
+
 
 @dataclass(frozen=True)
 class QConfigPlan:
@@ -88,6 +93,20 @@ class QConfigPlan:
             LEARNED.is_fake_quant(one) for one in made
         )
 
+    @property
+    def rule_notes(self) -> tuple[str, ...]:
+        """What the rules ask for that int8 does not have."""
+        few = [
+            f"{rule.where or 'the whole model'}: {part} {spec.bits}"
+            for rule in self.rules
+            for part in PARTS
+            if (spec := rule.of(part)) is not None and spec.bits < MOST_BITS
+        ]
+        if not few:
+            return ()
+        shown = "; ".join(few[:3]) + (f" and {len(few) - 3:,} more" if len(few) > 3 else "")
+        return (_FEW_BITS.format(shown=shown),)
+
     @cached_property
     def concern(self) -> EngineConcern | None:
         """What is wrong with this engine for these qconfigs on this CPU, None if nothing is."""
@@ -130,8 +149,11 @@ class QConfigPlan:
 
     def effective(self, model: nn.Module, path: str, by_graph: bool = False) -> Effective:
         """What holds for the module at ``path``; ``by_graph`` as FX reads the qconfig."""
-        mapping = self._mapping(model) if by_graph else None
-        return self.resolver(model, mapping).at(path)
+        return self.everywhere(model, by_graph).at(path)
+
+    def everywhere(self, model: nn.Module, by_graph: bool = False) -> Resolver:
+        """The same for many modules: ``.at(path)``."""
+        return self.resolver(model, self._mapping(model) if by_graph else None)
 
     def _mapping(self, model: nn.Module) -> QConfigMapping:
         paths = dict(model.named_modules())

@@ -60,7 +60,10 @@ def torch_convert(model: nn.Module) -> nn.Module:
     if isinstance(model, fx.GraphModule):
         from torch.ao.quantization.quantize_fx import convert_fx
 
-        return convert_fx(model)
+        from qatexplorer.flows.fx_watch import models_let_go
+
+        with models_let_go():
+            return convert_fx(model)
     from torch.ao.quantization import convert
 
     return convert(model, inplace=True)  # type: ignore[no-any-return]

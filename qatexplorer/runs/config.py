@@ -54,6 +54,20 @@ class TrainingConfig:
         ema_decay: the weights that evaluation and the end of the run see are an exponential moving
             average with this decay (rising to it over the first steps); buffers, ranges of fake
             quants among them, are copied, not averaged. None is no average.
+        dampen_weights: the squared distance of each weight to the value of its code, summed over
+            all weights, is added to the loss with this factor, which rises to it from 0 along a
+            cosine after a quarter of the run: weights then oscillate less. 0 adds nothing.
+        freeze_weights: a weight whose integer code goes back and forth is frozen, at the rounded
+            average of its code, once its rate of reversals is above this (see ``oscillation``).
+            None freezes none.
+        freeze_weights_from: with it the threshold falls along a cosine from here to
+            ``freeze_weights``, and no weight is frozen in the first quarter of the run. None is the
+            same threshold in all steps.
+        oscillation: ``"sampled"`` follows some of the weights in the steps that are sampled;
+            ``"every step"`` also has the rate of reversals of every weight, an average over all
+            steps, which costs time in each of them (the telemetry says how much).
+        oscillation_momentum: share of the newest step in the rate of reversals and in the average
+            code.
         checkpoint_every: with a run folder, a checkpoint after every so many steps, besides those
             at the end of each epoch, at a pause, a stop and a failure. 0 is those only.
         keep_checkpoints: the newest so many are kept, and the one with the best metric.
@@ -80,6 +94,11 @@ class TrainingConfig:
     label_smoothing: float = 0.0
     clip_grad_norm: float | None = None
     ema_decay: float | None = None
+    dampen_weights: float = 0.0
+    freeze_weights: float | None = None
+    freeze_weights_from: float | None = None
+    oscillation: Literal["sampled", "every step"] = "sampled"
+    oscillation_momentum: float = 0.01
     checkpoint_every: int = 0
     keep_checkpoints: int = 3
     metric_mode: Literal["max", "min"] = "max"
@@ -109,6 +128,7 @@ class TrainingConfig:
                 fix="For fine-tuning with fake quants 1e-4 to 1e-3 is usual.",
             )
         self._check_schedules()
+        self._check_weights()
 
     def but(self, **changes: Any) -> TrainingConfig:
         """The same settings with some changed."""
@@ -120,6 +140,7 @@ class TrainingConfig:
         for name, known in (
             ("scheduler_interval", ("step", "epoch")),
             ("metric_mode", ("max", "min")),
+            ("oscillation", ("sampled", "every step")),
         ):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it is one of {known}.")
@@ -138,6 +159,40 @@ class TrainingConfig:
                 f"fake_quant_start_epoch is {self.fake_quant_start_epoch} and the run has "
                 f"{self.epochs} epochs: the fake quants would never be on.",
                 fix="Start them earlier, or train longer.",
+            )
+
+    @property
+    def follows_weights(self) -> bool:
+        """Whether the codes of all weights are taken in every step."""
+        return self.oscillation == "every step" or self.freeze_weights is not None
+
+    def _check_weights(self) -> None:
+        _between("oscillation_momentum", self.oscillation_momentum, 0.0, 1.0)
+        _between("dampen_weights", self.dampen_weights, 0.0, math.inf, low_too=True)
+        for name in ("freeze_weights", "freeze_weights_from"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            _between(name, value, 0.0, 1.0)
+            if value <= self.oscillation_momentum:
+                raise InputError(
+                    f"{name} is {value:g}, and oscillation_momentum is "
+                    f"{self.oscillation_momentum:g}.",
+                    why="One reversal would be enough: it gives a rate of oscillation_momentum.",
+                    fix=f"Use {name}= two or three times oscillation_momentum= at least.",
+                )
+        if self.freeze_weights is None:
+            if self.freeze_weights_from is not None:
+                raise InputError(
+                    "freeze_weights_from is where the threshold begins, and freeze_weights, where "
+                    "it ends, is not given.",
+                    fix="Give freeze_weights= too.",
+                )
+        elif self.ema_decay is not None:
+            raise InputError(
+                "freeze_weights and ema_decay do not go together.",
+                why="The average of a weight's values over the steps is not the value of its code.",
+                fix="Leave one of them out.",
             )
 
 

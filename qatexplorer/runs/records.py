@@ -26,6 +26,8 @@ MarkerKind = Literal[
     "label smoothing",
     "gradient clipping",
     "weight averaging",
+    "weight dampening",
+    "weight freezing",
     "paused",
     "resumed",
     "stopped",

@@ -41,6 +41,9 @@ METRICS = (
     "drift",
     "flipped",
     "oscillating",
+    "reversal_rate",
+    "reversing",
+    "frozen",
     "dead_channels",
     "channels_seen",
     "grad_rms",
@@ -49,6 +52,10 @@ METRICS = (
     "grad_nonfinite",
 )
 """Names of the numbers of one sample, see :class:`Sample`."""
+
+REVERSING = 0.005
+"""Rate of reversals, one in 200 steps, above which a weight is counted as one that goes back and
+forth. Our choice: below a single reversal in the average of 100 steps, which is 0.01."""
 
 METRIC_INDEX = {name: index for index, name in enumerate(METRICS)}
 EXACT = ("sampled", "total")
@@ -163,6 +170,9 @@ class Sample:
     - drift: how far the batch's range lies from the moving average, as a share of its width;
     - flipped: share of the watched weights whose code is another than in the last sample;
       oscillating: those that went back to the code before within the last 8 samples;
+    - with ``oscillation="every step"``, of all weights, after the step before: reversal_rate: mean
+      rate of reversals (Nagel et al. 2022), 1 is one in every step; reversing: share of the weights
+      with a rate above :data:`REVERSING`; frozen: share of those that training holds;
     - dead_channels of channels_seen: all their values taken fall on the code of zero;
     - grad_rms, grad_max, grad_zero_share, grad_nonfinite: of the gradient behind the fake quant.
 
@@ -232,6 +242,8 @@ class Overhead:
         every: present distance of the sampled steps (the mean of the last ones).
         sampled, total: elements of all fake quants together in the last sampled step.
         pace: ``"steady"`` if the user chose the steps, ``"auto"`` if the budget does.
+        followed_steps, followed_s: steps in which the codes of all weights were taken, and the
+            seconds that this took (on a GPU those of the host).
     """
 
     steps: int
@@ -245,11 +257,20 @@ class Overhead:
     largest_sample: int
     largest_total: int
     pace: Pace = "auto"
+    followed_steps: int = 0
+    followed_s: float = 0.0
 
     @property
     def share(self) -> float:
         """Sampling over training (0.01 is one percent); 0 before the first step."""
         return self.spent_s / self.train_s if self.train_s > 0 else 0.0
+
+    @property
+    def followed_share(self) -> float:
+        """Share of a step's time that following all weights takes; 0 before it is timed."""
+        if not self.followed_steps or not self.steps or self.train_s <= 0:
+            return 0.0
+        return self.followed_s / self.followed_steps / (self.train_s / self.steps)
 
     @property
     def bound(self) -> float:

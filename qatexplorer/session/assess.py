@@ -135,6 +135,17 @@ class Assessor:
 
     # -- how good is it -------------------------------------------------------------------------
 
+    @property
+    def known(self) -> dict[str, MetricValue]:
+        """The metrics on all evaluation data that were measured of the models as they are now, by
+        name of the form."""
+        found = dict(self._trained)
+        if isinstance(self._ptq, tuple):
+            found["ptq"] = self._ptq[1]
+        if self._float is not None:
+            found["float"] = self._float
+        return {name: value for name, value in found.items() if value.complete}
+
     def float_metric(self) -> MetricValue:
         """Metric of the float model, evaluated once."""
         if self._float is None or not self._float.complete:
@@ -209,11 +220,13 @@ class Assessor:
         return self._with_latency(results, models, latency, should_stop)
 
     def judged(self, what: str, should_stop: Callable[[], bool] | None = None) -> MetricValue:
-        """Metric of ``"ptq"`` (int8 after calibration alone) or ``"fake_quant"`` (the working
-        model), on all evaluation data; not complete if it was stopped. Raises what converting and
-        running raise."""
+        """Metric of ``"float"``, ``"ptq"`` (int8 after calibration alone) or ``"fake_quant"`` (the
+        working model), on all evaluation data; not complete if it was stopped. Raises what
+        converting and running raise."""
         self._should_stop = should_stop
         try:
+            if what == "float":
+                return self.float_metric()
             if what == "fake_quant":
                 return self._metric_of(what, self._models.work)
             self._ptq_row({})
@@ -226,6 +239,13 @@ class Assessor:
         if not value.complete:
             self._ptq = None
         return value
+
+    def is_known(self, what: str) -> bool:
+        """Whether :meth:`judged` has the metric of ``what`` without running anything."""
+        value = self._float if what == "float" else self._trained.get(what)
+        if what == "ptq":
+            value = self._ptq[1] if isinstance(self._ptq, tuple) else None
+        return value is not None and value.complete
 
     def _ptq_row(self, models: dict[str, nn.Module]) -> ModelResult:
         if self._ptq is None:

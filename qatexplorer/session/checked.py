@@ -42,6 +42,14 @@ class Checked:
         """The model or its settings have changed."""
         self.findings, self.found = None, ()
 
+    @property
+    def causes(self) -> tuple[Finding, ...]:
+        """All that is known to be wrong, the worst first; where a rule names the cause of an error,
+        it stands for the error."""
+        of_rules, general = without_generals(self.found, self._known.found())
+        silent = {one.key for one in self.findings.silenced} if self.findings is not None else set()
+        return worst_first(tuple(f for f in (*general, *of_rules) if f.key not in silent))
+
     def make(
         self,
         lock: AbstractContextManager[Any],

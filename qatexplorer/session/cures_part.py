@@ -6,16 +6,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from qatexplorer.cures import (
     CURES,
+    Cost,
     Cured,
     Ground,
     Judged,
+    LayerChange,
+    Look,
     NewSettings,
     Offer,
     Work,
@@ -27,7 +30,7 @@ from qatexplorer.errors import InputError, NoDataError, StoppedError
 from qatexplorer.evaluate.metric import MetricValue, evaluation_mode
 from qatexplorer.flows.qconfig_rules import QConfigRule
 from qatexplorer.forward.preserve import preserved_rng
-from qatexplorer.session.assess import Assessor
+from qatexplorer.session.assess import PTQ_BATCHES, Assessor
 from qatexplorer.session.editing import changed
 from qatexplorer.session.models import Models
 from qatexplorer.session.part import Part
@@ -60,6 +63,7 @@ class CuresPart(Part):
     """Actions that win accuracy back, each measured on the same data before and after."""
 
     _cured: tuple[tuple[Cured, _Begun | _Worked], ...] = ()
+    _offered: tuple[tuple[Any, ...], tuple[Any, ...], tuple[Offer, ...]] | None = None
 
     def _start_again(self, settings: Settings | None, *events: Any, base: Any = None) -> Snapshot:
         raise NotImplementedError
@@ -76,9 +80,32 @@ class CuresPart(Part):
 
     @property
     def cures(self) -> tuple[Offer, ...]:
-        """All cures, each with why it does not apply to this model as it is now, ``""`` where it
-        does."""
-        return tuple(offers(self._ground()))
+        """All cures, each with what it would do to this model as it is now and what that costs, or
+        with why it does not apply. Looking copies the float model; what was found is kept until
+        the model, its settings or what is measured of it is another."""
+        with self._lock:
+            ground = self._ground()
+            objects = (ground.base, ground.options, ground.work, self.data)
+            known = [self._assessor.is_known(what) for what in ("float", *get_args(Judged))]
+            facts = (ground.observed, ground.trained, ground.worked, *known)
+            last = self._offered
+            if last is None or last[1] != facts or not _all_same(last[0], objects):
+                self._offered = last = (objects, facts, tuple(offers(ground, self._cost)))
+            return last[2]
+
+    @property
+    def before_training(self) -> Cured | Offer | None:
+        """What speaks for something else than training as the first thing to try with this model:
+        a cure in force that has brought int8 back after calibration alone, else a cure that
+        something measured of this model speaks for (``signs``), else None. None once the model has
+        been trained."""
+        with self._lock:
+            if self._models.trained or self.running:
+                return None
+            brought = [one for one in self.cured if one.brings_int8_back]
+            if brought:
+                return brought[-1]
+            return next((one for one in self.cures if one.signs), None)
 
     @property
     def cured(self) -> tuple[Cured, ...]:
@@ -165,6 +192,18 @@ class CuresPart(Part):
 
     # -- inside ---------------------------------------------------------------------------------
 
+    def _cost(self, look: Look) -> Cost | None:
+        if self.data is None:
+            return None
+        known = [self._assessor.is_known(what) for what in ("float", look.judged)]
+        times = 1 + known.count(False)
+        batches = _length(self.data.eval)
+        training = _at_most(look.batches, self.data.train) * look.passes
+        if look.judged == "ptq":
+            calibrated = 1 + (not known[1])
+            training += _at_most(PTQ_BATCHES, self.data.train) * calibrated
+        return Cost(training, None if batches is None else batches * times)
+
     def _ground(self) -> Ground:
         models, names = self._models, self.flow.stage_names
         there = names.index(models.work_stage) >= names.index(self.flow.prepared_stage)
@@ -201,7 +240,9 @@ class CuresPart(Part):
         self, name: str, given: Mapping[str, Any], plan: NewSettings, watch: _Watch
     ) -> tuple[Cured, _Begun]:
         old = self._models.settings, self._models.base
-        watch.report("int8 before it", 0.0)
+        watch.report("float model", 0.0)
+        whole = self._judge(self._assessor, "float", watch)
+        watch.report("int8 before it", 0.1)
         before = self._judge(self._assessor, "ptq", watch)
         watch.report(CURES[name].title, 0.4)
         started = time.perf_counter()
@@ -218,14 +259,26 @@ class CuresPart(Part):
         else:
             self._start_again(settings, "config", base=base)
         watch.report("done", 1.0)
-        record = Cured(name, dict(given), "ptq", before, after, seconds, plan.changes)
+        record = Cured(
+            name,
+            dict(given),
+            "ptq",
+            before,
+            after,
+            seconds,
+            plan.changes,
+            whole,
+            _layers(plan, old[1], base),
+        )
         return record, _Begun(*old, self._models.settings)
 
     def _work(
         self, name: str, given: Mapping[str, Any], plan: Work, watch: _Watch
     ) -> tuple[Cured, _Worked]:
         self.goto(self.flow.train_stage)
-        watch.report("fake quant before it", 0.0)
+        watch.report("float model", 0.0)
+        whole = self._judge(self._assessor, "float", watch)
+        watch.report("fake quant before it", 0.1)
         before = self._judge(self._assessor, "fake_quant", watch)
         model = self._models.own_work()
         done = WorkDone(plan.recipe, plan.batches)
@@ -246,7 +299,8 @@ class CuresPart(Part):
         self._models.done.append(done)
         watch.report("done", 1.0)
         changes = _moved(back.tensors, _tensors(model, plan.tensors))
-        return Cured(name, dict(given), "fake_quant", before, after, seconds, changes), back
+        given = dict(given)
+        return Cured(name, given, "fake_quant", before, after, seconds, changes, whole), back
 
     def _run_recipe(self, model: nn.Module, plan: Work, watch: _Watch, title: str) -> WorkDone:
         # As the script does it, whose random numbers must be the same.
@@ -265,7 +319,7 @@ class CuresPart(Part):
             for name, tensor in back.tensors.items():
                 now[name].copy_(tensor)
 
-    def _judge(self, assessor: Assessor, what: Judged, watch: _Watch) -> MetricValue:
+    def _judge(self, assessor: Assessor, what: str, watch: _Watch) -> MetricValue:
         value = assessor.judged(what, watch.should_stop)
         if not value.complete:
             raise StoppedError("the cure was stopped; the model is as it was.")
@@ -297,6 +351,29 @@ class _Watched:
             self._watch.report(self._title, 0.2 + 0.7 * self._taken / self._total)
             self._taken += 1
             yield batch
+
+
+def _all_same(one: Iterable[Any], other: Iterable[Any]) -> bool:
+    return all(a is b for a, b in zip(one, other, strict=True))
+
+
+def _length(batches: Any) -> int | None:
+    try:
+        return len(batches)
+    except TypeError:
+        return None
+
+
+def _at_most(batches: int, data: Any) -> int:
+    there = _length(data)
+    return batches if there is None else min(batches, there)
+
+
+def _layers(plan: NewSettings, old: nn.Module, new: nn.Module) -> tuple[LayerChange, ...]:
+    if plan.figure is None:
+        return ()
+    before, after = plan.figure.of(old), plan.figure.of(new)
+    return tuple(LayerChange(p, plan.figure.name, before[p], after[p]) for p in before)
 
 
 def _tensors(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:

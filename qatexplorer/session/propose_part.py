@@ -16,6 +16,7 @@ from qatexplorer.accuracy.sensitivity.sites import Subject
 from qatexplorer.errors import InputError, QConfigError
 from qatexplorer.flows.exceptions import with_exceptions
 from qatexplorer.flows.qconfig import QConfigPlan
+from qatexplorer.session.measured import Measured
 from qatexplorer.session.part import Part
 from qatexplorer.session.settings import Settings
 from qatexplorer.session.stages import EventKind
@@ -32,6 +33,7 @@ class _Applied:
 class ProposePart(Part):
     """Mixed precision from a ranking of fake quants."""
 
+    _last: Measured
     _trials: tuple[tuple[Any, ...], Trials] | None = None
     _proposal: Proposal | None = None
     _applied: tuple[_Applied, ...] = ()
@@ -94,10 +96,11 @@ class ProposePart(Part):
             self._require_idle("measure mixed precision")
             trials = self._trials_of(treatment, batches)
             ranking = self._best_ranking() if ranking is None else ranking
-            self._measured = "mixed precision"
+            self._measured, of = "mixed precision", self._last.now
         try:
             found = propose(trials, ranking, wish, progress, should_stop)
             self._proposal = found = self._with_int8(found)
+            self._last.keep(of, proposal=found)
         finally:
             self._measured = ""
         return found

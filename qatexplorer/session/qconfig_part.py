@@ -71,6 +71,7 @@ class QConfigPart(Part):
                 says, or leaves it to what comes next (path, pattern, type, whole model).
             to_float: leave it in float.
 
+        Where fewer than 8 bits are asked for, a note of the snapshot says what int8 makes of them.
         Raises QConfigError for a place that the model does not have and for what torch or the
         backend refuses (nothing changes then), and BusyError.
         """

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qatexplorer.accuracy.records import Comparison, Method, Sensitivity
+from qatexplorer.accuracy.records import Comparison, Method, Proposal, Sensitivity
 from qatexplorer.checks.records import Finding, Findings
+from qatexplorer.cures import Cured
 from qatexplorer.errors import QatExplorerError
 from qatexplorer.evaluate.benchmark_records import Benchmark
 from qatexplorer.evaluate.evaluation import Evaluation
@@ -28,6 +29,7 @@ from qatexplorer.session.ledgers import Ledgers, Wanted
 from qatexplorer.session.measured import Measured
 from qatexplorer.session.part import Part
 from qatexplorer.session.sensitivity_part import Sensitivities
+from qatexplorer.session.stopping import unless_stopped
 from qatexplorer.snapshot.diff import Diff
 from qatexplorer.snapshot.records import Snapshot
 
@@ -55,6 +57,8 @@ class Reported:
         flow: its stages, in order. stage: the one in view.
         snapshots: of the stages reached, by name. diffs: what each changed, by name.
         histogram_stage: stage whose fake quants the ``histograms`` (by path) are of.
+        proposal: of mixed precision, the last one. proposal_is_old: the model is another since.
+        cured: the cures that are on.
         missing: why a part that takes no measuring could not be made, by its name.
         check: of :meth:`~qatexplorer.session.session.Session.check`. findings: all that is known.
         run: another run, kept on disk, that is shown beside.
@@ -77,6 +81,9 @@ class Reported:
     sensitivities: Mapping[Method, Sensitivity] = field(default_factory=dict)
     evaluation: Evaluation | None = None
     benchmark: Benchmark | None = None
+    proposal: Proposal | None = None
+    proposal_is_old: bool = False
+    cured: tuple[Cured, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     run: OpenedRun | None = None
 
@@ -97,27 +104,31 @@ class ReportPart(Part):
         overwrite: bool = False,
         run_dir: str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> Path:
         """Write all that is known to one HTML file that needs no network and no script.
 
         Stages with what each changed, tree and graph of each, findings, ledger, training curves,
-        histograms, and what was measured by :meth:`compare`, :meth:`sensitivity`, :meth:`evaluate`
-        and :meth:`benchmark`; what was not measured is said to be missing. Ledger, histograms and
-        :meth:`findings` are made if need be, in a few forwards of the example input and one
-        convert of a copy; nothing else is run.
+        histograms, the cures that are on, and what was measured by :meth:`compare`,
+        :meth:`sensitivity`, :meth:`propose`, :meth:`evaluate` and :meth:`benchmark`; what was not
+        measured is said to be missing. Ledger, histograms and :meth:`findings` are made if need be,
+        in a few forwards of the example input and one convert of a copy; nothing else is run.
 
         Args:
             path: of the file; its folder is made. overwrite: replace a file that is there.
             run_dir: a kept run whose curves and samples are shown too.
-            progress: called with what is being done.
+            progress: called with what is being done. should_stop: asked between its parts.
 
-        Returns the absolute path. Raises ReportError (then what was there before stays),
-        RunFolderError, and BusyError while a run is going on: ``open_run(folder).report()`` has
-        its curves.
+        Returns the absolute path. Raises ReportError and StoppedError (then what was there before
+        stays), RunFolderError, and BusyError while a run is going on:
+        ``open_run(folder).report()`` has its curves.
         """
         check_free(path, overwrite)
         run = None if run_dir is None else open_run(run_dir)
-        return write_report(self._reported(progress or (lambda _: None), run), path, overwrite)
+        say = unless_stopped("the report", progress, should_stop)
+        known = self._reported(say, run)
+        say("drawing the page")
+        return write_report(known, path, overwrite)
 
     def _reported(self, say: Progress, run: OpenedRun | None = None) -> Reported:
         with self._lock:
@@ -151,12 +162,25 @@ class ReportPart(Part):
                 sensitivities=dict(self._sensitivities.made),
                 evaluation=self._last.evaluation,
                 benchmark=self._last.benchmark,
+                proposal=self.last_proposal,
+                proposal_is_old=self.last_proposal is not self._last.proposal,
+                cured=self.cured,
                 missing=missing,
                 run=run,
             )
 
     def findings(self, *, try_int8: bool = True) -> tuple[Finding, ...]:
         """What is known to be wrong."""
+        raise NotImplementedError
+
+    @property
+    def last_proposal(self) -> Proposal | None:
+        """What was proposed."""
+        raise NotImplementedError
+
+    @property
+    def cured(self) -> tuple[Cured, ...]:
+        """The cures that are on."""
         raise NotImplementedError
 
     @staticmethod

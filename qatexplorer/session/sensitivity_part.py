@@ -20,7 +20,8 @@ _WHAT = "the sensitivity"
 
 
 class Sensitivities:
-    """The newest one of each method, and what was measured for it, until the model changes."""
+    """The newest one of each method, and what was measured for it, until the model
+    changes."""
 
     def __init__(self) -> None:
         self._made: dict[Method, Sensitivity] = {}

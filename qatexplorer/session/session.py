@@ -31,6 +31,7 @@ from qatexplorer.ledger.answers import Answer, answers
 from qatexplorer.ledger.compare import Match, match_flows
 from qatexplorer.ledger.forwards import LedgerProgress
 from qatexplorer.ledger.records import Ledger
+from qatexplorer.session.advice_part import AdvicePart
 from qatexplorer.session.assess import Assessor, Preflight, StubOption
 from qatexplorer.session.benchmark_part import BenchmarkPart
 from qatexplorer.session.checked import Checked
@@ -54,6 +55,7 @@ from qatexplorer.session.report_part import ReportPart
 from qatexplorer.session.sensitivity_part import Sensitivities, SensitivityPart
 from qatexplorer.session.settings import Settings, qconfig_plan, settings_in
 from qatexplorer.session.stages import EventKind, SessionEvent, Stages
+from qatexplorer.session.sweep_part import SweepPart
 from qatexplorer.session.takehome_part import TakehomePart
 from qatexplorer.session.training_part import TrainingPart
 from qatexplorer.session.warner import Warner
@@ -70,7 +72,6 @@ __all__ = ["Session", "SessionEvent"]
 class Session(
     TrainingPart,
     TakehomePart,
-    ReportPart,
     BenchmarkPart,
     ComparePart,
     Int8Part,
@@ -79,6 +80,9 @@ class Session(
     QConfigPart,
     PreviewPart,
     CuresPart,
+    SweepPart,
+    AdvicePart,
+    ReportPart,
 ):
     """Takes a copy of a model through a quantization flow, trains it and runs it in int8.
 

@@ -68,7 +68,8 @@ class Stages:
         self.current = first.name
         options = self._models.options
         self._hooks = HookFollower(self._models.work, options.example_inputs)
-        notes = (*self._copy_notes, *options.qconfig.loud, *options.qconfig.notes)
+        plan = options.qconfig
+        notes = (*self._copy_notes, *plan.loud, *plan.notes, *plan.rule_notes)
         notes += () if self._models.base.training else (_EVAL_NOTE,)
         notes += tuple(_EDITED.format(code=one.code) for one in self._models.settings.edits)
         self._snapshots[first.name] = take_snapshot(

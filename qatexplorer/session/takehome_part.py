@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from qatexplorer.session.part import Part
-from qatexplorer.takehome.export import Exported, export
+from qatexplorer.session.stages import NEVER_OBSERVED
+from qatexplorer.session.stopping import unless_stopped
+from qatexplorer.takehome.export import Exported, check_free, export
 from qatexplorer.takehome.records import Walk
 from qatexplorer.takehome.script import script_of
 
@@ -29,7 +31,8 @@ class TakehomePart(Part):
 
         Returns the text. What cannot be written as code (a loss that is a lambda, an optimizer of
         your own) is an argument of ``run``, which its docstring names. Raises InputError for a name
-        of another form, BusyError while a run trains the model.
+        of another form and for a run of several processes, whose weights one process does not give,
+        BusyError while a run trains the model.
         """
         with self._lock:
             self._require_idle("write the script")
@@ -41,6 +44,7 @@ class TakehomePart(Part):
         *,
         evaluate: bool = True,
         progress: Callable[[str], Any] | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> Exported:
         """Write the int8 model and what is needed to use it elsewhere to a new folder.
 
@@ -54,23 +58,31 @@ class TakehomePart(Part):
             folder: must not be there, or be empty.
             evaluate: the card has accuracy and size of every form, where there is data.
             progress: called with what is being done.
+            should_stop: asked before each file, and between batches while it evaluates.
 
-        Goes to the int8 stage if need be. Raises ExportError (then nothing is left behind),
-        BusyError, and what :meth:`goto` raises.
+        Goes to the int8 stage if need be. Raises ExportError and StoppedError (then nothing is left
+        behind), BusyError, and what :meth:`goto` raises.
         """
+        say = unless_stopped("the export", progress, should_stop)
+        check_free(folder)  # before anything long
         with self._lock:
             self._require_idle("export")
             self.goto(self.flow.int8_stage)
             int8 = self._models.int8
             assert int8 is not None
             walk = self._walk()
+            known = (NEVER_OBSERVED,) if self._models.never_observed else ()
         evaluation = None
         if evaluate and self.data is not None:
+            say("accuracy of each form")
             evaluation = self._assessor.evaluate(
-                prepared=True, observed=not self._models.never_observed, latency=False
+                prepared=True,
+                observed=not self._models.never_observed,
+                latency=False,
+                should_stop=should_stop,
             )
         batches = self.data.eval if self.data is not None else ()
-        return export(folder, walk, int8, evaluation, batches, progress)
+        return export(folder, walk, int8, evaluation, batches, known, say)
 
     def _walk(self) -> Walk:
         models = self._models

@@ -24,6 +24,7 @@ from qatexplorer.session.part import Part
 from qatexplorer.session.sensitivity_part import Sensitivities
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.takehome.records import Calibrated, Trained
+from qatexplorer.telemetry.watched import followed_paths
 from qatexplorer.training.control import FINAL
 from qatexplorer.training.progress import run_in_front
 from qatexplorer.training.run import TrainingRun
@@ -64,6 +65,11 @@ class TrainingPart(Part):
         label_smoothing: float = UNSET,
         clip_grad_norm: float | None = UNSET,
         ema_decay: float | None = UNSET,
+        dampen_weights: float = UNSET,
+        freeze_weights: float | None = UNSET,
+        freeze_weights_from: float | None = UNSET,
+        oscillation: Literal["sampled", "every step"] = UNSET,
+        oscillation_momentum: float = UNSET,
         checkpoint_every: int = UNSET,
         keep_checkpoints: int = UNSET,
         metric_mode: Literal["max", "min"] = UNSET,
@@ -103,6 +109,11 @@ class TrainingPart(Part):
         label_smoothing: float = UNSET,
         clip_grad_norm: float | None = UNSET,
         ema_decay: float | None = UNSET,
+        dampen_weights: float = UNSET,
+        freeze_weights: float | None = UNSET,
+        freeze_weights_from: float | None = UNSET,
+        oscillation: Literal["sampled", "every step"] = UNSET,
+        oscillation_momentum: float = UNSET,
         checkpoint_every: int = UNSET,
         keep_checkpoints: int = UNSET,
         metric_mode: Literal["max", "min"] = UNSET,
@@ -138,6 +149,11 @@ class TrainingPart(Part):
         label_smoothing: float = UNSET,
         clip_grad_norm: float | None = UNSET,
         ema_decay: float | None = UNSET,
+        dampen_weights: float = UNSET,
+        freeze_weights: float | None = UNSET,
+        freeze_weights_from: float | None = UNSET,
+        oscillation: Literal["sampled", "every step"] = UNSET,
+        oscillation_momentum: float = UNSET,
         checkpoint_every: int = UNSET,
         keep_checkpoints: int = UNSET,
         metric_mode: Literal["max", "min"] = UNSET,
@@ -246,7 +262,8 @@ class TrainingPart(Part):
         if saved is not None:  # it stands on what was done in the run, and on nothing else
             self._models.done.clear()
         self._models.trained = True
-        self._models.done.append(Trained(config))
+        weights, processes = followed_paths(self._models.work), current().size
+        self._models.done.append(Trained(config, weights=weights, processes=processes))
         self._run, self._next_description = run, 0.0
         run.signal.subscribe(self._on_progress)
         registry.remember(self)

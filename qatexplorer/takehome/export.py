@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from qatexplorer._version import __version__
@@ -42,13 +43,15 @@ class Exported(Shown):
     Attributes:
         folder: absolute path. files: names in it.
         onnx: what ONNX Runtime computes; None where there is no ONNX file.
-        notes: what could not be written, and why, in sentences.
+        notes: what is amiss, and what could not be written and why, in sentences.
+        sizes: bytes of each file.
     """
 
     folder: Path
     files: tuple[str, ...]
     onnx: Agreement | None = None
     notes: tuple[str, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         lines = [f"written to {self.folder}: {', '.join(self.files)}"]
@@ -73,6 +76,7 @@ def export(
     int8: nn.Module,
     evaluation: Evaluation | None = None,
     batches: Iterable[Any] = (),
+    known: Iterable[str] = (),
     progress: Callable[[str], Any] | None = None,
 ) -> Exported:
     """Write the int8 model of ``walk``.
@@ -81,43 +85,51 @@ def export(
         folder: is made; it must not be there, or be empty.
         evaluation: for the model card, None for none.
         batches: inputs that ONNX Runtime is compared on; the first :data:`BATCHES` are used.
-        progress: called with what is being written.
+        known: what is amiss with the int8 model, in sentences. progress: called with what is being
+            written; what it raises ends the writing.
 
     Files: ``int8.safetensors`` (state dict as codes, scales and zero points), ``walk.py`` (the
     script, whose ``load`` rebuilds the model from them without unpickling), ``example.safetensors``
     (example inputs and what the model gives for them), ``model.onnx``, ``exported.pt2`` (both where
     torch can), ``README.md`` (the model card). Raises ExportError; then nothing is left behind.
     """
-    target = Path(folder).expanduser().absolute()
-    _check(target)
-    say = progress or (lambda _: None)
+    target, say = check_free(folder), progress or (lambda _: None)
     made: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        found = _write(made, walk, int8, evaluation, batches, say)
+        made = Path(tempfile.mkdtemp(prefix=".writing-", dir=target.parent))
+        onnx, notes = _write(made, walk, int8, evaluation, batches, known, say)
         made.chmod(0o755)
         os.replace(made, target)
         made = None
+        sizes = {path.name: path.stat().st_size for path in sorted(target.iterdir())}
     except OSError as error:
-        raise ExportError(
-            f"{target} cannot be written: {error.strerror or error}",
-            why="Nothing of it was left behind.",
-            fix="Choose a folder on a disk with room, where you may write.",
-        ) from error
+        raise _cannot(target, error) from error
     finally:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
-    files = tuple(sorted(path.name for path in target.iterdir()))
-    return Exported(target, files, *found)
+    return Exported(target, tuple(sizes), onnx, notes, sizes)
 
 
-def _check(target: Path) -> None:
-    if target.is_dir() and not any(target.iterdir()):
-        return
-    if target.exists():
+def check_free(folder: str | os.PathLike[str]) -> Path:
+    """The absolute path. Raises ExportError if it is a file or a folder that holds something, or if
+    it cannot be looked at."""
+    target = Path(folder).expanduser().absolute()
+    try:
+        if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+            return target
         what = "holds files already" if target.is_dir() else "is a file"
-        raise ExportError(f"{target} {what}.", fix="Give the name of a folder that is not there.")
+    except OSError as error:
+        raise _cannot(target, error) from error
+    raise ExportError(f"{target} {what}.", fix="Give the name of a folder that is not there.")
+
+
+def _cannot(target: Path, error: OSError) -> ExportError:
+    return ExportError(
+        f"{target} cannot be written: {error.strerror or error}.",
+        why="Nothing of it was left behind.",
+        fix="Choose a folder on a disk with room, where you may write.",
+    )
 
 
 def _write(
@@ -126,13 +138,14 @@ def _write(
     int8: nn.Module,
     evaluation: Evaluation | None,
     batches: Iterable[Any],
+    known: Iterable[str],
     say: Callable[[str], Any],
 ) -> tuple[Agreement | None, tuple[str, ...]]:
     engine, example = walk.options.qconfig.backend, walk.options.example_inputs
     say("int8 weights")
     _save(int8.state_dict(), folder / "int8.safetensors")
     (folder / "walk.py").write_text(script_of(walk, loads=True), encoding="utf-8")
-    notes: list[str] = []
+    notes = list(known)
     onnx: Agreement | None = None
     with preserved_state(int8), quantized_engine(engine), torch.no_grad():
         given = {"inputs": example, "outputs": _plain(call_model(int8.eval(), example))}
@@ -172,20 +185,21 @@ def _save(state: Mapping[str, Any], file: Path) -> None:
     # torch's modules read their own state by the version that it was written with.
     versions = getattr(state, "_metadata", {})
     metadata = {"tree": json.dumps(tree), "versions": json.dumps(versions)}
-    save_file(tensors, str(file), metadata=metadata)
+    # Not save_file, whose error is no OSError where the disk is full.
+    file.write_bytes(save(tensors, metadata=metadata))
 
 
 def _exported(int8: nn.Module, example: Any, file: Path) -> list[str]:
     args, kwargs = as_args(example)
     try:
-        program = torch.export.export(int8, args, kwargs)
-        torch.export.save(program, str(file))
-        return []
+        whole = io.BytesIO()  # so that a full disk is not taken for a model that cannot be written
+        torch.export.save(torch.export.export(int8, args, kwargs), whole)
     except Exception as error:
-        file.unlink(missing_ok=True)
         line = (str(error).strip().splitlines() or [""])[0][:160]
         reason = f"{type(error).__name__}: {line}"
         return [f"No exported.pt2: torch.export does not take this int8 model ({reason})."]
+    file.write_bytes(whole.getbuffer())
+    return []
 
 
 def _card(

@@ -49,7 +49,8 @@ def write_onnx(int8: nn.Module, example: Any, batches: Iterable[Any], file: Path
     """Write ``file`` and run it on ``example`` and the inputs of ``batches``.
 
     torch's exporter by TorchScript is used: the other one (``dynamo=True``) does not take packed
-    int8 weights (torch 2.13). Raises ExportError if it cannot be written or run.
+    int8 weights (torch 2.13). Raises ExportError if it cannot be written or run, OSError for a
+    disk without room.
     """
     args, kwargs = as_args(example)
     try:
@@ -70,6 +71,8 @@ def write_onnx(int8: nn.Module, example: Any, batches: Iterable[Any], file: Path
                 dynamo=False,
                 verbose=False,
             )
+    except OSError:
+        raise  # a full disk says nothing of the model
     except Exception as error:
         raise ExportError(
             f"torch cannot write this int8 model as ONNX: {_first(error)}",

@@ -13,7 +13,7 @@ import math
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -356,6 +356,23 @@ def train_mode(model: nn.Module, bn_frozen: bool) -> None:
                 module.eval()
 
 
+def begin_epoch(
+    model: nn.Module,
+    epoch: int,
+    freeze_observer_epoch: int | None,
+    freeze_bn_epoch: int | None,
+    fake_quant_start_epoch: int,
+) -> None:
+    """Switch what is due, and train mode on."""
+    if fake_quant_start_epoch and epoch == 0:
+        model.apply(disable_fake_quant)
+    if fake_quant_start_epoch and epoch == fake_quant_start_epoch:
+        fake_quants_on(model)
+    if epoch == freeze_observer_epoch:
+        model.apply(disable_observer)
+    train_mode(model, freeze_bn_epoch is not None and epoch >= freeze_bn_epoch)
+
+
 def train_epoch(
     model: nn.Module,
     batches: Iterable[Any],
@@ -364,6 +381,7 @@ def train_epoch(
     average: WeightAverage,
     scheduler: Any,
     clip_grad_norm: float | None,
+    weights: Any,
     step: int,
     max_steps: int | None,
 ) -> tuple[float, int]:
@@ -372,12 +390,19 @@ def train_epoch(
     total, samples = 0.0, 0
     for inputs, target in batches:
         optimizer.zero_grad(set_to_none=True)
-        found = loss(call(model, inputs), moved(target, parameters[0].device))
-        found.backward()
+        with nullcontext() if weights is None else weights.watching():
+            output = call(model, inputs)
+        found = loss(output, moved(target, parameters[0].device))
+        penalty = None if weights is None else weights.penalty(step)
+        (found if penalty is None else found + penalty).backward()
+        if weights is not None:
+            weights.update(step)
         if clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(parameters, clip_grad_norm)
         optimizer.step()
         learn_steps(model)  # their first batch gives them a start
+        if weights is not None:
+            weights.hold()
         average.update()
         size = len(target) if isinstance(target, Tensor) and target.dim() else 1
         total, samples, step = total + float(found) * size, samples + size, step + 1
@@ -405,26 +430,26 @@ def train(
     fake_quant_start_epoch: int = 0,
     clip_grad_norm: float | None = None,
     ema_decay: float | None = None,
+    weights: Any = None,
     max_steps: int | None = None,
 ) -> None:
-    """QAT of a prepared model, in place. ``max_steps`` is where a run was stopped."""
+    """QAT of a prepared model, in place. ``weights`` are those that are dampened or frozen,
+    ``max_steps`` is where a run was stopped."""
     seed_everything(seed, train_batches, eval_batches)
     parameters = [p for p in model.parameters() if p.requires_grad]
     step = 0
     optimizer = make_optimizer(parameters)
     scheduler = None
+    steps = len(train_batches) if hasattr(train_batches, "__len__") else 0
     if make_scheduler is not None:
-        steps = len(train_batches) if hasattr(train_batches, "__len__") else 0
         scheduler = make_scheduler(optimizer, steps * epochs)
+    if weights is not None:
+        weights.total_steps = steps * epochs
     average = WeightAverage(parameters, ema_decay)
     for epoch in range(epochs):
-        if fake_quant_start_epoch and epoch == 0:
-            model.apply(disable_fake_quant)
-        if fake_quant_start_epoch and epoch == fake_quant_start_epoch:
-            fake_quants_on(model)
-        if epoch == freeze_observer_epoch:
-            model.apply(disable_observer)
-        train_mode(model, freeze_bn_epoch is not None and epoch >= freeze_bn_epoch)
+        begin_epoch(model, epoch, freeze_observer_epoch, freeze_bn_epoch, fake_quant_start_epoch)
+        if weights is not None:
+            weights.begin_epoch()
         mean, step = train_epoch(
             model,
             train_batches,
@@ -433,6 +458,7 @@ def train(
             average,
             scheduler if scheduler_interval == "step" else None,
             clip_grad_norm,
+            weights,
             step,
             max_steps,
         )

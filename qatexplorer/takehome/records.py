@@ -24,10 +24,13 @@ class Calibrated:
 @dataclass(frozen=True)
 class Trained:
     """A run with ``config``. ``steps`` is how many it made if it ended before its last epoch, None
-    if it made all."""
+    if it made all; ``weights`` are the paths of the fake quants of weights, ``processes`` how many
+    trained together."""
 
     config: TrainingConfig
     steps: int | None = None
+    weights: tuple[str, ...] = ()
+    processes: int = 1
 
 
 Action = Calibrated | Trained | WorkDone
@@ -53,3 +56,8 @@ class Walk:
     loss: Callable[..., Any] | None = None
     metric: Callable[..., Any] | None = None
     handed_out: bool = False
+
+    @property
+    def processes(self) -> int:
+        """Of the run that most of them made; 1 without a run."""
+        return max((one.processes for one in self.actions if isinstance(one, Trained)), default=1)

@@ -38,7 +38,8 @@ def script_of(walk: Walk, model: str = "", data: str = "", *, loads: bool = Fals
             script is to be imported, and its ``run`` called.
         loads: it has a ``load`` that makes the int8 model of a folder again.
 
-    Raises InputError for a flow that has no script, and for what is no such name.
+    Raises InputError for a flow that has no script, for what is no such name and, without
+    ``loads``, for a run of several processes.
     """
     if not isinstance(walk.flow, (EagerFlow, FxFlow)):
         raise InputError(
@@ -48,6 +49,13 @@ def script_of(walk: Walk, model: str = "", data: str = "", *, loads: bool = Fals
     for spec in filter(None, (model, data)):
         if not _SPEC.fullmatch(spec):
             raise InputError(f"{spec!r} is not of the form 'package.module:factory'.")
+    if walk.processes > 1 and not loads:
+        raise InputError(
+            f"the run was made by {walk.processes} processes, and a script trains in one: its "
+            "weights would be others.",
+            fix="Take these weights home with session.export(folder), or train in one process and "
+            "write the script then.",
+        )
     names = walk.flow.stage_names
     int8 = names.index(walk.reached) >= names.index(walk.flow.int8_stage)
     writer = Writer(walk)
@@ -125,6 +133,9 @@ def _title(walk: Walk) -> str:
         "",
         f"Written with torch {torch.__version__}; needs torch and NumPy only. {_USE}",
     ]
+    if walk.processes > 1:
+        more = f"The session trained in {walk.processes} processes, and run trains in one"
+        lines += ["", f"{more}: its weights are others. load has those of the session."]
     if walk.handed_out:
         more = "The session had handed out its model (session.model): what was done to it by hand"
         lines += ["", f"{more}, if anything, is not in this script."]

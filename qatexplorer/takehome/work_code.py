@@ -9,6 +9,7 @@ from qatexplorer.runs.config import TrainingConfig
 from qatexplorer.takehome import parts
 from qatexplorer.takehome.records import Calibrated, Trained
 from qatexplorer.takehome.writer import Writer, call, indented
+from qatexplorer.telemetry.weights import FollowedWeights
 
 _PASSED_ON = (
     "epochs",
@@ -50,9 +51,19 @@ def _train(writer: Writer, action: Trained) -> list[str]:
         by_name = name == "scheduler_interval" and isinstance(config.scheduler, str)
         if name in ("epochs", "seed") or (value != getattr(default, name) and not by_name):
             arguments.append(f"{name}={value!r}")
+    if config.dampen_weights or config.freeze_weights is not None:
+        arguments.append(f"weights={_weights(writer, action)}")
     if action.steps is not None:
         arguments.append(f"max_steps={action.steps}")
     return call(writer.use(parts.train), arguments)
+
+
+def _weights(writer: Writer, action: Trained) -> str:
+    config = action.config
+    made = [f"momentum={config.oscillation_momentum!r}", f"dampening={config.dampen_weights!r}"]
+    made += [f"freezing={config.freeze_weights!r}", f"freezing_from={config.freeze_weights_from!r}"]
+    lines = call(writer.use(FollowedWeights), ["model", f"{list(action.weights)!r}", *made])
+    return "".join(line.strip() + " " * line.endswith(",") for line in lines)
 
 
 def _loss(writer: Writer, config: TrainingConfig) -> str:

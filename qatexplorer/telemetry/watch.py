@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from time import perf_counter
 from types import TracebackType
@@ -39,8 +39,10 @@ from qatexplorer.telemetry.gradients import (
 )
 from qatexplorer.telemetry.host import DeviceTimer, HostCopy
 from qatexplorer.telemetry.probe import Clock, Probe, remember_ranges
+from qatexplorer.telemetry.reversals import reversal_metrics
 from qatexplorer.telemetry.states import Timeline
-from qatexplorer.telemetry.watched import anything_compiled, find_watched
+from qatexplorer.telemetry.watched import anything_compiled, find_watched, followed_paths
+from qatexplorer.telemetry.weights import FollowedWeights
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -75,9 +77,15 @@ class PendingSamples:
     """The samples of a step on their way to the host; :meth:`samples` waits for them."""
 
     def __init__(
-        self, step: int, raws: list[RawSamples], gradients: list[RawGradients], timers: list[Any]
+        self,
+        step: int,
+        raws: list[RawSamples],
+        gradients: list[RawGradients],
+        timers: list[Any],
+        known: Mapping[str, Mapping[str, float]],
     ) -> None:
         self.step, self._raws, self._gradients, self._timers = step, raws, gradients, timers
+        self._known = known
         self._copies = [
             HostCopy(tensors)
             for tensors in (*(r.tensors() for r in raws), *(g.tensors() for g in gradients))
@@ -112,6 +120,9 @@ class PendingSamples:
                     sampled=raw.sampled[index],
                     total=raw.totals[index],
                 )
+        for path, values in self._known.items():
+            for name, value in values.items():
+                made.metrics[numbers[path], METRIC_INDEX[name]] = value
         return replace(made, metrics=rounded(made.metrics), gradients=found)
 
 
@@ -130,6 +141,7 @@ class Watch:
         max_samples: int = 65_536,
         folder: str | PathLike[str] | None = None,
         on_sample: Callable[[Telemetry], Any] | None = None,
+        oscillation: Literal["sampled", "every step"] = "sampled",
     ) -> None:
         check_settings(every, bins, budget, max_samples)
         self.model = model
@@ -155,6 +167,10 @@ class Watch:
         self._carried_s = 0.0
         self._since = 0.0
         self._sizes = (0, 0, 0, 0)
+        self._known: Mapping[str, Mapping[str, float]] = {}
+        self._followed = (0, 0.0)
+        self._weights = self._weights_to_follow(oscillation)
+        self._watching: AbstractContextManager[None] | None = None
 
     # -- in a training loop ---------------------------------------------------------------------
 
@@ -167,6 +183,10 @@ class Watch:
         if self._at is not None and self._folder is None:
             self._open_folder(self._at)
         self._running = True
+        if self._weights is not None:
+            self._weights.begin_epoch()
+            self._watching = self._weights.watching()
+            self._watching.__enter__()
         self._arm_if_wanted()
         self._since = perf_counter()
         self._carried_s += self._since - started
@@ -183,12 +203,15 @@ class Watch:
         step = self._controller.steps
         if sampled:
             self._disarm()
+            if self._weights is not None:
+                self._known = reversal_metrics(self._weights)
             self._take(step)
         self._follow_states(step)
+        following_s = self._follow_weights(step)
         if self._pending:
             self._resolve()
         end = perf_counter()
-        spent = hooks_s + (end - now) + self._carried_s
+        spent = hooks_s + (end - now) + self._carried_s - following_s
         self._controller.step_done(max(0.0, now - self._since - hooks_s), spent, sampled)
         self._arm_if_wanted()
         self._since = perf_counter()
@@ -202,12 +225,14 @@ class Watch:
         """Take the hooks off until :meth:`start`, for an evaluation, say: what happens meanwhile is
         neither sampled nor timed."""
         self._disarm()
+        self._stop_following()
         self._running = False
 
     def close(self, state: Literal["finished", "stopped", "failed"] = "finished") -> None:
         """Take all hooks off and write what is left; ``state`` is how the run ended, for its
         folder. Never raises; may be called twice."""
         self._disarm()
+        self._stop_following()
         self._running = False
         self._resolve(wait=True)
         self.telemetry.add_states(self._timeline.collect(wait=True))
@@ -241,6 +266,34 @@ class Watch:
         from qatexplorer.telemetry.integrations.trainers import lightning_callback
 
         return lightning_callback(self)
+
+    # -- all weights in every step --------------------------------------------------------------
+
+    def _weights_to_follow(self, oscillation: str) -> FollowedWeights | None:
+        if oscillation not in ("sampled", "every step"):
+            raise InputError(
+                f"oscillation is {oscillation!r}.", fix="Use 'sampled' or 'every step'."
+            )
+        if oscillation == "sampled":
+            return None
+        paths = [path for path in followed_paths(self.model) if path in self.telemetry.paths]
+        return FollowedWeights(self.model, paths)
+
+    def _follow_weights(self, step: int) -> float:
+        """Take the codes of this step; returns the seconds that it took."""
+        if self._weights is None:
+            return 0.0
+        began = perf_counter()
+        self._weights.update(step)
+        self._weights.hold()
+        seconds = perf_counter() - began
+        self.account_following(seconds)
+        return seconds
+
+    def _stop_following(self) -> None:
+        if self._watching is not None:
+            self._watching.__exit__(None, None, None)
+            self._watching = None
 
     # -- its folder -----------------------------------------------------------------------------
 
@@ -277,13 +330,17 @@ class Watch:
         self.telemetry.set_overhead(self._overhead)
 
     @contextmanager
-    def sampling(self, step: int) -> Iterator[None]:
+    def sampling(
+        self, step: int, known: Mapping[str, Mapping[str, float]] | None = None
+    ) -> Iterator[None]:
         """Sample the forward inside ``with watch.sampling(step):``, and count it at once.
 
         For a loop that knows where its forward begins and which steps to sample; it calls this
         instead of :meth:`step`, and :meth:`account` for what the steps cost. Nothing is recorded
-        if the forward raises. ``sampling_s`` is the time that it took.
+        if the forward raises. ``sampling_s`` is the time that it took. ``known`` are numbers of
+        fake quants that the loop knows itself, by path and by metric.
         """
+        self._known = known or {}
         started = perf_counter()
         self._arm()
         armed = perf_counter()
@@ -307,6 +364,11 @@ class Watch:
         for index in range(steps):
             cost = 0.0 if index else sampling_s
             self._controller.step_done(train_s / steps, cost, not index, timed=False)
+
+    def account_following(self, seconds: float) -> None:
+        """In one more step the codes of all weights were taken, in ``seconds``."""
+        steps, total = self._followed
+        self._followed = (steps + 1, total + seconds)
 
     def _arm_if_wanted(self) -> None:
         if self._controller.wants(self._controller.steps):
@@ -362,7 +424,8 @@ class Watch:
             for device in dict.fromkeys(g.values.device for g in gradients)
         ]
         self._note_sizes(taken)
-        return PendingSamples(step, raws, counted, timers)
+        watched = {path: self._known[path] for path in self.telemetry.paths if path in self._known}
+        return PendingSamples(step, raws, counted, timers, watched)
 
     def _note_sizes(self, taken: list[Probe]) -> None:
         if taken:
@@ -414,6 +477,8 @@ class Watch:
         found = self._timeline.update(step)
         if found:
             self.telemetry.add_states(found)
+            if self._weights is not None:
+                self._weights.begin_epoch()
 
     def _overhead(self) -> Overhead:
         c = self._controller
@@ -430,6 +495,8 @@ class Watch:
             largest_sample=largest,
             largest_total=of,
             pace="auto" if c.every == "auto" else "steady",
+            followed_steps=self._followed[0],
+            followed_s=self._followed[1],
         )
 
 
@@ -467,6 +534,7 @@ def watch(
     max_samples: int = 65_536,
     folder: str | PathLike[str] | None = None,
     on_sample: Callable[[Telemetry], Any] | None = None,
+    oscillation: Literal["sampled", "every step"] = "sampled",
 ) -> Watch:
     """Watch the fake quants of a prepared ``model`` inside your own training loop.
 
@@ -493,6 +561,8 @@ def watch(
         max_samples: most elements of a tensor to take; where there are more, at random.
         folder: write the run there, see :func:`qatexplorer.open_run`.
         on_sample: called with the telemetry after each sampled step, on the thread that trains.
+        oscillation: ``"every step"`` also has the published rate of reversals of every weight,
+            which takes the codes of all weights in each step, on top of the budget.
 
     Raises NotAModuleError and InputError for what cannot be watched, RunFolderError (when it
     starts) for a folder that cannot be used.
@@ -507,4 +577,5 @@ def watch(
         max_samples=max_samples,
         folder=folder,
         on_sample=on_sample,
+        oscillation=oscillation,
     )

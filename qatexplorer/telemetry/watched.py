@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from qatexplorer.errors import InputError, NotAModuleError
 from qatexplorer.quantizers.facts import (
+    LEARNED,
     TORCH_AO,
     averaging_constant,
     family_of,
@@ -90,6 +91,17 @@ def find_watched(model: nn.Module, paths: Sequence[str] | None) -> list[WatchedF
         once.values(),
         key=lambda t: (t.info.kind != "weight", t.info.quant_min, t.info.quant_max),
     )
+
+
+def followed_paths(model: nn.Module) -> tuple[str, ...]:
+    """Paths of torch.ao's fake quants of weights, each once: those whose codes can be followed."""
+    once: dict[int, str] = {}
+    found = find_quantizers(model)
+    for path, kind in kinds_of(model).items():
+        module = found[path]
+        if kind == "weight" and is_fake_quant(module) and family_of(module) in (TORCH_AO, LEARNED):
+            once.setdefault(id(module), path)
+    return tuple(once.values())
 
 
 def _compiled_paths(named: dict[str, nn.Module]) -> tuple[str, ...]:

@@ -280,6 +280,7 @@ class Loop:
             self.batch, self._sums, self._trained = 0, Sums(), False
             frozen = self._switches.begin_epoch(epoch, self.mark)
             self._epoch_random = self._random.now()
+        self.parts.weights.begin_epoch()
         self._epoch_start.save()
         sums, before = self._sums, self._sums.seconds
 
@@ -452,7 +453,10 @@ class Loop:
         self._buffers.save()
         parts.optimizer.zero_grad(set_to_none=True)
         self.phase = "forward"
-        with self._sampler.sampling(self.step) if sampled else nullcontext():
+        weights = parts.weights
+        known = weights.numbers() if sampled and weights.measures else None
+        sampling = self._sampler.sampling(self.step, known) if sampled else nullcontext()
+        with sampling, weights.watching():
             output = call_model(self._called, inputs)
         self.phase = "loss"
         self._detail = f"output {diagnose.shapes(output)}; target {diagnose.shapes(target)}"
@@ -461,7 +465,7 @@ class Loop:
         if found.numel() != 1:
             float(found)  # raises, in torch's words
         self.phase = "backward"
-        loss.backward()
+        weights.added(loss, self.step).backward()
         # Read after the backward: a GPU then waits for the host once in a step, and not twice.
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         value, finite = read_with_finite(found, gradients)
@@ -470,19 +474,23 @@ class Loop:
             raise self._diverged(f"the loss is {value}", inputs, target)
         if not finite:
             raise self._diverged("a gradient is NaN or infinite", inputs, target)
-        parts.clip(self._parameters, self.mark)
         self.phase = "optimizer step"
         self._whole = False
+        weights.update(self.step)
+        parts.clip(self._parameters, self.mark)
         rate = parts.rate.now
         parts.optimizer.step()
         if self._steps_wait:  # the batch that it has just seen gives a learned step size its start
             self._steps_wait = learn_steps(self.model)
         self._team.level(self._learned)
+        self._team.level(weights.hold())
         parts.average.update()
         self.phase, self._cheap_now = "data", None
         self.last_loss = value
         took = time.perf_counter() - started
         self._pace.step_took(took)
+        if weights.measures:
+            self._sampler.followed(weights.spent_s)
         own = took - self._sampler.spent_s if sampled else took
         return StepRecord(self.step, self.epoch, value, own, samples, rate)
 

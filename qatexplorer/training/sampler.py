@@ -4,7 +4,7 @@ that the loop chooses."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from torch.nn import Module
@@ -43,10 +43,17 @@ class Sampler:
     def telemetry(self) -> Telemetry | None:
         return self._watch.telemetry if self._watch is not None else None
 
+    def followed(self, seconds: float) -> None:
+        """The codes of all weights were taken in this step, in ``seconds``."""
+        if self._watch is not None:
+            self._watch.account_following(seconds)
+
     @contextmanager
-    def sampling(self, step: int) -> Iterator[None]:
+    def sampling(
+        self, step: int, known: Mapping[str, Mapping[str, float]] | None = None
+    ) -> Iterator[None]:
         """Hooks are on the fake quants inside; ``spent_s`` is then the time that they and the
-        counting took."""
+        counting took. ``known``: see :meth:`~qatexplorer.telemetry.watch.Watch.sampling`."""
         watch = self._watch
         if watch is None:
             yield
@@ -55,7 +62,7 @@ class Sampler:
         steps = step - self._step
         if self._step >= 0 and steps > 0:
             watch.account(steps, started - self._ended, self.spent_s)
-        with watch.sampling(step):
+        with watch.sampling(step, known):
             yield
         self._step, self._ended = step, time.perf_counter()
         self.spent_s = watch.sampling_s

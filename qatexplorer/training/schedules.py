@@ -82,6 +82,12 @@ def announce(config: TrainingConfig, mark: Mark) -> None:
         mark("gradient clipping", f"at {config.clip_grad_norm:g}")
     if config.ema_decay is not None:
         mark("weight averaging", f"decay {config.ema_decay:g}")
+    if config.dampen_weights:
+        mark("weight dampening", f"rises to {config.dampen_weights:g}")
+    if config.freeze_weights is not None:
+        start = config.freeze_weights_from
+        begins = "" if start is None else f", from {start:g} on"
+        mark("weight freezing", f"above a rate of {config.freeze_weights:g}{begins}")
 
 
 class LearningRate:

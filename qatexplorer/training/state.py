@@ -14,6 +14,7 @@ from qatexplorer.quantizers.facts import learned_parameters
 from qatexplorer.runs.codec import pack, unpack
 from qatexplorer.runs.config import TrainingConfig
 from qatexplorer.runs.model_state import check_model, load_model, save_model
+from qatexplorer.training.following import Following
 from qatexplorer.training.schedules import Average, Clip, LearningRate, make_optimizer
 
 
@@ -42,6 +43,7 @@ class Parts:
         self.rate = LearningRate(config, self.optimizer, total_steps)
         self.average = Average(config.ema_decay, parameters)
         self.clip = Clip(config.clip_grad_norm)
+        self.weights = Following(config, model, total_steps)
 
     def save(self, tensors: dict[str, Tensor]) -> dict[str, Any]:
         """Everything as a tree for JSON; its tensors, copied, go into ``tensors``.
@@ -56,6 +58,7 @@ class Parts:
             "average": pack(self.average.tensors, "average", tensors),
             "averaged": self.average.updates,
             "marks": [self.rate.marks, self.clip.acted],
+            "weights": pack(self.weights.states(), "weights", tensors),
         }
 
     def load(self, tree: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -80,6 +83,7 @@ class Parts:
         else:
             self.average.restart()
         self.rate.marks, self.clip.acted = tree["marks"]
+        self.weights.load(unpack(tree.get("weights", {}), tensors))
 
 
 def _named(thing: Any, place: str, tensors: dict[str, Tensor]) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.stats import entropy
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.ao.ns import _numeric_suite as eager_suite
 from torch.ao.ns.fx.utils import compute_cosine_similarity, compute_sqnr
 from torch.ao.quantization import (
@@ -28,7 +29,7 @@ from qatexplorer.errors import StageError, StoppedError
 from qatexplorer.quantizers.engine import quantized_engine
 from tests.checks.parity_models import TokenMixer, mixed
 from tests.support.engines import need_exact
-from tests.support.models import ConvBnRelu, Residual, Reused, image, load_timm, loader
+from tests.support.models import NARROW, ConvBnRelu, Residual, Reused, image, load_timm, loader
 
 FLOWS = ("eager", "fx")
 QUIET = pytest.mark.filterwarnings("ignore::qatexplorer.errors.QatExplorerWarning")
@@ -107,6 +108,20 @@ def test_values_of_every_place_are_those_of_torchs_own_metrics_in_eager_mode() -
             alike(one.max_error_steps, float(error.max()), 1e-3)
         checked += 1
     assert checked >= 4
+    mapped = [one for one in found if one.kind == "fake quant" and one.channels]
+    for one in mapped:
+        a, b = floats[one.owner], fakes[one.path]
+        if a.dim() == 4:
+            a, b = a[:1], b[:1]
+        assert len(one.channels) == a.shape[1]
+        for number, value in enumerate(one.channels):
+            if torch.equal(a[:, number], b[:, number]):
+                assert value == math.inf
+            elif a[:, number].any():
+                alike(value, float(compute_sqnr(a[:, number], b[:, number])))
+            else:
+                assert math.isnan(value)
+    assert {floats[one.owner].dim() for one in mapped} == {2, 4}
 
 
 @pytest.mark.parametrize("flow", FLOWS)
@@ -248,6 +263,69 @@ def test_each_tensor_of_a_nested_output_has_a_row(flow: str) -> None:
     assert any("seen data" in note for note in found.notes)
 
 
+class Functional(nn.Module):
+    """Two layers without a module of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(4, 1, 3, 3))
+        self.head, self.bias = nn.Parameter(torch.randn(5, 64)), nn.Parameter(torch.randn(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(F.conv2d(x, self.kernel, None, (2, 2), (1, 1), (1, 1), 1))
+        return F.linear(y.flatten(1), self.head, self.bias)
+
+
+def values_of_nodes(model: Any, x: Tensor) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+
+    class Seen(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            found[n.name] = super().run_node(n)
+            return found[n.name]
+
+    with torch.no_grad():
+        Seen(model).run(x)
+    return found
+
+
+@QUIET
+def test_functional_layers_of_a_graph_have_rows_of_their_weights_and_int8_results() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 1, 8, 8)
+    session = qx.Session(Functional(), x, flow="fx", qconfig="x86")
+    session.goto(session.flow.prepared_stage)
+    with torch.no_grad():
+        session.model(x)
+    session.goto(session.flow.int8_stage)
+    found = session.compare(lost=False)
+    weights = {one.owner: one for one in found if one.kind == "weight"}
+    for owner, parameter in (("conv2d", "kernel"), ("linear", "head")):
+        one = weights[owner]
+        given = getattr(session._models.work, parameter).detach()
+        packed: Any = next(
+            getattr(session.int8, str(n.target))
+            for n in session.int8.graph.nodes  # type: ignore[union-attr]
+            if n.op == "get_attr" and any(user.name == owner for user in n.users)
+            if "packed" in str(n.target)
+        )
+        theirs = compute_sqnr(given, packed.unpack()[0].dequantize())
+        alike(one.sqnr_int8_db, float(theirs))
+        assert len(one.channels) == len(given)
+        at = [row.path for row in found].index(one.path)
+        assert found.rows[at - 1].path in (owner, "activation_post_process_5")
+    # The kernel has the ReLU in it: its result is the fake quant's behind the ReLU.
+    assert row(found, "conv2d", "operation").sqnr_int8_db is None
+    (relu,) = [one for one in found if one.kind == "operation" and one.path == "relu"]
+    work = copy.deepcopy(session._models.work).eval().apply(disable_observer)
+    fake = values_of_nodes(work, x)["activation_post_process_2"]
+    with quantized_engine("x86"):
+        int8 = values_of_nodes(session.int8, x)["conv2d"]
+    codes = torch.quantize_per_tensor(fake, int8.q_scale(), int8.q_zero_point(), int8.dtype)
+    alike(relu.agreement, float((codes.int_repr() == int8.int_repr()).float().mean()), 1e-6)
+    assert row(found, "linear", "operation").agreement is not None
+
+
 @QUIET
 @pytest.mark.parametrize("flow", FLOWS)
 def test_a_module_called_twice_has_a_row_for_each_call(flow: str) -> None:
@@ -316,7 +394,7 @@ def test_it_can_be_stopped_and_keeps_whole_batches(flow: str) -> None:
     found = session.compare(2, should_stop=after_the_first, lost=False)
     assert found.batches == 1
     assert "stopped" in found.notes[-1]
-    assert found.passes["int8"] == 1
+    assert found.passes["fake quant"] == 1  # the last of the three
     assert session.last_comparison is found
 
 
@@ -407,7 +485,7 @@ def test_the_examples_are_compared_whole(name: str, flow: str) -> None:
 @QUIET
 @pytest.mark.parametrize("flow", FLOWS)
 def test_a_timm_network_is_compared(flow: str) -> None:
-    model, x = load_timm("resnet18", zero_init_last=False)
+    model, x = load_timm("resnet18", **NARROW)
     settings: dict[str, Any] = {"stubs": "layers"} if flow == "eager" else {}
     session = qx.Session(model, x, flow=flow, **settings)
     session.goto(session.flow.prepared_stage)

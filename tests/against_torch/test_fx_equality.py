@@ -29,17 +29,23 @@ def inputs_of(x: Any) -> Any:
     return x if isinstance(x, dict) else (x,)
 
 
-TABLE_ONLY = ("timm_densenet121", "timm_hardcorenas_a", "timm_repvgg_a0", "timm_resnet26d")
-"""Up to half a minute each: the script that writes FX_MODELS.md compares them too."""
-LARGE = ("timm", "transformers", "quantizable")
+LONG = ("timm", "transformers")
+DAILY = (
+    "timm_lcnet_050",
+    "transformers_gpt2_block",
+    "transformers_bert_feed_forward",
+    "transformers_resnet",
+)
+"""Of the families above: one of depthwise convolutions and gates, a layer that is no nn.Linear, a
+block with layer norm, and one that cannot be traced and is named by its part."""
 
 
 def _param(case: Case) -> Any:
-    slow = case.name.startswith(LARGE)
-    return pytest.param(case, id=case.name, marks=[pytest.mark.slow] if slow else [])
+    long = case.name.startswith(LONG) and case.name not in DAILY
+    return pytest.param(case, id=case.name, marks=[pytest.mark.long] if long else [])
 
 
-@pytest.mark.parametrize("case", [_param(c) for c in ALL_FX if c.name not in TABLE_ONLY])
+@pytest.mark.parametrize("case", [_param(c) for c in ALL_FX])
 def test_fx_flow_equals_one_call(case: Case) -> None:
     model, x = case()
     outcome = compare_fx(model, inputs_of(x))

@@ -27,7 +27,7 @@ from qatexplorer.runs.store import Telemetry
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.training.run import TrainingRun
 from qatexplorer.zoo.base import Example
-from tests.support.models import load_timm
+from tests.support.models import NARROW, load_timm
 from tests.support.training_models import data, prepared
 
 LAYERS, EPOCHS = 30, 20
@@ -122,7 +122,7 @@ def empty(folder: Path) -> dict[str, Any]:
 
 
 def resnet(folder: Path) -> dict[str, Any]:
-    model, x = load_timm("resnet18")
+    model, x = load_timm("resnet18", **NARROW)
     session = qx.Session(model, (x,), flow="fx")
     session.goto("insert")
     return {"Session": session, "Snapshot": session.snapshot, "Diff": session.diff}

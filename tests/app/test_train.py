@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 import qatexplorer as qx
 from qatexplorer.app import cli
@@ -19,9 +24,12 @@ from qatexplorer.app.train_options import add, option_of, settings_of
 from qatexplorer.flows.qconfig_rules import QConfigRule
 from qatexplorer.runs.config import TrainingConfig
 from qatexplorer.runs.opened import list_runs, open_run
-from tests.support.train_factory import FACTORY, make, squares
+from qatexplorer.training.run import TrainingRun
+from qatexplorer.widgets.training import runs as runs_panel
+from tests.support.train_factory import FACTORY, make, share_of_zero, squares, without_stubs
 from tests.support.train_factory import sgd as sgd_of
-from tests.support.waiting import until
+from tests.support.training_models import data, prepared
+from tests.support.waiting import until, until_on_loop
 
 ROOT = Path(qx.__file__).resolve().parents[1]
 ENDLESS = ("--epochs", "100000", "--telemetry-every", "0")
@@ -57,6 +65,11 @@ VALUES: dict[str, tuple[str, Any]] = {
     "label_smoothing": ("0.1", 0.1),
     "clip_grad_norm": ("1.5", 1.5),
     "ema_decay": ("0.99", 0.99),
+    "dampen_weights": ("0.1", 0.1),
+    "freeze_weights": ("0.02", 0.02),
+    "freeze_weights_from": ("none", None),
+    "oscillation": ("every step", "every step"),
+    "oscillation_momentum": ("0.005", 0.005),
     "checkpoint_every": ("50", 50),
     "keep_checkpoints": ("2", 2),
     "metric_mode": ("min", "min"),
@@ -157,6 +170,24 @@ def test_goes_on_with_a_run_and_its_settings(
     assert "optimizer=sgd, a function of yours" in capsys.readouterr().err
 
 
+def test_stubs_and_a_metric_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("--stubs", "layers", "--metric", f"{FACTORY}:share_of_zero", "--metric-mode", "min")
+    assert train("--epochs", 1, "--run-dir", tmp_path / "a", *given, of="without_stubs") == 0
+    out, _ = capsys.readouterr()
+    opened = open_run(tmp_path / "a")
+    assert opened.about["metric"] == "share_of_zero"
+    assert opened.about["session"]["stubs"] == "layers"
+    assert "share_of_zero" in out.splitlines()[0]
+    model, inputs, source = without_stubs()
+    own = qx.Session(model, inputs, stubs="layers", data=source, metric=share_of_zero)
+    run = own.train(1, metric_mode="min", progress=False)
+    assert opened.history.epochs[0].metric == run.history.epochs[0].metric
+    assert [s.loss for s in opened.history.steps] == [s.loss for s in run.history.steps]
+    # Without stubs the int8 model has nothing that quantizes its input.
+    assert train("--epochs", 1, "--run-dir", tmp_path / "b", of="without_stubs") == 0
+    assert open_run(tmp_path / "b").about["session"]["stubs"] == "none"
+
+
 WRONG: list[tuple[int, str, tuple[str, ...], str]] = [
     (2, "make", ("--lr", "-1"), "lr is -1.0"),
     (2, "make", ("--resume",), "--resume needs the folder"),
@@ -197,6 +228,23 @@ def test_a_run_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (tmp_path / "run.json").read_bytes() == before
 
 
+def test_a_run_of_another_version_is_left_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("--epochs", 1, "--run-dir", tmp_path) == 0
+    about = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**about, "format": about["format"] + 1}))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    for more in ((), ("--resume", "--epochs", 2)):
+        assert train("--run-dir", tmp_path, *more) == 2
+        out, err = capsys.readouterr()
+        assert not out
+        assert "Traceback" not in err
+        assert ("in format" if more else "holds a run already") in err
+    assert {path: path.read_bytes() for path in before} == before
+
+
 # -- while it trains -------------------------------------------------------------------------------
 
 
@@ -225,17 +273,71 @@ def open_when_it_trains(folder: Path, running: subprocess.Popen[str]) -> Any:
     return open_run(folder)
 
 
+def sees_it_grow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page in this process shows the steps that the run in ``folder`` makes meanwhile."""
+    monkeypatch.setenv("QATEXPLORER_RUNS", str(folder.parent))
+    monkeypatch.setattr(runs_panel, "FOLLOW_S", 0.05)
+
+    async def page() -> None:
+        model, inputs, _ = make()
+        explorer = qx.explore(model, inputs)
+        runs, live = explorer.runs, explorer.live
+        assert runs.list.value == str(folder)
+        await until_on_loop(lambda: not runs.inside.disabled)
+        runs.inside.click()
+        assert explorer.drawer.in_sight(live)
+        await until_on_loop(lambda: live.multiples.rows.value)
+        rows, first = live.multiples.rows, live.telemetry
+        assert first is not None
+        assert folder.name in live.words.value
+        await until_on_loop(lambda: live.telemetry.steps[-1] > first.steps[-1])  # type: ignore[union-attr]
+        await until_on_loop(lambda: live.multiples.rows != rows)
+        runs.list.value = None  # it follows nothing any more
+        await until_on_loop(lambda: not drawing(), 60)
+
+    training = set(threading.enumerate())
+
+    def drawing() -> list[threading.Thread]:
+        found = set(threading.enumerate()) - training
+        return [one for one in found if one.name.startswith("qatexplorer-")]
+
+    asyncio.run(page())
+
+
+def slowly(output: Tensor, target: Tensor) -> Tensor:
+    """A loss that leaves the page some time."""
+    time.sleep(0.01)
+    return squares(output, target)
+
+
+def test_a_page_shows_the_steps_of_a_run_that_is_not_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TrainingConfig(epochs=100_000, telemetry_every=2)
+    run = TrainingRun(prepared(), data(), config, loss=slowly, run_dir=tmp_path / "a")
+    run.start()
+    try:
+        until(lambda: (tmp_path / "a" / "run.json").exists())
+        sees_it_grow(tmp_path / "a", monkeypatch)
+    finally:
+        run.stop(timeout=60)
+    assert run.state == "stopped", run.error
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_another_process_sees_it_pauses_it_and_it_goes_on_after_ctrl_c(
-    processes: int, tmp_path: Path
+    processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "a"
-    running = started(folder, *ENDLESS, processes=processes)
+    running = started(folder, "--epochs", "100000", "--telemetry-every", "20", processes=processes)
     try:
         opened = open_when_it_trains(folder, running)
         assert [(line.path.name, line.state) for line in list_runs(tmp_path)] == [("a", "running")]
         assert opened.about["processes"] == processes
+        done = len(opened.history.steps)
+        until(lambda: len(open_run(folder).history.steps) > done)
+        sees_it_grow(folder, monkeypatch)
         opened.request("pause")
         until(lambda: open_run(folder).state == "paused")
         opened.request("run")
@@ -251,6 +353,8 @@ def test_another_process_sees_it_pauses_it_and_it_goes_on_after_ctrl_c(
     last = opened.last_checkpoint
     assert last is not None
     assert last.position.step == opened.status["step"]
+    if processes > 1:
+        return  # how they go on together: tests/training/test_distributed.py
     epochs = str(last.position.epoch + 2)
     again = started(folder, "--resume", "--epochs", epochs, processes=processes)
     out, err = again.communicate(timeout=120)

@@ -36,6 +36,10 @@ STDERR_OUTPUTS = ".jp-RenderedText[data-mime-type='application/vnd.jupyter.stder
 # A widget whose view could not be made says so in its own box, without a failed cell.
 WIDGET_FAILURES = ".jupyter-widgets-error-widget, .jp-OutputWidget-error"
 
+_SHOWN_WRONG = (ERROR_OUTPUTS, STDERR_OUTPUTS, WIDGET_FAILURES)
+_TEXTS = """(selectors) => selectors.map((selector) =>
+  [...document.querySelectorAll(selector)].map((node) => node.textContent))"""
+
 #: (kind of finding, pattern searched in its text, why it is harmless).
 ALLOWED: tuple[tuple[str, str, str], ...] = (
     (
@@ -163,11 +167,9 @@ class Guard:
         found = []
         try:
             for frame in page.frames:
-                cells = frame.locator(ERROR_OUTPUTS).all_text_contents()
-                found += [Finding("cell", _tail(text)) for text in cells]
-                stderr = frame.locator(STDERR_OUTPUTS).all_text_contents()
+                errors, stderr, widgets = frame.evaluate(_TEXTS, _SHOWN_WRONG)
+                found += [Finding("cell", _tail(text)) for text in errors]
                 found += [Finding("cell", _tail(text)) for text in stderr if "Traceback" in text]
-                widgets = frame.locator(WIDGET_FAILURES).all_text_contents()
                 found += [Finding("widget", _tail(text)) for text in widgets]
         except Error as error:
             found.append(Finding("page", f"could not be read: {error}"))

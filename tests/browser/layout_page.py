@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page
 
+from tests.browser.notebook import eventually
+
 AXE = Path(__file__).resolve().parents[1] / "js" / "node_modules" / "axe-core" / "axe.min.js"
 
 CONTRAST = """
@@ -94,12 +96,29 @@ def cut_off(explorer: Locator) -> list[str]:
     return found
 
 
-def axe_findings(explorer: Locator) -> list[str]:
-    """What axe-core finds in the explorer that is serious or critical, one line each."""
+def axe_findings(explorer: Locator, times: int = 5) -> list[str]:
+    """What axe-core finds in the explorer that is serious or critical, one line each.
+
+    A page that still changes its colours is looked at again, ``times`` times at most.
+    """
     if not AXE.is_file():
         pytest.skip("needs `npm --prefix tests/js ci`, which .ci/run does")
     page = explorer.page
     if not page.evaluate("() => 'axe' in globalThis"):
         page.evaluate(AXE.read_text(encoding="utf-8"))
-    found: list[str] = explorer.evaluate(_AXE)
+    found: list[str] = []
+    for _ in range(times):
+        found = explorer.evaluate(_AXE)
+        if not found:
+            break
+        page.wait_for_timeout(500)
     return found
+
+
+def assert_contrast(page: Page) -> None:
+    """Texts on what an overlay colours can be read, once the colours are those of the theme."""
+
+    def check() -> None:
+        assert page.evaluate(CONTRAST) >= 4.5
+
+    eventually(page, check)

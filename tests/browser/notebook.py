@@ -7,8 +7,8 @@ import re
 import signal
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,15 +16,16 @@ from urllib.parse import quote
 
 import nbformat
 import psutil
-from playwright.sync_api import Page
-from playwright.sync_api import TimeoutError as PlaywrightTimeout
+from playwright.sync_api import BrowserContext, Error, Page
 
 from tests.browser.servers import Server
+from tests.support.waiting import PATIENCE_S
 
 Theme = Literal["light", "dark"]
 WIDTHS = (1280, 1920)
 HEIGHT = 900
-DEFAULT_TIMEOUT_S = 60.0
+PATIENCE_MS = PATIENCE_S * 1000
+"""Every wait of the browser tests ends by then: only a test that fails waits that long."""
 _THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 
 # What the page itself knows of its kernel; the prompt [*] marks a cell sent and not done.
@@ -60,9 +61,7 @@ def write_notebook(path: Path, cells: Sequence[str], *, hide_source: bool = Fals
     return path
 
 
-def open_notebook(
-    page: Page, lab: Server, name: str, *, sidebar: bool = False, timeout_s: float = 60.0
-) -> None:
+def open_notebook(page: Page, lab: Server, name: str, *, sidebar: bool = False) -> None:
     """Open ``name`` (relative to ``lab.root``) in a workspace of its own; wait for its kernel.
 
     Args:
@@ -70,13 +69,13 @@ def open_notebook(
     """
     workspace = uuid.uuid4().hex[:8]
     page.goto(f"{lab.url}/lab/workspaces/{workspace}/tree/{quote(name)}")
-    page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=timeout_s * 1000)
-    wait_idle(page, timeout_s=timeout_s)
+    page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for()
+    wait_idle(page)
     if not sidebar:
         page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
 
 
-def wait_idle(page: Page, *, timeout_s: float = DEFAULT_TIMEOUT_S, settle_s: float = 0.15) -> None:
+def wait_idle(page: Page, *, settle_s: float = 0.15) -> None:
     """Wait until the kernel of the open notebook is idle and no cell waits, for ``settle_s``.
 
     Raises:
@@ -85,7 +84,7 @@ def wait_idle(page: Page, *, timeout_s: float = DEFAULT_TIMEOUT_S, settle_s: flo
     quiet_since: float | None = None
     state: dict[str, Any] = {}
     begin = time.monotonic()
-    while time.monotonic() - begin < timeout_s:
+    while time.monotonic() - begin < PATIENCE_S:
         state = page.evaluate(_KERNEL_STATE)
         if state == {"status": "idle", "connection": "connected", "pending": 0}:
             quiet_since = quiet_since or time.monotonic()
@@ -94,13 +93,13 @@ def wait_idle(page: Page, *, timeout_s: float = DEFAULT_TIMEOUT_S, settle_s: flo
         else:
             quiet_since = None
         page.wait_for_timeout(50)
-    raise AssertionError(f"the kernel was not idle after {timeout_s:.0f} s: {state}")
+    raise AssertionError(f"the kernel was not idle after {PATIENCE_S:.0f} s: {state}")
 
 
-def run_all_cells(page: Page, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+def run_all_cells(page: Page) -> None:
     """Run > Run All Cells by clicks; returns when every cell has run."""
     click_menu(page, "Run", "Run All Cells")
-    wait_idle(page, timeout_s=timeout_s)
+    wait_idle(page)
 
 
 def click_menu(page: Page, menu: str, *items: str) -> None:
@@ -132,21 +131,52 @@ def set_theme(page: Page, theme: Theme) -> None:
     )
 
 
-def voila_page(
-    page: Page, server: Server, *, theme: Theme = "light", timeout_s: float = DEFAULT_TIMEOUT_S
-) -> None:
+def voila_page(page: Page, server: Server, *, theme: Theme = "light") -> None:
     """Open Voila's page and wait until its widgets are shown (and its start spinner is gone)."""
-    page.goto(f"{server.url}/?theme={theme}", timeout=timeout_s * 1000)
+    page.goto(f"{server.url}{server.page}?theme={theme}")
     shown = page.locator(".jupyter-widgets, .widget-subarea, .jp-OutputArea-output")
     # The explorer takes the window, and leaves no height to the output that holds it.
-    shown.locator("visible=true").first.wait_for(timeout=timeout_s * 1000)
+    shown.locator("visible=true").first.wait_for()
     # Voila lays its spinner over the page until the widgets have been attached.
-    page.locator("#loading").wait_for(state="hidden", timeout=timeout_s * 1000)
+    page.locator("#loading").wait_for(state="hidden")
 
 
-def wait_until(page: Page, function: str, argument: Any = None, *, timeout_s: float = 20.0) -> None:
+def wait_until(page: Page, function: str, argument: Any = None) -> None:
     """Wait until a JavaScript function returns something true."""
-    page.wait_for_function(function, arg=argument, timeout=timeout_s * 1000)
+    page.wait_for_function(function, arg=argument, timeout=PATIENCE_MS)
+
+
+def eventually(page: Page, check: Callable[[], Any]) -> None:
+    """Repeat ``check`` until it raises no AssertionError: for what is measured on a page that may
+    still be drawing. The last error is raised when the patience ends."""
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            check()
+            return
+        except AssertionError:
+            if time.monotonic() > end:
+                raise
+        page.wait_for_timeout(50)
+
+
+def until(page: Page, holds: Callable[[], Any]) -> None:
+    """Ask ``holds`` until it gives something true, while the page goes on."""
+
+    def check() -> None:
+        assert holds(), "it did not happen in time"
+
+    eventually(page, check)
+
+
+def drawn_again(page: Page, frames: int = 3) -> None:
+    """Wait for some pictures of the page: for what must *not* have changed by then."""
+    page.evaluate(
+        """async (frames) => {
+            for (let i = 0; i < frames; i += 1) await new Promise(requestAnimationFrame);
+        }""",
+        frames,
+    )
 
 
 def screenshot(page: Page, name: str, folder: Path, *, full_page: bool = False) -> Path:
@@ -161,13 +191,16 @@ def screenshot(page: Page, name: str, folder: Path, *, full_page: bool = False) 
 
 @dataclass
 class Shots:
-    """Takes a page's picture at every width that the issue asks for."""
+    """Takes a page's picture at every width that is asked for; without a folder, none: nobody
+    would look at it, and each takes seconds."""
 
-    folder: Path
+    folder: Path | None
     widths: tuple[int, ...] = WIDTHS
     taken: list[Path] = field(default_factory=list)
 
     def __call__(self, page: Page, name: str, *, settle_ms: int = 300) -> list[Path]:
+        if self.folder is None:
+            return []
         before = page.viewport_size
         paths = []
         for width in self.widths:
@@ -178,6 +211,15 @@ class Shots:
             page.set_viewport_size(before)
         self.taken += paths
         return paths
+
+
+def leave(context: BrowserContext) -> None:
+    """Close all pages as a user does: Voila then ends their kernels, 0.4 GB each."""
+    for page in context.pages:
+        if page.url.startswith("http"):
+            with suppress(Error):
+                page.goto("about:blank")
+    context.close()
 
 
 def kernel_ids(lab: Server) -> list[str]:
@@ -236,15 +278,6 @@ def kill_kernel(lab: Server, kernel_id: str) -> int:
     if process is None:
         raise LookupError(f"no process runs for kernel {kernel_id}")
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(10)
+    process.wait(PATIENCE_S)
     pid: int = process.pid
     return pid
-
-
-@contextmanager
-def patience(what: Callable[[], str]) -> Iterator[None]:
-    """Add ``what()`` to the message of a Playwright timeout inside the block."""
-    try:
-        yield
-    except PlaywrightTimeout as error:
-        raise AssertionError(f"{what()}\n{error}") from error

@@ -15,14 +15,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from tests.support.waiting import PATIENCE_S
+
 REPO_ROOT = Path(__file__).resolve().parents[2]
-START_TIMEOUT_S = 90.0
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 # The last two keep the browser itself from looking anything up: a request that slips past the
 # guard's routes (a worker, a preconnect) then fails by name instead of leaving the machine.
@@ -73,6 +75,7 @@ class Server:
         root: directory it serves notebooks from.
         log_path: file that takes its stdout and stderr.
         process: the server process, leader of its own process group.
+        page: path of the page that a user opens there.
     """
 
     name: str
@@ -81,8 +84,9 @@ class Server:
     log_path: Path
     process: subprocess.Popen[bytes]
     startup_s: float = field(default=0.0)
+    page: str = "/"
 
-    def api(self, path: str, method: str = "GET", timeout: float = 20.0) -> Any:
+    def api(self, path: str, method: str = "GET", timeout: float = PATIENCE_S) -> Any:
         """Call the server's REST API, e.g. ``api("/api/kernels")``; the parsed JSON or ``None``."""
         request = urllib.request.Request(self.url + path, method=method)
         with _OPENER.open(request, timeout=timeout) as reply:
@@ -95,7 +99,7 @@ class Server:
             return ""
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
 
-    def wait_until_up(self, path: str, timeout_s: float = START_TIMEOUT_S) -> None:
+    def wait_until_up(self, path: str, timeout_s: float = PATIENCE_S) -> None:
         """Poll ``path`` until it answers.
 
         Raises:
@@ -106,7 +110,7 @@ class Server:
             if self.process.poll() is not None:
                 raise RuntimeError(f"{self.name} ended at its start:\n{self.log_tail()}")
             try:
-                with _OPENER.open(self.url + path, timeout=5):
+                with _OPENER.open(self.url + path, timeout=timeout_s):
                     self.startup_s = time.monotonic() - begin
                     return
             except (urllib.error.URLError, ConnectionError, TimeoutError):
@@ -128,24 +132,17 @@ class Server:
         return found
 
     def stop(self) -> None:
-        """Stop the server, its process group and the kernels it left behind."""
+        """End the server, its process group and the kernels it left behind: nothing that they
+        would keep in good order is looked at again."""
         # Kernels live in sessions of their own, so the group's signal does not reach them.
         descendants = _children(self.process.pid)
-        for how, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
-            try:
-                os.killpg(self.process.pid, how)
-            except ProcessLookupError:
-                break
-            try:
-                self.process.wait(patience)
-                break
-            except subprocess.TimeoutExpired:
-                continue
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         for child in descendants:
-            try:
+            with suppress(psutil.NoSuchProcess):
                 child.kill()
-            except psutil.NoSuchProcess:
-                continue
+        self.process.wait(PATIENCE_S)
+        # Where nobody reaps orphans they stay in the table of processes; that may be.
         psutil.wait_procs(descendants, timeout=5)
 
 
@@ -248,8 +245,10 @@ def _offline_template(home: Path) -> str:
     return folder.name
 
 
-def start_voila(notebook: Path, home: Path, *, template: str | None = "offline") -> Server:
-    """Serve one notebook with Voila; stop it with ``.stop()``. ``/`` of its url is the notebook.
+def start_voila(served: Path, home: Path, *, template: str | None = "offline") -> Server:
+    """Serve a notebook, or all of a folder, with Voila; stop it with ``.stop()``.
+
+    ``/`` of its url is the notebook; those of a folder are at :func:`voila_path`.
 
     Args:
         template: Voila template; ``"offline"`` is the stock one without its CDN links, ``None``
@@ -257,7 +256,7 @@ def start_voila(notebook: Path, home: Path, *, template: str | None = "offline")
     """
     port = free_port()
     arguments = [
-        *("-m", "voila", str(notebook), "--no-browser"),
+        *("-m", "voila", str(served), "--no-browser"),
         f"--Voila.port={port}",
         "--Voila.port_retries=0",
         "--Voila.ip=127.0.0.1",
@@ -271,11 +270,25 @@ def start_voila(notebook: Path, home: Path, *, template: str | None = "offline")
     if template:
         arguments.append(f"--template={template}")
     # Any page would run the notebook, so the poll asks for a file that costs nothing.
-    return start_command("Voila", arguments, home, port=port, probe="/voila/static/voila.js")
+    # Kernels of a folder's notebooks start beside them only if the server was started there too.
+    cwd = served if served.is_dir() else None
+    probe = "/voila/static/voila.js"
+    return start_command("Voila", arguments, home, port=port, probe=probe, cwd=cwd)
+
+
+def voila_path(name: str) -> str:
+    """Path of the page of the notebook ``name`` of a folder that Voila serves."""
+    return f"/voila/render/{name}"
 
 
 def start_command(
-    name: str, arguments: Sequence[str], home: Path, *, port: int, probe: str
+    name: str,
+    arguments: Sequence[str],
+    home: Path,
+    *,
+    port: int,
+    probe: str,
+    cwd: Path | None = None,
 ) -> Server:
     """Start ``python <arguments>`` in an isolated Jupyter environment and wait until it answers.
 
@@ -286,6 +299,7 @@ def start_command(
         home: an empty folder for its settings, notebooks and log.
         port: the loopback port it will listen on, see :func:`free_port`.
         probe: path that is polled; one whose answer costs nothing.
+        cwd: where it is started; ``home`` by default.
 
     Raises:
         RuntimeError: it ended or did not answer in time; the message holds its log.
@@ -295,7 +309,7 @@ def start_command(
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, *arguments],
-            cwd=home,
+            cwd=cwd or home,
             env=isolated_env(home),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -44,7 +44,7 @@ def walk(page: Page) -> None:
         click_next(page, stage)
         if stage == "insert":
             tree_row(page, "stem.activation_post_process").click()
-            expect(page.locator(".qx-plot .bars path").first).to_be_visible(timeout=60_000)
+            expect(page.locator(".qx-plot .bars path").first).to_be_visible()
             take(page, "insert")
     push(page, "Train")
     run_state(page, "finished")
@@ -53,7 +53,7 @@ def walk(page: Page) -> None:
     click_next(page, "convert")
     open_tab(page, "Float, fake-quant, int8")
     push(page, "Evaluate and measure")
-    expect(page.locator("table.qx-results tbody tr")).to_have_count(4, timeout=120_000)
+    expect(page.locator("table.qx-results tbody tr")).to_have_count(4)
     take(page, "int8")
 
 

@@ -22,7 +22,7 @@ from tests.browser.notebook import (
 )
 from tests.browser.servers import Server
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.browser
 
 # Rules of the notebook's own: one finds each Dropout and may be slow, one finds a line, one cannot
 # be asked.
@@ -135,7 +135,7 @@ def rows(page: Page) -> Locator:
 
 def checked(page: Page) -> None:
     """Until the check has been made."""
-    expect(page.locator(".qx-checks-state")).to_contain_text("rules checked", timeout=90_000)
+    expect(page.locator(".qx-checks-state")).to_contain_text("rules checked")
 
 
 def open_page(
@@ -151,7 +151,7 @@ def open_page(
 def look_at_the_findings(page: Page, shots: Shots, theme: str) -> None:
     """Header, tab, card, selection, marks, filter, fix and undo; the page has its first picture."""
     expect(counts(page)).to_have_attribute(
-        "aria-label", re.compile("^Checks: 1 error, 2 warnings, 1 info$"), timeout=90_000
+        "aria-label", re.compile("^Checks: 1 error, 2 warnings, 1 info$")
     )
     assert "".join(counts(page).inner_text().split()) == "✖1error▲2warnings●1info"
     for stage in ("fuse", "insert"):
@@ -164,7 +164,7 @@ def look_at_the_findings(page: Page, shots: Shots, theme: str) -> None:
         "aria-selected", "true"
     )
     checked(page)
-    assert rows(page).count() == 4
+    expect(rows(page)).to_have_count(4)
     assert rows(page).first.inner_text().startswith("✖ error")
     card = page.locator(".qx-check-card")
     expect(card).to_contain_text("QX907")
@@ -195,19 +195,18 @@ def look_at_the_findings(page: Page, shots: Shots, theme: str) -> None:
 
     # Where the place is no module it is the operation of the source line.
     page.locator(".qx-checks .qx-table-chips button", has_text="info").click()
-    assert rows(page).count() == 1
+    expect(rows(page)).to_have_count(1)
     rows(page).first.click()
     expect(page.locator("svg .qxg-selected .qxg-label").first).to_have_text("add")
     page.locator(".qx-checks .qx-table-chips button", has_text="info").click()
-    assert rows(page).count() == 4
+    expect(rows(page)).to_have_count(4)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_findings_are_counted_listed_selected_and_put_right(
-    page: Page, voila: Callable[..., Server], tmp_path: Path, shots: Shots, theme: str
+def test_findings_are_counted_listed_selected_and_put_right_in_dark_voila(
+    page: Page, voila: Callable[..., Server], tmp_path: Path, shots: Shots
 ) -> None:
-    open_page(page, voila, tmp_path, theme)
-    look_at_the_findings(page, shots, theme)
+    open_page(page, voila, tmp_path, "dark")
+    look_at_the_findings(page, shots, "dark")
     below = page.locator(".qx-checks-below")
     below.locator("summary", has_text="could not be asked").click()
     expect(below).to_contain_text("QX999 unasked")
@@ -219,14 +218,12 @@ def test_findings_are_counted_listed_selected_and_put_right(
     fix.get_by_role("button", name="Wrap each layer").press("Enter")
     wait_for_stage(page, "float")
     no_message(page)
-    expect(counts(page)).to_have_attribute(
-        "aria-label", re.compile("^Checks: 2 warn"), timeout=90_000
-    )
+    expect(counts(page)).to_have_attribute("aria-label", re.compile("^Checks: 2 warn"))
     checked(page)
-    assert not rows(page).filter(has_text="QX907").count()
+    expect(rows(page).filter(has_text="QX907")).to_have_count(0)
     expect(below).to_contain_text("Wrap each layer")
     expect(below).to_contain_text("session.configure(stubs='layers')")
-    shots(page, f"checks-put-right-{theme}")
+    shots(page, "checks-put-right-dark")
     rows(page).filter(has_text="head.1").click()
     diff = page.locator(".qx-check-card .qx-diff")
     expect(diff.locator(".qx-diff-minus")).to_contain_text("-self.drop = nn.Dropout(0.1)")
@@ -240,25 +237,27 @@ def test_a_long_check_says_how_far_it_is_gives_way_and_can_be_stopped(
     page: Page, voila: Callable[..., Server], tmp_path: Path, shots: Shots
 ) -> None:
     open_page(page, voila, tmp_path, seconds=600)
-    expect(counts(page)).to_contain_text(re.compile(r"checking \d+ %"), timeout=90_000)
+    expect(counts(page)).to_contain_text(re.compile(r"checking \d+ %"))
     expect(counts(page)).to_contain_text("1")  # what is known without rules stands there already
     # A click is not kept waiting: the check gives way, and begins anew.
     page.locator(".qx-stage-button[data-stage='fuse']").click()
     wait_for_stage(page, "fuse")
-    expect(counts(page)).to_contain_text(re.compile(r"checking \d+ %"), timeout=30_000)
+    expect(counts(page)).to_contain_text(re.compile(r"checking \d+ %"))
     open_tab(page, "Checks")
     state = page.locator(".qx-checks-state")
-    expect(state).to_contain_text("waiting for a long forward", timeout=30_000)
+    expect(state).to_contain_text("waiting for a long forward")
     shots(page, "checks-running")
     assert axe_findings(page.locator(".qx-explorer")) == []
     page.get_by_role("button", name="Stop", exact=True).click()
-    expect(state).to_contain_text("Stopped: not all rules were asked.", timeout=30_000)
+    expect(state).to_contain_text("Stopped: not all rules were asked.")
     expect(counts(page)).to_contain_text("not checked")
-    page.wait_for_timeout(1500)
-    expect(counts(page)).to_contain_text("not checked")  # it stays stopped
+    # It stays stopped, whatever else is done: the kernel has answered to a click meanwhile.
+    page.locator(".qx-tree [role=treeitem][data-id='module:conv']").click()
+    expect(page.locator(".qx-inspector h3").first).to_contain_text("conv")
+    expect(counts(page)).to_contain_text("not checked")
     shots(page, "checks-stopped")
     page.get_by_role("button", name="Check now").click()
-    expect(counts(page)).to_contain_text(re.compile(r"checking \d+ %"), timeout=30_000)
+    expect(counts(page)).to_contain_text(re.compile(r"checking \d+ %"))
 
 
 def test_checks_in_jupyterlab(lab: Server, page: Page, shots: Shots, clean_kernels: None) -> None:
@@ -266,31 +265,8 @@ def test_checks_in_jupyterlab(lab: Server, page: Page, shots: Shots, clean_kerne
     open_notebook(page, lab, "checks.ipynb")
     run_all_cells(page)
     wait_for_explorer(page)
-    for theme in ("light", "dark"):
-        set_theme(page, "light" if theme == "light" else "dark")
-        page.wait_for_timeout(300)
-        if theme == "light":
-            look_at_the_findings(page, shots, "lab-light")
-        else:
-            shots(page, "checks-lab-dark")
-            assert axe_findings(page.locator(".qx-explorer")) == []
-
-
-def test_a_model_in_order_says_so(
-    page: Page, voila: Callable[..., Server], tmp_path: Path, shots: Shots
-) -> None:
-    page.set_viewport_size({"width": 1280, "height": 800})
-    cell = """
-import qatexplorer as qx
-
-example = qx.zoo.load("digits_cnn")
-qx.explore(example.model, example.example_inputs, data=example.data)
-"""
-    notebook = write_notebook(tmp_path / "good.ipynb", [cell])
-    voila_page(page, voila(notebook), theme="light")
-    wait_for_explorer(page)
-    expect(counts(page)).to_be_visible(timeout=60_000)
-    expect(counts(page)).not_to_contain_text(re.compile("check(ing|ed)"), timeout=90_000)
-    assert "error" not in counts(page).inner_text()
-    open_tab(page, "Checks")
-    shots(page, "checks-good")
+    set_theme(page, "light")
+    look_at_the_findings(page, shots, "lab-light")
+    set_theme(page, "dark")
+    shots(page, "checks-lab-dark")
+    assert axe_findings(page.locator(".qx-explorer")) == []

@@ -47,7 +47,7 @@ def test_an_engine_that_saturates_is_reported_at_the_start_and_at_int8(
     shots(page, "engines-settings")
     page.get_by_label("QConfig", exact=True).select_option(label="onednn")
     push(page, "Apply and start again")
-    expect(concern).to_contain_text("engine onednn saturates on this CPU", timeout=60_000)
+    expect(concern).to_contain_text("engine onednn saturates on this CPU")
     for stage in ("fuse", "propagate", "swap", "insert", "train"):
         click_next(page, stage)
     expect(page.locator(".qx-newsbar .qx-findings")).to_contain_text("engine onednn saturates")
@@ -56,7 +56,7 @@ def test_an_engine_that_saturates_is_reported_at_the_start_and_at_int8(
     open_tab(page, "Float, fake-quant, int8")
     push(page, "Evaluate and measure")
     rows = page.locator("table.qx-results tbody tr")
-    expect(rows).to_have_count(4, timeout=120_000)
+    expect(rows).to_have_count(4)
     expect(rows.last).to_contain_text("engine onednn saturates on this CPU")
     expect(rows.first).not_to_contain_text("saturates")
     rows.last.scroll_into_view_if_needed()

@@ -25,6 +25,7 @@ from tests.browser.graph_page import (  # noqa: F401 - fixtures
     trait,
     wait_status,
 )
+from tests.browser.notebook import drawn_again, eventually, until
 from tests.support.graph_models import call, module, residual_net, site, snapshot
 from tests.support.models import load_timm
 
@@ -108,9 +109,8 @@ def test_a_click_opens_a_fold_of_equal_blocks(
     x, y, w, h = place(page, frame(FOLD))
     page.mouse.dblclick(x + w / 2, y + h / 2)
     expanded(page, FOLD)
-    page.wait_for_timeout(500)
     blocks = [f"g:stage1.{at}" for at in range(12)]
-    assert set(blocks) <= set(drawn(page))
+    until(page, lambda: set(blocks) <= set(drawn(page)))
     assert all(shown(page, b).get_attribute("aria-expanded") == "false" for b in blocks)
     assert trait(page, "selected") == ""
     page.locator(grip(FOLD)).click()
@@ -211,7 +211,7 @@ def test_the_wheel_scrolls_the_page_until_the_graph_has_the_focus(
     page.wait_for_function("window.scrollY > 0")
     assert scale(page) == before
     expect(page.locator(".qxg-hint")).to_be_visible()
-    expect(page.locator(".qxg-hint")).to_be_hidden(timeout=5000)
+    expect(page.locator(".qxg-hint")).to_be_hidden()
     page.evaluate("window.scrollTo(0, 0)")
     wheel_over(page, -120, ctrl=True)
     page.wait_for_function("(k) => document.querySelector('.qxg-world').transform.baseVal"
@@ -234,21 +234,18 @@ def test_zoom_keeps_what_is_under_the_pointer_and_has_bounds(
     page.mouse.move(x + w / 2, y + h / 2)
     page.keyboard.down("Control")
     page.mouse.wheel(0, -100)
-    page.wait_for_timeout(100)
+    until(page, lambda: place(page, frame("g:stage1"))[2] > w)
     x1, y1, w1, h1 = place(page, frame("g:stage1"))
-    assert w1 > w
     assert abs((x1 + w1 / 2) - (x + w / 2)) <= 2
     assert abs((y1 + h1 / 2) - (y + h / 2)) <= 2
     for _ in range(40):
         page.mouse.wheel(0, -400)
-    page.wait_for_timeout(100)
-    assert scale(page) == pytest.approx(4)
+    until(page, lambda: scale(page) == pytest.approx(4))
     for _ in range(60):
         page.mouse.wheel(0, 400)
     page.keyboard.up("Control")
-    page.wait_for_timeout(100)
     # A small picture: out to where names are 7 px high, no speck.
-    assert scale(page) == pytest.approx(0.56)
+    until(page, lambda: scale(page) == pytest.approx(0.56))
     page.locator(".qxg-svg").focus()
     page.keyboard.press("+")
     assert scale(page) == pytest.approx(0.7)
@@ -300,7 +297,7 @@ def test_what_is_clicked_stays_under_the_pointer(
         corner = place(page, frame(item))
         page.mouse.click(before[0] + before[2] / 2, before[1] + before[3] / 2)
         expanded(page, item)
-        page.wait_for_timeout(60)
+        drawn_again(page)
         assert place(page, grip(item))[:2] == pytest.approx(before[:2], abs=2), item
         assert place(page, frame(item))[:2] == pytest.approx(corner[:2], abs=2), item
     # The same click closes it again.
@@ -318,7 +315,7 @@ def test_a_double_click_low_in_the_window_does_not_move_the_box(
     x, y, w, h = place(page, frame("g:stage2"))
     page.mouse.dblclick(x + w / 2, y + h / 2)
     expanded(page, "g:stage2")
-    page.wait_for_timeout(60)
+    drawn_again(page)
     assert place(page, frame("g:stage2"))[:2] == pytest.approx((x, y), abs=2)
 
 
@@ -398,9 +395,12 @@ def test_it_fills_a_pane_that_has_a_height_and_else_has_its_own(
     assert place(page, ".qxg-stage")[3] == pytest.approx(640 - bars - 2, abs=1)
     # A view that the user has not moved is framed anew.
     page.evaluate("document.getElementById('one').style.height = '300px'")
-    page.wait_for_timeout(100)
-    _, top, _, _ = place(page, frame("g:"))
-    assert top == pytest.approx(place(page, ".qxg-stage")[1] + 20, abs=2)
+
+    def is_framed() -> None:
+        _, top, _, _ = place(page, frame("g:"))
+        assert top == pytest.approx(place(page, ".qxg-stage")[1] + 20, abs=2)
+
+    eventually(page, is_framed)
 
 
 # -- words and signs

@@ -27,6 +27,7 @@ from tests.browser.graph_page import (  # noqa: F401 - fixtures
     trait,
     wait_status,
 )
+from tests.browser.notebook import eventually
 from tests.support.graph_models import call, flat_net, function, site, snapshot
 
 pytestmark = pytest.mark.browser
@@ -144,7 +145,11 @@ def test_shown_before_it_is_in_the_page(page: Page, address: str, small: dict[st
         small,
     )
     expect(shown(page, "n:left")).to_be_visible()
-    page.wait_for_timeout(500)
+    # It has been measured once more, now in its own font.
+    eventually(page, lambda: no_text_is_wider(page))
+
+
+def no_text_is_wider(page: Page) -> None:
     wide = page.evaluate(
         """() => [...document.querySelectorAll(".qxg-node")].filter((g) => {
         const frame = g.querySelector(".qxg-frame").getBBox();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -17,11 +18,12 @@ from tests.browser.notebook import (
     open_notebook,
     run_all_cells,
     shut_down_kernels,
-    wait_idle,
+    until,
     wait_until,
     write_notebook,
 )
 from tests.browser.servers import Server, free_port, start_command
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.browser
 
@@ -35,7 +37,6 @@ netted = 3
 batch = torch.zeros(2, 4)
 """
 MOST_BYTES = 2_000_000
-_PATIENCE_MS = 90_000
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def open_cells(
         open_notebook(page, lab, name)
         if run:
             run_all_cells(page)
-            page.locator(".qx-tree [role=treeitem]").first.wait_for(timeout=_PATIENCE_MS)
+            page.locator(".qx-tree [role=treeitem]").first.wait_for()
         return path
 
     return make
@@ -58,10 +59,10 @@ def open_cells(
 
 def explorers(page: Page, number: int) -> list[Locator]:
     found = page.locator(".jp-NotebookPanel .qx-explorer")
-    expect(found).to_have_count(number, timeout=_PATIENCE_MS)
+    expect(found).to_have_count(number)
     views = [found.nth(i) for i in range(number)]
     for view in views:
-        view.locator(".qx-tree [role=treeitem]").first.wait_for(timeout=_PATIENCE_MS)
+        view.locator(".qx-tree [role=treeitem]").first.wait_for()
     return views
 
 
@@ -70,8 +71,8 @@ def stage(view: Locator, name: str) -> Locator:
 
 
 def in_view(view: Locator, name: str) -> None:
-    expect(stage(view, name)).to_have_attribute("aria-current", "step", timeout=_PATIENCE_MS)
-    expect(view.locator(".qx-stage-status")).to_have_text("", timeout=_PATIENCE_MS)
+    expect(stage(view, name)).to_have_attribute("aria-current", "step")
+    expect(view.locator(".qx-stage-status")).to_have_text("")
 
 
 def scroll_to(view: Locator) -> None:
@@ -82,11 +83,18 @@ def save(page: Page, path: Path) -> int:
     """File > Save Notebook; the size of the file in bytes."""
     before = path.stat().st_mtime_ns
     click_menu(page, "File", "Save Notebook")
-    end = time.monotonic() + 20
-    while path.stat().st_mtime_ns == before and time.monotonic() < end:
-        page.wait_for_timeout(100)
-    page.wait_for_timeout(300)
+    until(page, lambda: path.stat().st_mtime_ns != before)
+    until(page, lambda: whole(path))
     return path.stat().st_size
+
+
+def whole(path: Path) -> bool:
+    """Whether the file has been written to its end."""
+    try:
+        json.loads(path.read_text())
+    except ValueError:
+        return False
+    return True
 
 
 def test_one_explorer_in_two_cells_is_one(
@@ -105,7 +113,7 @@ def test_one_explorer_in_two_cells_is_one(
     for view in (first, second):
         expect(view.locator(f".qx-tree {row}")).to_have_attribute("aria-selected", "true")
         expect(view.locator(".qx-inspector h3").first).to_contain_text("conv2")
-        expect(view.locator(".qx-plot .main-svg").first).to_be_attached(timeout=_PATIENCE_MS)
+        expect(view.locator(".qx-plot .main-svg").first).to_be_attached()
         assert view.locator("svg [data-item]").count() > 3
 
     scroll_to(second)
@@ -123,12 +131,18 @@ def test_one_explorer_in_two_cells_is_one(
         words = view.locator(".qx-panel .widget-html-content").filter(
             has_text=re.compile(r"^\s*finished: ")
         )
-        expect(words.first).to_be_attached(timeout=_PATIENCE_MS)
+        expect(words.first).to_be_attached()
     # The tree of either view answers to the other's clicks still.
     scroll_to(second)
     second.locator(".qx-tree [role=treeitem][data-id='module:conv1']").click()
     expect(first.locator(".qx-inspector h3").first).to_contain_text("conv1")
     shots(page, "two-cells")
+
+
+def shows_the_training(page: Page, still: Locator) -> None:
+    for words in ("conv2", "qat.ConvBnReLU2d", "Train"):
+        expect(still).to_contain_text(words)
+    until(page, lambda: still.locator("img").count() >= 3)  # graph, histogram, curves
 
 
 def test_a_saved_notebook_is_small_and_shows_pictures_without_its_kernel(
@@ -142,17 +156,18 @@ def test_a_saved_notebook_is_small_and_shows_pictures_without_its_kernel(
     view.get_by_role("button", name="Train", exact=True).click()
     words = view.locator(".qx-panel .widget-html-content")
     finished = words.filter(has_text=re.compile(r"^\s*finished: "))
-    expect(finished.first).to_be_attached(timeout=_PATIENCE_MS)
+    expect(finished.first).to_be_attached()
     stage(view, "convert").click()
     in_view(view, "convert")
     stage(view, "train").click()
     in_view(view, "train")
     view.locator(".qx-tree [role=treeitem][data-id='module:conv2']").click()
-    view.locator(".qx-plot .main-svg").first.wait_for(timeout=_PATIENCE_MS, state="attached")
+    view.locator(".qx-plot .main-svg").first.wait_for(state="attached")
     still = page.locator(".qx-still")
     expect(still).to_have_count(1)
     expect(still).to_be_hidden()  # the page lives
-    page.wait_for_timeout(3000)  # the picture follows at most every two seconds
+    # The picture follows, at most every two seconds.
+    shows_the_training(page, still)
     without_state = save(page, path)
     # JupyterLab keeps widgets in the file when it is told to, and draws them from there; this copy
     # is the notebook as it is saved by default.
@@ -163,7 +178,6 @@ def test_a_saved_notebook_is_small_and_shows_pictures_without_its_kernel(
     in_view(view, "insert")
     stage(view, "train").click()
     in_view(view, "train")
-    page.wait_for_timeout(3000)
     with_state = save(page, path)
     click_menu(page, "Settings", "Save Widget State Automatically")
     text = path.read_text()
@@ -179,11 +193,9 @@ def test_a_saved_notebook_is_small_and_shows_pictures_without_its_kernel(
     open_notebook(page, lab, copy.name)
     shut_down_kernels(lab)
     expect(page.locator(".qx-explorer")).to_have_count(0)
-    expect(still).to_be_visible(timeout=_PATIENCE_MS)
-    for words in ("conv2", "qat.ConvBnReLU2d", "Train"):
-        expect(still).to_contain_text(words)
+    expect(still).to_be_visible()
+    shows_the_training(page, still)
     pictures = still.locator("img")
-    assert pictures.count() >= 3  # graph, histogram, curves
     for index in range(pictures.count()):
         box = pictures.nth(index).evaluate("node => [node.naturalWidth, node.offsetHeight]")
         assert min(box) > 100
@@ -196,21 +208,30 @@ def complete(page: Page, editor: Locator, wanted: str) -> None:
     entry = page.locator(".jp-Completer-item").filter(
         has=page.locator(f".jp-Completer-match:text-is('{wanted.split()[-1]}')")
     )
-    for _ in range(4):
+    end = time.monotonic() + PATIENCE_S
+    while editor.inner_text().strip() != wanted and time.monotonic() < end:
         page.keyboard.press("Tab")
-        page.wait_for_timeout(1500)
-        if editor.inner_text().strip() == wanted:
-            return
-        if entry.count():
-            entry.first.click()
-            break
-    expect(editor).to_have_text(wanted, timeout=20_000)
+        # A kernel that is slow to answer is asked again, but not all the time.
+        for _ in range(30):
+            if editor.inner_text().strip() == wanted:
+                break
+            if entry.count():
+                entry.first.click()
+                break
+            page.wait_for_timeout(100)
+    expect(editor).to_have_text(wanted)
 
 
-def test_qat_is_typed_and_completed(page: Page, open_cells: Callable[..., Path]) -> None:
-    open_cells(MODEL_CELL, "", run=False)
+def test_qat_is_typed_and_completed_and_a_wrong_line_is_a_sentence(
+    page: Page, guard: Guard, open_cells: Callable[..., Path]
+) -> None:
+    guard.allow("cell", "UsageError", "the sentence that is looked at here")
+    open_cells(MODEL_CELL, "%qat nothing_here", "", run=False)
     run_all_cells(page)
-    editor = page.locator(".jp-CodeCell .cm-content").nth(1)
+    shown = page.locator(".jp-OutputArea-output").last
+    expect(shown).to_contain_text("there is no 'nothing_here' in this notebook")
+    expect(shown).not_to_contain_text("Traceback")
+    editor = page.locator(".jp-CodeCell .cm-content").nth(2)
     editor.click()
     for typed, wanted in (
         ("%qat net", "%qat network"),
@@ -224,18 +245,6 @@ def test_qat_is_typed_and_completed(page: Page, open_cells: Callable[..., Path])
     expect(view.locator(".qx-header h1")).to_have_text("Sequential")
 
 
-def test_a_wrong_line_is_a_sentence(
-    page: Page, guard: Guard, open_cells: Callable[..., Path]
-) -> None:
-    guard.allow("cell", "UsageError", "the sentence that is looked at here")
-    open_cells("%load_ext qatexplorer", "%qat nothing_here", run=False)
-    click_menu(page, "Run", "Run All Cells")
-    wait_idle(page)
-    shown = page.locator(".jp-OutputArea-output").last
-    expect(shown).to_contain_text("there is no 'nothing_here' in this notebook")
-    expect(shown).not_to_contain_text("Traceback")
-
-
 def test_a_warm_kernel_takes_the_page(page: Page, tmp_path: Path) -> None:
     port = free_port()
     command = ["-m", "qatexplorer.app.cli", "dashboard", "--no-browser", "--port", str(port)]
@@ -243,21 +252,16 @@ def test_a_warm_kernel_takes_the_page(page: Page, tmp_path: Path) -> None:
         "dashboard", command, tmp_path, port=port, probe="/voila/static/voila.js"
     )
     try:
-        end = time.monotonic() + 60
-        while not server.kernel_processes() and time.monotonic() < end:
-            page.wait_for_timeout(200)
+        until(page, server.kernel_processes)
         (waiting,) = server.kernel_processes()
-        page.goto(f"{server.url}/?some=query", timeout=_PATIENCE_MS)
-        page.locator(".qx-tree [role=treeitem]").first.wait_for(timeout=_PATIENCE_MS)
+        page.goto(f"{server.url}/?some=query")
+        page.locator(".qx-tree [role=treeitem]").first.wait_for()
         assert f"Using a warm kernel: {waiting}" in server.log_tail(200)
         # Another waits for the next page, which has a kernel of its own.
-        wait_until_two = time.monotonic() + 60
-        while len(server.kernel_processes()) < 2 and time.monotonic() < wait_until_two:
-            page.wait_for_timeout(200)
-        assert len(server.kernel_processes()) == 2
+        until(page, lambda: len(server.kernel_processes()) == 2)
         other = page.context.new_page()
-        other.goto(server.url, timeout=_PATIENCE_MS)
-        other.locator(".qx-tree [role=treeitem]").first.wait_for(timeout=_PATIENCE_MS)
+        other.goto(server.url)
+        other.locator(".qx-tree [role=treeitem]").first.wait_for()
         other.locator(".qx-stage-button[data-stage='fuse']").click()
         in_view(other.locator(".qx-explorer"), "fuse")
         in_view(page.locator(".qx-explorer"), "float")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,10 @@ import qatexplorer as qx
 from tests.support.models import load_timm
 from tests.support.training_models import SmallNet, batches, data
 
+pytestmark = pytest.mark.browser
+
 OPENS_IN_S = 2.0
+LARGEST = 10_000_000
 
 
 def small(folder: Path) -> Path:
@@ -25,23 +27,31 @@ def small(folder: Path) -> Path:
 
 
 def resnet50(folder: Path) -> Path:
-    inputs = torch.randn(1, 3, 64, 64)
-    session = qx.Session(load_timm("resnet50").train(), inputs, flow="fx", qconfig="onednn")
-    session.goto(session.flow.prepared_stage)
+    model, inputs = load_timm("resnet50", size=64, batch=2, zero_init_last=False)
+    batches = [(inputs, torch.tensor([0, 1]))]
+    session = qx.Session(model, inputs, flow="fx", qconfig="onednn", data=(batches, batches))
+    session.train(1, progress=False, run_dir=folder / "run", telemetry_every=1)
+    session.goto(session.flow.int8_stage)
     session.compare(1)
-    return session.report(folder / "report.html")
+    file = session.report(folder / "report.html")
+    assert file.stat().st_size < LARGEST
+    return file
 
 
 def opened(page: Page, file: Path) -> tuple[float, list[str], list[str]]:
-    """Seconds until it is drawn, what it asked for, and what the console said."""
+    """Seconds that the page is busy until it is drawn, what it asked for, and what the console
+    said. They are the processor's: whatever else the machine does is not counted."""
     asked: list[str] = []
     said: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda message: said.append(message.text))
-    began = time.perf_counter()
+    measure = page.context.new_cdp_session(page)
+    measure.send("Performance.enable", {"timeDomain": "threadTicks"})
     page.goto(file.as_uri(), wait_until="load")
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
-    return time.perf_counter() - began, asked, said
+    metrics = measure.send("Performance.getMetrics")["metrics"]
+    busy = {one["name"]: one["value"] for one in metrics}
+    return float(busy["TaskDuration"]), asked, said
 
 
 @pytest.mark.parametrize(
@@ -53,7 +63,7 @@ def test_it_opens_at_once_and_asks_for_nothing(
     file = make(tmp_path)  # type: ignore[operator]
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     took, asked, said = opened(page, file)
-    assert took < OPENS_IN_S
+    assert 0 < took < OPENS_IN_S
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
     assert said == []
     wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")

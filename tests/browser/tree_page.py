@@ -39,6 +39,31 @@ async ([esm, css, traits, dark]) => {
 }
 """
 
+# Names that are cut, or that run under what stands beside them; and each column's left edges.
+_MEASURE = """() => {
+  const rows = [...document.querySelectorAll('.qx-tree-row')].filter((r) => r.offsetParent);
+  const modules = rows.filter((row) => !row.classList.contains('qx-is-site'));
+  const cut = [];
+  for (const row of rows) {
+    const name = row.querySelector('.qx-tree-name');
+    const cell = row.querySelector('.qx-tree-first').getBoundingClientRect();
+    const box = name.getBoundingClientRect();
+    if (name.scrollWidth > name.clientWidth || box.right > cell.right + 0.5) {
+      cut.push(`${name.textContent}: ${box.right} > ${cell.right}`);
+    }
+  }
+  const lefts = (part) => [...new Set(modules.flatMap((row) =>
+    [...row.querySelectorAll(`:scope > .qx-tree-${part}`)]
+      .map((cell) => Math.round(cell.getBoundingClientRect().left))))];
+  const titles = rows.map((row) => row.querySelector('.qx-tree-name').title);
+  const view = document.querySelector('.qx-tree-viewport');
+  return {
+    rows: rows.length, cut, titles,
+    columns: Object.fromEntries(['first', 'type', 'quants', 'state'].map((p) => [p, lefts(p)])),
+    sideways: view.scrollWidth - view.clientWidth,
+  };
+}"""
+
 
 def mount(page: Page, widget: Any, *, dark: bool = False, **traits: Any) -> None:
     """Show the front end of ``widget`` (a widget class) with these traits, as ``window.model``."""
@@ -58,3 +83,13 @@ def set_trait(page: Page, name: str, value: Any) -> None:
 def get_trait(page: Page, name: str) -> Any:
     """What Python would see of a trait now."""
     return page.evaluate("(name) => window.model.get(name)", name)
+
+
+def assert_whole_and_aligned(page: Page, where: str) -> dict[str, Any]:
+    """No name of the tree is cut and its columns stand below each other; what was measured."""
+    found: dict[str, Any] = page.evaluate(_MEASURE)
+    assert found["rows"] > 8, where
+    assert found["cut"] == [], where
+    assert all(len(lefts) == 1 for lefts in found["columns"].values()), (where, found["columns"])
+    assert all(found["titles"]), where
+    return found

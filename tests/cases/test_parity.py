@@ -34,6 +34,10 @@ def test_saturation_is_named_where_it_was_measured() -> None:
             assert severity == "error"
             assert "onednn saturates on this CPU" in message
             assert "qnnpack" in fix
+        compared = found[flow]["compared"]
+        assert compared["path"].startswith("conv1")
+        assert "onednn saturates on this CPU" in compared["cause"]
+        assert "QX502" in compared["cause"]
         row = found[flow]["row"]
         assert row["largest"] > 20
         assert not any(f[0] == "QX508" for f in found[flow]["findings"])

@@ -431,26 +431,23 @@ def slower_upsampling(flow: str) -> Callable[[Any, Tensor], bool]:
         made = int8(model, inputs, flow)
         plain = copy.deepcopy(model).eval()
         with engine(BACKEND), torch.no_grad():
-            return kernel_time(made, inputs) > 1.5 * kernel_time(plain, inputs)
+            # In turn, and the least of many: what runs beside it must not decide.
+            pairs = [(kernel_time(made, inputs), kernel_time(plain, inputs)) for _ in range(24)]
+        return min(one for one, _ in pairs) > 1.5 * min(other for _, other in pairs)
 
     return asked
 
 
 def kernel_time(model: Any, inputs: Tensor) -> float:
-    """Of the upsampling in one forward, the least of several; on tensors in channels_last."""
+    """Of the upsampling in one forward; on tensors in channels_last."""
     inputs = inputs.contiguous(memory_format=torch.channels_last)
-    times = []
-    for _ in range(8):
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as watched:
-            model(inputs)
-        times.append(
-            sum(
-                event.cpu_time_total
-                for event in watched.key_averages()
-                if event.key in ("aten::upsample_bilinear2d", "aten::upsample_nearest2d")
-            )
-        )
-    return min(times)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as watched:
+        model(inputs)
+    return sum(
+        event.cpu_time_total
+        for event in watched.key_averages()
+        if event.key in ("aten::upsample_bilinear2d", "aten::upsample_nearest2d")
+    )
 
 
 # FX leaves nn.Upsample float.

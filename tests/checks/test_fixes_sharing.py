@@ -48,8 +48,11 @@ def test_a_call_that_is_offered_helps(case: Example) -> None:
 
 
 def test_calls_are_offered_where_there_are_some() -> None:
-    offered = {case.rule for case in MINE if any(f.fixes for f in session_of(case).check().found)}
-    assert offered >= {"QX151", "QX152", "QX158", "QX171", "QX174"}
+    wanted = {"QX151", "QX152", "QX158", "QX171", "QX174"}
+    for case in MINE:
+        if case.rule in wanted and any(f.fixes for f in session_of(case).check().found):
+            wanted.remove(case.rule)
+    assert not wanted
 
 
 def finding_of(build: Any, settings: dict[str, Any], rule: str) -> tuple[Any, nn.Module, Any]:

@@ -19,8 +19,8 @@ from qatexplorer.quantizers.engine import available_engines
 from qatexplorer.session.known import Trial
 from tests.cases.models import ChangeDetector, Yolo
 from tests.checks.examples_operations import EAGER, REFUSED
-from tests.support.models import SMALL, TIMM
-from tests.support.models_fx import ALL_FX, WHOLE_TRANSFORMERS, WRITTEN
+from tests.support.models import NARROW_RESNET, SMALL, TIMM, Case
+from tests.support.models_fx import TRANSFORMERS, WHOLE_TRANSFORMERS, WRITTEN
 
 CASES = {case.name: case for case in (*SMALL, *WRITTEN)}
 NO_INT8 = ("attending",)
@@ -59,9 +59,15 @@ def test_what_is_named_is_what_stops_int8(name: str, stubs: str) -> None:
     agrees(*CASES[name].make(), stubs)
 
 
+def long(*cases: Case) -> list[Any]:
+    return [pytest.param(case, marks=pytest.mark.long) for case in cases]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stubs", ["model", "layers"])
-@pytest.mark.parametrize("case", [*TIMM, *ALL_FX[-7:]], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [NARROW_RESNET, *TRANSFORMERS, *long(*TIMM)], ids=lambda case: case.name
+)
 def test_larger_models(case: Any, stubs: str) -> None:
     model, inputs = case.make()
     if case.name == "transformers_vit" and stubs == "layers":

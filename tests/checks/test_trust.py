@@ -6,7 +6,6 @@ of all of them is ``docs/checks-trust.md``.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,8 @@ from torch import fx, nn
 import qatexplorer as qx
 from qatexplorer.flows.eager import EagerFlow
 from qatexplorer.flows.fx import FxFlow
-from tests.support.models import ConvBnRelu, PlainAdd, image, load_timm
+from tests.support.models import Case, ConvBnRelu, PlainAdd, image, load_timm
+from tests.support.models_fx import WRITTEN
 from tests.support.trust import GROUPS, Checked, Trusted, by_torch, check
 from tests.tools import trust_table
 
@@ -40,7 +40,6 @@ SAMPLE = (
     "squeeze_excite-fx",
     "tiny_vit-fx",
     "recurrent-eager",
-    "timm_lcnet_050-eager",
     "transformers_bert_feed_forward-eager",
     "transformers_llama-eager",
 )
@@ -48,13 +47,10 @@ CASES = {case.id: case for group in GROUPS.values() for case in group()}
 
 
 def _asked() -> list[Any]:
-    """The sample; all of them, which take ten minutes, where QATEXPLORER_TRUST says "all". The
-    script that writes the table runs all, too."""
-    every = os.environ.get("QATEXPLORER_TRUST") == "all"
+    """The sample; all others are ``long``. The script that writes the table runs all, too."""
     return [
-        pytest.param(case, id=id, marks=[] if id in SAMPLE else [pytest.mark.slow])
+        pytest.param(case, id=id, marks=[] if id in SAMPLE else [pytest.mark.long])
         for id, case in CASES.items()
-        if every or id in SAMPLE
     ]
 
 
@@ -144,11 +140,22 @@ class Counted:
                 flow.apply = apply  # type: ignore[method-assign]
 
 
+TIMM = (
+    Case("lcnet_050", lambda: load_timm("lcnet_050")),
+    Case("resnet50", lambda: load_timm("resnet50", zero_init_last=False)),
+)
+
+
+def _name(case: Case) -> str:
+    return case.name
+
+
 @pytest.mark.parametrize("settings", [{"stubs": "layers"}, {"flow": "fx"}], ids=["eager", "fx"])
-@pytest.mark.parametrize("name", ["lcnet_050", pytest.param("resnet50", marks=pytest.mark.slow)])
-def test_a_check_is_four_forwards_and_one_convert(name: str, settings: dict[str, Any]) -> None:
-    zero = {"zero_init_last": False} if name == "resnet50" else {}
-    model, x = load_timm(name, 32, **zero)
+@pytest.mark.parametrize(
+    "case", [WRITTEN[0], *(pytest.param(c, marks=pytest.mark.long) for c in TIMM)], ids=_name
+)
+def test_a_check_is_four_forwards_and_one_convert(case: Case, settings: dict[str, Any]) -> None:
+    model, x = case()
     session = qx.Session(model, x, **settings)
     session.warns = False
     counted = Counted(model)

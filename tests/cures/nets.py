@@ -12,6 +12,13 @@ import qatexplorer as qx
 from tests.support.training_models import data
 
 FLOWS = ("eager", "fx")
+SETTINGS: dict[str, dict[str, Any]] = {
+    "ranges": {"activation": "min-max"},
+    "biases": {"batches": 4},
+    "batch_norms": {"batches": 4},
+    "equalization": {},
+}
+"""Of each cure, for a test of what all have in common."""
 
 
 class Chain(nn.Module):
@@ -54,8 +61,8 @@ def usual() -> Chain:
 
 def session_of(model: nn.Module, flow: str, **settings: Any) -> qx.Session:
     train, evaluation = data()
-    given = {"qconfig": "qnnpack", **settings}
-    session = qx.Session(model, (train[0][0],), flow=flow, data=(train, evaluation), **given)
+    given = {"qconfig": "qnnpack", "data": (train, evaluation), **settings}
+    session = qx.Session(model, (train[0][0],), flow=flow, **given)
     session.warns = False
     return session
 

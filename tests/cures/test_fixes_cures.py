@@ -34,7 +34,7 @@ def test_ranges_of_nothing_and_of_a_rule_that_there_is_not() -> None:
     with pytest.raises(QConfigError) as caught:
         session.cure("ranges")
     assert caught.value.fix == "Pass activation='histogram', weight='min-max', or both."
-    session.cure("ranges", activation="histogram", weight="min-max")
+    assert session.cure("ranges", activation="histogram", weight="min-max").changes
     with pytest.raises(QConfigError) as caught:
         session.cure("ranges", activation="wide")
     assert str(caught.value.fix).startswith("Give one of 'min-max', ")

@@ -188,7 +188,7 @@ def test_latency_is_that_of_a_bare_timer(
     x = images(64)
     for form, model in forms.items():
         ratios = []
-        for _ in range(5):
+        for _ in range(3):
             with torch.no_grad(), session._models.engine():
                 given = {"model": model, "x": x}
                 timer = Timer("model(x)", globals=given, num_threads=1, timer=clock)
@@ -198,7 +198,7 @@ def test_latency_is_that_of_a_bare_timer(
             assert row is not None
             assert row.latency is not None
             ratios.append(row.latency.median_s / bare)
-        middle = sorted(ratios)[2]
+        middle = sorted(ratios)[1]
         print(f"{form}: {middle - 1:+.1%} of a bare timer's, {[f'{r:.3f}' for r in ratios]}")
         assert middle == pytest.approx(1, abs=0.15)
 
@@ -410,7 +410,9 @@ def counted() -> tuple[Any, list[Any]]:
 
 
 @pytest.mark.usefixtures("working_compiler")
-def test_what_the_user_has_compiled_stays(counted: tuple[Any, list[Any]]) -> None:
+def test_what_the_user_has_compiled_stays(
+    counted: tuple[Any, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (model, compiled), graphs = counted
     x = images()
     with torch.no_grad():
@@ -419,8 +421,8 @@ def test_what_the_user_has_compiled_stays(counted: tuple[Any, list[Any]]) -> Non
         benchmark({"float": copy.deepcopy(model)}, x, seconds=0.2)
         compiled(x)
         assert len(graphs) == 1, "not compiled again: it was not thrown away"
-        limit = torch._dynamo.config.recompile_limit
-        for _ in range(limit + 1):  # as many as would use up the places of a forward
+        monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
+        for _ in range(3):  # as many as would use up the places of a forward
             forward, why = compile_forward(copy.deepcopy(model), x)
             assert forward is not None, why
         other = images(2)

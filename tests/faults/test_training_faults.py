@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -27,7 +29,7 @@ from tests.support.training_models import (  # noqa: F401
     same,
     state,
 )
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 
 
 def failed(run: TrainingRun) -> TrainingError:
@@ -262,9 +264,16 @@ def test_ctrl_c_in_front_ends_after_the_step_and_keeps_the_model() -> None:
     model = prepared()
     before = signal.getsignal(signal.SIGINT)
     run = TrainingRun(model, data(), TrainingConfig(epochs=100_000))
-    run.signal.subscribe(
-        lambda p: os.kill(os.getpid(), signal.SIGINT) if p.step > 5 and p.state == "running" else 0
-    )
+    sent: list[int] = []
+
+    def ctrl_c(p: Any) -> None:
+        # Once: a second one raises KeyboardInterrupt wherever this process is, also where it is
+        # swallowed, as in a callback of the garbage collector.
+        if p.step > 5 and not sent:
+            sent.append(p.step)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    run.signal.subscribe(ctrl_c)
     run.run()
     assert run.state == "stopped"
     assert run.error is None
@@ -313,8 +322,25 @@ def test_ctrl_c_in_wait_stops_the_run() -> None:
 
 def _interrupted_in_wait() -> None:
     run = TrainingRun(prepared(), data(), TrainingConfig(epochs=100_000)).start()
-    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    main = threading.get_ident()
+
+    def waits() -> bool:
+        frame: FrameType | None = sys._current_frames()[main]
+        codes = []
+        while frame is not None:
+            codes.append(frame.f_code)
+            frame = frame.f_back
+        inside = threading.Condition.wait.__code__, TrainingRun.wait.__code__
+        return codes[0] is inside[0] and inside[1] in codes
+
+    def ctrl_c() -> None:
+        until(waits)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    other = threading.Thread(target=ctrl_c)
+    other.start()
     run.wait()
+    other.join()
     assert run.state == "stopped"
 
 
@@ -331,6 +357,7 @@ def test_stop_and_failure_end_a_pause() -> None:
     assert run.state == "stopped"
 
 
+@pytest.mark.usefixtures("few_objects")
 def test_error_holds_no_activations_and_can_be_pickled() -> None:
     import gc
     import weakref

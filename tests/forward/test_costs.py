@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import qatexplorer as qx
 from qatexplorer.errors import StoppedError
 from qatexplorer.forward.costs import count_macs, time_modules
-from tests.support.models import ConvBnRelu, image, load_timm
+from tests.support.models import NARROW, ConvBnRelu, image, load_timm
 from tests.support.models_fx import Bottleneck, TinyViT, rgb
 
 
@@ -51,9 +51,9 @@ def test_macs_are_half_of_torchs_flops(model: nn.Module, x: Tensor) -> None:
 
 
 def test_macs_of_resnet50_are_those_of_torch() -> None:
-    model, x = load_timm("resnet50", batch=2)
+    model, x = load_timm("resnet50", batch=2, **NARROW)
     found, expected = count_macs(model, x), flops_by_torch(model, x)
-    assert found[""] == expected[""] // 2 > 10**7
+    assert found[""] == expected[""] // 2 > 10**6
     assert {p: n for p, n in found.items() if n} == {p: f // 2 for p, f in expected.items() if f}
 
 

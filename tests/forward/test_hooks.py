@@ -100,6 +100,9 @@ ELSEWHERE = {
     # A training may take days, in which hooks come and go by their own rules.
     "telemetry/gradients.py",
     "telemetry/probe.py",
+    # Copied into scripts as it stands.
+    "telemetry/weights.py",
+    "cures/biases.py",  # copied as it stands into scripts that need torch only
     "forward/hooks.py",
 }
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import qatexplorer as qx
 from qatexplorer.errors import ExampleInputError
 from qatexplorer.forward import record, shapes, trace
-from tests.support.models import SMALL, Case, ConvBnRelu, image, load_timm
+from tests.support.models import NARROW, SMALL, Case, ConvBnRelu, image, load_timm
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_the_facts_are_those_of_a_forward_with_values(case: Case) -> None:
 
 
 def test_a_resnet_runs_without_values_twice(ran: list[str]) -> None:
-    model, x = load_timm("resnet10t", 64, batch=2, zero_init_last=False)
+    model, x = load_timm("resnet10t", 64, batch=2, **NARROW)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     assert_same_facts(model.train(), (x,), stubs="layers")
     assert ran == ["trace", "record"]

@@ -199,7 +199,11 @@ def test_hooks_go_on() -> None:
     assert "+ 2: Sequential(BatchNorm2d(" in edit.diff
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2_100", "regnetx_002"])
+def long(*names: str) -> list[Any]:
+    return [pytest.param(name, marks=pytest.mark.long) for name in names]
+
+
+@pytest.mark.parametrize("name", ["lcnet_050", *long("mobilenetv2_100", "regnetx_002")])
 def test_timms_batch_norms_are_fused_after_it(name: str) -> None:
     model, x = load_timm(name, 32, 2)
     session = qx.Session(model, (x,), flow="fx")

@@ -18,14 +18,15 @@ from qatexplorer.quantizers.engine import available_engines, quantized_engine
 from qatexplorer.session.assess import Assessor
 from tests.support.engines import fake_machine, faked
 from tests.support.models import (
+    NARROW,
     SMALL,
-    TIMM,
     Branching,
     ConvBnRelu,
     NoStubs,
     PlainAdd,
     Unused,
     image,
+    load_timm,
     loader,
 )
 from tests.support.models_fx import WRITTEN, Attending
@@ -181,7 +182,8 @@ def test_both_ways_of_putting_stubs_in_are_offered() -> None:
 
 
 def test_a_way_that_does_not_lead_to_int8_is_not_offered() -> None:
-    model, x = TIMM[0]()  # its + on int8 tensors raises: stubs around the whole do not help
+    # Its + on int8 tensors raises: stubs around the whole do not help.
+    model, x = load_timm("resnet18", **NARROW)
     session = qx.Session(model, x)
     finding = of_id(session, "no-stub")
     assert finding is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,45 @@ def test_what_no_kernel_takes_is_refused(flow: str, activation: Any, weight: Any
     assert session.qconfig_rules == ()
     session.set_qconfig("first", to_float=True)
     session.set_qconfig("first", activation=ACTIVATION, weight=W4)
+
+
+def test_a_note_says_that_int8_has_no_kernels_for_fewer_bits() -> None:
+    session = session_of("eager")
+    eight = session.set_qconfig("first", weight=replace(W4, bits=8))
+    assert not any("integer kernels" in note for note in eight.notes)
+    found = session.set_qconfig("first", weight=W4, activation=A6)
+    (note,) = (note for note in found.notes if "integer kernels" in note)
+    assert "first: activation 6; first: weight 4" in note
+    assert found is session.snapshot
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_affine_weights_are_refused_by_the_engine_that_has_no_kernel(per_channel: bool) -> None:
+    """Onednn has none for a weight whose zero point is not 0; fbgemm has, and takes it."""
+    affine = QuantSpec(signed=True, scheme="affine", per_channel=per_channel)
+    session = qx.Session(net(), X, qconfig="onednn")
+    with pytest.raises(QConfigError, match="ONEDNN only supports symmetric") as raised:
+        session.set_qconfig("first", weight=affine)
+    assert raised.value.where == "first"
+    assert session.qconfig_rules == ()
+    session = session_of("eager")
+    session.set_qconfig("first", weight=affine)
+    assert session.qconfig_at("first").weight == affine
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_a_transposed_convolution_takes_one_scale_for_its_weight(flow: str) -> None:
+    def new() -> qx.Session:
+        stubs: Any = {"stubs": "layers"} if flow == "eager" else {}
+        model = nn.Sequential(nn.ConvTranspose2d(1, 4, 3))
+        return qx.Session(model, X, flow=flow, qconfig="onednn", **stubs)
+
+    whole = QuantSpec(signed=True, scheme="symmetric")
+    session = new()
+    with pytest.raises(QConfigError, match="Per Channel Quantization is currently disabled"):
+        session.set_qconfig("0", weight=replace(whole, per_channel=True))
+    session.set_qconfig("0", weight=whole)
+    assert session.qconfig_at("0").weight == whole
 
 
 def test_a_constraint_of_the_backend_config_is_told_in_torchs_words() -> None:

@@ -267,7 +267,7 @@ def parameter_bytes() -> int:
     return sum(storages.values())
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("few_objects")
 def test_one_extra_copy_of_the_parameters_until_training() -> None:
     torch.manual_seed(0)
     model = NoStubs().train()

@@ -141,6 +141,7 @@ def test_refusals(tmp_path: Path) -> None:
     run.stop()
 
 
+@pytest.mark.usefixtures("few_objects")
 def test_a_training_is_found_again_in_its_kernel(tmp_path: Path) -> None:
     session: qx.Session | None = new_session()
     assert session is not None

@@ -16,7 +16,7 @@ from qatexplorer.errors import QatExplorerError, QatExplorerWarning
 from qatexplorer.session.glance import glance_of
 from qatexplorer.snapshot.parts import Share
 from qatexplorer.views.inspector.glance import groups_of
-from tests.support.models import SMALL, ZOO, Case, load_timm
+from tests.support.models import NARROW, SMALL, ZOO, Case, load_timm
 from tests.support.models_fx import WRITTEN
 
 
@@ -120,7 +120,7 @@ def test_shares_are_those_that_the_ledger_measures(case: Case, settings: dict[st
 
 
 def test_int8_parameters_are_those_of_torchs_int8_modules() -> None:
-    model, x = load_timm("resnet18", zero_init_last=False)
+    model, x = load_timm("resnet18", **NARROW)
     session = qx.Session(model, x, flow="fx")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -21,6 +21,7 @@ from qatexplorer.forward.trace import fx_graph
 from qatexplorer.snapshot.records import Graph
 from qatexplorer.snapshot.take import take_graph
 from tests.support.models import (
+    NARROW,
     SMALL,
     ZOO,
     Branching,
@@ -134,7 +135,7 @@ def test_traced_and_recorded_agree(case: Case) -> None:
 
 
 def test_traced_and_recorded_agree_on_a_timm_network() -> None:
-    model, x = load_timm("resnet18", zero_init_last=False)
+    model, x = load_timm("resnet18", **NARROW)
     traced, recorded = both(model, (x,))
     modules = [sorted(n.path for n in g.nodes if n.op == "call_module") for g in (traced, recorded)]
     assert modules[0] == modules[1]
@@ -297,6 +298,7 @@ def test_snapshot_holds_text_and_numbers_only(model: Any) -> None:
         assert qx.diff(copied, snapshot).summary() == "nothing changed"
 
 
+@pytest.mark.usefixtures("few_objects")
 def test_nothing_of_the_model_is_kept_alive() -> None:
     for kind, x in ((Residual, image()), (Branching, torch.randn(4, 6))):
         made = kind()
@@ -309,12 +311,18 @@ def test_nothing_of_the_model_is_kept_alive() -> None:
         assert graph.nodes
 
 
-def test_session_does_not_keep_the_users_model_nor_its_own_when_it_goes() -> None:
+@pytest.mark.usefixtures("few_objects")
+@pytest.mark.parametrize("flow", ["eager", "fx"])
+def test_session_does_not_keep_the_users_model_nor_its_own_when_it_goes(flow: str) -> None:
     user = Residual().train()
     theirs = [weakref.ref(m) for m in user.modules()]
-    session = qx.Session(user, (image(),))
-    session.goto("convert")
-    ours = [weakref.ref(m) for m in session.model.modules()]
+    session = qx.Session(user, (image(),), flow=flow)
+    ours = []
+    for stage in session.stages:
+        session.goto(stage)
+        ours += [weakref.ref(m) for m in session.model.modules()]
+        if stage == session.flow.prepared_stage:
+            session.ledger()
     snapshots = dict(session.snapshots)
     del user
     gc.collect()
@@ -322,4 +330,4 @@ def test_session_does_not_keep_the_users_model_nor_its_own_when_it_goes() -> Non
     del session
     gc.collect()
     assert [w for w in ours if w() is not None] == []
-    assert len(snapshots) == 7
+    assert len(snapshots) == {"eager": 7, "fx": 9}[flow]

@@ -49,6 +49,10 @@ def load_timm(name: str, size: int = 32, batch: int = 4, **settings: Any) -> tup
     return model.train(), torch.randn(batch, 3, size, size)
 
 
+NARROW: dict[str, Any] = {"zero_init_last": False, "channels": (64, 32, 32, 32)}
+"""For timm's ResNets: all modules and names of the network, and few of its weights."""
+
+
 class ConvBnRelu(nn.Module):
     """Stubs, two conv-bn-relu runs, pool, flatten, linear."""
 
@@ -285,6 +289,8 @@ TIMM = tuple(
     Case(f"timm_{name}", lambda n=name, s=size, kw=settings: load_timm(n, s, **kw))
     for name, size, settings in TIMM_NAMES
 )
+
+NARROW_RESNET = Case("timm_resnet18", lambda: load_timm("resnet18", **NARROW))
 
 
 def loader(x: Tensor, classes: int = 4, batches: int = 2) -> list[tuple[Tensor, Tensor]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
-VOID = {"meta", "img", "br", "hr", "link", "input"}
+VOID = {"meta", "img", "br", "hr", "link", "input", "wbr"}
 
 
 @dataclass
@@ -47,6 +47,8 @@ class ReportText(HTMLParser):
             self.tables[-1].rows.append([])
         elif tag in ("td", "th", "caption"):
             self._cell = []
+        elif tag == "wbr" and self._section:  # within a word
+            self.sections[self._section] = self.sections[self._section].removesuffix(" ")
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))

@@ -31,11 +31,13 @@ ROOMS = (
     "checks",
     "accuracy",
     "cures",
+    "advice",
     "takehome",
     "session",
     "zoo",
     "views",
     "widgets",
+    "studies",
     "app",
     "__init__",  # the front door: what it offers is loaded when it is asked for
 )

@@ -1,4 +1,4 @@
-"""What a check says of the model of pytorch#103646, beside what torch alone gives.
+"""What a check and a comparison say of the model of pytorch#103646, beside what torch alone gives.
 
 Run as a module it prints both as JSON: tests do that on the kernels of a CPU without VNNI.
 """
@@ -48,6 +48,9 @@ def outcome(**settings: Any) -> dict[str, Any]:
         "findings": [[f.id, f.severity, f.path, f.message, f.fix] for f in found],
         "row": {"largest": row.largest, "far": row.far},
     }
+    first = session.compare(1, lost=False).first
+    if first is not None:
+        result["compared"] = {"path": first.path, "cause": first.cause}
     if session.flow.name == "eager":
         engine = session.options.qconfig.backend
         result["torch"] = by_torch(session._models.work, session.options.example_inputs, engine)

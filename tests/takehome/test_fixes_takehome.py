@@ -16,7 +16,8 @@ import qatexplorer as qx
 from qatexplorer.errors import ExportError, InputError
 from qatexplorer.flows import FLOWS
 from qatexplorer.flows.eager import EagerFlow
-from qatexplorer.takehome import export as exporting
+from qatexplorer.training import team
+from tests.support.scripts import assert_the_same
 from tests.support.training_models import SmallNet, batches, one_thread  # noqa: F401
 
 
@@ -47,6 +48,41 @@ def test_a_flow_without_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "prepare_qat_fx(" in session("fx").script()
 
 
+class Two(team.Alone):
+    """As the first of two processes of which the other adds nothing."""
+
+    size = 2
+
+
+def test_a_run_of_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = batches(2)
+
+    def made() -> qx.Session:
+        torch.manual_seed(0)
+        return qx.Session(SmallNet().train(), pairs[0][0], qconfig="onednn", data=(pairs, pairs))
+
+    together = made()
+    monkeypatch.setattr(team, "_current", Two())
+    together.train(1, progress=False)
+    monkeypatch.undo()
+    with pytest.raises(
+        InputError, match="made by 2 processes, and a script trains in one"
+    ) as caught:
+        together.script()
+    assert caught.value.fix == (
+        "Take these weights home with session.export(folder), or train in one process and write "
+        "the script then."
+    )
+    assert "in 2 processes" in (together.export(tmp_path / "x").folder / "walk.py").read_text()
+    there: dict[str, Any] = {"__name__": "walk"}
+    exec((tmp_path / "x" / "walk.py").read_text(encoding="utf-8"), there)
+    int8 = there["load"](SmallNet().train(), str(tmp_path / "x"))
+    assert torch.equal(int8(pairs[0][0]), together.int8(pairs[0][0]))
+    alone = made()
+    alone.train(1, progress=False)
+    assert_the_same(alone, alone.script(), lambda: made().copy_model("float"))
+
+
 def test_a_folder_that_is_there(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     with pytest.raises(ExportError) as caught:
@@ -59,7 +95,7 @@ def test_a_disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(exporting, "save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(ExportError) as caught:
         calibrated().export(tmp_path / "x", evaluate=False)
     assert caught.value.fix == "Choose a folder on a disk with room, where you may write."

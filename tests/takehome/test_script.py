@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ast
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,11 +26,9 @@ from torch.utils.data import DataLoader, TensorDataset
 import qatexplorer as qx
 from qatexplorer.errors import InputError
 from qatexplorer.flows.quant_spec import QuantSpec
-from tests.support.models import load_timm
 from tests.support.scripts import assert_the_same, run_here
 from tests.support.training_models import SmallNet, batches, data, one_thread, same  # noqa: F401
 
-ROOT = Path(__file__).resolve().parents[2]
 SCHEDULE: dict[str, Any] = {
     "freeze_observer_epoch": 1,
     "freeze_bn_epoch": 1,
@@ -48,55 +44,6 @@ SCHEDULE: dict[str, Any] = {
 def small() -> nn.Module:
     torch.manual_seed(0)
     return SmallNet().train()
-
-
-@pytest.mark.parametrize("flow", ["eager", "fx"])
-@pytest.mark.parametrize("name", qx.zoo.names())
-def test_a_fresh_process_gives_the_same_weights(name: str, flow: str, tmp_path: Path) -> None:
-    example = qx.zoo.load(name)
-    settings = {k: v for k, v in example.suggested.items() if k == "qconfig"}
-    stubs = "layers" if (name, flow) == ("digits_mlp", "eager") else "none"
-    session = qx.Session(
-        example.model, example.example_inputs, flow=flow, stubs=stubs, data=example.data, **settings
-    )
-    session.calibrate(2)
-    session.train(2, progress=False, **SCHEDULE)
-    session.goto(session.flow.int8_stage)
-    (tmp_path / "walk.py").write_text(session.script(), encoding="utf-8")
-    child = f"""
-import sys, torch
-sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]
-import walk
-assert not any(name.partition(".")[0] == "qatexplorer" for name in sys.modules)
-from qatexplorer import zoo
-example = zoo.load({name!r})
-made = walk.run(example.model, example.example_inputs, example.data.train, example.data.eval)
-with torch.no_grad():
-    output = made["int8"](*example.example_inputs)
-torch.save((made["trained"].state_dict(), output), {str(tmp_path / "made.pt")!r})
-"""
-    subprocess.run([sys.executable, "-c", child], check=True, capture_output=True, text=True)
-    state, output = torch.load(tmp_path / "made.pt", weights_only=True)
-    trained = session.copy_model(session.flow.train_stage)
-    assert same(trained.state_dict(), state)
-    assert torch.equal(session.int8(*example.example_inputs), output)
-
-
-@pytest.mark.parametrize("flow", ["eager", "fx"])
-def test_a_model_that_we_did_not_write(flow: str) -> None:
-    def make() -> nn.Module:
-        torch.manual_seed(0)
-        model: nn.Module = load_timm("resnet18", zero_init_last=False)[0]
-        return model
-
-    images = [(torch.randn(2, 3, 32, 32), torch.tensor([0, 1])) for _ in range(2)]
-    stubs = "layers" if flow == "eager" else "none"
-    session = qx.Session(
-        make(), images[0][0], flow=flow, stubs=stubs, qconfig="qnnpack", data=(images, images)
-    )
-    session.train(1, progress=False, optimizer="sgd", lr=1e-2)
-    session.goto(session.flow.int8_stage)
-    assert_the_same(session, session.script(), make)
 
 
 def per_tensor() -> QConfig:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +18,9 @@ from qatexplorer.training import team
 from qatexplorer.training.run import TrainingRun
 from qatexplorer.training.shard import Rounds, shard
 from tests.support.everything import loaders
+from tests.support.processes import ended, processes
 from tests.support.training_models import batches, prepared
 
-ROOT = Path(__file__).resolve().parents[2]
 CHILD = """
 import hashlib, json, sys
 from pathlib import Path
@@ -98,42 +94,6 @@ with together() as team:
     found["plain"] = ended(plain)
 (folder / f"{team.rank}.json").write_text(json.dumps(found))
 """
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def processes(code: str, count: int, *arguments: object) -> list[subprocess.Popen[str]]:
-    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return [
-        subprocess.Popen(
-            command,
-            env={
-                **os.environ,
-                **shared,
-                "RANK": str(rank),
-                "PYTHONPATH": str(ROOT),
-                "OMP_NUM_THREADS": "1",
-            },
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
-        for rank in range(count)
-    ]
-
-
-def ended(started: list[subprocess.Popen[str]]) -> list[str]:
-    """What each has said on stderr."""
-    try:
-        return [one.communicate(timeout=240)[1] for one in started]
-    finally:
-        for one in started:
-            one.kill()
 
 
 @pytest.fixture(scope="module")

@@ -324,6 +324,12 @@ def test_channels_are_cells_with_their_sqnr() -> None:
     assert figure.layout.meta["table"]["rows"] == [
         ["conv1.weight_fake_quant", "1", "40.25 dB", "∞ dB"]
     ]
+    assert channels_figure(COMPARISON, activations=True) is None
+    fake = replace(FAKE, channels=(12.5, 30.0))
+    both = channels_figure(Comparison(rows=(CONV, fake, WEIGHT)), activations=True)
+    assert both is not None
+    assert [list(line) for line in both.data[0].z] == [[12.5, 30.0]]
+    assert "first sample" in both.layout.meta["subtitle"]
     assert channels_figure(Comparison(rows=(CONV,))) is None
     assert channels_figure(Comparison(rows=(replace(WEIGHT, channels=(math.nan,)),))) is None
 

@@ -13,7 +13,7 @@ from qatexplorer.snapshot.records import FakeQuantSite, GraphNode, HookRecord, S
 from qatexplorer.views.graph.fold import fold_name
 from qatexplorer.views.graph.scene import build_scene
 from tests.support.graph_models import call, function, module, residual_net, site, snapshot
-from tests.support.models import declare_torchvision_operators, load_timm
+from tests.support.models import NARROW, declare_torchvision_operators, load_timm
 
 
 def folds(scene: dict[str, Any]) -> list[str]:
@@ -231,21 +231,22 @@ def test_a_bare_module_is_named_by_the_float_stage() -> None:
 RESNET50 = ["×2 layer1.1–2", "×3 layer2.1–3", "×5 layer3.1–5", "×2 layer4.1–2"]
 MOBILENET = ["×2 blocks.2.1–2", "×3 blocks.3.1–3", "×2 blocks.4.1–2", "×2 blocks.5.1–2"]
 CONVNEXT = ["×2 blocks.0–1", "×2 blocks.0–1", "×6 blocks.0–5", "×2 blocks.0–1"]
+SMALL_VIT = {"img_size": 32, "embed_dim": 12, "num_heads": 3}
 TIMM = [
-    ("resnet50", 32, RESNET50),
-    ("mobilenetv2_100", 32, MOBILENET),
-    ("convnext_atto", 32, CONVNEXT),
-    ("vit_tiny_patch16_224", 224, ["×12 blocks.0–11"]),
+    pytest.param("resnet50", NARROW, RESNET50, id="resnet50"),
+    pytest.param("mobilenetv2_100", {}, MOBILENET, id="mobilenetv2", marks=pytest.mark.long),
+    pytest.param("convnext_atto", {}, CONVNEXT, id="convnext_atto", marks=pytest.mark.long),
+    pytest.param("vit_tiny_patch16_224", SMALL_VIT, ["×12 blocks.0–11"], id="vit_tiny"),
 ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flow", ["eager", "fx"])
-@pytest.mark.parametrize(("name", "size", "expected"), TIMM, ids=[name for name, *_ in TIMM])
+@pytest.mark.parametrize(("name", "settings", "expected"), TIMM)
 def test_timm_models_fold_where_their_authors_repeat(
-    name: str, size: int, expected: list[str], flow: str
+    name: str, settings: dict[str, Any], expected: list[str], flow: str
 ) -> None:
-    model, x = load_timm(name, size=size, batch=2)
+    model, x = load_timm(name, batch=2, **settings)
     session = Session(model, (x,), flow=flow)
     for stage in (session.stages[0], "insert"):
         session.goto(stage)
@@ -255,7 +256,7 @@ def test_timm_models_fold_where_their_authors_repeat(
 
 @pytest.mark.slow
 def test_the_identities_that_fusion_leaves_in_resnet50() -> None:
-    model, x = load_timm("resnet50", batch=2)
+    model, x = load_timm("resnet50", batch=2, **NARROW)
     session = Session(model, (x,), flow="eager")
     session.goto("insert")
     scene = build_scene(session.snapshot)
@@ -271,7 +272,7 @@ def test_the_identities_that_fusion_leaves_in_resnet50() -> None:
 
 @pytest.mark.slow
 def test_a_float_block_of_resnet50_does_not_hide_in_a_fold() -> None:
-    model, x = load_timm("resnet50", batch=2)
+    model, x = load_timm("resnet50", batch=2, **NARROW)
     session = Session(model, (x,), flow="fx", qconfig={"": "x86", "layer3.3": None})
     session.goto("insert")
     scene = build_scene(session.snapshot)

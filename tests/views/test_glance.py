@@ -19,6 +19,7 @@ from qatexplorer.snapshot.parts import Share
 from qatexplorer.views.inspector.glance import glance_html, groups_of, next_steps, parts_words
 from qatexplorer.views.inspector.page import inspect_html
 from qatexplorer.views.tree import build_tree
+from tests.support.models import NARROW, load_timm
 from tests.support.page_text import visible_text
 
 
@@ -225,9 +226,7 @@ def test_a_selection_has_its_own_page() -> None:
 
 
 def test_a_container_in_fx_is_not_said_to_be_idle_or_float() -> None:
-    from tests.support.models import load_timm
-
-    model, x = load_timm("resnet18", zero_init_last=False)
+    model, x = load_timm("resnet18", **NARROW)
     session = qx.Session(model, x, flow="fx")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -18,11 +18,11 @@ from qatexplorer.errors import QatExplorerError
 from qatexplorer.flows import FLOWS
 from qatexplorer.views.common.news import news_of
 from tests.against_torch.torchs_models import SIMPLE
-from tests.support.models import SMALL, TIMM, ZOO, Case, ConvBnRelu, image, loader
+from tests.support.models import NARROW_RESNET, SMALL, ZOO, Case, ConvBnRelu, image, loader
 from tests.support.models_fx import WRITTEN
 from tests.support.toy_flow import ToyFlow
 
-CASES = (*SMALL, *ZOO, *WRITTEN, TIMM[0])
+CASES = (*SMALL, *ZOO, *WRITTEN, NARROW_RESNET)
 TORCHS = [model for model in SIMPLE if model.inputs == 1][::4]
 
 
@@ -293,10 +293,10 @@ def test_stubs_that_are_put_in_are_counted(name: str, stubs: Any) -> None:
 
 
 def test_the_sentences_of_a_resnet() -> None:
-    session = session_of(TIMM[0], "fx")
+    session = session_of(NARROW_RESNET, "fx")
     session.goto("insert")
     told = news_of(session.flow.stages, session.snapshots)
-    assert told["float"].startswith("20 Conv2d and 1 Linear with weights, 11.2 M parameters")
+    assert told["float"].startswith("20 Conv2d and 1 Linear with weights, 282,698 parameters")
     assert told["fuse"] == "19 conv-bn and 1 conv-bn-relu groups became one module each"
     assert told["swap"].startswith("21 layers round their weights to int8 in forward")
     assert re.search(

@@ -21,7 +21,7 @@ from qatexplorer.views.static.page import StillPage, still_html
 from qatexplorer.views.static.tree import tree_table
 from qatexplorer.views.tree import build_tree
 from qatexplorer.widgets.explorer.still import still_of
-from tests.support.models import load_timm
+from tests.support.models import NARROW, load_timm
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -59,7 +59,7 @@ def test_the_graph_shows_every_operation_of_a_small_model(session: qx.Session) -
 
 
 def test_no_two_boxes_of_the_graph_lie_on_each_other(session: qx.Session) -> None:
-    model, inputs = load_timm("resnet18", 64, 1, zero_init_last=False)
+    model, inputs = load_timm("resnet18", 64, 1, **NARROW)
     large = qx.Session(model, inputs)
     for snapshot in (session.snapshot, large.snapshot):
         boxes = [r for r in rects(graph_svg(build_scene(snapshot))) if r.get("height") == "34"]
@@ -71,7 +71,7 @@ def test_no_two_boxes_of_the_graph_lie_on_each_other(session: qx.Session) -> Non
 
 
 def test_a_large_graph_is_drawn_with_closed_groups() -> None:
-    model, inputs = load_timm("resnet50", 64, 1, zero_init_last=False)
+    model, inputs = load_timm("resnet50", 64, 1, **NARROW)
     session = qx.Session(model, inputs)
     svg = graph_svg(build_scene(session.snapshot))
     assert len(svg) < 60_000
@@ -150,6 +150,50 @@ def test_every_figure_of_a_walk_is_valid_svg(session: qx.Session) -> None:
 def test_traces(trace: dict[str, Any], tag: str, number: int) -> None:
     svg = figure_svg({"data": [trace], "layout": {"showlegend": False}})
     assert len(list(ElementTree.fromstring(svg).iter(f"{SVG}{tag}"))) == number
+
+
+def test_cells_have_the_colours_of_the_scale_and_stay_inside_the_axes() -> None:
+    trace = {"type": "heatmap", "z": [[1, 2], [5, 9]], "colorscale": "Cividis"}
+    layout = {"showlegend": False, "margin": {"l": 100, "r": 20}}
+    svg = ElementTree.fromstring(figure_svg({"data": [trace], "layout": layout}, 400))
+    cells = [r for r in svg.iter(f"{SVG}rect") if r.get("fill") not in ("#ffffff", None)]
+    low, high = cells[0].get("fill"), cells[-1].get("fill")
+    assert (low, high) == ("#00224e", "#fee838")  # dark is low, as plotly draws it
+    assert min(float(r.attrib["x"]) for r in cells) == pytest.approx(100)
+    ends = [float(r.attrib["x"]) + float(r.attrib["width"]) for r in cells]
+    assert max(ends) == pytest.approx(380)
+    turned = figure_svg({"data": [{**trace, "reversescale": True}], "layout": layout})
+    assert turned.index("#fee838") < turned.index("#00224e")
+
+
+def test_words_that_are_too_long_for_a_line_take_more_of_them() -> None:
+    names = [f"layer{n}.downsample.weight_fake_quant" for n in range(4)]
+    data = [{"type": "scatter", "x": [0, 1], "y": [0, 1], "name": name} for name in names]
+    under = " ".join(["as many words as there are"] * 10)
+    layout = {"title": {"text": "Weights", "subtitle": {"text": under}}, "height": 300}
+    svg = ElementTree.fromstring(figure_svg({"data": data, "layout": layout}, 640))
+    lines = [(t.text or "", float(t.attrib["x"]), float(t.attrib["y"]))
+             for t in svg.iter(f"{SVG}text")]  # fmt: skip
+    keys = [line for line in lines if line[0] in names]
+    assert {words for words, _, _ in keys} == set(names)
+    assert min(x for _, x, _ in keys) > 14
+    subtitle = [line for line in lines if line[0] and line[0] in under]
+    assert " ".join(words for words, _, _ in subtitle) == under
+    assert max(6.1 * len(words) for words, _, _ in subtitle) < 632
+    assert max(y for _, _, y in subtitle) < min(y for _, _, y in keys)
+    assert len({round(y) for _, _, y in subtitle + keys}) >= 5
+    assert float(svg.attrib["height"]) > 300
+
+
+def test_a_title_on_the_right_stands_past_the_words_of_its_axis() -> None:
+    layout = {"showlegend": False, "yaxis": {
+        "side": "right", "title": {"text": "clipped"}, "tickvals": [0, 1],
+        "ticktext": ["12.34 % of it", "none"]}}  # fmt: skip
+    data = [{"type": "scatter", "x": [0, 1], "y": [0, 1]}]
+    svg = ElementTree.fromstring(figure_svg({"data": data, "layout": layout}, 640))
+    at = {t.text: float(t.attrib["x"]) for t in svg.iter(f"{SVG}text")}
+    assert at["12.34 % of it"] + 5.9 * len("12.34 % of it") < at["clipped"] - 5
+    assert at["clipped"] < 640
 
 
 def test_a_log_axis_leaves_out_what_it_cannot_show() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from torch.ao.quantization import disable_fake_quant, enable_fake_quant
 from torch.nn import functional as F
 
 import qatexplorer as qx
+from qatexplorer.runs.records import TrainingConfig
 from qatexplorer.runs.samples import FakeQuantInfo, Overhead
 from qatexplorer.telemetry import Telemetry
+from qatexplorer.training.run import TrainingRun
 from qatexplorer.views.training.multiples import ORDERS, multiples, summary_words
 from qatexplorer.views.training.ridges import ridges_figure
 from qatexplorer.views.training.scales import scales_figure
@@ -22,7 +25,7 @@ from qatexplorer.views.training.telemetry import oscillation_figure, overhead_wo
 from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.training.live import LivePanel
-from tests.support.training_models import batches, one_thread, prepared  # noqa: F401
+from tests.support.training_models import batches, data, one_thread, prepared  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,7 @@ def telemetry() -> Telemetry:
     torch.manual_seed(0)
     model = prepared()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    with qx.watch(model, every=1) as w:
+    with qx.watch(model, every=1, oscillation="every step") as w:
         for step, (x, y) in enumerate(batches(12)):
             if step == 4:
                 model.fc.apply(disable_fake_quant)  # type: ignore[union-attr]
@@ -50,11 +53,30 @@ def test_oscillation_shows_the_worst_weights(telemetry: Telemetry) -> None:
         "conv.weight_fake_quant",
         "fc.weight_fake_quant",
     }
-    last = [trace.y[-1] for trace in figure.data]
+    last = [trace.y[-1] for trace in figure.data if trace.line.dash == "solid"]
+    assert len(last) == 2
     assert last == sorted(last, reverse=True)
     with qx.watch(prepared(), every=1, paths=["quant.activation_post_process"]) as w:
         pass
     assert oscillation_figure(w.telemetry) is None
+
+
+def test_the_published_measure_stands_beside_ours_with_what_it_costs() -> None:
+    settings: Any = {"epochs": 2, "lr": 5e-2, "telemetry_every": 2, "oscillation": "every step"}
+    run = TrainingRun(prepared(), data(), TrainingConfig(**settings)).run()
+    assert run.telemetry is not None
+    figure = oscillation_figure(run.telemetry)
+    assert figure is not None
+    assert [trace.line.dash for trace in figure.data] == ["solid", "dash"] * 2
+    for ours, published in zip(figure.data[::2], figure.data[1::2], strict=True):
+        assert list(ours.y) == run.telemetry.series(ours.name, "oscillating")[1]
+        assert list(published.y) == run.telemetry.series(ours.name, "reversing")[1]
+        assert published.line.color == ours.line.color
+    assert "dashed: rate of reversals above 0.005" in figure.to_json()
+    words = overhead_words(run.telemetry)
+    assert re.search(
+        r"The codes of all weights are taken in every step, in \S+ ms: \S+ % of step time", words
+    )
 
 
 @pytest.mark.parametrize("order", ORDERS)

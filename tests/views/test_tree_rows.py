@@ -15,7 +15,7 @@ import qatexplorer as qx
 from qatexplorer.snapshot.diff import diff
 from qatexplorer.snapshot.records import ModuleRecord, Snapshot
 from qatexplorer.views.tree import build_tree
-from tests.support.models import load_timm
+from tests.support.models import NARROW, load_timm
 from tests.support.view_snapshots import walk
 
 PAIRS = list(
@@ -178,7 +178,7 @@ def session_at(model: str, flow: str, stage: str) -> qx.Session:
         example = qx.zoo.load(model)
         session = qx.Session(example.model, example.example_inputs, flow=flow)
     else:
-        net, x = load_timm(model, zero_init_last=False)
+        net, x = load_timm(model, **NARROW)
         session = qx.Session(net, x, flow=flow, stubs="none" if flow == "fx" else "layers")
     session.warns = False
     session.goto(stage)

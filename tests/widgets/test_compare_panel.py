@@ -175,6 +175,10 @@ def test_a_point_of_a_chart_chooses_its_row_even_where_a_filter_hides_it(
     record = last(compared).rows[position_of(panel.table.selected) or 0]
     assert record.kind == "weight"
     assert compared.selection == f"site:{record.path}"
+    panel.kinds.value = True  # of activations
+    until(lambda: figure(panel.channels)["data"][0]["customdata"] != cells["customdata"])
+    shown = [position_of(line[0]) for line in figure(panel.channels)["data"][0]["customdata"]]
+    assert {last(compared).rows[at or 0].kind for at in shown} == {"fake quant"}
 
 
 def test_each_page_shows_what_is_its_own(compared: Explorer) -> None:

@@ -15,7 +15,9 @@ import qatexplorer as qx
 from qatexplorer.errors import InputError
 from qatexplorer.runs.config import TrainingConfig
 from qatexplorer.widgets.qconfig.panel import decoded
+from qatexplorer.widgets.takehome.panel import SCRIPT
 from qatexplorer.widgets.training.schedules import ScheduleFields
+from tests.support.waiting import until
 
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 BATCH = (X, torch.tensor([0, 1, 2, 3]))
@@ -93,3 +95,30 @@ def test_a_file_that_is_none_of_rules(
     session.set_qconfig("0", to_float=True)
     saved = session.qconfig_text()
     assert decoded(saved.encode(), "a.toml") == saved
+
+
+@pytest.mark.parametrize(
+    ("wrong", "fix"),
+    [(" ", "Write one, such as "), ("~no-such-user/walk.py", "Write the path without ~")],
+)
+def test_a_name_for_what_is_taken_home(
+    wrong: str, fix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QATEXPLORER_RUNS", str(tmp_path / "runs"))
+    explorer = qx.explore(net(), X, stubs="model")
+    panel = explorer.takehome
+    explorer.drawer.show_panel(panel)
+    for job, part in panel.parts.items():
+        part.path.value = wrong
+        panel.start(job)
+        assert fix in part.result.html
+    part = panel.parts[SCRIPT]
+    example = "walk.py"
+    part.path.value = "there.py"
+    (tmp_path / "there.py").write_text("mine")
+    panel.start(SCRIPT)
+    until(lambda: "Give another name." in part.result.html)
+    assert (tmp_path / "there.py").read_text() == "mine"
+    part.path.value = example
+    panel.start(SCRIPT)
+    until(lambda: (tmp_path / example).exists())

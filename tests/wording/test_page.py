@@ -215,6 +215,20 @@ def test_comparison_before_and_without_fake_quants(wording: SnapshotAssertion) -
     assert wording == "\n\n".join(parts) + "\n"
 
 
+def test_cures(flow: str, wording: SnapshotAssertion) -> None:
+    page = Page("digits_depthwise", flow)
+    panel = page.tab("Cures")
+    parts = ["## at first\n" + page_text(panel)]
+    page.press(panel.cards["equalization"].attempt)
+    parts.append("## equalized\n" + masked(visible_text(panel.before.html)))
+    parts += [masked(visible_text(part.html)) for part in (panel.outcome, panel.on)]
+    assert not page.go("train")
+    page.calibrate()
+    cards = [page_text(card) for card in panel.cards.values()]
+    parts.append("## calibrated\n" + "\n".join(cards))
+    assert wording == "\n\n".join(parts) + "\n"
+
+
 def _without_cost(text: str) -> str:
     """The text without what depends on how long watching took, as on a busy machine."""
     return re.sub(r"(Sampled: [^,]*),.*", r"\1, …", text)

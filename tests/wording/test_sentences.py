@@ -20,7 +20,7 @@ from tests.support.rooms import PACKAGE
 
 FILES = sorted(
     path.relative_to(PACKAGE)
-    for room in ("views", "ledger", "widgets", "flows", "session", "checks", "cures")
+    for room in ("views", "ledger", "widgets", "flows", "session", "checks", "cures", "advice")
     for path in (PACKAGE / room).rglob("*.py")
 )
 _WORDS = 5

@@ -7,6 +7,7 @@ from dataclasses import replace
 from syrupy.assertion import SnapshotAssertion
 
 from qatexplorer.accuracy.records import Comparison
+from qatexplorer.advice import advise
 from qatexplorer.quantizers.engine_choice import Backend, EngineConcern
 from qatexplorer.views.accuracy.compare_figures import (
     channels_figure,
@@ -16,9 +17,11 @@ from qatexplorer.views.accuracy.compare_figures import (
 from qatexplorer.views.accuracy.compare_table import COLUMNS, compare_filters
 from qatexplorer.views.accuracy.compare_words import cost_words, headline_html, place_html
 from qatexplorer.views.accuracy.lost import lost_html
+from qatexplorer.views.advice import advice_html
 from qatexplorer.views.common.engines import concern_html, engines_html
 from qatexplorer.views.inspector.int8_layer import int8_html
 from qatexplorer.views.inspector.page import inspect_html
+from tests.support.advice import conv_pair, facts_of, small, values
 from tests.support.comparisons import COMPARISON
 from tests.support.engines import faked
 from tests.support.int8_numbers import CASES
@@ -41,6 +44,20 @@ def test_engines_of_every_kind(wording: SnapshotAssertion) -> None:
     ]
     parts = [engines_html(probes, "x86", best), *(concern_html(concern) for concern in concerns)]
     assert wording == "\n\n".join(masked(visible_text(part)) for part in parts) + "\n"
+
+
+def test_advice(wording: SnapshotAssertion) -> None:
+    known = {
+        "much is lost": (conv_pair(64.0), values(float=0.9, ptq=0.5)),
+        "nothing is lost": (conv_pair(1.0), values(float=0.9, ptq=0.895)),
+        "nothing is known": (conv_pair(1.0), {}),
+    }
+    texts = []
+    for name, (model, metrics) in known.items():
+        session = small(model)
+        made = advise(facts_of(session, metrics=metrics))
+        texts.append(f"## {name}\n{visible_text(advice_html(made, session.snapshot))}\n\n{made}")
+    assert wording == masked("\n\n".join(texts)) + "\n"
 
 
 def test_a_comparison(wording: SnapshotAssertion) -> None:

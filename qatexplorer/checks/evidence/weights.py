@@ -114,6 +114,26 @@ def scale_of_kernel(module: nn.Module) -> KernelScale | None:
 
 
 @torch.no_grad()
+def channel_ratio(module: nn.Module, weight: Tensor) -> float:
+    """Largest by median range of the output channels, as the fake quant gets them."""
+    rows = weight.detach().flatten(1).abs().amax(1).float()
+    bn: Any = getattr(module, "bn", None)
+    if isinstance(getattr(bn, "running_var", None), Tensor):
+        factor = 1 / torch.sqrt(bn.running_var + bn.eps)
+        rows = rows * (factor if bn.weight is None else factor * bn.weight.detach().abs())
+    return largest_by_median(rows)
+
+
+@torch.no_grad()
+def largest_by_median(ranges: Tensor) -> float:
+    """Of the ranges of channels; 0 where there are not two of them, or one is no number."""
+    rows = ranges[ranges > 0]  # a channel of zeros asks for no codes
+    if rows.numel() < 2 or not bool(torch.isfinite(rows).all()):
+        return 0.0
+    return float(rows.max() / rows.median())
+
+
+@torch.no_grad()
 def _as_rounded(module: nn.Module, weight: Tensor) -> Tensor:
     """What comes to the weight's fake quant: with a batch norm fused in, the weight that it has
     scaled."""

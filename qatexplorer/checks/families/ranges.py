@@ -17,6 +17,7 @@ from torch.ao.nn.quantized import FloatFunctional
 
 from qatexplorer.checks.evidence.float_run import JOINS, FloatRun, Look, float_run
 from qatexplorer.checks.evidence.prepared import prepared_model
+from qatexplorer.checks.evidence.weights import channel_ratio
 from qatexplorer.checks.records import Fix
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import NoEvidence, Subject
@@ -131,7 +132,7 @@ def unlike_channels(subject: Subject) -> Iterator[Found]:
             continue
         if not is_quantizer(site) or getattr(site, "ch_axis", -1) not in (-1, None):
             continue
-        ratio = _imbalance(module, weight)
+        ratio = channel_ratio(module, weight)
         if ratio >= UNBALANCED:
             ratios[path] = ratio
     if not ratios:
@@ -146,20 +147,6 @@ def unlike_channels(subject: Subject) -> Iterator[Found]:
         fix,
         fixes,
     )
-
-
-def _imbalance(module: nn.Module, weight: Tensor) -> float:
-    """Largest by median range of the output channels, as the fake quant gets them."""
-    with torch.no_grad():
-        rows = weight.detach().flatten(1).abs().amax(1).float()
-        bn: Any = getattr(module, "bn", None)
-        if isinstance(getattr(bn, "running_var", None), Tensor):
-            factor = 1 / torch.sqrt(bn.running_var + bn.eps)
-            rows = rows * (factor if bn.weight is None else factor * bn.weight.detach().abs())
-        rows = rows[rows > 0]  # a channel of zeros asks for no codes
-        if rows.numel() < 2 or not bool(torch.isfinite(rows).all()):
-            return 0.0
-        return float(rows.max() / rows.median())
 
 
 def _per_channel(subject: Subject) -> tuple[str, tuple[Fix, ...]]:

@@ -271,15 +271,22 @@ def _scatter_table(clouds: Sequence[_Cloud]) -> Table:
 
 
 def channels_figure(
-    comparison: Comparison, chosen: int | None = None, theme: ThemeName | bool = "light"
+    comparison: Comparison,
+    chosen: int | None = None,
+    theme: ThemeName | bool = "light",
+    *,
+    activations: bool = False,
 ) -> go.Figure | None:
-    """SQNR of each channel, a line of cells a place. None where no place has channels.
+    """SQNR of each channel of weights (or ``activations``), a line of cells a place. None where no
+    place has channels.
 
     At most 40 places are drawn, those with the worst channels and ``chosen``. Where a place has
     more than 64 channels, a cell is the worst of some neighbours.
     """
     known = [
-        (at, row) for at, row in enumerate(comparison.rows) if any(map(_is_known, row.channels))
+        (at, row)
+        for at, row in enumerate(comparison.rows)
+        if (row.kind != "weight") == activations and any(map(_is_known, row.channels))
     ]
     if not known:
         return None
@@ -305,7 +312,8 @@ def channels_figure(
     }
     more = f"the {MAX_PLACES} worst of {len(known)} places; " if len(known) > MAX_PLACES else ""
     cell = f"; a cell is the worst of {group} neighbours" if group > 1 else ""
-    subtitle = f"{more}SQNR against float in dB, dark is worse{cell}"
+    of = ", first sample of each batch" if activations else ""
+    subtitle = f"{more}SQNR against float in dB{of}, dark is worse{cell}"
     height = 130 + 20 * max(4, len(drawn))
     return make_figure(look, "Channels", subtitle, height, data, layout,
                        alt=_channels_alt(drawn), table=_channels_table(worst))  # fmt: skip

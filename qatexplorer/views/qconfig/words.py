@@ -126,13 +126,15 @@ def _difference(row: PreviewWords) -> str:
     return f"{mark} {number(abs(difference), 3)} dB"
 
 
-def starts_again_html(kept: str) -> Html:
-    """What Apply does where there is a trained model, for whoever has to confirm it; ``kept`` says
-    where that model is then."""
+def starts_again_html(folder: str = "", what: str = "A changed qconfig starts") -> Html:
+    """What ``what`` does where there is a trained model, for whoever has to confirm it; ``folder``
+    is the name of its run folder, ``""`` where it has none."""
+    kept = "It is kept: session.run.model has it until another run is started"
+    kept += f", and the folder {folder} of the tab Runs for good." if folder else "."
     return join(
         [
             tag("b", "There is a trained model. "),
-            "A changed qconfig starts again from the float stage: the stages are made anew. ",
+            f"{what} again from the float stage: the stages are made anew. ",
             kept,
         ]
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from qatexplorer.accuracy.records import Comparison, Sensitivity
+from qatexplorer.cures import CURES, Cured
+from qatexplorer.evaluate.evaluation import LABELS, format_metric
 from qatexplorer.quantizers.environment import Environment
 from qatexplorer.session.report_part import Reported
 from qatexplorer.views.accuracy.compare_figures import channels_figure, depth_figure
@@ -24,9 +26,17 @@ from qatexplorer.views.report.pieces import (
     table_html,
 )
 from qatexplorer.views.report.still import without_buttons
-from qatexplorer.views.sensitivity.figures import bars_figure
-from qatexplorer.views.sensitivity.tables import ranking_columns, ranking_rows
-from qatexplorer.views.sensitivity.words import METHODS, SCORES, summary_html
+from qatexplorer.views.sensitivity.figures import bars_figure, curve_figure
+from qatexplorer.views.sensitivity.tables import (
+    POINT_COLUMNS,
+    point_rows,
+    ranking_columns,
+    ranking_rows,
+)
+from qatexplorer.views.sensitivity.words import METHODS, SCORES, proposal_html, summary_html
+
+MOST_CHANGES = 100
+"""Lines of what a cure has changed."""
 
 _COMPARE_COLUMNS = 8  # up to the cause; the others are in session.compare().to_pandas()
 
@@ -74,6 +84,51 @@ def _ranking(found: Sensitivity) -> Html:
         records_html(
             f"Fake quants by {SCORES[found.method]}", ranking_columns(found), ranking_rows(found)
         ),
+    )
+
+
+def proposal_section(known: Reported) -> Section:
+    """What to leave in float, with every point that was measured."""
+    found = known.proposal
+    if found is None:
+        return Section("proposal", "Mixed precision", missing("Not searched: session.propose()."))
+    heads = [str(column["label"]) for column in POINT_COLUMNS]
+    rows = [row["cells"] for row in point_rows(found)]
+    numbers = [at for at, column in enumerate(POINT_COLUMNS) if column.get("number")]
+    figure = curve_figure(found, found.chosen, found.wished) if found.points else None
+    old = "Of the model as it was then: it has been changed since." if known.proposal_is_old else ""
+    parts = [
+        missing(old) if old else None,
+        without_buttons(proposal_html(found, found.chosen, found.wished)),
+        figure_html(figure),
+        table_html("Points that were measured", heads, rows, numbers),
+    ]
+    return Section("proposal", "Mixed precision", join(parts))
+
+
+def cures_section(known: Reported) -> Section:
+    """The cures that are on, each with what it gave."""
+    if not known.cured:
+        return Section("cures", "Cures", missing("None is on: session.cure()."))
+    rows = [_cured(one) for one in known.cured]
+    heads = ("cure", "settings", "metric of", "before", "after", "what is another now")
+    table = table_html("Cures that are on, in the order they were applied", heads, rows, (3, 4))
+    words = "Before and after are on the same data, and of the moment when the cure was applied."
+    return Section("cures", "Cures", join([table, tag("p", words, class_="muted")]))
+
+
+def _cured(one: Cured) -> tuple[str | Html, ...]:
+    changes = one.changes
+    more = len(changes) - MOST_CHANGES
+    lines = [tag("li", line) for line in changes[:MOST_CHANGES]]
+    lines += [tag("li", f"{more:,} more")] if more > 0 else []
+    return (
+        CURES[one.name].title,
+        ", ".join(f"{name}={value!r}" for name, value in one.settings.items()),
+        f"{LABELS[one.judged]}, {one.before.name}",
+        format_metric(one.before),
+        format_metric(one.after),
+        folded(count(len(changes), "change"), tag("ul", *lines)) if changes else "",
     )
 
 
@@ -132,6 +187,8 @@ def sections(known: Reported) -> Iterable[Section]:
         accuracy_section(known),
         comparison_section(known),
         sensitivity_section(known),
+        proposal_section(known),
+        cures_section(known),
         benchmark_section(known),
         environment_section(known.environment),
     )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qatexplorer.views.common.html import Html, folded, join, tag
+from qatexplorer.views.common.html import Html, folded, join, tag, text
 from qatexplorer.views.common.names import count
 from qatexplorer.views.report.style import themed
 from qatexplorer.views.static.figure import figure_svg
+
+_LONG = re.compile(r"[\w.]{16,}")
+_JOINT = re.compile(r"([._])(?=\w)")
 
 MAX_ROWS = 400
 """Rows of a table at most; it says how many are left out."""
@@ -52,7 +56,8 @@ def table_html(
         for at, head in enumerate(heads)
     ]
     body = [
-        tag("tr", *(tag("td", cell, class_="n" if at in right else None)
+        tag("tr", *(tag("td", cell if at in right else _breakable(cell),
+                        class_="n" if at in right else None)
                     for at, cell in enumerate(row)))
         for row in shown
     ]  # fmt: skip
@@ -62,6 +67,13 @@ def table_html(
         "table", tag("caption", caption), tag("thead", tag("tr", *names)), tag("tbody", *body)
     )
     return tag("div", table, class_="scroll", tabindex="0", role="region", aria_label=label)
+
+
+def _breakable(cell: Any) -> Any:
+    """A cell whose long names, such as paths of modules, may go on on the next line."""
+    if isinstance(cell, Html) or not isinstance(cell, str):
+        return cell
+    return Html(_LONG.sub(lambda word: _JOINT.sub(r"\1<wbr>", word[0]), text(cell)))
 
 
 def records_html(

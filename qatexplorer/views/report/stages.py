@@ -50,7 +50,7 @@ def _stage(known: Reported, name: str) -> Html | None:
     reason = str(scene.get("reason") or "There is no graph at this stage.")
     graph = Html(themed(svg)) if svg else tag("p", reason, class_="muted")
     notes = tag("ul", *(tag("li", note) for note in shot.notes)) if shot.notes else None
-    tree = tag("div", Html(tree_table(rows, state=state_label(shot))), class_="scroll",
+    tree = tag("div", Html(tree_table(rows, state=state_label(shot))), class_="scroll tree",
                tabindex="0", role="region", aria_label=f"Modules at stage {name}")  # fmt: skip
     picture = tag("div", graph, class_="scroll", tabindex="0", role="region",
                   aria_label=f"Dataflow graph at stage {name}")  # fmt: skip

@@ -35,6 +35,8 @@ thead th{position:sticky;top:0;background:var(--soft)}
 dl{margin:6px 0}dl>div{display:flex;gap:10px}dt{flex:0 0 190px;color:var(--muted)}dd{margin:0;
 overflow-wrap:anywhere}
 details{margin:6px 0}summary{cursor:pointer;padding:2px 0}
+td details{margin:0}td summary{padding:0}td ul{margin:2px 0;padding-left:18px}
+.tree{padding:0 10px}
 :focus-visible{outline:2px solid var(--link);outline-offset:2px}
 figure{margin:10px 0}svg{max-width:100%;height:auto}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(420px,1fr));gap:6px 20px}

@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape, unescape
+from itertools import pairwise
+from textwrap import wrap
 from typing import Any
+
+from plotly.colors import get_colorscale
+from plotly.exceptions import PlotlyError
 
 from qatexplorer.views.common.theme import LIGHT
 from qatexplorer.views.static.svg import drawing, element
@@ -15,7 +21,11 @@ from qatexplorer.views.static.svg import drawing, element
 Figure = Mapping[str, Any]
 _DASHES = {"dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3", "longdash": "11 4"}
 _MARGIN = {"l": 56, "r": 18, "t": 76, "b": 44}
+_HEX = re.compile(r"#[0-9a-fA-F]{6}")
 _BLANK = re.compile(r"<[^>]+>")
+_TICK, _KEY, _UNDER, _HEAD = 5.9, 6.2, 6.1, 8.2
+"""Pixels of a character: of a tick, in a legend, in a subtitle, in a title."""
+_LEGEND_LINE, _UNDER_LINE, _HEAD_LINE = 15.0, 15.0, 18.0
 
 
 def figure_svg(figure: Figure, width: float = 640.0) -> str:
@@ -31,6 +41,11 @@ def figure_svg(figure: Figure, width: float = 640.0) -> str:
     height = float(layout.get("height") or 300)
     margin = {**_MARGIN, **(layout.get("margin") or {})}
     margin["l"] = max(margin["l"], _room_for_words(layout))
+    margin["r"] = max(margin["r"], _room_on_the_right(layout))
+    head, more = _title(layout, width)
+    keys = _legend_rows(data, width) if layout.get("showlegend", len(data) > 1) else []
+    more += _LEGEND_LINE * max(len(keys) - 1, 0)
+    margin["t"], height = margin["t"] + more, height + more
     frame = _Frame(
         float(margin["l"]), float(margin["t"]), width - margin["l"] - margin["r"],
         height - margin["t"] - margin["b"],
@@ -40,9 +55,7 @@ def figure_svg(figure: Figure, width: float = 640.0) -> str:
     parts += [_shape(shape, axes, frame) for shape in layout.get("shapes") or ()]
     parts += [_trace(trace, axes) for trace in data]
     parts += [_annotation(note, axes, frame) for note in layout.get("annotations") or ()]
-    parts.append(_title(layout))
-    if layout.get("showlegend", len(data) > 1):
-        parts.append(_legend(data, frame, width))
+    parts += [head, _legend(keys, frame, width)]
     label = _plain((layout.get("title") or {}).get("text") or "figure")
     return drawing(width, height, label, *parts)
 
@@ -97,7 +110,28 @@ class _Axis:
 def _room_for_words(layout: Mapping[str, Any]) -> float:
     """Pixels that the words beside the left axis take, for those that are no numbers."""
     words = (layout.get("yaxis") or {}).get("ticktext") or ()
-    return max((5.6 * len(_plain(str(word))) + 12 for word in words), default=0.0)
+    return max((_TICK * len(_plain(str(word))) + 12 for word in words), default=0.0)
+
+
+def _room_on_the_right(layout: Mapping[str, Any]) -> float:
+    """Pixels that the words and the titles beside axes on the right take."""
+    right = [
+        spec
+        for key, spec in layout.items()
+        if key.startswith("yaxis") and spec.get("side") == "right" and spec.get("visible", True)
+    ]
+    return max((_title_off(spec) + 8 for spec in right if _named(spec)), default=0.0)
+
+
+def _title_off(spec: Mapping[str, Any]) -> float:
+    """Pixels from an axis on the right to the middle of its title, past its words."""
+    words = spec.get("ticktext") or ()
+    return max(44.0, 14 + max((_TICK * len(_plain(str(word))) for word in words), default=0.0))
+
+
+def _named(spec: Mapping[str, Any]) -> str:
+    title = spec.get("title") or ""
+    return str((title.get("text") if isinstance(title, Mapping) else title) or "")
 
 
 def _number(value: Any) -> float | None:
@@ -165,6 +199,8 @@ def _range(
         if _axis_of(trace, way) != key:
             continue
         numbers = [_number(v) for v in trace.get(way) or ()]
+        if trace.get("type") == "heatmap":  # its cells are centred on the values
+            return _cells(trace, way, spec)
         seen += [n for n in numbers if n is not None and (n > 0 or not log)]
         long = "x" if trace.get("orientation") == "h" else "y"
         from_zero = trace.get("type") == "bar" or trace.get("fill") == "tozeroy"
@@ -180,6 +216,17 @@ def _range(
     pad = (high - low) * 0.05 or abs(high) * 0.05 or 0.5
     low, high = low - (0 if low == 0 and not log else pad), high + pad
     return (high, low) if spec.get("autorange") == "reversed" else (low, high)
+
+
+def _cells(trace: Mapping[str, Any], way: str, spec: Mapping[str, Any]) -> tuple[float, float]:
+    """From the edge of the first cell to that of the last."""
+    z = trace.get("z") or ()
+    count = len(z) if way == "y" else max(map(len, z), default=0)
+    known = [n for v in trace.get(way) or range(count) if (n := _number(v)) is not None]
+    low, high = min(known, default=0.0), max(known, default=0.0)
+    half = (high - low) / (len(known) - 1) / 2 if len(known) > 1 else 0.5
+    ends = low - half, high + half
+    return (ends[1], ends[0]) if spec.get("autorange") == "reversed" else ends
 
 
 # -- what is drawn ---------------------------------------------------------------------------------
@@ -214,10 +261,9 @@ def _grid(axis: _Axis, axes: Mapping[str, _Axis], frame: _Frame) -> str:
         if not across:
             whole = {"x1": edge, "x2": edge, "y1": axis.start, "y2": axis.start + axis.length}
         parts.append(element("line", **whole, stroke="#b6bec6"))
-    title = spec.get("title") or ""
-    named: Any = title.get("text") if isinstance(title, Mapping) else title
+    named = _named(spec)
     if named:
-        parts.append(_axis_title(str(named), axis, edge, far))
+        parts.append(_axis_title(named, axis, edge, far))
     return "".join(parts)
 
 
@@ -237,7 +283,7 @@ def _axis_title(words: str, axis: _Axis, edge: float, far: bool) -> str:
         return element(
             "text", escape(_plain(words)), x=middle, y=edge + (-20 if far else 30), **more
         )
-    x = edge + (44 if far else -46)
+    x = edge + (_title_off(axis.spec) if far else -46)
     turn = f"rotate(-90 {x:.0f} {middle:.0f})"
     return element("text", escape(_plain(words)), x=x, y=middle, transform=turn, **more)
 
@@ -328,7 +374,9 @@ def _heat(trace: Mapping[str, Any], x: _Axis, y: _Axis) -> str:
     known = [n for row in z for n in map(_number, row) if n is not None]
     if not known or len(z) * max(map(len, z)) > 6000:
         return ""
-    low, high = min(known), max(known)
+    low = min(known) if trace.get("zmin") is None else float(trace["zmin"])
+    high = max(known) if trace.get("zmax") is None else float(trace["zmax"])
+    scale = _colours(trace)
     parts = []
     for i, row in enumerate(z):
         for j, value in enumerate(row):
@@ -336,13 +384,40 @@ def _heat(trace: Mapping[str, Any], x: _Axis, y: _Axis) -> str:
             left, top = x.at(xs[j] if j < len(xs) else j), y.at(ys[i] if i < len(ys) else i)
             if n is None or left is None or top is None:
                 continue
-            share = (n - low) / ((high - low) or 1.0)
+            share = min(max((n - low) / ((high - low) or 1.0), 0.0), 1.0)
             width, height = x.length / max(len(row), 1), y.length / len(z)
             parts.append(element(
                 "rect", x=left - width / 2, y=top - height / 2, width=width, height=height,
-                fill=LIGHT.series[0], fill_opacity=f"{0.05 + 0.95 * share:.2f}",
+                fill=_between(scale, share),
             ))  # fmt: skip
     return element("g", *parts)
+
+
+def _colours(trace: Mapping[str, Any]) -> list[tuple[float, str]]:
+    """The colour scale of a heat map, from 0 to 1: what is dark there is dark here."""
+    given = trace.get("colorscale")
+    if isinstance(given, str):
+        with suppress(PlotlyError):
+            given = get_colorscale(given)
+    known = [] if isinstance(given, str) else [(float(at), str(c)) for at, c in given or ()]
+    if len(known) < 2 or not all(_HEX.fullmatch(colour) for _, colour in known):
+        known = [(0.0, LIGHT.paper), (1.0, LIGHT.series[0])]
+    if trace.get("reversescale"):
+        known = [(1 - at, colour) for at, colour in reversed(known)]
+    return known
+
+
+def _between(scale: Sequence[tuple[float, str]], share: float) -> str:
+    for (low, first), (high, second) in pairwise(scale):
+        if share <= high:
+            part = (share - low) / ((high - low) or 1.0)
+            both = zip(_rgb(first), _rgb(second), strict=True)
+            return "#" + "".join(f"{round(a + (b - a) * part):02x}" for a, b in both)
+    return scale[-1][1]
+
+
+def _rgb(colour: str) -> tuple[int, ...]:
+    return tuple(int(colour[at : at + 2], 16) for at in (1, 3, 5))
 
 
 def _place(
@@ -402,30 +477,50 @@ def _annotation(note: Mapping[str, Any], axes: Mapping[str, _Axis], frame: _Fram
     )  # fmt: skip
 
 
-def _title(layout: Mapping[str, Any]) -> str:
+def _title(layout: Mapping[str, Any], width: float) -> tuple[str, float]:
+    """Title and subtitle in as many lines as they need, and the pixels of those past the first."""
     title = layout.get("title") or {}
-    words, more = _plain(str(title.get("text") or "")), title.get("subtitle") or {}
-    parts = []
-    if words:
-        parts.append(element("text", escape(words), x=8, y=20, font_size=14, font_weight=700,
+    words, under = _plain(str(title.get("text") or "")), title.get("subtitle") or {}
+    heads = wrap(words, int((width - 16) / _HEAD))
+    lines = wrap(_plain(str(under.get("text") or "")), int((width - 16) / _UNDER))
+    y, parts = 20.0, []
+    for line in heads:
+        parts.append(element("text", escape(line), x=8, y=y, font_size=14, font_weight=700,
                              fill=LIGHT.fg))  # fmt: skip
-    if more.get("text"):
-        under = _plain(str(more["text"]))
-        parts.append(element("text", escape(under), x=8, y=38, font_size=12, fill=LIGHT.muted))
-    return "".join(parts)
+        y += _HEAD_LINE
+    for line in lines:
+        parts.append(element("text", escape(line), x=8, y=y, font_size=12, fill=LIGHT.muted))
+        y += _UNDER_LINE
+    more = _HEAD_LINE * max(len(heads) - 1, 0) + _UNDER_LINE * max(len(lines) - 1, 0)
+    return "".join(parts), more
 
 
-def _legend(data: Sequence[Mapping[str, Any]], frame: _Frame, width: float) -> str:
+def _legend_rows(data: Sequence[Mapping[str, Any]], width: float) -> list[list[tuple[str, str]]]:
+    """The names of the traces with their colours, in rows that fit."""
+    rows: list[list[tuple[str, str]]] = []
+    room = 0.0
     named = [t for t in data if t.get("name") and t.get("showlegend", True)]
-    parts, x = [], width - 18.0
-    for trace in reversed(named[:6]):
+    for trace in named[:6]:
         words = _plain(str(trace["name"]))
-        x -= 6.2 * len(words)
         colour = (trace.get("line") or {}).get("color") or (trace.get("marker") or {}).get("color")
-        fill = colour if isinstance(colour, str) else LIGHT.series[0]
-        parts.append(element("text", escape(words), x=x, y=frame.y - 8, fill=LIGHT.muted))
-        parts.append(element("rect", x=x - 14, y=frame.y - 17, width=10, height=10, fill=fill))
-        x -= 26
+        needed = _KEY * len(words) + 26
+        if not rows or needed > room:
+            rows.append([])
+            room = width - 36
+        rows[-1].append((words, colour if isinstance(colour, str) else LIGHT.series[0]))
+        room -= needed
+    return rows
+
+
+def _legend(rows: Sequence[Sequence[tuple[str, str]]], frame: _Frame, width: float) -> str:
+    parts = []
+    for at, row in enumerate(rows):
+        x, y = width - 18.0, frame.y - 8 - _LEGEND_LINE * (len(rows) - 1 - at)
+        for words, fill in reversed(row):
+            x -= _KEY * len(words)
+            parts.append(element("text", escape(words), x=x, y=y, fill=LIGHT.muted))
+            parts.append(element("rect", x=x - 14, y=y - 9, width=10, height=10, fill=fill))
+            x -= 26
     return "".join(parts)
 
 

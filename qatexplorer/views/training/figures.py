@@ -24,6 +24,8 @@ _MARKER_WORDS = {
     "label smoothing": "label smoothing",
     "gradient clipping": "clipping",
     "weight averaging": "EMA",
+    "weight dampening": "dampening",
+    "weight freezing": "weight freezing",
     "stopped": "stopped",
     "resumed from checkpoint": "resumed",
     "checkpoint failed": "checkpoint failed",

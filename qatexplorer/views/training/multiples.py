@@ -72,6 +72,7 @@ ORDERS: dict[str, Order] = {
     ),
     "drift": Order("drift of the range", ("drift",)),
     "oscillating": Order("oscillating weights", ("oscillating",)),
+    "reversals": Order("rate of reversals", ("reversal_rate",)),
     "zeros": Order("share of zeros", ("zero_share",)),
     "dead": Order("dead channels", ("dead_channels",), _whole),
 }

@@ -41,6 +41,10 @@ _SETTINGS = {
     "label_smoothing": "label smoothing",
     "clip_grad_norm": "gradient norm at most",
     "ema_decay": "EMA decay",
+    "dampen_weights": "weights dampened, in the end by",
+    "freeze_weights": "weights frozen above a rate of",
+    "freeze_weights_from": "that rate begins at",
+    "oscillation": "oscillation measured",
     "seed": "seed",
 }
 

@@ -58,7 +58,7 @@ _NOTHING = "Nothing compared yet."
 _GONE = "The model has changed since it was compared: compare again."
 _CHOOSE = "Choose a row of the table, or a place in tree or graph."
 _NO_DEPTH = "SQNR is known at no place along the depth."
-_NO_CHANNELS = "SQNR by channel is known at no place."
+_NO_CHANNELS = "SQNR by channel is known at no place of this kind."
 _NO_VALUES = "There is no sample of the values of this place alone."
 
 
@@ -160,9 +160,14 @@ class ComparePanel(widgets.VBox):
         self.pages = widgets.ToggleButtons(options=list(PAGES))
         self.pages.style.button_width = "auto"
         self.depth, self.scatter, self.channels = FigureSlot(), FigureSlot(), FigureSlot()
+        self.kinds = widgets.ToggleButtons(options=[("Weights", False), ("Activations", True)])
+        self.kinds.style.button_width = "auto"
         self.words, self.place, self.lost = CompareHtml(), CompareHtml(), CompareHtml()
         body = widgets.VBox(
-            [self.words, self.depth, self.scatter, self.place, self.channels, self.lost]
+            [
+                *(self.words, self.depth, self.scatter, self.place),
+                *(self.kinds, self.channels, self.lost),
+            ]
         )
         body.add_class("qx-comparison-page")
         side = widgets.VBox([self.pages, body])
@@ -170,6 +175,7 @@ class ComparePanel(widgets.VBox):
         self.parts = widgets.HBox([self.table, side])
         self.parts.add_class("qx-comparison-parts")
         self.pages.observe(lambda _change: self._turn(), "value")
+        self.kinds.observe(lambda _change: self.draw(), "value")
         self.table.observe(lambda change: self._on_chosen(change["new"]), "selected")
         for slot in (self.depth, self.channels):
             slot.plot.on_pick(self._choose)
@@ -340,10 +346,10 @@ class ComparePanel(widgets.VBox):
         shown, page, dark = self._shown, self.pages.value, self.dark
         if shown is None or not self._active:
             return
-        chosen = position_of(self.table.selected)
+        chosen, activations = position_of(self.table.selected), self.kinds.value
         self._bridge.make(
             "comparison charts",
-            lambda: (shown, page, _charts(shown.comparison, page, chosen, dark)),
+            lambda: (shown, page, _charts(shown.comparison, page, chosen, dark, activations)),
             self._show_charts,
             self._failed,
         )
@@ -380,6 +386,7 @@ class ComparePanel(widgets.VBox):
                 widget.layout.display = "none"
             elif isinstance(widget, CompareHtml):
                 widget.layout.display = ""
+        self.kinds.layout.display = "" if page == CHANNELS else "none"
         self.lost.layout.display = "" if page == LOST else "none"
         self.words.html = ""
         self.draw()
@@ -426,9 +433,13 @@ def _whole(session: Session, comparison: Comparison, before: _Whole | None) -> _
     )
 
 
-def _charts(comparison: Comparison, page: str, chosen: int | None, dark: bool) -> _Charts:
+def _charts(
+    comparison: Comparison, page: str, chosen: int | None, dark: bool, activations: bool
+) -> _Charts:
     depth = depth_figure(comparison, chosen, dark) if page == DEPTH else None
-    channels = channels_figure(comparison, chosen, dark) if page == CHANNELS else None
+    channels = None
+    if page == CHANNELS:
+        channels = channels_figure(comparison, chosen, dark, activations=activations)
     scatter, place = None, ""
     if page == PLACE and chosen is not None:
         scatter = scatter_figure(comparison, chosen, dark)

@@ -2,7 +2,7 @@
 //   common/dom.js
 //   common/download.js
 //   common/file.js
-// sha256 of these: 8c8d3522a668a10434068ec3bc83d99fb2f55e5cc7cf601b72620631a895d700
+// sha256 of these: 39c4f054f72058c883f375d9cad01697ca7526c9e752322a5391b6d8eac3cd3a
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -37,23 +37,42 @@ function download(text, name, type) {
 }
 
 // common/download.js
+function unzipped(bytes) {
+  const packed = new Blob([
+    /** @type {DataView<ArrayBuffer>} */
+    bytes
+  ]);
+  return new Response(packed.stream().pipeThrough(new DecompressionStream("gzip"))).text();
+}
 var download_default = {
   /** @param {import("@anywidget/types").RenderProps<Traits>} props */
   render({ model, el }) {
     const button = html("button", { class: "qx-button" });
     const root = html("div", { class: "qx qx-download" }, [button]);
     el.append(root);
-    button.addEventListener(
-      "click",
-      () => download(model.get("text"), model.get("filename"), model.get("type"))
-    );
+    let asked = "";
+    const save = (text) => download(text, model.get("filename"), model.get("type"));
+    button.addEventListener("click", () => {
+      if (!model.get("held")) return save(model.get("text"));
+      asked = Math.random().toString(36).slice(2);
+      model.send({ ask: asked });
+    });
+    const receive = (message, buffers) => {
+      if (message?.answers === asked && buffers[0]) unzipped(buffers[0]).then(save);
+    };
     const draw = () => {
       button.textContent = model.get("label");
       button.title = model.get("tip");
-      button.disabled = model.get("text") === "";
+      button.disabled = model.get("text") === "" && !model.get("held");
     };
     draw();
-    return listen(model, { "change:label": draw, "change:tip": draw, "change:text": draw });
+    return listen(model, {
+      "change:label": draw,
+      "change:tip": draw,
+      "change:text": draw,
+      "change:held": draw,
+      "msg:custom": receive
+    });
   }
 };
 export {

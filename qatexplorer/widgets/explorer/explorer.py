@@ -13,6 +13,7 @@ from typing import Any, Literal
 import ipywidgets as widgets
 
 from qatexplorer import zoo
+from qatexplorer.advice import Proposal
 from qatexplorer.checks.records import Finding, Fix
 from qatexplorer.errors import BusyError, QatExplorerError
 from qatexplorer.flows.edits import Edit
@@ -37,6 +38,11 @@ from qatexplorer.widgets.checks.panel import ChecksPanel
 from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
 from qatexplorer.widgets.common.controls import Html, Message, Note, labelled
 from qatexplorer.widgets.common.page import PageState
+from qatexplorer.widgets.cures.advice import ADVISED, AdvicePanel, perform
+from qatexplorer.widgets.cures.panel import JOB as CURING
+from qatexplorer.widgets.cures.panel import CuresPanel
+from qatexplorer.widgets.cures.sweeps import JOB as SWEEPING
+from qatexplorer.widgets.cures.sweeps import SweepPanel
 from qatexplorer.widgets.explorer.drawer import Drawer
 from qatexplorer.widgets.explorer.frame import Frame
 from qatexplorer.widgets.explorer.news import NewsBar
@@ -48,6 +54,8 @@ from qatexplorer.widgets.explorer.still import Still, metadata_of, still_of
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
 from qatexplorer.widgets.qconfig.panel import QConfigPanel
 from qatexplorer.widgets.sensitivity.panel import MEASURING, SEARCHING, SensitivityPanel
+from qatexplorer.widgets.takehome.panel import JOBS as TAKING
+from qatexplorer.widgets.takehome.panel import TakeHomePanel
 from qatexplorer.widgets.training.live import LivePanel
 from qatexplorer.widgets.training.results import EVALUATING, TIMING, ResultsPanel
 from qatexplorer.widgets.training.runs import RunsPanel
@@ -55,7 +63,17 @@ from qatexplorer.widgets.training.training import TrainingPanel
 
 _PROGRESS_S = 0.25
 _STILL_S = 2.0
-_STOPPABLE = (EVALUATING, TIMING, COMPARING, MEASURING, SEARCHING)
+_STOPPABLE = (
+    EVALUATING,
+    TIMING,
+    COMPARING,
+    MEASURING,
+    SEARCHING,
+    CURING,
+    ADVISED,
+    SWEEPING,
+    *TAKING,
+)
 
 
 @dataclass(frozen=True)
@@ -159,7 +177,12 @@ class Explorer(widgets.VBox):
 
     def _build_panels(self) -> None:
         self.runs = RunsPanel(
-            self.bridge, self._act, self.start_job, self.show_session, self._look_inside
+            self.bridge,
+            self._act,
+            self.start_job,
+            self.show_session,
+            self._look_inside,
+            self._on_grown,
         )
         self.training = TrainingPanel(
             self.bridge, self._act, self.start_job, lambda: self.runs.run_dir()
@@ -174,6 +197,17 @@ class Explorer(widgets.VBox):
         self.qconfig = QConfigPanel(self.bridge, self.start_job, self.page)
         self.checks = ChecksPanel(self.checker, self.page, self._on_fix, self._on_undo)
         self.sensitivity = SensitivityPanel(self.bridge, self.start_job, self.page)
+        self.sweeps = SweepPanel(self.bridge, self.start_job, self.training.settings)
+        self.cures = CuresPanel(
+            self.bridge,
+            self.start_job,
+            self.training.say_before,
+            lambda: self._in_sight(self.training),
+            self.sweeps,
+        )
+        self.advice = AdvicePanel(self.bridge, self.page, self._on_advice)
+        self.cures.place_advice(self.advice)
+        self.takehome = TakeHomePanel(self.bridge, self.start_job)
         panels = {
             "Train": self.training,
             "Inside the training": self.live,
@@ -185,8 +219,16 @@ class Explorer(widgets.VBox):
             "Runs": self.runs,
             "Checks": self.checks,
             "Sensitivity": self.sensitivity,
+            "Cures": self.cures,
+            "Take home": self.takehome,
         }
         self.drawer = Drawer(panels, self._on_drawer)
+        # Those that show a session and are switched off while a job goes on.
+        self._panels = (
+            self.checks, self.ledger, self.results, self.compare, self.settings, self.runs,
+            self.sensitivity, self.qconfig, self.cures, self.advice,
+            self.sweeps, self.takehome,
+        )  # fmt: skip
 
     def _top(self) -> widgets.Widget:
         """What is above tree and graph: all of it in three rows of at most 110 px together."""
@@ -273,11 +315,7 @@ class Explorer(widgets.VBox):
         self.header.html = header_html(first.type_name, about)
         self.panes.use(session)
         self.training.use(session, suggested or {})
-        panels = (
-            self.checks, self.live, self.ledger, self.results, self.compare, self.settings,
-            self.runs, self.sensitivity, self.qconfig,
-        )  # fmt: skip
-        for panel in panels:
+        for panel in (self.live, *self._panels):
             panel.use(session)
         self.checker.use(session)
         self._on_jobs()
@@ -424,6 +462,8 @@ class Explorer(widgets.VBox):
         self.ledger.refresh()
         self.compare.refresh()
         self.sensitivity.refresh()
+        self.cures.refresh()
+        self.advice.refresh()
         self.training.set_enabled(self.jobs.current is None)
         if session.stage == session.flow.train_stage and self._led_to is not session:
             self._led_to = session
@@ -486,6 +526,11 @@ class Explorer(widgets.VBox):
         self.compare.active = self._in_sight(self.compare)
         self.training.in_sight = self._in_sight(self.training)
         self.qconfig.active = self._in_sight(self.qconfig)
+        in_sight = self._in_sight(self.cures)
+        self.cures.active = self.advice.active = self.sweeps.active = in_sight
+        if self._in_sight(self.training):
+            self.cures.refresh()
+        self.takehome.active = self._in_sight(self.takehome)
         if self._in_sight(self.live):
             self.live.draw()
 
@@ -493,6 +538,12 @@ class Explorer(widgets.VBox):
         """Show the fake quants of a run that was opened from its folder."""
         self.live.show(run)
         self.drawer.show_panel(self.live)
+
+    def _on_grown(self, run: OpenedRun) -> None:
+        """A run that another process trains was read again."""
+        self.live.follow(run)
+        if self._in_sight(self.live):
+            self.live.draw()
 
     def _on_ledger(self) -> None:
         """A ledger has been made: it knows which edges are quantized twice."""
@@ -549,6 +600,7 @@ class Explorer(widgets.VBox):
             "qconfig": self.qconfig,
             "settings": self.settings,
             "sensitivity": self.sensitivity,
+            "cures": self.cures,
         }
         if what == "search":
             self.panes.tree.query = rest
@@ -576,6 +628,16 @@ class Explorer(widgets.VBox):
                 "putting it right",
                 lambda _job: fix.apply(session),
                 lambda _made: self._applied(session, finding, fix, before),
+            )
+
+    def _on_advice(self, proposal: Proposal) -> None:
+        """A button of the advice was pressed."""
+        session = self.session
+        if session is not None:
+            self.start_job(
+                ADVISED,
+                lambda job: perform(session, proposal, job.should_stop),
+                lambda _done: self.advice.refresh(),
             )
 
     def _applied(
@@ -629,11 +691,9 @@ class Explorer(widgets.VBox):
         if job is None:
             self.results.idle()
             self.sensitivity.idle()
-        panels = (
-            self.checks, self.training, self.ledger, self.results, self.compare, self.settings,
-            self.runs, self.sensitivity, self.qconfig,
-        )  # fmt: skip
-        for panel in panels:
+            self.cures.idle()
+            self.sweeps.idle()
+        for panel in (self.training, *self._panels):
             panel.set_enabled(job is None)
         if job is None:
             self.checker.resume()

@@ -270,10 +270,7 @@ class QConfigPanel(widgets.VBox):
         if run is None:
             start()
             return
-        kept = "It is kept: session.run.model has it until another run is started"
-        folder = run.run_dir
-        kept += f", and the folder {folder.name} of the tab Runs for good." if folder else "."
-        self.confirm.ask(starts_again_html(kept), start)
+        self.confirm.ask(starts_again_html(run.run_dir.name if run.run_dir else ""), start)
 
 
 def decoded(content: bytes, name: str) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
@@ -67,6 +68,7 @@ class LivePanel(widgets.VBox):
         self._bridge, self._page = bridge, page
         self._session: Session | None = None
         self._opened: Telemetry | None = None
+        self._opened_path: Path | None = None
         self._opened_markers: Sequence[Marker] = ()
         self._showing = False
         self._instead_of: Any = None
@@ -103,20 +105,27 @@ class LivePanel(widgets.VBox):
     def use(self, session: Session | None) -> None:
         """Show the newest run of ``session``."""
         self._session, self._opened, self._showing = session, None, False
+        self._opened_path = None
         self.draw()
 
     def show(self, run: OpenedRun | Telemetry | None) -> None:
         """Show a run that was opened (``qatexplorer.open_run``), of a session or of a watch, until
         the session begins a run of its own. None empties the panel."""
-        self._opened_markers = ()
+        self._opened_markers, self._opened_path = (), None
         if isinstance(run, OpenedRun):
             self._opened, self._name = run.telemetry, f"{run.path.name}: "
-            self._opened_markers = run.history.markers
+            self._opened_markers, self._opened_path = run.history.markers, run.path
         else:
             self._opened, self._name = run, ""
         self._instead_of = self._session.run if self._session is not None else None
         self._showing = True
         self.draw()
+
+    def follow(self, run: OpenedRun) -> None:
+        """``run`` was opened again while another process trains it; if it is the one that was
+        shown, the next drawing shows what it has more."""
+        if run.path == self._opened_path:
+            self._opened, self._opened_markers = run.telemetry, run.history.markers
 
     def on_training(self) -> None:
         """A run has moved on; may come from any thread, draws at most once a second."""

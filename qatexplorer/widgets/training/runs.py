@@ -33,6 +33,8 @@ class RunsPanel(widgets.VBox):
         attach: called with the session of this kernel that trains the chosen run, to show it in
             place of the present one (a page that was opened anew finds its training so).
         look_inside: called with the chosen run, to show its fake quants over the steps.
+        on_grown: called with the chosen run each time it is read again while another process
+            trains it.
     """
 
     def __init__(
@@ -42,9 +44,10 @@ class RunsPanel(widgets.VBox):
         start_job: Callable[..., Any],
         attach: Callable[[Session], Any] | None = None,
         look_inside: Callable[[OpenedRun], Any] | None = None,
+        on_grown: Callable[[OpenedRun], Any] | None = None,
     ) -> None:
         self._bridge, self._act, self._start_job, self._attach = bridge, act, start_job, attach
-        self._look_inside = look_inside
+        self._look_inside, self._on_grown = look_inside, on_grown
         self._session: Session | None = None
         self._opened: OpenedRun | None = None
         self._drawn: Any = None
@@ -160,6 +163,8 @@ class RunsPanel(widgets.VBox):
     def _follow(self) -> None:
         if self._opened is not None and self.list.value == str(self._opened.path):
             self._open()
+            if self._opened is not None and self._on_grown is not None:
+                self._on_grown(self._opened)
 
     def set_enabled(self, enabled: bool) -> None:
         """Whether a run may be resumed (no other job is going on)."""

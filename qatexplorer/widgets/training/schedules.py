@@ -77,8 +77,32 @@ class ScheduleFields(widgets.VBox):
                 row(self.optimizer, self.scheduler, self.warmup),
                 row(self.fake_quant_start, self.freeze_observers, self.freeze_bn),
                 row(self.smoothing, self.clip, self.ema, self.every, self.sampled),
+                self._weight_fields(),
             ]
         )
+
+    def _weight_fields(self) -> Any:
+        """The row of what is done about weights that oscillate."""
+        self.dampen = _number_field(
+            "Dampen weights by",
+            "Pulls weights to the values of their codes, so that fewer oscillate; the factor rises "
+            "from 0 over the run; empty is none",
+            "none",
+        )
+        self.freeze_weights = _number_field(
+            "Freeze weights above",
+            "A weight is frozen once its rate of reversals (1 is one in every step) is above this, "
+            "such as 0.02; empty freezes none",
+            "none",
+        )
+        self.oscillation = labelled(
+            widgets.Dropdown(options=("sampled", "every step")),
+            "Oscillation",
+            "sampled: of some weights, in the steps that are sampled; every step: the published "
+            "rate of reversals of every weight, which costs time in each step",
+            width="210px",
+        )
+        return row(self.dampen, self.freeze_weights, self.oscillation)
 
     def use(self, session: Session | None, suggested: dict[str, Any] | None = None) -> None:
         """Fill the fields from ``suggested`` (fields of TrainingConfig), else with defaults."""
@@ -95,6 +119,9 @@ class ScheduleFields(widgets.VBox):
         self.smoothing.value = _text(value["label_smoothing"] or None)
         self.clip.value = _text(value["clip_grad_norm"])
         self.ema.value = _text(value["ema_decay"])
+        self.dampen.value = _text(value["dampen_weights"] or None)
+        self.freeze_weights.value = _text(value["freeze_weights"])
+        self.oscillation.value = value["oscillation"]
         self.every.value = value["checkpoint_every"]
         self.sampled.value = value["telemetry_every"]
 
@@ -111,6 +138,9 @@ class ScheduleFields(widgets.VBox):
             "label_smoothing": _number(self.smoothing) or 0.0,
             "clip_grad_norm": _number(self.clip),
             "ema_decay": _number(self.ema),
+            "dampen_weights": _number(self.dampen) or 0.0,
+            "freeze_weights": _number(self.freeze_weights),
+            "oscillation": self.oscillation.value,
             "checkpoint_every": self.every.value,
             "telemetry_every": self.sampled.value,
         }

@@ -60,6 +60,8 @@ class TrainingPanel(widgets.VBox):
         self.bar.layout.width = "220px"
         self.words = widgets.HTML("")
         self.curves = FigureSlot()
+        self.before = widgets.HTML("")
+        self.say_before("")
         self.train.on_click(lambda _: self._act(self._start))
         self.pause.on_click(lambda _: self._act(self._pause))
         self.resume.on_click(lambda _: self._act(self._resume))
@@ -67,6 +69,7 @@ class TrainingPanel(widgets.VBox):
         self.calibrate.on_click(lambda _: self._calibrate())
         super().__init__(
             [
+                self.before,
                 row(self.epochs, self.lr),
                 more,
                 row(
@@ -91,13 +94,23 @@ class TrainingPanel(widgets.VBox):
         self.schedules.use(session, suggested)
         self.redraw()
 
-    def _settings(self) -> dict[str, Any]:
+    def say_before(self, html: str) -> None:
+        """Show what speaks for something else than training first; ``""`` for nothing. It is put
+        into the page as it is: it must come from a view."""
+        self.before.value = html
+        self.before.layout.display = "" if html else "none"
+
+    def settings(self) -> dict[str, Any]:
+        """What the fields say, as fields of TrainingConfig. Raises InputError for text that is no
+        number."""
         return {
             "epochs": self.epochs.value,
             "lr": self.lr.value,
-            "run_dir": self._run_dir(),
             **self.schedules.settings(),
         }
+
+    def _settings(self) -> dict[str, Any]:
+        return {**self.settings(), "run_dir": self._run_dir()}
 
     def _start(self) -> None:
         if self._session is not None:

@@ -1,0 +1,1 @@
+"""Cures: what each would do, what one has done, and which are on, as pages."""

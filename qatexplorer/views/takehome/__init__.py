@@ -1,0 +1,1 @@
+"""What was taken home, in words."""

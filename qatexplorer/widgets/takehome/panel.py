@@ -1,0 +1,301 @@
+"""The panel "Take home": the script, the int8 model in a folder, the report, as files."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+
+from qatexplorer.errors import InputError, QatExplorerError, StoppedError
+from qatexplorer.reports import check_new, write_script
+from qatexplorer.runs.place import default_folder
+from qatexplorer.session.session import Session
+from qatexplorer.views.common.html import tag
+from qatexplorer.views.common.story import message_html
+from qatexplorer.views.takehome.words import NO_DOWNLOAD, busy_words, file_html, folder_html
+from qatexplorer.widgets.common.assets import css
+from qatexplorer.widgets.common.bridge import Bridge, Job
+from qatexplorer.widgets.common.controls import Html, button, labelled, row
+from qatexplorer.widgets.common.download import HeldDownload
+
+log = logging.getLogger(__name__)
+
+SCRIPT, EXPORT, REPORT = JOBS = ("writing the script", "exporting", "writing the report")
+"""Names of its jobs; all can be stopped."""
+
+_PROGRESS_S = 0.25
+
+
+class TakenHtml(Html):
+    """HTML of what was written."""
+
+    _css = css("common/html.css", "takehome/takehome.css")
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What came of a job: its HTML, and the file for the browser."""
+
+    html: str
+    filename: str = ""
+    packed: bytes = b""
+
+
+Write = Callable[[Session, Path, Callable[[str], Any], Job], _Written]
+
+
+class _Part(widgets.VBox):
+    """A button, where its result is written, and what came of it.
+
+    ``write(session, path, say, job)`` is called on a worker thread.
+    """
+
+    def __init__(
+        self, job: str, label: str, tip: str, field: str, write: Write, filetype: str = ""
+    ) -> None:
+        self.job, self.write = job, write
+        self.start = button(label, tip, primary=True)
+        self.path = labelled(
+            widgets.Text("", continuous_update=False),
+            field,
+            "Of what is written; what is there already is never replaced",
+            width="min(440px, 90vw)",
+        )
+        self.start.layout.width = "130px"  # so that the fields stand below one another
+        self.path.style.description_width = "50px"
+        self.halt = button("Stop", "Stop before the next step; nothing is left behind")
+        self.status = Html(kind="qx-muted", role="status")
+        self.result = TakenHtml(role="status")
+        controls = [self.start, self.path, self.halt, self.status]
+        self.download: HeldDownload | None = None
+        if filetype:
+            tip = "A copy on the computer that the browser runs on"
+            self.download = HeldDownload(label="Save in the browser", tip=tip, type=filetype)
+            controls.append(self.download)
+        super().__init__([row(*controls), self.result])
+        self.add_class("qx-taken-part")
+        self.show_busy(False)
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing was written yet."""
+        self.result.html = self.status.html = ""
+        self.hold("", b"")
+
+    def show_busy(self, busy: bool) -> None:
+        self.halt.layout.display = "" if busy else "none"
+        self.halt.disabled = False
+
+    def hold(self, filename: str, packed: bytes) -> None:
+        """Offer a file to the browser; ``b""`` is none."""
+        if self.download is not None:
+            self.download.hold(filename, packed)
+            self.download.layout.display = "" if packed else "none"
+
+
+class TakeHomePanel(widgets.VBox):
+    """Three parts, made when the panel is first seen.
+
+    Args:
+        bridge: runs callbacks on the page's loop.
+        start_job: starts a long call on a worker thread, as the other panels get it.
+
+    ``active`` says whether the panel is in sight. Errors are shown in the part that they are of.
+    """
+
+    def __init__(self, bridge: Bridge, start_job: Callable[..., bool]) -> None:
+        self._bridge, self._start_job = bridge, start_job
+        self._session: Session | None = None
+        self._job: Job | None = None
+        self._enabled, self._active = True, False
+        self.parts: Mapping[str, _Part] = {}
+        super().__init__([])
+        for name in ("qx-panel", "qx-takehome"):
+            self.add_class(name)
+
+    @property
+    def active(self) -> bool:
+        """Whether the panel is in sight."""
+        return self._active
+
+    @active.setter
+    def active(self, value: bool) -> None:
+        self._active = value
+        if value and not self.parts:
+            self._build()
+
+    def _build(self) -> None:
+        script = _Part(
+            SCRIPT,
+            "Script",
+            "The walk so far as a plain PyTorch script, which needs torch and NumPy only",
+            "File",
+            _script,
+            "text/x-python",
+        )
+        export = _Part(
+            EXPORT,
+            "Export folder",
+            "The int8 model, ONNX, a loader and a model card; goes to int8 if need be",
+            "Folder",
+            _export,
+        )
+        report = _Part(
+            REPORT,
+            "Report",
+            "All that is known of this session as one HTML file, which needs no network",
+            "File",
+            _report,
+            "text/html",
+        )
+        self.parts = {SCRIPT: script, EXPORT: export, REPORT: report}
+        for part in self.parts.values():
+            part.start.on_click(lambda _, part=part: self.start(part.job))
+            part.halt.on_click(lambda _, part=part: self.stop(part))
+        self.place = Html(kind="qx-muted")
+        self.place.html = tag("span", f"Names are of files in {self.base}, unless they are paths.")
+        self.children = [self.place, *self.parts.values()]
+        self._propose()
+        self.set_enabled(self._enabled)
+
+    @property
+    def base(self) -> Path:
+        """Where names without a folder are: beside the folder of runs."""
+        return Path(default_folder()).expanduser().absolute().parent
+
+    def use(self, session: Session | None) -> None:
+        """Show another session."""
+        self._session = session
+        for part in self.parts.values():
+            part.forget()
+        self._propose()
+        self.set_enabled(self._enabled)
+
+    def _propose(self) -> None:
+        """Names that are free, after the model's."""
+        session = self._session
+        if session is None or not self.parts:
+            return
+        model = session.snapshots[session.stages[0]].modules[0].type_name.rpartition(".")[2]
+        for job, name in ((SCRIPT, "walk.py"), (EXPORT, "int8"), (REPORT, "report.html")):
+            self.parts[job].path.value = _free(self.base, f"{model}-{name}")
+
+    def set_enabled(self, enabled: bool) -> None:
+        """Whether a job may be begun."""
+        self._enabled = enabled
+        for part in self.parts.values():
+            part.start.disabled = not enabled or self._session is None
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def start(self, name: str) -> None:
+        """Write the part of this job on a worker thread."""
+        session, part = self._session, self.parts[name]
+        if session is None:
+            return
+        begun = time.perf_counter()
+        part.forget()
+        try:
+            path = self._path(part)
+        except QatExplorerError as error:
+            part.result.html = message_html(error)
+            return
+
+        def say(what: str) -> None:
+            words = busy_words(what, time.perf_counter() - begun)
+            self._bridge.post(
+                "take home progress", lambda: self._said(part, words), every_s=_PROGRESS_S
+            )
+
+        def work(job: Job) -> _Written | Exception:
+            self._job = job
+            try:
+                return part.write(session, path, say, job)
+            except QatExplorerError as error:
+                return error
+            except Exception as error:  # the model's own forward may raise anything
+                log.exception("what was to be taken home could not be written")
+                return error
+
+        part.show_busy(True)
+        part.status.html = tag("span", "beginning …")
+        if not self._start_job(name, work, lambda made: self._ended(part, session, made)):
+            part.show_busy(False)
+            part.status.html = ""
+
+    def stop(self, part: _Part) -> None:
+        """Stop the job of ``part`` before its next step."""
+        if self._job is not None:
+            self._job.stop()
+        part.halt.disabled = True
+        part.status.html = tag("span", "Stopping before the next step …")
+
+    def _path(self, part: _Part) -> Path:
+        given = part.path.value.strip()
+        if not given:
+            raise InputError(
+                "there is no name to write to.", fix=f"Write one, such as {_EXAMPLES[part.job]}."
+            )
+        try:
+            return self.base / Path(given).expanduser()
+        except RuntimeError as error:
+            raise InputError(
+                f"{given!r} names the home of a user that this computer does not know.",
+                fix="Write the path without ~.",
+            ) from error
+
+    def _said(self, part: _Part, words: str) -> None:
+        if part.halt.layout.display == "" and not part.halt.disabled:
+            part.status.html = tag("span", words)
+
+    def _ended(self, part: _Part, session: Session, made: _Written | Exception) -> None:
+        self._job = None
+        part.show_busy(False)
+        part.status.html = ""
+        if session is not self._session:
+            return
+        if isinstance(made, _Written):
+            part.result.html = made.html
+            part.hold(made.filename, made.packed)
+        elif isinstance(made, StoppedError):
+            part.status.html = tag("span", "Stopped; nothing was written.")
+        else:
+            part.result.html = message_html(made)
+
+
+_EXAMPLES = {SCRIPT: "walk.py", EXPORT: "int8", REPORT: "report.html"}
+
+
+def _free(folder: Path, name: str) -> str:
+    """``name``, with a number if there is something of that name."""
+    stem, dot, ending = name.partition(".")
+    taken, found = 1, name
+    while (folder / found).exists():
+        taken += 1
+        found = f"{stem}-{taken}{dot}{ending}"
+    return found
+
+
+def _script(session: Session, path: Path, _say: Callable[[str], Any], _job: Job) -> _Written:
+    text = session.script()
+    return _file(write_script(text, path), text)
+
+
+def _report(session: Session, path: Path, say: Callable[[str], Any], job: Job) -> _Written:
+    path = session.report(check_new(path), progress=say, should_stop=job.should_stop)
+    return _file(path, path.read_text(encoding="utf-8"))
+
+
+def _export(session: Session, path: Path, say: Callable[[str], Any], job: Job) -> _Written:
+    return _Written(folder_html(session.export(path, progress=say, should_stop=job.should_stop)))
+
+
+def _file(path: Path, text: str) -> _Written:
+    packed = HeldDownload.packed(text)
+    note = "" if packed else NO_DOWNLOAD
+    return _Written(file_html(path, path.stat().st_size, note), path.name, packed)
