@@ -12,6 +12,7 @@ from qatexplorer.flows.base import Flow, Role, Stage, StageResult
 from qatexplorer.flows.eager import EagerFlow
 from qatexplorer.flows.fx import FxFlow
 from qatexplorer.flows.pt2e import Pt2eFlow
+from qatexplorer.flows.torchao import TorchaoFlow
 
 __all__ = [
     "FLOWS",
@@ -48,6 +49,7 @@ def register(flow: F) -> F:
 register(EagerFlow)
 register(FxFlow)
 register(Pt2eFlow)
+register(TorchaoFlow)
 
 
 _TORCHAO = ("pt2e", "torchao", "pt2", "export")

@@ -76,6 +76,8 @@ class FlowOptions:
         backend_config: what the FX flow knows of the backend's operators; None is torch's default.
         own_qconfigs: the ``qconfig`` attributes that the user's model came with, by path.
         quantizer: torchao's ``Quantizer`` that annotates the graph; None is the flow's default.
+        base_config: torchao's configuration (or one by type of layer) that the layers are trained
+            for, see :func:`flows.torchao.check_base_config`; None is that flow's default.
     """
 
     qconfig: QConfigPlan
@@ -88,6 +90,7 @@ class FlowOptions:
     backend_config: BackendConfig | None = None
     own_qconfigs: Mapping[str, QConfig | None] = field(default_factory=dict)
     quantizer: Any = None
+    base_config: Any = None
 
 
 def same_path(path: str) -> str:

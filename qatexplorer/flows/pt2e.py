@@ -8,10 +8,8 @@ is imported when the flow is used, not before.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import types
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +20,7 @@ from qatexplorer.errors import QatExplorerError, TraceFailedError, UnsupportedTo
 from qatexplorer.explain.blame import place_of
 from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
 from qatexplorer.flows.pt2e_watch import Pt2eConvertWatch, Pt2eLog, Pt2ePrepareWatch
+from qatexplorer.flows.torchao_release import unavailable
 from qatexplorer.forward.exported import exported_graph, types_of
 from qatexplorer.forward.graph_module import positional_inputs
 
@@ -107,8 +106,6 @@ _STAGES = (
     ),
 )
 _PREPARED = ("transform", "annotate", "fuse", "insert")
-NEEDS_TORCH = (2, 11)
-NEEDS_TORCHAO = ((0, 18), (0, 19))
 
 
 class _Reached(BaseException):
@@ -117,27 +114,6 @@ class _Reached(BaseException):
     def __init__(self, result: StageResult) -> None:
         super().__init__()
         self.result = result
-
-
-def unavailable() -> str:
-    """Why this flow cannot run here, ``""`` where it can: torchao 0.18 and torch 2.11 or newer."""
-    running = _release(torch.__version__)
-    if importlib.util.find_spec("torchao") is None:
-        return "torchao is not installed: pip install 'torchao>=0.18,<0.19'"
-    low, high = NEEDS_TORCHAO
-    if not low <= _release(metadata.version("torchao")) < high:
-        return (
-            f"torchao {metadata.version('torchao')} is installed, and the flow watches functions "
-            "of 0.18: pip install 'torchao>=0.18,<0.19'"
-        )
-    if running < NEEDS_TORCH:
-        return f"torchao 0.18 needs torch 2.11 or newer, and {torch.__version__} is running"
-    return ""
-
-
-def _release(version: str) -> tuple[int, int]:
-    major, minor = version.split(".")[:2]
-    return int(major), int("".join(c for c in minor if c.isdigit()) or 0)
 
 
 class Pt2eFlow(Flow):

@@ -12,15 +12,17 @@ from torch.ao.nn.quantized import FloatFunctional, FXFloatFunctional, QFunctiona
 from torch.ao.quantization import DeQuantStub, QuantStub, QuantWrapper
 
 SiteKind = Literal["weight", "input", "output"]
-"""What a fake quant quantizes: a parameter, the model's (or island's) input, a module's output."""
+"""What a fake quant quantizes: a parameter; the input of the model, of an island, or (torchao) of
+its owner; a module's output."""
 
 Mechanism = Literal["forward", "hook", "node", "unused"]
 """How a fake quant runs: called in its owner's ``forward``, by a forward hook on its owner, as a
 node of an FX graph, or not at all."""
 
-Seen = Literal["nothing", "partly", "all", "fixed"]
+Seen = Literal["nothing", "partly", "all", "fixed", "dynamic"]
 """What the observer of a fake quant has seen: no data, data in some of its channels only, data in
-every channel, or it needs none because the operation fixes the range."""
+every channel; or there is nothing to see, because the operation fixes the range, or because each
+tensor that comes gets a range of its own."""
 
 Compute = Literal["int8", "reference", "boundary", "stub", "functional", "container", "layer"]
 """What a module does in the model as it is now: run an int8 kernel; describe one (weights on the

@@ -90,7 +90,7 @@ class Session(
         model: a float ``torch.nn.Module``; it is copied, never changed and not kept.
         example_inputs: tensor, tuple of arguments or dict of keyword arguments for one forward;
             None takes the first training batch of ``data``.
-        flow: name of the quantization system, ``"eager"`` or ``"fx"``.
+        flow: name of the quantization system, ``"eager"``, ``"fx"`` or ``"torchao"``.
         qconfig: backend name, ``QConfig``, dict by module path or type, ``QConfigMapping``, or
             None: a probe of this CPU chooses qconfig and engine
             (:func:`quantizers.engine_choice.default_backend`). What is given wins over ``qconfig``
@@ -112,6 +112,10 @@ class Session(
             ``ConvertCustomConfig``, or the dicts that they are made from (eager takes dicts too).
         backend_config: what FX knows of the backend's operators: a ``BackendConfig`` or a name of
             :data:`flows.custom.BACKEND_CONFIGS`; None is torch's default.
+        base_config: what flow ``"torchao"`` trains the layers for: a configuration of torchao's
+            (linear layers), a ``QATConfig``, or a dict of them by ``nn.Linear`` and
+            ``nn.Embedding``; None is
+            :func:`~qatexplorer.flows.torchao.default_base_config`.
         edits: changes of the session's copy to begin with, see :meth:`edit`.
 
     Raises the :class:`~qatexplorer.errors.InputError` types for what cannot be used. ``signal``
@@ -138,6 +142,7 @@ class Session(
         prepare_custom_config: Any = None,
         convert_custom_config: Any = None,
         backend_config: Any = None,
+        base_config: Any = None,
         edits: Iterable[Edit] = (),
     ) -> None:
         warn_if_untested()
@@ -300,6 +305,7 @@ class Session(
         prepare_custom_config: Any = None,
         convert_custom_config: Any = None,
         backend_config: Any = None,
+        base_config: Any = None,
         edits: Iterable[Edit] | None = None,
     ) -> Snapshot:
         """Change settings and start again from the float stage; what is not given stays.
