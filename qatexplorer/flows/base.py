@@ -133,6 +133,8 @@ class Flow(ABC):
     Attributes:
         offers_stubs, offers_fusion: whether FlowOptions.stubs and FlowOptions.fusion mean anything.
         by_graph: whether torch quantizes the operations of a graph, not modules only.
+        takes_qconfig: whether a qconfig of ``torch.ao`` says what is quantized.
+        calibrates: whether there are observers that must see data before converting.
     """
 
     name: ClassVar[str]
@@ -142,6 +144,8 @@ class Flow(ABC):
     offers_stubs: ClassVar[bool] = True
     offers_fusion: ClassVar[bool] = True
     by_graph: ClassVar[bool] = False
+    takes_qconfig: ClassVar[bool] = True
+    calibrates: ClassVar[bool] = True
 
     @property
     def stage_names(self) -> tuple[str, ...]:

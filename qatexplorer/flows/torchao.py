@@ -107,6 +107,8 @@ class TorchaoFlow(Flow):
     stages: ClassVar[tuple[Stage, ...]] = _STAGES
     offers_stubs: ClassVar[bool] = False
     offers_fusion: ClassVar[bool] = False
+    takes_qconfig: ClassVar[bool] = False
+    calibrates: ClassVar[bool] = False
 
     def apply(
         self, stage: str, model: nn.Module, options: FlowOptions, seen: Seen | None = None
