@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from qatexplorer.errors import ConvertError, InputError, QatExplorerError, UnsupportedTorchError
+from qatexplorer.errors import ConvertError, InputError, QatExplorerError
 from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
-from qatexplorer.flows.torchao_release import unavailable
+from qatexplorer.flows.pt2e import require_available, unavailable
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.quantizers.torchao_grids import blocks_of, is_torchao, scheme_of
 
@@ -107,15 +107,13 @@ class TorchaoFlow(Flow):
     stages: ClassVar[tuple[Stage, ...]] = _STAGES
     offers_stubs: ClassVar[bool] = False
     offers_fusion: ClassVar[bool] = False
-    takes_qconfig: ClassVar[bool] = False
+    offers_qconfig: ClassVar[bool] = False
     calibrates: ClassVar[bool] = False
 
     def apply(
         self, stage: str, model: nn.Module, options: FlowOptions, seen: Seen | None = None
     ) -> StageResult:
-        why = self.unavailable()
-        if why:
-            raise UnsupportedTorchError("flow 'torchao' cannot run here.", why=why + ".")
+        require_available(self)
         if stage == "prepare":
             return _prepared(model, options)
         if stage == "convert":
@@ -123,7 +121,6 @@ class TorchaoFlow(Flow):
         return StageResult(model)
 
     def unavailable(self) -> str:
-        """Why this flow cannot run here, with what to install; ``""`` where it can."""
         return unavailable()
 
 

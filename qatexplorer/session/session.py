@@ -19,7 +19,7 @@ from qatexplorer.errors import StageError
 from qatexplorer.evaluate.evaluation import Evaluation
 from qatexplorer.evaluate.metric import Metric
 from qatexplorer.evaluate.parity import Parity
-from qatexplorer.flows import get_flow
+from qatexplorer.flows import runnable_flow
 from qatexplorer.flows.base import FlowOptions, StubMode
 from qatexplorer.flows.copying import copied
 from qatexplorer.flows.edits import Edit
@@ -90,7 +90,7 @@ class Session(
         model: a float ``torch.nn.Module``; it is copied, never changed and not kept.
         example_inputs: tensor, tuple of arguments or dict of keyword arguments for one forward;
             None takes the first training batch of ``data``.
-        flow: name of the quantization system, ``"eager"``, ``"fx"`` or ``"torchao"``.
+        flow: name of the quantization system: ``"eager"``, ``"fx"``, ``"pt2e"`` or ``"torchao"``.
         qconfig: backend name, ``QConfig``, dict by module path or type, ``QConfigMapping``, or
             None: a probe of this CPU chooses qconfig and engine
             (:func:`quantizers.engine_choice.default_backend`). What is given wins over ``qconfig``
@@ -112,6 +112,8 @@ class Session(
             ``ConvertCustomConfig``, or the dicts that they are made from (eager takes dicts too).
         backend_config: what FX knows of the backend's operators: a ``BackendConfig`` or a name of
             :data:`flows.custom.BACKEND_CONFIGS`; None is torch's default.
+        quantizer: of flow ``"pt2e"``: torchao's ``Quantizer`` object, or a name of
+            :data:`flows.pt2e_quantizers.QUANTIZERS`; None is ``"x86"``.
         base_config: what flow ``"torchao"`` trains the layers for: a configuration of torchao's
             (linear layers), a ``QATConfig``, or a dict of them by ``nn.Linear`` and
             ``nn.Embedding``; None is
@@ -142,6 +144,7 @@ class Session(
         prepare_custom_config: Any = None,
         convert_custom_config: Any = None,
         backend_config: Any = None,
+        quantizer: Any = None,
         base_config: Any = None,
         edits: Iterable[Edit] = (),
     ) -> None:
@@ -149,7 +152,7 @@ class Session(
         self.signal: Signal[SessionEvent] = Signal()
         self.data: Data | None = as_data(data)
         self.loss, self.metric = loss, metric
-        chosen = get_flow(flow)
+        chosen = runnable_flow(flow)
         mine = copy_model(check_model(model))
         base = mine.model
         plan = qconfig_plan(in_plain_names(qconfig, mine.names), engine)
@@ -305,6 +308,7 @@ class Session(
         prepare_custom_config: Any = None,
         convert_custom_config: Any = None,
         backend_config: Any = None,
+        quantizer: Any = None,
         base_config: Any = None,
         edits: Iterable[Edit] | None = None,
     ) -> Snapshot:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from qatexplorer.errors import RunFolderError
-from qatexplorer.flows import Flow, get_flow, other_kind
+from qatexplorer.flows import Flow, other_kind, runnable_flow
 from qatexplorer.flows.base import FlowOptions
 from qatexplorer.flows.custom import (
     CustomConfig,
@@ -23,6 +23,7 @@ from qatexplorer.flows.edits import Edit
 from qatexplorer.flows.fusion import check_fusion, find_fusable
 from qatexplorer.flows.own_copy import in_plain_names_of
 from qatexplorer.flows.own_qconfig import settle
+from qatexplorer.flows.pt2e_quantizers import DEFAULT, QUANTIZERS, check_quantizer, name_of
 from qatexplorer.flows.qconfig import QConfigPlan, resolve_qconfig
 from qatexplorer.flows.qconfig_rules import QConfigRule
 from qatexplorer.flows.stubs import check_stub_mode, has_stubs
@@ -40,6 +41,7 @@ _NAMES = (
     "prepare_custom_config",
     "convert_custom_config",
     "backend_config",
+    "quantizer",
     "base_config",
     "edits",
 )
@@ -65,7 +67,7 @@ class Settings:
         ``base`` is the float model that they are for. Raises the InputError types.
         """
         given = in_plain_names_of(given, self.names)
-        flow = get_flow(given["flow"]) if given.get("flow") is not None else self.flow
+        flow = runnable_flow(given["flow"]) if given.get("flow") is not None else self.flow
         changes: dict[str, Any] = {}
         engine = given.get("engine")
         if "qconfig" in given:
@@ -92,6 +94,8 @@ class Settings:
             changes["custom"] = _custom(base, self.options.custom, given)
         if "backend_config" in given:
             changes["backend_config"] = find_backend_config(given["backend_config"])
+        if "quantizer" in given:
+            changes["quantizer"] = check_quantizer(given["quantizer"])
         if "base_config" in given:
             changes["base_config"] = check_base_config(given["base_config"])
         return replace(self, flow=flow, options=replace(self.options, **changes))
@@ -107,6 +111,7 @@ class Settings:
             "qconfig": options.qconfig,
             "qat_mapping": options.qat_mapping,
             "backend_config": options.backend_config,
+            "quantizer": options.quantizer,
             "base_config": options.base_config,
             "prepare_custom_config": options.custom.prepare,
             "convert_custom_config": options.custom.convert,
@@ -125,6 +130,7 @@ class Settings:
             "qconfig": options.qconfig,
             "qat_mapping": options.qat_mapping,
             "backend_config": options.backend_config,
+            "quantizer": options.quantizer,
             "base_config": options.base_config,
             "prepare_custom_config": options.custom.prepare,
             "convert_custom_config": options.custom.convert,
@@ -142,6 +148,7 @@ class Settings:
             "fingerprint": self._fingerprint(self.options.qconfig.backend),
             "edits": [one.to_json() for one in self.edits],
             "rules": [one.to_json() for one in self.options.qconfig.rules],
+            "quantizer": name_of(self.options.quantizer),
             "base_config": self._base_config_text(),
         }
 
@@ -173,6 +180,15 @@ class Settings:
                 )
             engine = self.options.qconfig.backend
             changes |= {"qconfig": kept["qconfig"], "engine": engine}
+        quantizer = kept.get("quantizer", DEFAULT)
+        if quantizer != name_of(self.options.quantizer):
+            if quantizer not in QUANTIZERS:
+                raise RunFolderError(
+                    f"The run was made with a quantizer of its own, {quantizer}.",
+                    why="A quantizer is an object, and objects are not kept on disk.",
+                    fix="Make the session with the quantizer= that the run was made with.",
+                )
+            changes["quantizer"] = quantizer
         rules = tuple(QConfigRule.from_json(one) for one in kept.get("rules", ()))
         if rules != self.options.qconfig.rules or "qconfig" in changes:  # which has none of its own
             changes["rules"] = rules

@@ -13,7 +13,7 @@ from torch import nn
 
 from qatexplorer.errors import InputError
 from qatexplorer.evaluate.perplexity import perplexity
-from qatexplorer.flows.torchao_release import unavailable
+from qatexplorer.flows.pt2e import unavailable
 from qatexplorer.zoo.base import Example, with_weights
 from qatexplorer.zoo.tiny_text import ALPHABET, LENGTH, example_tokens, text_data
 

@@ -245,9 +245,8 @@ def test_nothing_of_the_users_is_touched() -> None:
 
 
 def test_a_release_that_does_not_fit_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    from qatexplorer.flows import torchao_release
+    from qatexplorer.flows import pt2e
 
-    monkeypatch.setattr(torchao_release.metadata, "version", lambda name: "0.17.0")
-    session = qx.Session(build(), X, flow="torchao")
-    with pytest.raises(qx.errors.UnsupportedTorchError, match=r"torchao 0\.17\.0 is installed"):
-        session.goto("prepare")
+    monkeypatch.setattr(pt2e.metadata, "version", lambda name: "0.17.0")
+    with pytest.raises(qx.errors.UnsupportedTorchError, match=r"orchao 0\.17\.0 is installed"):
+        qx.Session(build(), X, flow="torchao")

@@ -39,8 +39,9 @@ def test_it_has_learned_the_text(example: zoo.Example) -> None:
     found = evaluate(example.model, example.data.eval, perplexity)
     assert found.value < 1.45
     assert torch.equal(before, torch.get_rng_state())
-    begin = "the egg of dan is on the boat, and on the boat ada "
-    assert example.model.write(begin, 13) == begin + "sees the egg."
+    written = example.model.write("ben has ", 120).split()[:-1]
+    assert len(written) > 15
+    assert set(written) <= set(text(0, 60_000).split())
     assert example.model.training
 
 
