@@ -135,6 +135,9 @@ class Flow(ABC):
         offers_stubs, offers_fusion: whether FlowOptions.stubs and FlowOptions.fusion mean anything.
         offers_qconfig, offers_quantizer: who says how is rounded: qconfigs, or a PT2E quantizer.
         by_graph: whether torch quantizes the operations of a graph, not modules only.
+        runs_on_engine: whether int8 runs on one of torch's quantized engines.
+        has_ledger: whether the fake quants' ledger and its questions mean anything.
+        exports: whether the converted model can be written as safetensors and ONNX.
         calibrates: whether there are observers that must see data before converting.
     """
 
@@ -147,6 +150,9 @@ class Flow(ABC):
     offers_qconfig: ClassVar[bool] = True
     offers_quantizer: ClassVar[bool] = False
     by_graph: ClassVar[bool] = False
+    runs_on_engine: ClassVar[bool] = True
+    has_ledger: ClassVar[bool] = True
+    exports: ClassVar[bool] = True
     calibrates: ClassVar[bool] = True
 
     @property

@@ -20,6 +20,7 @@ from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
 from qatexplorer.flows.pt2e import require_available, unavailable
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.quantizers.torchao_grids import blocks_of, is_torchao, scheme_of
+from qatexplorer.quantizers.types import is_torchao_tensor
 
 _STAGES = (
     Stage(
@@ -108,6 +109,9 @@ class TorchaoFlow(Flow):
     offers_stubs: ClassVar[bool] = False
     offers_fusion: ClassVar[bool] = False
     offers_qconfig: ClassVar[bool] = False
+    has_ledger: ClassVar[bool] = False
+    runs_on_engine: ClassVar[bool] = False
+    exports: ClassVar[bool] = False
     calibrates: ClassVar[bool] = False
 
     def apply(
@@ -367,7 +371,7 @@ def _stored(model: nn.Module) -> tuple[str, ...]:
     kinds: dict[str, int] = {}
     for module in model.modules():
         weight = module._parameters.get("weight")
-        if weight is not None and is_quantized(weight):
+        if weight is not None and is_torchao_tensor(weight):
             name = f"{type(module).__name__} weights are {type(weight.data).__name__}"
             target = getattr(weight, "target_dtype", None)
             name += f" ({str(target).removeprefix('torch.')})" if target is not None else ""
@@ -378,8 +382,3 @@ def _stored(model: nn.Module) -> tuple[str, ...]:
     return (
         f"{'; '.join(found)}. The layers keep their names, and all other parameters are float.",
     )
-
-
-def is_quantized(weight: torch.Tensor) -> bool:
-    """Whether ``weight`` is one of torchao's tensors that store integers (or float8)."""
-    return any(kind.__module__.startswith("torchao.") for kind in type(weight).__mro__)

@@ -329,7 +329,8 @@ class Assessor:
         return self._trained[name]
 
     def _row(self, name: str, model: nn.Module, value: MetricValue, note: str = "") -> ModelResult:
-        concern = self._models.options.qconfig.concern if name in INT8_NAMES else None
+        on_engine = name in INT8_NAMES and self._models.flow.runs_on_engine
+        concern = self._models.options.qconfig.concern if on_engine else None
         warning = "" if concern is None else str(concern)
         return ModelResult(name, value, size_on_disk(model), None, note, warning)
 

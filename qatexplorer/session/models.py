@@ -262,8 +262,8 @@ class Models:
 
     @property
     def observed(self) -> bool:
-        """Whether any fake quant or observer of the working model has seen data."""
-        return any_seen(self.work)
+        """Whether any fake quant or observer of the working model has seen data, or none needs to."""
+        return any_seen(self.work) or not self.flow.calibrates
 
     @property
     def never_observed(self) -> bool:
