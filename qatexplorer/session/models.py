@@ -262,7 +262,8 @@ class Models:
 
     @property
     def observed(self) -> bool:
-        """Whether any fake quant or observer of the working model has seen data, or none needs to."""
+        """Whether any fake quant or observer of the working model has seen data, or there is none
+        that has to."""
         return any_seen(self.work) or not self.flow.calibrates
 
     @property

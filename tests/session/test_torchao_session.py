@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def trained(folder: Path) -> qx.Session:
 
 
 def plain(html: Any) -> str:
-    return re.sub(r"<[^>]+>", " ", str(html))
+    return unescape(re.sub(r"<[^>]+>", " ", str(html)))
 
 
 def test_each_stage_says_what_it_changed(trained: qx.Session) -> None:

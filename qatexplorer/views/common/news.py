@@ -233,8 +233,10 @@ class _News:
             kernels = len({m.identity for m in self.now.modules if m.compute == "int8"})
             return f"{count(kernels, 'int8 module')}, no layer with a weight among them"
         if stores_integers(self.now):
-            stay = f"; {_names(left)} {'stays' if len(left) == 1 else 'stay'} float"
-            return f"{len(int8):,} of {count(total, 'layer')} store integers{stay if left else ''}"
+            text = f"{len(int8):,} of {count(total, 'layer')} store integers"
+            if left:
+                text += f"; {_names(left)} {'stays' if len(left) == 1 else 'stay'} float"
+            return text
         if not left:
             return (
                 "the one layer computes in int8"
