@@ -17,13 +17,13 @@ from typing import Any, ClassVar
 import torch
 from torch import fx, nn
 
-from qatexplorer.data import as_args, cloned, device_of, on_device
-from qatexplorer.errors import QatExplorerError, TraceFailedError, UnsupportedTorchError
-from qatexplorer.explain.blame import place_of
+from qatexplorer.data import device_of, on_device
+from qatexplorer.errors import UnsupportedTorchError
 from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
+from qatexplorer.flows.pt2e_export import export, lower
+from qatexplorer.flows.pt2e_patterns import patterns_kept
 from qatexplorer.flows.pt2e_watch import Pt2eConvertWatch, Pt2eLog, Pt2ePrepareWatch
 from qatexplorer.forward.exported import exported_graph, types_of
-from qatexplorer.forward.graph_module import positional_inputs
 
 _STAGES = (
     Stage(
@@ -186,7 +186,7 @@ class Pt2eFlow(Flow):
         watch = Pt2ePrepareWatch(at)
         quantizer = options.quantizer if options.quantizer is not None else default_quantizer()
         try:
-            with watch.open(quantizer) as watched:
+            with watch.open(quantizer) as watched, patterns_kept():
                 prepared = api.prepare_qat_pt2e(model, watched)
         except _Reached as reached:
             return reached.result
@@ -202,7 +202,7 @@ class Pt2eFlow(Flow):
                 raise _Reached(StageResult(module))
 
         try:
-            with Pt2eConvertWatch(at).open():
+            with Pt2eConvertWatch(at).open(), patterns_kept():
                 converted = api.convert_pt2e(model)
         except _Reached as reached:
             converted = reached.result.model
@@ -210,13 +210,11 @@ class Pt2eFlow(Flow):
         return _described(converted)
 
     def _lower(self, model: nn.Module, options: FlowOptions) -> StageResult:
-        lowering = importlib.import_module("torchao.quantization.pt2e.lowering")
         reference = self._convert("fold", model).model
-        inputs = positional_inputs(model, on_device(options.example_inputs, device_of(model)))
-        with torch.no_grad():
-            lowered = lowering.lower_pt2e_quantized_to_x86(reference, inputs)
+        assert isinstance(reference, fx.GraphModule)
+        lowered, notes = lower(reference, on_device(options.example_inputs, device_of(model)))
         in_either_mode(lowered)
-        return _described(lowered)
+        return _described(lowered, notes=notes)
 
 
 def default_quantizer() -> Any:
@@ -224,60 +222,6 @@ def default_quantizer() -> Any:
     module = importlib.import_module("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")
     config = module.get_default_x86_inductor_quantization_config(is_qat=True)
     return module.X86InductorQuantizer().set_global(config)
-
-
-def export(model: nn.Module, inputs: Any) -> tuple[fx.GraphModule, tuple[str, ...]]:
-    """``torch.export`` of ``model`` in the mode that it is in, for batches of any size where torch
-    can; what to say of it. Raises TraceFailedError with the place in the user's model."""
-    args, kwargs = as_args(cloned(inputs))
-    args, kwargs = _two_or_more(args), {k: _two_or_more((v,))[0] for k, v in kwargs.items()}
-    shapes = torch.export.ShapesCollection()
-    for tensor in _batched((*args, *kwargs.values())):
-        shapes[tensor] = {0: torch.export.Dim.AUTO}
-    try:
-        dynamic = shapes.dynamic_shapes(model, args, kwargs)
-        program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic)
-    except Exception as error:
-        raise _export_failed(error, model) from error
-    module = program.module()
-    size = next((len(t) for t in _batched((*args, *kwargs.values()))), None)
-    fixed = size is not None and not program.range_constraints
-    note = (
-        f"torch.export has fixed the batch at {size}: something in forward hangs on its size. "
-        "Batches of another size do not run."
-    )
-    assert isinstance(module, fx.GraphModule)
-    return module, (note,) if fixed else ()
-
-
-def _batched(values: tuple[Any, ...]) -> list[torch.Tensor]:
-    """The tensors that have a batch: all with as many rows as the first one."""
-    tensors = [v for v in values if isinstance(v, torch.Tensor) and v.dim()]
-    return [t for t in tensors if len(t) == len(tensors[0])]
-
-
-def _two_or_more(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """One row twice: torch.export takes a size of one for a number that never changes."""
-    rows = {len(t) for t in _batched(values)}
-    if rows != {1}:
-        return values
-    return tuple(
-        torch.cat((v, v)) if isinstance(v, torch.Tensor) and v.dim() and len(v) == 1 else v
-        for v in values
-    )
-
-
-def _export_failed(error: Exception, model: nn.Module) -> QatExplorerError:
-    place = place_of(error, model)
-    first = (str(error).strip().splitlines() or [""])[0]
-    return TraceFailedError(
-        f"torch.export cannot export {type(model).__name__}.forward: "
-        f"{type(error).__name__}: {first[:200]}",
-        where=place.path or "",
-        why="Exporting runs forward with stand-ins that have shapes and no values, so it cannot "
-        "follow if, for and Python functions that depend on what is in a tensor.",
-        fix="Use flow='eager', which runs forward as it is.",
-    )
 
 
 def in_either_mode(model: nn.Module) -> None:
