@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import pytest
 import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 from qatexplorer.data import as_args
+from qatexplorer.errors import StageError
 from qatexplorer.flows.base import FlowOptions, StageResult
 from qatexplorer.flows.pt2e import Pt2eFlow
 from qatexplorer.flows.qconfig import QConfigPlan
@@ -31,14 +33,16 @@ def default_quantizer() -> Any:
 @dataclass
 class Walk:
     """``stages`` are those of one ``prepare_qat_pt2e`` on the way; ``lowered`` is None where
-    torchao's own lowering raises ``not_lowered``."""
+    torchao's own lowering raises ``not_lowered``; ``not_runnable`` is what its model raises."""
 
+    exported: StageResult
     stages: dict[str, StageResult]
     prepared: StageResult
     losses: list[float]
     reference: StageResult
-    lowered: StageResult | None
+    lowered: StageResult | None = None
     not_lowered: str = ""
+    not_runnable: str = ""
 
 
 def options_of(inputs: Any, quantizer: Any = None) -> FlowOptions:
@@ -52,7 +56,7 @@ def exported_alone(model: nn.Module, inputs: Any) -> fx.GraphModule:
         model.config.use_cache = False  # type: ignore[union-attr]
     args, kwargs = as_args(inputs)
     dims = {0: torch.export.Dim.AUTO}
-    dynamic: Any = {k: dims for k in kwargs} if kwargs else tuple(dims for _ in args)
+    dynamic: Any = dict.fromkeys(kwargs, dims) if kwargs else tuple(dims for _ in args)
     module = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic).module()
     assert isinstance(module, fx.GraphModule)
     return module
@@ -60,20 +64,21 @@ def exported_alone(model: nn.Module, inputs: Any) -> fx.GraphModule:
 
 def prepared_alike(
     model: nn.Module, inputs: Any, make_quantizer: Callable[[], Any] | None = None
-) -> tuple[dict[str, StageResult], StageResult, fx.GraphModule]:
-    """Both sides up to stage "insert", compared: (stages on the way, prepared, torchao's)."""
+) -> tuple[StageResult, dict[str, StageResult], StageResult, fx.GraphModule]:
+    """Both sides up to stage "insert", compared: exported, stages on the way, prepared; and what
+    torchao alone has prepared."""
     api = importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
     quantizer = make_quantizer() if make_quantizer is not None else None
     flow, options = Pt2eFlow(), options_of(inputs, quantizer)
-    ours = flow.apply("export", copy.deepcopy(model), options)
+    exported = flow.apply("export", copy.deepcopy(model), options)
     theirs = exported_alone(copy.deepcopy(model), inputs)
-    same_exported(ours.model, theirs)
+    same_exported(exported.model, theirs)
     stages: dict[str, StageResult] = {}
-    prepared = flow.apply("insert", ours.model, options, stages.__setitem__)
+    prepared = flow.apply("insert", exported.model, options, stages.__setitem__)
     given = make_quantizer() if make_quantizer is not None else default_quantizer()
     theirs = api.prepare_qat_pt2e(theirs, given)
     same_exported(prepared.model, theirs)
-    return stages, prepared, theirs
+    return exported, stages, prepared, theirs
 
 
 def compare_pt2e(
@@ -86,8 +91,7 @@ def compare_pt2e(
     raises, the flow's must."""
     pt2e = importlib.import_module("torchao.quantization.pt2e")
     api = importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
-    lowering = importlib.import_module("torchao.quantization.pt2e.lowering")
-    stages, prepared, theirs = prepared_alike(model, inputs, make_quantizer)
+    exported, stages, prepared, theirs = prepared_alike(model, inputs, make_quantizer)
     flow, options = Pt2eFlow(), options_of(inputs)
     ours = prepared.model
     assert isinstance(ours, fx.GraphModule)
@@ -103,18 +107,37 @@ def compare_pt2e(
     reference = flow.apply("fold", copy.deepcopy(ours), options)
     same_exported(reference.model, expected)
     assert_same_outputs(reference.model, expected, inputs, inputs)
-    if not lowers:
-        return Walk(stages, prepared, losses, reference, None)
+    walk = Walk(exported, stages, prepared, losses, reference)
+    return compare_lowered(walk, ours, expected, inputs) if lowers else walk
+
+
+def compare_lowered(walk: Walk, ours: nn.Module, expected: fx.GraphModule, inputs: Any) -> Walk:
+    """Lower both. As torchao lowers it a model may not run, for ``aten.view`` behind a convolution
+    whose result lies channels last; it does with ``aten.reshape``, which computes the same."""
+    lowering = importlib.import_module("torchao.quantization.pt2e.lowering")
     args, kwargs = as_args(inputs)
     positional = (*args, *kwargs.values())
     try:
         with torch.no_grad():
-            lowered_alone = lowering.lower_pt2e_quantized_to_x86(expected, positional)
+            alone = lowering.lower_pt2e_quantized_to_x86(expected, positional)
     except Exception as error:
-        return Walk(stages, prepared, losses, reference, None, f"{type(error).__name__}: {error}")
-    lowered = flow.apply("lower", copy.deepcopy(ours), options)
-    assert_same_outputs(lowered.model, lowered_alone, inputs, positional)
-    return Walk(stages, prepared, losses, reference, lowered)
+        with pytest.raises(StageError):
+            Pt2eFlow().apply("lower", copy.deepcopy(ours), options_of(inputs))
+        return replace(walk, not_lowered=f"{type(error).__name__}: {str(error)[:100]}")
+    raised = ""
+    try:
+        with torch.no_grad():
+            alone(*positional)
+    except RuntimeError as error:
+        raised = str(error).partition(".")[0]
+        assert "view size" in raised
+        for node in alone.graph.nodes:
+            if node.target is torch.ops.aten.view.default:
+                node.target = torch.ops.aten.reshape.default
+        alone.recompile()
+    lowered = Pt2eFlow().apply("lower", copy.deepcopy(ours), options_of(inputs))
+    assert_same_outputs(lowered.model, alone, inputs, positional)
+    return replace(walk, lowered=lowered, not_runnable=raised)
 
 
 def same_exported(ours: nn.Module, theirs: nn.Module) -> None:

@@ -29,9 +29,7 @@ def load_language(kind: str) -> tuple[nn.Module, dict[str, Tensor]]:
         return theirs.LlamaForCausalLM(theirs.LlamaConfig(**_SIZE, **_TEXT, **inner)), ids
     if kind == "vit":
         config = theirs.ViTConfig(**_SIZE, **inner, image_size=16, patch_size=8)
-        return theirs.ViTForImageClassification(config), {
-            "pixel_values": torch.randn(2, 3, 16, 16)
-        }
+        return theirs.ViTForImageClassification(config), {"pixel_values": torch.randn(2, 3, 16, 16)}
     special = {"bos_token_id": 0, "eos_token_id": 0}
     if kind == "gpt2":
         sizes = {"n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 2}
@@ -79,3 +77,7 @@ ARCHITECTURES = (
     Case("transformers_resnet", lambda: load_transformer("resnet")),
 )
 """Twenty-one; four of them are of the kind that torch.fx cannot trace."""
+
+
+def inputs_of(x: Any) -> Any:
+    return x if isinstance(x, dict) else (x,)
