@@ -29,7 +29,7 @@ and the reference model that is generated code, graph, module types, state keys 
 training the losses; of the reference and the lowered model the outputs. A model that is not equal
 stops the script.
 
-| model | exported, prepared, trained, reference | lowered | operations | annotated | fake quants | notes |
+| model | to reference | lowered | operations | annotated | fake quants | notes |
 |---|---|---|---:|---:|---:|---|
 """
 
