@@ -31,6 +31,12 @@ def stack_of(node: fx.Node) -> tuple[tuple[str, str], ...]:
     return tuple((path, kind) for path, kind in named if "GraphModuleImpl" not in kind)
 
 
+def _raw_stack_of(node: fx.Node) -> tuple[str, ...]:
+    """As :func:`stack_of`, paths alone, each call of a module with a name of its own."""
+    stack = (node.meta.get("nn_module_stack") or {}).values()
+    return tuple(str(path) for path, kind in stack if "GraphModuleImpl" not in _class_name(kind))
+
+
 def _plain(path: str) -> str:
     """``torch.export`` numbers the second call of a module: ``"block@1"``."""
     return re.sub(r"@\d+", "", path)
@@ -174,15 +180,15 @@ class _Reader:
         return node.op == "call_module" and is_quantizer(self.modules[str(node.target)])
 
     def _main_operations(self) -> dict[fx.Node, str]:
-        """Path of the user's module that a call is the work of: the last call made in the forward
+        """Path of the user's module that a call is the work of: the last call made in one forward
         of a module that calls no other."""
-        calling = {path for n in self.model.graph.nodes for path, _ in stack_of(n)[:-1]}
+        calls = {node: _raw_stack_of(node) for node in self.model.graph.nodes}
+        calling = {path for stack in calls.values() for path in stack[:-1]}
         last: dict[str, fx.Node] = {}
-        for node in self.model.graph.nodes:
-            stack = stack_of(node)
-            if node.op == "call_function" and stack and stack[-1][0] not in calling:
-                last[stack[-1][0]] = node
-        return {node: path for path, node in last.items()}
+        for node, stack in calls.items():
+            if node.op == "call_function" and stack and stack[-1] not in calling:
+                last[stack[-1]] = node
+        return {node: _plain(path) for path, node in last.items()}
 
     def _record(self, node: fx.Node) -> GraphNode:
         shape, dtype = _info(node)
