@@ -25,7 +25,7 @@ from qatexplorer.flows.annotations import (
 from qatexplorer.flows.base import StageResult
 from qatexplorer.flows.pt2e import Pt2eFlow
 from qatexplorer.flows.pt2e_quantizers import make_quantizer
-from qatexplorer.forward.exported import stack_of
+from qatexplorer.forward.exported import calls_of, stack_of
 from tests.support.pt2e import (
     Branches,
     branches,
@@ -47,12 +47,11 @@ def walk() -> tuple[dict[str, StageResult], StageResult]:
 
 
 @pytest.fixture(scope="module")
-def small() -> tuple[nn.Module, StageResult]:
-    """Linear layers only, whose stages are fast: the exported and the prepared model, which has
-    seen data."""
-    stages, prepared = walked(linears(), (rows(),))
+def small() -> StageResult:
+    """Linear layers only, whose stages are fast: the prepared model, which has seen data."""
+    _, prepared = walked(linears(), (rows(),))
     prepared.model(rows())
-    return stages["export"].model, prepared
+    return prepared
 
 
 # -- annotations --------------------------------------------------------------------------------
@@ -101,8 +100,12 @@ def test_groups_are_the_places_that_share_a_fake_quant() -> None:
     assert (output.kind, output.dtype, output.of) == ("shared", "", ("conv2d → max_pool2d",))
     (group,) = stages["annotate"].groups
     assert {"conv2d → max_pool2d", "max_pool2d", "max_pool2d → conv2d_1"} <= set(group)
-    places = [p for p in prepared.placed.values() if len(p.nodes) > 1]
-    assert [place.nodes for place in places] == [("conv2d", "max_pool2d")]
+    # Two nodes of the graph, and one fake quant.
+    by_node = {place.nodes: path for path, place in prepared.placed.items()}
+    paths = by_node["conv2d",], by_node["max_pool2d",]
+    assert paths[0] != paths[1]
+    first, second = (prepared.model.get_submodule(path) for path in paths)
+    assert first is second
 
 
 def test_each_kind_of_spec() -> None:
@@ -124,8 +127,9 @@ def test_each_kind_of_spec() -> None:
     assert edge_name(a) == "a"
 
 
-def test_reading_annotations_changes_no_node(small: Any) -> None:
-    exported = copy.deepcopy(small[0])
+def test_reading_annotations_changes_no_node() -> None:
+    exported = Pt2eFlow().apply("export", linears(), options_of((rows(),))).model
+    assert isinstance(exported, fx.GraphModule)
     node = next(n for n in exported.graph.nodes if n.name == "linear")
     spec = theirs.QuantizationSpec(torch.int8, fake_quants.FakeQuantize)
     node.meta[KEY] = theirs.QuantizationAnnotation(
@@ -195,18 +199,52 @@ class Calls(nn.Module):
         return nn.functional.linear(self.block(self.block(x)), self.weight * 2.0)
 
 
-def test_a_second_call_and_a_computed_weight() -> None:
+def test_a_module_that_is_called_twice() -> None:
     _, prepared = walked(Calls().train(), (rows(),))
-    assert {path for node in prepared.model.graph.nodes for path, _ in stack_of(node)} == {
+    graph = prepared.model.graph
+    assert isinstance(graph, fx.Graph)
+    assert {path for node in graph.nodes for path, _ in stack_of(node)} == {
         "",
         "block",
         "block.0",
         "block.1",
     }
-    assert "mul" not in {node.label for node in prepared.graph.nodes}  # of parameters alone
-    weights = [place for place in prepared.placed.values() if place.kind == "weight"]
-    # That of the last linear goes through the product into the operation that takes it.
-    assert ("", "linear") in [(place.owner, place.owner_type) for place in weights]
+    assert calls_of(prepared.model) == {"": 1, "block": 2, "block.0": 2, "block.1": 2}  # type: ignore[arg-type]
+    nodes = {node.id: node for node in prepared.graph.nodes} if prepared.graph else {}
+    assert [nodes[one].path for one in ("linear", "relu", "linear_1", "relu_1")] == [
+        "block.0",
+        "block.1",
+        "block.0",
+        "block.1",
+    ]
+    (weight,) = (place for place in prepared.placed.values() if place.kind == "weight")
+    assert (weight.owner, weight.owner_type) == ("block.0", "Linear")
+
+
+class Scales(theirs.Quantizer):
+    """Rounds a weight before the product that makes the one that is used."""
+
+    def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
+        fake_quant = fake_quants.FakeQuantize
+        spec = theirs.QuantizationSpec(torch.int8, fake_quant, -127, 127, torch.per_tensor_affine)
+        (product,) = (n for n in model.graph.nodes if n.target is torch.ops.aten.mul.Tensor)
+        product.meta[KEY] = theirs.QuantizationAnnotation(
+            input_qspec_map={product.args[0]: spec}, output_qspec=spec, _annotated=True
+        )
+        return model
+
+    def validate(self, model: fx.GraphModule) -> None:
+        """Nothing to assert."""
+
+
+def test_what_is_computed_of_parameters_is_no_data_and_belongs_to_who_takes_it() -> None:
+    _, prepared = walked(Calls().train(), (rows(),), Scales())
+    assert prepared.graph is not None
+    assert "mul" not in {node.label for node in prepared.graph.nodes}
+    assert [(p.kind, p.owner_type, p.nodes) for p in prepared.placed.values()] == [
+        ("weight", "linear", ("linear_2",)),
+        ("weight", "linear", ("linear_2",)),
+    ]
 
 
 # -- the watch ----------------------------------------------------------------------------------
@@ -360,13 +398,13 @@ def test_which_pairs_of_versions_it_runs_with(
 
 
 def test_what_is_lowered_takes_batches_of_any_size_and_inputs_by_name(small: Any) -> None:
-    lowered = converted(small[1].model, (rows(),), "lower")
+    lowered = converted(small.model, (rows(),), "lower")
     assert lowered.notes == ()
     both = [lowered.model(rows(n)) for n in (1, 4, 7)]
     assert [len(one) for one in both] == [1, 4, 7]
     # As torchao lowers it, for the example inputs only.
     api = importlib.import_module("torchao.quantization.pt2e.lowering")
-    reference = converted(small[1].model, (rows(),), "fold").model
+    reference = converted(small.model, (rows(),), "fold").model
     with torch.no_grad():
         alone = api.lower_pt2e_quantized_to_x86(reference, (rows(),))
     assert torch.equal(alone(rows()), lowered.model(rows()))
@@ -410,9 +448,9 @@ def test_without_a_compiler_the_stage_says_so_and_the_reference_stays(
 
     monkeypatch.setattr(api, "lower_pt2e_quantized_to_x86", no_compiler)
     with pytest.raises(StageError) as raised:
-        converted(small[1].model, (rows(),), "lower")
+        converted(small.model, (rows(),), "lower")
     assert "Lowering needs a C++ compiler, and inductor finds none" in raised.value.message
-    assert len(converted(small[1].model, (rows(),), "fold").model(rows(3))) == 3
+    assert len(converted(small.model, (rows(),), "fold").model(rows(3))) == 3
     inductor = importlib.import_module("torch._inductor.exc")
     assert inductor.InvalidCxxCompiler.__name__ == InvalidCxxCompiler.__name__
 
