@@ -31,8 +31,19 @@ def stack_of(node: fx.Node) -> tuple[tuple[str, str], ...]:
     return tuple((path, kind) for path, kind in named if "GraphModuleImpl" not in kind)
 
 
+def _calls_around(node: fx.Node) -> tuple[tuple[str, str], ...]:
+    """(key, path) of the calls of modules that the node is made in: ``torch.export`` has a key of
+    its own for each call of a module, ``"block@1"`` for the second."""
+    stack = (node.meta.get("nn_module_stack") or {}).items()
+    return tuple(
+        (str(key), _plain(str(path)))
+        for key, (path, kind) in stack
+        if "GraphModuleImpl" not in _class_name(kind)
+    )
+
+
 def _plain(path: str) -> str:
-    """``torch.export`` numbers the second call of a module: ``"block@1"``."""
+    """Without the number that ``torch.export`` gives to a second call: ``"block@1"``."""
     return re.sub(r"@\d+", "", path)
 
 
@@ -137,13 +148,12 @@ def gone_in_int8(model: fx.GraphModule) -> frozenset[str]:
 
 
 def calls_of(model: fx.GraphModule) -> dict[str, int]:
-    """How often each of the user's modules is called in one forward, by path; ``torch.export``
-    numbers the calls."""
+    """How often each of the user's modules is called in one forward, by path."""
     seen: dict[str, set[str]] = {}
     for node in model.graph.nodes:
-        for call, (path, _) in (node.meta.get("nn_module_stack") or {}).items():
-            seen.setdefault(_plain(str(path)), set()).add(str(call))
-    return {path: len(numbered) for path, numbered in seen.items()}
+        for key, path in _calls_around(node):
+            seen.setdefault(path, set()).add(key)
+    return {path: len(keys) for path, keys in seen.items()}
 
 
 def exported_graph(
@@ -185,15 +195,15 @@ class _Reader:
         return node.op == "call_module" and is_quantizer(self.modules[str(node.target)])
 
     def _main_operations(self) -> dict[fx.Node, str]:
-        """Path of the user's module that a call is the work of: the last one made in a call of a
-        module that calls no other."""
-        calling = {path for n in self.model.graph.nodes for path, _ in stack_of(n)[:-1]}
-        last: dict[str, tuple[fx.Node, str]] = {}
-        for node in self.model.graph.nodes:
-            stack = stack_of(node)
+        """Path of the user's module that a call is the work of: the last call made in one forward
+        of a module that calls no other."""
+        calls = {node: _calls_around(node) for node in self.model.graph.nodes}
+        calling = {key for stack in calls.values() for key, _ in stack[:-1]}
+        last: dict[str, fx.Node] = {}
+        for node, stack in calls.items():
             if node.op == "call_function" and stack and stack[-1][0] not in calling:
-                last[next(reversed(node.meta["nn_module_stack"]))] = (node, stack[-1][0])
-        return dict(last.values())
+                last[stack[-1][0]] = node
+        return {node: calls[node][-1][1] for node in last.values()}
 
     def _record(self, node: fx.Node) -> GraphNode:
         shape, dtype = _info(node)
