@@ -44,6 +44,14 @@ says what int8 must compute. ``int8``: it computes in int8.
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
+FlowKind = Literal["modules", "annotation", "layers"]
+"""How a flow is asked for what it shall round.
+
+``modules``: each module has a ``QConfig``, as in eager mode and FX. ``annotation``: a quantizer
+writes on the operations of an exported graph. ``layers``: layers that a filter names are swapped.
+"""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stop of a flow.
@@ -130,6 +138,7 @@ class Flow(ABC):
     Attributes:
         offers_stubs, offers_fusion: whether FlowOptions.stubs and FlowOptions.fusion mean anything.
         by_graph: whether torch quantizes the operations of a graph, not modules only.
+        kind: see :data:`FlowKind`.
     """
 
     name: ClassVar[str]
@@ -139,6 +148,7 @@ class Flow(ABC):
     offers_stubs: ClassVar[bool] = True
     offers_fusion: ClassVar[bool] = True
     by_graph: ClassVar[bool] = False
+    kind: ClassVar[FlowKind] = "modules"
 
     @property
     def stage_names(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from torch import fx, nn
 from qatexplorer.data import as_args, cloned, device_of, on_device
 from qatexplorer.errors import QatExplorerError, TraceFailedError, UnsupportedTorchError
 from qatexplorer.explain.blame import place_of
-from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
+from qatexplorer.flows.base import Flow, FlowKind, FlowOptions, Seen, Stage, StageResult
 from qatexplorer.flows.pt2e_watch import Pt2eConvertWatch, Pt2eLog, Pt2ePrepareWatch
 from qatexplorer.forward.exported import exported_graph, types_of
 from qatexplorer.forward.graph_module import positional_inputs
@@ -150,6 +150,7 @@ class Pt2eFlow(Flow):
     offers_stubs: ClassVar[bool] = False
     offers_fusion: ClassVar[bool] = False
     by_graph: ClassVar[bool] = True
+    kind: ClassVar[FlowKind] = "annotation"
 
     def apply(
         self, stage: str, model: nn.Module, options: FlowOptions, seen: Seen | None = None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from qatexplorer.checks.evidence.qconfigs import qconfigs
 from qatexplorer.checks.evidence.weights import WeightRange, weight_ranges
 from qatexplorer.checks.families.settings import shown
-from qatexplorer.checks.rules import Found, rule
+from qatexplorer.checks.rules import EVERY, Found, rule
 from qatexplorer.checks.subject import Subject
 from qatexplorer.flows.base import ROLES
 from qatexplorer.quantizers.facts import (
@@ -60,7 +60,7 @@ def _stale(one: WeightRange, effect: str) -> Found:
     )
 
 
-@rule("QX403", "eval-observers", "warning", "trained")
+@rule("QX403", "eval-observers", "warning", "trained", flows=EVERY)
 def eval_observers(subject: Subject) -> Iterator[Found]:
     """Observers are on in eval mode
 
@@ -89,7 +89,7 @@ def eval_observers(subject: Subject) -> Iterator[Found]:
         )
 
 
-@rule("QX404", "fake-quant-off", "warning", "int8")
+@rule("QX404", "fake-quant-off", "warning", "int8", flows=EVERY)
 def fake_quant_off(subject: Subject) -> Iterator[Found]:
     """A fake quant is off when the model is converted
 
@@ -122,7 +122,7 @@ def fake_quant_off(subject: Subject) -> Iterator[Found]:
     )
 
 
-@rule("QX405", "nonfinite-weight", "error", "float")
+@rule("QX405", "nonfinite-weight", "error", "float", flows=EVERY)
 def nonfinite_weight(subject: Subject) -> Iterator[Found]:
     """The float model has NaN or infinite weights
 
@@ -212,7 +212,7 @@ def zero_channel(subject: Subject) -> Iterator[Found]:
                 )
 
 
-@rule("QX408", "unseen-channels", "warning", "trained")
+@rule("QX408", "unseen-channels", "warning", "trained", flows=EVERY)
 def unseen_channels(subject: Subject) -> Iterator[Found]:
     """Some channels of an observer have seen no data
 
