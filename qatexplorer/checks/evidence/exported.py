@@ -11,47 +11,31 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from qatexplorer.checks.evidence.prepared import prepared_model
 from qatexplorer.checks.subject import NoEvidence, Subject
 from qatexplorer.flows.annotations import KEY
 from qatexplorer.forward.exported import stack_of
 from qatexplorer.forward.graph_module import source_of
+from qatexplorer.quantizers.facts import is_quantizer
 
 LAYERS = frozenset(
-    [
-        "conv1d",
-        "conv2d",
-        "conv3d",
-        "conv_transpose1d",
-        "conv_transpose2d",
-        "conv_transpose3d",
-        "convolution",
-        "linear",
-        "addmm",
-        "mm",
-        "bmm",
-        "matmul",
-        "embedding",
-        "embedding_bag",
-        "scaled_dot_product_attention",
-    ]
+    {
+        *("conv1d", "conv2d", "conv3d", "convolution"),
+        *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+        *("linear", "addmm", "mm", "bmm", "matmul", "scaled_dot_product_attention"),
+        *("embedding", "embedding_bag"),
+    }
 )
 """Operations that a quantizer is made for: they multiply, or look up weights."""
 _PASSING = frozenset(
-    [
-        "dropout",
-        "feature_dropout",
-        "alpha_dropout",
-        "feature_alpha_dropout",
-        "clone",
-        "cat",
-        "stack",
-        "pad",
-        "constant_pad_nd",
-    ]
+    {
+        *("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"),
+        *("clone", "cat", "stack", "pad", "constant_pad_nd"),
+    }
 )
+"""Operations that hand values on."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +138,7 @@ def _computes(node: fx.Node) -> bool:
         value = value[0]
     if schema is None or operation_name(node) in _PASSING or not schema.returns:
         return False
-    if isinstance(value, torch.Tensor) and not value.is_floating_point():
+    if isinstance(value, Tensor) and not value.is_floating_point():
         return False
     alias = schema.returns[0].alias_info
     return alias is None or bool(alias.is_write)
@@ -289,3 +273,39 @@ def annotated(subject: Subject) -> fx.GraphModule:
 def prepared_graph(subject: Subject) -> fx.GraphModule:
     """The graph with its fake quants in"""
     return _graph(subject.get(prepared_model))
+
+
+# -- fake quants of weights ------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def weights_rounded(model: fx.GraphModule) -> dict[str, tuple[str, Tensor]]:
+    """Of each fake quant that rounds what is made of parameters alone, by path: the path of the
+    layer that takes it, and the tensor that comes to it as the model is now."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    known: dict[fx.Node, Any] = {}
+    found: dict[str, tuple[str, Tensor]] = {}
+    for node in model.graph.nodes:
+        given = node.all_input_nodes
+        if node.op == "get_attr":
+            known[node] = _attribute(model, node)
+        elif not given or not all(one in known for one in given):
+            continue
+        elif node.op == "call_module" and is_quantizer(modules[str(node.target)]):
+            value = known[given[0]]
+            known[node] = value
+            if isinstance(value, Tensor):
+                owner = next((p for user in node.users for p, _ in reversed(stack_of(user))), "")
+                found[str(node.target)] = (owner, value.detach())
+        elif node.op == "call_function" and not _writes(node):
+            known[node] = node.target(*_filled(node.args, known), **_filled(node.kwargs, known))
+    return found
+
+
+def _writes(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is None or bool(schema.is_mutable)
+
+
+def _filled(arguments: Any, known: dict[fx.Node, Any]) -> Any:
+    return fx.map_arg(arguments, lambda node: known[node])
