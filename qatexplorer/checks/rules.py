@@ -79,7 +79,7 @@ class Rule:
 
     def is_about(self, flow: Flow | type[Flow]) -> bool:
         """Whether it means anything in ``flow``."""
-        return flow.kind in self.flows
+        return flow.kind() in self.flows
 
     @property
     def docs(self) -> str:

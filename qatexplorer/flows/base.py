@@ -83,7 +83,8 @@ class FlowOptions:
         custom: non-traceable modules, preserved attributes, custom modules.
         backend_config: what the FX flow knows of the backend's operators; None is torch's default.
         own_qconfigs: the ``qconfig`` attributes that the user's model came with, by path.
-        quantizer: torchao's ``Quantizer`` that annotates the graph; None is the flow's default.
+        quantizer: name (``pt2e_quantizers.QUANTIZERS``) or object of torchao's ``Quantizer`` that
+            annotates the graph; None is the flow's default.
     """
 
     qconfig: QConfigPlan
@@ -137,8 +138,8 @@ class Flow(ABC):
 
     Attributes:
         offers_stubs, offers_fusion: whether FlowOptions.stubs and FlowOptions.fusion mean anything.
+        offers_qconfig, offers_quantizer: who says how is rounded: qconfigs, or a PT2E quantizer.
         by_graph: whether torch quantizes the operations of a graph, not modules only.
-        kind: see :data:`FlowKind`.
     """
 
     name: ClassVar[str]
@@ -147,8 +148,16 @@ class Flow(ABC):
     calls: ClassVar[tuple[tuple[str, ...], ...]] = ()
     offers_stubs: ClassVar[bool] = True
     offers_fusion: ClassVar[bool] = True
+    offers_qconfig: ClassVar[bool] = True
+    offers_quantizer: ClassVar[bool] = False
     by_graph: ClassVar[bool] = False
-    kind: ClassVar[FlowKind] = "modules"
+
+    @classmethod
+    def kind(cls) -> FlowKind:
+        """See :data:`FlowKind`."""
+        if cls.offers_qconfig:
+            return "modules"
+        return "annotation" if cls.offers_quantizer else "layers"
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -205,6 +214,14 @@ class Flow(ABC):
         and that what describes the result (graph, placements) is wanted; what it raises ends the
         call. The caller hands over a copy of its own. Raises what torch raises.
         """
+
+    def described(self, model: nn.Module) -> StageResult:
+        """``model``, at a stage of this flow, with what describes it apart from its modules."""
+        return StageResult(model)
+
+    def unavailable(self) -> str:
+        """Why this flow cannot run here, with what to install; ``""`` where it can."""
+        return ""
 
     @classmethod
     def check(cls) -> None:

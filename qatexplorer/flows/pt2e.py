@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import types
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
 from typing import Any, ClassVar
 
@@ -20,9 +20,16 @@ from torch import fx, nn
 from qatexplorer.data import as_args, cloned, device_of, on_device
 from qatexplorer.errors import QatExplorerError, TraceFailedError, UnsupportedTorchError
 from qatexplorer.explain.blame import place_of
-from qatexplorer.flows.base import Flow, FlowKind, FlowOptions, Seen, Stage, StageResult
+from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
+from qatexplorer.flows.pt2e_quantizers import make_quantizer
 from qatexplorer.flows.pt2e_watch import Pt2eConvertWatch, Pt2eLog, Pt2ePrepareWatch
-from qatexplorer.forward.exported import exported_graph, types_of
+from qatexplorer.forward.either_mode import EitherMode, in_either_mode
+from qatexplorer.forward.exported import (
+    exported_graph,
+    name_owners,
+    owners_of_weights,
+    types_of,
+)
 from qatexplorer.forward.graph_module import positional_inputs
 
 _STAGES = (
@@ -119,6 +126,17 @@ class _Reached(BaseException):
         self.result = result
 
 
+def require_available(flow: Flow) -> None:
+    """Raises UnsupportedTorchError with what to install where ``flow`` cannot run."""
+    why, _, fix = flow.unavailable().partition(": ")
+    if why:
+        raise UnsupportedTorchError(
+            f"flow {flow.name!r} cannot run here.",
+            why=why[0].upper() + why[1:] + ".",
+            fix=f"Run {fix}" if fix else "Use flow='eager' or flow='fx'.",
+        )
+
+
 def unavailable() -> str:
     """Why this flow cannot run here, ``""`` where it can: torchao 0.18 and torch 2.11 or newer."""
     running = _release(torch.__version__)
@@ -150,14 +168,13 @@ class Pt2eFlow(Flow):
     offers_stubs: ClassVar[bool] = False
     offers_fusion: ClassVar[bool] = False
     by_graph: ClassVar[bool] = True
-    kind: ClassVar[FlowKind] = "annotation"
+    offers_qconfig: ClassVar[bool] = False
+    offers_quantizer: ClassVar[bool] = True
 
     def apply(
         self, stage: str, model: nn.Module, options: FlowOptions, seen: Seen | None = None
     ) -> StageResult:
-        why = unavailable()
-        if why:
-            raise UnsupportedTorchError("flow 'pt2e' cannot run here.", why=why + ".")
+        require_available(self)
         if stage == "export":
             return self._export(model, options)
         if stage in _PREPARED:
@@ -168,9 +185,15 @@ class Pt2eFlow(Flow):
             return self._lower(model, options)
         return StageResult(model)
 
+    def described(self, model: nn.Module) -> StageResult:
+        return _described(model)
+
+    def unavailable(self) -> str:
+        return unavailable()
+
     def _export(self, model: nn.Module, options: FlowOptions) -> StageResult:
         exported, notes = export(model, options.example_inputs)
-        return _described(exported, notes=notes)
+        return _described(in_either_mode(exported, model.training), notes=notes)
 
     def _prepare(
         self, until: str, model: nn.Module, options: FlowOptions, seen: Seen | None
@@ -185,18 +208,18 @@ class Pt2eFlow(Flow):
                 seen(stage, _described(module, watch.log))
 
         watch = Pt2ePrepareWatch(at)
-        quantizer = options.quantizer if options.quantizer is not None else default_quantizer()
+        quantizer = make_quantizer(options.quantizer)
         try:
             with watch.open(quantizer) as watched:
                 prepared = api.prepare_qat_pt2e(model, watched)
         except _Reached as reached:
             return reached.result
-        in_either_mode(prepared)
+        in_either_mode(prepared, model.training)
         return StageResult(prepared) if seen is None else _described(prepared, watch.log)
 
     def _convert(self, until: str, model: nn.Module) -> StageResult:
         api = importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
-        model.eval()
+        in_eval_mode(model)
 
         def at(stage: str, module: fx.GraphModule) -> None:
             if stage == until:
@@ -207,24 +230,20 @@ class Pt2eFlow(Flow):
                 converted = api.convert_pt2e(model)
         except _Reached as reached:
             converted = reached.result.model
-        in_either_mode(converted)
-        return _described(converted)
+        return _described(in_either_mode(converted, False))
 
     def _lower(self, model: nn.Module, options: FlowOptions) -> StageResult:
         lowering = importlib.import_module("torchao.quantization.pt2e.lowering")
         reference = self._convert("fold", model).model
+        assert isinstance(reference, fx.GraphModule)
+        owners = owners_of_weights(reference)
         inputs = positional_inputs(model, on_device(options.example_inputs, device_of(model)))
         with torch.no_grad():
             lowered = lowering.lower_pt2e_quantized_to_x86(reference, inputs)
-        in_either_mode(lowered)
-        return _described(lowered)
-
-
-def default_quantizer() -> Any:
-    """``X86InductorQuantizer`` with torchao's default configuration for training."""
-    module = importlib.import_module("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")
-    config = module.get_default_x86_inductor_quantization_config(is_qat=True)
-    return module.X86InductorQuantizer().set_global(config)
+            notes = views_made_runnable(lowered, inputs)
+        name_owners(lowered, owners)
+        types = {**types_of(reference), **types_of(lowered)}
+        return replace(_described(in_either_mode(lowered, False), notes=notes), types=types)
 
 
 def export(model: nn.Module, inputs: Any) -> tuple[fx.GraphModule, tuple[str, ...]]:
@@ -281,26 +300,37 @@ def _export_failed(error: Exception, model: nn.Module) -> QatExplorerError:
     )
 
 
-def in_either_mode(model: nn.Module) -> None:
-    """Let ``model.train()`` and ``model.eval()`` work on an exported model, and set the flags.
+def views_made_runnable(lowered: fx.GraphModule, inputs: tuple[Any, ...]) -> tuple[str, ...]:
+    """OneDNN's convolutions give tensors that lie in memory channels last, and lowering leaves the
+    ``view`` behind them, which then raises. Where the model does not run, ``reshape`` takes its
+    place; what to say of it."""
+    try:
+        lowered(*cloned(inputs))
+        return ()
+    except RuntimeError as error:
+        if "view size is not compatible" not in str(error):
+            raise
+    view, reshape = torch.ops.aten.view.default, torch.ops.aten.reshape.default
+    nodes = [node for node in lowered.graph.nodes if node.target is view]
+    for node in nodes:
+        node.target = reshape
+    lowered.recompile()
+    note = (
+        "lower_pt2e_quantized_to_x86 gave a model that does not run: aten.view behind a "
+        f"convolution whose int8 result lies channels last. In this copy its {len(nodes)} aten.view"
+        " are aten.reshape, which computes the same."
+    )
+    return (note,)
 
-    torchao's own switches rewrite the dropouts and batch norms of the graph; they set no flag and
-    give nothing back, as ``nn.Module.train`` does.
-    """
+
+def in_eval_mode(model: nn.Module) -> None:
+    """By torchao's own switch, as its recipe has it before ``convert_pt2e``. It puts torch's own p,
+    eps and momentum into the dropouts and batch norms that it replaces."""
     pt2e = importlib.import_module("torchao.quantization.pt2e")
-    switches = (pt2e.move_exported_model_to_eval, pt2e.move_exported_model_to_train)
-
-    def train(self: nn.Module, mode: bool = True) -> nn.Module:
-        switches[bool(mode)](self)
-        for module in self.modules():
-            module.training = mode
-        return self
-
-    def evaluate(self: nn.Module) -> nn.Module:
-        return train(self, False)
-
-    model.train = types.MethodType(train, model)  # type: ignore[method-assign]
-    model.eval = types.MethodType(evaluate, model)  # type: ignore[method-assign]
+    model.train()
+    pt2e.move_exported_model_to_eval(model)
+    for module in model.modules():
+        module.__dict__["_mode" if isinstance(module, EitherMode) else "training"] = False
 
 
 def _described(
