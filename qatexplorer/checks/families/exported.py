@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from qatexplorer.checks.evidence.convert_gap import LayerGap, convert_gap
 from qatexplorer.checks.evidence.exported import (
     LAYERS,
     Mode,
@@ -18,15 +19,20 @@ from qatexplorer.checks.evidence.exported import (
     annotated,
     exported,
     modes_of,
+    operation_name,
     operations_of,
     prepared_graph,
     regions_of,
+    weights_rounded,
 )
+from qatexplorer.checks.evidence.weights import kernel_scale
 from qatexplorer.checks.families.settings import shown
 from qatexplorer.checks.rules import Found, rule
-from qatexplorer.checks.subject import Subject
+from qatexplorer.checks.subject import NoEvidence, Subject
 from qatexplorer.evaluate.parity import percent
 from qatexplorer.flows.base import FlowKind
+from qatexplorer.forward.exported import is_int8_kernel, stack_of
+from qatexplorer.forward.graph_module import source_of
 
 PT2E: tuple[FlowKind, ...] = ("annotation",)
 
@@ -192,9 +198,8 @@ def norm_constants(subject: Subject) -> Iterator[Found]:
         the switch between train and eval one in place of every batch norm. Both are written with
         eps=1e-5 and momentum=0.1, whatever the model has (MobileNetV3 and EfficientNet have 1e-3).
     Fix:
-        Set eps=1e-5 before exporting and multiply nothing by hand: for running variances far above
-        eps the difference is small, as the finding says for each batch norm. Train a few batches
-        if it is not.
+        Give the batch norm eps=1e-5 before exporting, and add what it loses to its running
+        variance: it computes the same in eval mode, and trains on from there.
     Sources:
         https://github.com/pytorch/ao/blob/main/torchao/quantization/pt2e/export_utils.py
     """
@@ -217,11 +222,22 @@ def norm_constants(subject: Subject) -> Iterator[Found]:
         yield Found(
             path,
             f"PT2E computes the batch norm {path} with {' and '.join(changes)}{effect}.",
-            f"model.get_submodule({path!r}).eps = {eps:.3g}  # in the float model, before training"
-            if other_eps
-            else f"model.get_submodule({path!r}).momentum = {momentum:.3g}",
+            _with_constants(path, norm, eps if other_eps else None, momentum),
             severity="error" if far > _LARGE_GAIN else "warning" if far > _SMALL_GAIN else "info",
         )
+
+
+def _with_constants(path: str, norm: Any, eps: float | None, momentum: float | None) -> str:
+    """Code that makes the float model's batch norm compute the same with PT2E's constants."""
+    name = f"model.get_submodule({path!r})"
+    lines = []
+    if eps is not None:
+        if norm.running_var is not None:
+            lines.append(f"{name}.running_var += {norm.eps - eps!r}")
+        lines.append(f"{name}.eps = {eps!r}")
+    if norm.momentum is not None and momentum is not None and not _close(momentum, norm.momentum):
+        lines.append(f"{name}.momentum = {momentum!r}")
+    return "; ".join(lines)
 
 
 _SMALL_GAIN, _LARGE_GAIN = 0.001, 0.05
@@ -327,3 +343,131 @@ def _other_than_its_flag(subject: Subject, known: set[str]) -> Iterator[Found]:
             f"mode ({shown([one.path or one.name for one in wrong])}).",
             "torchao.quantization.pt2e.move_exported_model_to_eval(session.model)",
         )
+
+
+# -- what convert and the backend make of it -------------------------------------------------------
+
+
+@rule("QX707", "scale-of-convert", "info", "reference", flows=PT2E)
+def scale_of_convert(subject: Subject) -> Iterator[Found]:
+    """Convert computes another scale than the one that the weights were trained with
+
+    Symptom:
+        Weights of the converted model do not match those of the prepared one, though everything is
+        frozen.
+    Cause:
+        FusedMovingAvgObsFakeQuantize rounds in training with the scale of its kernel, which
+        divides the range of a symmetric weight by 127 or 128. convert_pt2e of torchao 0.18 asks
+        calculate_qparams(), which divides by 127.5: up to 0.4 % apart, and 7 % at 4 bits. A channel
+        whose weights have one sign is rounded twice as finely in training.
+    Fix:
+        Give the quantizer's specs FakeQuantize in place of the fused one: it asks
+        calculate_qparams() in training too. It is slower.
+    Sources:
+        https://github.com/pytorch/ao/pull/4824
+    """
+    model = subject.get(prepared_graph)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    apart = []
+    for site, (owner, weight) in weights_rounded(model).items():
+        one = kernel_scale(modules[site], weight)
+        if one is not None and one.moved:
+            apart.append((owner or site, one))
+    if not apart:
+        return
+    where, worst = max(apart, key=lambda pair: pair[1].off_by)
+    moved = sum(one.moved for _, one in apart) / sum(one.values for _, one in apart)
+    one_sign = sum(one.one_sign for _, one in apart)
+    more = f" ({one_sign:,} channels have weights of one sign only)" if one_sign else ""
+    yield Found(
+        where,
+        f"Weights are trained with steps up to {percent(worst.off_by)} from those that convert "
+        f"computes{more}: {percent(moved)} of the weights get a value more than half a step away.",
+        "QuantizationSpec(observer_or_fake_quant_ctr=FakeQuantize.with_args(observer=…), …)",
+        severity="warning" if worst.codes < _EIGHT_BITS and not one_sign else "info",
+    )
+
+
+_EIGHT_BITS = 255
+_LOW, _VERY_LOW = 25.0, 10.0
+"""dB: noise of 5.6 % and of 32 % of the signal. Rounding weights the other way leaves 35 to 50."""
+
+
+@rule("QX708", "convert-parts", "warning", "reference", flows=PT2E)
+def convert_parts(subject: Subject) -> Iterator[Found]:
+    """The converted model computes something else than the prepared one
+
+    Symptom:
+        The metric falls at convert_pt2e, before any backend has the model.
+    Cause:
+        Both are run in eval mode on the example input, and each operation's result is compared:
+        signal to noise in dB, which is how torchao's maintainers measure it. A fake quant that was
+        off while its observer was on, a scale that convert computes otherwise, and weights of few
+        bits are what parts them.
+    Fix:
+        Begin at the first layer that the finding names.
+    Sources:
+        https://github.com/pytorch/ao/pull/2937
+        https://github.com/pytorch/ao/issues/2138
+    """
+    gap = subject.get(convert_gap)
+    if not gap.output < _LOW:
+        return
+    low = [one for one in gap.layers if one.decibels < _LOW]
+    worst = sorted(low, key=lambda one: one.decibels)[:_LISTED]
+    first = f", first at {_layer(low[0])}" if low else ""
+    lowest = f" Lowest: {', '.join(map(_layer, worst))}." if len(low) > 1 else ""
+    yield Found(
+        low[0].path if low else "",
+        f"After convert the output has an SQNR of {gap.output:.1f} dB against the prepared "
+        f"model{first}.{lowest}",
+        "model.apply(torchao.quantization.pt2e.enable_fake_quant), and train on before convert",
+        severity="error" if gap.output < _VERY_LOW else None,
+    )
+
+
+_LISTED = 4
+
+
+def _layer(one: LayerGap) -> str:
+    return f"{one.name} of {one.path or 'the model itself'} ({one.decibels:.1f} dB)"
+
+
+@rule("QX709", "pairs-left", "warning", "int8", flows=PT2E)
+def pairs_left(subject: Subject) -> Iterator[Found]:
+    """The backend has left quantize and dequantize around operations that stay float
+
+    Symptom:
+        The lowered model is no faster than the float one, or slower.
+    Cause:
+        The quantizer wrote on an operation for which the backend has no int8 kernel. Its input is
+        rounded, made float again, and computed in float: two passes over the tensor for nothing.
+    Fix:
+        Take these operations out of the quantizer's settings, or lower to a backend that has a
+        kernel for them.
+    Sources:
+        https://github.com/pytorch/executorch/issues/9858
+    """
+    if not isinstance(subject.int8, fx.GraphModule):
+        raise NoEvidence(f"Known from stage {subject.flow.int8_stage!r} on.")
+    left = [
+        (node, user)
+        for node in subject.int8.graph.nodes
+        if operation_name(node).startswith("dequantize_")
+        for user in node.users
+        if user.op == "call_function" and not is_int8_kernel(user)
+    ]
+    if not left:
+        return
+    counts = Counter(operation_name(user) for _, user in left)
+    names = ", ".join(f"{name} ({count:,})" for name, count in counts.most_common(_LISTED))
+    user = left[0][1]
+    path = next((path for path, _ in reversed(stack_of(user))), "")
+    borders = "1 tensor is" if len(left) == 1 else f"{len(left):,} tensors are"
+    yield Found(
+        path,
+        f"{borders} rounded and made float again in the lowered model, for operations that compute "
+        f"in float: {names}.",
+        "Leave these operations out of what the quantizer annotates.",
+        source="" if path else source_of(user),
+    )

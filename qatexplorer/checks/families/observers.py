@@ -13,9 +13,10 @@ from qatexplorer.checks.evidence.weights import WeightRange, weight_ranges
 from qatexplorer.checks.families.settings import shown
 from qatexplorer.checks.rules import EVERY, Found, rule
 from qatexplorer.checks.subject import Subject
-from qatexplorer.flows.base import ROLES
+from qatexplorer.flows.base import ROLES, FlowKind
 from qatexplorer.quantizers.facts import (
     fake_quants,
+    family_of,
     flags_of,
     observed_range,
     seen_data,
@@ -85,7 +86,7 @@ def eval_observers(subject: Subject) -> Iterator[Found]:
             "",
             f"The model is in eval mode, and {len(on):,} of its observers {verb} on ({shown(on)}): "
             "each forward still moves their ranges.",
-            "model.apply(torch.ao.quantization.disable_observer)",
+            _switch(fake_quants(work)[on[0]], "disable_observer"),
         )
 
 
@@ -118,7 +119,7 @@ def fake_quant_off(subject: Subject) -> Iterator[Found]:
         paths[0],
         f"{len(off):,} of {len(fake_quants(work)):,} fake quants {verb} off{while_on} "
         f"({shown(paths)}): in int8 {they}.",
-        "model.apply(torch.ao.quantization.enable_fake_quant)",
+        _switch(fake_quants(work)[paths[0]], "enable_fake_quant"),
     )
 
 
@@ -237,6 +238,68 @@ def unseen_channels(subject: Subject) -> Iterator[Found]:
             f"{empty:,} of {len(low):,} channels of {path} have seen no data, the others have.",
             f"model.get_submodule({path!r}).activation_post_process.reset_min_max_vals()",
         )
+
+
+@rule("QX409", "two-libraries", "warning", "inserted", flows=EVERY)
+def two_libraries(subject: Subject) -> Iterator[Found]:
+    """Fake quants of two libraries are in one model
+
+    Symptom:
+        Ranges go on moving after disable_observer; some activations stay fake-quantized after
+        convert_pt2e, and compute in float.
+    Cause:
+        torch.ao, torchao's PT2E and torchao's QAT each have classes of their own under the same
+        names. The functions that switch and convert look for those of their own library and pass
+        over the others without a word.
+    Fix:
+        Import fake quants and observers from the library that prepares and converts the model:
+        torch.ao.quantization for eager mode and FX, torchao.quantization.pt2e for PT2E.
+    Sources:
+        https://github.com/pytorch/ao/issues/2138
+    """
+    work = prepared_work(subject)
+    by_library: dict[str, list[str]] = {}
+    for path, site in fake_quants(work).items() if work is not None else ():
+        by_library.setdefault(library_of(site), []).append(path)
+    if len(by_library) < 2:
+        return
+    own = _LIBRARY[subject.flow.kind()]
+    others = {name: paths for name, paths in by_library.items() if name != own} or by_library
+    first = next(iter(others.values()))[0]
+    counts = " and ".join(f"{len(paths):,} of {name}" for name, paths in by_library.items())
+    stays = ""
+    if subject.flow.kind() == "annotation":
+        stays = ", and convert_pt2e leaves them in the model as they are"
+    yield Found(
+        first,
+        f"The model has fake quants of {len(by_library)} libraries: {counts} "
+        f"({shown(next(iter(others.values())))}). What switches those of one library does not "
+        f"reach the others{stays}.",
+        f"Import all of them from {own}.",
+        severity="error" if stays else None,
+    )
+
+
+_LIBRARY: dict[FlowKind, str] = {
+    "modules": "torch.ao.quantization",
+    "annotation": "torchao.quantization.pt2e",
+    "layers": "torchao.quantization.qat",
+}
+_OF_FAMILY = {"torchao, PT2E": _LIBRARY["annotation"], "torchao, QAT": _LIBRARY["layers"]}
+
+
+def library_of(site: nn.Module) -> str:
+    """The package whose functions switch and convert a fake quant."""
+    family = family_of(site)
+    return _OF_FAMILY.get(family.name if family is not None else "", _LIBRARY["modules"])
+
+
+def _switch(site: nn.Module, call: str) -> str:
+    """The line that switches all fake quants of the library of ``site``."""
+    library = library_of(site)
+    if library == _LIBRARY["layers"]:
+        return f"model.apply({library}.linear.{call.replace('_fake', '_linear_fake')})"
+    return f"model.apply({library}.{call})"
 
 
 def prepared_work(subject: Subject) -> nn.Module | None:

@@ -237,7 +237,7 @@ def _wastes_half(site: FakeQuantSite) -> bool:
     return math.isfinite(high - low) and high > low and -low < NEGATIVE * (high - low)
 
 
-@rule("QX605", "float-islands", "info", "int8", flows=EVERY)
+@rule("QX605", "float-islands", "info", "int8")
 def float_islands(subject: Subject) -> Iterator[Found]:
     """Operations compute in float between int8 ones
 
