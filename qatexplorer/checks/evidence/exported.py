@@ -114,7 +114,8 @@ def regions_of(model: fx.GraphModule) -> tuple[Region, ...]:
                 for one in inner.graph.nodes
                 if one.op == "call_function" and _computes(one)
             )
-            found.append(Region(str(getattr(node.target, "__name__", node.target)), operations))
+            name = str(getattr(node.target, "__name__", node.target))
+            found += [Region(name, operations)] if operations else []
             found += regions_of(inner)
     return tuple(found)
 

@@ -33,6 +33,7 @@ from qatexplorer.evaluate.parity import percent
 from qatexplorer.flows.base import FlowKind
 from qatexplorer.forward.exported import is_int8_kernel, stack_of
 from qatexplorer.forward.graph_module import source_of
+from qatexplorer.quantizers.facts import fake_quants, flags_of
 
 PT2E: tuple[FlowKind, ...] = ("annotation",)
 
@@ -383,11 +384,12 @@ def scale_of_convert(subject: Subject) -> Iterator[Found]:
         where,
         f"Weights are trained with steps up to {percent(worst.off_by)} from those that convert "
         f"computes{more}: {percent(moved)} of the weights get a value more than half a step away.",
-        "QuantizationSpec(observer_or_fake_quant_ctr=FakeQuantize.with_args(observer=…), …)",
+        _NOT_FUSED,
         severity="warning" if worst.codes < _EIGHT_BITS and not one_sign else "info",
     )
 
 
+_NOT_FUSED = "QuantizationSpec(observer_or_fake_quant_ctr=FakeQuantize.with_args(observer=…), …)"
 _EIGHT_BITS = 255
 _LOW, _VERY_LOW = 25.0, 10.0
 """dB: noise of 5.6 % and of 32 % of the signal. Rounding weights the other way leaves 35 to 50."""
@@ -421,9 +423,19 @@ def convert_parts(subject: Subject) -> Iterator[Found]:
         low[0].path if low else "",
         f"After convert the output has an SQNR of {gap.output:.1f} dB against the prepared "
         f"model{first}.{lowest}",
-        "model.apply(torchao.quantization.pt2e.enable_fake_quant), and train on before convert",
+        _begin(subject, low[0].path if low else ""),
         severity="error" if gap.output < _VERY_LOW else None,
     )
+
+
+def _begin(subject: Subject, path: str) -> str:
+    """What to do about it, as far as the model shows the cause."""
+    model = subject.get(prepared_graph)
+    if any(not flags_of(site).fake_quant for site in fake_quants(model).values()):
+        return "model.apply(torchao.quantization.pt2e.enable_fake_quant)  # and train on"
+    if any(scale_of_convert(subject)):
+        return _NOT_FUSED
+    return f"Compare weight, scale and zero point of {path or 'each layer'} before and after."
 
 
 _LISTED = 4

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +20,10 @@ from qatexplorer.quantizers.facts import (
     fake_quants,
     family_of,
     flags_of,
+    has_range,
     observed_range,
     seen_data,
+    switch,
     untouched,
 )
 
@@ -278,6 +282,61 @@ def two_libraries(subject: Subject) -> Iterator[Found]:
         f"Import all of them from {own}.",
         severity="error" if stays else None,
     )
+
+
+@rule("QX410", "switch-without-effect", "warning", "inserted", flows=EVERY)
+def switch_without_effect(subject: Subject) -> Iterator[Found]:
+    """Switching a fake quant off changes nothing
+
+    Symptom:
+        The metric with fake quants off is the metric with fake quants on: rounding seems to cost
+        nothing, or a delayed start of fake quantization has no effect.
+    Cause:
+        A fake quant of another class than torch's whose forward does not ask its flag (in torchao
+        0.17 those of int4 and float8). One of each class is switched off on a copy and given a
+        tensor.
+    Fix:
+        Return the input as it is where the flag is off: fake_quant_enabled in torch.ao and PT2E,
+        enabled in torchao's QAT.
+    Sources:
+        https://github.com/pytorch/ao/pull/3573
+        https://github.com/pytorch/ao/issues/4336
+    """
+    work = prepared_work(subject)
+    asked: dict[type[nn.Module], str] = {}
+    count = Counter(type(site) for site in fake_quants(work).values()) if work else Counter()
+    for path, site in fake_quants(work).items() if work is not None else ():
+        if type(site) not in asked and has_range(site):
+            asked[type(site)] = path
+    for kind, path in asked.items():
+        if work is None or _passes_when_off(work, path):
+            continue
+        module, name = kind.__module__, kind.__name__
+        yield Found(
+            path,
+            f"{name} ({module}) rounds when it is switched off as when it is on; the model has "
+            f"{count[kind]:,} of them.",
+            f"In {name}.forward: return x where its flag is off.",
+        )
+
+
+@torch.no_grad()
+def _passes_when_off(work: nn.Module, path: str) -> bool:
+    """Whether a copy of the fake quant hands on what it gets, once it is off."""
+    twin = copy.deepcopy(work.get_submodule(path))
+    switch(twin, observer=False, fake_quant=False)
+    owner, _, name = path.rpartition(".")
+    held = getattr(work.get_submodule(owner), "weight", None)
+    x = held.detach() if "weight" in name and isinstance(held, Tensor) else _ramp(twin)
+    return bool(torch.equal(twin(x), x))
+
+
+def _ramp(site: Any) -> Tensor:
+    """Values from -1 to 1, with as many channels as the fake quant has scales."""
+    scale, axis = getattr(site, "scale", None), getattr(site, "ch_axis", 0)
+    channels = scale.numel() if isinstance(scale, Tensor) else 1
+    shape = [1] * max(0, int(axis)) + [channels, 32]
+    return torch.linspace(-1, 1, channels * 32).reshape(shape)
 
 
 _LIBRARY: dict[FlowKind, str] = {
