@@ -130,8 +130,8 @@ def calls_of(model: fx.GraphModule) -> dict[str, int]:
     numbers the calls."""
     seen: dict[str, set[str]] = {}
     for node in model.graph.nodes:
-        for path, _ in (node.meta.get("nn_module_stack") or {}).values():
-            seen.setdefault(_plain(str(path)), set()).add(str(path))
+        for call, (path, _) in (node.meta.get("nn_module_stack") or {}).items():
+            seen.setdefault(_plain(str(path)), set()).add(str(call))
     return {path: len(numbered) for path, numbered in seen.items()}
 
 
@@ -174,15 +174,15 @@ class _Reader:
         return node.op == "call_module" and is_quantizer(self.modules[str(node.target)])
 
     def _main_operations(self) -> dict[fx.Node, str]:
-        """Path of the user's module that a call is the work of: the last call made in the forward
-        of a module that calls no other."""
+        """Path of the user's module that a call is the work of: the last one made in a call of a
+        module that calls no other."""
         calling = {path for n in self.model.graph.nodes for path, _ in stack_of(n)[:-1]}
-        last: dict[str, fx.Node] = {}
+        last: dict[str, tuple[fx.Node, str]] = {}
         for node in self.model.graph.nodes:
             stack = stack_of(node)
             if node.op == "call_function" and stack and stack[-1][0] not in calling:
-                last[stack[-1][0]] = node
-        return {node: path for path, node in last.items()}
+                last[next(reversed(node.meta["nn_module_stack"]))] = (node, stack[-1][0])
+        return dict(last.values())
 
     def _record(self, node: fx.Node) -> GraphNode:
         shape, dtype = _info(node)

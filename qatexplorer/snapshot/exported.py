@@ -42,13 +42,15 @@ class Walked:
         assert isinstance(model, fx.GraphModule)
         return cls(base, types, calls_of(model))
 
-    def tree(self, records: Iterable[ModuleRecord]) -> tuple[ModuleRecord, ...]:
+    def tree(
+        self, records: Iterable[ModuleRecord], states: Mapping[str, ModuleState]
+    ) -> tuple[ModuleRecord, ...]:
         """``records`` of the exported model with the user's classes, and with those of the user's
         modules that hold nothing and are called; in the order of the float model, new ones last."""
         held = {record.path: record for record in records}
         mode = held[""].training
         mine = [
-            self._named(record, held.get(record.path), mode)
+            self._named(record, held.get(record.path), mode, states)
             for path, record in self.base.items()
             if path in held or path in self.types
         ]
@@ -60,7 +62,14 @@ class Walked:
             for record in (*mine, *new)
         )
 
-    def _named(self, base: ModuleRecord, held: ModuleRecord | None, mode: bool) -> ModuleRecord:
+    def _named(
+        self,
+        base: ModuleRecord,
+        held: ModuleRecord | None,
+        mode: bool,
+        states: Mapping[str, ModuleState],
+    ) -> ModuleRecord:
+        known = states.get(base.path, ModuleState())
         kind = self.types.get(base.path, base.qualified_type)
         record = held or replace(base, tensors=(), param_count=0, own_params=0, hooks=())
         return replace(
@@ -73,6 +82,10 @@ class Walked:
             extra_repr=base.extra_repr,
             calls=self.calls.get(base.path, 0),
             compute=base.compute,
+            state=known.state,
+            stays_float=known.stays_float,
+            inside=known.inside,
+            own_state=known.own_state,
         )
 
 
