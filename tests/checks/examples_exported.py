@@ -133,6 +133,14 @@ def rounding_off(model: Any, inputs: Any) -> None:
     model(*inputs)
 
 
+def move_to_train(model: Any, inputs: Any) -> None:
+    """As a loop does that knows torchao's switches only: the model was in eval mode."""
+    from torchao.quantization.pt2e import move_exported_model_to_train
+
+    model.eval()
+    move_exported_model_to_train(model)
+
+
 # -- what torchao alone does -----------------------------------------------------------------------
 
 
@@ -213,6 +221,18 @@ def differs_in_eval(model: Any, inputs: Any) -> bool:
 
     graph = moved(prepared_alone(model, inputs), False).apply(disable_observer)
     return not torch.equal(graph(*inputs), graph(*inputs))
+
+
+def differs_in_eval_of_its_flag(model: Any, inputs: Any) -> bool:
+    """Whether a graph exported in train mode drops out when its flag says eval."""
+    graph = torch.export.export(model, inputs).module()
+    if model.then is move_to_train:
+        for one in graph.modules():
+            one.training = False
+    else:
+        graph = moved(graph, False)
+    with torch.no_grad():
+        return not torch.equal(graph(*inputs), graph(*inputs))
 
 
 @torch.no_grad()
@@ -314,6 +334,13 @@ exported(
     two(nn.Sigmoid, asked=OneSpec("FakeQuantize", more=(torch.ops.aten.sigmoid.default,))),
     two(nn.Sigmoid),
     lambda model, x: "dequantize_per_tensor" in lowered_code(model, x),
+)
+exported(
+    "QX710",
+    "switch_of_torchao",
+    two(lambda: nn.Dropout(0.5), then=move_to_train),
+    two(lambda: nn.Dropout(0.5), then=lambda model, inputs: model.eval()),
+    differs_in_eval_of_its_flag,
 )
 exported(
     "QX404",
