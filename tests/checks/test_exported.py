@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import qatexplorer as qx
+from qatexplorer.app.cli import main
 from qatexplorer.checks.evidence.convert_gap import before_norms, convert_gap, run_recorded
 from qatexplorer.checks.evidence.exported import (
     modes_of,
@@ -148,3 +149,22 @@ def test_a_session_is_checked_from_its_first_stage_to_its_last() -> None:
     assert "QX709" in last.checked
     assert [one.path for one in last.with_id("QX701")] == ["body"]
     assert not [one for one in last.skipped if "failed" in one.why]
+
+
+def hidden_model() -> Any:
+    """A factory for the command line."""
+    return Hidden(), (torch.randn(4, 8),)
+
+
+def test_the_command_checks_in_this_flow(capsys: pytest.CaptureFixture[str]) -> None:
+    target = f"{__name__}:hidden_model"
+    assert main(["check", target, "--flow", "pt2e", "--quiet"]) == 1
+    assert "QX701" in capsys.readouterr().out
+
+
+def test_batch_norms_are_folded_where_it_is_worth_the_time(mixed: Any) -> None:
+    subject = subject_of(Mixed().train(), (torch.randn(2, 2, 4, 4),))
+    subject._known[prepared_graph] = mixed
+    found = findings("QX708", subject)
+    assert [one.id for one in found.skipped] == ["QX708"]
+    assert "thorough" in found.skipped[0].why

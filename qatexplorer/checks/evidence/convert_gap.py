@@ -50,6 +50,12 @@ def convert_gap(subject: Subject) -> ConvertGap:
     if not subject.base.training:
         raise NoEvidence("The model is in eval mode, and is not prepared so.")
     work, own = subject.get(prepared_graph), subject.observed
+    hidden = before_norms(work)
+    if hidden and not (own or subject.thorough):
+        raise NoEvidence(
+            "To fold batch norms takes torchao long: asked of a model that has been trained, and "
+            "where the check is thorough."
+        )
     candidate = copy_sharing_parameters(work)
     assert isinstance(candidate, fx.GraphModule)
     inputs = subject.options.example_inputs
@@ -62,7 +68,6 @@ def convert_gap(subject: Subject) -> ConvertGap:
         after_model = subject.maker.convert_copy(candidate, stage.name).result.model
         assert isinstance(after_model, fx.GraphModule)
         after, given = run_recorded(after_model, inputs)
-    hidden = before_norms(work)
     layers = tuple(
         LayerGap(name, operation_name(node), _path(node), sqnr(before[name], after[name]))
         for name, node in _nodes(work).items()

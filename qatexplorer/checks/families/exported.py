@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -164,10 +165,17 @@ def _settings_for(layers: Sequence[Operation]) -> str:
 # -- constants that the switches replace -----------------------------------------------------------
 
 
+def copy_of(model: fx.GraphModule) -> fx.GraphModule:
+    """A deep copy, without what torch warns of its own classes while it is made."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return copy.deepcopy(model)
+
+
 def switched(model: fx.GraphModule, training: bool) -> fx.GraphModule:
     """A copy of ``model`` that torchao's own switch has put into a mode."""
     pt2e = importlib.import_module("torchao.quantization.pt2e")
-    twin = copy.deepcopy(model)
+    twin = copy_of(model)
     if training:
         pt2e.move_exported_model_to_train(twin)
     else:
@@ -317,7 +325,7 @@ def left_in_training(subject: Subject) -> Iterator[Found]:
     stays = [one for one in subject.get(in_eval) if one.training]
     if not stays:
         return
-    own = copy.deepcopy(subject.get(prepared_graph)).eval()
+    own = copy_of(subject.get(prepared_graph)).eval()
     kept = {one.node for one in modes_of(own) if one.training}
     for one in stays:
         also = "it goes on as in training in a script that calls it, and in the converted model"
