@@ -159,6 +159,7 @@ def _checked(args: argparse.Namespace, silences: tuple[Silence, ...], report: An
             qconfig=args.qconfig or loaded.suggested.get("qconfig"),
             stubs=args.stubs,
             data=loaded.data,
+            **loaded.settings,
         )
         session.warns = False
         # In eval mode nothing can be tried: say so, and look for the rest on a copy in train mode.

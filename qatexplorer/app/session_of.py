@@ -81,6 +81,7 @@ def session_of(args: argparse.Namespace, report: Callable[[str, float], Any]) ->
             qconfig=args.qconfig or loaded.suggested.get("qconfig"),
             stubs=args.stubs,
             data=loaded.data,
+            **loaded.settings,
         )
         session.warns = False
         if not session.snapshot.modules[0].training:

@@ -154,9 +154,9 @@ class Explorer(widgets.VBox):
     def _build(self) -> None:
         self.header = Html(kind="qx-title")
         self.examples = labelled(
-            widgets.Dropdown(options=[(zoo.load(n).title, n) for n in zoo.names()]),
+            widgets.Dropdown(options=[(zoo.title(n), n) for n in zoo.names()]),
             "Example",
-            "The embedded examples, on scikit-learn's digits",
+            "The embedded examples: scikit-learn's digits, and a small language model",
             width="min(380px, 38vw)",
         )
         self.description = Note(kind="qx-about-note", label="about it")
@@ -267,9 +267,7 @@ class Explorer(widgets.VBox):
         except QatExplorerError as error:
             self._report(error)
             return False
-        given = {"data": example.data, **settings}
-        if "qconfig" in example.suggested:
-            given.setdefault("qconfig", example.suggested["qconfig"])
+        given = {"data": example.data, **example.settings, **settings}
         if not self.show_model(
             example.model, example.example_inputs, suggested=example.training, **given
         ):
