@@ -1,0 +1,184 @@
+"""The two times that the PT2E flow exports: the user's model, and the reference model to lower it.
+
+torch.export writes down sizes as numbers unless it is asked not to. Both ask for batches of any
+size, and where that cannot be had they say so.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
+
+from qatexplorer.data import as_args, cloned
+from qatexplorer.flows.pt2e_errors import export_failed, lowering_failed
+from qatexplorer.forward.trace import TRACE_LOCK
+
+_CACHE_NOTE = (
+    "config.use_cache was False while torch.export ran: torch.export and convert_pt2e cannot take "
+    "the keys and values that the model returns for the next token."
+)
+
+
+def export(model: nn.Module, inputs: Any) -> tuple[fx.GraphModule, tuple[str, ...]]:
+    """``torch.export`` of ``model`` in the mode that it is in, for batches of any size where torch
+    can; what to say of it. Raises TraceFailedError with the place in the user's model."""
+    args, kwargs = _rows_of(inputs)
+    shapes = torch.export.ShapesCollection()
+    batched = batched_tensors((*args, *kwargs.values()))
+    for tensor in batched:
+        shapes[tensor] = {0: torch.export.Dim.AUTO}
+    notes: list[str] = []
+
+    def once() -> torch.export.ExportedProgram:
+        dynamic = shapes.dynamic_shapes(model, args, kwargs)
+        return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic)
+
+    try:
+        try:
+            program = once()
+        except Exception as error:
+            if not _returns_a_cache(error, model):
+                raise
+            notes.append(_CACHE_NOTE)
+            with _without_cache(model):
+                program = once()
+    except Exception as error:
+        raise export_failed(error, model) from error
+    module = program.module()
+    assert isinstance(module, fx.GraphModule)
+    if batched and not program.range_constraints:
+        notes.append(
+            f"torch.export has fixed the batch at {len(batched[0])}: something in forward hangs on "
+            "its size. Batches of another size do not run."
+        )
+    return module, tuple(notes)
+
+
+def _rows_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments to export with. One row is given twice: torch.export takes a size of one for a
+    number that never changes."""
+    args, kwargs = as_args(cloned(inputs))
+    single = {id(t) for t in batched_tensors((*args, *kwargs.values())) if len(t) == 1}
+
+    def two(value: Any) -> Any:
+        return torch.cat((value, value)) if id(value) in single else value
+
+    return tuple(map(two, args)), {name: two(value) for name, value in kwargs.items()}
+
+
+def batched_tensors(values: tuple[Any, ...]) -> list[Tensor]:
+    """The tensors that have a batch: all with as many rows as the first one."""
+    tensors = [v for v in values if isinstance(v, Tensor) and v.dim()]
+    return [t for t in tensors if len(t) == len(tensors[0])]
+
+
+def _returns_a_cache(error: Exception, model: nn.Module) -> bool:
+    """Whether a model of transformers failed because of the keys and values that it returns."""
+    kept = getattr(getattr(model, "config", None), "use_cache", False)
+    return bool(kept) and "Cache" in str(error)
+
+
+@contextmanager
+def _without_cache(model: nn.Module) -> Iterator[None]:
+    config: Any = model.config
+    before, config.use_cache = config.use_cache, False
+    try:
+        yield
+    finally:
+        config.use_cache = before
+
+
+def lower(reference: fx.GraphModule, inputs: Any) -> tuple[fx.GraphModule, tuple[str, ...]]:
+    """``lower_pt2e_quantized_to_x86`` of ``reference``, to be called as that is; what to say of it.
+
+    Raises StageError if torchao cannot lower it.
+    """
+    api = importlib.import_module("torchao.quantization.pt2e.lowering")
+    args, kwargs = _rows_of(inputs)
+    given = inspect.signature(reference.forward).bind(*args, **kwargs).args
+    called_as = reference._in_spec
+    lowered = None
+    for dynamic in (True, False):
+        try:
+            with torch.no_grad(), _any_batch(given) if dynamic else nullcontext():
+                lowered = api.lower_pt2e_quantized_to_x86(reference, given)
+            break
+        except Exception as error:
+            if not dynamic:
+                raise lowering_failed(error) from error
+    assert isinstance(lowered, fx.GraphModule)
+    _call_as(lowered, called_as)
+    if _takes_any_batch(lowered, args, kwargs):
+        return lowered, ()
+    note = (
+        f"Lowering has fixed the batch at {len(batched_tensors(given)[0])}: something in the "
+        "graph hangs on its size. Batches of another size do not run."
+    )
+    return lowered, (note,)
+
+
+@contextmanager
+def _any_batch(given: tuple[Any, ...]) -> Iterator[None]:
+    """Inside, torchao's lowering exports for batches of any size; by itself it does for that of the
+    example inputs."""
+    batched = {id(t) for t in batched_tensors(given)}
+    dims = {0: torch.export.Dim.AUTO}
+    shapes = tuple(dims if id(value) in batched else None for value in given)
+    thread, original = threading.get_ident(), torch.export.export
+
+    def exported(*args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() == thread:
+            kwargs.setdefault("dynamic_shapes", shapes)
+        return original(*args, **kwargs)
+
+    with TRACE_LOCK:
+        torch.export.export = exported
+        try:
+            yield
+        finally:
+            torch.export.export = original
+
+
+def _call_as(lowered: fx.GraphModule, called_as: Any) -> None:
+    """Let ``lowered`` take its inputs by name where the exported model does: lowering exports once
+    more, by position."""
+    codegen: Any = lowered.graph._codegen
+    if codegen.pytree_info.in_spec != called_as:
+        codegen.pytree_info = codegen.pytree_info._replace(in_spec=called_as)
+        lowered.recompile()
+
+
+def _takes_any_batch(lowered: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Make ``lowered`` take batches of any size, where nothing in its graph hangs on the size.
+
+    It checks that its inputs are as large as the example inputs. Whether its graph needs that is
+    measured: with twice the rows, its outputs must have twice the rows.
+    """
+    batched = {id(t): len(t) for t in batched_tensors((*args, *kwargs.values()))}
+    rows = max(batched.values(), default=0)
+
+    def twice(value: Any) -> Any:
+        return torch.cat((value, value)) if id(value) in batched else value
+
+    lowered.validate_inputs = False
+    try:
+        with torch.no_grad():
+            once = _shapes(lowered(*args, **kwargs))
+            both = _shapes(lowered(*map(twice, args), **{k: twice(v) for k, v in kwargs.items()}))
+        any_batch = both == [(2 * s[0], *s[1:]) if s[:1] == (rows,) else s for s in once]
+    except Exception:
+        any_batch = False
+    lowered.validate_inputs = not any_batch
+    return any_batch
+
+
+def _shapes(output: Any) -> list[tuple[int, ...]]:
+    return [tuple(leaf.shape) for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
