@@ -116,13 +116,40 @@ def lower(reference: fx.GraphModule, inputs: Any) -> tuple[fx.GraphModule, tuple
                 raise lowering_failed(error) from error
     assert isinstance(lowered, fx.GraphModule)
     _call_as(lowered, called_as)
-    if _takes_any_batch(lowered, args, kwargs):
-        return lowered, ()
+    with torch.no_grad():
+        notes = _views_made_runnable(lowered, args, kwargs)
+        if _takes_any_batch(lowered, args, kwargs):
+            return lowered, notes
     note = (
         f"Lowering has fixed the batch at {len(batched_tensors(given)[0])}: something in the "
         "graph hangs on its size. Batches of another size do not run."
     )
-    return lowered, (note,)
+    return lowered, (*notes, note)
+
+
+def _views_made_runnable(
+    lowered: fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[str, ...]:
+    """OneDNN's convolutions give tensors that lie in memory channels last, and lowering leaves the
+    ``view`` behind them, which then raises. Where the model does not run, ``reshape`` takes its
+    place; what to say of it."""
+    try:
+        lowered(*cloned(args), **cloned(kwargs))
+        return ()
+    except RuntimeError as error:
+        if "view size is not compatible" not in str(error):
+            raise
+    view, reshape = torch.ops.aten.view.default, torch.ops.aten.reshape.default
+    nodes = [node for node in lowered.graph.nodes if node.target is view]
+    for node in nodes:
+        node.target = reshape
+    lowered.recompile()
+    note = (
+        "lower_pt2e_quantized_to_x86 gave a model that does not run: aten.view behind a "
+        f"convolution whose int8 result lies channels last. In this copy its {len(nodes)} aten.view"
+        " are aten.reshape, which computes the same."
+    )
+    return (note,)
 
 
 @contextmanager
@@ -170,9 +197,8 @@ def _takes_any_batch(lowered: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 
     lowered.validate_inputs = False
     try:
-        with torch.no_grad():
-            once = _shapes(lowered(*args, **kwargs))
-            both = _shapes(lowered(*map(twice, args), **{k: twice(v) for k, v in kwargs.items()}))
+        once = _shapes(lowered(*args, **kwargs))
+        both = _shapes(lowered(*map(twice, args), **{k: twice(v) for k, v in kwargs.items()}))
         any_batch = both == [(2 * s[0], *s[1:]) if s[:1] == (rows,) else s for s in once]
     except Exception:
         any_batch = False
