@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from qatexplorer.forward.either_mode import trains
 from qatexplorer.forward.graph import Graph, GraphEdge, GraphNode, NodeOp, Placement
 from qatexplorer.forward.graph_module import source_of
 from qatexplorer.quantizers.facts import is_quantizer
@@ -72,6 +73,18 @@ def name_owners(lowered: fx.GraphModule, owners: Mapping[str, fx.Node]) -> None:
                 node.meta["stack_trace"] = owner.meta.get("stack_trace")
 
 
+def is_exported(model: nn.Module) -> bool:
+    """Whether ``model`` is a graph of torch's own operations, as ``torch.export`` makes it; a graph
+    that FX has traced calls modules and functions."""
+    if not isinstance(model, fx.GraphModule):
+        return False
+    modules = dict(model.named_modules(remove_duplicate=False))
+    called = [n for n in model.graph.nodes if n.op == "call_module" and n.target != "_guards_fn"]
+    return all(is_quantizer(modules[str(n.target)]) for n in called) and any(
+        isinstance(n.target, torch._ops.OpOverload) for n in model.graph.nodes
+    )
+
+
 def is_int8_kernel(node: fx.Node) -> bool:
     """Whether ``node`` calls one of oneDNN's int8 kernels."""
     name = str(node.target)
@@ -105,7 +118,36 @@ def quantized_operations(model: fx.GraphModule) -> frozenset[str]:
         data, weight = node.all_input_nodes[0], node.all_input_nodes[1:2]
         if rounds(data) and weight and rounds(weight[0]) and is_per_channel(weight[0]):
             found.add(node.name)
-    return frozenset(found)
+    return frozenset(found | _computed_with(model, found))
+
+
+_AFTER = ("relu", "relu_", "hardtanh", "hardtanh_", "hardswish", "hardswish_", "silu", "silu_")
+"""What oneDNN's convolutions compute together with the sum before it; linear layers: relu, gelu."""
+
+
+def _computed_with(model: fx.GraphModule, kernels: set[str]) -> set[str]:
+    """Ids of the operations that the int8 kernels compute along the way: an addition to the result
+    and an activation, each the only user of what comes before it."""
+    norms = folded_norms(model)
+    found: set[str] = set()
+    for node in model.graph.nodes:
+        if node.name not in kernels:
+            continue
+        after = _only_user(node)
+        while after is not None and after.name in norms:
+            after = _only_user(after)
+        if after is not None and _operation(after) in ("add", "add_"):
+            if len(after.all_input_nodes) == 2 and after.name not in found:
+                found.add(after.name)
+                after = _only_user(after)
+        linear = not _operation(node).startswith("conv")
+        if after is not None and _operation(after) in (("relu", "gelu") if linear else _AFTER):
+            found.add(after.name)
+    return found
+
+
+def _only_user(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
 
 
 def folded_norms(model: fx.GraphModule) -> frozenset[str]:
@@ -159,6 +201,7 @@ class _Reader:
         self.constant: set[fx.Node] = set()  # made of parameters alone
         self.nodes: dict[str, GraphNode] = {}
         self.main = self._main_operations()
+        self.lowered = any(map(is_int8_kernel, model.graph.nodes))
         for node in model.graph.nodes:
             given = node.all_input_nodes
             if node.op == "get_attr" or (
@@ -186,6 +229,9 @@ class _Reader:
 
     def _record(self, node: fx.Node) -> GraphNode:
         shape, dtype = _info(node)
+        if node.op == "call_function" and not (self.lowered or stack_of(node)):
+            # What a pattern of torchao has put there has the shape that it had in the pattern.
+            shape, dtype = None, None
         if node.op in ("placeholder", "output"):
             op: NodeOp = "placeholder" if node.op == "placeholder" else "output"
             name = str(node.target)
@@ -204,6 +250,7 @@ class _Reader:
             shape,
             dtype,
             source_of(node),
+            trains(node),
         )
 
     def _behind(self, node: fx.Node) -> tuple[fx.Node, tuple[str, ...]]:
@@ -245,10 +292,12 @@ class _Reader:
         return Placement(kind, record.path or record.scope, record.label, (record.id,))
 
     def _weight(self, node: fx.Node, source: fx.Node) -> Placement:
-        """Of the module whose operation takes it."""
+        """Of the module whose operation takes it; of an operation that is no module's work, that
+        operation stands for it."""
         record = next((self.nodes[n.name] for n in self._takers(node)), None)
         if record is not None:
-            return Placement("weight", record.path or record.scope, record.label, (record.id,))
+            nodes = () if record.path else (record.id,)
+            return Placement("weight", record.path or record.scope, record.label, nodes)
         owner = str(source.target).rpartition(".")[0] if source.op == "get_attr" else ""
         return Placement("weight", owner, type(self.modules.get(owner, nn.Module())).__name__, ())
 

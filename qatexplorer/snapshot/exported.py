@@ -62,7 +62,13 @@ class Walked:
 
     def _named(self, base: ModuleRecord, held: ModuleRecord | None, mode: bool) -> ModuleRecord:
         kind = self.types.get(base.path, base.qualified_type)
-        record = held or replace(base, tensors=(), param_count=0, own_params=0, hooks=())
+        record = held
+        if record is None:
+            # Its number must be none of those that the exported model's own modules have.
+            number = -1 - base.identity
+            record = replace(
+                base, tensors=(), param_count=0, own_params=0, hooks=(), identity=number
+            )
         return replace(
             record,
             type_name=kind.rpartition(".")[2],
