@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -26,10 +27,15 @@ _QDQ = ("quantize_per_tensor", "quantize_per_channel")
 
 
 def stack_of(node: fx.Node) -> tuple[tuple[str, str], ...]:
-    """(path, class) of the modules in whose forward the call is, from the root inwards."""
+    """(path, class) of the user's modules in whose forward the call is, from the root inwards."""
     stack = (node.meta.get("nn_module_stack") or {}).values()
     named = ((_plain(str(path)), _class_name(kind)) for path, kind in stack)
-    return tuple((path, kind) for path, kind in named if "GraphModuleImpl" not in kind)
+    return tuple(
+        (path, kind)
+        for path, kind in named
+        # The second are modules of torchao's, from which its patterns were traced.
+        if "GraphModuleImpl" not in kind and not kind.startswith("torchao.quantization.pt2e.")
+    )
 
 
 def _plain(path: str) -> str:
@@ -85,6 +91,32 @@ def is_exported(model: nn.Module) -> bool:
     )
 
 
+_REPLACED = ("dropout", "batch_norm")
+
+
+@contextmanager
+def names_kept(model: nn.Module) -> Iterator[None]:
+    """Torchao's switches of mode replace dropouts and batch norms by others that are nobody's: what
+    is noted of those before is noted of those after this."""
+    before = _replaced(model)
+    yield
+    for kind, nodes in _replaced(model).items():
+        known = before[kind]
+        for (node, _), (_, meta) in zip(nodes, known, strict=False):
+            if len(nodes) == len(known):
+                node.meta.update(meta)
+
+
+def _replaced(model: nn.Module) -> dict[str, list[tuple[fx.Node, dict[str, Any]]]]:
+    found: dict[str, list[tuple[fx.Node, dict[str, Any]]]] = {kind: [] for kind in _REPLACED}
+    for node in model.graph.nodes if isinstance(model, fx.GraphModule) else ():
+        if node.op == "call_function" and _operation(node) in found:
+            noted = ("nn_module_stack", "stack_trace", "val")
+            meta = {key: node.meta[key] for key in noted if key in node.meta}
+            found[_operation(node)].append((node, meta))
+    return found
+
+
 def is_int8_kernel(node: fx.Node) -> bool:
     """Whether ``node`` calls one of oneDNN's int8 kernels."""
     name = str(node.target)
@@ -136,10 +168,14 @@ def _computed_with(model: fx.GraphModule, kernels: set[str]) -> set[str]:
         after = _only_user(node)
         while after is not None and after.name in norms:
             after = _only_user(after)
-        if after is not None and _operation(after) in ("add", "add_"):
-            if len(after.all_input_nodes) == 2 and after.name not in found:
-                found.add(after.name)
-                after = _only_user(after)
+        if (
+            after is not None
+            and _operation(after) in ("add", "add_")
+            and len(after.all_input_nodes) == 2
+            and after.name not in found
+        ):
+            found.add(after.name)
+            after = _only_user(after)
         linear = not _operation(node).startswith("conv")
         if after is not None and _operation(after) in (("relu", "gelu") if linear else _AFTER):
             found.add(after.name)
