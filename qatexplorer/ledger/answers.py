@@ -287,7 +287,7 @@ def who_quantizes_input(subject: Subject) -> Answer:
     return Answer("input", question, text, first.selection)
 
 
-# -- where a quantizer annotates an exported graph --------------------------------------------------
+# -- where a quantizer annotates an exported graph ------------------------------------------------
 
 
 def _one_call(subject: Subject, key: str, question: str) -> Answer:
