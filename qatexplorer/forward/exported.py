@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import fx, nn
 
+from qatexplorer.forward.either_mode import trains
 from qatexplorer.forward.graph import Graph, GraphEdge, GraphNode, NodeOp, Placement
 from qatexplorer.forward.graph_module import source_of
 from qatexplorer.quantizers.facts import is_quantizer
@@ -25,10 +27,15 @@ _QDQ = ("quantize_per_tensor", "quantize_per_channel")
 
 
 def stack_of(node: fx.Node) -> tuple[tuple[str, str], ...]:
-    """(path, class) of the modules in whose forward the call is, from the root inwards."""
+    """(path, class) of the user's modules in whose forward the call is, from the root inwards."""
     stack = (node.meta.get("nn_module_stack") or {}).values()
     named = ((_plain(str(path)), _class_name(kind)) for path, kind in stack)
-    return tuple((path, kind) for path, kind in named if "GraphModuleImpl" not in kind)
+    return tuple(
+        (path, kind)
+        for path, kind in named
+        # The second are modules of torchao's, from which its patterns were traced.
+        if "GraphModuleImpl" not in kind and not kind.startswith("torchao.quantization.pt2e.")
+    )
 
 
 def _calls_around(node: fx.Node) -> tuple[tuple[str, str], ...]:
@@ -83,6 +90,44 @@ def name_owners(lowered: fx.GraphModule, owners: Mapping[str, fx.Node]) -> None:
                 node.meta["stack_trace"] = owner.meta.get("stack_trace")
 
 
+def is_exported(model: nn.Module) -> bool:
+    """Whether ``model`` is a graph of torch's own operations, as ``torch.export`` makes it; a graph
+    that FX has traced calls modules and functions."""
+    if not isinstance(model, fx.GraphModule):
+        return False
+    modules = dict(model.named_modules(remove_duplicate=False))
+    called = [n for n in model.graph.nodes if n.op == "call_module" and n.target != "_guards_fn"]
+    return all(is_quantizer(modules[str(n.target)]) for n in called) and any(
+        isinstance(n.target, torch._ops.OpOverload) for n in model.graph.nodes
+    )
+
+
+_REPLACED = ("dropout", "batch_norm")
+
+
+@contextmanager
+def names_kept(model: nn.Module) -> Iterator[None]:
+    """Torchao's switches of mode replace dropouts and batch norms by others that are nobody's: what
+    is noted of those before is noted of those after this."""
+    before = _replaced(model)
+    yield
+    for kind, nodes in _replaced(model).items():
+        known = before[kind]
+        for (node, _), (_, meta) in zip(nodes, known, strict=False):
+            if len(nodes) == len(known):
+                node.meta.update(meta)
+
+
+def _replaced(model: nn.Module) -> dict[str, list[tuple[fx.Node, dict[str, Any]]]]:
+    found: dict[str, list[tuple[fx.Node, dict[str, Any]]]] = {kind: [] for kind in _REPLACED}
+    for node in model.graph.nodes if isinstance(model, fx.GraphModule) else ():
+        if node.op == "call_function" and _operation(node) in found:
+            noted = ("nn_module_stack", "stack_trace", "val")
+            meta = {key: node.meta[key] for key in noted if key in node.meta}
+            found[_operation(node)].append((node, meta))
+    return found
+
+
 def is_int8_kernel(node: fx.Node) -> bool:
     """Whether ``node`` calls one of oneDNN's int8 kernels."""
     name = str(node.target)
@@ -94,15 +139,10 @@ _KERNELS = ("conv1d", "conv2d", "convolution", "linear", "addmm", "mm")
 ``_register_qconv_weight_prepack`` and ``_register_qlinear_weight_prepack``)."""
 
 
-_POST_OPS = ("relu", "add", "gelu", "hardtanh", "relu6", "hardswish", "silu", "leaky_relu")
-"""What those kernels compute along with the result of their own (``_register_qconv_unary_fusion``
-and its like)."""
-
-
 def quantized_operations(model: fx.GraphModule) -> frozenset[str]:
     """Ids of the operations that oneDNN's lowering can compute in int8: see :data:`_KERNELS`, with
-    a rounded input and a weight that is rounded per channel; and what is computed along with them,
-    see :data:`_POST_OPS`."""
+    a rounded input and a weight that is rounded per channel, and what is computed along with
+    them."""
     modules = dict(model.named_modules(remove_duplicate=False))
 
     def rounds(node: fx.Node) -> bool:
@@ -122,18 +162,52 @@ def quantized_operations(model: fx.GraphModule) -> frozenset[str]:
         data, weight = node.all_input_nodes[0], node.all_input_nodes[1:2]
         if rounds(data) and weight and rounds(weight[0]) and is_per_channel(weight[0]):
             found.add(node.name)
-    for node in model.graph.nodes:  # in order: a sum, then the activation behind it
-        if node.op == "call_function" and _operation(node).rstrip("_") in _POST_OPS:
-            direct = [n for n in node.all_input_nodes if n.name in found and len(n.users) == 1]
-            found.update([node.name] if direct else [])
-    return frozenset(found)
+    return frozenset(found | _computed_with(model, found))
+
+
+_AFTER = ("relu", "relu_", "hardtanh", "hardtanh_", "hardswish", "hardswish_", "silu", "silu_")
+"""What oneDNN's convolutions compute together with the sum before it; linear layers: relu, gelu."""
+
+
+def _computed_with(model: fx.GraphModule, kernels: set[str]) -> set[str]:
+    """Ids of the operations that the int8 kernels compute along the way: an addition to the result
+    and an activation, each the only user of what comes before it."""
+    norms = folded_norms(model)
+    found: set[str] = set()
+    for node in model.graph.nodes:
+        if node.name not in kernels:
+            continue
+        after = _only_user(node)
+        while after is not None and after.name in norms:
+            after = _only_user(after)
+        if (
+            after is not None
+            and _operation(after) in ("add", "add_")
+            and len(after.all_input_nodes) == 2
+            and after.name not in found
+        ):
+            found.add(after.name)
+            after = _only_user(after)
+        linear = not _operation(node).startswith("conv")
+        if after is not None and _operation(after) in (("relu", "gelu") if linear else _AFTER):
+            found.add(after.name)
+    return found
+
+
+def _only_user(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
 
 
 def gone_in_int8(model: fx.GraphModule) -> frozenset[str]:
-    """Ids of the operations that an int8 model does without: dropouts, and batch norms right behind
-    a convolution, with what torchao puts between the two while it trains: ``convert_pt2e``
-    multiplies these into the weights."""
-    found = {node.name for node in model.graph.nodes if "dropout" in _operation(node)}
+    """Ids of the operations that an int8 model does without: dropouts and :func:`folded_norms`."""
+    dropouts = (node.name for node in model.graph.nodes if "dropout" in _operation(node))
+    return folded_norms(model).union(dropouts)
+
+
+def folded_norms(model: fx.GraphModule) -> frozenset[str]:
+    """Ids of the batch norms right behind a convolution, with what torchao puts between the two
+    while it trains: ``convert_pt2e`` multiplies them into the weights."""
+    found: set[str] = set()
     for node in model.graph.nodes:
         if node.op != "call_function" or "batch_norm" not in _operation(node):
             continue
@@ -180,6 +254,7 @@ class _Reader:
         self.constant: set[fx.Node] = set()  # made of parameters alone
         self.nodes: dict[str, GraphNode] = {}
         self.main = self._main_operations()
+        self.lowered = any(map(is_int8_kernel, model.graph.nodes))
         for node in model.graph.nodes:
             given = node.all_input_nodes
             if node.op == "get_attr" or (
@@ -207,6 +282,9 @@ class _Reader:
 
     def _record(self, node: fx.Node) -> GraphNode:
         shape, dtype = _info(node)
+        if node.op == "call_function" and not (self.lowered or stack_of(node)):
+            # What a pattern of torchao has put there has the shape that it had in the pattern.
+            shape, dtype = None, None
         if node.op in ("placeholder", "output"):
             op: NodeOp = "placeholder" if node.op == "placeholder" else "output"
             name = str(node.target)
@@ -225,6 +303,7 @@ class _Reader:
             shape,
             dtype,
             source_of(node),
+            trains(node),
         )
 
     def _behind(self, node: fx.Node) -> tuple[fx.Node, tuple[str, ...]]:
@@ -266,10 +345,12 @@ class _Reader:
         return Placement(kind, record.path or record.scope, record.label, (record.id,))
 
     def _weight(self, node: fx.Node, source: fx.Node) -> Placement:
-        """Of the module whose operation takes it."""
+        """Of the module whose operation takes it; of an operation that is no module's work, that
+        operation stands for it."""
         record = next((self.nodes[n.name] for n in self._takers(node)), None)
         if record is not None:
-            return Placement("weight", record.path or record.scope, record.label, (record.id,))
+            nodes = () if record.path else (record.id,)
+            return Placement("weight", record.path or record.scope, record.label, nodes)
         owner = str(source.target).rpartition(".")[0] if source.op == "get_attr" else ""
         return Placement("weight", owner, type(self.modules.get(owner, nn.Module())).__name__, ())
 
