@@ -196,6 +196,14 @@ class Flow(ABC):
         call. The caller hands over a copy of its own. Raises what torch raises.
         """
 
+    def described(self, model: nn.Module) -> StageResult:
+        """``model``, at a stage of this flow, with what describes it apart from its modules."""
+        return StageResult(model)
+
+    def unavailable(self) -> str:
+        """Why this flow cannot run here, with what to install; ``""`` where it can."""
+        return ""
+
     @classmethod
     def check(cls) -> None:
         """Raise InputError if the stages do not have the roles that every flow has."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import types
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
 from typing import Any, ClassVar
 
@@ -22,7 +22,13 @@ from qatexplorer.errors import QatExplorerError, TraceFailedError, UnsupportedTo
 from qatexplorer.explain.blame import place_of
 from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
 from qatexplorer.flows.pt2e_watch import Pt2eConvertWatch, Pt2eLog, Pt2ePrepareWatch
-from qatexplorer.forward.exported import exported_graph, types_of
+from qatexplorer.forward.either_mode import EitherMode, in_either_mode
+from qatexplorer.forward.exported import (
+    exported_graph,
+    name_owners,
+    owners_of_weights,
+    types_of,
+)
 from qatexplorer.forward.graph_module import positional_inputs
 
 _STAGES = (
@@ -167,9 +173,15 @@ class Pt2eFlow(Flow):
             return self._lower(model, options)
         return StageResult(model)
 
+    def described(self, model: nn.Module) -> StageResult:
+        return _described(model)
+
+    def unavailable(self) -> str:
+        return unavailable()
+
     def _export(self, model: nn.Module, options: FlowOptions) -> StageResult:
         exported, notes = export(model, options.example_inputs)
-        return _described(exported, notes=notes)
+        return _described(in_either_mode(exported, model.training), notes=notes)
 
     def _prepare(
         self, until: str, model: nn.Module, options: FlowOptions, seen: Seen | None
@@ -190,12 +202,12 @@ class Pt2eFlow(Flow):
                 prepared = api.prepare_qat_pt2e(model, watched)
         except _Reached as reached:
             return reached.result
-        in_either_mode(prepared)
+        in_either_mode(prepared, model.training)
         return StageResult(prepared) if seen is None else _described(prepared, watch.log)
 
     def _convert(self, until: str, model: nn.Module) -> StageResult:
         api = importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
-        model.eval()
+        in_eval_mode(model)
 
         def at(stage: str, module: fx.GraphModule) -> None:
             if stage == until:
@@ -206,17 +218,19 @@ class Pt2eFlow(Flow):
                 converted = api.convert_pt2e(model)
         except _Reached as reached:
             converted = reached.result.model
-        in_either_mode(converted)
-        return _described(converted)
+        return _described(in_either_mode(converted, False))
 
     def _lower(self, model: nn.Module, options: FlowOptions) -> StageResult:
         lowering = importlib.import_module("torchao.quantization.pt2e.lowering")
         reference = self._convert("fold", model).model
+        assert isinstance(reference, fx.GraphModule)
+        owners = owners_of_weights(reference)
         inputs = positional_inputs(model, on_device(options.example_inputs, device_of(model)))
         with torch.no_grad():
             lowered = lowering.lower_pt2e_quantized_to_x86(reference, inputs)
-        in_either_mode(lowered)
-        return _described(lowered)
+        name_owners(lowered, owners)
+        types = {**types_of(reference), **types_of(lowered)}
+        return replace(_described(in_either_mode(lowered, False)), types=types)
 
 
 def default_quantizer() -> Any:
@@ -280,26 +294,14 @@ def _export_failed(error: Exception, model: nn.Module) -> QatExplorerError:
     )
 
 
-def in_either_mode(model: nn.Module) -> None:
-    """Let ``model.train()`` and ``model.eval()`` work on an exported model, and set the flags.
-
-    torchao's own switches rewrite the dropouts and batch norms of the graph; they set no flag and
-    give nothing back, as ``nn.Module.train`` does.
-    """
+def in_eval_mode(model: nn.Module) -> None:
+    """torchao's own switch, as its recipe has it before ``convert_pt2e``. It puts torch's default
+    p, eps and momentum into the dropouts and batch norms that it replaces."""
     pt2e = importlib.import_module("torchao.quantization.pt2e")
-    switches = (pt2e.move_exported_model_to_eval, pt2e.move_exported_model_to_train)
-
-    def train(self: nn.Module, mode: bool = True) -> nn.Module:
-        switches[bool(mode)](self)
-        for module in self.modules():
-            module.training = mode
-        return self
-
-    def evaluate(self: nn.Module) -> nn.Module:
-        return train(self, False)
-
-    model.train = types.MethodType(train, model)  # type: ignore[method-assign]
-    model.eval = types.MethodType(evaluate, model)  # type: ignore[method-assign]
+    model.train()
+    pt2e.move_exported_model_to_eval(model)
+    for module in model.modules():
+        module.__dict__["_mode" if isinstance(module, EitherMode) else "training"] = False
 
 
 def _described(

@@ -27,7 +27,8 @@ _QDQ = ("quantize_per_tensor", "quantize_per_channel")
 def stack_of(node: fx.Node) -> tuple[tuple[str, str], ...]:
     """(path, class) of the modules in whose forward the call is, from the root inwards."""
     stack = (node.meta.get("nn_module_stack") or {}).values()
-    return tuple((_plain(str(path)), _class_name(kind)) for path, kind in stack)
+    named = ((_plain(str(path)), _class_name(kind)) for path, kind in stack)
+    return tuple((path, kind) for path, kind in named if "GraphModuleImpl" not in kind)
 
 
 def _plain(path: str) -> str:
@@ -42,6 +43,96 @@ def _class_name(kind: Any) -> str:
 def types_of(model: fx.GraphModule) -> dict[str, str]:
     """Class of each of the user's modules by path, as it was when the model was exported."""
     return {path: kind for node in model.graph.nodes for path, kind in stack_of(node)}
+
+
+def owners_of_weights(reference: fx.GraphModule) -> dict[str, fx.Node]:
+    """The operation that takes the weight of each scale that ``reference`` holds, by the scale's
+    name: lowering makes an operation of its own of it, and keeps the scale."""
+    found = {}
+    for node in reference.graph.nodes:
+        if "dequantize_per_channel" in str(node.target):
+            for user in node.users:
+                for given in node.all_input_nodes[1:2]:
+                    found[str(given.target)] = user
+    return found
+
+
+def name_owners(lowered: fx.GraphModule, owners: Mapping[str, fx.Node]) -> None:
+    """Note on each int8 operation of ``lowered`` whose work it is, see :func:`owners_of_weights`.
+
+    Only ``node.meta`` is written to: lowering traces the model anew, and a trace of a graph has no
+    modules.
+    """
+    for node in lowered.graph.nodes:
+        if is_int8_kernel(node):
+            known = (owners.get(str(g.target)) for g in node.all_input_nodes if g.op == "get_attr")
+            owner = next((one for one in known if one is not None), None)
+            if owner is not None:
+                node.meta["nn_module_stack"] = owner.meta.get("nn_module_stack")
+                node.meta["stack_trace"] = owner.meta.get("stack_trace")
+
+
+def is_int8_kernel(node: fx.Node) -> bool:
+    """Whether ``node`` calls one of oneDNN's int8 kernels."""
+    name = str(node.target)
+    return name.startswith("onednn.q") and "prepack" not in name
+
+
+_KERNELS = ("conv1d", "conv2d", "convolution", "linear", "addmm", "mm")
+"""The operations that oneDNN's lowering has int8 kernels for (torch's own
+``_register_qconv_weight_prepack`` and ``_register_qlinear_weight_prepack``)."""
+
+
+def quantized_operations(model: fx.GraphModule) -> frozenset[str]:
+    """Ids of the operations that oneDNN's lowering can compute in int8: see :data:`_KERNELS`, with
+    a rounded input and a weight that is rounded per channel."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+
+    def rounds(node: fx.Node) -> bool:
+        if node.op == "call_module":
+            return is_quantizer(modules[str(node.target)])
+        return "dequantize_per" in str(node.target)
+
+    def is_per_channel(node: fx.Node) -> bool:
+        if node.op == "call_module":
+            return bool(getattr(modules[str(node.target)], "is_per_channel", False))
+        return "per_channel" in str(node.target)
+
+    found = set()
+    for node in model.graph.nodes:
+        if node.op != "call_function" or _operation(node) not in _KERNELS:
+            continue
+        data, weight = node.all_input_nodes[0], node.all_input_nodes[1:2]
+        if rounds(data) and weight and rounds(weight[0]) and is_per_channel(weight[0]):
+            found.add(node.name)
+    return frozenset(found)
+
+
+def folded_norms(model: fx.GraphModule) -> frozenset[str]:
+    """Ids of the batch norms right behind a convolution, with what torchao puts between the two
+    while it trains: ``convert_pt2e`` multiplies them into the weights."""
+    found: set[str] = set()
+    for node in model.graph.nodes:
+        if node.op != "call_function" or "batch_norm" not in _operation(node):
+            continue
+        between: list[str] = [node.name]
+        given = node.all_input_nodes[0]
+        while _operation(given) in ("div", "add") and len(given.users) == 1:
+            between.append(given.name)
+            given = given.all_input_nodes[0]
+        if _operation(given).startswith("conv"):
+            found.update(between)
+    return frozenset(found)
+
+
+def calls_of(model: fx.GraphModule) -> dict[str, int]:
+    """How often each of the user's modules is called in one forward, by path; ``torch.export``
+    numbers the calls."""
+    seen: dict[str, set[str]] = {}
+    for node in model.graph.nodes:
+        for path, _ in (node.meta.get("nn_module_stack") or {}).values():
+            seen.setdefault(_plain(str(path)), set()).add(str(path))
+    return {path: len(numbered) for path, numbered in seen.items()}
 
 
 def exported_graph(

@@ -81,11 +81,15 @@ def _remember_module(module: Module, with_buffers: bool) -> Callable[[], None]:
     contents = [
         (buffer, buffer.detach().clone(), _version(buffer))
         for buffer in buffers.values()
-        if with_buffers and isinstance(buffer, Tensor)
+        # What oneDNN has packed for itself holds weights, which no forward writes to.
+        if with_buffers and isinstance(buffer, Tensor) and not buffer.is_mkldnn
     ]
     if with_buffers and LEARNED.is_fake_quant(module):  # whose observer writes to parameters
         learned = [p for p in module._parameters.values() if p is not None]
         contents += [(p, p.detach().clone(), None) for p in learned]
+    # An exported model's graph follows its flag.
+    follows = isinstance(getattr(type(module), "training", None), property)
+    training = module.training
     hooks = [
         (state[name], dict(state[name])) for name in _HOOK_TABLES if state.get(name) is not None
     ]
@@ -93,6 +97,8 @@ def _remember_module(module: Module, with_buffers: bool) -> Callable[[], None]:
     def restore() -> None:
         for key, value in plain.items():
             state[key] = value
+        if follows:
+            module.training = training
         if not scripted:
             _restore_table(module._buffers, buffers)
         for buffer, content, version in contents:

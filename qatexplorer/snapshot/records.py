@@ -14,6 +14,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal
 
+from qatexplorer.flows.annotations import Annotation
 from qatexplorer.flows.base import ROLES, Role
 from qatexplorer.forward.graph import (
     Graph,
@@ -265,6 +266,8 @@ class Snapshot(Shown):
     led to it, ``""`` for none. ``warnings`` are torch's own words during the stage, deduplicated;
     ``notes`` ours. ``int8_nodes`` are the ids of the graph's operations whose result is an int8
     tensor in the int8 model that the stage leads to (at a converted stage: in the model itself).
+    ``annotations`` are what a quantizer of PT2E has written on the graph's nodes, and ``groups``
+    the edges and nodes that share one fake quant, at the stages from "annotate" to "insert".
     """
 
     flow: str
@@ -278,6 +281,8 @@ class Snapshot(Shown):
     role: Role = "float"
     call: str = ""
     int8_nodes: frozenset[str] = frozenset()
+    annotations: tuple[Annotation, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
 
     def __getstate__(self) -> dict[str, object]:
         # The tables below are made again when asked for, and a mapping proxy cannot be pickled.

@@ -1,0 +1,96 @@
+"""An exported model that can be put into train and eval mode, and loses nothing on the way.
+
+``torch.export`` writes into the graph whether a dropout or a batch norm trains; the exported module
+refuses ``train()`` and ``eval()``. torchao's ``move_exported_model_to_eval`` and ``…_to_train`` put
+operations of their own in place of those of the model, with torch's default p, eps and momentum.
+Here the one argument that says "training" is changed, and all else stays.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+_TRAINING = ("training", "train")
+_KEPT_P = "qatexplorer_dropout_p"
+"""Key of ``node.meta``: the dropout_p of an attention, while it is off."""
+
+
+class EitherMode(fx.GraphModule):
+    """A graph module whose graph follows its ``training`` flag, however that is set."""
+
+    @property
+    def training(self) -> bool:  # type: ignore[override]
+        return bool(self.__dict__.get("_mode", True))
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        self.__dict__["_mode"] = bool(mode)
+        if "_graph" in self.__dict__ and switch_graph(self.graph, bool(mode)):
+            self.recompile()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> fx.GraphModule:
+        # fx makes a copy without asking for the flag.
+        copied = super().__deepcopy__(memo)
+        copied.__dict__["_mode"] = self.training
+        return copied
+
+
+def in_either_mode(model: fx.GraphModule, training: bool) -> fx.GraphModule:
+    """``model`` itself, made to follow its ``training`` flag, which is set to ``training`` in all
+    of it. Its graph must be in that mode, or be one that can be switched."""
+    if not isinstance(model, EitherMode):
+        for name in ("train", "eval"):  # those of torch.export, which raise
+            model.__dict__.pop(name, None)
+        # The name by which fx knows the class that it makes for each graph module.
+        model.__dict__.pop("training", None)
+        model.__class__ = type("GraphModuleImpl", (EitherMode,), {})
+        model.recompile()
+    model.train(training)
+    return model
+
+
+def switch_graph(graph: fx.Graph, training: bool) -> bool:
+    """Let each operation of ``graph`` that has a mode be in that of ``training``; whether that
+    changed any. The modes are arguments of the operations: torch's own schemas name them."""
+    return any([_switch(node, training) for node in graph.nodes if node.op == "call_function"])
+
+
+def _switch(node: fx.Node, training: bool) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    changed = False
+    for index, argument in enumerate(schema.arguments if schema is not None else ()):
+        if argument.name in _TRAINING and isinstance(argument.type, torch.BoolType):
+            changed |= _set(node, index, argument.name, training)
+        elif argument.name == "dropout_p":
+            changed |= _switch_attention(node, index, training)
+    return changed
+
+
+def _switch_attention(node: fx.Node, index: int, training: bool) -> bool:
+    """An attention drops out by a number and has no mode: in eval mode the number is 0."""
+    if training:
+        kept = node.meta.pop(_KEPT_P, None)
+        return kept is not None and _set(node, index, "dropout_p", kept)
+    now = node.args[index] if index < len(node.args) else node.kwargs.get("dropout_p", 0.0)
+    if not now:
+        return False
+    node.meta[_KEPT_P] = now
+    return _set(node, index, "dropout_p", 0.0)
+
+
+def _set(node: fx.Node, index: int, name: str, value: Any) -> bool:
+    """Set an argument that is given; whether it was another one."""
+    if index < len(node.args):
+        before = node.args[index]
+        if before != value:
+            node.update_arg(index, value)
+    elif name in node.kwargs:
+        before = node.kwargs[name]
+        if before != value:
+            node.update_kwarg(name, value)
+    else:  # the default of the schema stands: eval, or no dropout
+        return False
+    return bool(before != value)

@@ -1,0 +1,139 @@
+"""The user's module tree at the stages of an exported model, and in what its modules compute.
+
+``torch.export`` leaves of the tree only what holds parameters, under a class without a name. The
+rest stands on the graph's nodes: which modules are called, and of which class they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from torch import fx, nn
+
+from qatexplorer.forward.exported import (
+    calls_of,
+    folded_norms,
+    is_int8_kernel,
+    quantized_operations,
+)
+from qatexplorer.forward.graph import Graph, GraphNode
+from qatexplorer.quantizers.types import State
+from qatexplorer.snapshot.records import Inside, ModuleRecord
+from qatexplorer.snapshot.states import ModuleState, States
+
+_ROUNDING = "quantize_per"
+
+
+@dataclass(frozen=True)
+class Walked:
+    """What is known of the user's modules: their records at the float stage by path, the class of
+    each one called in the exported model by path, and how often it is called."""
+
+    base: Mapping[str, ModuleRecord]
+    types: Mapping[str, str]
+    calls: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, base: Mapping[str, ModuleRecord], types: Mapping[str, str]
+    ) -> Walked:
+        """Of an exported model; ``types`` by path."""
+        assert isinstance(model, fx.GraphModule)
+        return cls(base, types, calls_of(model))
+
+    def tree(self, records: Iterable[ModuleRecord]) -> tuple[ModuleRecord, ...]:
+        """``records`` of the exported model with the user's classes, and with those of the user's
+        modules that hold nothing and are called; in the order of the float model, new ones last."""
+        held = {record.path: record for record in records}
+        mode = held[""].training
+        mine = [
+            self._named(record, held.get(record.path), mode)
+            for path, record in self.base.items()
+            if path in held or path in self.types
+        ]
+        known = {record.path for record in mine}
+        new = [record for path, record in held.items() if path not in known]
+        there = known | {record.path for record in new}
+        return tuple(
+            replace(record, children=tuple(dict.fromkeys(_children(record, there, new))))
+            for record in (*mine, *new)
+        )
+
+    def _named(self, base: ModuleRecord, held: ModuleRecord | None, mode: bool) -> ModuleRecord:
+        kind = self.types.get(base.path, base.qualified_type)
+        record = held or replace(base, tensors=(), param_count=0, own_params=0, hooks=())
+        return replace(
+            record,
+            type_name=kind.rpartition(".")[2],
+            qualified_type=kind,
+            children=base.children if held is None else (*base.children, *held.children),
+            qconfig=None,
+            training=mode if held is None else held.training,
+            extra_repr=base.extra_repr,
+            calls=self.calls.get(base.path, 0),
+            compute=base.compute,
+        )
+
+
+def _children(record: ModuleRecord, there: set[str], new: list[ModuleRecord]) -> Iterable[str]:
+    yield from (child for child in record.children if child in there)
+    yield from (one.path for one in new if one.parent == record.path and one.path != "")
+
+
+def exported_states(model: nn.Module, graph: Graph | None, walked: Walked) -> States:
+    """In what each of the user's modules computes in the int8 model that an exported one leads to;
+    of the lowered model: in what it does compute.
+
+    What oneDNN's lowering has int8 kernels for are convolutions and linear layers whose input and
+    weight are rounded; everything else is computed in float between a dequantize and a quantize.
+    """
+    assert isinstance(model, fx.GraphModule)
+    lowered = {node.name for node in model.graph.nodes if is_int8_kernel(node)}
+    int8 = frozenset(lowered or quantized_operations(model))
+    folded = folded_norms(model)
+    nodes = [n for n in (graph.nodes if graph is not None else ()) if n.id not in folded]
+    found: dict[str, ModuleState] = {}
+    tallies: dict[str, list[tuple[bool, bool]]] = {}
+    at: dict[str, list[GraphNode]] = {}
+    for node in nodes:
+        if node.path:
+            at.setdefault(node.path, []).append(node)
+        if _computes(node):
+            layer = bool(node.path) and walked.base[node.path].own_params > 0
+            for above in _around(node.path or node.scope):
+                tallies.setdefault(above, []).append((node.id in int8, layer))
+    for path in {*walked.base, *at}:
+        states = {node.id in int8 for node in at.get(path, ()) if _computes(node)}
+        state: State = _in_one_word(states)
+        inside = _inside(tallies.get(path, ()))
+        own = state if path in walked.base and walked.base[path].own_params else ""
+        found[path] = ModuleState(state or inside.state, state == "float", inside, own)
+    return States(found, int8)
+
+
+def _computes(node: GraphNode) -> bool:
+    return (
+        node.op in ("call_module", "call_function")
+        and (node.dtype or "").startswith(("torch.float", "torch.uint8", "torch.int8"))
+        and _ROUNDING not in node.target
+    )
+
+
+def _around(path: str) -> Iterable[str]:
+    here: str | None = path
+    while here is not None:
+        yield here
+        here = here.rpartition(".")[0] if here else None
+
+
+def _inside(counted: Iterable[tuple[bool, bool]]) -> Inside:
+    layers = [int8 for int8, layer in counted if layer]
+    others = [int8 for int8, layer in counted if not layer]
+    return Inside(len(layers), sum(layers), len(others), sum(others))
+
+
+def _in_one_word(int8: set[bool]) -> State:
+    if not int8:
+        return ""
+    return "mixed" if len(int8) > 1 else "int8" if int8.pop() else "float"
