@@ -174,13 +174,11 @@ class _Work:
                 session.calibrate(len(self.shown))
         except StoppedError:
             raise
-        except QatExplorerError as error:
+        except Exception as error:  # ours, of the model, or of a library below it
             if isinstance(error, InputError) and self.floats is None:
                 raise  # it cannot be used in any flow
-            return replace(column, error=_in_words(error), where=error.where or "")
-        except Exception as error:  # of the model, or of a library below it
-            first = (str(error).strip().splitlines() or [""])[0]
-            return replace(column, error=f"{type(error).__name__}: {first[:300]}")
+            where = getattr(error, "where", None) or ""
+            return replace(column, error=_in_words(error), where=where)
         assert self.floats is not None
         reading = read(flow, session.snapshots, session.fusion, self.floats)
         found = [note for shot in session.snapshots.values() for note in shot.notes]
@@ -292,7 +290,9 @@ class _Work:
             self.asker.step(f"{flow}: int8")
             try:
                 session.goto(session.flow.int8_stage)
-            except QatExplorerError as error:
+            except StoppedError:
+                raise
+            except Exception as error:
                 missing["metric_int8"] = missing["parity"] = f"no int8 model: {_in_words(error)}"
             else:
                 with quantized_engine(session.options.qconfig.backend):
@@ -318,11 +318,8 @@ class _Work:
             return measure()
         except StoppedError:
             raise
-        except QatExplorerError as error:
-            missing[name] = _in_words(error)
         except Exception as error:  # of the model or of the metric
-            first = (str(error).strip().splitlines() or [""])[0]
-            missing[name] = f"{type(error).__name__}: {first[:300]}"
+            missing[name] = _in_words(error)
         return None
 
     def _on(self) -> str:
@@ -336,5 +333,8 @@ class _Work:
         return ()
 
 
-def _in_words(error: QatExplorerError) -> str:
-    return error.message
+def _in_words(error: Exception) -> str:
+    if isinstance(error, QatExplorerError):
+        return error.message
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first[:300]}"

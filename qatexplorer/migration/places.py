@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from qatexplorer.flows.annotations import Annotation
 from qatexplorer.flows.base import Flow
 from qatexplorer.flows.fusion import FusionRuns
 from qatexplorer.forward.graph import Graph, GraphNode
@@ -95,18 +96,21 @@ class Reading:
     Attributes:
         flow: it. roundings: by key of the place; places and nodes (of the float graph, where it has
             one) by key too.
-        located: nodes of the float graph that the flow's own graph has; None for a flow of modules.
+        located: nodes of the float graph that the flow's own graph has, with their ids in it; None
+            for a flow of modules.
         fused: of a node that is a part of a fused module: its path, and the node that is rounded.
-        modules: of the prepared model, by path in the float model.
+        prepared: the snapshot with all fake quants.
+        annotations: of a quantizer, by node of the flow's graph; None where the flow has none.
     """
 
     flow: Flow
     roundings: dict[str, Rounding] = field(default_factory=dict)
     places: dict[str, Place] = field(default_factory=dict)
     nodes: dict[str, str] = field(default_factory=dict)
-    located: frozenset[str] | None = None
+    located: Mapping[str, str] | None = None
     fused: dict[str, tuple[str, str]] = field(default_factory=dict)
     prepared: Snapshot | None = None
+    annotations: Mapping[str, Annotation] | None = None
 
 
 def read(
@@ -136,7 +140,10 @@ class _Reader:
         self.located = self._located()
         self.reading = Reading(flow, prepared=self.prepared)
         if flow.by_graph:
-            self.reading.located = frozenset(self.located.values())
+            self.reading.located = {there: here for here, there in self.located.items()}
+        written = [s.annotations for s in snapshots.values() if s.annotations]
+        if written:
+            self.reading.annotations = {one.node: one for one in written[0]}
         self._read_fused(fusion if flow.offers_fusion else ())
         for site in newest.sites:
             self._read_site(site)

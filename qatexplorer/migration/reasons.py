@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from qatexplorer.flows.annotations import Annotation
 from qatexplorer.flows.base import Role
 from qatexplorer.migration.places import FloatModel, Reading
 from qatexplorer.migration.records import Place
@@ -39,9 +42,19 @@ def _of_graph(place: Place, node: str | None, reading: Reading) -> str:
     assert reading.located is not None
     if node is not None and node not in reading.located:
         return "Its graph has no such operation."
+    if reading.annotations is not None and place.kind != "weight":
+        return _of_annotations(reading.located.get(node or "", ""), reading.annotations)
     if place.kind == "input" or place.operation:
         return f"{_call(reading, 'inserted')} put no fake quant here."
     return _of_module(place, _record(place.path, reading), reading)
+
+
+def _of_annotations(node: str, annotations: Mapping[str, Annotation]) -> str:
+    written = annotations.get(node)
+    if written is None:
+        return "The quantizer annotated neither this operation nor an input that takes its result."
+    pattern = f" as part of {written.pattern}" if written.pattern else ""
+    return f"The quantizer annotated it{pattern}, and nothing asks for its result to be rounded."
 
 
 def _of_module(place: Place, record: ModuleRecord | None, reading: Reading) -> str:
@@ -51,7 +64,7 @@ def _of_module(place: Place, record: ModuleRecord | None, reading: Reading) -> s
     if place.kind == "weight":
         made = f", a {record.type_name}" if record is not None else ""
         return f"{_call(reading, 'weights')} gave {name}{made}, no fake quant for its weight."
-    made = f"a {record.type_name}" if record is not None else "this module"
+    made = record.type_name if record is not None else "this module"
     return f"{_call(reading, 'inserted')} put no fake quant on the output of {made}."
 
 
