@@ -101,9 +101,8 @@ def found_in_float(theirs: Operations, floats: Operations) -> dict[str, str]:
         rest = _grouped(others, key, floats, found.values())
         for name in mine.keys() & rest.keys():
             one, other = mine[name], rest[name]
-            if key is _by_line and not (len(one) == 1 == len(other) and _same_shape(one[0], other[0])):
-                continue
-            _take(found, one, other)
+            if key is not _by_line or _only_ones(one, other):
+                _take(found, one, other)
     return found
 
 
@@ -144,9 +143,11 @@ def _by_line(node: GraphNode, _within: Operations) -> Hashable:
     return node.source
 
 
-def _same_shape(one: GraphNode, other: GraphNode) -> bool:
-    """As far as it is known; exporting has -1 for a batch of any size."""
-    a, b = one.shape, other.shape
+def _only_ones(mine: Sequence[GraphNode], others: Sequence[GraphNode]) -> bool:
+    """One and one, of the same shape; exporting has -1 for a batch of any size."""
+    if len(mine) != 1 or len(others) != 1:
+        return False
+    a, b = mine[0].shape, others[0].shape
     if a is None or b is None or len(a) != len(b):
         return False
     return all(m == n or -1 in (m, n) for m, n in zip(a, b, strict=True))

@@ -49,7 +49,6 @@ def _powers(wanted: list[Tensor], found: list[Tensor]) -> tuple[float, float] | 
         return None
     signal = sum(float(a.double().square().sum()) for a in wanted)
     noise = sum(
-        float((a.double() - b.double()).square().sum())
-        for a, b in zip(wanted, found, strict=True)
+        float((a.double() - b.double()).square().sum()) for a, b in zip(wanted, found, strict=True)
     )
     return (signal, noise) if signal + noise < float("inf") else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from qatexplorer.flows.annotations import Annotation
 from qatexplorer.flows.base import Flow
@@ -11,6 +11,7 @@ from qatexplorer.flows.fusion import FusionRuns
 from qatexplorer.forward.graph import Graph, GraphNode
 from qatexplorer.migration.operations import Operations, found_in_float, operation_name
 from qatexplorer.migration.records import Place, Rounding
+from qatexplorer.quantizers.types import SiteKind
 from qatexplorer.snapshot.records import FakeQuantSite, SitePlace, Snapshot
 
 _EMPTY = Graph((), ())
@@ -157,8 +158,8 @@ class _Reader:
         return path if record is None else record.origin
 
     def _located(self) -> dict[str, str]:
-        """Nodes of the flow's graph, as traced and as prepared, in the float model's. Nodes keep
-        their names where a flow rewrites its graph, and what it makes anew has its module's path."""
+        """Nodes of the flow's graph, as traced and as prepared, in the float model's. They keep
+        their names where a flow rewrites its graph; what it makes anew has its module's path."""
         found = found_in_float(self.traced, self.floats.operations)
         for path, calls in self.operations.calls.items():
             theirs = self.floats.operations.calls.get(path, [])
@@ -177,16 +178,15 @@ class _Reader:
                     self.reading.fused[node.id] = group[0], end.id
         if not self.flow.by_graph:
             return
-        left = self.operations.by_id.keys()
         for record in self.prepared.modules:
             if record.fused:
                 for node in self.traced.calls.get(record.origin, []):
-                    chain = [node.id, *self._gone_behind(node.id, left)]
+                    chain = [node.id, *self._gone_behind(node.id)]
                     ids = [self.located[one] for one in chain if one in self.located]
                     if len(ids) == len(chain):
-                        self.reading.fused |= {id: (record.origin, ids[-1]) for id in ids}
+                        self.reading.fused |= dict.fromkeys(ids, (record.origin, ids[-1]))
 
-    def _gone_behind(self, id: str, left: object) -> Iterator[str]:
+    def _gone_behind(self, id: str) -> Iterator[str]:
         """Operations behind ``id`` that fusing has taken into its module."""
         followers = self.traced.followers
         while len(followers[id]) == 1 and followers[id][0] not in self.operations.by_id:
@@ -210,9 +210,7 @@ class _Reader:
             if node is not None:
                 self.reading.nodes[place.key] = node
 
-    def _places(
-        self, site: FakeQuantSite, at: SitePlace
-    ) -> Iterator[tuple[Place, str | None]]:
+    def _places(self, site: FakeQuantSite, at: SitePlace) -> Iterator[tuple[Place, str | None]]:
         if site.kind == "weight":
             yield self._weight(at)
         elif at.nodes:
@@ -294,14 +292,13 @@ class _Reader:
             id = sources[0]
 
     def _only_here(
-        self, kind: str, path: str, operation: str, label: str, source: str = ""
+        self, kind: SiteKind, path: str, operation: str, label: str, source: str = ""
     ) -> Place:
-        assert kind in ("weight", "input", "output")
-        return _place(kind, path, operation, 0, label, source, found_in=self.flow.name)  # type: ignore[arg-type]
+        return _place(kind, path, operation, 0, label, source, found_in=self.flow.name)
 
 
 def _place(
-    kind: str,
+    kind: SiteKind,
     path: str,
     operation: str,
     index: int,
@@ -315,7 +312,7 @@ def _place(
         key += f":{again}"
     if found_in:
         key = f"{found_in}:{key}"
-    return Place(key, kind, path, operation, index, again, label, source, found_in)  # type: ignore[arg-type]
+    return Place(key, kind, path, operation, index, again, label, source, found_in)
 
 
 def _where(scope: str) -> str:

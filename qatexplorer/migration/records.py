@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from qatexplorer.evaluate.metric import MetricValue
 from qatexplorer.evaluate.parity import Parity
 from qatexplorer.quantizers.types import Seen, SiteKind
+from qatexplorer.reports import write_report
 from qatexplorer.shown import Shown, at_most, columns
 from qatexplorer.tables import choose
 
@@ -199,9 +202,9 @@ class Migration(Shown):
         a channel, scale, zero point. Empty where one flow at most rounds it."""
         cells = self.by_place[key].values()
         found = [cell.rounding for cell in cells if cell.rounding is not None]
-        first, *others = found or [None]
-        if first is None or not others:
+        if len(found) < 2:
             return ()
+        first, *others = found
         checks: dict[Difference, bool] = {
             "codes": all(_codes(first) == _codes(other) for other in others),
             "scheme": all(_symmetric(first) == _symmetric(other) for other in others),
@@ -233,9 +236,14 @@ class Migration(Shown):
         head = f"{_count(len(self.places), 'place')} rounded"
         if len(taken) == 1:
             return f"{head} in {taken[0]}, the only flow that takes this model."
-        alike = sum(self.agree(place.key) for place in self.places)
-        alone = {flow: sum(self.only_in(p.key) == flow for p in self.places) for flow in taken}
+        keys = [place.key for place in self.places]
+        alike = sum(map(self.agree, keys))
+        differ = sum(bool(self.differences(key)) for key in keys)
+        alone = {flow: sum(self.only_in(key) == flow for key in keys) for flow in taken}
+        some = len(keys) - alike - differ - sum(alone.values())
         parts = [f"{alike:,} alike in {_listed(taken)}"]
+        parts += [f"{differ:,} not to the same grid"] if differ else []
+        parts += [f"{some:,} alike in some of them"] if some else []
         parts += [f"{number:,} in {flow} only" for flow, number in alone.items() if number]
         return f"{head}: {', '.join(parts)}."
 
@@ -271,6 +279,15 @@ class Migration(Shown):
                 "outputs": (OutputGap, self.outputs),
             },
         )
+
+    def report(
+        self, path: str | os.PathLike[str] = "migration.html", *, overwrite: bool = False
+    ) -> Path:
+        """Write it to one HTML file that needs no network and no script.
+
+        Returns the absolute path. Raises ReportError; an older file then stays as it was.
+        """
+        return write_report(self, path, overwrite)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for JSON: numbers that JSON does not have are None (NaN) or text (``"inf"``).
