@@ -1,10 +1,10 @@
 """The command line: ``qatexplorer dashboard | lab | inspect | train | check | ...``.
 
-The others are ``compare``, ``migrate``, ``report`` and ``doctor``. Exit codes: 0 all went well, 1 an
-error of ours with its message on stderr (or, from ``doctor``, ``check`` and ``compare``, something
-that it found), 2 wrong usage. ``check``, ``compare``, ``migrate`` and ``report`` have 3 for what is
-no finding and no wrong usage, so that CI can tell them apart (:mod:`qatexplorer.app.check`);
-``train`` has codes of its own too (:mod:`qatexplorer.app.train`).
+The others are ``compare``, ``migrate``, ``report`` and ``doctor``. Exit codes: 0 all went well, 1
+an error of ours with its message on stderr (or, from ``doctor``, ``check`` and ``compare``,
+something that it found), 2 wrong usage. ``check``, ``compare``, ``migrate`` and ``report`` have 3
+for what is no finding and no wrong usage, so that CI can tell them apart
+(:mod:`qatexplorer.app.check`); ``train`` has codes of its own too (:mod:`qatexplorer.app.train`).
 """
 
 from __future__ import annotations
