@@ -14,7 +14,12 @@ from qatexplorer.migration.records import Cell, FlowColumn, Migration, OutputGap
 from qatexplorer.migration.text import as_text
 from qatexplorer.migration.words import db, grid_range, missing_words, scale_words
 from qatexplorer.views.migration.page import head_html
-from qatexplorer.views.migration.table import place_columns, place_filters, place_rows
+from qatexplorer.views.migration.table import (
+    place_columns,
+    place_filters,
+    place_rows,
+    selection_of,
+)
 from tests.migration.nets import Scores
 from tests.support.html_checker import Checker
 
@@ -62,14 +67,16 @@ def test_rows_have_a_cell_a_column_and_select_what_the_page_shows() -> None:
     session = qx.Session(Scores(), torch.randn(2, 6), flow="fx")
     session.goto(session.flow.prepared_stage)
     found = qx.migrate(session, flows=["eager", "fx"], int8=False)
-    columns, rows = place_columns(found), place_rows(found, session.snapshot)
+    columns, rows = place_columns(found), place_rows(found)
     assert [column["label"] for column in columns] == [
         "Tensor", "eager", "fx", "Differs in", "Why not in all"
     ]  # fmt: skip
     assert all(len(row["cells"]) == len(row["sort"]) == len(columns) for row in rows)
     by_id = {row["id"]: row for row in rows}
-    assert by_id["weight:first::0"]["sel"] == "site:first.weight_fake_quant"
-    assert by_id["output:first::0"]["sel"] == "module:first"  # FX does not round it
+    chosen = {key: selection_of(found, key, session.snapshot) for key in by_id}
+    assert chosen["weight:first::0"] == "site:first.weight_fake_quant"
+    assert chosen["output:first::0"] == "module:first"  # FX does not round it
+    assert selection_of(found, "nothing", session.snapshot) == ""
     assert by_id["output:first::0"]["flags"] == ["only-eager"]
     assert "per_channel_symmetric, axis 0" in by_id["weight:first::0"]["tips"]["1"]
     counts = {one["flag"]: one["label"] for one in place_filters(found)}

@@ -8,7 +8,6 @@ from typing import Any
 from qatexplorer.migration.records import Cell, Migration, Place, Rounding
 from qatexplorer.migration.words import codes, grid_range, scale_words
 from qatexplorer.snapshot.records import Snapshot
-from qatexplorer.views.common.names import count
 
 DASH = "–"
 
@@ -26,10 +25,23 @@ def place_columns(found: Migration) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def place_rows(found: Migration, snapshot: Snapshot | None = None) -> list[dict[str, Any]]:
-    """Rows for the table widget. ``snapshot`` is what the page shows: choosing a row selects the
-    place there."""
-    return [_row(found, place, snapshot) for place in found.places]
+def place_rows(found: Migration) -> list[dict[str, Any]]:
+    """Rows for the table widget; the key of its place is what a row selects, see
+    :func:`selection_of`."""
+    return [_row(found, place) for place in found.places]
+
+
+def selection_of(found: Migration, key: str, snapshot: Snapshot) -> str:
+    """What the page can select at the stage of ``snapshot`` for a place: the fake quant of its own
+    flow, else the module; ``""`` where it has neither."""
+    cells = found.by_place.get(key, {})
+    mine = cells.get(snapshot.flow)
+    site = mine.rounding.site if mine is not None and mine.rounding is not None else ""
+    if site in snapshot.site_by_path:
+        return f"site:{site}"
+    path = next((cell.place.path for cell in cells.values()), "")
+    module = next((m for m in snapshot.modules if m.origin == path and m.origin), None)
+    return f"module:{module.path}" if module is not None else ""
 
 
 def place_filters(found: Migration) -> list[dict[str, str]]:
@@ -45,7 +57,7 @@ def place_filters(found: Migration) -> list[dict[str, str]]:
     ]
 
 
-def _row(found: Migration, place: Place, snapshot: Snapshot | None) -> dict[str, Any]:
+def _row(found: Migration, place: Place) -> dict[str, Any]:
     cells = found.by_place[place.key]
     shown = [cells[column.flow] for column in found.taken]
     text = [cell_text(cell) for cell in shown]
@@ -57,7 +69,7 @@ def _row(found: Migration, place: Place, snapshot: Snapshot | None) -> dict[str,
     row = [place.label, *text, differs, why]
     return {
         "id": place.key,
-        "sel": _selection(place, cells, snapshot),
+        "sel": place.key,
         "kind": place.kind,
         "flags": _flags(found, place),
         "cells": row,
@@ -115,20 +127,3 @@ def _tip(one: Rounding) -> str:
 def _first(cell: Cell) -> float | None:
     one = cell.rounding
     return one.scale[0] if one is not None and one.scale else None
-
-
-def _selection(place: Place, cells: Mapping[str, Cell], snapshot: Snapshot | None) -> str:
-    """What the page can select for it: the fake quant of its own flow, else the module."""
-    if snapshot is None:
-        return ""
-    mine = cells.get(snapshot.flow)
-    site = mine.rounding.site if mine is not None and mine.rounding is not None else ""
-    if site in snapshot.site_by_path:
-        return f"site:{site}"
-    module = next((m for m in snapshot.modules if m.origin == place.path and m.origin), None)
-    return f"module:{module.path}" if module is not None else ""
-
-
-def places_words(found: Migration) -> str:
-    """``"12 places"``."""
-    return count(len(found.places), "place")
