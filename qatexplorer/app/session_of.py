@@ -21,7 +21,7 @@ CALIBRATE = 8
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The arguments that say which model, and how it is taken to int8."""
-    command.add_argument("--flow", default="eager", help="eager or fx (default: %(default)s)")
+    command.add_argument("--flow", default="eager", help="eager, fx or pt2e (default: %(default)s)")
     command.add_argument("--qconfig", metavar="BACKEND", help="x86, fbgemm, qnnpack or onednn")
     command.add_argument(
         "--stubs",

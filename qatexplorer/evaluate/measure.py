@@ -88,8 +88,19 @@ class _Counter(io.RawIOBase):
 def size_on_disk(model: Module) -> int:
     """Bytes of ``torch.save(model.state_dict())``; nothing is written anywhere."""
     counter = _Counter()
-    torch.save(model.state_dict(), cast(IO[bytes], counter))
+    torch.save(_plain(model.state_dict()), cast(IO[bytes], counter))
     return counter.size
+
+
+def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
+    """``state`` with something of the same size for what oneDNN has packed for itself, which
+    cannot be saved."""
+    return {
+        name: torch.empty(value.shape, dtype=value.dtype)
+        if isinstance(value, torch.Tensor) and value.is_mkldnn
+        else value
+        for name, value in state.items()
+    }
 
 
 def latency(

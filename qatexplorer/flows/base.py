@@ -75,7 +75,8 @@ class FlowOptions:
         custom: non-traceable modules, preserved attributes, custom modules.
         backend_config: what the FX flow knows of the backend's operators; None is torch's default.
         own_qconfigs: the ``qconfig`` attributes that the user's model came with, by path.
-        quantizer: torchao's ``Quantizer`` that annotates the graph; None is the flow's default.
+        quantizer: name (``pt2e_quantizers.QUANTIZERS``) or object of torchao's ``Quantizer`` that
+            annotates the graph; None is the flow's default.
     """
 
     qconfig: QConfigPlan
@@ -129,6 +130,7 @@ class Flow(ABC):
 
     Attributes:
         offers_stubs, offers_fusion: whether FlowOptions.stubs and FlowOptions.fusion mean anything.
+        offers_qconfig, offers_quantizer: who says how is rounded: qconfigs, or a PT2E quantizer.
         by_graph: whether torch quantizes the operations of a graph, not modules only.
     """
 
@@ -138,6 +140,8 @@ class Flow(ABC):
     calls: ClassVar[tuple[tuple[str, ...], ...]] = ()
     offers_stubs: ClassVar[bool] = True
     offers_fusion: ClassVar[bool] = True
+    offers_qconfig: ClassVar[bool] = True
+    offers_quantizer: ClassVar[bool] = False
     by_graph: ClassVar[bool] = False
 
     @property

@@ -21,6 +21,7 @@ from qatexplorer.data import as_args, cloned, device_of, on_device
 from qatexplorer.errors import QatExplorerError, TraceFailedError, UnsupportedTorchError
 from qatexplorer.explain.blame import place_of
 from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
+from qatexplorer.flows.pt2e_quantizers import make_quantizer
 from qatexplorer.flows.pt2e_watch import Pt2eConvertWatch, Pt2eLog, Pt2ePrepareWatch
 from qatexplorer.forward.either_mode import EitherMode, in_either_mode
 from qatexplorer.forward.exported import (
@@ -125,6 +126,17 @@ class _Reached(BaseException):
         self.result = result
 
 
+def require_available(flow: Flow) -> None:
+    """Raises UnsupportedTorchError with what to install where ``flow`` cannot run."""
+    why, _, fix = flow.unavailable().partition(": ")
+    if why:
+        raise UnsupportedTorchError(
+            f"flow {flow.name!r} cannot run here.",
+            why=why[0].upper() + why[1:] + ".",
+            fix=f"Run {fix}" if fix else "Use flow='eager' or flow='fx'.",
+        )
+
+
 def unavailable() -> str:
     """Why this flow cannot run here, ``""`` where it can: torchao 0.18 and torch 2.11 or newer."""
     running = _release(torch.__version__)
@@ -156,13 +168,13 @@ class Pt2eFlow(Flow):
     offers_stubs: ClassVar[bool] = False
     offers_fusion: ClassVar[bool] = False
     by_graph: ClassVar[bool] = True
+    offers_qconfig: ClassVar[bool] = False
+    offers_quantizer: ClassVar[bool] = True
 
     def apply(
         self, stage: str, model: nn.Module, options: FlowOptions, seen: Seen | None = None
     ) -> StageResult:
-        why = unavailable()
-        if why:
-            raise UnsupportedTorchError("flow 'pt2e' cannot run here.", why=why + ".")
+        require_available(self)
         if stage == "export":
             return self._export(model, options)
         if stage in _PREPARED:
@@ -196,7 +208,7 @@ class Pt2eFlow(Flow):
                 seen(stage, _described(module, watch.log))
 
         watch = Pt2ePrepareWatch(at)
-        quantizer = options.quantizer if options.quantizer is not None else default_quantizer()
+        quantizer = make_quantizer(options.quantizer)
         try:
             with watch.open(quantizer) as watched:
                 prepared = api.prepare_qat_pt2e(model, watched)
@@ -228,16 +240,10 @@ class Pt2eFlow(Flow):
         inputs = positional_inputs(model, on_device(options.example_inputs, device_of(model)))
         with torch.no_grad():
             lowered = lowering.lower_pt2e_quantized_to_x86(reference, inputs)
+            notes = views_made_runnable(lowered, inputs)
         name_owners(lowered, owners)
         types = {**types_of(reference), **types_of(lowered)}
-        return replace(_described(in_either_mode(lowered, False)), types=types)
-
-
-def default_quantizer() -> Any:
-    """``X86InductorQuantizer`` with torchao's default configuration for training."""
-    module = importlib.import_module("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")
-    config = module.get_default_x86_inductor_quantization_config(is_qat=True)
-    return module.X86InductorQuantizer().set_global(config)
+        return replace(_described(in_either_mode(lowered, False), notes=notes), types=types)
 
 
 def export(model: nn.Module, inputs: Any) -> tuple[fx.GraphModule, tuple[str, ...]]:
@@ -294,9 +300,32 @@ def _export_failed(error: Exception, model: nn.Module) -> QatExplorerError:
     )
 
 
+def views_made_runnable(lowered: fx.GraphModule, inputs: tuple[Any, ...]) -> tuple[str, ...]:
+    """OneDNN's convolutions give tensors that lie in memory channels last, and lowering leaves the
+    ``view`` behind them, which then raises. Where the model does not run, ``reshape`` takes its
+    place; what to say of it."""
+    try:
+        lowered(*cloned(inputs))
+        return ()
+    except RuntimeError as error:
+        if "view size is not compatible" not in str(error):
+            raise
+    view, reshape = torch.ops.aten.view.default, torch.ops.aten.reshape.default
+    nodes = [node for node in lowered.graph.nodes if node.target is view]
+    for node in nodes:
+        node.target = reshape
+    lowered.recompile()
+    note = (
+        "lower_pt2e_quantized_to_x86 gave a model that does not run: aten.view behind a "
+        f"convolution whose int8 result lies channels last. In this copy its {len(nodes)} aten.view"
+        " are aten.reshape, which computes the same."
+    )
+    return (note,)
+
+
 def in_eval_mode(model: nn.Module) -> None:
-    """torchao's own switch, as its recipe has it before ``convert_pt2e``. It puts torch's default
-    p, eps and momentum into the dropouts and batch norms that it replaces."""
+    """By torchao's own switch, as its recipe has it before ``convert_pt2e``. It puts torch's own p,
+    eps and momentum into the dropouts and batch norms that it replaces."""
     pt2e = importlib.import_module("torchao.quantization.pt2e")
     model.train()
     pt2e.move_exported_model_to_eval(model)

@@ -22,7 +22,7 @@ class EitherMode(fx.GraphModule):
     """A graph module whose graph follows its ``training`` flag, however that is set."""
 
     @property
-    def training(self) -> bool:  # type: ignore[override]
+    def training(self) -> bool:
         return bool(self.__dict__.get("_mode", True))
 
     @training.setter
@@ -55,7 +55,8 @@ def in_either_mode(model: fx.GraphModule, training: bool) -> fx.GraphModule:
 def switch_graph(graph: fx.Graph, training: bool) -> bool:
     """Let each operation of ``graph`` that has a mode be in that of ``training``; whether that
     changed any. The modes are arguments of the operations: torch's own schemas name them."""
-    return any([_switch(node, training) for node in graph.nodes if node.op == "call_function"])
+    calls = [node for node in graph.nodes if node.op == "call_function"]
+    return len([node for node in calls if _switch(node, training)]) > 0
 
 
 def _switch(node: fx.Node, training: bool) -> bool:

@@ -344,4 +344,6 @@ _NOISE = (
     "torch.ao.quantization is deprecated",
     "reduce_range will be deprecated",
     "will be removed in a future PyTorch release",
+    "`isinstance(treespec, LeafSpec)` is deprecated",
+    "`torch.jit.script_method` is deprecated",
 )

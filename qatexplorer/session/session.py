@@ -19,7 +19,7 @@ from qatexplorer.errors import StageError
 from qatexplorer.evaluate.evaluation import Evaluation
 from qatexplorer.evaluate.metric import Metric
 from qatexplorer.evaluate.parity import Parity
-from qatexplorer.flows import get_flow
+from qatexplorer.flows import runnable_flow
 from qatexplorer.flows.base import FlowOptions, StubMode
 from qatexplorer.flows.copying import copied
 from qatexplorer.flows.edits import Edit
@@ -90,7 +90,7 @@ class Session(
         model: a float ``torch.nn.Module``; it is copied, never changed and not kept.
         example_inputs: tensor, tuple of arguments or dict of keyword arguments for one forward;
             None takes the first training batch of ``data``.
-        flow: name of the quantization system, ``"eager"`` or ``"fx"``.
+        flow: name of the quantization system, ``"eager"``, ``"fx"`` or ``"pt2e"``.
         qconfig: backend name, ``QConfig``, dict by module path or type, ``QConfigMapping``, or
             None: a probe of this CPU chooses qconfig and engine
             (:func:`quantizers.engine_choice.default_backend`). What is given wins over ``qconfig``
@@ -112,6 +112,8 @@ class Session(
             ``ConvertCustomConfig``, or the dicts that they are made from (eager takes dicts too).
         backend_config: what FX knows of the backend's operators: a ``BackendConfig`` or a name of
             :data:`flows.custom.BACKEND_CONFIGS`; None is torch's default.
+        quantizer: of flow ``"pt2e"``: torchao's ``Quantizer`` object, or a name of
+            :data:`flows.pt2e_quantizers.QUANTIZERS`; None is ``"x86"``.
         edits: changes of the session's copy to begin with, see :meth:`edit`.
 
     Raises the :class:`~qatexplorer.errors.InputError` types for what cannot be used. ``signal``
@@ -138,13 +140,14 @@ class Session(
         prepare_custom_config: Any = None,
         convert_custom_config: Any = None,
         backend_config: Any = None,
+        quantizer: Any = None,
         edits: Iterable[Edit] = (),
     ) -> None:
         warn_if_untested()
         self.signal: Signal[SessionEvent] = Signal()
         self.data: Data | None = as_data(data)
         self.loss, self.metric = loss, metric
-        chosen = get_flow(flow)
+        chosen = runnable_flow(flow)
         mine = copy_model(check_model(model))
         base = mine.model
         plan = qconfig_plan(in_plain_names(qconfig, mine.names), engine)
@@ -300,6 +303,7 @@ class Session(
         prepare_custom_config: Any = None,
         convert_custom_config: Any = None,
         backend_config: Any = None,
+        quantizer: Any = None,
         edits: Iterable[Edit] | None = None,
     ) -> Snapshot:
         """Change settings and start again from the float stage; what is not given stays.

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from qatexplorer.errors import RunFolderError
-from qatexplorer.flows import Flow, get_flow, other_kind
+from qatexplorer.flows import Flow, other_kind, runnable_flow
 from qatexplorer.flows.base import FlowOptions
 from qatexplorer.flows.custom import (
     CustomConfig,
@@ -23,6 +23,7 @@ from qatexplorer.flows.edits import Edit
 from qatexplorer.flows.fusion import check_fusion, find_fusable
 from qatexplorer.flows.own_copy import in_plain_names_of
 from qatexplorer.flows.own_qconfig import settle
+from qatexplorer.flows.pt2e_quantizers import DEFAULT, QUANTIZERS, check_quantizer, name_of
 from qatexplorer.flows.qconfig import QConfigPlan, resolve_qconfig
 from qatexplorer.flows.qconfig_rules import QConfigRule
 from qatexplorer.flows.stubs import check_stub_mode, has_stubs
@@ -39,6 +40,7 @@ _NAMES = (
     "prepare_custom_config",
     "convert_custom_config",
     "backend_config",
+    "quantizer",
     "edits",
 )
 _CUSTOM = ("prepare_custom_config", "convert_custom_config", "non_traceable")
@@ -63,7 +65,7 @@ class Settings:
         ``base`` is the float model that they are for. Raises the InputError types.
         """
         given = in_plain_names_of(given, self.names)
-        flow = get_flow(given["flow"]) if given.get("flow") is not None else self.flow
+        flow = runnable_flow(given["flow"]) if given.get("flow") is not None else self.flow
         changes: dict[str, Any] = {}
         engine = given.get("engine")
         if "qconfig" in given:
@@ -90,6 +92,8 @@ class Settings:
             changes["custom"] = _custom(base, self.options.custom, given)
         if "backend_config" in given:
             changes["backend_config"] = find_backend_config(given["backend_config"])
+        if "quantizer" in given:
+            changes["quantizer"] = check_quantizer(given["quantizer"])
         return replace(self, flow=flow, options=replace(self.options, **changes))
 
     def arguments(self) -> dict[str, Any]:
@@ -103,6 +107,7 @@ class Settings:
             "qconfig": options.qconfig,
             "qat_mapping": options.qat_mapping,
             "backend_config": options.backend_config,
+            "quantizer": options.quantizer,
             "prepare_custom_config": options.custom.prepare,
             "convert_custom_config": options.custom.convert,
             "non_traceable": options.custom.non_traceable,
@@ -120,6 +125,7 @@ class Settings:
             "qconfig": options.qconfig,
             "qat_mapping": options.qat_mapping,
             "backend_config": options.backend_config,
+            "quantizer": options.quantizer,
             "prepare_custom_config": options.custom.prepare,
             "convert_custom_config": options.custom.convert,
             "non_traceable": options.custom.non_traceable,
@@ -136,6 +142,7 @@ class Settings:
             "fingerprint": self._fingerprint(self.options.qconfig.backend),
             "edits": [one.to_json() for one in self.edits],
             "rules": [one.to_json() for one in self.options.qconfig.rules],
+            "quantizer": name_of(self.options.quantizer),
         }
 
     def from_json(self, kept: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,6 +164,15 @@ class Settings:
                 )
             engine = self.options.qconfig.backend
             changes |= {"qconfig": kept["qconfig"], "engine": engine}
+        quantizer = kept.get("quantizer", DEFAULT)
+        if quantizer != name_of(self.options.quantizer):
+            if quantizer not in QUANTIZERS:
+                raise RunFolderError(
+                    f"The run was made with a quantizer of its own, {quantizer}.",
+                    why="A quantizer is an object, and objects are not kept on disk.",
+                    fix="Make the session with the quantizer= that the run was made with.",
+                )
+            changes["quantizer"] = quantizer
         rules = tuple(QConfigRule.from_json(one) for one in kept.get("rules", ()))
         if rules != self.options.qconfig.rules or "qconfig" in changes:  # which has none of its own
             changes["rules"] = rules

@@ -11,7 +11,7 @@ from torch import fx
 
 from qatexplorer.errors import EvalModeError, QatExplorerError, UnknownStageError
 from qatexplorer.explain.blame import release_frames
-from qatexplorer.flows.base import Flow, Stage, StageResult
+from qatexplorer.flows.base import Flow, Stage
 from qatexplorer.flows.stubs import NO_STUBS
 from qatexplorer.flows.user_hooks import HookFollower, HookPlace, silenced_note
 from qatexplorer.forward.graph import Graph

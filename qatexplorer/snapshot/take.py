@@ -18,6 +18,7 @@ from qatexplorer.forward.scripted import named_python_modules
 from qatexplorer.forward.trace import fx_graph
 from qatexplorer.quantizers.facts import is_quantizer
 from qatexplorer.quantizers.types import compute_of
+from qatexplorer.snapshot.exported import Walked, exported_states
 from qatexplorer.snapshot.records import (
     FakeQuantSite,
     Graph,
@@ -28,7 +29,6 @@ from qatexplorer.snapshot.records import (
     Snapshot,
     TensorInfo,
 )
-from qatexplorer.snapshot.exported import Walked, exported_states
 from qatexplorer.snapshot.sites import find_sites
 from qatexplorer.snapshot.states import ModuleState, States, module_states
 
@@ -83,7 +83,7 @@ def take_snapshot(
     return Snapshot(
         flow=flow,
         stage=stage,
-        modules=records if walked is None else walked.tree(records),
+        modules=records if walked is None else walked.tree(records, found.by_path),
         sites=sites,
         graph=graph,
         training=model.training,

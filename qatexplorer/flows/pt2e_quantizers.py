@@ -1,0 +1,119 @@
+"""The quantizers of the PT2E flow that can be asked for by name, and what is taken for one.
+
+A further one is a further line of :data:`QUANTIZERS`. torchao is imported when one is made.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from qatexplorer.errors import InputError
+
+_SHIPPED = "torchao.quantization.pt2e.quantizer"
+_METHODS = ("transform_for_annotation", "annotate", "validate")
+DEFAULT = "x86"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A quantizer by name: ``title`` for the page, ``modules`` of which the first that is installed
+    has it, and how it is made of that module."""
+
+    title: str
+    modules: tuple[str, ...]
+    make: Callable[[Any], Any]
+
+
+def _x86(m: Any) -> Any:
+    config = m.get_default_x86_inductor_quantization_config(is_qat=True)
+    return m.X86InductorQuantizer().set_global(config)
+
+
+def _arm(m: Any) -> Any:
+    config = m.get_default_arm_inductor_quantization_config(is_qat=True)
+    return m.ArmInductorQuantizer().set_global(config)
+
+
+def _xpu(m: Any) -> Any:
+    config = m.get_default_xpu_inductor_quantization_config()
+    return m.XPUInductorQuantizer().set_global(config)
+
+
+def _xnnpack(m: Any) -> Any:
+    config = m.get_symmetric_quantization_config(is_per_channel=True, is_qat=True)
+    return m.XNNPACKQuantizer().set_global(config)
+
+
+QUANTIZERS: Mapping[str, Named] = {
+    "x86": Named(
+        "X86Inductor: convolutions and linear layers on x86 CPUs",
+        (f"{_SHIPPED}.x86_inductor_quantizer",),
+        _x86,
+    ),
+    "arm": Named("ArmInductor: ARM CPUs", (f"{_SHIPPED}.arm_inductor_quantizer",), _arm),
+    "xpu": Named("XPUInductor: Intel GPUs", (f"{_SHIPPED}.xpu_inductor_quantizer",), _xpu),
+    "embedding": Named(
+        "Embedding: the weights of embeddings",
+        (f"{_SHIPPED}.embedding_quantizer",),
+        lambda m: m.EmbeddingQuantizer(),
+    ),
+    "xnnpack": Named(
+        "XNNPACK: phones, by ExecuTorch",
+        (
+            "executorch.backends.xnnpack.quantizer.xnnpack_quantizer",
+            "torchao.testing.pt2e._xnnpack_quantizer",
+        ),
+        _xnnpack,
+    ),
+}
+
+
+def check_quantizer(given: Any) -> Any:
+    """``given``, a name of :data:`QUANTIZERS` or an object that annotates. Raises InputError."""
+    if given is None or (isinstance(given, str) and given in QUANTIZERS):
+        return given
+    if isinstance(given, str):
+        raise InputError(
+            f"there is no quantizer {given!r}.",
+            fix=f"Names are {', '.join(map(repr, QUANTIZERS))}; or pass the object itself.",
+        )
+    lacks = [name for name in _METHODS if not callable(getattr(given, name, None))]
+    if isinstance(given, type) or lacks:
+        what = "a class" if isinstance(given, type) else f"no method {', '.join(lacks)}"
+        raise InputError(
+            f"{given!r} is no quantizer of PT2E: it is {what}."
+            if isinstance(given, type)
+            else f"a {type(given).__name__} is no quantizer of PT2E: it has {what}.",
+            why="prepare_qat_pt2e calls transform_for_annotation, annotate and validate of it.",
+            fix="Pass an object of a class derived from torchao.quantization.pt2e.quantizer."
+            "Quantizer, for example quantizer='x86'.",
+        )
+    return given
+
+
+def make_quantizer(given: Any) -> Any:
+    """The object: that given, or the one of that name (None: :data:`DEFAULT`), made anew."""
+    name = DEFAULT if given is None else given
+    if not isinstance(name, str):
+        return given
+    named = QUANTIZERS[name]
+    missing: ImportError | None = None
+    for module in named.modules:
+        try:
+            return named.make(importlib.import_module(module))
+        except ImportError as error:
+            missing = error
+    raise InputError(
+        f"quantizer {name!r} is not installed here: {missing}.",
+        fix="Use quantizer='x86', which comes with torchao.",
+    ) from missing
+
+
+def name_of(given: Any) -> str:
+    """For people and for a run's settings: the name, or the class of an object."""
+    if given is None or isinstance(given, str):
+        return given or DEFAULT
+    return f"{type(given).__module__}.{type(given).__qualname__}"
