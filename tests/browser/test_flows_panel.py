@@ -55,8 +55,12 @@ def look(page: Page, shots: Shots, name: str) -> None:
     only.click()
     weight = panel(page).locator(".qx-table-row").filter(has_text="weight of conv2")
     weight.click()
+    shots(page, f"flows-row-{name}")
     chosen = page.locator(".qx-tree [role=treeitem][aria-selected=true]")
     expect(chosen).to_have_attribute("data-id", re.compile("module:conv2"))
+    panel(page).get_by_role("button", name="What comes out").click()
+    expect(panel(page).locator("td", has_text=re.compile(r"\d dB")).first).to_be_visible()
+    shots(page, f"flows-worth-{name}")
     with page.expect_download() as saving:
         panel(page).get_by_role("button", name="Save as HTML").click()
     assert saving.value.suggested_filename == "DigitsCNN-migration.html"

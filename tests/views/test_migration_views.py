@@ -13,7 +13,7 @@ from qatexplorer.errors import ReportError
 from qatexplorer.migration.records import Cell, FlowColumn, Migration, OutputGap, Place, Rounding
 from qatexplorer.migration.text import as_text
 from qatexplorer.migration.words import db, grid_range, missing_words, scale_words
-from qatexplorer.views.migration.page import head_html
+from qatexplorer.views.migration.page import summary_html, worth_html
 from qatexplorer.views.migration.table import (
     place_columns,
     place_filters,
@@ -50,8 +50,9 @@ def test_names_and_errors_of_users_are_no_markup(tmp_path: Path) -> None:
         page = found.report(tmp_path / "m.html", overwrite=True).read_text()
         assert EVIL not in page
         assert "&lt;b&gt;&amp;" in page
-        words = Checker(str(head_html(found))).words
-        assert EVIL not in str(head_html(found))
+        parts = str(summary_html(found)) + str(worth_html(found))
+        words = Checker(parts).words
+        assert EVIL not in parts
         assert "float" in words
 
 

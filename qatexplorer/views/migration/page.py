@@ -22,12 +22,17 @@ What a fused module returns is what its last part returned; what a stub returns 
 What fits none of these is listed as found in one flow only.""".splitlines()
 
 
-def head_html(found: Migration) -> Html:
-    """Summary, what each flow made of the model, and how far outputs are apart."""
-    said = [tag("p", found.summary(), class_="qx-migration-summary")]
-    said += [tag("p", note, class_="qx-muted") for note in found.notes]
-    return tag("div", *said, tag("div", flows_table(found), outputs_table(found),
-               class_="qx-migration-tables"), class_="qx-migration-head")  # fmt: skip
+def summary_html(found: Migration) -> Html:
+    """How many places there are, in how many the flows agree, and which flows refuse the model."""
+    refused = [f"{c.flow} refuses this model." for c in found.flows if c.error]
+    words = " ".join((found.summary(), *refused, *found.notes))
+    return tag("p", words, class_="qx-migration-summary")
+
+
+def worth_html(found: Migration) -> Html:
+    """What each flow made of the model, and how far outputs are apart."""
+    tables = (flows_table(found), outputs_table(found))
+    return tag("div", *tables, class_="qx-migration-tables")
 
 
 def flows_table(found: Migration) -> Html:

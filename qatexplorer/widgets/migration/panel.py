@@ -17,7 +17,7 @@ from qatexplorer.migration.records import Migration
 from qatexplorer.session.session import Session
 from qatexplorer.views.common.html import tag
 from qatexplorer.views.common.story import message_html
-from qatexplorer.views.migration.page import head_html
+from qatexplorer.views.migration.page import summary_html, worth_html
 from qatexplorer.views.migration.table import (
     place_columns,
     place_filters,
@@ -36,6 +36,7 @@ from qatexplorer.widgets.common.table import TableWidget
 log = logging.getLogger(__name__)
 
 JOB = "taking the model through the flows"
+PLACES, WORTH = PAGES = ("What is rounded", "What comes out")
 _PROGRESS_S = 0.25
 _SLOW = "Converting PT2E takes some ten seconds where a batch norm follows a convolution"
 
@@ -52,7 +53,8 @@ class _Whole:
 
     found: Migration
     of: Any
-    head: str
+    summary: str
+    worth: str
     columns: list[dict[str, Any]]
     rows: list[dict[str, Any]]
     filters: list[dict[str, str]]
@@ -108,21 +110,24 @@ class MigrationPanel(widgets.VBox):
         self.status = Html(kind="qx-muted", role="status")
         tip = "The migration guide of this model as one HTML file"
         self.download = HeldDownload(label="Save as HTML", tip=tip, type="text/html")
-        self.notice, self.head = MigrationHtml(), MigrationHtml()
-        self.table = TableWidget(
-            label="Tensors that the flows round, in the order of the forward", height=240
-        )
+        self.notice, self.summary, self.worth = MigrationHtml(), MigrationHtml(), MigrationHtml()
+        self.pages = widgets.ToggleButtons(options=list(PAGES))
+        self.pages.style.button_width = "auto"
+        self.table = TableWidget(label="Tensors that the flows round, in the order of the forward")
+        self.parts = widgets.Box([self.table])
+        self.parts.add_class("qx-migration-parts")
+        self.pages.observe(lambda _change: self._turn(), "value")
         self.begin.on_click(lambda _: self.start())
         self.halt.on_click(lambda _: self.stop())
         self.table.observe(lambda change: self._on_chosen(change["new"]), "selected")
         controls = row(
             self.begin, *self.flows.values(), self.int8, self.bar, self.halt, self.status,
-            self.download,
+            self.pages, self.download,
         )  # fmt: skip
         self._set_busy(False)
         self._empty(NOTHING)
         self.set_enabled(self._enabled)
-        self.children = [controls, self.notice, self.head, self.table]
+        self.children = [controls, self.notice, self.summary, self.parts, self.worth]
 
     # -- what the explorer calls ----------------------------------------------------------------
 
@@ -222,8 +227,8 @@ class MigrationPanel(widgets.VBox):
         self._shown = None
         self.table.rows, self.table.filters = [], []
         self.table.selected = self.table.query = self.table.flag = ""
-        self.head.html = self.notice.html = ""
-        self.table.layout.display = self.download.layout.display = "none"
+        self.summary.html = self.worth.html = self.notice.html = ""
+        self._turn()
         self.download.hold("", b"")
         self.status.html = tag("span", words)
 
@@ -233,10 +238,20 @@ class MigrationPanel(widgets.VBox):
             self.table.columns, self.table.rows = made.columns, made.rows
             self.table.filters = made.filters
             self.table.selected = self.table.query = self.table.flag = ""
-        self.head.html = made.head
-        self.table.layout.display = "" if made.rows else "none"
+        self.summary.html, self.worth.html = made.summary, made.worth
         self.download.hold(f"{made.found.model}-migration.html", made.packed)
-        self.download.layout.display = "" if made.packed else "none"
+        self._turn()
+
+    def _turn(self) -> None:
+        """Show the page that is turned to, of what there is."""
+        shown, page = self._shown, self.pages.value
+        for widget, visible in (
+            (self.pages, shown is not None),
+            (self.download, shown is not None and bool(shown.packed)),
+            (self.parts, shown is not None and page == PLACES),
+            (self.worth, shown is not None and page == WORTH),
+        ):
+            widget.layout.display = "" if visible else "none"
 
     def _on_chosen(self, key: str) -> None:
         session, shown = self._session, self._shown
@@ -250,7 +265,8 @@ def _whole(session: Session, found: Migration) -> _Whole:
     return _Whole(
         found,
         _known(session),
-        head_html(found),
+        summary_html(found),
+        worth_html(found),
         place_columns(found),
         place_rows(found),
         place_filters(found),
