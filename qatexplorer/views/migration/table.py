@@ -121,7 +121,12 @@ def details(one: Rounding) -> list[tuple[str, str]]:
 
 
 def _tip(one: Rounding) -> str:
-    return "; ".join(f"{name} {value}" for name, value in details(one))
+    """What the cell does not say."""
+    known = dict(details(one))
+    said = [one.dtype.removeprefix("torch."), known["scheme"]]
+    said += [f"{name} {known[name]}" for name in ("grid", "observed", "shared with")
+             if name in known]  # fmt: skip
+    return ", ".join([*said, one.site])
 
 
 def _first(cell: Cell) -> float | None:
