@@ -21,6 +21,7 @@ from qatexplorer.data import as_args, cloned, device_of, on_device
 from qatexplorer.errors import QatExplorerError, TraceFailedError, UnsupportedTorchError
 from qatexplorer.explain.blame import place_of
 from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
+from qatexplorer.flows.pt2e_patterns import patterns_kept
 from qatexplorer.flows.pt2e_quantizers import make_quantizer
 from qatexplorer.flows.pt2e_watch import Pt2eConvertWatch, Pt2eLog, Pt2ePrepareWatch
 from qatexplorer.forward.either_mode import EitherMode, in_either_mode
@@ -210,7 +211,7 @@ class Pt2eFlow(Flow):
         watch = Pt2ePrepareWatch(at)
         quantizer = make_quantizer(options.quantizer)
         try:
-            with watch.open(quantizer) as watched:
+            with watch.open(quantizer) as watched, patterns_kept():
                 prepared = api.prepare_qat_pt2e(model, watched)
         except _Reached as reached:
             return reached.result
@@ -226,7 +227,7 @@ class Pt2eFlow(Flow):
                 raise _Reached(StageResult(module))
 
         try:
-            with Pt2eConvertWatch(at).open():
+            with Pt2eConvertWatch(at).open(), patterns_kept():
                 converted = api.convert_pt2e(model)
         except _Reached as reached:
             converted = reached.result.model
