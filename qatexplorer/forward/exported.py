@@ -18,10 +18,16 @@ from torch import fx, nn
 
 from qatexplorer.forward.graph import Graph, GraphEdge, GraphNode, NodeOp, Placement
 from qatexplorer.forward.graph_module import source_of
-from qatexplorer.quantizers.facts import is_quantizer
+from qatexplorer.quantizers.facts import constant_nodes, is_quantizer
 from qatexplorer.quantizers.types import SiteKind
 
 _QDQ = ("quantize_per_tensor", "quantize_per_channel")
+
+
+def is_exported(model: nn.Module) -> bool:
+    """Whether ``model`` is what ``torch.export`` makes: a graph of aten's operations."""
+    nodes = model.graph.nodes if isinstance(model, fx.GraphModule) else ()
+    return any(isinstance(node.target, torch._ops.OpOverload) for node in nodes)
 
 
 def stack_of(node: fx.Node) -> tuple[tuple[str, str], ...]:
@@ -156,18 +162,12 @@ class _Reader:
     def __init__(self, model: fx.GraphModule) -> None:
         self.model = model
         self.modules = dict(model.named_modules(remove_duplicate=False))
-        self.constant: set[fx.Node] = set()  # made of parameters alone
+        self.constant = constant_nodes(model.graph)
         self.nodes: dict[str, GraphNode] = {}
         self.main = self._main_operations()
         for node in model.graph.nodes:
-            given = node.all_input_nodes
-            if node.op == "get_attr" or (
-                node.op not in ("placeholder", "output")
-                and given
-                and all(one in self.constant for one in given)
-            ):
-                self.constant.add(node)
-            elif not self._is_quantizer(node) and node.target != "_guards_fn":
+            known = node in self.constant or self._is_quantizer(node)
+            if not known and node.target != "_guards_fn":
                 self.nodes[node.name] = self._record(node)
 
     def _is_quantizer(self, node: fx.Node) -> bool:
