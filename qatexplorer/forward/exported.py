@@ -84,6 +84,55 @@ def is_int8_kernel(node: fx.Node) -> bool:
     return name.startswith("onednn.q") and "prepack" not in name
 
 
+def grid_of_node(node: fx.Node) -> tuple[float, int] | None:
+    """Scale and zero point of the 8-bit codes that ``node`` of a lowered model gives, as its own
+    arguments say; None where it gives no codes."""
+    schema = getattr(node.target, "_schema", None)
+    names = [argument.name for argument in schema.arguments] if schema is not None else []
+    said = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    if "quantized_decomposed.quantize_per_tensor.default" in str(node.target):
+        scale, zero = said["scale"], said["zero_point"]
+    elif is_int8_kernel(node) and said.get("output_dtype") in (torch.uint8, torch.int8):
+        scale, zero = said.get("output_scale"), said.get("output_zero_point")
+    else:
+        return None
+    known = isinstance(scale, (float, int)) and isinstance(zero, int)
+    return (float(scale), zero) if known else None
+
+
+def packed_weights(lowered: fx.GraphModule) -> dict[str, torch.Tensor]:
+    """The weight of each int8 operation as oneDNN has it, unpacked: a quantized tensor per channel,
+    by the path of the user's module (:func:`name_owners`)."""
+    held = {**dict(lowered.named_parameters()), **dict(lowered.named_buffers())}
+    found: dict[str, torch.Tensor] = {}
+    for node in lowered.graph.nodes:
+        stack = stack_of(node)
+        if not (is_int8_kernel(node) and stack):
+            continue
+        given = [held.get(str(one.target)) for one in node.all_input_nodes if one.op == "get_attr"]
+        tensors = [one for one in given if one is not None]
+        packed = next((k for k, one in enumerate(tensors) if one.is_mkldnn), None)
+        if packed is None or len(tensors) < packed + 3:
+            continue
+        codes, (scales, zeros) = tensors[packed].to_dense(), tensors[packed + 1 : packed + 3]
+        codes = codes.t() if codes.dim() == 2 else codes  # a linear layer's is held transposed
+        if codes.dtype == torch.int8 and len(codes) == scales.numel():
+            found[stack[-1][0]] = torch._make_per_channel_quantized_tensor(
+                codes.contiguous(), scales.double(), zeros.long(), 0
+            )
+    return found
+
+
+def main_modules(model: fx.GraphModule) -> dict[str, tuple[str, str]]:
+    """Path and class of the module whose result each of these nodes is, by the node's name: the
+    last call in the forward of a module that calls no other."""
+    kinds = types_of(model)
+    return {
+        node.name: (path, kinds[path].rpartition(".")[2])
+        for node, path in _Reader(model).main.items()
+    }
+
+
 _KERNELS = ("conv1d", "conv2d", "convolution", "linear", "addmm", "mm")
 """The operations that oneDNN's lowering has int8 kernels for (torch's own
 ``_register_qconv_weight_prepack`` and ``_register_qlinear_weight_prepack``)."""

@@ -86,7 +86,8 @@ def _first_operation(model: Module, inputs: Any) -> tuple[str, Module] | None:
         node = seen.node
         if found or node is None or node.op != "call_function" or finite(seen.result):
             return
-        stack = stack_of(node)
+        # What torchao has put behind a convolution is work of the convolution.
+        stack = next(filter(None, map(stack_of, (node, *node.all_input_nodes))), ())
         by: Any = node.args[1] if "aten.div." in str(node.target) else None
         scale = seen.values.get(by)
         zero = isinstance(scale, Tensor) and bool((scale == 0).any())
