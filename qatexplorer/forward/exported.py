@@ -138,9 +138,15 @@ _KERNELS = ("conv1d", "conv2d", "convolution", "linear", "addmm", "mm")
 ``_register_qconv_weight_prepack`` and ``_register_qlinear_weight_prepack``)."""
 
 
+_POST_OPS = ("relu", "add", "gelu", "hardtanh", "relu6", "hardswish", "silu", "leaky_relu")
+"""What those kernels compute along with the result of their own (``_register_qconv_unary_fusion``
+and its like)."""
+
+
 def quantized_operations(model: fx.GraphModule) -> frozenset[str]:
     """Ids of the operations that oneDNN's lowering can compute in int8: see :data:`_KERNELS`, with
-    a rounded input and a weight that is rounded per channel."""
+    a rounded input and a weight that is rounded per channel; and what is computed along with them,
+    see :data:`_POST_OPS`."""
     modules = dict(model.named_modules(remove_duplicate=False))
 
     def rounds(node: fx.Node) -> bool:
@@ -160,13 +166,18 @@ def quantized_operations(model: fx.GraphModule) -> frozenset[str]:
         data, weight = node.all_input_nodes[0], node.all_input_nodes[1:2]
         if rounds(data) and weight and rounds(weight[0]) and is_per_channel(weight[0]):
             found.add(node.name)
+    for node in model.graph.nodes:  # in order: a sum, then the activation behind it
+        if node.op == "call_function" and _operation(node).rstrip("_") in _POST_OPS:
+            direct = [n for n in node.all_input_nodes if n.name in found and len(n.users) == 1]
+            found.update([node.name] if direct else [])
     return frozenset(found)
 
 
-def folded_norms(model: fx.GraphModule) -> frozenset[str]:
-    """Ids of the batch norms right behind a convolution, with what torchao puts between the two
-    while it trains: ``convert_pt2e`` multiplies them into the weights."""
-    found: set[str] = set()
+def gone_in_int8(model: fx.GraphModule) -> frozenset[str]:
+    """Ids of the operations that an int8 model does without: dropouts, and batch norms right behind
+    a convolution, with what torchao puts between the two while it trains: ``convert_pt2e``
+    multiplies these into the weights."""
+    found = {node.name for node in model.graph.nodes if "dropout" in _operation(node)}
     for node in model.graph.nodes:
         if node.op != "call_function" or "batch_norm" not in _operation(node):
             continue
@@ -185,8 +196,8 @@ def calls_of(model: fx.GraphModule) -> dict[str, int]:
     numbers the calls."""
     seen: dict[str, set[str]] = {}
     for node in model.graph.nodes:
-        for path, _ in (node.meta.get("nn_module_stack") or {}).values():
-            seen.setdefault(_plain(str(path)), set()).add(str(path))
+        for call, (path, _) in (node.meta.get("nn_module_stack") or {}).items():
+            seen.setdefault(_plain(str(path)), set()).add(str(call))
     return {path: len(numbered) for path, numbered in seen.items()}
 
 
@@ -223,15 +234,15 @@ class _Reader:
         return node.op == "call_module" and is_quantizer(self.modules[str(node.target)])
 
     def _main_operations(self) -> dict[fx.Node, str]:
-        """Path of the user's module that a call is the work of: the last call made in the forward
-        of a module that calls no other."""
+        """Path of the user's module that a call is the work of: the last one made in a call of a
+        module that calls no other."""
         calling = {path for n in self.model.graph.nodes for path, _ in stack_of(n)[:-1]}
-        last: dict[str, fx.Node] = {}
+        last: dict[str, tuple[fx.Node, str]] = {}
         for node in self.model.graph.nodes:
             stack = stack_of(node)
             if node.op == "call_function" and stack and stack[-1][0] not in calling:
-                last[stack[-1][0]] = node
-        return {node: path for path, node in last.items()}
+                last[next(reversed(node.meta["nn_module_stack"]))] = (node, stack[-1][0])
+        return dict(last.values())
 
     def _record(self, node: fx.Node) -> GraphNode:
         shape, dtype = _info(node)
