@@ -420,7 +420,10 @@ class Comparing:
             batch.with_int8.add(id(spot))
             if found.looked is not None:
                 batch.looked.append((found.number, spot, found.looked))
-        x, known = self._float_of(spot.source, batch.floats), batch.known.setdefault(spot.source, {})
+        x, known = (
+            self._float_of(spot.source, batch.floats),
+            batch.known.setdefault(spot.source, {}),
+        )
         self._add_tensors(spot, x, y, z, known, fake=fake)
 
     def _add_tensors(

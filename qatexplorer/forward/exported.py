@@ -20,10 +20,16 @@ from torch import fx, nn
 from qatexplorer.forward.either_mode import trains
 from qatexplorer.forward.graph import Graph, GraphEdge, GraphNode, NodeOp, Placement
 from qatexplorer.forward.graph_module import source_of
-from qatexplorer.quantizers.facts import is_quantizer
+from qatexplorer.quantizers.facts import constant_nodes, is_quantizer
 from qatexplorer.quantizers.types import SiteKind
 
 _QDQ = ("quantize_per_tensor", "quantize_per_channel")
+
+
+def is_exported(model: nn.Module) -> bool:
+    """Whether ``model`` is what ``torch.export`` makes: a graph of aten's operations."""
+    nodes = model.graph.nodes if isinstance(model, fx.GraphModule) else ()
+    return any(isinstance(node.target, torch._ops.OpOverload) for node in nodes)
 
 
 def stack_of(node: fx.Node) -> tuple[tuple[str, str], ...]:
@@ -132,6 +138,55 @@ def is_int8_kernel(node: fx.Node) -> bool:
     """Whether ``node`` calls one of oneDNN's int8 kernels."""
     name = str(node.target)
     return name.startswith("onednn.q") and "prepack" not in name
+
+
+def grid_of_node(node: fx.Node) -> tuple[float, int] | None:
+    """Scale and zero point of the 8-bit codes that ``node`` of a lowered model gives, as its own
+    arguments say; None where it gives no codes."""
+    schema = getattr(node.target, "_schema", None)
+    names = [argument.name for argument in schema.arguments] if schema is not None else []
+    said = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    if "quantized_decomposed.quantize_per_tensor.default" in str(node.target):
+        scale, zero = said["scale"], said["zero_point"]
+    elif is_int8_kernel(node) and said.get("output_dtype") in (torch.uint8, torch.int8):
+        scale, zero = said.get("output_scale"), said.get("output_zero_point")
+    else:
+        return None
+    known = isinstance(scale, (float, int)) and isinstance(zero, int)
+    return (float(scale), zero) if known else None
+
+
+def packed_weights(lowered: fx.GraphModule) -> dict[str, torch.Tensor]:
+    """The weight of each int8 operation as oneDNN has it, unpacked: a quantized tensor per channel,
+    by the path of the user's module (:func:`name_owners`)."""
+    held = {**dict(lowered.named_parameters()), **dict(lowered.named_buffers())}
+    found: dict[str, torch.Tensor] = {}
+    for node in lowered.graph.nodes:
+        stack = stack_of(node)
+        if not (is_int8_kernel(node) and stack):
+            continue
+        given = [held.get(str(one.target)) for one in node.all_input_nodes if one.op == "get_attr"]
+        tensors = [one for one in given if one is not None]
+        packed = next((k for k, one in enumerate(tensors) if one.is_mkldnn), None)
+        if packed is None or len(tensors) < packed + 3:
+            continue
+        codes, (scales, zeros) = tensors[packed].to_dense(), tensors[packed + 1 : packed + 3]
+        codes = codes.t() if codes.dim() == 2 else codes  # a linear layer's is held transposed
+        if codes.dtype == torch.int8 and len(codes) == scales.numel():
+            found[stack[-1][0]] = torch._make_per_channel_quantized_tensor(
+                codes.contiguous(), scales.double(), zeros.long(), 0
+            )
+    return found
+
+
+def main_modules(model: fx.GraphModule) -> dict[str, tuple[str, str]]:
+    """Path and class of the module whose result each of these nodes is, by the node's name: the
+    last call in the forward of a module that calls no other."""
+    kinds = types_of(model)
+    return {
+        node.name: (path, kinds[path].rpartition(".")[2])
+        for node, path in _Reader(model).main.items()
+    }
 
 
 _KERNELS = ("conv1d", "conv2d", "convolution", "linear", "addmm", "mm")
@@ -251,19 +306,13 @@ class _Reader:
     def __init__(self, model: fx.GraphModule) -> None:
         self.model = model
         self.modules = dict(model.named_modules(remove_duplicate=False))
-        self.constant: set[fx.Node] = set()  # made of parameters alone
+        self.constant = constant_nodes(model.graph)
         self.nodes: dict[str, GraphNode] = {}
         self.main = self._main_operations()
         self.lowered = any(map(is_int8_kernel, model.graph.nodes))
         for node in model.graph.nodes:
-            given = node.all_input_nodes
-            if node.op == "get_attr" or (
-                node.op not in ("placeholder", "output")
-                and given
-                and all(one in self.constant for one in given)
-            ):
-                self.constant.add(node)
-            elif not self._is_quantizer(node) and node.target != "_guards_fn":
+            known = node in self.constant or self._is_quantizer(node)
+            if not known and node.target != "_guards_fn":
                 self.nodes[node.name] = self._record(node)
 
     def _is_quantizer(self, node: fx.Node) -> bool:
