@@ -96,18 +96,6 @@ def name_owners(lowered: fx.GraphModule, owners: Mapping[str, fx.Node]) -> None:
                 node.meta["stack_trace"] = owner.meta.get("stack_trace")
 
 
-def is_exported(model: nn.Module) -> bool:
-    """Whether ``model`` is a graph of torch's own operations, as ``torch.export`` makes it; a graph
-    that FX has traced calls modules and functions."""
-    if not isinstance(model, fx.GraphModule):
-        return False
-    modules = dict(model.named_modules(remove_duplicate=False))
-    called = [n for n in model.graph.nodes if n.op == "call_module" and n.target != "_guards_fn"]
-    return all(is_quantizer(modules[str(n.target)]) for n in called) and any(
-        isinstance(n.target, torch._ops.OpOverload) for n in model.graph.nodes
-    )
-
-
 _REPLACED = ("dropout", "batch_norm")
 
 
