@@ -27,9 +27,15 @@ _QDQ = ("quantize_per_tensor", "quantize_per_channel")
 
 
 def is_exported(model: nn.Module) -> bool:
-    """Whether ``model`` is what ``torch.export`` makes: a graph of aten's operations."""
-    nodes = model.graph.nodes if isinstance(model, fx.GraphModule) else ()
-    return any(isinstance(node.target, torch._ops.OpOverload) for node in nodes)
+    """Whether ``model`` is a graph of torch's own operations, as ``torch.export`` makes it; a graph
+    that FX has traced calls modules and functions."""
+    if not isinstance(model, fx.GraphModule):
+        return False
+    modules = dict(model.named_modules(remove_duplicate=False))
+    called = [n for n in model.graph.nodes if n.op == "call_module" and n.target != "_guards_fn"]
+    return all(is_quantizer(modules[str(n.target)]) for n in called) and any(
+        isinstance(n.target, torch._ops.OpOverload) for n in model.graph.nodes
+    )
 
 
 def stack_of(node: fx.Node) -> tuple[tuple[str, str], ...]:
