@@ -171,6 +171,7 @@ class Pt2eFlow(Flow):
     by_graph: ClassVar[bool] = True
     offers_qconfig: ClassVar[bool] = False
     offers_quantizer: ClassVar[bool] = True
+    quick_to_convert: ClassVar[bool] = False  # a hundred patterns are traced the first time
 
     def apply(
         self, stage: str, model: nn.Module, options: FlowOptions, seen: Seen | None = None
