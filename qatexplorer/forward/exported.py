@@ -250,13 +250,14 @@ def _only_user(node: fx.Node) -> fx.Node | None:
 def gone_in_int8(model: fx.GraphModule) -> frozenset[str]:
     """Ids of the operations that an int8 model does without: dropouts and :func:`folded_norms`."""
     dropouts = (node.name for node in model.graph.nodes if "dropout" in _operation(node))
-    return folded_norms(model).union(dropouts)
+    return frozenset((*folded_norms(model), *dropouts))
 
 
-def folded_norms(model: fx.GraphModule) -> frozenset[str]:
-    """Ids of the batch norms right behind a convolution, with what torchao puts between the two
-    while it trains: ``convert_pt2e`` multiplies them into the weights."""
-    found: set[str] = set()
+def folded_norms(model: fx.GraphModule) -> dict[str, str]:
+    """The batch norms right behind a convolution, with what torchao puts between the two while it
+    trains: id of each node and of its convolution. ``convert_pt2e`` multiplies them into the
+    weights."""
+    found: dict[str, str] = {}
     for node in model.graph.nodes:
         if node.op != "call_function" or "batch_norm" not in _operation(node):
             continue
@@ -266,8 +267,8 @@ def folded_norms(model: fx.GraphModule) -> frozenset[str]:
             between.append(given.name)
             given = given.all_input_nodes[0]
         if _operation(given).startswith("conv"):
-            found.update(between)
-    return frozenset(found)
+            found.update(dict.fromkeys(between, given.name))
+    return found
 
 
 def calls_of(model: fx.GraphModule) -> dict[str, int]:
