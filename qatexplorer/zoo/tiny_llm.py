@@ -104,9 +104,9 @@ def example() -> Example:
         description=(
             "A Llama of two layers that writes one character after another, trained on sentences "
             "that the package makes: who has how many eggs, who gives what to whom. With 2-bit "
-            "weights in groups of 32 its perplexity rises by a quarter; three epochs of "
-            "quantization-aware training win most of that back. Look at the groups' scales at a "
-            "weight's fake quant."
+            "weights in groups of 32 its perplexity rises from 1.31 to about 1.8; three epochs "
+            "of quantization-aware training win most of that back. Look at the groups' scales at "
+            "a weight's fake quant."
         ),
         model=with_weights(TinyLLM(), "tiny_llm"),
         example_inputs=(example_tokens(),),
