@@ -83,9 +83,15 @@ _KERNELS = ("conv1d", "conv2d", "convolution", "linear", "addmm", "mm")
 ``_register_qconv_weight_prepack`` and ``_register_qlinear_weight_prepack``)."""
 
 
+_POST_OPS = ("relu", "add", "gelu", "hardtanh", "relu6", "hardswish", "silu", "leaky_relu")
+"""What those kernels compute along with the result of their own (``_register_qconv_unary_fusion``
+and its like)."""
+
+
 def quantized_operations(model: fx.GraphModule) -> frozenset[str]:
     """Ids of the operations that oneDNN's lowering can compute in int8: see :data:`_KERNELS`, with
-    a rounded input and a weight that is rounded per channel."""
+    a rounded input and a weight that is rounded per channel; and what is computed along with them,
+    see :data:`_POST_OPS`."""
     modules = dict(model.named_modules(remove_duplicate=False))
 
     def rounds(node: fx.Node) -> bool:
@@ -105,13 +111,18 @@ def quantized_operations(model: fx.GraphModule) -> frozenset[str]:
         data, weight = node.all_input_nodes[0], node.all_input_nodes[1:2]
         if rounds(data) and weight and rounds(weight[0]) and is_per_channel(weight[0]):
             found.add(node.name)
+    for node in model.graph.nodes:  # in order: a sum, then the activation behind it
+        if node.op == "call_function" and _operation(node).rstrip("_") in _POST_OPS:
+            direct = [n for n in node.all_input_nodes if n.name in found and len(n.users) == 1]
+            found.update([node.name] if direct else [])
     return frozenset(found)
 
 
-def folded_norms(model: fx.GraphModule) -> frozenset[str]:
-    """Ids of the batch norms right behind a convolution, with what torchao puts between the two
-    while it trains: ``convert_pt2e`` multiplies them into the weights."""
-    found: set[str] = set()
+def gone_in_int8(model: fx.GraphModule) -> frozenset[str]:
+    """Ids of the operations that an int8 model does without: dropouts, and batch norms right behind
+    a convolution, with what torchao puts between the two while it trains: ``convert_pt2e``
+    multiplies these into the weights."""
+    found = {node.name for node in model.graph.nodes if "dropout" in _operation(node)}
     for node in model.graph.nodes:
         if node.op != "call_function" or "batch_norm" not in _operation(node):
             continue

@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from qatexplorer.forward.exported import (
     calls_of,
-    folded_norms,
+    gone_in_int8,
     is_int8_kernel,
     quantized_operations,
 )
@@ -104,8 +104,8 @@ def exported_states(model: nn.Module, graph: Graph | None, walked: Walked) -> St
     assert isinstance(model, fx.GraphModule)
     lowered = {node.name for node in model.graph.nodes if is_int8_kernel(node)}
     int8 = frozenset(lowered or quantized_operations(model))
-    folded = folded_norms(model)
-    nodes = [n for n in (graph.nodes if graph is not None else ()) if n.id not in folded]
+    gone = gone_in_int8(model)
+    nodes = [n for n in (graph.nodes if graph is not None else ()) if n.id not in gone]
     found: dict[str, ModuleState] = {}
     tallies: dict[str, list[tuple[bool, bool]]] = {}
     at: dict[str, list[GraphNode]] = {}
