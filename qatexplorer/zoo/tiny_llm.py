@@ -13,6 +13,7 @@ from torch import nn
 
 from qatexplorer.errors import InputError
 from qatexplorer.evaluate.perplexity import perplexity
+from qatexplorer.flows.imported import imported
 from qatexplorer.flows.pt2e import unavailable
 from qatexplorer.zoo.base import Example, with_weights
 from qatexplorer.zoo.tiny_text import ALPHABET, LENGTH, example_tokens, text_data
@@ -76,7 +77,7 @@ def _transformers() -> Any:
 
 def base_config() -> Any:
     """int8 activations and int2 weights in groups of 32 for linear layers, int4 for embeddings."""
-    ao: Any = importlib.import_module("torchao.quantization")
+    ao: Any = imported("torchao.quantization")
     two, four = (getattr(torch, name) for name in ("int2", "int4"))
     return {
         nn.Linear: ao.Int8DynamicActivationIntxWeightConfig(
