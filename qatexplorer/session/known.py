@@ -388,7 +388,9 @@ class Known:
                 kept[0],
                 self._models.flow.int8_stage,
                 f"{_listed(kept)} {verb} float in the int8 model.",
-                "The ledger says why, layer by layer: session.ledger().floats.",
+                "The ledger says why, layer by layer: session.ledger().floats."
+                if self._models.flow.has_ledger
+                else "",
             )
 
     # -- helpers --------------------------------------------------------------------------------
