@@ -165,6 +165,7 @@ def explore(
     prepare_custom_config: Any = None,
     convert_custom_config: Any = None,
     backend_config: Any = None,
+    quantizer: Any = None,
     edits: Any = None,
     suggested: dict[str, Any] | None = None,
     example: str | None = None,

@@ -6,7 +6,6 @@ size, and where that cannot be had they say so.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import threading
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from qatexplorer.data import as_args, cloned
+from qatexplorer.flows.imported import imported
 from qatexplorer.flows.pt2e_errors import export_failed, lowering_failed
 from qatexplorer.forward.trace import TRACE_LOCK
 
@@ -100,7 +100,7 @@ def lower(reference: fx.GraphModule, inputs: Any) -> tuple[fx.GraphModule, tuple
 
     Raises StageError if torchao cannot lower it.
     """
-    api = importlib.import_module("torchao.quantization.pt2e.lowering")
+    api = imported("torchao.quantization.pt2e.lowering")
     args, kwargs = _rows_of(inputs)
     given = inspect.signature(reference.forward).bind(*args, **kwargs).args
     called_as = reference._in_spec

@@ -31,19 +31,8 @@ def stack_of(node: fx.Node) -> tuple[tuple[str, str], ...]:
     return tuple((path, kind) for path, kind in named if "GraphModuleImpl" not in kind)
 
 
-def _calls_around(node: fx.Node) -> tuple[tuple[str, str], ...]:
-    """(key, path) of the calls of modules that the node is made in: ``torch.export`` has a key of
-    its own for each call of a module, ``"block@1"`` for the second."""
-    stack = (node.meta.get("nn_module_stack") or {}).items()
-    return tuple(
-        (str(key), _plain(str(path)))
-        for key, (path, kind) in stack
-        if "GraphModuleImpl" not in _class_name(kind)
-    )
-
-
 def _plain(path: str) -> str:
-    """Without the number that ``torch.export`` gives to a second call: ``"block@1"``."""
+    """``torch.export`` numbers the second call of a module: ``"block@1"``."""
     return re.sub(r"@\d+", "", path)
 
 
@@ -94,9 +83,15 @@ _KERNELS = ("conv1d", "conv2d", "convolution", "linear", "addmm", "mm")
 ``_register_qconv_weight_prepack`` and ``_register_qlinear_weight_prepack``)."""
 
 
+_POST_OPS = ("relu", "add", "gelu", "hardtanh", "relu6", "hardswish", "silu", "leaky_relu")
+"""What those kernels compute along with the result of their own (``_register_qconv_unary_fusion``
+and its like)."""
+
+
 def quantized_operations(model: fx.GraphModule) -> frozenset[str]:
     """Ids of the operations that oneDNN's lowering can compute in int8: see :data:`_KERNELS`, with
-    a rounded input and a weight that is rounded per channel."""
+    a rounded input and a weight that is rounded per channel; and what is computed along with them,
+    see :data:`_POST_OPS`."""
     modules = dict(model.named_modules(remove_duplicate=False))
 
     def rounds(node: fx.Node) -> bool:
@@ -116,13 +111,18 @@ def quantized_operations(model: fx.GraphModule) -> frozenset[str]:
         data, weight = node.all_input_nodes[0], node.all_input_nodes[1:2]
         if rounds(data) and weight and rounds(weight[0]) and is_per_channel(weight[0]):
             found.add(node.name)
+    for node in model.graph.nodes:  # in order: a sum, then the activation behind it
+        if node.op == "call_function" and _operation(node).rstrip("_") in _POST_OPS:
+            direct = [n for n in node.all_input_nodes if n.name in found and len(n.users) == 1]
+            found.update([node.name] if direct else [])
     return frozenset(found)
 
 
-def folded_norms(model: fx.GraphModule) -> frozenset[str]:
-    """Ids of the batch norms right behind a convolution, with what torchao puts between the two
-    while it trains: ``convert_pt2e`` multiplies them into the weights."""
-    found: set[str] = set()
+def gone_in_int8(model: fx.GraphModule) -> frozenset[str]:
+    """Ids of the operations that an int8 model does without: dropouts, and batch norms right behind
+    a convolution, with what torchao puts between the two while it trains: ``convert_pt2e``
+    multiplies these into the weights."""
+    found = {node.name for node in model.graph.nodes if "dropout" in _operation(node)}
     for node in model.graph.nodes:
         if node.op != "call_function" or "batch_norm" not in _operation(node):
             continue
@@ -137,12 +137,13 @@ def folded_norms(model: fx.GraphModule) -> frozenset[str]:
 
 
 def calls_of(model: fx.GraphModule) -> dict[str, int]:
-    """How often each of the user's modules is called in one forward, by path."""
+    """How often each of the user's modules is called in one forward, by path; ``torch.export``
+    numbers the calls."""
     seen: dict[str, set[str]] = {}
     for node in model.graph.nodes:
-        for key, path in _calls_around(node):
-            seen.setdefault(path, set()).add(key)
-    return {path: len(keys) for path, keys in seen.items()}
+        for call, (path, _) in (node.meta.get("nn_module_stack") or {}).items():
+            seen.setdefault(_plain(str(path)), set()).add(str(call))
+    return {path: len(numbered) for path, numbered in seen.items()}
 
 
 def exported_graph(
@@ -184,15 +185,15 @@ class _Reader:
         return node.op == "call_module" and is_quantizer(self.modules[str(node.target)])
 
     def _main_operations(self) -> dict[fx.Node, str]:
-        """Path of the user's module that a call is the work of: the last call made in one forward
-        of a module that calls no other."""
-        calls = {node: _calls_around(node) for node in self.model.graph.nodes}
-        calling = {key for stack in calls.values() for key, _ in stack[:-1]}
-        last: dict[str, fx.Node] = {}
-        for node, stack in calls.items():
+        """Path of the user's module that a call is the work of: the last one made in a call of a
+        module that calls no other."""
+        calling = {path for n in self.model.graph.nodes for path, _ in stack_of(n)[:-1]}
+        last: dict[str, tuple[fx.Node, str]] = {}
+        for node in self.model.graph.nodes:
+            stack = stack_of(node)
             if node.op == "call_function" and stack and stack[-1][0] not in calling:
-                last[stack[-1][0]] = node
-        return {node: calls[node][-1][1] for node in last.values()}
+                last[next(reversed(node.meta["nn_module_stack"]))] = (node, stack[-1][0])
+        return dict(last.values())
 
     def _record(self, node: fx.Node) -> GraphNode:
         shape, dtype = _info(node)

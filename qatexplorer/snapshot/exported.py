@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from qatexplorer.forward.exported import (
     calls_of,
-    folded_norms,
+    gone_in_int8,
     is_int8_kernel,
     quantized_operations,
 )
@@ -42,13 +42,15 @@ class Walked:
         assert isinstance(model, fx.GraphModule)
         return cls(base, types, calls_of(model))
 
-    def tree(self, records: Iterable[ModuleRecord]) -> tuple[ModuleRecord, ...]:
+    def tree(
+        self, records: Iterable[ModuleRecord], states: Mapping[str, ModuleState]
+    ) -> tuple[ModuleRecord, ...]:
         """``records`` of the exported model with the user's classes, and with those of the user's
         modules that hold nothing and are called; in the order of the float model, new ones last."""
         held = {record.path: record for record in records}
         mode = held[""].training
         mine = [
-            self._named(record, held.get(record.path), mode)
+            self._named(record, held.get(record.path), mode, states)
             for path, record in self.base.items()
             if path in held or path in self.types
         ]
@@ -60,7 +62,14 @@ class Walked:
             for record in (*mine, *new)
         )
 
-    def _named(self, base: ModuleRecord, held: ModuleRecord | None, mode: bool) -> ModuleRecord:
+    def _named(
+        self,
+        base: ModuleRecord,
+        held: ModuleRecord | None,
+        mode: bool,
+        states: Mapping[str, ModuleState],
+    ) -> ModuleRecord:
+        known = states.get(base.path, ModuleState())
         kind = self.types.get(base.path, base.qualified_type)
         record = held or replace(base, tensors=(), param_count=0, own_params=0, hooks=())
         return replace(
@@ -73,6 +82,10 @@ class Walked:
             extra_repr=base.extra_repr,
             calls=self.calls.get(base.path, 0),
             compute=base.compute,
+            state=known.state,
+            stays_float=known.stays_float,
+            inside=known.inside,
+            own_state=known.own_state,
         )
 
 
@@ -91,8 +104,8 @@ def exported_states(model: nn.Module, graph: Graph | None, walked: Walked) -> St
     assert isinstance(model, fx.GraphModule)
     lowered = {node.name for node in model.graph.nodes if is_int8_kernel(node)}
     int8 = frozenset(lowered or quantized_operations(model))
-    folded = folded_norms(model)
-    nodes = [n for n in (graph.nodes if graph is not None else ()) if n.id not in folded]
+    gone = gone_in_int8(model)
+    nodes = [n for n in (graph.nodes if graph is not None else ()) if n.id not in gone]
     found: dict[str, ModuleState] = {}
     tallies: dict[str, list[tuple[bool, bool]]] = {}
     at: dict[str, list[GraphNode]] = {}

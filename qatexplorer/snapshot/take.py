@@ -83,7 +83,7 @@ def take_snapshot(
     return Snapshot(
         flow=flow,
         stage=stage,
-        modules=records if walked is None else walked.tree(records),
+        modules=records if walked is None else walked.tree(records, found.by_path),
         sites=sites,
         graph=graph,
         training=model.training,

@@ -442,7 +442,9 @@ def test_all_rules_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     rows = json.loads(capsys.readouterr().out)
     assert [row["id"] for row in rows] == sorted(RULES)
     row = next(row for row in rows if row["id"] == "QX901")
-    assert row["stages"] == {"eager": "insert", "fx": "trace"}
+    assert row["stages"]["eager"] == "insert"
+    assert row["stages"]["fx"] == "trace"
+    assert row["stages"]["pt2e"] == "transform"
 
 
 @pytest.mark.parametrize("name", ["QX908", "int8-fails"])

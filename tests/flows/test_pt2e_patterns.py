@@ -1,8 +1,7 @@
-"""torchao's patterns, traced once: what is kept is what tracing gives."""
+"""torchao's patterns are traced once, and are what torchao would have traced."""
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import pytest
@@ -13,61 +12,63 @@ from torch.nn import functional as F
 from qatexplorer.flows import pt2e_patterns
 from qatexplorer.flows.pt2e_patterns import patterns_kept
 
-qat_utils = pytest.importorskip("torchao.quantization.pt2e.qat_utils")
-ONE = torch.randn(1)
-INPUTS = (torch.randn(1, 1, 3, 3), torch.randn(1, 1, 1, 1), ONE, ONE, ONE, ONE, ONE)
-NAME = "_get_aten_graph_module_for_pattern"
+WrapperModule = pytest.importorskip("torchao.quantization.pt2e.export_utils").WrapperModule
+qat_utils: Any = pytest.importorskip("torchao.quantization.pt2e.qat_utils")
+INPUTS = (torch.randn(1, 1, 3, 3), torch.randn(1, 1, 1, 1))
 
 
-def traced(convolution: Any, inputs: Any = INPUTS) -> Any:
-    pattern = qat_utils._get_conv_bn_pattern(convolution)
-    return getattr(qat_utils, NAME)(pattern, inputs, False)
+def pattern(conv: Any, doubled: bool) -> nn.Module:
+    def computes(x: torch.Tensor, w: torch.Tensor) -> Any:
+        y = conv(x, w)
+        return y * 2 if doubled else y
+
+    return WrapperModule(computes)
 
 
-def facts(module: Any) -> Any:
-    values = [str(n.meta.get("val")) for n in module.graph.nodes]
-    return module.code, str(module.graph), values, list(module.state_dict())
+@pytest.fixture(autouse=True)
+def empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pt2e_patterns, "_kept", {})
 
 
-def test_what_is_kept_is_what_tracing_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pt2e_patterns, "_traced", {})
-    alone, original = traced(F.conv2d), getattr(qat_utils, NAME)
+def traced(*arguments: Any) -> Any:
+    return qat_utils._get_aten_graph_module_for_pattern(pattern(*arguments), INPUTS)
+
+
+def test_each_pattern_is_traced_once_and_is_torchaos() -> None:
+    plain = traced(F.conv2d, True)
     with patterns_kept():
-        first, second = traced(F.conv2d), traced(F.conv2d)
-        with patterns_kept():
-            other = traced(F.conv_transpose2d)
-    assert len(pt2e_patterns._traced) == 2  # by the convolution that the pattern closes over
-    assert getattr(qat_utils, NAME) is original
-    assert facts(first) == facts(second) == facts(alone) != facts(other)
-    # Each is its own: torchao's rewriting may write to it.
-    assert first is not second
-    nodes = {id(n) for n in first.graph.nodes}
-    assert not nodes & {id(n) for n in second.graph.nodes}
-    first.graph.erase_node(next(n for n in reversed(first.graph.nodes) if n.op == "output"))
+        first, again = traced(F.conv2d, True), traced(F.conv2d, True)
+    assert first.code == again.code == plain.code
+    assert len(pt2e_patterns._kept) == 1
+    for node in list(first.graph.nodes):  # whoever has one may write to it
+        node.meta["mine"] = 1
     with patterns_kept():
-        assert facts(traced(F.conv2d)) == facts(alone)
+        assert not any("mine" in node.meta for node in traced(F.conv2d, True).graph.nodes)
 
 
-def test_shapes_flags_and_unknown_arguments_tell_patterns_apart() -> None:
-    def key(*arguments: Any) -> Any:
-        return pt2e_patterns._identity(arguments)
-
-    conv, lone = qat_utils._get_conv_bn_pattern(F.conv2d), torch.randn(1, 1, 3)
-    assert key(conv, INPUTS, False) == key(qat_utils._get_conv_bn_pattern(F.conv2d), INPUTS, False)
-    assert key(conv, INPUTS, False) != key(qat_utils._get_conv_bn_pattern(F.conv1d), INPUTS, False)
-    assert key(conv, INPUTS, False) != key(qat_utils._get_qat_conv_bn_pattern(F.conv2d), INPUTS, 0)
-    assert key(conv, INPUTS) != key(conv, (lone, *INPUTS[1:]))
-    assert key(True) != key(1)
-    make = qat_utils._get_quantized_qat_conv_bn_pattern
-    assert key(make(True, True, True, F.conv2d, True)) != key(
-        make(True, True, True, F.conv2d, False)
-    )
-    with pytest.raises((KeyError, TypeError)):
-        key(nn.Linear(2, 2))  # what has no key is traced each time
-
-
-def test_a_torchao_without_the_function_works_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("torchao.quantization.pt2e.qat_utils")
-    monkeypatch.delattr(module, NAME)
+def test_patterns_that_differ_are_told_apart() -> None:
     with patterns_kept():
-        assert not hasattr(module, NAME)
+        codes = {traced(F.conv2d, d).code for d in (True, False)}
+        codes.add(traced(F.conv_transpose2d, True).code)
+        other = (torch.randn(1, 1, 3), torch.randn(1, 1, 1))
+        codes.add(qat_utils._get_aten_graph_module_for_pattern(pattern(F.conv1d, True), other).code)
+    assert len(codes) == len(pt2e_patterns._kept) == 4
+
+
+def test_what_cannot_be_compared_is_not_kept() -> None:
+    class Odd:
+        def __call__(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+            return F.conv2d(x, w)
+
+    with patterns_kept():
+        traced(Odd(), True)
+    assert not pt2e_patterns._kept
+
+
+def test_the_function_is_put_back() -> None:
+    before = qat_utils._get_aten_graph_module_for_pattern
+    with patterns_kept():
+        assert qat_utils._get_aten_graph_module_for_pattern is not before
+    with pytest.raises(ValueError, match="mine"), patterns_kept():
+        raise ValueError("mine")
+    assert qat_utils._get_aten_graph_module_for_pattern is before
