@@ -15,8 +15,9 @@ from qatexplorer.errors import QatExplorerError, StageError, TraceFailedError
 from qatexplorer.flows import FLOWS
 from qatexplorer.flows import pt2e as flow_file
 from qatexplorer.flows.pt2e import Pt2eFlow
+from qatexplorer.flows.pt2e_quantizers import make_quantizer
 from tests.support.models_pt2e import load_language
-from tests.support.pt2e import converted, linears, options_of, rows, walked
+from tests.support.pt2e import converted, images, linears, options_of, rows, walked
 
 theirs = pytest.importorskip("torchao.quantization.pt2e.quantizer")
 
@@ -95,6 +96,41 @@ def test_what_a_vendors_quantizer_asserts_is_told_with_the_node_and_the_line() -
     assert "AssertionError: Expected an nn.Module instance" in error.message
     assert "Leave quantizer=None, torchao's X86InductorQuantizer, to see whether" in error.fix
     assert goes_through(Cnn(), x, "pt2e")
+
+
+class Twice(nn.Module):
+    """A batch norm called twice, or two of them."""
+
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+        self.norm = nn.BatchNorm2d(4)
+        self.last = nn.BatchNorm2d(4) if own else self.norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.second(self.norm(self.first(x))))
+
+
+def test_a_module_that_is_called_twice() -> None:
+    error = reported(Twice(False), images(), "pt2e")
+    assert "ValueError: Input partition has more than one output node" in error.message
+    assert error.why.endswith("has as many outputs: norm.")
+    fix = "Give each call a module of its own, or use another quantizer: quantizer='xnnpack'."
+    assert error.fix == fix
+    assert goes_through(Twice(True), images(), "pt2e")
+    assert goes_through(Twice(False), images(), "pt2e", "xnnpack")
+
+
+def test_what_torchaos_own_quantizer_asserts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_self: Any, _model: Any) -> None:
+        raise ValueError("not this one")
+
+    own = type(make_quantizer("x86"))
+    monkeypatch.setattr(own, "validate", fails)
+    error = reported(linears(), rows(), "pt2e")
+    assert error.fix == "Use another quantizer, for example quantizer='xnnpack', or flow='fx'."
+    assert goes_through(linears(), rows(), "pt2e", "xnnpack")
+    assert goes_through(linears(), rows(), "fx")
 
 
 @pytest.mark.parametrize("method", ["transform_for_annotation", "annotate", "validate"])
