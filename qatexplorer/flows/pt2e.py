@@ -28,6 +28,7 @@ from qatexplorer.forward.either_mode import EitherMode, in_either_mode
 from qatexplorer.forward.exported import (
     exported_graph,
     name_owners,
+    names_kept,
     owners_of_weights,
     types_of,
 )
@@ -247,7 +248,8 @@ def in_eval_mode(model: nn.Module) -> None:
     eps and momentum into the dropouts and batch norms that it replaces."""
     pt2e = imported("torchao.quantization.pt2e")
     model.train()
-    pt2e.move_exported_model_to_eval(model)
+    with names_kept(model):
+        pt2e.move_exported_model_to_eval(model)
     for module in model.modules():
         module.__dict__["_mode" if isinstance(module, EitherMode) else "training"] = False
 
