@@ -3,11 +3,12 @@
     python -m tests.benchmarks.bench_pt2e [--models resnet18 …] [--repeats 3] [--parts prepare …]
 
 Both sides start from copies of the same model. "prepare" is ``prepare_qat_pt2e`` to stage
-"insert" with the graph, annotations and placements of each stage on the way. "convert" is what a
-user calls to reach int8, ``convert_pt2e`` and ``lower_pt2e_quantized_to_x86``, against the stages
-"convert", "fold" and "lower" one after another, each from the prepared model. The flow traces
-torchao's patterns once in a process; "patterns kept" is torchao's calls with that too, so that
-what watching alone costs can be seen. Rounds are interleaved; figures are medians of CPU time.
+"insert" with the graph, annotations and placements of each stage on the way. "convert" is
+``convert_pt2e`` against the stages "convert" and "fold" one after the other; "lower" is
+``convert_pt2e`` and ``lower_pt2e_quantized_to_x86`` against stage "lower", which lowers for batches
+of any size where torchao does for that of the example inputs. The flow traces torchao's patterns
+once in a process; "patterns kept" is torchao's calls with that too, so that what watching alone
+costs can be seen. Rounds are interleaved; figures are medians of CPU time.
 
 "watch" trains a prepared exported network bare and watched by turns, as ``bench_watch`` does.
 ``--goal`` makes the exit status 1 where a ratio of stages is above 1.3 or watching above 1.02.
@@ -85,15 +86,24 @@ class Sides:
         stages: dict[str, StageResult] = {}
         return Pt2eFlow().apply("insert", exported, options_of(self.inputs), stages.__setitem__)
 
-    def convert_alone(self, prepared: Any) -> None:
+    def convert_alone(self, prepared: Any) -> Any:
         self.pt2e.move_exported_model_to_eval(prepared)
-        reference = self.api.convert_pt2e(prepared)
-        with torch.no_grad():
-            self.lowering.lower_pt2e_quantized_to_x86(reference, self.positional)
+        return self.api.convert_pt2e(prepared)
 
-    def convert_watched(self, copies: list[Any]) -> None:
-        for stage, one in zip(("convert", "fold", "lower"), copies, strict=True):
-            Pt2eFlow().apply(stage, one, options_of(self.inputs))
+    def lower_alone(self, prepared: Any) -> Any:
+        reference = self.convert_alone(prepared)
+        with torch.no_grad():
+            return self.lowering.lower_pt2e_quantized_to_x86(reference, self.positional)
+
+    def apply(self, stages: tuple[str, ...]) -> Callable[[], None]:
+        """The work of going to each of ``stages`` from a prepared model of its own."""
+        copies = [copy.deepcopy(self.ours_prepared) for _ in stages]
+
+        def work() -> None:
+            for stage, one in zip(stages, copies, strict=True):
+                Pt2eFlow().apply(stage, one, options_of(self.inputs))
+
+        return work
 
     def round_of(self, part: str) -> dict[str, float]:
         """Seconds by side, once each."""
@@ -104,15 +114,16 @@ class Sides:
             exported = copy.deepcopy(self.ours)
             found["watched"] = timed(lambda: self.prepare_watched(exported))
         else:
-            copies = [copy.deepcopy(self.ours_prepared) for _ in range(3)]
-            found["watched"] = timed(lambda: self.convert_watched(copies))
+            found["watched"] = timed(
+                self.apply(("convert", "fold") if part == "convert" else ("lower",))
+            )
         return found
 
     def _alone(
         self, part: str, kept: Callable[[], AbstractContextManager[None]]
     ) -> Callable[[], None]:
         one = copy.deepcopy(self.exported if part == "prepare" else self.prepared)
-        call = self.prepare_alone if part == "prepare" else self.convert_alone
+        call = getattr(self, f"{part}_alone")
 
         def work() -> None:
             with kept():
@@ -161,7 +172,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=25)
     parser.add_argument("--steps", type=int, default=6, help="steps of each block of watch")
-    parts = ("prepare", "convert", "watch")
+    parts = ("prepare", "convert", "lower", "watch")
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--goal", action="store_true")
     options = parser.parse_args()
