@@ -8,6 +8,7 @@ data that flows, and is no node here.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -40,24 +41,24 @@ def is_exported(model: nn.Module) -> bool:
 
 def stack_of(node: fx.Node) -> tuple[tuple[str, str], ...]:
     """(path, class) of the user's modules in whose forward the call is, from the root inwards."""
-    stack = (node.meta.get("nn_module_stack") or {}).values()
-    named = ((_plain(str(path)), _class_name(kind)) for path, kind in stack)
+    return tuple((path, kind) for _, path, kind in _calls_around(node))
+
+
+def _calls_around(node: fx.Node) -> tuple[tuple[str, str, str], ...]:
+    """(key, path, class) of the calls of the user's modules that the node is made in:
+    ``torch.export`` has a key of its own for each call of a module, ``"block@1"`` for the second.
+    """
+    return _read_stack(tuple((node.meta.get("nn_module_stack") or {}).items()))
+
+
+@functools.lru_cache(maxsize=2048)  # each is read at every stage
+def _read_stack(stack: tuple[tuple[Any, Any], ...]) -> tuple[tuple[str, str, str], ...]:
+    named = ((str(key), _plain(str(path)), _class_name(kind)) for key, (path, kind) in stack)
     return tuple(
-        (path, kind)
-        for path, kind in named
+        (key, path, kind)
+        for key, path, kind in named
         # The second are modules of torchao's, from which its patterns were traced.
         if "GraphModuleImpl" not in kind and not kind.startswith("torchao.quantization.pt2e.")
-    )
-
-
-def _calls_around(node: fx.Node) -> tuple[tuple[str, str], ...]:
-    """(key, path) of the calls of modules that the node is made in: ``torch.export`` has a key of
-    its own for each call of a module, ``"block@1"`` for the second."""
-    stack = (node.meta.get("nn_module_stack") or {}).items()
-    return tuple(
-        (str(key), _plain(str(path)))
-        for key, (path, kind) in stack
-        if "GraphModuleImpl" not in _class_name(kind)
     )
 
 
@@ -275,7 +276,7 @@ def calls_of(model: fx.GraphModule) -> dict[str, int]:
     """How often each of the user's modules is called in one forward, by path."""
     seen: dict[str, set[str]] = {}
     for node in model.graph.nodes:
-        for key, path in _calls_around(node):
+        for key, path, _ in _calls_around(node):
             seen.setdefault(path, set()).add(key)
     return {path: len(keys) for path, keys in seen.items()}
 
@@ -317,7 +318,7 @@ class _Reader:
         """Path of the user's module that a call is the work of: the last call made in one forward
         of a module that calls no other."""
         calls = {node: _calls_around(node) for node in self.model.graph.nodes}
-        calling = {key for stack in calls.values() for key, _ in stack[:-1]}
+        calling = {key for stack in calls.values() for key, *_ in stack[:-1]}
         last: dict[str, fx.Node] = {}
         for node, stack in calls.items():
             if node.op == "call_function" and stack and stack[-1][0] not in calling:
