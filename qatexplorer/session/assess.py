@@ -25,6 +25,7 @@ from qatexplorer.flows.base import (
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.forward.record import recorded_graph
 from qatexplorer.quantizers.facts import is_fake_quant, kinds_of
+from qatexplorer.quantizers.types import is_torchao_tensor
 from qatexplorer.session.models import Models
 from qatexplorer.snapshot.records import Graph
 
@@ -402,7 +403,10 @@ def float_weights(int8: nn.Module) -> tuple[str, ...]:
         path
         for path, module in int8.named_modules()
         if type(module).__module__.startswith(("torch.nn.", "torch.ao.nn.intrinsic.modules"))
-        and any(p is not None and p.dim() > 1 for p in module._parameters.values())
+        and any(
+            p is not None and p.dim() > 1 and not is_torchao_tensor(p)
+            for p in module._parameters.values()
+        )
     )
 
 
