@@ -7,7 +7,6 @@ torchao is imported when the flow is used, not before.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,6 +16,7 @@ from torch import nn
 
 from qatexplorer.errors import ConvertError, InputError, QatExplorerError
 from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
+from qatexplorer.flows.imported import imported
 from qatexplorer.flows.pt2e import require_available, unavailable
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.quantizers.torchao_grids import blocks_of, is_torchao, scheme_of
@@ -92,7 +92,7 @@ class Part:
 
     def apply(self, model: nn.Module, step: str) -> None:
         """Call ``quantize_``, in place."""
-        quantize = importlib.import_module("torchao.quantization").quantize_
+        quantize = imported("torchao.quantization").quantize_
         if self.kind is None:
             quantize(model, self.step(step))
             return
@@ -129,7 +129,7 @@ class TorchaoFlow(Flow):
 
 
 def _qat() -> Any:
-    return importlib.import_module("torchao.quantization.qat")
+    return imported("torchao.quantization.qat")
 
 
 # -- configurations --------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def check_base_config(given: Any) -> Any:
     them by type of layer. Raises InputError."""
     if given is None:
         return None
-    base = getattr(importlib.import_module("torchao.core.config"), "AOBaseConfig", ())
+    base = getattr(imported("torchao.core.config"), "AOBaseConfig", ())
     parts = given.items() if isinstance(given, Mapping) else [(None, given)]
     for kind, config in parts:
         layer = isinstance(kind, type) and issubclass(kind, (nn.Linear, nn.Embedding))
@@ -175,7 +175,7 @@ def default_base_config(model: nn.Module) -> Any:
     The groups are of 32, or of the largest smaller power of two that divides the inputs of every
     linear layer; where none does, each row has one scale.
     """
-    api = importlib.import_module("torchao.quantization")
+    api = imported("torchao.quantization")
     inputs = {m.in_features for m in model.modules() if isinstance(m, nn.Linear)}
     size = next((g for g in _GROUPS if all(n % g == 0 for n in inputs)), None)
     granularity = api.PerAxis(0) if size is None else api.PerGroup(size)
@@ -340,11 +340,11 @@ def _groups(part: Part, model: nn.Module) -> str:
 
 def size_of_blocks(layer: nn.Module, quantizer: nn.Module) -> int | None:
     """Number of values of the layer's weight that share a scale, counted on the scales that the
-    fake quant makes of it; of a scheme without whole codes as its config says."""
+    fake quant makes of its first row; of a scheme without whole codes as its config says."""
     weight: Any = layer.weight
     if weight.device.type == "meta":
         return scheme_of(quantizer).group
-    found = blocks_of(quantizer, weight)
+    found = blocks_of(quantizer, weight[:1])
     return scheme_of(quantizer).group if found is None else found.size
 
 

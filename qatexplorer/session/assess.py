@@ -30,6 +30,8 @@ from qatexplorer.session.models import Models
 from qatexplorer.snapshot.records import Graph
 
 PTQ_BATCHES = 8
+_LABELS = {"ptq": "converted without training", "int8": "converted"}
+"""Of a flow that does not come to int8 kernels."""
 _NO_COMPUTE = (DeQuantize, nn.Identity, nn.Dropout)
 
 
@@ -333,7 +335,8 @@ class Assessor:
         on_engine = name in INT8_NAMES and self._models.flow.runs_on_engine
         concern = self._models.options.qconfig.concern if on_engine else None
         warning = "" if concern is None else str(concern)
-        return ModelResult(name, value, size_on_disk(model), None, note, warning)
+        label = "" if self._models.flow.runs_on_engine else _LABELS.get(name, "")
+        return ModelResult(name, value, size_on_disk(model), None, note, warning, label=label)
 
     def _evaluate(self, model: nn.Module) -> MetricValue:
         with preserved_rng(), self._models.engine():
