@@ -310,8 +310,8 @@ def _some(paths: Sequence[str], most: int = 4) -> str:
 
 
 _READ_OFF = (
-    "What becomes int8 was read off the graph: oneDNN's lowering has int8 kernels for convolutions "
-    "and linear layers whose input and weight are rounded."
+    "What becomes int8 was read off the graph: torchao's lowering to oneDNN has int8 kernels for "
+    "convolutions, and linear layers on two dimensions, whose input and weight are rounded."
 )
 
 
