@@ -13,6 +13,7 @@ from qatexplorer.flows.eager import EagerFlow
 from qatexplorer.flows.fx import FxFlow
 from qatexplorer.flows.pt2e import Pt2eFlow, require_available
 from qatexplorer.forward.either_mode import EitherMode
+from qatexplorer.forward.exported import is_exported
 
 __all__ = [
     "FLOWS",
@@ -72,7 +73,8 @@ def runnable_flow(name: str) -> Flow:
 def flow_of(model: nn.Module) -> Flow:
     """The flow of torch that has prepared ``model``, as far as the model shows it."""
     if isinstance(model, GraphModule):
-        return Pt2eFlow() if isinstance(model, EitherMode) else FxFlow()
+        exported = isinstance(model, EitherMode) or is_exported(model)
+        return Pt2eFlow() if exported else FxFlow()
     return EagerFlow()
 
 

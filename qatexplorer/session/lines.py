@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from qatexplorer.data import Data
 from qatexplorer.flows.base import FlowOptions
 from qatexplorer.flows.edits import Edit
+from qatexplorer.flows.pt2e_quantizers import name_of
 from qatexplorer.session.stages import Stages
 from qatexplorer.shown import columns, first
 from qatexplorer.training.run import TrainingRun
@@ -25,9 +26,12 @@ def session_lines(
     name = stages.snapshots[stages.names[0]].modules[0].type_name
     words = f"run {run.state}" if run is not None else "no run"
     plan, source = options.qconfig, "none" if data is None else data.name
+    rounding = f"qconfig {plan.name}, engine {plan.backend}"
+    if stages.flow.offers_quantizer:
+        rounding = f"quantizer {name_of(options.quantizer)}"
     lines = [
         f"Session of {name}: flow {stages.flow.name}, at stage {stages.current!r}, {words}",
-        f"qconfig {plan.name}, engine {plan.backend}, data {source}",
+        f"{rounding}, data {source}",
     ]
     shown, more = first([f"edited: {one}" for one in edits], _SHOWN_EDITS)
     lines += [*shown, *more]
