@@ -6,18 +6,17 @@ size, and where that cannot be had they say so.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves
 
 from qatexplorer.data import as_args, cloned
+from qatexplorer.flows.imported import imported
 from qatexplorer.flows.pt2e_errors import export_failed, lowering_failed
 from qatexplorer.forward.trace import TRACE_LOCK
 
@@ -101,28 +100,34 @@ def lower(reference: fx.GraphModule, inputs: Any) -> tuple[fx.GraphModule, tuple
 
     Raises StageError if torchao cannot lower it.
     """
-    api = importlib.import_module("torchao.quantization.pt2e.lowering")
+    api = imported("torchao.quantization.pt2e.lowering")
     args, kwargs = _rows_of(inputs)
     given = inspect.signature(reference.forward).bind(*args, **kwargs).args
     called_as = reference._in_spec
-    lowered = None
-    for dynamic in (True, False):
-        try:
-            with torch.no_grad(), _any_batch(given) if dynamic else nullcontext():
+    programs: list[torch.export.ExportedProgram] = []
+    try:
+        with torch.no_grad():
+            try:
+                with _any_batch(given, programs):
+                    lowered = api.lower_pt2e_quantized_to_x86(reference, given)
+            except Exception:  # as torchao does it
+                programs.clear()
                 lowered = api.lower_pt2e_quantized_to_x86(reference, given)
-            break
-        except Exception as error:
-            if not dynamic:
-                raise lowering_failed(error) from error
-    assert isinstance(lowered, fx.GraphModule)
+    except Exception as error:
+        raise lowering_failed(error) from error
     _call_as(lowered, called_as)
+    batched = batched_tensors(given)
+    any_batch = not batched or any(program.range_constraints for program in programs)
+    # It checks that its inputs are as large as the example inputs; of a graph that computes with
+    # the sizes that come, that is not asked. Of another it must be: its kernels trust the sizes.
+    lowered.validate_inputs = not any_batch
     with torch.no_grad():
         notes = _views_made_runnable(lowered, args, kwargs)
-        if _takes_any_batch(lowered, args, kwargs):
-            return lowered, notes
+    if any_batch:
+        return lowered, notes
     note = (
-        f"Lowering has fixed the batch at {len(batched_tensors(given)[0])}: something in the "
-        "graph hangs on its size. Batches of another size do not run."
+        f"Lowering has fixed the batch at {len(batched[0])}: something in the graph hangs on its "
+        "size. Batches of another size do not run."
     )
     return lowered, (*notes, note)
 
@@ -153,18 +158,21 @@ def _views_made_runnable(
 
 
 @contextmanager
-def _any_batch(given: tuple[Any, ...]) -> Iterator[None]:
-    """Inside, torchao's lowering exports for batches of any size; by itself it does for that of the
-    example inputs."""
+def _any_batch(
+    given: tuple[Any, ...], programs: list[torch.export.ExportedProgram]
+) -> Iterator[None]:
+    """Inside, torchao's lowering exports for batches of any size, into ``programs``; by itself it
+    does for that of the example inputs."""
     batched = {id(t) for t in batched_tensors(given)}
     dims = {0: torch.export.Dim.AUTO}
     shapes = tuple(dims if id(value) in batched else None for value in given)
     thread, original = threading.get_ident(), torch.export.export
 
     def exported(*args: Any, **kwargs: Any) -> Any:
-        if threading.get_ident() == thread:
-            kwargs.setdefault("dynamic_shapes", shapes)
-        return original(*args, **kwargs)
+        if threading.get_ident() != thread:
+            return original(*args, **kwargs)
+        programs.append(original(*args, **{"dynamic_shapes": shapes, **kwargs}))
+        return programs[-1]
 
     with TRACE_LOCK:
         torch.export.export = exported
@@ -181,30 +189,3 @@ def _call_as(lowered: fx.GraphModule, called_as: Any) -> None:
     if codegen.pytree_info.in_spec != called_as:
         codegen.pytree_info = codegen.pytree_info._replace(in_spec=called_as)
         lowered.recompile()
-
-
-def _takes_any_batch(lowered: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Make ``lowered`` take batches of any size, where nothing in its graph hangs on the size.
-
-    It checks that its inputs are as large as the example inputs. Whether its graph needs that is
-    measured: with twice the rows, its outputs must have twice the rows.
-    """
-    batched = {id(t): len(t) for t in batched_tensors((*args, *kwargs.values()))}
-    rows = max(batched.values(), default=0)
-
-    def twice(value: Any) -> Any:
-        return torch.cat((value, value)) if id(value) in batched else value
-
-    lowered.validate_inputs = False
-    try:
-        once = _shapes(lowered(*args, **kwargs))
-        both = _shapes(lowered(*map(twice, args), **{k: twice(v) for k, v in kwargs.items()}))
-        any_batch = both == [(2 * s[0], *s[1:]) if s[:1] == (rows,) else s for s in once]
-    except Exception:
-        any_batch = False
-    lowered.validate_inputs = not any_batch
-    return any_batch
-
-
-def _shapes(output: Any) -> list[tuple[int, ...]]:
-    return [tuple(leaf.shape) for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]

@@ -1,70 +1,81 @@
-"""The patterns by which torchao finds convolutions with a batch norm, traced once.
+"""torchao's patterns of convolution and batch norm, traced once a process.
 
-torchao exports the same hundred small functions anew in each ``convert_pt2e`` of a model with a
-batch norm, and a dozen in each ``prepare_qat_pt2e``; that is nearly all of the time these take.
-What comes out depends on the function and on the shapes of its arguments alone, so a copy of the
-first result stands for the others.
+``convert_pt2e`` looks for convolutions with batch norms by some hundred small graphs, and exports
+each of them anew in every call: 12 seconds, whatever the model, of which they know nothing. While
+this is open, a pattern that was exported before is copied instead.
 """
 
 from __future__ import annotations
 
 import copy
-import functools
 import importlib
 import types
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import fx
 
-_MODULE, _NAME = "torchao.quantization.pt2e.qat_utils", "_get_aten_graph_module_for_pattern"
-_traced: dict[Hashable, fx.GraphModule] = {}
+_USER = "torchao.quantization.pt2e.qat_utils"
+_NAME = "_get_aten_graph_module_for_pattern"
+_MOST = 500
+_kept: dict[Any, fx.GraphModule] = {}
 
 
 @contextmanager
 def patterns_kept() -> Iterator[None]:
-    """Inside, each pattern that torchao asks for is traced once in the life of the process."""
-    module = importlib.import_module(_MODULE)
+    """Inside, torchao's ``_get_aten_graph_module_for_pattern`` traces what it has not traced yet.
+    Opened within a watch, so that one at a time is."""
+    module = importlib.import_module(_USER)
     original = getattr(module, _NAME, None)
-    if original is None or hasattr(original, "__wrapped__"):  # moved, or open already
+    if original is None:  # another release of torchao
         yield
         return
-    setattr(module, _NAME, _once(original))
+
+    def kept(pattern: Any, example_inputs: Any, is_cuda: bool = False, **kwargs: Any) -> Any:
+        key = _key(pattern, example_inputs, is_cuda, kwargs)
+        if key is None:
+            return original(pattern, example_inputs, is_cuda, **kwargs)
+        if key not in _kept:
+            if len(_kept) >= _MOST:
+                _kept.clear()
+            _kept[key] = original(pattern, example_inputs, is_cuda, **kwargs)
+        # A copy: whoever asked may write into it.
+        return copy.deepcopy(_kept[key])
+
+    setattr(module, _NAME, kept)
     try:
         yield
     finally:
         setattr(module, _NAME, original)
 
 
-def _once(original: Callable[..., fx.GraphModule]) -> Callable[..., fx.GraphModule]:
-    @functools.wraps(original)
-    def traced(*args: Any, **kwargs: Any) -> fx.GraphModule:
-        try:
-            key = (_identity(args), _identity(kwargs))
-            found = _traced.get(key)
-        except (TypeError, ValueError, KeyError):  # an argument that has no key
-            return original(*args, **kwargs)
-        if found is None:
-            found = _traced[key] = original(*args, **kwargs)
-        return copy.deepcopy(found)
-
-    return traced
+def _key(pattern: Any, inputs: Any, is_cuda: bool, kwargs: dict[str, Any]) -> Any:
+    """What a traced pattern depends on; None where that cannot be said."""
+    given = (_part(inputs), is_cuda, _part(kwargs))
+    told = _part(getattr(pattern, "fn", pattern))
+    return None if None in (told, *given) else (type(pattern).__name__, told, *given)
 
 
-def _identity(value: Any) -> Hashable:
-    """Equal for arguments that give the same pattern: functions by their code and what they
-    close over, tensors by shape and dtype."""
-    if isinstance(value, torch.Tensor):
+def _part(value: Any) -> Any:
+    """Something that can be compared for equality; None for what is unknown."""
+    if isinstance(value, torch.Tensor):  # only shape and dtype are traced
         return ("tensor", tuple(value.shape), value.dtype, value.device)
-    if isinstance(value, torch.nn.Module):
-        return ("module", type(value), _identity(vars(value)["fn"]))
-    if isinstance(value, types.FunctionType):
-        return (value.__code__, tuple(_identity(c.cell_contents) for c in value.__closure__ or ()))
+    if isinstance(value, (bool, int, float, str, torch.dtype)):
+        return (type(value).__name__, value)
     if isinstance(value, (tuple, list)):
-        return tuple(map(_identity, value))
+        parts = tuple(map(_part, value))
+        return None if None in parts else (type(value).__name__, *parts)
     if isinstance(value, dict):
-        return tuple((name, _identity(one)) for name, one in value.items())
-    hash(value)
-    return (type(value), value)
+        return _part(tuple((name, value[name]) for name in sorted(value)))
+    if isinstance(value, types.FunctionType):
+        return _function(value)
+    if isinstance(value, types.BuiltinFunctionType):
+        return ("builtin", value.__module__, value.__qualname__)
+    return None
+
+
+def _function(function: Callable[..., Any]) -> Any:
+    cells = tuple(_part(cell.cell_contents) for cell in function.__closure__ or ())
+    return None if None in cells else ("function", function.__module__, function.__code__, *cells)

@@ -113,8 +113,9 @@ class Pt2ePrepareWatch:
     def _noting(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def call(*args: Any, **kwargs: Any) -> Any:
-            models = (a for a in (*args, *kwargs.values()) if isinstance(a, fx.GraphModule))
-            model = next(models, None)
+            given = (*args, *kwargs.values())
+            # Some take the model, some its graph.
+            model = next((a for a in given if isinstance(a, (fx.GraphModule, fx.Graph))), None)
             before = annotated(model) if model is not None else frozenset()
             result = method(*args, **kwargs)
             if model is not None:  # what an inner method has written is the inner method's

@@ -20,10 +20,22 @@ from torch import fx, nn
 from qatexplorer.forward.either_mode import trains
 from qatexplorer.forward.graph import Graph, GraphEdge, GraphNode, NodeOp, Placement
 from qatexplorer.forward.graph_module import source_of
-from qatexplorer.quantizers.facts import is_quantizer
+from qatexplorer.quantizers.facts import constant_nodes, is_quantizer
 from qatexplorer.quantizers.types import SiteKind
 
 _QDQ = ("quantize_per_tensor", "quantize_per_channel")
+
+
+def is_exported(model: nn.Module) -> bool:
+    """Whether ``model`` is a graph of torch's own operations, as ``torch.export`` makes it; a graph
+    that FX has traced calls modules and functions."""
+    if not isinstance(model, fx.GraphModule):
+        return False
+    modules = dict(model.named_modules(remove_duplicate=False))
+    called = [n for n in model.graph.nodes if n.op == "call_module" and n.target != "_guards_fn"]
+    return all(is_quantizer(modules[str(n.target)]) for n in called) and any(
+        isinstance(n.target, torch._ops.OpOverload) for n in model.graph.nodes
+    )
 
 
 def stack_of(node: fx.Node) -> tuple[tuple[str, str], ...]:
@@ -41,8 +53,19 @@ def stack_of(node: fx.Node) -> tuple[tuple[str, str], ...]:
     )
 
 
+def _calls_around(node: fx.Node) -> tuple[tuple[str, str], ...]:
+    """(key, path) of the calls of modules that the node is made in: ``torch.export`` has a key of
+    its own for each call of a module, ``"block@1"`` for the second."""
+    stack = (node.meta.get("nn_module_stack") or {}).items()
+    return tuple(
+        (str(key), _plain(str(path)))
+        for key, (path, kind) in stack
+        if "GraphModuleImpl" not in _class_name(kind)
+    )
+
+
 def _plain(path: str) -> str:
-    """``torch.export`` numbers the second call of a module: ``"block@1"``."""
+    """Without the number that ``torch.export`` gives to a second call: ``"block@1"``."""
     return re.sub(r"@\d+", "", path)
 
 
@@ -82,18 +105,6 @@ def name_owners(lowered: fx.GraphModule, owners: Mapping[str, fx.Node]) -> None:
                 node.meta["stack_trace"] = owner.meta.get("stack_trace")
 
 
-def is_exported(model: nn.Module) -> bool:
-    """Whether ``model`` is a graph of torch's own operations, as ``torch.export`` makes it; a graph
-    that FX has traced calls modules and functions."""
-    if not isinstance(model, fx.GraphModule):
-        return False
-    modules = dict(model.named_modules(remove_duplicate=False))
-    called = [n for n in model.graph.nodes if n.op == "call_module" and n.target != "_guards_fn"]
-    return all(is_quantizer(modules[str(n.target)]) for n in called) and any(
-        isinstance(n.target, torch._ops.OpOverload) for n in model.graph.nodes
-    )
-
-
 _REPLACED = ("dropout", "batch_norm")
 
 
@@ -126,6 +137,55 @@ def is_int8_kernel(node: fx.Node) -> bool:
     return name.startswith("onednn.q") and "prepack" not in name
 
 
+def grid_of_node(node: fx.Node) -> tuple[float, int] | None:
+    """Scale and zero point of the 8-bit codes that ``node`` of a lowered model gives, as its own
+    arguments say; None where it gives no codes."""
+    schema = getattr(node.target, "_schema", None)
+    names = [argument.name for argument in schema.arguments] if schema is not None else []
+    said = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    if "quantized_decomposed.quantize_per_tensor.default" in str(node.target):
+        scale, zero = said["scale"], said["zero_point"]
+    elif is_int8_kernel(node) and said.get("output_dtype") in (torch.uint8, torch.int8):
+        scale, zero = said.get("output_scale"), said.get("output_zero_point")
+    else:
+        return None
+    known = isinstance(scale, (float, int)) and isinstance(zero, int)
+    return (float(scale), zero) if known else None
+
+
+def packed_weights(lowered: fx.GraphModule) -> dict[str, torch.Tensor]:
+    """The weight of each int8 operation as oneDNN has it, unpacked: a quantized tensor per channel,
+    by the path of the user's module (:func:`name_owners`)."""
+    held = {**dict(lowered.named_parameters()), **dict(lowered.named_buffers())}
+    found: dict[str, torch.Tensor] = {}
+    for node in lowered.graph.nodes:
+        stack = stack_of(node)
+        if not (is_int8_kernel(node) and stack):
+            continue
+        given = [held.get(str(one.target)) for one in node.all_input_nodes if one.op == "get_attr"]
+        tensors = [one for one in given if one is not None]
+        packed = next((k for k, one in enumerate(tensors) if one.is_mkldnn), None)
+        if packed is None or len(tensors) < packed + 3:
+            continue
+        codes, (scales, zeros) = tensors[packed].to_dense(), tensors[packed + 1 : packed + 3]
+        codes = codes.t() if codes.dim() == 2 else codes  # a linear layer's is held transposed
+        if codes.dtype == torch.int8 and len(codes) == scales.numel():
+            found[stack[-1][0]] = torch._make_per_channel_quantized_tensor(
+                codes.contiguous(), scales.double(), zeros.long(), 0
+            )
+    return found
+
+
+def main_modules(model: fx.GraphModule) -> dict[str, tuple[str, str]]:
+    """Path and class of the module whose result each of these nodes is, by the node's name: the
+    last call in the forward of a module that calls no other."""
+    kinds = types_of(model)
+    return {
+        node.name: (path, kinds[path].rpartition(".")[2])
+        for node, path in _Reader(model).main.items()
+    }
+
+
 _KERNELS = ("conv1d", "conv2d", "convolution", "linear", "addmm", "mm")
 """The operations that oneDNN's lowering has int8 kernels for (torch's own
 ``_register_qconv_weight_prepack`` and ``_register_qlinear_weight_prepack``)."""
@@ -133,7 +193,8 @@ _KERNELS = ("conv1d", "conv2d", "convolution", "linear", "addmm", "mm")
 
 def quantized_operations(model: fx.GraphModule) -> frozenset[str]:
     """Ids of the operations that oneDNN's lowering can compute in int8: see :data:`_KERNELS`, with
-    a rounded input and a weight that is rounded per channel."""
+    a rounded input and a weight that is rounded per channel, and what is computed along with
+    them."""
     modules = dict(model.named_modules(remove_duplicate=False))
 
     def rounds(node: fx.Node) -> bool:
@@ -198,6 +259,12 @@ def _only_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
+def gone_in_int8(model: fx.GraphModule) -> frozenset[str]:
+    """Ids of the operations that an int8 model does without: dropouts and :func:`folded_norms`."""
+    dropouts = (node.name for node in model.graph.nodes if "dropout" in _operation(node))
+    return folded_norms(model).union(dropouts)
+
+
 def folded_norms(model: fx.GraphModule) -> frozenset[str]:
     """Ids of the batch norms right behind a convolution, with what torchao puts between the two
     while it trains: ``convert_pt2e`` multiplies them into the weights."""
@@ -216,13 +283,12 @@ def folded_norms(model: fx.GraphModule) -> frozenset[str]:
 
 
 def calls_of(model: fx.GraphModule) -> dict[str, int]:
-    """How often each of the user's modules is called in one forward, by path; ``torch.export``
-    numbers the calls."""
+    """How often each of the user's modules is called in one forward, by path."""
     seen: dict[str, set[str]] = {}
     for node in model.graph.nodes:
-        for path, _ in (node.meta.get("nn_module_stack") or {}).values():
-            seen.setdefault(_plain(str(path)), set()).add(str(path))
-    return {path: len(numbered) for path, numbered in seen.items()}
+        for key, path in _calls_around(node):
+            seen.setdefault(path, set()).add(key)
+    return {path: len(keys) for path, keys in seen.items()}
 
 
 def exported_graph(
@@ -246,34 +312,28 @@ class _Reader:
     def __init__(self, model: fx.GraphModule) -> None:
         self.model = model
         self.modules = dict(model.named_modules(remove_duplicate=False))
-        self.constant: set[fx.Node] = set()  # made of parameters alone
+        self.constant = constant_nodes(model.graph)
         self.nodes: dict[str, GraphNode] = {}
         self.main = self._main_operations()
         self.lowered = any(map(is_int8_kernel, model.graph.nodes))
         for node in model.graph.nodes:
-            given = node.all_input_nodes
-            if node.op == "get_attr" or (
-                node.op not in ("placeholder", "output")
-                and given
-                and all(one in self.constant for one in given)
-            ):
-                self.constant.add(node)
-            elif not self._is_quantizer(node) and node.target != "_guards_fn":
+            known = node in self.constant or self._is_quantizer(node)
+            if not known and node.target != "_guards_fn":
                 self.nodes[node.name] = self._record(node)
 
     def _is_quantizer(self, node: fx.Node) -> bool:
         return node.op == "call_module" and is_quantizer(self.modules[str(node.target)])
 
     def _main_operations(self) -> dict[fx.Node, str]:
-        """Path of the user's module that a call is the work of: the last call made in the forward
+        """Path of the user's module that a call is the work of: the last call made in one forward
         of a module that calls no other."""
-        calling = {path for n in self.model.graph.nodes for path, _ in stack_of(n)[:-1]}
+        calls = {node: _calls_around(node) for node in self.model.graph.nodes}
+        calling = {key for stack in calls.values() for key, _ in stack[:-1]}
         last: dict[str, fx.Node] = {}
-        for node in self.model.graph.nodes:
-            stack = stack_of(node)
+        for node, stack in calls.items():
             if node.op == "call_function" and stack and stack[-1][0] not in calling:
                 last[stack[-1][0]] = node
-        return {node: path for path, node in last.items()}
+        return {node: calls[node][-1][1] for node in last.values()}
 
     def _record(self, node: fx.Node) -> GraphNode:
         shape, dtype = _info(node)

@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from qatexplorer.forward.exported import (
     calls_of,
-    folded_norms,
+    gone_in_int8,
     is_int8_kernel,
     quantized_operations,
 )
@@ -114,22 +114,14 @@ class Walked:
         mode: bool,
         states: Mapping[str, ModuleState],
     ) -> ModuleRecord:
+        known = states.get(base.path, ModuleState())
         kind = self.types.get(base.path, base.qualified_type)
         record = held
         if record is None:
             # Its number must be none of those that the exported model's own modules have.
-            number, state = -1 - base.identity, states.get(base.path, ModuleState())
+            number = -1 - base.identity
             record = replace(
-                base,
-                tensors=(),
-                param_count=0,
-                own_params=0,
-                hooks=(),
-                identity=number,
-                state=state.state,
-                stays_float=state.stays_float,
-                inside=state.inside,
-                own_state=state.own_state,
+                base, tensors=(), param_count=0, own_params=0, hooks=(), identity=number
             )
         return replace(
             record,
@@ -141,6 +133,10 @@ class Walked:
             extra_repr=base.extra_repr,
             calls=self.calls.get(base.path, 0),
             compute=base.compute,
+            state=known.state,
+            stays_float=known.stays_float,
+            inside=known.inside,
+            own_state=known.own_state,
         )
 
 
@@ -159,8 +155,8 @@ def exported_states(model: nn.Module, graph: Graph | None, walked: Walked) -> St
     assert isinstance(model, fx.GraphModule)
     lowered = {node.name for node in model.graph.nodes if is_int8_kernel(node)}
     int8 = frozenset(lowered or quantized_operations(model))
-    folded = folded_norms(model)
-    nodes = [n for n in (graph.nodes if graph is not None else ()) if n.id not in folded]
+    gone = gone_in_int8(model)
+    nodes = [n for n in (graph.nodes if graph is not None else ()) if n.id not in gone]
     found: dict[str, ModuleState] = {}
     tallies: dict[str, list[tuple[bool, bool]]] = {}
     at: dict[str, list[GraphNode]] = {}

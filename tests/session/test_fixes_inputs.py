@@ -208,7 +208,7 @@ CASES: list[tuple[str, Callable[[], Any], Callable[[], Any]]] = [
         lambda: ok(data=[[BATCH], [BATCH]]),
     ),
     ("Use 'none', 'model' (QuantWrapper)", lambda: ok(stubs="some"), lambda: ok(stubs="model")),
-    ("Flows of this version: 'eager'", lambda: ok(flow="egger"), lambda: ok(flow="eager")),
+    ("Flows: 'eager'", lambda: ok(flow="egger"), lambda: ok(flow="eager")),
     ("Nearest: ", lambda: ok(fusion=[["0", "1.0"]]), lambda: ok(fusion=[["0", "1"]])),
     ("leave it out of one of", lambda: ok(fusion=["0,1", "0,1"]), lambda: ok(fusion=["0,1"])),
     (

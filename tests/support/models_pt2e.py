@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.support.models import Case, declare_torchvision_operators, load_timm
-from tests.support.models_fx import TIMM_FX, WRITTEN, load_transformer
+from tests.against_torch import torchs_models
+from tests.support.models import ZOO, Case, declare_torchvision_operators, load_timm
+from tests.support.models_fx import ALL_FX, TIMM_FX, WRITTEN, load_transformer
 
 _TEXT = {"vocab_size": 64, "max_position_embeddings": 32}
 _SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -81,3 +82,63 @@ ARCHITECTURES = (
 
 def inputs_of(x: Any) -> Any:
     return x if isinstance(x, dict) else (x,)
+
+
+_TORCHS = (
+    "ConvBnReLUModel",
+    "ModelWithSequentialFusion",
+    "ModelForFusionWithBias",
+    "ModelMultipleOps",
+    "ResNetBase",
+    "ModelForLinearBNFusion",
+    "LinearReluAddModel",
+    "FunctionalConvReluConvModel",
+    "FunctionalLinearReluLinearModel",
+    "ActivationsTestModel",
+    "NormalizationTestModel",
+    "RNNDynamicModel",
+)
+
+
+def _of_torch(name: str) -> Any:
+    def make() -> tuple[nn.Module, Any]:
+        found = next(one for one in torchs_models.SIMPLE if one.name == name)
+        model, inputs = found.make()
+        return model, inputs[0]
+
+    return make
+
+
+def _of_torchvision(name: str, size: int) -> Any:
+    def make() -> tuple[nn.Module, Tensor]:
+        declare_torchvision_operators()
+        models = pytest.importorskip("torchvision.models", exc_type=ImportError)
+        given = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
+        return models.get_model(name, weights=None, num_classes=10, **given), torch.randn(
+            2, 3, size, size
+        )
+
+    return make
+
+
+_VISION = (
+    ("squeezenet1_1", 64),
+    ("shufflenet_v2_x0_5", 64),
+    ("mobilenet_v3_small", 64),
+    ("mnasnet0_5", 64),
+    ("googlenet", 64),
+    ("swin_t", 64),
+)
+
+
+def every_case() -> tuple[Case, ...]:
+    """All architectures that the tests have, each once: those of ``models``, ``models_fx``, the
+    above, and some of torch's own tests and of torchvision."""
+    cases = (
+        *ALL_FX,
+        *ZOO,
+        *ARCHITECTURES,
+        *(Case(f"torch_{name}", _of_torch(name)) for name in _TORCHS),
+        *(Case(f"torchvision_{name}", _of_torchvision(name, size)) for name, size in _VISION),
+    )
+    return tuple({case.name: case for case in cases}.values())

@@ -26,10 +26,13 @@ Made by `python -m tests.tools.pt2e_table` with torch {torch.__version__} and to
 `torch.export`, `prepare_qat_pt2e`, five training steps, `convert_pt2e` and
 `lower_pt2e_quantized_to_x86` called alone, bit for bit. Of the exported, the prepared, the trained
 and the reference model that is generated code, graph, module types, state keys and values; of
-training the losses; of the reference and the lowered model the outputs. A model that is not equal
-stops the script.
+training the losses; of the reference and the lowered model the outputs. One thing the flow does of
+its own, and it is done to the other side too: `move_exported_model_to_eval` leaves the dropout of
+`scaled_dot_product_attention` on, and it is set to 0 before `convert_pt2e`. Lowering runs for
+batches of any size where torchao alone lowers for that of the example inputs. A model that is not
+equal stops the script.
 
-| model | exported, prepared, trained, reference | lowered | operations | annotated | fake quants | notes |
+| model | to reference | lowered | operations | annotated | fake quants | notes |
 |---|---|---|---:|---:|---:|---|
 """
 

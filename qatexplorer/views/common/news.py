@@ -17,7 +17,7 @@ from qatexplorer.snapshot.records import (
     TensorInfo,
 )
 from qatexplorer.views.common.exported_news import exported_news, left_over_words
-from qatexplorer.views.common.names import KINDS, by_quantizer, count, number
+from qatexplorer.views.common.names import KINDS, by_quantizer, count, number, stores_integers
 
 _SHOWN = 3
 _PARTS = (
@@ -185,7 +185,7 @@ class _News:
         sites = self.now.sites
         if not sites:
             return "no fake quant is in the model: it trains in float"
-        asking = [site for site in sites if site.seen != "fixed"]
+        asking = [site for site in sites if site.seen not in ("fixed", "dynamic")]
         seen = sum(site.seen == "all" for site in asking)
         noun = "observer" if all(map(is_bare_observer, sites)) else "fake quant"
         if not any(site.seen in ("all", "partly") for site in asking) and asking:
@@ -194,6 +194,8 @@ class _News:
             text = (
                 f"all {count(len(asking), noun)} have seen data"
                 if asking
+                else "each tensor that comes gives its own range"
+                if any(site.seen == "dynamic" for site in sites)
                 else "all ranges are fixed"
             )
         else:
@@ -234,6 +236,11 @@ class _News:
         if not total:
             kernels = len({m.identity for m in self.now.modules if m.compute == "int8"})
             return f"{count(kernels, 'int8 module')}, no layer with a weight among them"
+        if stores_integers(self.now):
+            text = f"{len(int8):,} of {count(total, 'layer')} store integers"
+            if left:
+                text += f"; {_names(left)} {'stays' if len(left) == 1 else 'stay'} float"
+            return text
         if not left:
             return (
                 "the one layer computes in int8"

@@ -16,6 +16,7 @@ from qatexplorer.views.common.names import (
     seen_words,
     shape_text,
 )
+from qatexplorer.views.inspector.blocks import blocks_terms
 from qatexplorer.views.inspector.words import runs_word, strip
 
 
@@ -90,6 +91,8 @@ def _after(site: FakeQuantSite) -> Html:
 
 
 def _grid(site: FakeQuantSite) -> Html:
+    if site.blocks:
+        return blocks_terms(site)
     levels = site.quant_max - site.quant_min + 1
     channels = None
     if site.ch_axis is not None:
@@ -134,6 +137,8 @@ def _summary(values: Sequence[float]) -> str:
 def _range(site: FakeQuantSite) -> str:
     if site.seen == "fixed":
         return "none: the operation fixes it"
+    if site.seen == "dynamic":
+        return "none: it takes that of each tensor that comes"
     if site.seen == "nothing":
         return "none yet: the observer has seen no data"
     low, high = min(site.min_val), max(site.max_val)
@@ -160,7 +165,9 @@ def _running(site: FakeQuantSite) -> Html:
             ("observer", observer),
             (
                 "observing",
-                _flag(site.observer_enabled, "the range follows the data", "range is fixed"),
+                None
+                if site.blocks
+                else _flag(site.observer_enabled, "the range follows the data", "range is fixed"),
             ),
             (
                 "fake-quantizing",
@@ -196,6 +203,8 @@ def why_site(snapshot: Snapshot, site: FakeQuantSite) -> str:
         )
     if bare and site.mechanism == "hook":
         return f"A forward hook on {owner} shows it the output; it rounds nothing."
+    if site.blocks and site.kind == "input":
+        return f"The forward of {owner} passes its input through this before it computes."
     if site.kind == "input" and site.mechanism == "hook":
         return (
             f"{owner} hands the tensor on as it is; a forward hook on it passes it through this "

@@ -13,6 +13,7 @@ from qatexplorer.views.common.names import (
     is_boundary,
     is_int8,
     is_reference,
+    is_stored,
     short_type,
 )
 from qatexplorer.views.inspector.exported import is_exported, why_exported, why_exported_node
@@ -113,6 +114,11 @@ def why_module(snapshots: Mapping[str, Snapshot], snapshot: Snapshot, module: Mo
         return (
             "Keeps its weight on the int8 grid and computes in float: a description of the int8 "
             "layer that lowering can put in its place."
+        )
+    if is_stored(module):
+        return (
+            "Its weight is one of torchao's tensors, which stores integers with their scales; the "
+            "type of the layer is the plain one again."
         )
     weights = [s for s in snapshot.sites_of(module.path) if s.kind == "weight" and not s.nodes]
     outputs = sites_on_output(snapshot, module)

@@ -53,6 +53,8 @@ from qatexplorer.widgets.explorer.splitter import Splitter
 from qatexplorer.widgets.explorer.stagebar import StageBar
 from qatexplorer.widgets.explorer.still import Still, metadata_of, still_of
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
+from qatexplorer.widgets.migration.panel import JOB as MIGRATING
+from qatexplorer.widgets.migration.panel import MigrationPanel
 from qatexplorer.widgets.qconfig.panel import QConfigPanel
 from qatexplorer.widgets.sensitivity.panel import MEASURING, SEARCHING, SensitivityPanel
 from qatexplorer.widgets.takehome.panel import JOBS as TAKING
@@ -68,6 +70,7 @@ _STOPPABLE = (
     EVALUATING,
     TIMING,
     COMPARING,
+    MIGRATING,
     MEASURING,
     SEARCHING,
     CURING,
@@ -155,9 +158,9 @@ class Explorer(widgets.VBox):
     def _build(self) -> None:
         self.header = Html(kind="qx-title")
         self.examples = labelled(
-            widgets.Dropdown(options=[(zoo.load(n).title, n) for n in zoo.names()]),
+            widgets.Dropdown(options=[(zoo.title(n), n) for n in zoo.names()]),
             "Example",
-            "The embedded examples, on scikit-learn's digits",
+            "The embedded examples: scikit-learn's digits, and a small language model",
             width="min(380px, 38vw)",
         )
         self.description = Note(kind="qx-about-note", label="about it")
@@ -210,6 +213,7 @@ class Explorer(widgets.VBox):
         self.advice = AdvicePanel(self.bridge, self.page, self._on_advice)
         self.cures.place_advice(self.advice)
         self.takehome = TakeHomePanel(self.bridge, self.start_job)
+        self.migration = MigrationPanel(self.bridge, self.start_job, self.page)
         panels = {
             "Train": self.training,
             "Inside the training": self.live,
@@ -222,6 +226,7 @@ class Explorer(widgets.VBox):
             "Checks": self.checks,
             "Sensitivity": self.sensitivity,
             "Cures": self.cures,
+            "Flows": self.migration,
             "Take home": self.takehome,
         }
         self.drawer = Drawer(panels, self._on_drawer)
@@ -229,7 +234,7 @@ class Explorer(widgets.VBox):
         self._panels = (
             self.checks, self.ledger, self.results, self.compare, self.settings, self.runs,
             self.sensitivity, self.qconfig, self.cures, self.advice,
-            self.sweeps, self.takehome,
+            self.sweeps, self.takehome, self.migration,
         )  # fmt: skip
 
     def _top(self) -> widgets.Widget:
@@ -269,9 +274,7 @@ class Explorer(widgets.VBox):
         except QatExplorerError as error:
             self._report(error)
             return False
-        given = {"data": example.data, **settings}
-        if "qconfig" in example.suggested:
-            given.setdefault("qconfig", example.suggested["qconfig"])
+        given = {"data": example.data, **example.settings, **settings}
         if not self.show_model(
             example.model, example.example_inputs, suggested=example.training, **given
         ):
@@ -487,6 +490,7 @@ class Explorer(widgets.VBox):
         self.compare.refresh()
         if self.annotations is not None:
             self.annotations.refresh()
+        self.migration.refresh()
         self.sensitivity.refresh()
         self.cures.refresh()
         self.advice.refresh()
@@ -559,6 +563,7 @@ class Explorer(widgets.VBox):
         if self._in_sight(self.training):
             self.cures.refresh()
         self.takehome.active = self._in_sight(self.takehome)
+        self.migration.active = self._in_sight(self.migration)
         if self._in_sight(self.live):
             self.live.draw()
 

@@ -36,6 +36,7 @@ class SettingsPanel(widgets.VBox):
     def __init__(self, start_job: Callable[..., Any]) -> None:
         self._start_job = start_job
         self._session: Session | None = None
+<<<<<<< HEAD
         self._build()
         super().__init__(
             [
@@ -78,6 +79,9 @@ class SettingsPanel(widgets.VBox):
         self.stubs = labelled(
             widgets.Dropdown(options=_STUBS), "Input is quantized by", width="430px"
         )
+=======
+        self._make_choices()
+>>>>>>> pt2e
         self.fusion = widgets.Textarea(
             description="Fuse",
             placeholder="one run a line: conv1, bn1, relu1",
@@ -98,6 +102,35 @@ class SettingsPanel(widgets.VBox):
         self.auto.on_click(lambda _: self._find_again())
         self.compare.on_click(lambda _: self._try_each_way())
         self.check.on_click(lambda _: self._check())
+
+    def _make_choices(self) -> None:
+        self.flow = labelled(
+            widgets.Dropdown(options=_flows()),
+            "Flow",
+            "which of torch's systems",
+            width="330px",
+        )
+        self.qconfig = labelled(
+            widgets.Dropdown(options=[_KEEP, _PROBED, *available_engines()]),
+            "QConfig",
+            "torch's default QAT qconfig of a backend, or the one that was given",
+            width="250px",
+        )
+        self.quantizer = labelled(
+            widgets.Dropdown(options=[(one.title, name) for name, one in QUANTIZERS.items()]),
+            "Quantizer",
+            "who says which operations are rounded, and how",
+            width="430px",
+        )
+        self.engine = labelled(
+            widgets.Dropdown(options=[_OF_QCONFIG, *available_engines()]),
+            "Int8 engine",
+            "the library that runs the int8 model",
+            width="270px",
+        )
+        self.stubs = labelled(
+            widgets.Dropdown(options=_STUBS), "Input is quantized by", width="430px"
+        )
 
     def use(self, session: Session | None) -> None:
         """Show the settings of ``session``."""
