@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from qatexplorer.data import Data
 from qatexplorer.flows.base import FlowOptions
 from qatexplorer.flows.edits import Edit
-from qatexplorer.flows.pt2e_quantizers import name_of
 from qatexplorer.session.stages import Stages
 from qatexplorer.shown import columns, first
 from qatexplorer.training.run import TrainingRun
@@ -25,20 +24,10 @@ def session_lines(
     """Flow, settings, edits, and a line for each stage."""
     name = stages.snapshots[stages.names[0]].modules[0].type_name
     words = f"run {run.state}" if run is not None else "no run"
-<<<<<<< HEAD
-    plan, source = options.qconfig, "none" if data is None else data.name
-    rounding = f"qconfig {plan.name}, engine {plan.backend}"
-    if stages.flow.offers_quantizer:
-        rounding = f"quantizer {name_of(options.quantizer)}"
-    lines = [
-        f"Session of {name}: flow {stages.flow.name}, at stage {stages.current!r}, {words}",
-        f"{rounding}, data {source}",
-=======
     source = "none" if data is None else data.name
     lines = [
         f"Session of {name}: flow {stages.flow.name}, at stage {stages.current!r}, {words}",
         f"{_settings(stages, options)}, data {source}",
->>>>>>> pt2e
     ]
     shown, more = first([f"edited: {one}" for one in edits], _SHOWN_EDITS)
     lines += [*shown, *more]

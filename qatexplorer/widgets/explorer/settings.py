@@ -10,7 +10,7 @@ import ipywidgets as widgets
 
 from qatexplorer.flows import FLOWS
 from qatexplorer.flows.base import StubMode
-from qatexplorer.flows.pt2e_quantizers import DEFAULT, QUANTIZERS, title_of
+from qatexplorer.flows.pt2e_quantizers import DEFAULT, QUANTIZERS
 from qatexplorer.quantizers.engine import available_engines
 from qatexplorer.quantizers.engine_choice import default_backend
 from qatexplorer.quantizers.engine_probe import probe_engines
@@ -36,52 +36,7 @@ class SettingsPanel(widgets.VBox):
     def __init__(self, start_job: Callable[..., Any]) -> None:
         self._start_job = start_job
         self._session: Session | None = None
-<<<<<<< HEAD
-        self._build()
-        super().__init__(
-            [
-                self.words,
-                row(self.flow, self.quantizer, self.qconfig, self.engine, self.stubs),
-                self.cannot,
-                self.fusion,
-                row(self.apply, self.auto, self.compare, self.check),
-                self.outcome,
-                self.engines,
-            ]
-        )
-        self.add_class("qx-panel")
-
-    def _build(self) -> None:
-        self.flow = labelled(
-            widgets.Dropdown(options=_flows()),
-            "Flow",
-            "which of torch's systems",
-            width="330px",
-        )
-        self.qconfig = labelled(
-            widgets.Dropdown(options=[_KEEP, _PROBED, *available_engines()]),
-            "QConfig",
-            "torch's default QAT qconfig of a backend, or the one that was given",
-            width="250px",
-        )
-        self.quantizer = labelled(
-            widgets.Dropdown(options=[(one.title, name) for name, one in QUANTIZERS.items()]),
-            "Quantizer",
-            "who says which operations are rounded, and how",
-            width="430px",
-        )
-        self.engine = labelled(
-            widgets.Dropdown(options=[_OF_QCONFIG, *available_engines()]),
-            "Int8 engine",
-            "the library that runs the int8 model",
-            width="270px",
-        )
-        self.stubs = labelled(
-            widgets.Dropdown(options=_STUBS), "Input is quantized by", width="430px"
-        )
-=======
         self._make_choices()
->>>>>>> pt2e
         self.fusion = widgets.Textarea(
             description="Fuse",
             placeholder="one run a line: conv1, bn1, relu1",
@@ -102,6 +57,18 @@ class SettingsPanel(widgets.VBox):
         self.auto.on_click(lambda _: self._find_again())
         self.compare.on_click(lambda _: self._try_each_way())
         self.check.on_click(lambda _: self._check())
+        super().__init__(
+            [
+                self.words,
+                row(self.flow, self.quantizer, self.qconfig, self.engine, self.stubs),
+                self.cannot,
+                self.fusion,
+                row(self.apply, self.auto, self.compare, self.check),
+                self.outcome,
+                self.engines,
+            ]
+        )
+        self.add_class("qx-panel")
 
     def _make_choices(self) -> None:
         self.flow = labelled(
@@ -145,15 +112,9 @@ class SettingsPanel(widgets.VBox):
             return
         options = self._session.options
         plan = options.qconfig
-        if self._session.flow.offers_quantizer:
-            self.words.html = f"In force: quantizer {escape(title_of(options.quantizer))}"
-            self.engines.html = ""
-        else:
-            words, concern = escape(qconfig_words(options)), concern_html(plan.concern)
-            self.words.html = f"In force: {words}{concern}"
-            self.engines.html = engines_html(probe_engines(), plan.backend, default_backend())
+        self.words.html = f"In force: {escape(qconfig_words(options))}{concern_html(plan.concern)}"
+        self.engines.html = engines_html(probe_engines(), plan.backend, default_backend())
         self.flow.value = self._session.flow.name
-        self._offer()
         self.stubs.value = options.stubs
         self._show_quantizer(options.quantizer)
         self.fusion.value = "\n".join(", ".join(run) for run in options.fusion)
