@@ -10,7 +10,6 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.explorer_page import (
-    closed_drawer,
     no_message,
     open_tab,
     push,
@@ -128,4 +127,3 @@ def test_in_jupyterlab(lab: Server, page: Page, shots: Shots, clean_kernels: Non
     assert axe_findings(page.locator(".qx-explorer")) == []
     see_fake_quants(page)
     go_to(page, "train")
-    closed_drawer(page)
