@@ -112,6 +112,13 @@ def make_quantizer(given: Any) -> Any:
     ) from missing
 
 
+def title_of(given: Any) -> str:
+    """For a sentence: ``"X86Inductor"``, or the class of an object."""
+    if given is None or isinstance(given, str):
+        return QUANTIZERS[given or DEFAULT].title.partition(":")[0]
+    return type(given).__name__
+
+
 def name_of(given: Any) -> str:
     """For people and for a run's settings: the name, or the class of an object."""
     if given is None or isinstance(given, str):

@@ -73,11 +73,13 @@ def rounding_pairs(graph: Graph | None) -> tuple[tuple[str, str], ...]:
 @dataclass(frozen=True)
 class Walked:
     """What is known of the user's modules: their records at the float stage by path, the class of
-    each one called in the exported model by path, and how often it is called."""
+    each one called in the exported model by path, how often it is called, and whether that is
+    lowered."""
 
     base: Mapping[str, ModuleRecord]
     types: Mapping[str, str]
     calls: Mapping[str, int] = field(default_factory=dict)
+    lowered: bool = False
 
     @classmethod
     def of(
@@ -85,7 +87,8 @@ class Walked:
     ) -> Walked:
         """Of an exported model; ``types`` by path."""
         assert isinstance(model, fx.GraphModule)
-        return cls(base, types, calls_of(model))
+        lowered = any(map(is_int8_kernel, model.graph.nodes))
+        return cls(base, types, calls_of(model), lowered)
 
     def tree(
         self, records: Iterable[ModuleRecord], states: Mapping[str, ModuleState]
@@ -132,7 +135,8 @@ class Walked:
             qconfig=None,
             training=mode if held is None else held.training,
             extra_repr=base.extra_repr,
-            calls=self.calls.get(base.path, 0),
+            # Of what a kernel computes along the way nothing is left to be counted.
+            calls=self.calls.get(base.path, None if self.lowered else 0),
             compute=base.compute,
             state=known.state,
             stays_float=known.stays_float,
