@@ -44,6 +44,15 @@ def db(value: float | None) -> str:
     return "the same" if math.isinf(value) else f"{value:.1f} dB"
 
 
+def stub_words(column: FlowColumn) -> str:
+    """How the input is quantized where the model has no stub of its own; ``""`` where it has."""
+    if column.without_stubs:
+        return f"Without stubs, as it does not run with them: {column.without_stubs}"
+    if column.stubs == "none":
+        return ""
+    return f"With stubs={column.stubs!r}: the model has no stub of its own."
+
+
 def missing_words(column: FlowColumn) -> Iterator[str]:
     """What was not measured, and why."""
     for reason in dict.fromkeys(column.not_measured.values()):

@@ -78,6 +78,18 @@ class Doubled(nn.Module):
         return out
 
 
+class Words(nn.Module):
+    """Takes whole numbers by name, as models of ``transformers`` do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Parameter(torch.randn(9, 6)), nn.Linear(6, 3)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        out: Tensor = self.head(self.table[input_ids])
+        return out
+
+
 class Scores(nn.Module):
     """Fully connected, with a functional ReLU between."""
 
