@@ -7,7 +7,6 @@ is imported when the flow is used, not before.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +20,7 @@ from qatexplorer.data import as_args, cloned, device_of, on_device
 from qatexplorer.errors import QatExplorerError, TraceFailedError, UnsupportedTorchError
 from qatexplorer.explain.blame import place_of
 from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
+from qatexplorer.flows.imported import imported
 from qatexplorer.flows.pt2e_patterns import patterns_kept
 from qatexplorer.flows.pt2e_quantizers import make_quantizer
 from qatexplorer.flows.pt2e_watch import Pt2eConvertWatch, Pt2eLog, Pt2ePrepareWatch
@@ -200,7 +200,7 @@ class Pt2eFlow(Flow):
         self, until: str, model: nn.Module, options: FlowOptions, seen: Seen | None
     ) -> StageResult:
         """Run ``prepare_qat_pt2e`` once, to its end or up to an earlier boundary."""
-        api = importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
+        api = imported("torchao.quantization.pt2e.quantize_pt2e")
 
         def at(stage: str, module: fx.GraphModule) -> None:
             if stage == until:
@@ -219,7 +219,7 @@ class Pt2eFlow(Flow):
         return StageResult(prepared) if seen is None else _described(prepared, watch.log)
 
     def _convert(self, until: str, model: nn.Module) -> StageResult:
-        api = importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
+        api = imported("torchao.quantization.pt2e.quantize_pt2e")
         in_eval_mode(model)
 
         def at(stage: str, module: fx.GraphModule) -> None:
@@ -234,7 +234,7 @@ class Pt2eFlow(Flow):
         return _described(in_either_mode(converted, False))
 
     def _lower(self, model: nn.Module, options: FlowOptions) -> StageResult:
-        lowering = importlib.import_module("torchao.quantization.pt2e.lowering")
+        lowering = imported("torchao.quantization.pt2e.lowering")
         reference = self._convert("fold", model).model
         assert isinstance(reference, fx.GraphModule)
         owners = owners_of_weights(reference)
@@ -327,7 +327,7 @@ def views_made_runnable(lowered: fx.GraphModule, inputs: tuple[Any, ...]) -> tup
 def in_eval_mode(model: nn.Module) -> None:
     """By torchao's own switch, as its recipe has it before ``convert_pt2e``. It puts torch's own p,
     eps and momentum into the dropouts and batch norms that it replaces."""
-    pt2e = importlib.import_module("torchao.quantization.pt2e")
+    pt2e = imported("torchao.quantization.pt2e")
     model.train()
     pt2e.move_exported_model_to_eval(model)
     for module in model.modules():
