@@ -32,7 +32,8 @@ def as_text(found: Migration, width: int | None = None) -> str:
         lines += ["", *_flow_lines(column, width)]
     if found.places:
         lines += ["", *_places(found)]
-        lines += ["", *_reasons(found, width)]
+        reasons = _reasons(found, width)
+        lines += ["", *reasons] if reasons else []
     if found.outputs:
         lines += ["", *_outputs(found)]
     lines += [line for note in found.notes for line in _broken(note, width, "")]

@@ -49,7 +49,7 @@ class Deciding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.fc(x)
-        return -out if float(out.sum()) > 0 else out
+        return -out if out.sum() > 0 else out
 
 
 class Twice(nn.Module):
