@@ -172,6 +172,7 @@ def explore(
     convert_custom_config: Any = None,
     backend_config: Any = None,
     quantizer: Any = None,
+    base_config: Any = None,
     edits: Any = None,
     suggested: dict[str, Any] | None = None,
     example: str | None = None,

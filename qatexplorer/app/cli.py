@@ -93,7 +93,9 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command = commands.add_parser("inspect", help="take a model to a stage and print what it is")
     command.add_argument("model", metavar="package.module:factory|zoo:NAME")
     command.add_argument("--to", metavar="STAGE", help="default: the one with all fake quants")
-    command.add_argument("--flow", default="eager", help="eager, fx or pt2e (default: %(default)s)")
+    command.add_argument(
+        "--flow", default="eager", help="eager, fx, pt2e or torchao (default: %(default)s)"
+    )
     command.add_argument("--qconfig", metavar="BACKEND", help="x86, fbgemm, qnnpack or onednn")
     command.add_argument("--json", action="store_true", help="machine-readable, on stdout")
     command.set_defaults(run=_inspect)
@@ -128,7 +130,9 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("model", nargs="?", metavar="package.module:factory|zoo:NAME")
-    command.add_argument("--flow", default="eager", help="eager, fx or pt2e (default: %(default)s)")
+    command.add_argument(
+        "--flow", default="eager", help="eager, fx, pt2e or torchao (default: %(default)s)"
+    )
     command.add_argument("--qconfig", metavar="BACKEND", help="x86, fbgemm, qnnpack or onednn")
     command.add_argument(
         "--stubs",
@@ -319,7 +323,12 @@ def _inspect(args: argparse.Namespace) -> int:
         loaded = load_model(args.model)
         qconfig = args.qconfig or loaded.suggested.get("qconfig")
         session = Session(
-            loaded.model, loaded.example_inputs, flow=args.flow, qconfig=qconfig, data=loaded.data
+            loaded.model,
+            loaded.example_inputs,
+            flow=args.flow,
+            qconfig=qconfig,
+            data=loaded.data,
+            **loaded.settings,
         )
         first = session.snapshot
         session.goto(args.to or session.flow.prepared_stage)

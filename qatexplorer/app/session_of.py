@@ -90,6 +90,7 @@ def opened(
             qconfig=args.qconfig or loaded.suggested.get("qconfig"),
             stubs=args.stubs,
             data=loaded.data,
+            **loaded.settings,
         )
     session.warns = False
     return loaded, session
