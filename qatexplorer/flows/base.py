@@ -132,6 +132,7 @@ class Flow(ABC):
         offers_stubs, offers_fusion: whether FlowOptions.stubs and FlowOptions.fusion mean anything.
         offers_qconfig, offers_quantizer: who says how is rounded: qconfigs, or a PT2E quantizer.
         by_graph: whether torch quantizes the operations of a graph, not modules only.
+        lowers_to_packed: the int8 model is packed for this CPU, and what is kept is the reference.
     """
 
     name: ClassVar[str]
@@ -143,6 +144,7 @@ class Flow(ABC):
     offers_qconfig: ClassVar[bool] = True
     offers_quantizer: ClassVar[bool] = False
     by_graph: ClassVar[bool] = False
+    lowers_to_packed: ClassVar[bool] = False
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -203,6 +205,10 @@ class Flow(ABC):
     def described(self, model: nn.Module) -> StageResult:
         """``model``, at a stage of this flow, with what describes it apart from its modules."""
         return StageResult(model)
+
+    def cannot_leave_float(self, options: FlowOptions) -> str:
+        """Why single modules cannot be left in float, in a sentence; ``""`` where they can."""
+        return ""
 
     def unavailable(self) -> str:
         """Why this flow cannot run here, with what to install; ``""`` where it can."""

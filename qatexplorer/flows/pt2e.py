@@ -21,9 +21,15 @@ from qatexplorer.data import as_args, cloned, device_of, on_device
 from qatexplorer.errors import QatExplorerError, TraceFailedError, UnsupportedTorchError
 from qatexplorer.explain.blame import place_of
 from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
-from qatexplorer.flows.pt2e_quantizers import make_quantizer
+from qatexplorer.flows.pt2e_calls import (
+    batched,
+    exported_program,
+    in_eval_mode,
+    views_made_runnable,
+)
+from qatexplorer.flows.pt2e_quantizers import cannot_leave_float, leaving_float, make_quantizer
 from qatexplorer.flows.pt2e_watch import Pt2eConvertWatch, Pt2eLog, Pt2ePrepareWatch
-from qatexplorer.forward.either_mode import EitherMode, in_either_mode
+from qatexplorer.forward.either_mode import in_either_mode
 from qatexplorer.forward.exported import (
     exported_graph,
     name_owners,
@@ -170,6 +176,7 @@ class Pt2eFlow(Flow):
     by_graph: ClassVar[bool] = True
     offers_qconfig: ClassVar[bool] = False
     offers_quantizer: ClassVar[bool] = True
+    lowers_to_packed: ClassVar[bool] = True
 
     def apply(
         self, stage: str, model: nn.Module, options: FlowOptions, seen: Seen | None = None
@@ -191,6 +198,9 @@ class Pt2eFlow(Flow):
     def unavailable(self) -> str:
         return unavailable()
 
+    def cannot_leave_float(self, options: FlowOptions) -> str:
+        return cannot_leave_float(make_quantizer(options.quantizer))
+
     def _export(self, model: nn.Module, options: FlowOptions) -> StageResult:
         exported, notes = export(model, options.example_inputs)
         return _described(in_either_mode(exported, model.training), notes=notes)
@@ -208,7 +218,7 @@ class Pt2eFlow(Flow):
                 seen(stage, _described(module, watch.log))
 
         watch = Pt2ePrepareWatch(at)
-        quantizer = make_quantizer(options.quantizer)
+        quantizer = leaving_float(make_quantizer(options.quantizer), left_in_float(options))
         try:
             with watch.open(quantizer) as watched:
                 prepared = api.prepare_qat_pt2e(model, watched)
@@ -240,27 +250,29 @@ class Pt2eFlow(Flow):
         inputs = positional_inputs(model, on_device(options.example_inputs, device_of(model)))
         with torch.no_grad():
             lowered = lowering.lower_pt2e_quantized_to_x86(reference, inputs)
-            notes = views_made_runnable(lowered, inputs)
+            notes = _view_notes(views_made_runnable(lowered, cloned(inputs)))
         name_owners(lowered, owners)
         types = {**types_of(reference), **types_of(lowered)}
         return replace(_described(in_either_mode(lowered, False), notes=notes), types=types)
+
+
+def left_in_float(options: FlowOptions) -> tuple[str, ...]:
+    """Paths that a qconfig of None leaves in float: no more of a qconfig means anything here. What
+    the user's model came with is of the eager flow."""
+    paths = options.qconfig.by_path
+    return tuple(p for p, qconfig in paths if qconfig is None and p not in options.own_qconfigs)
 
 
 def export(model: nn.Module, inputs: Any) -> tuple[fx.GraphModule, tuple[str, ...]]:
     """``torch.export`` of ``model`` in the mode that it is in, for batches of any size where torch
     can; what to say of it. Raises TraceFailedError with the place in the user's model."""
     args, kwargs = as_args(cloned(inputs))
-    args, kwargs = _two_or_more(args), {k: _two_or_more((v,))[0] for k, v in kwargs.items()}
-    shapes = torch.export.ShapesCollection()
-    for tensor in _batched((*args, *kwargs.values())):
-        shapes[tensor] = {0: torch.export.Dim.AUTO}
     try:
-        dynamic = shapes.dynamic_shapes(model, args, kwargs)
-        program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic)
+        program = exported_program(model, args, kwargs)
     except Exception as error:
         raise _export_failed(error, model) from error
     module = program.module()
-    size = next((len(t) for t in _batched((*args, *kwargs.values()))), None)
+    size = next((len(t) for t in batched((*args, *kwargs.values()))), None)
     fixed = size is not None and not program.range_constraints
     note = (
         f"torch.export has fixed the batch at {size}: something in forward hangs on its size. "
@@ -268,23 +280,6 @@ def export(model: nn.Module, inputs: Any) -> tuple[fx.GraphModule, tuple[str, ..
     )
     assert isinstance(module, fx.GraphModule)
     return module, (note,) if fixed else ()
-
-
-def _batched(values: tuple[Any, ...]) -> list[torch.Tensor]:
-    """The tensors that have a batch: all with as many rows as the first one."""
-    tensors = [v for v in values if isinstance(v, torch.Tensor) and v.dim()]
-    return [t for t in tensors if len(t) == len(tensors[0])]
-
-
-def _two_or_more(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """One row twice: torch.export takes a size of one for a number that never changes."""
-    rows = {len(t) for t in _batched(values)}
-    if rows != {1}:
-        return values
-    return tuple(
-        torch.cat((v, v)) if isinstance(v, torch.Tensor) and v.dim() and len(v) == 1 else v
-        for v in values
-    )
 
 
 def _export_failed(error: Exception, model: nn.Module) -> QatExplorerError:
@@ -300,37 +295,13 @@ def _export_failed(error: Exception, model: nn.Module) -> QatExplorerError:
     )
 
 
-def views_made_runnable(lowered: fx.GraphModule, inputs: tuple[Any, ...]) -> tuple[str, ...]:
-    """OneDNN's convolutions give tensors that lie in memory channels last, and lowering leaves the
-    ``view`` behind them, which then raises. Where the model does not run, ``reshape`` takes its
-    place; what to say of it."""
-    try:
-        lowered(*cloned(inputs))
-        return ()
-    except RuntimeError as error:
-        if "view size is not compatible" not in str(error):
-            raise
-    view, reshape = torch.ops.aten.view.default, torch.ops.aten.reshape.default
-    nodes = [node for node in lowered.graph.nodes if node.target is view]
-    for node in nodes:
-        node.target = reshape
-    lowered.recompile()
+def _view_notes(count: int) -> tuple[str, ...]:
     note = (
         "lower_pt2e_quantized_to_x86 gave a model that does not run: aten.view behind a "
-        f"convolution whose int8 result lies channels last. In this copy its {len(nodes)} aten.view"
+        f"convolution whose int8 result lies channels last. In this copy its {count} aten.view"
         " are aten.reshape, which computes the same."
     )
-    return (note,)
-
-
-def in_eval_mode(model: nn.Module) -> None:
-    """By torchao's own switch, as its recipe has it before ``convert_pt2e``. It puts torch's own p,
-    eps and momentum into the dropouts and batch norms that it replaces."""
-    pt2e = importlib.import_module("torchao.quantization.pt2e")
-    model.train()
-    pt2e.move_exported_model_to_eval(model)
-    for module in model.modules():
-        module.__dict__["_mode" if isinstance(module, EitherMode) else "training"] = False
+    return (note,) if count else ()
 
 
 def _described(

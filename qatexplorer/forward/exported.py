@@ -21,6 +21,8 @@ from qatexplorer.forward.graph_module import source_of
 from qatexplorer.quantizers.facts import constant_nodes, is_quantizer
 from qatexplorer.quantizers.types import SiteKind
 
+_OF_TORCH = ("GraphModuleImpl", "export_utils.WrapperModule")
+"""Classes that only torch and torchao have put around the user's modules."""
 _QDQ = ("quantize_per_tensor", "quantize_per_channel")
 
 
@@ -34,7 +36,7 @@ def stack_of(node: fx.Node) -> tuple[tuple[str, str], ...]:
     """(path, class) of the modules in whose forward the call is, from the root inwards."""
     stack = (node.meta.get("nn_module_stack") or {}).values()
     named = ((_plain(str(path)), _class_name(kind)) for path, kind in stack)
-    return tuple((path, kind) for path, kind in named if "GraphModuleImpl" not in kind)
+    return tuple((path, kind) for path, kind in named if not kind.endswith(_OF_TORCH))
 
 
 def _plain(path: str) -> str:
