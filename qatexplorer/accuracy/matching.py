@@ -98,22 +98,31 @@ class ByPaths:
             for path, module in self._modules.items()
             if isinstance(module, QuantWrapper)
         )
-        known = {path: matches for path in self._modules if (matches := self._every(path))}
-        self.places = frozenset(known)
-        self.asked = frozenset(one.source.place[0] for found in known.values() for one in found)
+        # What calls may be, as many as the float model makes of the module that each was.
+        self._known: dict[Place, Match | None] = {
+            (path, call): self._match(path, call, module)
+            for path, module in self._modules.items()
+            for call in range(self._calls(path, module))
+        }
+        known = {place: match for place, match in self._known.items() if match is not None}
+        self.places = frozenset(path for path, _ in known)
+        self.asked = frozenset(match.source.place[0] for match in known.values())
 
-    def _every(self, path: str) -> list[Match]:
-        """What its calls may be, as many as the float model makes of the module it was."""
-        module = self._modules[path]
+    def _calls(self, path: str, module: nn.Module) -> int:
         owner = path.rpartition(".")[0] if is_quantizer(module) else path
         calls = max(self._chains.calls(self._origin(one)) for one in (path, owner))
-        visits = (Visit((path, call), module, None) for call in range(max(1, calls)))
-        return [match for visit in visits if path and (match := self.of(visit)) is not None]
+        return max(1, calls) if path else 0
 
     def of(self, visit: Visit) -> Match | None:
         path, call = visit.place
-        module = visit.module
-        if module is None or path in self._weights:
+        if visit.module is None:
+            return None
+        if visit.place not in self._known:
+            self._known[visit.place] = self._match(path, call, visit.module)
+        return self._known[visit.place]
+
+    def _match(self, path: str, call: int, module: nn.Module) -> Match | None:
+        if path in self._weights:
             return None
         if is_quantizer(module):
             return self._of_fake_quant(path, call, module)

@@ -16,7 +16,7 @@ from qatexplorer.accuracy.sums import Apart, InSteps, OneGrid, row_decibels, row
 from qatexplorer.checks.evidence.causes import int8_weight
 from qatexplorer.forward.exported import exported_graph, is_exported, packed_weights
 from qatexplorer.forward.hooks import hooked
-from qatexplorer.quantizers.facts import Grid, find_quantizers, grid_of, has_grid, kinds_of
+from qatexplorer.quantizers.facts import Grid, grid_of, has_grid, kinds_of
 
 
 class WeightRows:
@@ -28,13 +28,12 @@ class WeightRows:
     """
 
     def __init__(self, prepared: nn.Module, int8: nn.Module | None) -> None:
-        kinds = kinds_of(prepared)
+        modules = dict(prepared.named_modules(remove_duplicate=False))
         self._quantizers = {
-            path: module
-            for path, module in find_quantizers(prepared).items()
-            if kinds.get(path) == "weight" and has_grid(module)
+            path: modules[path]
+            for path, kind in kinds_of(prepared).items()
+            if kind == "weight" and has_grid(modules[path])
         }
-        self._modules = dict(prepared.named_modules(remove_duplicate=False))
         self._int8 = dict(int8.named_modules(remove_duplicate=False)) if int8 is not None else {}
         self._takers = _takers(prepared) if isinstance(prepared, fx.GraphModule) else {}
         self._packed = _packed(int8) if isinstance(int8, fx.GraphModule) else {}

@@ -139,7 +139,7 @@ def _session(args: argparse.Namespace, folder: Path) -> Session:
         stubs=args.stubs,
         data=loaded.data,
         loss=load_function(args.loss) if args.loss else None,
-        metric=load_function(args.metric) if args.metric else None,
+        **{**loaded.settings, **({"metric": load_function(args.metric)} if args.metric else {})},
     )
     if rules is not None:
         session.load_qconfig(rules)

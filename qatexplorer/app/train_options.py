@@ -50,7 +50,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argpar
         help="go on with the run in --run-dir from its last checkpoint; what is not given is as "
         "the run had it",
     )
-    command.add_argument("--flow", help="eager, fx or pt2e (default: eager)")
+    command.add_argument("--flow", help="eager, fx, pt2e or torchao (default: eager)")
     command.add_argument(
         "--qconfig",
         metavar="BACKEND|FILE",

@@ -9,6 +9,7 @@ from typing import Any
 from qatexplorer.evaluate.measure import Latency
 from qatexplorer.evaluate.metric import MetricValue
 from qatexplorer.evaluate.parity import Parity
+from qatexplorer.evaluate.won_back import WonBack
 from qatexplorer.shown import Shown, at_most, columns
 from qatexplorer.tables import table
 
@@ -68,6 +69,13 @@ class Evaluation(Shown, Mapping[str, ModelResult]):
         """Name of the metric, ``"metric"`` if none was measured."""
         return next((r.metric.name for r in self._results.values() if r.metric), "metric")
 
+    @property
+    def won_back(self) -> WonBack | None:
+        """Which share of what converting alone loses training won back; None where that is not
+        known, or it loses nothing."""
+        forms = (self._results.get(name) for name in NAMES)
+        return WonBack.of(*(None if form is None else form.metric for form in forms))
+
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Plain dicts, numbers and text."""
         return {name: asdict(result) for name, result in self._results.items()}
@@ -97,6 +105,8 @@ class Evaluation(Shown, Mapping[str, ModelResult]):
         head = ("model", self.metric_name, "size", "latency", "note")
         # A note may be an error with its reason and its fix: at_most keeps its first line.
         lines = columns([head, *self.rows()])
+        won = self.won_back
+        lines += [won.summary()] if won is not None else []
         timed = next((r.latency for r in self._results.values() if r.latency), None)
         if timed:
             lines.append(

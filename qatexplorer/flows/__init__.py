@@ -12,7 +12,9 @@ from qatexplorer.flows.base import Flow, Role, Stage, StageResult
 from qatexplorer.flows.eager import EagerFlow
 from qatexplorer.flows.fx import FxFlow
 from qatexplorer.flows.pt2e import Pt2eFlow, require_available
+from qatexplorer.flows.torchao import TorchaoFlow
 from qatexplorer.forward.either_mode import EitherMode
+from qatexplorer.quantizers.torchao_grids import is_torchao
 
 __all__ = [
     "FLOWS",
@@ -50,6 +52,7 @@ def register(flow: F) -> F:
 register(EagerFlow)
 register(FxFlow)
 register(Pt2eFlow)
+register(TorchaoFlow)
 
 
 def get_flow(name: str) -> Flow:
@@ -73,7 +76,7 @@ def flow_of(model: nn.Module) -> Flow:
     """The flow of torch that has prepared ``model``, as far as the model shows it."""
     if isinstance(model, GraphModule):
         return Pt2eFlow() if isinstance(model, EitherMode) else FxFlow()
-    return EagerFlow()
+    return TorchaoFlow() if any(map(is_torchao, model.modules())) else EagerFlow()
 
 
 def other_kind(flow: Flow) -> Flow:

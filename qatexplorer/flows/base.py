@@ -44,6 +44,14 @@ says what int8 must compute. ``int8``: it computes in int8.
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
+FlowKind = Literal["modules", "annotation", "layers"]
+"""How a flow is asked for what it shall round.
+
+``modules``: each module has a ``QConfig``, as in eager mode and FX. ``annotation``: a quantizer
+writes on the operations of an exported graph. ``layers``: layers that a filter names are swapped.
+"""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stop of a flow.
@@ -77,6 +85,8 @@ class FlowOptions:
         own_qconfigs: the ``qconfig`` attributes that the user's model came with, by path.
         quantizer: name (``pt2e_quantizers.QUANTIZERS``) or object of torchao's ``Quantizer`` that
             annotates the graph; None is the flow's default.
+        base_config: torchao's configuration (or one by type of layer) that the layers are trained
+            for, see :func:`flows.torchao.check_base_config`; None is that flow's default.
     """
 
     qconfig: QConfigPlan
@@ -89,6 +99,7 @@ class FlowOptions:
     backend_config: BackendConfig | None = None
     own_qconfigs: Mapping[str, QConfig | None] = field(default_factory=dict)
     quantizer: Any = None
+    base_config: Any = None
 
 
 def same_path(path: str) -> str:
@@ -133,6 +144,10 @@ class Flow(ABC):
         offers_qconfig, offers_quantizer: who says how is rounded: qconfigs, or a PT2E quantizer.
         by_graph: whether torch quantizes the operations of a graph, not modules only.
         lowers_to_packed: the int8 model is packed for this CPU, and what is kept is the reference.
+        runs_on_engine: whether int8 runs on one of torch's quantized engines.
+        has_ledger: whether the fake quants' ledger and its questions mean anything.
+        exports: whether the converted model can be written as safetensors and ONNX.
+        calibrates: whether there are observers that must see data before converting.
     """
 
     name: ClassVar[str]
@@ -145,6 +160,17 @@ class Flow(ABC):
     offers_quantizer: ClassVar[bool] = False
     by_graph: ClassVar[bool] = False
     lowers_to_packed: ClassVar[bool] = False
+    runs_on_engine: ClassVar[bool] = True
+    has_ledger: ClassVar[bool] = True
+    exports: ClassVar[bool] = True
+    calibrates: ClassVar[bool] = True
+
+    @classmethod
+    def kind(cls) -> FlowKind:
+        """See :data:`FlowKind`."""
+        if cls.offers_qconfig:
+            return "modules"
+        return "annotation" if cls.offers_quantizer else "layers"
 
     @property
     def stage_names(self) -> tuple[str, ...]:

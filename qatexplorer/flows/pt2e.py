@@ -7,36 +7,31 @@ is imported when the flow is used, not before.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import fx, nn
 
-from qatexplorer.data import as_args, cloned, device_of, on_device
-from qatexplorer.errors import QatExplorerError, TraceFailedError, UnsupportedTorchError
-from qatexplorer.explain.blame import place_of
+from qatexplorer.data import device_of, on_device
+from qatexplorer.errors import UnsupportedTorchError
 from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
-from qatexplorer.flows.pt2e_calls import (
-    batched,
-    exported_program,
-    in_eval_mode,
-    views_made_runnable,
-)
+from qatexplorer.flows.imported import imported
+from qatexplorer.flows.pt2e_export import export, lower
+from qatexplorer.flows.pt2e_patterns import patterns_kept
 from qatexplorer.flows.pt2e_quantizers import cannot_leave_float, leaving_float, make_quantizer
 from qatexplorer.flows.pt2e_watch import Pt2eConvertWatch, Pt2eLog, Pt2ePrepareWatch
-from qatexplorer.forward.either_mode import in_either_mode
+from qatexplorer.forward.either_mode import EitherMode, in_either_mode
 from qatexplorer.forward.exported import (
     exported_graph,
     name_owners,
+    names_kept,
     owners_of_weights,
     types_of,
 )
-from qatexplorer.forward.graph_module import positional_inputs
 
 _STAGES = (
     Stage(
@@ -209,7 +204,7 @@ class Pt2eFlow(Flow):
         self, until: str, model: nn.Module, options: FlowOptions, seen: Seen | None
     ) -> StageResult:
         """Run ``prepare_qat_pt2e`` once, to its end or up to an earlier boundary."""
-        api = importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
+        api = imported("torchao.quantization.pt2e.quantize_pt2e")
 
         def at(stage: str, module: fx.GraphModule) -> None:
             if stage == until:
@@ -220,7 +215,7 @@ class Pt2eFlow(Flow):
         watch = Pt2ePrepareWatch(at)
         quantizer = leaving_float(make_quantizer(options.quantizer), left_in_float(options))
         try:
-            with watch.open(quantizer) as watched:
+            with watch.open(quantizer) as watched, patterns_kept():
                 prepared = api.prepare_qat_pt2e(model, watched)
         except _Reached as reached:
             return reached.result
@@ -228,7 +223,7 @@ class Pt2eFlow(Flow):
         return StageResult(prepared) if seen is None else _described(prepared, watch.log)
 
     def _convert(self, until: str, model: nn.Module) -> StageResult:
-        api = importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
+        api = imported("torchao.quantization.pt2e.quantize_pt2e")
         in_eval_mode(model)
 
         def at(stage: str, module: fx.GraphModule) -> None:
@@ -236,21 +231,17 @@ class Pt2eFlow(Flow):
                 raise _Reached(StageResult(module))
 
         try:
-            with Pt2eConvertWatch(at).open():
+            with Pt2eConvertWatch(at).open(), patterns_kept():
                 converted = api.convert_pt2e(model)
         except _Reached as reached:
             converted = reached.result.model
         return _described(in_either_mode(converted, False))
 
     def _lower(self, model: nn.Module, options: FlowOptions) -> StageResult:
-        lowering = importlib.import_module("torchao.quantization.pt2e.lowering")
         reference = self._convert("fold", model).model
         assert isinstance(reference, fx.GraphModule)
         owners = owners_of_weights(reference)
-        inputs = positional_inputs(model, on_device(options.example_inputs, device_of(model)))
-        with torch.no_grad():
-            lowered = lowering.lower_pt2e_quantized_to_x86(reference, inputs)
-            notes = _view_notes(views_made_runnable(lowered, cloned(inputs)))
+        lowered, notes = lower(reference, on_device(options.example_inputs, device_of(model)))
         name_owners(lowered, owners)
         types = {**types_of(reference), **types_of(lowered)}
         return replace(_described(in_either_mode(lowered, False), notes=notes), types=types)
@@ -263,45 +254,18 @@ def left_in_float(options: FlowOptions) -> tuple[str, ...]:
     return tuple(p for p, qconfig in paths if qconfig is None and p not in options.own_qconfigs)
 
 
-def export(model: nn.Module, inputs: Any) -> tuple[fx.GraphModule, tuple[str, ...]]:
-    """``torch.export`` of ``model`` in the mode that it is in, for batches of any size where torch
-    can; what to say of it. Raises TraceFailedError with the place in the user's model."""
-    args, kwargs = as_args(cloned(inputs))
-    try:
-        program = exported_program(model, args, kwargs)
-    except Exception as error:
-        raise _export_failed(error, model) from error
-    module = program.module()
-    size = next((len(t) for t in batched((*args, *kwargs.values()))), None)
-    fixed = size is not None and not program.range_constraints
-    note = (
-        f"torch.export has fixed the batch at {size}: something in forward hangs on its size. "
-        "Batches of another size do not run."
-    )
-    assert isinstance(module, fx.GraphModule)
-    return module, (note,) if fixed else ()
-
-
-def _export_failed(error: Exception, model: nn.Module) -> QatExplorerError:
-    place = place_of(error, model)
-    first = (str(error).strip().splitlines() or [""])[0]
-    return TraceFailedError(
-        f"torch.export cannot export {type(model).__name__}.forward: "
-        f"{type(error).__name__}: {first[:200]}",
-        where=place.path or "",
-        why="Exporting runs forward with stand-ins that have shapes and no values, so it cannot "
-        "follow if, for and Python functions that depend on what is in a tensor.",
-        fix="Use flow='eager', which runs forward as it is.",
-    )
-
-
-def _view_notes(count: int) -> tuple[str, ...]:
-    note = (
-        "lower_pt2e_quantized_to_x86 gave a model that does not run: aten.view behind a "
-        f"convolution whose int8 result lies channels last. In this copy its {count} aten.view"
-        " are aten.reshape, which computes the same."
-    )
-    return (note,) if count else ()
+def in_eval_mode(model: nn.Module) -> None:
+    """By torchao's own switch, as its recipe has it before ``convert_pt2e``. It puts torch's own p,
+    eps and momentum into the dropouts and batch norms that it replaces."""
+    pt2e = imported("torchao.quantization.pt2e")
+    for module in model.modules():
+        if isinstance(module, EitherMode):
+            module.freeze_bn = False  # it looks for batch norms that train
+    model.train()
+    with names_kept(model):
+        pt2e.move_exported_model_to_eval(model)
+    for module in model.modules():
+        module.__dict__["_mode" if isinstance(module, EitherMode) else "training"] = False
 
 
 def _described(

@@ -6,12 +6,12 @@ A further one is a further line of :data:`QUANTIZERS`. torchao is imported when 
 from __future__ import annotations
 
 import copy
-import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from qatexplorer.errors import InputError
+from qatexplorer.flows.imported import imported
 
 _SHIPPED = "torchao.quantization.pt2e.quantizer"
 _METHODS = ("transform_for_annotation", "annotate", "validate")
@@ -108,7 +108,7 @@ def make_quantizer(given: Any) -> Any:
     missing: ImportError | None = None
     for module in named.modules:
         try:
-            return named.make(importlib.import_module(module))
+            return named.make(imported(module))
         except ImportError as error:
             missing = error
     raise InputError(

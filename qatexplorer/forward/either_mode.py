@@ -75,6 +75,18 @@ def switch_graph(graph: fx.Graph, training: bool, norms_frozen: bool = False) ->
     return len([node for node in calls if _switch(node, training, norms_frozen)]) > 0
 
 
+def trains(node: fx.Node) -> bool | None:
+    """Whether ``node`` does what it does in training; None of an operation that has no modes."""
+    schema = getattr(node.target, "_schema", None)
+    for index, argument in enumerate(schema.arguments if schema is not None else ()):
+        given = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name)
+        if argument.name in _TRAINING and isinstance(argument.type, torch.BoolType):
+            return bool(given)
+        if argument.name == "dropout_p" and (given or _KEPT_P in node.meta):
+            return bool(given)
+    return None
+
+
 def _switch(node: fx.Node, training: bool, norms_frozen: bool) -> bool:
     schema = getattr(node.target, "_schema", None)
     changed = False

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from qatexplorer.quantizers.facts import LEARNED
+from qatexplorer.quantizers.torchao_grids import is_torchao
 
 _HOOK_TABLES = (
     "_forward_hooks",
@@ -77,6 +78,8 @@ def _remember_module(module: Module, with_buffers: bool) -> Callable[[], None]:
     state = vars(module)
     scripted = isinstance(module, torch.jit.ScriptModule)  # its tables live in C++
     plain = {key: value for key, value in state.items() if isinstance(value, _PLAIN)}
+    if is_torchao(module):  # which keeps its scale as a plain attribute, and replaces it
+        plain |= {key: state[key] for key in ("scale", "zero_point") if key in state}
     buffers = dict(module._buffers.items())
     contents = [
         (buffer, buffer.detach().clone(), _version(buffer))
@@ -110,6 +113,8 @@ def _remember_module(module: Module, with_buffers: bool) -> Callable[[], None]:
 
 
 def _restore_table(table: Any, entries: dict[Any, Any]) -> None:
+    if not table and not entries:
+        return
     same = list(table) == list(entries)
     if not same or any(table[key] is not value for key, value in entries.items()):
         table.clear()

@@ -251,7 +251,8 @@ class Assessor:
         if self._ptq is None:
             try:
                 prepared = self._models.rebuild(self._models.flow.prepared_stage)
-                self.calibrate(prepared)
+                if self._models.flow.calibrates:
+                    self.calibrate(prepared)
                 built = self._models.convert_copy(prepared)
                 int8 = built.result.model
                 self._ptq = (int8, self._evaluate(int8))
@@ -262,6 +263,8 @@ class Assessor:
         model, value = self._ptq
         models["ptq"] = model
         note = f"int8 without training: observers calibrated on {PTQ_BATCHES} batches"
+        if not self._models.flow.calibrates:
+            note = "converted without training; there is no observer to calibrate"
         return self._row("ptq", model, value, note)
 
     def _int8_row(self, models: dict[str, nn.Module]) -> ModelResult:
@@ -326,7 +329,8 @@ class Assessor:
         return self._trained[name]
 
     def _row(self, name: str, model: nn.Module, value: MetricValue, note: str = "") -> ModelResult:
-        concern = self._models.options.qconfig.concern if name in INT8_NAMES else None
+        on_engine = name in INT8_NAMES and self._models.flow.runs_on_engine
+        concern = self._models.options.qconfig.concern if on_engine else None
         warning = "" if concern is None else str(concern)
         return ModelResult(name, value, size_on_disk(model), None, note, warning)
 

@@ -262,8 +262,9 @@ class Models:
 
     @property
     def observed(self) -> bool:
-        """Whether any fake quant or observer of the working model has seen data."""
-        return any_seen(self.work)
+        """Whether any fake quant or observer of the working model has seen data, or there is none
+        that has to."""
+        return any_seen(self.work) or not self.flow.calibrates
 
     @property
     def never_observed(self) -> bool:

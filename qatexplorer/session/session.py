@@ -90,7 +90,7 @@ class Session(
         model: a float ``torch.nn.Module``; it is copied, never changed and not kept.
         example_inputs: tensor, tuple of arguments or dict of keyword arguments for one forward;
             None takes the first training batch of ``data``.
-        flow: name of the quantization system, ``"eager"``, ``"fx"`` or ``"pt2e"``.
+        flow: name of the quantization system: ``"eager"``, ``"fx"``, ``"pt2e"`` or ``"torchao"``.
         qconfig: backend name, ``QConfig``, dict by module path or type, ``QConfigMapping``, or
             None: a probe of this CPU chooses qconfig and engine
             (:func:`quantizers.engine_choice.default_backend`). What is given wins over ``qconfig``
@@ -114,6 +114,10 @@ class Session(
             :data:`flows.custom.BACKEND_CONFIGS`; None is torch's default.
         quantizer: of flow ``"pt2e"``: torchao's ``Quantizer`` object, or a name of
             :data:`flows.pt2e_quantizers.QUANTIZERS`; None is ``"x86"``.
+        base_config: what flow ``"torchao"`` trains the layers for: a configuration of torchao's
+            (linear layers), a ``QATConfig``, or a dict of them by ``nn.Linear`` and
+            ``nn.Embedding``; None is
+            :func:`~qatexplorer.flows.torchao.default_base_config`.
         edits: changes of the session's copy to begin with, see :meth:`edit`.
 
     Raises the :class:`~qatexplorer.errors.InputError` types for what cannot be used. ``signal``
@@ -141,6 +145,7 @@ class Session(
         convert_custom_config: Any = None,
         backend_config: Any = None,
         quantizer: Any = None,
+        base_config: Any = None,
         edits: Iterable[Edit] = (),
     ) -> None:
         warn_if_untested()
@@ -304,6 +309,7 @@ class Session(
         convert_custom_config: Any = None,
         backend_config: Any = None,
         quantizer: Any = None,
+        base_config: Any = None,
         edits: Iterable[Edit] | None = None,
     ) -> Snapshot:
         """Change settings and start again from the float stage; what is not given stays.

@@ -27,6 +27,7 @@ from qatexplorer.flows.pt2e_quantizers import DEFAULT, QUANTIZERS, check_quantiz
 from qatexplorer.flows.qconfig import QConfigPlan, resolve_qconfig
 from qatexplorer.flows.qconfig_rules import QConfigRule
 from qatexplorer.flows.stubs import check_stub_mode, has_stubs
+from qatexplorer.flows.torchao import check_base_config
 from qatexplorer.quantizers.engine import check_engine
 from qatexplorer.quantizers.engine_choice import BACKENDS
 
@@ -41,6 +42,7 @@ _NAMES = (
     "convert_custom_config",
     "backend_config",
     "quantizer",
+    "base_config",
     "edits",
 )
 _CUSTOM = ("prepare_custom_config", "convert_custom_config", "non_traceable")
@@ -94,6 +96,8 @@ class Settings:
             changes["backend_config"] = find_backend_config(given["backend_config"])
         if "quantizer" in given:
             changes["quantizer"] = check_quantizer(given["quantizer"])
+        if "base_config" in given:
+            changes["base_config"] = check_base_config(given["base_config"])
         return replace(self, flow=flow, options=replace(self.options, **changes))
 
     def arguments(self) -> dict[str, Any]:
@@ -108,6 +112,7 @@ class Settings:
             "qat_mapping": options.qat_mapping,
             "backend_config": options.backend_config,
             "quantizer": options.quantizer,
+            "base_config": options.base_config,
             "prepare_custom_config": options.custom.prepare,
             "convert_custom_config": options.custom.convert,
             "non_traceable": options.custom.non_traceable,
@@ -126,6 +131,7 @@ class Settings:
             "qat_mapping": options.qat_mapping,
             "backend_config": options.backend_config,
             "quantizer": options.quantizer,
+            "base_config": options.base_config,
             "prepare_custom_config": options.custom.prepare,
             "convert_custom_config": options.custom.convert,
             "non_traceable": options.custom.non_traceable,
@@ -143,7 +149,11 @@ class Settings:
             "edits": [one.to_json() for one in self.edits],
             "rules": [one.to_json() for one in self.options.qconfig.rules],
             "quantizer": name_of(self.options.quantizer),
+            "base_config": self._base_config_text(),
         }
+
+    def _base_config_text(self) -> str:
+        return "" if self.options.base_config is None else repr(self.options.base_config)
 
     def from_json(self, kept: Mapping[str, Any]) -> dict[str, Any]:
         """What to give to :meth:`change` to have again what :meth:`to_json` kept.
@@ -154,6 +164,12 @@ class Settings:
         """
         if not kept:
             return {}
+        if kept.get("base_config", "") != self._base_config_text():
+            raise RunFolderError(
+                "The run was made with another base_config than the session has.",
+                why=f"It was {kept.get('base_config') or 'the default of the flow'}.",
+                fix="Make the session with the base_config= that the run was made with.",
+            )
         changes: dict[str, Any] = {}
         if kept["fingerprint"] != self._fingerprint(kept["engine"]):
             if kept["qconfig"] not in BACKENDS:

@@ -233,7 +233,7 @@ class Stages:
         found = []
         if stage.name in self.flow.converted_stages and self._models.never_observed:
             found.append(NEVER_OBSERVED)
-        concern = self._models.options.qconfig.concern
+        concern = self._models.options.qconfig.concern if self.flow.runs_on_engine else None
         if stage.role == "int8" and concern is not None:
             found.append(str(concern))
         if stage.name == self.flow.prepared_stage:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from qatexplorer.errors import ExportError
 from qatexplorer.session.part import Part
 from qatexplorer.session.stages import NEVER_OBSERVED
 from qatexplorer.session.stopping import unless_stopped
@@ -65,6 +66,12 @@ class TakehomePart(Part):
         Goes to the int8 stage if need be. Raises ExportError and StoppedError (then nothing is left
         behind), BusyError, and what :meth:`goto` raises.
         """
+        if not self.flow.exports:
+            raise ExportError(
+                f"what flow {self.flow.name!r} makes cannot be exported here: its weights are "
+                "torchao's own tensors.",
+                fix="torch.save(session.int8.state_dict(), path) keeps them.",
+            )
         say = unless_stopped("the export", progress, should_stop)
         check_free(folder)  # before anything long
         with self._lock:

@@ -203,7 +203,7 @@ class FakeQuantSite:
         min_val, max_val: the observer's range, empty before it has seen data; a channel that has
             seen none yet has (inf, -inf).
         seen: what its observer has seen: nothing, all, of its channels some only (partly), or it
-            needs no data (fixed).
+            needs no data (fixed), or takes the range of each tensor that comes (dynamic).
         observer_enabled, fake_quant_enabled: the flags (True where a bare observer has none).
         calls_per_forward: how often it ran in one forward of the example input, None if unknown.
         aliases: other paths that name the very same object.
@@ -215,6 +215,12 @@ class FakeQuantSite:
         shared_by: ids of the nodes for whose sake torch made several observers one object.
         places: all places at which it stands, one for each of its names; in an FX graph each name
             is a node of torch's own.
+        blocks: what has a scale of its own where that is no channel: ``"group"``, ``"row"``,
+            ``"token"`` or ``"tensor"`` (torchao); else ``""``. The scales of a weight are then
+            those of its values now, row by row; those of other tensors come and go with them.
+        block_size: number of values that share a scale, as counted on the weight that it rounds;
+            None where that is not known.
+        group_asked: size of the groups that its config asks for, None where it asks for none.
     """
 
     path: str
@@ -247,6 +253,9 @@ class FakeQuantSite:
     shared_by: tuple[str, ...] = ()
     seen: Seen = "nothing"
     places: tuple[SitePlace, ...] = ()
+    blocks: str = ""
+    block_size: int | None = None
+    group_asked: int | None = None
 
     @property
     def per_channel(self) -> bool:

@@ -23,7 +23,6 @@ from qatexplorer.data import as_args, call_model
 from qatexplorer.errors import ExportError
 from qatexplorer.evaluate.evaluation import LABELS, Evaluation
 from qatexplorer.evaluate.parity import percent
-from qatexplorer.flows.pt2e_calls import exported_program
 from qatexplorer.flows.pt2e_quantizers import name_of
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.quantizers.cpu import cpu_facts
@@ -31,6 +30,7 @@ from qatexplorer.quantizers.engine import quantized_engine
 from qatexplorer.shown import Shown, at_most
 from qatexplorer.takehome.onnx import Agreement, missing, write_onnx
 from qatexplorer.takehome.pack import packed
+from qatexplorer.takehome.pt2e_parts import exported_program
 from qatexplorer.takehome.records import Walk
 from qatexplorer.takehome.script import script_of
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 
 from qatexplorer.flows.pt2e import left_in_float
-from qatexplorer.flows.pt2e_calls import exported_program, in_eval_mode, views_made_runnable
 from qatexplorer.flows.pt2e_quantizers import DEFAULT, QUANTIZERS
 from qatexplorer.forward.either_mode import in_either_mode
 from qatexplorer.takehome import parts
+from qatexplorer.takehome.pt2e_parts import exported_program, in_eval_mode, views_made_runnable
 from qatexplorer.takehome.writer import Writer, call, indented
 
 _CALLS = "torchao.quantization.pt2e.quantize_pt2e"
@@ -64,7 +64,7 @@ def pt2e_convert(writer: Writer) -> list[str]:
         f"return {modes}({convert}(model), False)",
     ]
     lowered = [
-        '"""The int8 model of a copy of a prepared one, for x86."""',
+        '"""The int8 model of a copy of a prepared one, for x86 and batches of this size."""',
         "reference = to_reference(model)",
         f"inputs = {writer.use(parts.positional)}(reference, example_inputs)",
         "with torch.no_grad():",

@@ -20,16 +20,25 @@ from qatexplorer.quantizers.facts import (
     averaging_constant,
     family_of,
     find_quantizers,
+    flags_of,
+    has_codes,
     is_fake_quant,
     kinds_of,
     quant_range,
 )
+from qatexplorer.quantizers.torchao_grids import is_torchao, scheme_of
 from qatexplorer.quantizers.types import SiteKind
 from qatexplorer.runs.samples import FakeQuantInfo
 
 COMPILED = (
     "it runs inside a torch.compile'd module, where no hook is called: scale, range and state are "
     "recorded, its values are not"
+)
+
+
+NO_CODES = (
+    "it rounds to {dtype}, whose values do not lie at even distances: there are no codes to count; "
+    "whether it is on is recorded, its values are not"
 )
 
 
@@ -55,6 +64,13 @@ class WatchedFakeQuant:
     def flags(self) -> tuple[Tensor | None, Tensor | None]:
         """(observer_enabled, fake_quant_enabled) as the buffers that they are."""
         return (family_of(self.module) or TORCH_AO).flag_buffers(self.module)
+
+    def plain_flags(self) -> tuple[bool, bool] | None:
+        """The same of a family that keeps them as plain attributes, as they are now; else None."""
+        if not is_torchao(self.module):
+            return None
+        now = flags_of(self.module)
+        return now.observer, now.fake_quant
 
 
 def find_watched(model: nn.Module, paths: Sequence[str] | None) -> list[WatchedFakeQuant]:
@@ -176,6 +192,12 @@ def _watched_fake_quant(
     kind_of_owner = type(owner).__name__ if owner is not None else ""
     per_channel = bool(getattr(module, "is_per_channel", False))
     low, high = quant_range(module)
+    axis = int(module.ch_axis) if per_channel else None  # type: ignore[arg-type]
+    dtype, unseen = str(getattr(module, "dtype", "")), COMPILED if inside and not plain else ""
+    if is_torchao(module):
+        # Its scale is that of the forward just made: only a hook sees it.
+        axis, dtype, inside = 0, scheme_of(module).dtype, False
+        unseen = unseen if has_codes(module) else NO_CODES.format(dtype=dtype[len("torch.") :])
     info = FakeQuantInfo(
         path=path,
         kind=kind,
@@ -183,9 +205,9 @@ def _watched_fake_quant(
         owner_type=kind_of_owner if place is None else place.owner_type,
         quant_min=low,
         quant_max=high,
-        dtype=str(getattr(module, "dtype", "")),
-        ch_axis=int(module.ch_axis) if per_channel else None,  # type: ignore[arg-type]
-        unseen=COMPILED if inside and not plain else "",
+        dtype=dtype,
+        ch_axis=axis,
+        unseen=unseen,
     )
     return WatchedFakeQuant(info, module, owner, batch_norm, weight=inside and plain)
 

@@ -13,7 +13,14 @@ from qatexplorer.snapshot.parts import Share
 from qatexplorer.snapshot.records import FakeQuantSite, GraphNode, ModuleRecord, Snapshot
 from qatexplorer.views.common.findings import LOOKS
 from qatexplorer.views.common.html import Html, ask, code, folded, go, join, kind_badge, tag
-from qatexplorer.views.common.names import KINDS, TensorNames, count, share, short_type
+from qatexplorer.views.common.names import (
+    KINDS,
+    TensorNames,
+    count,
+    share,
+    short_type,
+    stores_integers,
+)
 from qatexplorer.views.inspector.site import warnings_of
 
 _MOST_TYPES = 8
@@ -125,7 +132,10 @@ def parts_words(share_: Share, noun: str, snapshot: Snapshot) -> str:
         return f"There are no {noun}."
     if not snapshot.is_from("inserted"):
         return f"All {share_.total:,} {noun} are float; what becomes int8 is not decided yet."
-    verb = "are int8" if snapshot.role == "int8" else "are prepared for int8"
+    kind = "stored as integers" if stores_integers(snapshot) else "int8"
+    verb = f"are {kind}" if snapshot.role == "int8" else "are prepared for int8"
+    if stores_integers(snapshot) and snapshot.role != "int8":
+        verb = "are trained to be stored as integers"
     part = share(share_.int8 / share_.total)
     words = f"{share_.int8:,} of {share_.total:,} {noun} ({part}) {verb}"
     words += f", {share_.float:,} stay float" if share_.float else ""

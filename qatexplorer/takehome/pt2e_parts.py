@@ -1,7 +1,5 @@
-"""What the PT2E flow adds to torchao's own calls: batches of any size, and models that run.
-
-Functions of this file are copied into scripts as they stand, so they use torch and torchao only.
-"""
+"""Functions that are copied into a script of the PT2E flow as they stand here, beside those of
+:mod:`.parts`; they use torch and torchao only."""
 
 from __future__ import annotations
 
