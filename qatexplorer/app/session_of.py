@@ -22,6 +22,11 @@ CALIBRATE = 8
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The arguments that say which model, and how it is taken to int8."""
     command.add_argument("--flow", default="eager", help="eager, fx or pt2e (default: %(default)s)")
+    command.add_argument(
+        "--quantizer",
+        metavar="NAME",
+        help="of flow pt2e: x86, arm, xpu, embedding or xnnpack (default: x86)",
+    )
     command.add_argument("--qconfig", metavar="BACKEND", help="x86, fbgemm, qnnpack or onednn")
     command.add_argument(
         "--stubs",
@@ -55,6 +60,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 def check_settings(args: argparse.Namespace) -> None:
     """Look at flow, stubs and qconfig before a model is loaded. Raises InputError."""
     from qatexplorer.flows import get_flow
+    from qatexplorer.flows.pt2e_quantizers import check_quantizer
     from qatexplorer.flows.qconfig import resolve_qconfig
 
     flow = get_flow(args.flow)
@@ -64,6 +70,15 @@ def check_settings(args: argparse.Namespace) -> None:
             why="This flow quantizes the input by itself.",
             fix="Leave --stubs away, or take --flow eager.",
         )
+    quantizer = getattr(args, "quantizer", None)
+    if quantizer is not None:
+        if not flow.offers_quantizer:
+            raise InputError(
+                f"--quantizer {quantizer} means nothing in flow {args.flow}.",
+                why=f"How a tensor is rounded is decided by {flow.decided_by}.",
+                fix="Leave --quantizer away, or take --flow pt2e.",
+            )
+        check_quantizer(quantizer)
     if args.qconfig is not None:
         resolve_qconfig(args.qconfig)
 
@@ -87,6 +102,7 @@ def opened(
             loaded.model,
             loaded.example_inputs,
             flow=args.flow,
+            quantizer=getattr(args, "quantizer", None),
             qconfig=args.qconfig or loaded.suggested.get("qconfig"),
             stubs=args.stubs,
             data=loaded.data,

@@ -135,6 +135,7 @@ def _session(args: argparse.Namespace, folder: Path) -> Session:
         loaded.model,
         loaded.example_inputs,
         flow=_flow(args, folder),
+        quantizer=args.quantizer,
         qconfig=_qconfig(args, loaded, rules),
         stubs=args.stubs,
         data=loaded.data,

@@ -173,6 +173,16 @@ class Flow(ABC):
         return "annotation" if cls.offers_quantizer else "layers"
 
     @property
+    def decided_by(self) -> str:
+        """What says how a tensor is rounded, in words."""
+        by: dict[FlowKind, str] = {
+            "modules": "its qconfig",
+            "annotation": "the quantizer (session.configure(quantizer=…))",
+            "layers": "the base config (session.configure(base_config=…))",
+        }
+        return by[self.kind()]
+
+    @property
     def stage_names(self) -> tuple[str, ...]:
         return tuple(stage.name for stage in self.stages)
 
