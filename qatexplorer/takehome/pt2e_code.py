@@ -50,7 +50,7 @@ def _is_there(module: str) -> bool:
 
 
 def pt2e_convert(writer: Writer) -> list[str]:
-    """The lines of ``to_reference`` and ``to_int8``."""
+    """The lines of ``to_reference``, ``lower`` and ``to_int8``."""
     need = writer.code.need
     convert = need(_CALLS, "convert_pt2e")
     lower = need("torchao.quantization.pt2e.lowering", "lower_pt2e_quantized_to_x86")
@@ -64,19 +64,22 @@ def pt2e_convert(writer: Writer) -> list[str]:
         f"return {modes}({convert}(model), False)",
     ]
     lowered = [
-        '"""The int8 model of a copy of a prepared one, for x86 and batches of this size."""',
-        "reference = to_reference(model)",
+        '"""The int8 model of a reference program, for x86 and batches of this size."""',
         f"inputs = {writer.use(parts.positional)}(reference, example_inputs)",
         "with torch.no_grad():",
         f"    int8 = {lower}(reference, inputs)",
         f"    {writer.use(views_made_runnable)}(int8, inputs)",
         f"return {modes}(int8, False)",
     ]
+    int8 = [
+        '"""The int8 model of a copy of a prepared one."""',
+        "return lower(to_reference(model), example_inputs)",
+    ]
     return [
         *call("def to_reference", ["model: nn.Module"], " -> Any:"),
         *indented(reference),
-        "",
-        "",
-        *call("def to_int8", ["model: nn.Module", "example_inputs: Any"], " -> nn.Module:"),
+        *("", "", "def lower(reference: Any, example_inputs: Any) -> nn.Module:"),
         *indented(lowered),
+        *("", "", "def to_int8(model: nn.Module, example_inputs: Any) -> nn.Module:"),
+        *indented(int8),
     ]

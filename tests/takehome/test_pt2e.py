@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,21 +71,25 @@ def test_in_a_fresh_process_script_and_program_give_the_same(
         assert torch.equal(walked.copy_model("fold")(x), reference)
 
 
-def test_the_folder_says_what_is_not_in_it(walked: qx.Session, tmp_path: Path) -> None:
+def test_the_folder_says_what_is_not_in_it(
+    walked: qx.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = walked.export(tmp_path / "out", evaluate=False)
     text = " ".join(made.notes)
     assert "No int8.safetensors: the lowered model holds weights that oneDNN has packed" in text
     assert "No model.onnx" in text
     card = (made.folder / "README.md").read_text(encoding="utf-8")
     assert all(note in card for note in made.notes)
-    assert "lower_pt2e_quantized_to_x86" in card
+    assert "quantizer x86" in card
     # What the card says to do.
     code = card.partition("```python\n")[2].partition("```")[0].replace("reference.pt2", "{}")
     there: dict[str, Any] = {}
+    monkeypatch.syspath_prepend(str(made.folder))
+    monkeypatch.delitem(sys.modules, "walk", raising=False)
     exec(code.format(made.folder / "reference.pt2"), there)
     x = walked.options.example_inputs
     with torch.no_grad():
-        assert torch.equal(there["int8"](there["example"]), walked.int8(x))
+        assert torch.equal(there["int8"](*there["args"]), walked.int8(x))
 
 
 def script_of(**settings: Any) -> tuple[qx.Session, str]:
