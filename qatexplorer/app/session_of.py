@@ -60,7 +60,6 @@ def check_arguments(args: argparse.Namespace) -> None:
 def check_settings(args: argparse.Namespace) -> None:
     """Look at flow, stubs and qconfig before a model is loaded. Raises InputError."""
     from qatexplorer.flows import get_flow
-    from qatexplorer.flows.pt2e_quantizers import check_quantizer
     from qatexplorer.flows.qconfig import resolve_qconfig
 
     flow = get_flow(args.flow)
@@ -70,17 +69,24 @@ def check_settings(args: argparse.Namespace) -> None:
             why="This flow quantizes the input by itself.",
             fix="Leave --stubs away, or take --flow eager.",
         )
-    quantizer = getattr(args, "quantizer", None)
-    if quantizer is not None:
-        if not flow.offers_quantizer:
-            raise InputError(
-                f"--quantizer {quantizer} means nothing in flow {args.flow}.",
-                why=f"How a tensor is rounded is decided by {flow.decided_by}.",
-                fix="Leave --quantizer away, or take --flow pt2e.",
-            )
-        check_quantizer(quantizer)
+    check_quantizer_option(getattr(args, "quantizer", None), args.flow)
     if args.qconfig is not None:
         resolve_qconfig(args.qconfig)
+
+
+def check_quantizer_option(quantizer: str | None, name: str) -> None:
+    """Raise InputError if ``quantizer`` is none, or is given for a flow that has none."""
+    from qatexplorer.flows import get_flow
+    from qatexplorer.flows.pt2e_quantizers import check_quantizer
+
+    flow = get_flow(name)
+    if quantizer is not None and not flow.offers_quantizer:
+        raise InputError(
+            f"--quantizer {quantizer} means nothing in flow {name}.",
+            why=f"How a tensor is rounded is decided by {flow.decided_by}.",
+            fix="Leave --quantizer away, or take --flow pt2e.",
+        )
+    check_quantizer(quantizer)
 
 
 def opened(
