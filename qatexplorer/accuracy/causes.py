@@ -92,7 +92,8 @@ def first_sample(visit: Visit) -> Visit:
     size = visit.result.shape[0] if _has_batch(visit.result) else 0
     needed = {node: visit.values[node] for node in _inputs(visit) if node in visit.values}
     given = [*visit.args, *needed.values()]
-    tensors = [one for one in given if isinstance(one, Tensor)]
+    # Tensors of no dimension are numbers: a scale, a zero point.
+    tensors = [one for one in given if isinstance(one, Tensor) and one.dim()]
     cut = (
         size > 1
         and len(tensors) > 0
@@ -102,7 +103,7 @@ def first_sample(visit: Visit) -> Visit:
 
     def copied(value: Any) -> Any:
         if isinstance(value, Tensor):
-            return (value[:1] if cut else value).clone()
+            return (value[:1] if cut and value.dim() else value).clone()
         if type(value) in (tuple, list):
             return type(value)(copied(one) for one in value)
         return value

@@ -25,6 +25,7 @@ from qatexplorer.accuracy.sums import (
     Apart,
     ByChannel,
     InSteps,
+    Known,
     OneGrid,
     Scratch,
     Sums,
@@ -110,6 +111,7 @@ class Batch:
         waiting: a spot of which the next call may tell what int8 calls it. Its tensor is in
             ``kept``, as it was.
         looked: what the probe may look at, and when in the int8 forward it was.
+        known: what has been found of a tensor of ``floats`` alone, as several spots may have one.
     """
 
     floats: Kept[Any]
@@ -120,6 +122,7 @@ class Batch:
     waiting: Spot | None = None
     kept: Kept[int] = field(default_factory=Kept)
     looked: list[tuple[int, Spot, Looked]] = field(default_factory=list)
+    known: dict[Source, dict[int, Known]] = field(default_factory=dict)
 
     def begin(self, spot: Spot, tensor: Tensor) -> None:
         self.begun.add(id(spot))
@@ -325,7 +328,7 @@ class Comparing:
                 continue
             spot = self._outputs.setdefault(path, Spot(Source((path, 0)), []))
             z = found if found is not None and numbers_in(found) is not None else None
-            self._add_tensors(spot, _plain(x), tensor, z)
+            self._add_tensors(spot, _plain(x), tensor, z, {})
 
     def _look(self, batch: Batch) -> None:
         """At what made int8 part, in the order of its forward."""
@@ -417,13 +420,24 @@ class Comparing:
             batch.with_int8.add(id(spot))
             if found.looked is not None:
                 batch.looked.append((found.number, spot, found.looked))
-        self._add_tensors(spot, self._float_of(spot.source, batch.floats), y, z, fake=fake)
+        x, known = (
+            self._float_of(spot.source, batch.floats),
+            batch.known.setdefault(spot.source, {}),
+        )
+        self._add_tensors(spot, x, y, z, known, fake=fake)
 
     def _add_tensors(
-        self, spot: Spot, x: Tensor | None, y: Tensor, z: Tensor | None, *, fake: bool = True
+        self,
+        spot: Spot,
+        x: Tensor | None,
+        y: Tensor,
+        z: Tensor | None,
+        known: dict[int, Known],
+        *,
+        fake: bool = True,
     ) -> None:
         """A tensor in float, fake quant and int8, where they are there and of one shape; without
-        ``fake`` float and fake quant have been compared before."""
+        ``fake`` float and fake quant have been compared before. ``known`` is of ``x``."""
         y = _plain(y)
         if x is not None and x.shape != y.shape:
             self._unlike.update(head.path for head in spot.heads)
@@ -433,10 +447,16 @@ class Comparing:
         if z is not None and z.shape != y.shape:
             z = None
         if y.numel() and not (x is None and z is None):
-            self._add_alike(spot, x, y, z, fake and x is not None)
+            self._add_alike(spot, x, y, z, known, fake and x is not None)
 
     def _add_alike(
-        self, spot: Spot, x: Tensor | None, y: Tensor, z: Tensor | None, fake: bool
+        self,
+        spot: Spot,
+        x: Tensor | None,
+        y: Tensor,
+        z: Tensor | None,
+        known: dict[int, Known],
+        fake: bool,
     ) -> None:
         alone, one_grid = (spot.alone, spot.one_grid) if fake else (None, None)
         if alone is not None and one_grid is None and x is not None:
@@ -451,7 +471,7 @@ class Comparing:
             spot.int8 if z is not None else None,
             spot.steps if z is not None else None,
         )
-        add_up(flat_x, flat_y, flat_z, grid, sums, self._scratch)
+        add_up(flat_x, flat_y, flat_z, grid, sums, self._scratch, known)
         if fake and one_grid is not None and flat_x is not None and flat_y is not None:
             spot.spread.add(picked(flat_x), picked(flat_y), one_grid)
         if fake and spot.quantizer is not None and x is not None:

@@ -1,10 +1,10 @@
 """The command line: ``qatexplorer dashboard | lab | inspect | train | check | ...``.
 
-The others are ``compare``, ``report`` and ``doctor``. Exit codes: 0 all went well, 1 an error of
-ours with its message on stderr (or, from ``doctor``, ``check`` and ``compare``, something that it
-found), 2 wrong usage. ``check``, ``compare`` and ``report`` have 3 for what is no finding and no
-wrong usage, so that CI can tell them apart (:mod:`qatexplorer.app.check`); ``train`` has codes of
-its own too (:mod:`qatexplorer.app.train`).
+The others are ``compare``, ``migrate``, ``report`` and ``doctor``. Exit codes: 0 all went well, 1
+an error of ours with its message on stderr (or, from ``doctor``, ``check`` and ``compare``,
+something that it found), 2 wrong usage. ``check``, ``compare``, ``migrate`` and ``report`` have 3
+for what is no finding and no wrong usage, so that CI can tell them apart
+(:mod:`qatexplorer.app.check`); ``train`` has codes of its own too (:mod:`qatexplorer.app.train`).
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_check(commands)
     _add_compare(commands)
+    _add_migrate(commands)
     _add_report(commands)
     _add_doctor(commands)
     return parser
@@ -208,6 +209,47 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.set_defaults(run=_compare)
 
 
+_MIGRATE_CODES = """\
+exit codes:
+  0  it was written
+  2  wrong usage: an option, a file that cannot be written
+  3  the model could not be loaded or run, or no flow takes it
+"""
+
+
+def _add_migrate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from qatexplorer.app.compare import batches
+    from qatexplorer.app.migrate import FORMATS, flow_names
+
+    command = commands.add_parser(
+        "migrate",
+        help="one model through eager, FX and PT2E: what each of them rounds, and how",
+        epilog=_MIGRATE_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("model", metavar="package.module:factory|zoo:NAME")
+    command.add_argument(
+        "--flows", type=flow_names, metavar="NAME,…", help="(default: eager,fx,pt2e)"
+    )
+    command.add_argument("--format", choices=FORMATS, default="text", help="(default: %(default)s)")
+    command.add_argument("--output", type=Path, metavar="FILE", help="write it there instead")
+    command.add_argument("--qconfig", metavar="BACKEND", help="x86, fbgemm, qnnpack or onednn")
+    command.add_argument(
+        "--stubs", choices=("none", "model", "layers"),
+        help="of eager mode (default: model where the model has no stubs of its own, else none)",
+    )  # fmt: skip
+    command.add_argument(
+        "--calibrate", type=batches, default=8, metavar="N",
+        help="show the observers N batches of the training data (default: %(default)s)",
+    )  # fmt: skip
+    command.add_argument(
+        "--no-int8", dest="int8", action="store_false",
+        help="convert nothing: no metric of int8, and not how far it is from the fake quants",
+    )  # fmt: skip
+    command.add_argument("--quiet", action="store_true", help="no progress")
+    command.set_defaults(run=_migrate)
+
+
 _REPORT_CODES = """\
 exit codes:
   0  the report was written
@@ -307,6 +349,12 @@ def _compare(args: argparse.Namespace) -> int:
     from qatexplorer.app import compare
 
     return compare.run(args)
+
+
+def _migrate(args: argparse.Namespace) -> int:
+    from qatexplorer.app import migrate
+
+    return migrate.run(args)
 
 
 def _report(args: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from qatexplorer.errors import EngineWarning, InputError, QatExplorerError
 
 if TYPE_CHECKING:
+    from qatexplorer.app.load_model import LoadedModel
     from qatexplorer.session.session import Session
 
 CALIBRATE = 8
@@ -44,9 +45,17 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Look at them before a model is loaded. Raises InputError for wrong ones."""
+    from qatexplorer.runs.opened import open_run
+
+    check_settings(args)
+    if args.run_dir is not None:
+        open_run(args.run_dir)
+
+
+def check_settings(args: argparse.Namespace) -> None:
+    """Look at flow, stubs and qconfig before a model is loaded. Raises InputError."""
     from qatexplorer.flows import get_flow
     from qatexplorer.flows.qconfig import resolve_qconfig
-    from qatexplorer.runs.opened import open_run
 
     flow = get_flow(args.flow)
     if args.stubs != "none" and not flow.offers_stubs:
@@ -57,21 +66,21 @@ def check_arguments(args: argparse.Namespace) -> None:
         )
     if args.qconfig is not None:
         resolve_qconfig(args.qconfig)
-    if args.run_dir is not None:
-        open_run(args.run_dir)
 
 
-def session_of(args: argparse.Namespace, report: Callable[[str, float], Any]) -> Session:
-    """Load the model, prepare it, give it the weights of a run or calibrate it, and convert it.
+def opened(
+    args: argparse.Namespace, report: Callable[[str, float], Any]
+) -> tuple[LoadedModel, Session]:
+    """The model that a command names, and a session of it with its settings, at the float stage.
 
-    Stops at the prepared model where it cannot be converted, or its observers have seen nothing.
-    Raises what loading and preparing raise.
+    Raises what loading and the settings raise.
     """
     from qatexplorer.app.load_model import load_model
     from qatexplorer.session.session import Session
 
     report(f"loading {args.model}", 0.0)
     loaded = load_model(args.model)
+    report("looking at the model", 0.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EngineWarning)  # it is a finding
         session = Session(
@@ -83,9 +92,21 @@ def session_of(args: argparse.Namespace, report: Callable[[str, float], Any]) ->
             data=loaded.data,
             **loaded.settings,
         )
-        session.warns = False
-        if not session.snapshot.modules[0].training:
-            session.use_train_mode()
+    session.warns = False
+    return loaded, session
+
+
+def session_of(args: argparse.Namespace, report: Callable[[str, float], Any]) -> Session:
+    """Load the model, prepare it, give it the weights of a run or calibrate it, and convert it.
+
+    Stops at the prepared model where it cannot be converted, or its observers have seen nothing.
+    Raises what loading and preparing raise.
+    """
+    _, session = opened(args, report)
+    if not session.snapshot.modules[0].training:
+        session.use_train_mode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EngineWarning)  # it is a finding
         report("preparing it", 0.0)
         session.goto(session.flow.prepared_stage)
         if args.run_dir is not None:

@@ -77,9 +77,10 @@ KEY = "quantization_annotation"
 """The key of ``node.meta`` that torchao writes to (its ``Q_ANNOTATION_KEY``)."""
 
 
-def annotated(model: fx.GraphModule) -> frozenset[str]:
+def annotated(model: fx.GraphModule | fx.Graph) -> frozenset[str]:
     """Ids of the nodes that carry an annotation."""
-    return frozenset(node.name for node in model.graph.nodes if node.meta.get(KEY) is not None)
+    graph = model if isinstance(model, fx.Graph) else model.graph
+    return frozenset(node.name for node in graph.nodes if node.meta.get(KEY) is not None)
 
 
 def annotations_of(model: fx.GraphModule, patterns: Mapping[str, str]) -> tuple[Annotation, ...]:

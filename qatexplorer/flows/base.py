@@ -44,6 +44,14 @@ says what int8 must compute. ``int8``: it computes in int8.
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
+FlowKind = Literal["modules", "annotation", "layers"]
+"""How a flow is asked for what it shall round.
+
+``modules``: each module has a ``QConfig``, as in eager mode and FX. ``annotation``: a quantizer
+writes on the operations of an exported graph. ``layers``: layers that a filter names are swapped.
+"""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stop of a flow.
@@ -154,6 +162,13 @@ class Flow(ABC):
     has_ledger: ClassVar[bool] = True
     exports: ClassVar[bool] = True
     calibrates: ClassVar[bool] = True
+
+    @classmethod
+    def kind(cls) -> FlowKind:
+        """See :data:`FlowKind`."""
+        if cls.offers_qconfig:
+            return "modules"
+        return "annotation" if cls.offers_quantizer else "layers"
 
     @property
     def stage_names(self) -> tuple[str, ...]:

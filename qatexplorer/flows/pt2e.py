@@ -11,16 +11,16 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import fx, nn
 
-from qatexplorer.data import as_args, cloned, device_of, on_device
-from qatexplorer.errors import QatExplorerError, TraceFailedError, UnsupportedTorchError
-from qatexplorer.explain.blame import place_of
+from qatexplorer.data import device_of, on_device
+from qatexplorer.errors import UnsupportedTorchError
 from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
 from qatexplorer.flows.imported import imported
+from qatexplorer.flows.pt2e_export import export, lower
 from qatexplorer.flows.pt2e_patterns import patterns_kept
 from qatexplorer.flows.pt2e_quantizers import make_quantizer
 from qatexplorer.flows.pt2e_watch import Pt2eConvertWatch, Pt2eLog, Pt2ePrepareWatch
@@ -28,10 +28,10 @@ from qatexplorer.forward.either_mode import EitherMode, in_either_mode
 from qatexplorer.forward.exported import (
     exported_graph,
     name_owners,
+    names_kept,
     owners_of_weights,
     types_of,
 )
-from qatexplorer.forward.graph_module import positional_inputs
 
 _STAGES = (
     Stage(
@@ -234,94 +234,13 @@ class Pt2eFlow(Flow):
         return _described(in_either_mode(converted, False))
 
     def _lower(self, model: nn.Module, options: FlowOptions) -> StageResult:
-        lowering = imported("torchao.quantization.pt2e.lowering")
         reference = self._convert("fold", model).model
         assert isinstance(reference, fx.GraphModule)
         owners = owners_of_weights(reference)
-        inputs = positional_inputs(model, on_device(options.example_inputs, device_of(model)))
-        with torch.no_grad():
-            lowered = lowering.lower_pt2e_quantized_to_x86(reference, inputs)
-            notes = views_made_runnable(lowered, inputs)
+        lowered, notes = lower(reference, on_device(options.example_inputs, device_of(model)))
         name_owners(lowered, owners)
         types = {**types_of(reference), **types_of(lowered)}
         return replace(_described(in_either_mode(lowered, False), notes=notes), types=types)
-
-
-def export(model: nn.Module, inputs: Any) -> tuple[fx.GraphModule, tuple[str, ...]]:
-    """``torch.export`` of ``model`` in the mode that it is in, for batches of any size where torch
-    can; what to say of it. Raises TraceFailedError with the place in the user's model."""
-    args, kwargs = as_args(cloned(inputs))
-    args, kwargs = _two_or_more(args), {k: _two_or_more((v,))[0] for k, v in kwargs.items()}
-    shapes = torch.export.ShapesCollection()
-    for tensor in _batched((*args, *kwargs.values())):
-        shapes[tensor] = {0: torch.export.Dim.AUTO}
-    try:
-        dynamic = shapes.dynamic_shapes(model, args, kwargs)
-        program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic)
-    except Exception as error:
-        raise _export_failed(error, model) from error
-    module = program.module()
-    size = next((len(t) for t in _batched((*args, *kwargs.values()))), None)
-    fixed = size is not None and not program.range_constraints
-    note = (
-        f"torch.export has fixed the batch at {size}: something in forward hangs on its size. "
-        "Batches of another size do not run."
-    )
-    assert isinstance(module, fx.GraphModule)
-    return module, (note,) if fixed else ()
-
-
-def _batched(values: tuple[Any, ...]) -> list[torch.Tensor]:
-    """The tensors that have a batch: all with as many rows as the first one."""
-    tensors = [v for v in values if isinstance(v, torch.Tensor) and v.dim()]
-    return [t for t in tensors if len(t) == len(tensors[0])]
-
-
-def _two_or_more(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """One row twice: torch.export takes a size of one for a number that never changes."""
-    rows = {len(t) for t in _batched(values)}
-    if rows != {1}:
-        return values
-    return tuple(
-        torch.cat((v, v)) if isinstance(v, torch.Tensor) and v.dim() and len(v) == 1 else v
-        for v in values
-    )
-
-
-def _export_failed(error: Exception, model: nn.Module) -> QatExplorerError:
-    place = place_of(error, model)
-    first = (str(error).strip().splitlines() or [""])[0]
-    return TraceFailedError(
-        f"torch.export cannot export {type(model).__name__}.forward: "
-        f"{type(error).__name__}: {first[:200]}",
-        where=place.path or "",
-        why="Exporting runs forward with stand-ins that have shapes and no values, so it cannot "
-        "follow if, for and Python functions that depend on what is in a tensor.",
-        fix="Use flow='eager', which runs forward as it is.",
-    )
-
-
-def views_made_runnable(lowered: fx.GraphModule, inputs: tuple[Any, ...]) -> tuple[str, ...]:
-    """OneDNN's convolutions give tensors that lie in memory channels last, and lowering leaves the
-    ``view`` behind them, which then raises. Where the model does not run, ``reshape`` takes its
-    place; what to say of it."""
-    try:
-        lowered(*cloned(inputs))
-        return ()
-    except RuntimeError as error:
-        if "view size is not compatible" not in str(error):
-            raise
-    view, reshape = torch.ops.aten.view.default, torch.ops.aten.reshape.default
-    nodes = [node for node in lowered.graph.nodes if node.target is view]
-    for node in nodes:
-        node.target = reshape
-    lowered.recompile()
-    note = (
-        "lower_pt2e_quantized_to_x86 gave a model that does not run: aten.view behind a "
-        f"convolution whose int8 result lies channels last. In this copy its {len(nodes)} aten.view"
-        " are aten.reshape, which computes the same."
-    )
-    return (note,)
 
 
 def in_eval_mode(model: nn.Module) -> None:
@@ -329,7 +248,8 @@ def in_eval_mode(model: nn.Module) -> None:
     eps and momentum into the dropouts and batch norms that it replaces."""
     pt2e = imported("torchao.quantization.pt2e")
     model.train()
-    pt2e.move_exported_model_to_eval(model)
+    with names_kept(model):
+        pt2e.move_exported_model_to_eval(model)
     for module in model.modules():
         module.__dict__["_mode" if isinstance(module, EitherMode) else "training"] = False
 

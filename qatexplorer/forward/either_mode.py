@@ -28,13 +28,28 @@ class EitherMode(fx.GraphModule):
     @training.setter
     def training(self, mode: bool) -> None:
         self.__dict__["_mode"] = bool(mode)
-        if "_graph" in self.__dict__ and switch_graph(self.graph, bool(mode)):
+        self._follow()
+
+    @property
+    def freeze_bn(self) -> bool:
+        """Whether batch norms stay in eval mode while it trains, as the attribute of that name of
+        torch's fused modules says."""
+        return bool(self.__dict__.get("freeze_bn", False))
+
+    @freeze_bn.setter
+    def freeze_bn(self, frozen: bool) -> None:
+        self.__dict__["freeze_bn"] = bool(frozen)
+        self._follow()
+
+    def _follow(self) -> None:
+        if "_graph" in self.__dict__ and switch_graph(self.graph, self.training, self.freeze_bn):
             self.recompile()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> fx.GraphModule:
         # fx makes a copy without asking for the flag.
         copied = super().__deepcopy__(memo)
         copied.__dict__["_mode"] = self.training
+        copied.__dict__["freeze_bn"] = self.freeze_bn
         return copied
 
 
@@ -52,16 +67,31 @@ def in_either_mode(model: fx.GraphModule, training: bool) -> fx.GraphModule:
     return model
 
 
-def switch_graph(graph: fx.Graph, training: bool) -> bool:
-    """Let each operation of ``graph`` that has a mode be in that of ``training``; whether that
-    changed any. The modes are arguments of the operations: torch's own schemas name them."""
+def switch_graph(graph: fx.Graph, training: bool, norms_frozen: bool = False) -> bool:
+    """Let each operation of ``graph`` that has a mode be in that of ``training``, batch norms in
+    eval mode if they are frozen; whether that changed any. The modes are arguments of the
+    operations: torch's own schemas name them."""
     calls = [node for node in graph.nodes if node.op == "call_function"]
-    return len([node for node in calls if _switch(node, training)]) > 0
+    return len([node for node in calls if _switch(node, training, norms_frozen)]) > 0
 
 
-def _switch(node: fx.Node, training: bool) -> bool:
+def trains(node: fx.Node) -> bool | None:
+    """Whether ``node`` does what it does in training; None of an operation that has no modes."""
+    schema = getattr(node.target, "_schema", None)
+    for index, argument in enumerate(schema.arguments if schema is not None else ()):
+        given = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name)
+        if argument.name in _TRAINING and isinstance(argument.type, torch.BoolType):
+            return bool(given)
+        if argument.name == "dropout_p" and (given or _KEPT_P in node.meta):
+            return bool(given)
+    return None
+
+
+def _switch(node: fx.Node, training: bool, norms_frozen: bool) -> bool:
     schema = getattr(node.target, "_schema", None)
     changed = False
+    if norms_frozen and "batch_norm" in str(node.target):
+        training = False
     for index, argument in enumerate(schema.arguments if schema is not None else ()):
         if argument.name in _TRAINING and isinstance(argument.type, torch.BoolType):
             changed |= _set(node, index, argument.name, training)

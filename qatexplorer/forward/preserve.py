@@ -113,6 +113,8 @@ def _remember_module(module: Module, with_buffers: bool) -> Callable[[], None]:
 
 
 def _restore_table(table: Any, entries: dict[Any, Any]) -> None:
+    if not table and not entries:
+        return
     same = list(table) == list(entries)
     if not same or any(table[key] is not value for key, value in entries.items()):
         table.clear()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -202,7 +202,8 @@ class TorchaoQatFamily(Family):
 TORCH_AO = Family()
 LEARNED = LearnedFamily()
 TORCHAO_QAT = TorchaoQatFamily()
-FAMILIES: list[Family] = [LEARNED, TORCH_AO, Pt2eFamily(), TORCHAO_QAT]
+PT2E = Pt2eFamily()
+FAMILIES: list[Family] = [LEARNED, TORCH_AO, PT2E, TORCHAO_QAT]
 """Asked in order; a flow whose library has fake quants of its own adds the one that knows them."""
 
 
@@ -272,11 +273,23 @@ def kind_of(path: str, owner: nn.Module | None, fed: str = "") -> SiteKind:
     return "input" if fed == "input" or isinstance(owner, QuantStub) else "output"
 
 
-def kind_of_node(source: fx.Node) -> SiteKind:
-    """The same for one that is a node of an FX graph behind ``source``."""
+def kind_of_node(source: fx.Node, constant: Collection[fx.Node] = ()) -> SiteKind:
+    """The same for one that is a node of an FX graph behind ``source``; ``constant`` are the nodes
+    that are made of nothing but parameters (:func:`constant_nodes`)."""
     if source.op == "placeholder":
         return "input"
-    return "weight" if source.op == "get_attr" else "output"
+    return "weight" if source.op == "get_attr" or source in constant else "output"
+
+
+def constant_nodes(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes of ``graph`` that are made of nothing but parameters and buffers."""
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        given = node.all_input_nodes
+        made = node.op not in ("placeholder", "output") and bool(given)
+        if node.op == "get_attr" or (made and found.issuperset(given)):
+            found.add(node)
+    return found
 
 
 def kinds_of(model: nn.Module) -> dict[str, SiteKind]:
@@ -286,12 +299,15 @@ def kinds_of(model: nn.Module) -> dict[str, SiteKind]:
     found = {
         path: kind_of(path, named.get(path.rpartition(".")[0])) for path in find_quantizers(model)
     }
-    for node in model.graph.nodes if isinstance(model, fx.GraphModule) else ():
+    if not isinstance(model, fx.GraphModule):
+        return found
+    constant = constant_nodes(model.graph)
+    for node in model.graph.nodes:
         if node.op == "call_module" and str(node.target) in found and node.all_input_nodes:
             source = node.all_input_nodes[0]
             while source.op == "call_module" and str(source.target) in found:
                 source = source.all_input_nodes[0]
-            found[str(node.target)] = kind_of_node(source)
+            found[str(node.target)] = kind_of_node(source, constant)
     return found
 
 

@@ -26,6 +26,50 @@ _ROUNDING = "quantize_per"
 
 
 @dataclass(frozen=True)
+class FusedNorm:
+    """A batch norm behind a convolution, and what torchao has put between the two so that the
+    weight that is rounded is the one that int8 will have; ``between`` are ids, empty before."""
+
+    conv: GraphNode
+    norm: GraphNode
+    between: tuple[str, ...]
+
+
+def fused_norms(graph: Graph | None) -> tuple[FusedNorm, ...]:
+    """Batch norms behind convolutions of an exported graph, in its order."""
+    if graph is None:
+        return ()
+    nodes = {node.id: node for node in graph.nodes}
+    into: dict[str, list[str]] = {}
+    for edge in graph.edges:
+        into.setdefault(edge.target, []).append(edge.source)
+    found = []
+    for norm in graph.nodes:
+        if not norm.label.lower().replace("_", "").startswith("batchnorm"):
+            continue
+        between: list[str] = []
+        sources = into.get(norm.id, [])
+        while len(sources) == 1 and nodes[sources[0]].label in ("div", "add"):
+            between.append(sources[0])
+            sources = into.get(sources[0], [])
+        if len(sources) == 1 and nodes[sources[0]].label.lower().startswith("conv"):
+            found.append(FusedNorm(nodes[sources[0]], norm, tuple(reversed(between))))
+    return tuple(found)
+
+
+def rounding_pairs(graph: Graph | None) -> tuple[tuple[str, str], ...]:
+    """Ids of each quantize with a dequantize right behind it: in a lowered graph, the way into an
+    operation that is computed in float."""
+    nodes = {node.id: node.label for node in graph.nodes} if graph is not None else {}
+    return tuple(
+        (edge.source, edge.target)
+        for edge in (graph.edges if graph is not None else ())
+        if nodes[edge.source].startswith(_ROUNDING)
+        and nodes[edge.target].startswith(f"de{_ROUNDING}")
+    )
+
+
+@dataclass(frozen=True)
 class Walked:
     """What is known of the user's modules: their records at the float stage by path, the class of
     each one called in the exported model by path, and how often it is called."""
@@ -46,7 +90,8 @@ class Walked:
         self, records: Iterable[ModuleRecord], states: Mapping[str, ModuleState]
     ) -> tuple[ModuleRecord, ...]:
         """``records`` of the exported model with the user's classes, and with those of the user's
-        modules that hold nothing and are called; in the order of the float model, new ones last."""
+        modules that hold nothing and are called; in the order of the float model, new ones last.
+        ``states`` by path."""
         held = {record.path: record for record in records}
         mode = held[""].training
         mine = [
@@ -71,7 +116,13 @@ class Walked:
     ) -> ModuleRecord:
         known = states.get(base.path, ModuleState())
         kind = self.types.get(base.path, base.qualified_type)
-        record = held or replace(base, tensors=(), param_count=0, own_params=0, hooks=())
+        record = held
+        if record is None:
+            # Its number must be none of those that the exported model's own modules have.
+            number = -1 - base.identity
+            record = replace(
+                base, tensors=(), param_count=0, own_params=0, hooks=(), identity=number
+            )
         return replace(
             record,
             type_name=kind.rpartition(".")[2],

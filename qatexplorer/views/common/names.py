@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from qatexplorer.flows import FLOWS
 from qatexplorer.snapshot.records import (
     FakeQuantSite,
     GraphNode,
@@ -110,6 +111,12 @@ def state_words(record: ModuleRecord, snapshot: Snapshot) -> tuple[str, str]:
     return f"mixed: {int8:,} of {total:,} {kind}" if record.state == "mixed" else text, title
 
 
+def by_quantizer(snapshot: Snapshot) -> bool:
+    """Whether its flow lets a quantizer annotate an exported graph: there are no qconfigs then."""
+    flow = FLOWS.get(snapshot.flow)
+    return flow is not None and flow.offers_quantizer
+
+
 def qconfig_badge(qconfig: QConfigRecord | None) -> str:
     """``"int8 pc"``: bits of the weight, per channel or per tensor; ``""`` without a qconfig."""
     if qconfig is None:
@@ -161,6 +168,8 @@ class TensorNames:
         if node is None:
             word = {"weight": "weight of", "input": "input at"}.get(site.kind, "output of")
             return TensorName(f"{word} {place.owner or 'the model'}")
+        if self._sites[path].kind == "weight" and node.op != "get_attr":
+            return TensorName(f"weight of {node.label}", len(place.nodes) - 1, node.source)
         return TensorName(_result_of(node), len(place.nodes) - 1, node.source)
 
     def shared(self, path: str) -> tuple[str, ...]:
@@ -215,10 +224,11 @@ def share(value: float) -> str:
 
 
 def shape_text(shape: Sequence[int] | None) -> str:
-    """``"2 × 16 × 8 × 8"``; ``"scalar"`` for (), ``"unknown"`` for None."""
+    """``"2 × 16 × 8 × 8"``; ``"scalar"`` for (), ``"unknown"`` for None. A size that may be any is
+    -1 in ``shape``."""
     if shape is None:
         return "unknown"
-    return " × ".join(str(n) for n in shape) or "scalar"
+    return " × ".join("any" if n < 0 else str(n) for n in shape) or "scalar"
 
 
 def plain_dtype(dtype: str | None) -> str:

@@ -16,7 +16,8 @@ from qatexplorer.snapshot.records import (
     Snapshot,
     TensorInfo,
 )
-from qatexplorer.views.common.names import KINDS, count, number, stores_integers
+from qatexplorer.views.common.exported_news import exported_news, left_over_words
+from qatexplorer.views.common.names import KINDS, by_quantizer, count, number, stores_integers
 
 _SHOWN = 3
 _PARTS = (
@@ -86,7 +87,7 @@ class _News:
             "reference": self._reference,
             "int8": self._int8,
         }
-        return tell[self.now.role]()
+        return exported_news(self.before, self.now) or tell[self.now.role]()
 
     # -- before there are fake quants -----------------------------------------------------------
 
@@ -177,7 +178,7 @@ class _News:
         if not found:
             return ""
         stay = "stays" if len(found) == 1 else "stay"
-        no_qconfig = all(layer.qconfig is None for layer in found)
+        no_qconfig = not by_quantizer(self.now) and all(one.qconfig is None for one in found)
         return f"; {_names(found)} {stay} float{': no qconfig' * no_qconfig}"
 
     def _trained(self) -> str:
@@ -223,6 +224,9 @@ class _News:
         )
 
     def _int8(self) -> str:
+        return self._int8_layers() + left_over_words(self.now)
+
+    def _int8_layers(self) -> str:
         """Layers of the float model, by what stands in their place now."""
         places = {m.origin or m.path: m for m in self.now.modules}
         mine = [(layer, places.get(layer.path)) for layer in layers(self.first)]
