@@ -53,7 +53,8 @@ def residual(residual_net: nn.Module) -> Migration:
 @pytest.fixture(scope="module")
 def scores() -> Migration:
     torch.manual_seed(1)
-    return made(Scores(), batches(16, 6), int8=True)
+    flows = ("eager", "fx") if unavailable() else ("eager", "fx", "pt2e")
+    return made(Scores(), batches(16, 6), flows=flows, int8=True)
 
 
 def cell(found: Migration, key: str, flow: str) -> Cell:
@@ -154,6 +155,15 @@ def test_pt2e_rounds_the_tensors_that_its_quantizer_annotates(residual: Migratio
     # The qconfig of x86 leaves out a bit of activations, the quantizer of x86 does not.
     assert residual.differences("input:::0")[0] == "codes"
     assert rounding(residual, "input:::0", "pt2e").quant_max == 255
+
+
+@needs_torchao
+def test_another_quantizer_rounds_other_tensors() -> None:
+    """The embedding quantizer takes no linear layer, so it rounds nothing here."""
+    session = qx.Session(Scores(), torch.randn(2, 6), flow="pt2e", quantizer="embedding")
+    found = qx.migrate(session, flows=["fx", "pt2e"], int8=False)
+    assert {c.flow for c in found.cells if c.rounding is not None} == {"fx"}
+    assert cell(found, "weight:first::0", "pt2e").why
 
 
 @needs_torchao
@@ -293,10 +303,10 @@ def test_metrics_and_int8_agreement_are_measured(scores: Migration) -> None:
         assert column.metric is not None
         assert column.metric.samples == 48
         assert column.parity is not None or column.not_measured["parity"]
-    fx = scores.flows[1]
-    assert fx.metric_int8 is not None
-    assert fx.parity is not None
-    assert fx.parity.rows
+    for column in scores.flows[1:]:
+        assert column.metric_int8 is not None, column.not_measured
+        assert column.parity is not None
+        assert column.parity.rows
 
 
 def test_what_was_not_measured_says_why(residual: Migration, scores: Migration) -> None:
