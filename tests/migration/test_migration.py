@@ -75,7 +75,7 @@ def test_only_fx_has_a_place_for_what_a_function_adds(residual: Migration) -> No
     assert rounding(residual, place, "fx").site.startswith("activation_post_process_")
     absent = cell(residual, place, "eager")
     assert absent.rounding is None
-    assert absent.why == "add is a function or method: this flow hooks modules only."
+    assert absent.why == "add is a function or method: this flow works on modules only."
     assert residual.only_in(place) == "fx"
     assert not residual.agree(place)
 
@@ -164,6 +164,22 @@ def test_another_quantizer_rounds_other_tensors() -> None:
     found = qx.migrate(session, flows=["fx", "pt2e"], int8=False)
     assert {c.flow for c in found.cells if c.rounding is not None} == {"fx"}
     assert cell(found, "weight:first::0", "pt2e").why
+
+
+@needs_torchao
+def test_torchaos_layers_round_what_they_get() -> None:
+    """By groups of values and by token: the input of a linear layer is what the one before gave."""
+    torch.manual_seed(4)
+    net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3))
+    found = qx.migrate(net, torch.randn(4, 64), flows=["fx", "torchao"], int8=False)
+    assert rounding(found, "input:::0", "torchao").site == "0.activation_fake_quantizer"
+    assert rounding(found, "output:1::0", "torchao").site == "2.activation_fake_quantizer"
+    assert cell(found, "output:2::0", "torchao").rounding is None
+    weight = rounding(found, "weight:0::0", "torchao")
+    assert len(weight.scale) == 128
+    assert weight.several_scales
+    assert not weight.per_channel
+    assert "128 scales" in as_text(found)
 
 
 @needs_torchao
