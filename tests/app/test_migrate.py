@@ -111,6 +111,7 @@ def test_as_html_in_a_file(project: Path, capfd: pytest.CaptureFixture[str]) -> 
     [
         (("migrate_models:net", "--flows", "nope"), 2, "there is no flow 'nope'"),
         (("migrate_models:net", "--qconfig", "tensorrt"), 2, "tensorrt"),
+        (("migrate_models:net", "--quantizer", "nope"), 2, "there is no quantizer 'nope'"),
         (("migrate_models:net", *BOTH, "--output", "none/x.html"), 2, "cannot be written"),
         (("migrate_models:nothing", *BOTH), 3, "has no 'nothing'"),
         (("migrate_models:wrong_inputs", *BOTH), 3, "example inputs"),
