@@ -67,7 +67,7 @@ _STAGES = (
     ),
     Stage(
         "fuse",
-        "Fuse conv and batch norm",
+        "Fuse conv-bn",
         "_fuse_conv_bn_qat(model)",
         "Each convolution with a batch norm behind it is rewritten so that the weight that is "
         "rounded is the one that int8 will have: scaled by the batch norm's running variance.",
@@ -171,6 +171,7 @@ class Pt2eFlow(Flow):
     by_graph: ClassVar[bool] = True
     offers_qconfig: ClassVar[bool] = False
     offers_quantizer: ClassVar[bool] = True
+    quick_to_convert: ClassVar[bool] = False  # a hundred patterns are traced the first time
     lowers_to_packed: ClassVar[bool] = True
 
     def apply(

@@ -117,6 +117,13 @@ def make_quantizer(given: Any) -> Any:
     ) from missing
 
 
+def title_of(given: Any) -> str:
+    """For a sentence: ``"X86Inductor"``, or the class of an object."""
+    if given is None or isinstance(given, str):
+        return QUANTIZERS[given or DEFAULT].title.partition(":")[0]
+    return type(given).__name__
+
+
 def leaving_float(quantizer: Any, paths: Iterable[str]) -> Any:
     """A copy of ``quantizer`` that leaves the modules at ``paths`` in float; itself for none.
     Raises InputError where it cannot (:func:`cannot_leave_float`)."""
