@@ -22,9 +22,7 @@ def call(*arguments: object) -> int:
         return cli.main([*map(str, arguments)])
 
 
-def test_train_compare_and_report(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_train_compare_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, page = tmp_path / "run", tmp_path / "out.html"
     assert call("train", MODEL, *FLOW, "--run-dir", run, "--epochs", 1) == 0
     assert "int8" in capsys.readouterr().out
