@@ -14,6 +14,7 @@ from qatexplorer.flows.fx import FxFlow
 from qatexplorer.flows.pt2e import Pt2eFlow, require_available
 from qatexplorer.flows.torchao import TorchaoFlow
 from qatexplorer.forward.either_mode import EitherMode
+from qatexplorer.forward.exported import is_exported
 from qatexplorer.quantizers.torchao_grids import is_torchao
 
 __all__ = [
@@ -75,7 +76,8 @@ def runnable_flow(name: str) -> Flow:
 def flow_of(model: nn.Module) -> Flow:
     """The flow of torch that has prepared ``model``, as far as the model shows it."""
     if isinstance(model, GraphModule):
-        return Pt2eFlow() if isinstance(model, EitherMode) else FxFlow()
+        exported = isinstance(model, EitherMode) or is_exported(model)
+        return Pt2eFlow() if exported else FxFlow()
     return TorchaoFlow() if any(map(is_torchao, model.modules())) else EagerFlow()
 
 

@@ -57,8 +57,11 @@ def _read_stack(stack: tuple[tuple[Any, Any], ...]) -> tuple[tuple[str, str, str
     return tuple(
         (key, path, kind)
         for key, path, kind in named
-        # The second are modules of torchao's, from which its patterns were traced.
-        if "GraphModuleImpl" not in kind and not kind.startswith("torchao.quantization.pt2e.")
+        # The second are modules of torchao's, from which its patterns were traced; the third stands
+        # for an operation of which torch.export does not know the module.
+        if "GraphModuleImpl" not in kind
+        and not kind.startswith("torchao.quantization.pt2e.")
+        and path != "_empty_nn_module_stack_from_metadata_hook"
     )
 
 
@@ -209,10 +212,19 @@ def quantized_operations(model: fx.GraphModule) -> frozenset[str]:
     for node in model.graph.nodes:
         if node.op != "call_function" or _operation(node) not in _KERNELS:
             continue
+        if beyond_kernels(node):
+            continue
         data, weight = node.all_input_nodes[0], node.all_input_nodes[1:2]
         if rounds(data) and weight and rounds(weight[0]) and is_per_channel(weight[0]):
             found.add(node.name)
     return frozenset(found | _computed_with(model, found))
+
+
+def beyond_kernels(node: fx.Node) -> bool:
+    """Whether ``node`` is a linear layer on a tensor of more than two dimensions: the patterns of
+    torchao 0.18's lowering look for reshapes around it, and find views."""
+    value = node.meta.get("val")
+    return _operation(node) == "linear" and isinstance(value, torch.Tensor) and value.dim() > 2
 
 
 _AFTER = ("relu", "relu_", "hardtanh", "hardtanh_", "hardswish", "hardswish_", "silu", "silu_")
@@ -251,13 +263,14 @@ def _only_user(node: fx.Node) -> fx.Node | None:
 def gone_in_int8(model: fx.GraphModule) -> frozenset[str]:
     """Ids of the operations that an int8 model does without: dropouts and :func:`folded_norms`."""
     dropouts = (node.name for node in model.graph.nodes if "dropout" in _operation(node))
-    return folded_norms(model).union(dropouts)
+    return frozenset((*folded_norms(model), *dropouts))
 
 
-def folded_norms(model: fx.GraphModule) -> frozenset[str]:
-    """Ids of the batch norms right behind a convolution, with what torchao puts between the two
-    while it trains: ``convert_pt2e`` multiplies them into the weights."""
-    found: set[str] = set()
+def folded_norms(model: fx.GraphModule) -> dict[str, str]:
+    """The batch norms right behind a convolution, with what torchao puts between the two while it
+    trains: id of each node and of its convolution. ``convert_pt2e`` multiplies them into the
+    weights."""
+    found: dict[str, str] = {}
     for node in model.graph.nodes:
         if node.op != "call_function" or "batch_norm" not in _operation(node):
             continue
@@ -267,8 +280,8 @@ def folded_norms(model: fx.GraphModule) -> frozenset[str]:
             between.append(given.name)
             given = given.all_input_nodes[0]
         if _operation(given).startswith("conv"):
-            found.update(between)
-    return frozenset(found)
+            found.update(dict.fromkeys(between, given.name))
+    return found
 
 
 def calls_of(model: fx.GraphModule) -> dict[str, int]:

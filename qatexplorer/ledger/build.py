@@ -102,18 +102,18 @@ def ledger_of(
         recording, fresh, observed = _first_forward(work, example_inputs, forwards)
         rows = make_rows(model, recording, fresh, origins or {})
         exported = as_exported(model, recording) if is_exported(model) else None
-        rows = rows if exported is None else exported.named(rows)
+        rows = exported.named(rows) if exported is not None else rows
         findings = find_redundancies(model, recording, known)
         values = measure_values(
             work, example_inputs, findings, forwards, observed=observed, effects=effects
         )
         if exported is not None:
-            outcome = Outcome(None, None)
-        elif uncopied is None:
+            outcome = Outcome(None, None)  # of the graph itself
+        elif uncopied is not None:
+            outcome = Outcome(None, None, explained(uncopied, model), followers(recording, model))
+        else:
             make = convert or torch_convert
             outcome = outcome_of(work, example_inputs, recording, make, engine, forwards)
-        else:
-            outcome = Outcome(None, None, explained(uncopied, model), followers(recording, model))
     if exported is not None:
         floats, coverage = exported.float_rows(), exported.coverage()
     else:
@@ -123,14 +123,11 @@ def ledger_of(
     redundancies = _measured(
         model, example_inputs, findings, values, samples or {}, timing, forwards
     )
-    redundancies = tuple(
-        replace(found, edges=edges_between(graph, finding, recording))
-        for found, finding in zip(redundancies, findings, strict=True)
-    )
-    rows = _linked(rows, redundancies)
+    redundancies = _on_graph(redundancies, findings, graph, recording)
+    rows, flow = _linked(rows, redundancies), flow_of(model)
     return Ledger(
-        flow=flow_of(model).name,
-        stage=flow_of(model).prepared_stage if stage is None else stage,
+        flow=flow.name,
+        stage=stage or flow.prepared_stage,
         rows=rows,
         floats=floats,
         redundancies=redundancies,
@@ -214,6 +211,18 @@ def _measured(
             record = replace(record, step=cost)
         done.append(replace(record, cost=cost_text(record)))
     return tuple(done)
+
+
+def _on_graph(
+    redundancies: Sequence[Redundancy],
+    findings: Sequence[Finding],
+    graph: Graph | None,
+    recording: Recording,
+) -> tuple[Redundancy, ...]:
+    return tuple(
+        replace(found, edges=edges_between(graph, finding, recording))
+        for found, finding in zip(redundancies, findings, strict=True)
+    )
 
 
 def _linked(rows: Sequence[LedgerRow], redundancies: Sequence[Redundancy]) -> tuple[LedgerRow, ...]:
@@ -310,8 +319,8 @@ def _some(paths: Sequence[str], most: int = 4) -> str:
 
 
 _READ_OFF = (
-    "What becomes int8 was read off the graph: oneDNN's lowering has int8 kernels for convolutions "
-    "and linear layers whose input and weight are rounded."
+    "What becomes int8 was read off the graph: torchao's lowering to oneDNN has int8 kernels for "
+    "convolutions, and linear layers on two dimensions, whose input and weight are rounded."
 )
 
 

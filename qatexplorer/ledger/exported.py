@@ -10,7 +10,12 @@ from typing import Any
 from torch import fx, nn
 
 from qatexplorer.flows.annotations import KEY
-from qatexplorer.forward.exported import exported_graph, folded_norms, quantized_operations
+from qatexplorer.forward.exported import (
+    beyond_kernels,
+    exported_graph,
+    folded_norms,
+    quantized_operations,
+)
 from qatexplorer.forward.graph import Graph, GraphNode, Placement
 from qatexplorer.forward.record import Recording
 from qatexplorer.ledger.nodes import node_table
@@ -28,8 +33,8 @@ TEXTS: dict[Reason, tuple[str, str]] = {
     ),
     "no_int8_kernel": (
         (
-            "The tensors of {name} are rounded{source}, but oneDNN's lowering has no int8 kernel "
-            "for it: it computes in float between a dequantize and a quantize."
+            "The tensors of {name} are rounded{source}, but lowering finds no int8 kernel for it"
+            "{wide}: it computes in float between a dequantize and a quantize."
         ),
         "Nothing to do for the result; it stays float.",
     ),
@@ -49,7 +54,8 @@ class Exported:
         self.graph, self.placed = exported_graph(self.model, {})
         self.nodes = {node.id: node for node in self.graph.nodes}
         self.int8 = quantized_operations(self.model)
-        self.folded = folded_norms(self.model)
+        self.folded = frozenset(folded_norms(self.model))
+        self.wide = {node.name for node in self.model.graph.nodes if beyond_kernels(node)}
         self.rounding = {
             node.name
             for node in self.model.graph.nodes
@@ -111,7 +117,9 @@ class Exported:
         reason: Reason = "no_int8_kernel" if node.id in self.rounding else "not_annotated"
         sentence, fix = TEXTS[reason]
         source = f" ({node.source})" if node.source else ""
-        words = {"name": node.path or node.label, "source": source}
+        words = {"name": node.path or node.label, "source": source, "wide": ""}
+        if node.id in self.wide:
+            words["wide"] = " (torchao 0.18: a linear layer on more than two dimensions)"
         return FloatRow(
             what="module" if node.path else "op",
             path=node.path or node.scope,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from qatexplorer.data import Data
 from qatexplorer.flows.base import FlowOptions
 from qatexplorer.flows.edits import Edit
+from qatexplorer.flows.pt2e_quantizers import name_of
 from qatexplorer.session.stages import Stages
 from qatexplorer.shown import columns, first
 from qatexplorer.training.run import TrainingRun
@@ -46,7 +47,9 @@ def session_lines(
 def _settings(stages: Stages, options: FlowOptions) -> str:
     """What says how the model is quantized."""
     flow, plan = stages.flow, options.qconfig
-    if flow.offers_qconfig or flow.offers_quantizer:
+    if flow.offers_quantizer:
+        return f"quantizer {name_of(options.quantizer)}"
+    if flow.offers_qconfig:
         return f"qconfig {plan.name}, engine {plan.backend}"
     given = options.base_config
     one = given.values() if isinstance(given, Mapping) else () if given is None else (given,)

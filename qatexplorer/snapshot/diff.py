@@ -246,10 +246,14 @@ def _nodes_changed(
 
 
 def _more_of(one: Graph, other: Graph) -> tuple[str, ...]:
-    left = Counter(node.path or node.target for node in other.nodes)
+    keys = {node.id: node.path or node.target for node in one.nodes}
+    same = {node.id for node in other.nodes if keys.get(node.id) == (node.path or node.target)}
+    left = Counter(node.path or node.target for node in other.nodes if node.id not in same)
     found = []
     for node in one.nodes:
-        key = node.path or node.target
+        key = keys[node.id]
+        if node.id in same:
+            continue
         if left[key]:
             left[key] -= 1
         else:

@@ -18,7 +18,7 @@ from qatexplorer.views.common.exported_news import float_operations
 
 COLUMNS = (
     {"label": "Operation", "width": "minmax(150px, 1.2fr)", "mono": True},
-    {"label": "Line", "width": "minmax(90px, 0.7fr)"},
+    {"label": "Line", "width": "minmax(120px, 0.8fr)"},
     {"label": "Pattern", "width": "minmax(130px, 1fr)", "mono": True},
     {"label": "Inputs", "width": "minmax(220px, 2.2fr)"},
     {"label": "Output", "width": "minmax(150px, 1.2fr)"},

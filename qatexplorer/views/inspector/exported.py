@@ -84,7 +84,9 @@ def _below(record: ModuleRecord, module: ModuleRecord) -> bool:
 def _why_float(snapshots: Mapping[str, Snapshot], nodes: tuple[GraphNode, ...]) -> str:
     known = (annotation_of(snapshots, node) for node in nodes)
     if any(found is not None and found.rounds for found in known):
-        return "its tensors are rounded, but no int8 kernel of oneDNN computes it"
+        wide = any(n.label == "Linear" and len(n.shape or ()) > 2 for n in nodes)
+        why = " (torchao 0.18: a linear layer on more than two dimensions)" if wide else ""
+        return f"its tensors are rounded, but lowering finds no int8 kernel for it{why}"
     return "no pattern of the quantizer had anything of it rounded"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from qatexplorer.flows.pt2e_quantizers import DEFAULT, QUANTIZERS
+from qatexplorer.flows.pt2e_quantizers import title_of
 from qatexplorer.session.session import Session
 from qatexplorer.snapshot.overlay import Overlay
 from qatexplorer.views.annotations.overlay import group_overlay, pattern_overlay
@@ -88,7 +88,7 @@ class AnnotationsPanel(widgets.VBox):
         if session is None or not session.flow.offers_quantizer:
             return
         snapshots = session.snapshots
-        self.summary.html = summary_html(snapshots, _name_of(session))
+        self.summary.html = summary_html(snapshots, title_of(session.options.quantizer))
         rows = annotation_rows(snapshots)
         if rows != self.table.rows:
             self.table.rows = rows
@@ -121,11 +121,3 @@ class AnnotationsPanel(widgets.VBox):
             return
         overlay = _OVERLAYS[chosen](session.snapshots) if chosen else None
         self._paint(overlay)
-
-
-def _name_of(session: Session) -> str:
-    """Name, or class, of the quantizer in force."""
-    given = session.options.quantizer
-    if given is None or isinstance(given, str):
-        return QUANTIZERS[given or DEFAULT].title.partition(":")[0]
-    return type(given).__name__

@@ -10,7 +10,7 @@ import ipywidgets as widgets
 
 from qatexplorer.flows import FLOWS
 from qatexplorer.flows.base import StubMode
-from qatexplorer.flows.pt2e_quantizers import DEFAULT, QUANTIZERS
+from qatexplorer.flows.pt2e_quantizers import DEFAULT, QUANTIZERS, title_of
 from qatexplorer.quantizers.engine import available_engines
 from qatexplorer.quantizers.engine_choice import default_backend
 from qatexplorer.quantizers.engine_probe import probe_engines
@@ -112,9 +112,15 @@ class SettingsPanel(widgets.VBox):
             return
         options = self._session.options
         plan = options.qconfig
-        self.words.html = f"In force: {escape(qconfig_words(options))}{concern_html(plan.concern)}"
-        self.engines.html = engines_html(probe_engines(), plan.backend, default_backend())
+        if self._session.flow.offers_quantizer:
+            self.words.html = f"In force: quantizer {escape(title_of(options.quantizer))}"
+            self.engines.html = ""
+        else:
+            words, concern = escape(qconfig_words(options)), concern_html(plan.concern)
+            self.words.html = f"In force: {words}{concern}"
+            self.engines.html = engines_html(probe_engines(), plan.backend, default_backend())
         self.flow.value = self._session.flow.name
+        self._offer()
         self.stubs.value = options.stubs
         self._show_quantizer(options.quantizer)
         self.fusion.value = "\n".join(", ".join(run) for run in options.fusion)
