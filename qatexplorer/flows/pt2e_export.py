@@ -103,7 +103,8 @@ def lower(reference: fx.GraphModule, inputs: Any) -> tuple[fx.GraphModule, tuple
     api = imported("torchao.quantization.pt2e.lowering")
     args, kwargs = _rows_of(inputs)
     given = inspect.signature(reference.forward).bind(*args, **kwargs).args
-    called_as = reference._in_spec
+    written: Any = reference.graph._codegen
+    called_as = written.pytree_info.in_spec
     programs: list[torch.export.ExportedProgram] = []
     try:
         with torch.no_grad():
@@ -186,6 +187,7 @@ def _call_as(lowered: fx.GraphModule, called_as: Any) -> None:
     """Let ``lowered`` take its inputs by name where the exported model does: lowering exports once
     more, by position."""
     codegen: Any = lowered.graph._codegen
-    if codegen.pytree_info.in_spec != called_as:
-        codegen.pytree_info = codegen.pytree_info._replace(in_spec=called_as)
+    info = codegen.pytree_info
+    if info.in_spec != called_as:
+        codegen.pytree_info = type(info)(info.orig_args, called_as, info.out_spec)
         lowered.recompile()

@@ -77,6 +77,8 @@ def switch_graph(graph: fx.Graph, training: bool, norms_frozen: bool = False) ->
 
 def trains(node: fx.Node) -> bool | None:
     """Whether ``node`` does what it does in training; None of an operation that has no modes."""
+    if _keeps_no_statistics(node):
+        return None
     schema = getattr(node.target, "_schema", None)
     for index, argument in enumerate(schema.arguments if schema is not None else ()):
         given = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name)
@@ -87,7 +89,25 @@ def trains(node: fx.Node) -> bool | None:
     return None
 
 
+def _keeps_no_statistics(node: fx.Node) -> bool:
+    """Whether ``node`` normalizes by what comes in, in either mode, as an instance norm does.
+
+    It has no running statistics, and its kernel would read them in eval mode all the same."""
+    if "batch_norm" not in str(node.target):
+        return False
+    if str(node.target).endswith(".no_stats"):
+        return True
+    arguments = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    if "running_mean" not in arguments:
+        return False
+    index = arguments.index("running_mean")
+    given = node.args[index] if index < len(node.args) else node.kwargs.get("running_mean")
+    return given is None
+
+
 def _switch(node: fx.Node, training: bool, norms_frozen: bool) -> bool:
+    if _keeps_no_statistics(node):
+        return False
     schema = getattr(node.target, "_schema", None)
     changed = False
     if norms_frozen and "batch_norm" in str(node.target):

@@ -26,6 +26,7 @@ MAX_FUNCTION = 60
 TORCHS_PRIVATE = {
     "_get_edge_or_node_to_qspec",  # of torchao: who shares one fake quant
     "_get_edge_or_node_to_group_id",
+    "_codegen",  # of a graph: as what its inputs are called
     "_schema",  # of an operation: which arguments it writes to
     "_modules",
     "_parameters",

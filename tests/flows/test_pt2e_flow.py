@@ -25,6 +25,7 @@ from qatexplorer.flows.annotations import (
 from qatexplorer.flows.base import StageResult
 from qatexplorer.flows.pt2e import Pt2eFlow
 from qatexplorer.flows.pt2e_quantizers import make_quantizer
+from qatexplorer.forward.either_mode import trains
 from qatexplorer.forward.exported import calls_of, stack_of
 from tests.support.pt2e import (
     Branches,
@@ -465,3 +466,17 @@ def test_the_stages_convert_and_fold_of_a_net_with_a_drop_out(walk: Any) -> None
     assert [n.args[2] for n in reference.graph.nodes if "dropout" in str(n.target)] in ([], [False])
     assert isinstance(branches(), Branches)
     assert torch.equal(reference(images()), reference(images()))
+
+
+def test_an_instance_norm_has_no_mode() -> None:
+    """In eval mode its kernel would read statistics that it has not."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.InstanceNorm2d(4), nn.Flatten(), nn.Linear(64, 2))
+    _, prepared = walked(net.train(), (images(),))
+    prepared.model(images())
+    lowered = converted(prepared.model, (images(),), "lower").model
+    assert isinstance(lowered, fx.GraphModule)
+    norms = [node for node in lowered.graph.nodes if "batch_norm" in str(node.target)]
+    assert [(node.args[3], trains(node)) for node in norms] == [(True, None)]
+    wanted = converted(prepared.model, (images(),), "fold").model(images())
+    assert torch.allclose(lowered(images()), wanted, atol=0.05)
