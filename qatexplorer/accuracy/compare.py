@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -122,7 +122,7 @@ class Batch:
     waiting: Spot | None = None
     kept: Kept[int] = field(default_factory=Kept)
     looked: list[tuple[int, Spot, Looked]] = field(default_factory=list)
-    known: dict[Source, dict[int, Known]] = field(default_factory=dict)
+    known: dict[Hashable, dict[int, Known]] = field(default_factory=dict)
 
     def begin(self, spot: Spot, tensor: Tensor) -> None:
         self.begun.add(id(spot))
@@ -134,6 +134,15 @@ class Batch:
         if found is None or found[0]() is not tensor or found[1] != _version(tensor):
             return None
         return found[2]
+
+    def known_of(self, source: Source) -> dict[int, Known]:
+        """What is known of its float values: one for all places that handed on the same memory,
+        which no longer changes."""
+        x = self.floats.get(source.key)
+        if x is None:
+            return {}
+        key = x.device, x.data_ptr(), x.dtype, x.shape, x.stride(), source.relu
+        return self.known.setdefault(key, {})
 
     def taken(self) -> Tensor:
         """The tensor that waits, which then does so no longer."""
@@ -420,11 +429,8 @@ class Comparing:
             batch.with_int8.add(id(spot))
             if found.looked is not None:
                 batch.looked.append((found.number, spot, found.looked))
-        x, known = (
-            self._float_of(spot.source, batch.floats),
-            batch.known.setdefault(spot.source, {}),
-        )
-        self._add_tensors(spot, x, y, z, known, fake=fake)
+        x = self._float_of(spot.source, batch.floats)
+        self._add_tensors(spot, x, y, z, batch.known_of(spot.source), fake=fake)
 
     def _add_tensors(
         self,

@@ -70,8 +70,8 @@ class Spread:
         """Samples of float ``x`` and fake-quant ``y``; bins span the first batch's float values.
         Where float is exactly 0 both are left out: a ReLU makes many of them, and they lie on the
         grid."""
-        there = x != 0
-        x, y = x[there], y[there]
+        there = x.nonzero().view(-1)
+        x, y = x.index_select(0, there), y.index_select(0, there)
         if self.floats is None:
             low, high = (float(end) for end in torch.aminmax(x)) if x.numel() else (0.0, 0.0)
             if not (low < high and math.isfinite(high - low)):

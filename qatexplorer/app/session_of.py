@@ -22,6 +22,11 @@ CALIBRATE = 8
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The arguments that say which model, and how it is taken to int8."""
     command.add_argument("--flow", default="eager", help="eager, fx or pt2e (default: %(default)s)")
+    command.add_argument(
+        "--quantizer",
+        metavar="NAME",
+        help="of flow pt2e: x86, arm, xpu, embedding or xnnpack (default: x86)",
+    )
     command.add_argument("--qconfig", metavar="BACKEND", help="x86, fbgemm, qnnpack or onednn")
     command.add_argument(
         "--stubs",
@@ -64,8 +69,24 @@ def check_settings(args: argparse.Namespace) -> None:
             why="This flow quantizes the input by itself.",
             fix="Leave --stubs away, or take --flow eager.",
         )
+    check_quantizer_option(getattr(args, "quantizer", None), args.flow)
     if args.qconfig is not None:
         resolve_qconfig(args.qconfig)
+
+
+def check_quantizer_option(quantizer: str | None, name: str) -> None:
+    """Raise InputError if ``quantizer`` is none, or is given for a flow that has none."""
+    from qatexplorer.flows import get_flow
+    from qatexplorer.flows.pt2e_quantizers import check_quantizer
+
+    flow = get_flow(name)
+    if quantizer is not None and not flow.offers_quantizer:
+        raise InputError(
+            f"--quantizer {quantizer} means nothing in flow {name}.",
+            why=f"How a tensor is rounded is decided by {flow.decided_by}.",
+            fix="Leave --quantizer away, or take --flow pt2e.",
+        )
+    check_quantizer(quantizer)
 
 
 def opened(
@@ -87,6 +108,7 @@ def opened(
             loaded.model,
             loaded.example_inputs,
             flow=args.flow,
+            quantizer=getattr(args, "quantizer", None),
             qconfig=args.qconfig or loaded.suggested.get("qconfig"),
             stubs=args.stubs,
             data=loaded.data,

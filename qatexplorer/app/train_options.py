@@ -57,6 +57,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argpar
         help="x86, fbgemm, qnnpack or onednn, or a .toml or .json file of rules",
     )
     command.add_argument(
+        "--quantizer",
+        metavar="NAME",
+        help="of flow pt2e: x86, arm, xpu, embedding or xnnpack (default: x86)",
+    )
+    command.add_argument(
         "--stubs",
         choices=("none", "model", "layers"),
         default="none",

@@ -27,7 +27,8 @@ LABELS = {
 class ModelResult:
     """What one form of the model is worth. ``note`` says why a number is missing, ``warning`` why
     the numbers are not what they should be. ``parity``, of the int8 model, says how far its outputs
-    are from the fake-quant model's on the example input; None where that was not measured."""
+    are from the fake-quant model's on the example input; None where that was not measured.
+    ``label`` is what a table calls the form, ``""`` for the usual word of :data:`LABELS`."""
 
     name: str
     metric: MetricValue | None = None
@@ -36,6 +37,12 @@ class ModelResult:
     note: str = ""
     warning: str = ""
     parity: Parity | None = None
+    label: str = ""
+
+    @property
+    def words(self) -> str:
+        """What a table calls the form."""
+        return self.label or LABELS.get(self.name, self.name)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -92,13 +99,13 @@ class Evaluation(Shown, Mapping[str, ModelResult]):
         """(model, metric, size, latency, note) as text, one row per model."""
         return [
             (
-                LABELS.get(name, name),
+                result.words,
                 format_metric(result.metric),
                 format_size(result.size_bytes),
                 format_latency(result.latency),
                 " ".join(filter(None, (*result.remarks, result.warning))),
             )
-            for name, result in self._results.items()
+            for result in self._results.values()
         ]
 
     def __repr__(self) -> str:

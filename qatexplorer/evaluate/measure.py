@@ -92,15 +92,13 @@ def size_on_disk(model: Module) -> int:
     return counter.size
 
 
-def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
     """``state`` with something of the same size for what oneDNN has packed for itself, which
     cannot be saved."""
-    return {
-        name: torch.empty(value.shape, dtype=value.dtype)
-        if isinstance(value, torch.Tensor) and value.is_mkldnn
-        else value
-        for name, value in state.items()
-    }
+    packed = [n for n, v in state.items() if isinstance(v, torch.Tensor) and v.is_mkldnn]
+    for name in packed:
+        state[name] = torch.empty(state[name].shape, dtype=state[name].dtype)
+    return state
 
 
 def latency(

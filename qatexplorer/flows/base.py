@@ -142,7 +142,9 @@ class Flow(ABC):
     Attributes:
         offers_stubs, offers_fusion: whether FlowOptions.stubs and FlowOptions.fusion mean anything.
         offers_qconfig, offers_quantizer: who says how is rounded: qconfigs, or a PT2E quantizer.
+        quick_to_convert: whether a copy can be converted unasked while a user looks at the page.
         by_graph: whether torch quantizes the operations of a graph, not modules only.
+        lowers_to_packed: the int8 model is packed for this CPU, and what is kept is the reference.
         runs_on_engine: whether int8 runs on one of torch's quantized engines.
         has_ledger: whether the fake quants' ledger and its questions mean anything.
         exports: whether the converted model can be written as safetensors and ONNX.
@@ -158,6 +160,8 @@ class Flow(ABC):
     offers_qconfig: ClassVar[bool] = True
     offers_quantizer: ClassVar[bool] = False
     by_graph: ClassVar[bool] = False
+    quick_to_convert: ClassVar[bool] = True
+    lowers_to_packed: ClassVar[bool] = False
     runs_on_engine: ClassVar[bool] = True
     has_ledger: ClassVar[bool] = True
     exports: ClassVar[bool] = True
@@ -169,6 +173,16 @@ class Flow(ABC):
         if cls.offers_qconfig:
             return "modules"
         return "annotation" if cls.offers_quantizer else "layers"
+
+    @property
+    def decided_by(self) -> str:
+        """What says how a tensor is rounded, in words."""
+        by: dict[FlowKind, str] = {
+            "modules": "its qconfig",
+            "annotation": "the quantizer (session.configure(quantizer=…))",
+            "layers": "the base config (session.configure(base_config=…))",
+        }
+        return by[self.kind()]
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -229,6 +243,10 @@ class Flow(ABC):
     def described(self, model: nn.Module) -> StageResult:
         """``model``, at a stage of this flow, with what describes it apart from its modules."""
         return StageResult(model)
+
+    def cannot_leave_float(self, options: FlowOptions) -> str:
+        """Why single modules cannot be left in float, in a sentence; ``""`` where they can."""
+        return ""
 
     def unavailable(self) -> str:
         """Why this flow cannot run here, with what to install; ``""`` where it can."""

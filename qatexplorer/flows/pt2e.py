@@ -22,7 +22,7 @@ from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
 from qatexplorer.flows.imported import imported
 from qatexplorer.flows.pt2e_export import export, lower
 from qatexplorer.flows.pt2e_patterns import patterns_kept
-from qatexplorer.flows.pt2e_quantizers import make_quantizer
+from qatexplorer.flows.pt2e_quantizers import cannot_leave_float, leaving_float, make_quantizer
 from qatexplorer.flows.pt2e_watch import Pt2eConvertWatch, Pt2eLog, Pt2ePrepareWatch
 from qatexplorer.forward.either_mode import EitherMode, in_either_mode
 from qatexplorer.forward.exported import (
@@ -171,6 +171,8 @@ class Pt2eFlow(Flow):
     by_graph: ClassVar[bool] = True
     offers_qconfig: ClassVar[bool] = False
     offers_quantizer: ClassVar[bool] = True
+    quick_to_convert: ClassVar[bool] = False  # a hundred patterns are traced the first time
+    lowers_to_packed: ClassVar[bool] = True
 
     def apply(
         self, stage: str, model: nn.Module, options: FlowOptions, seen: Seen | None = None
@@ -192,6 +194,9 @@ class Pt2eFlow(Flow):
     def unavailable(self) -> str:
         return unavailable()
 
+    def cannot_leave_float(self, options: FlowOptions) -> str:
+        return cannot_leave_float(make_quantizer(options.quantizer))
+
     def _export(self, model: nn.Module, options: FlowOptions) -> StageResult:
         exported, notes = export(model, options.example_inputs)
         return _described(in_either_mode(exported, model.training), notes=notes)
@@ -209,7 +214,7 @@ class Pt2eFlow(Flow):
                 seen(stage, _described(module, watch.log))
 
         watch = Pt2ePrepareWatch(at)
-        quantizer = make_quantizer(options.quantizer)
+        quantizer = leaving_float(make_quantizer(options.quantizer), left_in_float(options))
         try:
             with watch.open(quantizer) as watched, patterns_kept():
                 prepared = api.prepare_qat_pt2e(model, watched)
@@ -243,10 +248,20 @@ class Pt2eFlow(Flow):
         return replace(_described(in_either_mode(lowered, False), notes=notes), types=types)
 
 
+def left_in_float(options: FlowOptions) -> tuple[str, ...]:
+    """Paths that a qconfig of None leaves in float: no more of a qconfig means anything here. What
+    the user's model came with is of the eager flow."""
+    paths = options.qconfig.by_path
+    return tuple(p for p, qconfig in paths if qconfig is None and p not in options.own_qconfigs)
+
+
 def in_eval_mode(model: nn.Module) -> None:
     """By torchao's own switch, as its recipe has it before ``convert_pt2e``. It puts torch's own p,
     eps and momentum into the dropouts and batch norms that it replaces."""
     pt2e = imported("torchao.quantization.pt2e")
+    for module in model.modules():
+        if isinstance(module, EitherMode):
+            module.freeze_bn = False  # it looks for batch norms that train
     model.train()
     with names_kept(model):
         pt2e.move_exported_model_to_eval(model)

@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from qatexplorer.errors import QatExplorerError, StageError, TraceFailedError
 from qatexplorer.explain.blame import place_of
-from qatexplorer.forward.exported import stack_of
+from qatexplorer.forward.exported import calls_of, stack_of
 from qatexplorer.forward.graph_module import source_of
 
 
@@ -47,14 +47,25 @@ def quantizer_failed(
         where = stack[-1][0] if stack else ""
         line = f", which {source} made" if source else ""
         at = f" at node {node.name} ({node.target}){line}"
-    return StageError(
-        f"{name}.{method} failed{at}: {first_line(error)}",
-        where=where,
-        why=f"A quantizer is a program of its own, and this is what {name} asserts of the graphs "
-        "that it takes. Nothing has been inserted yet; the exported model runs as before.",
-        fix="Leave quantizer=None, torchao's X86InductorQuantizer, to see whether the model goes "
-        "through; a quantizer of a vendor must fit this release of torchao.",
+    why = (
+        f"A quantizer is a program of its own, and this is what {name} asserts of the graphs that "
+        "it takes. Nothing has been inserted yet; the exported model runs as before."
     )
+    if "more than one output node" in str(error):
+        twice = [path for path, calls in calls_of(model).items() if calls > 1 and path]
+        why += " torchao takes all calls of one module for one place in a pattern, and a module "
+        why += "that is called more than once has as many outputs"
+        why += f": {', '.join(twice[:5])}." if twice else "."
+        fix = "Give each call a module of its own, or use another quantizer: quantizer='xnnpack'."
+    elif type(quantizer).__module__.startswith("torchao."):
+        fix = "Use another quantizer, for example quantizer='xnnpack', or flow='fx'."
+    else:
+        fix = (
+            "Leave quantizer=None, torchao's X86InductorQuantizer, to see whether the model goes "
+            "through; a quantizer of a vendor must fit this release of torchao."
+        )
+    message = f"{name}.{method} failed{at}: {first_line(error)}"
+    return StageError(message, where=where, why=why, fix=fix)
 
 
 def _node_at(error: BaseException, model: fx.GraphModule) -> fx.Node | None:

@@ -5,7 +5,8 @@ A further one is a further line of :data:`QUANTIZERS`. torchao is imported when 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,38 +28,42 @@ class Named:
     make: Callable[[Any], Any]
 
 
-def _x86(m: Any) -> Any:
+def x86_quantizer(m: Any) -> Any:
     config = m.get_default_x86_inductor_quantization_config(is_qat=True)
     return m.X86InductorQuantizer().set_global(config)
 
 
-def _arm(m: Any) -> Any:
+def arm_quantizer(m: Any) -> Any:
     config = m.get_default_arm_inductor_quantization_config(is_qat=True)
     return m.ArmInductorQuantizer().set_global(config)
 
 
-def _xpu(m: Any) -> Any:
+def xpu_quantizer(m: Any) -> Any:
     config = m.get_default_xpu_inductor_quantization_config()
     return m.XPUInductorQuantizer().set_global(config)
 
 
-def _xnnpack(m: Any) -> Any:
+def xnnpack_quantizer(m: Any) -> Any:
     config = m.get_symmetric_quantization_config(is_per_channel=True, is_qat=True)
     return m.XNNPACKQuantizer().set_global(config)
+
+
+def embedding_quantizer(m: Any) -> Any:
+    return m.EmbeddingQuantizer()
 
 
 QUANTIZERS: Mapping[str, Named] = {
     "x86": Named(
         "X86Inductor: convolutions and linear layers on x86 CPUs",
         (f"{_SHIPPED}.x86_inductor_quantizer",),
-        _x86,
+        x86_quantizer,
     ),
-    "arm": Named("ArmInductor: ARM CPUs", (f"{_SHIPPED}.arm_inductor_quantizer",), _arm),
-    "xpu": Named("XPUInductor: Intel GPUs", (f"{_SHIPPED}.xpu_inductor_quantizer",), _xpu),
+    "arm": Named("ArmInductor: ARM CPUs", (f"{_SHIPPED}.arm_inductor_quantizer",), arm_quantizer),
+    "xpu": Named("XPUInductor: Intel GPUs", (f"{_SHIPPED}.xpu_inductor_quantizer",), xpu_quantizer),
     "embedding": Named(
         "Embedding: the weights of embeddings",
         (f"{_SHIPPED}.embedding_quantizer",),
-        lambda m: m.EmbeddingQuantizer(),
+        embedding_quantizer,
     ),
     "xnnpack": Named(
         "XNNPACK: phones, by ExecuTorch",
@@ -66,7 +71,7 @@ QUANTIZERS: Mapping[str, Named] = {
             "executorch.backends.xnnpack.quantizer.xnnpack_quantizer",
             "torchao.testing.pt2e._xnnpack_quantizer",
         ),
-        _xnnpack,
+        xnnpack_quantizer,
     ),
 }
 
@@ -117,6 +122,32 @@ def title_of(given: Any) -> str:
     if given is None or isinstance(given, str):
         return QUANTIZERS[given or DEFAULT].title.partition(":")[0]
     return type(given).__name__
+
+
+def leaving_float(quantizer: Any, paths: Iterable[str]) -> Any:
+    """A copy of ``quantizer`` that leaves the modules at ``paths`` in float; itself for none.
+    Raises InputError where it cannot (:func:`cannot_leave_float`)."""
+    paths = tuple(paths)
+    if not paths:
+        return quantizer
+    why = cannot_leave_float(quantizer)
+    if why:
+        raise InputError(
+            f"{', '.join(paths)} cannot be left in float: {why}",
+            fix="Use quantizer='x86' or 'arm', or leave the module out in your own annotate.",
+        )
+    chosen = copy.deepcopy(quantizer)
+    for path in paths:
+        chosen.set_module_name_qconfig(path, None)
+    return chosen
+
+
+def cannot_leave_float(quantizer: Any) -> str:
+    """Why a quantizer cannot leave one module in float, in a sentence; ``""`` where it can."""
+    if callable(getattr(quantizer, "set_module_name_qconfig", None)):
+        return ""
+    kind = type(quantizer).__name__
+    return f"{kind} has no set_module_name_qconfig, by which X86InductorQuantizer leaves one out."
 
 
 def name_of(given: Any) -> str:

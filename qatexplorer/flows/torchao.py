@@ -340,11 +340,11 @@ def _groups(part: Part, model: nn.Module) -> str:
 
 def size_of_blocks(layer: nn.Module, quantizer: nn.Module) -> int | None:
     """Number of values of the layer's weight that share a scale, counted on the scales that the
-    fake quant makes of it; of a scheme without whole codes as its config says."""
+    fake quant makes of its first row; of a scheme without whole codes as its config says."""
     weight: Any = layer.weight
     if weight.device.type == "meta":
         return scheme_of(quantizer).group
-    found = blocks_of(quantizer, weight)
+    found = blocks_of(quantizer, weight[:1])
     return scheme_of(quantizer).group if found is None else found.size
 
 

@@ -8,6 +8,7 @@ data that flows, and is no node here.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -40,27 +41,27 @@ def is_exported(model: nn.Module) -> bool:
 
 def stack_of(node: fx.Node) -> tuple[tuple[str, str], ...]:
     """(path, class) of the user's modules in whose forward the call is, from the root inwards."""
-    stack = (node.meta.get("nn_module_stack") or {}).values()
-    named = ((_plain(str(path)), _class_name(kind)) for path, kind in stack)
+    return tuple((path, kind) for _, path, kind in _calls_around(node))
+
+
+def _calls_around(node: fx.Node) -> tuple[tuple[str, str, str], ...]:
+    """(key, path, class) of the calls of the user's modules that the node is made in:
+    ``torch.export`` has a key of its own for each call of a module, ``"block@1"`` for the second.
+    """
+    return _read_stack(tuple((node.meta.get("nn_module_stack") or {}).items()))
+
+
+@functools.lru_cache(maxsize=2048)  # each is read at every stage
+def _read_stack(stack: tuple[tuple[Any, Any], ...]) -> tuple[tuple[str, str, str], ...]:
+    named = ((str(key), _plain(str(path)), _class_name(kind)) for key, (path, kind) in stack)
     return tuple(
-        (path, kind)
-        for path, kind in named
+        (key, path, kind)
+        for key, path, kind in named
         # The second are modules of torchao's, from which its patterns were traced; the third stands
         # for an operation of which torch.export does not know the module.
         if "GraphModuleImpl" not in kind
         and not kind.startswith("torchao.quantization.pt2e.")
         and path != "_empty_nn_module_stack_from_metadata_hook"
-    )
-
-
-def _calls_around(node: fx.Node) -> tuple[tuple[str, str], ...]:
-    """(key, path) of the calls of modules that the node is made in: ``torch.export`` has a key of
-    its own for each call of a module, ``"block@1"`` for the second."""
-    stack = (node.meta.get("nn_module_stack") or {}).items()
-    return tuple(
-        (str(key), _plain(str(path)))
-        for key, (path, kind) in stack
-        if "GraphModuleImpl" not in _class_name(kind)
     )
 
 
@@ -262,13 +263,14 @@ def _only_user(node: fx.Node) -> fx.Node | None:
 def gone_in_int8(model: fx.GraphModule) -> frozenset[str]:
     """Ids of the operations that an int8 model does without: dropouts and :func:`folded_norms`."""
     dropouts = (node.name for node in model.graph.nodes if "dropout" in _operation(node))
-    return folded_norms(model).union(dropouts)
+    return frozenset((*folded_norms(model), *dropouts))
 
 
-def folded_norms(model: fx.GraphModule) -> frozenset[str]:
-    """Ids of the batch norms right behind a convolution, with what torchao puts between the two
-    while it trains: ``convert_pt2e`` multiplies them into the weights."""
-    found: set[str] = set()
+def folded_norms(model: fx.GraphModule) -> dict[str, str]:
+    """The batch norms right behind a convolution, with what torchao puts between the two while it
+    trains: id of each node and of its convolution. ``convert_pt2e`` multiplies them into the
+    weights."""
+    found: dict[str, str] = {}
     for node in model.graph.nodes:
         if node.op != "call_function" or "batch_norm" not in _operation(node):
             continue
@@ -278,15 +280,15 @@ def folded_norms(model: fx.GraphModule) -> frozenset[str]:
             between.append(given.name)
             given = given.all_input_nodes[0]
         if _operation(given).startswith("conv"):
-            found.update(between)
-    return frozenset(found)
+            found.update(dict.fromkeys(between, given.name))
+    return found
 
 
 def calls_of(model: fx.GraphModule) -> dict[str, int]:
     """How often each of the user's modules is called in one forward, by path."""
     seen: dict[str, set[str]] = {}
     for node in model.graph.nodes:
-        for key, path in _calls_around(node):
+        for key, path, _ in _calls_around(node):
             seen.setdefault(path, set()).add(key)
     return {path: len(keys) for path, keys in seen.items()}
 
@@ -328,7 +330,7 @@ class _Reader:
         """Path of the user's module that a call is the work of: the last call made in one forward
         of a module that calls no other."""
         calls = {node: _calls_around(node) for node in self.model.graph.nodes}
-        calling = {key for stack in calls.values() for key, _ in stack[:-1]}
+        calling = {key for stack in calls.values() for key, *_ in stack[:-1]}
         last: dict[str, fx.Node] = {}
         for node, stack in calls.items():
             if node.op == "call_function" and stack and stack[-1][0] not in calling:

@@ -54,7 +54,7 @@ class Exported:
         self.graph, self.placed = exported_graph(self.model, {})
         self.nodes = {node.id: node for node in self.graph.nodes}
         self.int8 = quantized_operations(self.model)
-        self.folded = folded_norms(self.model)
+        self.folded = frozenset(folded_norms(self.model))
         self.wide = {node.name for node in self.model.graph.nodes if beyond_kernels(node)}
         self.rounding = {
             node.name

@@ -15,7 +15,7 @@ from qatexplorer.data import Batch, Data, as_data
 from qatexplorer.errors import InputError, QatExplorerError, QatExplorerWarning, StoppedError
 from qatexplorer.evaluate.metric import Metric, MetricValue, evaluate
 from qatexplorer.flows import FLOWS, get_flow
-from qatexplorer.flows.base import StubMode
+from qatexplorer.flows.base import Flow, StubMode
 from qatexplorer.flows.stubs import has_stubs
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.migration.outputs import output_gaps
@@ -106,7 +106,7 @@ class _Asker:
     def step(self, what: str) -> None:
         self.ask()
         if self.progress is not None:
-            self.progress(what, self.done / self.steps)
+            self.progress(what, min(1.0, self.done / self.steps))
         self.done += 1
 
     def ask(self) -> None:
@@ -160,11 +160,31 @@ class _Work:
     # -- a flow ---------------------------------------------------------------------------------
 
     def _flow(self, name: str) -> _Taken | FlowColumn:
+        """With stubs that nobody asked for it may not run: then without them."""
+        first: _Taken | FlowColumn | None = None
+        for stubs in self._stub_modes(get_flow(name)):
+            made = self._with_stubs(name, stubs)
+            if isinstance(made, FlowColumn):
+                first = first or made
+                continue
+            if isinstance(first, FlowColumn):
+                made.column = replace(made.column, without_stubs=first.error)
+            return made
+        assert first is not None
+        return first
+
+    def _stub_modes(self, flow: Flow) -> tuple[StubMode, ...]:
+        if not flow.offers_stubs:
+            return ("none",)
+        if self.stubs is not None:
+            return (self.stubs,)
+        return ("none",) if has_stubs(self.model) else ("model", "none")
+
+    def _with_stubs(self, name: str, stubs: StubMode) -> _Taken | FlowColumn:
         flow = get_flow(name)
         call = flow.stage(flow.prepared_stage).call
-        column = FlowColumn(name, flow.title, call)
+        column = FlowColumn(name, flow.title, call, stubs=stubs)
         self.asker.step(f"{name}: preparing")
-        stubs = self._stubs() if flow.offers_stubs else "none"
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", QatExplorerWarning)  # they are notes of the column
@@ -184,7 +204,6 @@ class _Work:
         found = [note for shot in session.snapshots.values() for note in shot.notes]
         column = replace(
             column,
-            stubs=stubs,
             fake_quants=len(session.snapshot.sites),
             places=len(reading.roundings),
             notes=tuple(dict.fromkeys(found)),
@@ -218,11 +237,6 @@ class _Work:
                 torch.manual_seed(0)
                 self.shown += islice(self.data.train, self.calibrate)
         return Data(self.shown, [] if self.data is None else self.data.eval)
-
-    def _stubs(self) -> StubMode:
-        if self.stubs is not None:
-            return self.stubs
-        return "none" if has_stubs(self.model) else "model"
 
     # -- what the flows round -------------------------------------------------------------------
 

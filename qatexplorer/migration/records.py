@@ -120,6 +120,7 @@ class FlowColumn:
         flow, title: its name, and what the page calls it. call: that puts the last fake quants in.
         error: why the flow refuses the model, ``""`` if it takes it; where: in the user's model.
         stubs: how eager mode quantizes the input, see :data:`~qatexplorer.flows.base.StubMode`.
+        without_stubs: error of the flow with stubs around the model, which made it go without.
         fake_quants: number of them, each object once. places: number of tensors that they round.
         metric: of the model with fake quants; metric_int8: of the int8 model.
         parity: how far int8 is from the fake quants, on the example input.
@@ -133,6 +134,7 @@ class FlowColumn:
     error: str = ""
     where: str = ""
     stubs: str = "none"
+    without_stubs: str = ""
     fake_quants: int = 0
     places: int = 0
     metric: MetricValue | None = None

@@ -7,7 +7,14 @@ import textwrap
 
 from qatexplorer.evaluate.evaluation import format_metric
 from qatexplorer.migration.records import FLOAT, Cell, FlowColumn, Migration, Rounding
-from qatexplorer.migration.words import codes, db, grid_range, missing_words, scale_words
+from qatexplorer.migration.words import (
+    codes,
+    db,
+    grid_range,
+    missing_words,
+    scale_words,
+    stub_words,
+)
 from qatexplorer.shown import columns
 
 _WIDEST = 100
@@ -25,7 +32,8 @@ def as_text(found: Migration, width: int | None = None) -> str:
         lines += ["", *_flow_lines(column, width)]
     if found.places:
         lines += ["", *_places(found)]
-        lines += ["", *_reasons(found, width)]
+        reasons = _reasons(found, width)
+        lines += ["", *reasons] if reasons else []
     if found.outputs:
         lines += ["", *_outputs(found)]
     lines += [line for note in found.notes for line in _broken(note, width, "")]
@@ -37,8 +45,7 @@ def _flow_lines(column: FlowColumn, width: int | None) -> list[str]:
         where = f" (at {column.where})" if column.where else ""
         return _broken(f"{column.flow} refuses this model{where}: {column.error}", width, "")
     lines = [f"{column.flow}: {column.fake_quants:,} fake quants, {column.places:,} places"]
-    if column.stubs != "none":
-        lines += _broken(f"stubs={column.stubs!r}: the model has no stub of its own.", width)
+    lines += [line for words in (stub_words(column),) if words for line in _broken(words, width)]
     if column.metric is not None:
         lines.append(f"  {column.metric.name} {format_metric(column.metric)} with fake quants")
     if column.metric_int8 is not None:

@@ -20,14 +20,17 @@ def codes(one: Rounding) -> str:
 
 
 def scale_words(one: Rounding) -> str:
-    """One scale with its zero point, or how many there are."""
+    """One scale with its zero point, or how many there are; ``"no scale"``."""
     if not one.scale:
         return "no scale"
     if one.per_channel:
-        low, high = min(one.scale), max(one.scale)
-        return f"{len(one.scale):,} scales {low:.4g}…{high:.4g}"
-    zero = f", zero {one.zero_point[0]}" if one.zero_point else ""
-    return f"scale {one.scale[0]:.4g}{zero}"
+        return f"{len(one.scale):,} scales {min(one.scale):.4g}…{max(one.scale):.4g}"
+    return f"scale {one.scale[0]:.4g}{zero_words(one)}"
+
+
+def zero_words(one: Rounding) -> str:
+    """``", zero 137"``; ``""`` where there are several, or none."""
+    return f", zero {one.zero_point[0]}" if len(one.zero_point) == 1 else ""
 
 
 def grid_range(one: Rounding) -> str:
@@ -42,6 +45,15 @@ def db(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "cannot be compared"
     return "the same" if math.isinf(value) else f"{value:.1f} dB"
+
+
+def stub_words(column: FlowColumn) -> str:
+    """How the input is quantized where the model has no stub of its own; ``""`` where it has."""
+    if column.without_stubs:
+        return f"Without stubs, as it does not run with them: {column.without_stubs}"
+    if column.stubs == "none":
+        return ""
+    return f"With stubs={column.stubs!r}: the model has no stub of its own."
 
 
 def missing_words(column: FlowColumn) -> Iterator[str]:

@@ -49,6 +49,14 @@ class Int8Part(Part):
             if model is None:
                 fix = f"Call session.goto({self.flow.int8_stage!r}) first."
                 raise StageError("there is no int8 model yet.", fix=fix)
+            if self.flow.lowers_to_packed:
+                raise StageError(
+                    "an int8 layer of this flow cannot be worked out by hand.",
+                    where=path,
+                    why=f"In flow {self.flow.name!r} it is an operation of a graph, with what "
+                    "follows it and with its weight packed; session.compare() says how far each is "
+                    "from its fake quant.",
+                )
             kept = self.known_int8_layer(path, call)
             if kept is None:
                 kept = LayerRun(

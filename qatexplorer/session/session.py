@@ -56,6 +56,7 @@ from qatexplorer.session.sensitivity_part import Sensitivities, SensitivityPart
 from qatexplorer.session.settings import Settings, qconfig_plan, settings_in
 from qatexplorer.session.stages import EventKind, SessionEvent, Stages
 from qatexplorer.session.sweep_part import SweepPart
+from qatexplorer.session.switch_part import SwitchPart
 from qatexplorer.session.takehome_part import TakehomePart
 from qatexplorer.session.training_part import TrainingPart
 from qatexplorer.session.warner import Warner
@@ -75,6 +76,7 @@ class Session(
     BenchmarkPart,
     ComparePart,
     Int8Part,
+    SwitchPart,
     SensitivityPart,
     ProposePart,
     QConfigPart,

@@ -23,7 +23,7 @@ class TakehomePart(Part):
         training and convert, with the same schedule and seeds, in torch's own calls.
 
         Run in a fresh process on the same float model and data it gives the same weights, bit for
-        bit on the same kind of CPU. It needs torch and NumPy only.
+        bit on the same kind of CPU. It needs torch and NumPy only (in flow pt2e torchao too).
 
         Args:
             model: ``"package.module:factory"`` that gives the float model, data: one that gives a
@@ -53,7 +53,9 @@ class TakehomePart(Part):
         ``load`` that rebuilds the model without unpickling), ``example.safetensors``,
         ``model.onnx`` with QuantizeLinear and DequantizeLinear nodes (compared with torch in ONNX
         Runtime; needs ``onnx`` and ``onnxruntime``), ``exported.pt2`` where ``torch.export`` takes
-        the model, and ``README.md``, a model card.
+        the model, and ``README.md``, a model card. In flow pt2e the int8 model cannot be saved: it
+        is ``reference.pt2``, the program that it is lowered from, in place of the first and the
+        last two.
 
         Args:
             folder: must not be there, or be empty.
@@ -79,6 +81,11 @@ class TakehomePart(Part):
             assert int8 is not None
             walk = self._walk()
             known = (NEVER_OBSERVED,) if self._models.never_observed else ()
+            reference = None
+            if self.flow.lowers_to_packed:
+                stage = self.flow.stage_with("reference")
+                assert stage is not None
+                reference = self._models.view(stage.name)
         evaluation = None
         if evaluate and self.data is not None:
             say("accuracy of each form")
@@ -89,7 +96,7 @@ class TakehomePart(Part):
                 should_stop=should_stop,
             )
         batches = self.data.eval if self.data is not None else ()
-        return export(folder, walk, int8, evaluation, batches, known, say)
+        return export(folder, walk, int8, evaluation, batches, known, say, reference)
 
     def _walk(self) -> Walk:
         models = self._models

@@ -13,6 +13,7 @@ from torch import fx, nn
 
 from qatexplorer.forward.exported import (
     calls_of,
+    folded_norms,
     gone_in_int8,
     is_int8_kernel,
     quantized_operations,
@@ -161,18 +162,24 @@ def _children(record: ModuleRecord, there: set[str], new: list[ModuleRecord]) ->
     yield from (one.path for one in new if one.parent == record.path and one.path != "")
 
 
-def exported_states(model: nn.Module, graph: Graph | None, walked: Walked) -> States:
+def exported_states(model: nn.Module, graph: Graph | None, walked: Walked, lowered: bool) -> States:
     """In what each of the user's modules computes in the int8 model that an exported one leads to;
-    of the lowered model: in what it does compute.
+    of the ``lowered`` model: in what it does compute.
 
     What oneDNN's lowering has int8 kernels for are convolutions and linear layers whose input and
     weight are rounded; everything else is computed in float between a dequantize and a quantize.
     """
     assert isinstance(model, fx.GraphModule)
-    lowered = {node.name for node in model.graph.nodes if is_int8_kernel(node)}
-    int8 = frozenset(lowered or quantized_operations(model))
-    gone = gone_in_int8(model)
+    int8 = quantized_operations(model)
+    if lowered:
+        int8 = frozenset(node.name for node in model.graph.nodes if is_int8_kernel(node))
+    gone, norms = gone_in_int8(model), folded_norms(model)
     nodes = [n for n in (graph.nodes if graph is not None else ()) if n.id not in gone]
+    folded: dict[str, State] = {
+        node.path: "int8" if norms[node.id] in int8 else "float"
+        for node in (graph.nodes if graph is not None else ())
+        if node.path and node.id in norms  # its parameters go into those of the convolution
+    }
     found: dict[str, ModuleState] = {}
     tallies: dict[str, list[tuple[bool, bool]]] = {}
     at: dict[str, list[GraphNode]] = {}
@@ -188,6 +195,7 @@ def exported_states(model: nn.Module, graph: Graph | None, walked: Walked) -> St
         state: State = _in_one_word(states)
         inside = _inside(tallies.get(path, ()))
         own = state if path in walked.base and walked.base[path].own_params else ""
+        own = own or folded.get(path, "")
         found[path] = ModuleState(state or inside.state, state == "float", inside, own)
     return States(found, int8)
 

@@ -72,7 +72,7 @@ def take_snapshot(
     found = States({}, frozenset())
     if settled:
         found = (
-            exported_states(model, graph, walked)
+            exported_states(model, graph, walked, role == "int8")
             if walked is not None
             else module_states(model, graph, reference=role == "reference")
         )

@@ -7,7 +7,20 @@ import math
 import pytest
 import torch
 
-from qatexplorer.accuracy.sums import Apart, InSteps, Scratch, Sums, add_up, codes_of
+from qatexplorer.accuracy.causes import first_sample
+from qatexplorer.accuracy.sums import (
+    Alone,
+    Apart,
+    InSteps,
+    Known,
+    OneGrid,
+    Scratch,
+    Sums,
+    add_up,
+    codes_of,
+    flat_alike,
+)
+from qatexplorer.forward.visit import Visit
 
 
 @pytest.mark.parametrize("dtype", [torch.quint8, torch.qint8, torch.qint32])
@@ -43,3 +56,58 @@ def test_steps_apart_are_counted_over_pieces(zero_point: int) -> None:
     assert sums.signal == pytest.approx(signal, rel=1e-6)
     noise = float((x.double() - found.double()).square().sum())
     assert sums.noise == pytest.approx(noise, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32, torch.float32])
+@pytest.mark.parametrize("shape", [(3, 5, 7, 2), (1, 8, 5, 5), (2, 3, 4, 5, 6), (2, 4, 1, 1)])
+def test_forms_of_different_layouts_are_flat_in_one_order(
+    dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    last = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    plain = torch.randint(0, 100, shape).to(dtype)
+    forms = [plain, plain.contiguous(memory_format=last), plain.transpose(1, 2).contiguous()]
+    forms[2] = forms[2].transpose(1, 2)
+    forms += [one.repeat_interleave(2, 1)[:, ::2] for one in forms]
+    for first in forms:
+        order = sorted(range(first.dim()), key=first.stride, reverse=True)
+        for flat in flat_alike(first, *forms, None)[:-1]:
+            assert flat is not None
+            assert torch.equal(flat, plain.permute(order).reshape(-1))
+
+
+def test_a_channels_last_form_is_not_copied_value_by_value() -> None:
+    plain = torch.randint(0, 100, (2, 6, 4, 4)).to(torch.uint8)
+    other = plain.contiguous(memory_format=torch.channels_last)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        flat_alike(plain, other)
+    names = {one.key for one in seen.key_averages()}
+    assert "aten::channel_shuffle" in names
+    assert "aten::copy_" not in names
+
+
+@pytest.mark.parametrize("ends", [(0, 255, 3), (-128, 127, 0), (0, 255, 255)])
+def test_what_is_cut_off_is_counted_at_both_ends(ends: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    low, high, zero = ends
+    x = torch.randn(5_000) * 8
+    grid = OneGrid(0.0625, 16.0, zero, low, high)
+    found = Alone()
+    known: dict[int, Known] = {}
+    for _ in range(2):  # the second time with what is known of x
+        add_up(x, None, None, None, Sums(alone=found, grid=grid), Scratch(), known)
+    exact = x.double()
+    codes = (exact / 0.0625).round() + zero
+    clipped = exact.clamp((low - zero) * 0.0625, (high - zero) * 0.0625)
+    rounded = (codes.clamp(low, high) - zero) * 0.0625
+    assert found.clipped == 2 * int(((codes < low) | (codes > high)).sum()) > 0
+    assert found.clipping == pytest.approx(2 * float((exact - clipped).square().sum()), rel=1e-5)
+    assert found.noise == pytest.approx(2 * float((exact - rounded).square().sum()), rel=1e-5)
+    assert found.signal == pytest.approx(2 * float(exact.square().sum()), rel=1e-5)
+
+
+def test_a_call_with_a_scale_among_its_tensors_is_cut_to_one_sample() -> None:
+    x, scale = torch.randn(8, 3, 4, 4), torch.tensor(0.5)
+    cut = first_sample(Visit(("add", 0), None, x + 1, args=(x, scale)))
+    assert cut.result.shape == (1, 3, 4, 4)
+    assert cut.args[0].shape == (1, 3, 4, 4)
+    assert torch.equal(cut.args[1], scale)

@@ -97,9 +97,10 @@ def compare_pt2e(
     assert list(map(str, losses)) == list(map(str, five_steps(theirs, inputs)))
     same_exported(ours, theirs)
 
-    pt2e.move_exported_model_to_eval(theirs)
-    attention_in_eval_mode(theirs)
-    expected = api.convert_pt2e(copy.deepcopy(theirs))
+    alone = copy.deepcopy(theirs)  # fx numbers new nodes of a copy from where its nodes end
+    pt2e.move_exported_model_to_eval(alone)
+    attention_in_eval_mode(alone)
+    expected = api.convert_pt2e(alone)
     reference = flow.apply("fold", copy.deepcopy(ours), options)
     same_exported(reference.model, expected)
     assert_same_outputs(reference.model, expected, inputs, inputs)

@@ -286,7 +286,7 @@ def test_the_users_quantizer_is_unchanged_afterwards() -> None:
 
 
 def test_patterns_of_the_parts_of_a_composed_quantizer() -> None:
-    composable = theirs.composable_quantizer.ComposableQuantizer
+    composable = theirs.ComposableQuantizer
     embedding = make_quantizer("embedding")
 
     class Words(nn.Module):

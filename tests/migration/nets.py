@@ -49,7 +49,7 @@ class Deciding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.fc(x)
-        return -out if float(out.sum()) > 0 else out
+        return -out if out.sum() > 0 else out
 
 
 class Twice(nn.Module):
@@ -75,6 +75,18 @@ class Doubled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.again(self.second(self.act(self.first(x))))
+        return out
+
+
+class Words(nn.Module):
+    """Takes whole numbers by name, as models of ``transformers`` do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Parameter(torch.randn(9, 6)), nn.Linear(6, 3)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        out: Tensor = self.head(self.table[input_ids])
         return out
 
 

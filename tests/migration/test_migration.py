@@ -23,8 +23,9 @@ from qatexplorer.evaluate.metric import accuracy
 from qatexplorer.flows.pt2e import unavailable
 from qatexplorer.forward.hooks import hooked
 from qatexplorer.migration.records import Cell, Migration, Rounding
+from qatexplorer.migration.text import as_text
 from qatexplorer.quantizers.facts import find_quantizers, switch
-from tests.migration.nets import Deciding, Doubled, Residual, Scores, Stubbed, Twice, batches
+from tests.migration.nets import Deciding, Doubled, Residual, Scores, Stubbed, Twice, Words, batches
 
 IMAGE = (4, 3, 8, 8)
 needs_torchao = pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "torchao is here")
@@ -320,6 +321,18 @@ def test_a_flow_that_refuses_the_model_is_a_column_with_its_message() -> None:
     assert {c.flow for c in found.cells} == {"eager"}
     assert cell(found, "weight:fc::0", "eager").rounding is not None
     assert "fx refuses it" in repr(found)
+
+
+def test_a_model_that_stubs_break_is_prepared_without() -> None:
+    ids = {"input_ids": torch.randint(0, 9, (2, 5))}
+    found = qx.migrate(Words(), ids, flows=["eager"], int8=False)
+    column = found.flows[0]
+    assert (column.error, column.stubs) == ("", "none")
+    assert "unexpected keyword argument 'input_ids'" in column.without_stubs
+    assert f"Without stubs, as it does not run with them: {column.without_stubs}" in as_text(found)
+    assert cell(found, "weight:head::0", "eager").rounding is not None
+    asked = qx.migrate(Words(), ids, flows=["eager"], int8=False, stubs="model")
+    assert asked.flows[0].error  # what was asked for is not replaced
 
 
 def test_the_users_model_and_the_random_numbers_stay_as_they_were() -> None:

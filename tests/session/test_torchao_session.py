@@ -13,7 +13,14 @@ import torch
 from torch import Tensor, nn
 
 import qatexplorer as qx
-from qatexplorer.errors import ExportError, InputError, QatExplorerError, RunFolderError, StageError
+from qatexplorer.errors import (
+    ExportError,
+    InputError,
+    QatExplorerError,
+    RunFolderError,
+    StageError,
+    TrainingError,
+)
 from qatexplorer.views.common.names import state_words
 from qatexplorer.views.inspector.blocks import blocks_figure, scale_rows
 from qatexplorer.views.inspector.figures import scales_of_site
@@ -202,4 +209,22 @@ def test_the_rest_works(trained: qx.Session, tmp_path: Path) -> None:
     trained.report(tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert "quantize_(model, QATConfig(base_config" in text
-    trained.advice()
+    words = repr(trained.advice())
+    assert "session.ledger()" not in words
+    assert "session.export(" not in words
+    found = {one.name: one for one in trained.findings()}
+    assert "stays-float" not in found  # all linear layers and the embedding store integers
+
+
+def test_layers_that_stay_float_are_named() -> None:
+    session = make()  # the default leaves the embedding alone
+    session.goto("prepare")
+    found = {one.name: one for one in session.findings()}
+    assert found["stays-float"].path == "embed"
+    assert "up" not in found["stays-float"].message
+    assert "ledger" not in found["stays-float"].fix
+
+
+def test_all_weights_in_every_step_are_torchs_own_only() -> None:
+    with pytest.raises(TrainingError, match="so none can be followed"):
+        make().train(epochs=1, oscillation="every step")

@@ -95,3 +95,43 @@ def test_a_snapshot_survives_a_pickle(session: qx.Session) -> None:
 
     snapshot = session.snapshots["annotate"]
     assert pickle.loads(pickle.dumps(snapshot)) == snapshot
+
+
+class Normed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn, self.alone = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.alone(torch.tanh(self.bn(self.conv(x))))
+        return out
+
+
+def test_parameters_of_a_batch_norm_go_where_they_are_folded() -> None:
+    session = qx.Session(Normed().train(), X, flow="pt2e")
+    session.goto("insert")
+    modules = session.snapshot.by_path
+    assert [modules[path].own_state for path in ("conv", "bn", "alone")] == [
+        "int8",
+        "int8",
+        "float",
+    ]
+    assert (modules["bn"].state, modules["alone"].state) == ("", "float")
+
+
+def test_what_no_kernel_takes_is_float_once_it_is_lowered() -> None:
+    """The weights of ExecuTorch's default are rounded as a whole, and oneDNN has no kernel."""
+    from torchao.testing.pt2e._xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+
+    mine = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_qat=True))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).train()
+    data = ([(X, torch.zeros(4).long())],) * 2
+    session = qx.Session(model, X, flow="pt2e", quantizer=mine, data=data)
+    session.train(epochs=1)
+    for stage in ("insert", "lower"):
+        session.goto(stage)
+        assert session.snapshot.by_path["1"].state == "float"
+        assert not session.snapshot.int8_nodes

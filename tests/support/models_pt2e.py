@@ -70,14 +70,13 @@ ARCHITECTURES = (
     *(_OF_FX[name] for name in _SHARED),
     _timm("deit_tiny_patch16_224", img_size=32, depth=2),
     _timm("mixer_s32_224", img_size=32),
-    _timm("mobilevitv2_050", 64),
     *(
         Case(f"transformers_{kind}", lambda k=kind: load_language(k))
         for kind in ("bert", "gpt2", "llama", "vit", "distilbert", "t5_encoder")
     ),
     Case("transformers_resnet", lambda: load_transformer("resnet")),
 )
-"""Twenty-one; four of them are of the kind that torch.fx cannot trace."""
+"""Twenty; four of them are of the kind that torch.fx cannot trace."""
 
 
 def inputs_of(x: Any) -> Any:

@@ -60,7 +60,7 @@ def session(make: type[nn.Module] = Plain, count: int = 3, **settings: Any) -> q
     return qx.Session(plain(make), source[0][0][0], flow="pt2e", data=source, **settings)
 
 
-def prepared_by_torchao(model: nn.Module, x: Tensor) -> fx.GraphModule:
+def prepared_by_torchao(model: nn.Module, x: Tensor, quantizer: Any = None) -> fx.GraphModule:
     """By torchao's own calls, nothing of ours between them."""
     from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
@@ -68,7 +68,6 @@ def prepared_by_torchao(model: nn.Module, x: Tensor) -> fx.GraphModule:
     shapes = ({0: torch.export.Dim.AUTO},)
     exported = torch.export.export(model, (x,), dynamic_shapes=shapes).module()
     config = x86.get_default_x86_inductor_quantization_config(is_qat=True)
-    prepared: fx.GraphModule = prepare_qat_pt2e(
-        exported, x86.X86InductorQuantizer().set_global(config)
-    )
+    quantizer = quantizer or x86.X86InductorQuantizer().set_global(config)
+    prepared: fx.GraphModule = prepare_qat_pt2e(exported, quantizer)
     return prepared

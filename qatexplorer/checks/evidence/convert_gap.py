@@ -1,4 +1,4 @@
-"""The prepared model of PT2E beside the one that convert makes of it, layer by layer."""
+"""A prepared model of torchao's beside the one that convert makes of it, layer by layer."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ import torch
 from torch import Tensor, fx
 
 from qatexplorer.checks.evidence.exported import operation_name, prepared_graph
+from qatexplorer.checks.evidence.prepared import prepared_model
 from qatexplorer.checks.subject import NoEvidence, Subject
-from qatexplorer.data import cloned, device_of, on_device
+from qatexplorer.data import call_model, cloned, device_of, on_device
 from qatexplorer.flows.base import copy_sharing_parameters
+from qatexplorer.flows.torchao import fake_quants_of_weights
 from qatexplorer.forward.exported import stack_of
 from qatexplorer.forward.graph_module import positional_inputs
 from qatexplorer.forward.noise import sqnr
-from qatexplorer.forward.preserve import preserved_rng
+from qatexplorer.forward.preserve import preserved_rng, preserved_state
 from qatexplorer.forward.trace import tensors_in
 from qatexplorer.quantizers.facts import observers_paused
+from qatexplorer.quantizers.types import is_torchao_tensor
 
 
 @dataclass(frozen=True)
 class LayerGap:
-    """SQNR in dB of one operation's result after convert, against that before it."""
+    """SQNR in dB of one operation's result (or a layer's weight) after convert, against that
+    before it. ``name`` says what it is the result of."""
 
     node: str
     name: str
@@ -44,11 +48,14 @@ class ConvertGap:
 
 def convert_gap(subject: Subject) -> ConvertGap:
     """The prepared model beside the converted one"""
-    stage = subject.flow.stage_with("reference")
-    if stage is None:
-        raise NoEvidence("This flow makes no reference model.")
     if not subject.base.training:
         raise NoEvidence("The model is in eval mode, and is not prepared so.")
+    return _of_layers(subject) if subject.flow.kind() == "layers" else _of_graph(subject)
+
+
+def _of_graph(subject: Subject) -> ConvertGap:
+    """In PT2E: the results of the operations that both graphs have."""
+    stage = subject.stage_of("reference")
     work, own = subject.get(prepared_graph), subject.observed
     hidden = before_norms(work)
     if hidden and not (own or subject.thorough):
@@ -65,7 +72,7 @@ def convert_gap(subject: Subject) -> ConvertGap:
         candidate.eval()
         with observers_paused(candidate):
             before, returned = run_recorded(candidate, inputs)
-        after_model = subject.maker.convert_copy(candidate, stage.name).result.model
+        after_model = subject.maker.convert_copy(candidate, stage).result.model
         assert isinstance(after_model, fx.GraphModule)
         after, given = run_recorded(after_model, inputs)
     layers = tuple(
@@ -74,6 +81,26 @@ def convert_gap(subject: Subject) -> ConvertGap:
         if name in before and name in after and name not in hidden and _same(before, after, name)
     )
     return ConvertGap(layers, _output(returned, given), own)
+
+
+@torch.no_grad()
+def _of_layers(subject: Subject) -> ConvertGap:
+    """In torchao's QAT: the weights as they are rounded in training and as they are stored."""
+    work = subject.get(prepared_model)
+    inputs = cloned(on_device(subject.options.example_inputs, device_of(work)))
+    with preserved_rng():
+        built = subject.maker.convert_copy(copy_sharing_parameters(work))
+        int8 = built.result.model.eval()
+        given = call_model(int8, cloned(inputs))
+        with preserved_state(work):
+            returned = call_model(work.eval(), inputs)
+    layers = []
+    for path, layer, site in fake_quants_of_weights(work):
+        stored: Any = int8.get_submodule(path).weight
+        after = stored.dequantize() if is_torchao_tensor(stored) else stored
+        before = site(layer.weight)
+        layers.append(LayerGap(path, "the weight", path, sqnr(before, after)))
+    return ConvertGap(tuple(layers), _output(returned, given), own=True)
 
 
 class _Recorder(fx.Interpreter):

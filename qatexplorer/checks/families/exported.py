@@ -26,7 +26,9 @@ from qatexplorer.checks.evidence.exported import (
     regions_of,
     weights_rounded,
 )
+from qatexplorer.checks.evidence.prepared import prepared_model
 from qatexplorer.checks.evidence.weights import kernel_scale
+from qatexplorer.checks.families.observers import switch_line
 from qatexplorer.checks.families.settings import shown
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import NoEvidence, Subject
@@ -37,6 +39,7 @@ from qatexplorer.forward.graph_module import source_of
 from qatexplorer.quantizers.facts import fake_quants, flags_of
 
 PT2E: tuple[FlowKind, ...] = ("annotation",)
+TORCHAO: tuple[FlowKind, ...] = ("annotation", "layers")
 
 
 @rule("QX701", "region-left-float", "error", "qconfig", flows=PT2E)
@@ -426,17 +429,17 @@ _LOW, _VERY_LOW = 25.0, 10.0
 """dB: noise of 5.6 % and of 32 % of the signal. Rounding weights the other way leaves 35 to 50."""
 
 
-@rule("QX708", "convert-parts", "warning", "reference", flows=PT2E)
+@rule("QX708", "convert-parts", "warning", "int8", flows=TORCHAO)
 def convert_parts(subject: Subject) -> Iterator[Found]:
     """The converted model computes something else than the prepared one
 
     Symptom:
         The metric falls at convert_pt2e, before any backend has the model.
     Cause:
-        Both are run in eval mode on the example input, and each operation's result is compared:
-        signal to noise in dB, which is how torchao's maintainers measure it. A fake quant that was
-        off while its observer was on, a scale that convert computes otherwise, and weights of few
-        bits are what parts them.
+        Both are run in eval mode on the example input, and each operation's result is compared (in
+        torchao's QAT each weight): signal to noise in dB, which is how torchao's maintainers
+        measure it. A fake quant that is off, a scale that convert computes otherwise, weights of
+        few bits and groups of another size are what parts them.
     Fix:
         Begin at the first layer that the finding names.
     Sources:
@@ -461,9 +464,12 @@ def convert_parts(subject: Subject) -> Iterator[Found]:
 
 def _begin(subject: Subject, path: str) -> str:
     """What to do about it, as far as the model shows the cause."""
-    model = subject.get(prepared_graph)
-    if any(not flags_of(site).fake_quant for site in fake_quants(model).values()):
-        return "model.apply(torchao.quantization.pt2e.enable_fake_quant)  # and train on"
+    sites = fake_quants(subject.get(prepared_model)).values()
+    off = next((site for site in sites if not flags_of(site).fake_quant), None)
+    if off is not None:
+        return f"{switch_line(off, 'enable_fake_quant')}  # and train on"
+    if subject.flow.kind() == "layers":
+        return f"Compare groups and scales of {path or 'each weight'} before and after."
     if any(scale_of_convert(subject)):
         return _NOT_FUSED
     return f"Compare weight, scale and zero point of {path or 'each layer'} before and after."

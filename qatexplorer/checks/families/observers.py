@@ -90,7 +90,7 @@ def eval_observers(subject: Subject) -> Iterator[Found]:
             "",
             f"The model is in eval mode, and {len(on):,} of its observers {verb} on ({shown(on)}): "
             "each forward still moves their ranges.",
-            _switch(fake_quants(work)[on[0]], "disable_observer"),
+            switch_line(fake_quants(work)[on[0]], "disable_observer"),
         )
 
 
@@ -110,7 +110,8 @@ def fake_quant_off(subject: Subject) -> Iterator[Found]:
         https://github.com/pytorch/ao/issues/198
     """
     work = prepared_work(subject)
-    if work is None or not subject.observed:
+    trained = subject.observed or subject.flow.kind() == "layers"  # which has no observers
+    if work is None or not trained:
         return
     off = {p: flags_of(s) for p, s in fake_quants(work).items() if not flags_of(s).fake_quant}
     moving = [p for p, flags in off.items() if flags.observer]
@@ -123,7 +124,7 @@ def fake_quant_off(subject: Subject) -> Iterator[Found]:
         paths[0],
         f"{len(off):,} of {len(fake_quants(work)):,} fake quants {verb} off{while_on} "
         f"({shown(paths)}): in int8 {they}.",
-        _switch(fake_quants(work)[paths[0]], "enable_fake_quant"),
+        switch_line(fake_quants(work)[paths[0]], "enable_fake_quant"),
     )
 
 
@@ -353,7 +354,7 @@ def library_of(site: nn.Module) -> str:
     return _OF_FAMILY.get(family.name if family is not None else "", _LIBRARY["modules"])
 
 
-def _switch(site: nn.Module, call: str) -> str:
+def switch_line(site: nn.Module, call: str) -> str:
     """The line that switches all fake quants of the library of ``site``."""
     library = library_of(site)
     if library == _LIBRARY["layers"]:

@@ -19,7 +19,7 @@ from qatexplorer.checks.evidence.float_run import JOINS, FloatRun, Look, float_r
 from qatexplorer.checks.evidence.prepared import prepared_model
 from qatexplorer.checks.evidence.weights import channel_ratio
 from qatexplorer.checks.records import Fix
-from qatexplorer.checks.rules import EVERY, Found, rule
+from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import NoEvidence, Subject
 from qatexplorer.quantizers.engine_choice import DEFAULT_QCONFIG
 from qatexplorer.quantizers.facts import is_quantizer
@@ -325,7 +325,7 @@ def _is_border(snapshot: Snapshot, node: GraphNode) -> bool:
     return record is not None and record.compute in ("stub", "boundary")
 
 
-@rule("QX606", "mostly-float", "info", "int8", flows=EVERY)
+@rule("QX606", "mostly-float", "info", "int8", flows=("modules", "annotation"))
 def mostly_float(subject: Subject) -> Iterator[Found]:
     """Most parameters stay float
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qatexplorer.evaluate.evaluation import (
-    LABELS,
     Evaluation,
     ModelResult,
     format_latency,
@@ -29,7 +28,7 @@ def results_html(evaluation: Evaluation) -> str:
     rows = [
         tag(
             "tr",
-            tag("th", LABELS.get(name, name), scope="row"),
+            tag("th", result.words, scope="row"),
             _cell(format_metric(result.metric), metrics[i], metrics, "metric"),
             _cell(format_size(result.size_bytes), sizes[i], sizes, "size"),
             _cell(format_latency(result.latency), times[i], times, "latency"),

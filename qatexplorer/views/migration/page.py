@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from qatexplorer.evaluate.evaluation import format_metric
 from qatexplorer.evaluate.parity import percent
 from qatexplorer.migration.records import FLOAT, Cell, FlowColumn, Migration
-from qatexplorer.migration.words import db, missing_words
+from qatexplorer.migration.words import db, missing_words, stub_words
 from qatexplorer.views.common.html import Html, join, tag, terms
 from qatexplorer.views.migration.table import details
 from qatexplorer.views.report.pieces import Section, missing, table_html
@@ -50,9 +50,7 @@ def _flow_row(column: FlowColumn) -> Sequence[str]:
     if column.error:
         where = f" (at {column.where})" if column.where else ""
         return column.flow, "", "", "", "", "", f"Refuses this model{where}: {column.error}"
-    said = list(missing_words(column))
-    if column.stubs != "none":
-        said.append(f"With stubs={column.stubs!r}: the model has no stub of its own.")
+    said = [words for words in (stub_words(column), *missing_words(column)) if words]
     parity = percent(column.parity.far) if column.parity and column.parity.rows else ""
     if column.parity is not None and not column.parity.rows:
         said.append(f"{column.parity.summary()}.")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qatexplorer.migration.records import Cell, Migration, Place, Rounding
-from qatexplorer.migration.words import codes, grid_range, scale_words
+from qatexplorer.migration.words import codes, grid_range, scale_words, zero_words
 from qatexplorer.snapshot.records import Snapshot
 
 DASH = "–"
@@ -111,13 +111,22 @@ def details(one: Rounding) -> list[tuple[str, str]]:
     found = [
         ("codes", f"{one.dtype.removeprefix('torch.')}, {codes(one)}"),
         ("scheme", channels),
-        ("scale", scale_words(one)),
+        ("scales" if one.per_channel else "scale", _scales(one)),
         ("grid", grid_range(one)),
         ("observed", seen),
         ("fake quant", f"{one.site} ({one.class_name})"),
         ("shared with", ", ".join(one.shared_with)),
     ]
     return [(name, value) for name, value in found if value]
+
+
+def _scales(one: Rounding) -> str:
+    if not one.scale:
+        return "none"
+    low, high = min(one.scale), max(one.scale)
+    if one.per_channel:
+        return f"{len(one.scale):,}, {low:.4g} to {high:.4g}"
+    return f"{low:.4g}{zero_words(one)}"
 
 
 def _tip(one: Rounding) -> str:

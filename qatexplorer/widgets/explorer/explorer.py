@@ -377,7 +377,10 @@ class Explorer(widgets.VBox):
 
     def _try_int8(self, session: Session) -> None:
         """Find out off the loop whether a copy gets to int8, and show what stands in its way: once
-        for the settings in force, and after the picture, which comes first."""
+        for the settings in force, and after the picture, which comes first. Where converting takes
+        its time it would keep the first click waiting: there it waits to be asked for."""
+        if not session.flow.quick_to_convert:
+            return
         training = session.snapshots[session.stages[0]].training
         settings = (session, session.options, session.flow.name, training)
         known = len(self._tried_for) == len(settings) and all(
