@@ -69,8 +69,8 @@ class LeftOver:
 
 
 def left_over(graph: Graph | None, int8: frozenset[str]) -> tuple[LeftOver, ...]:
-    """Where a lowered graph goes from codes to operations in float; ``int8`` are the ids of its int8
-    kernels."""
+    """Where a lowered graph goes from codes to operations in float; ``int8`` are the ids of its
+    int8 kernels."""
     edges = graph.edges if graph is not None else ()
     found = []
     for node in graph.nodes if graph is not None else ():
