@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from qatexplorer.flows.base import FlowOptions, StageResult
 from qatexplorer.flows.pt2e import Pt2eFlow
-from qatexplorer.flows.qconfig import QConfigPlan
+from qatexplorer.flows.qconfig import resolve_qconfig
 
 
 class Branches(nn.Module):
@@ -50,8 +50,8 @@ def rows(count: int = 4) -> Tensor:
 
 
 def options_of(inputs: Any, quantizer: Any = None) -> FlowOptions:
-    """Without a qconfig: a quantizer takes its place."""
-    return FlowOptions(cast(QConfigPlan, None), inputs, quantizer=quantizer)
+    """With the qconfig that a session has by default: a quantizer takes its place."""
+    return FlowOptions(resolve_qconfig("x86"), inputs, quantizer=quantizer)
 
 
 def walked(
