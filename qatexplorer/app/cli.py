@@ -234,6 +234,7 @@ def _add_migrate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.add_argument("--format", choices=FORMATS, default="text", help="(default: %(default)s)")
     command.add_argument("--output", type=Path, metavar="FILE", help="write it there instead")
     command.add_argument("--qconfig", metavar="BACKEND", help="x86, fbgemm, qnnpack or onednn")
+    command.add_argument("--quantizer", metavar="NAME", help="of PT2E (default: x86)")
     command.add_argument(
         "--stubs", choices=("none", "model", "layers"),
         help="of eager mode (default: model where the model has no stubs of its own, else none)",

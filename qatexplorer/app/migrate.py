@@ -30,6 +30,7 @@ SCHEMA_VERSION = 1
 def run(args: argparse.Namespace) -> int:
     """Do what the arguments of the command ask for; returns the exit code."""
     from qatexplorer.flows import get_flow
+    from qatexplorer.flows.pt2e_quantizers import check_quantizer
     from qatexplorer.flows.qconfig import resolve_qconfig
 
     try:
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
             get_flow(name)
         if args.qconfig is not None:
             resolve_qconfig(args.qconfig)
+        check_quantizer(args.quantizer)
         check_output(args.output)
     except QatExplorerError as error:
         return failed(error, USAGE)
@@ -67,6 +69,8 @@ def _migration(args: argparse.Namespace, report: Callable[[str, float], Any]) ->
             flows=args.flows,
             data=loaded.data,
             qconfig=args.qconfig or loaded.suggested.get("qconfig"),
+            quantizer=args.quantizer,
+            metric=loaded.settings.get("metric"),
             stubs=args.stubs,
             calibrate=args.calibrate,
             int8=args.int8,

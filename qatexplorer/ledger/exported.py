@@ -14,6 +14,7 @@ from qatexplorer.forward.exported import (
     beyond_kernels,
     exported_graph,
     folded_norms,
+    gone_in_int8,
     quantized_operations,
 )
 from qatexplorer.forward.graph import Graph, GraphNode, Placement
@@ -54,12 +55,14 @@ class Exported:
         self.graph, self.placed = exported_graph(self.model, {})
         self.nodes = {node.id: node for node in self.graph.nodes}
         self.int8 = quantized_operations(self.model)
-        self.folded = frozenset(folded_norms(self.model))
+        self.gone = gone_in_int8(self.model)
+        norms = folded_norms(self.model)
+        self.folded = {norm for norm, conv in norms.items() if conv in self.int8}
         self.wide = {node.name for node in self.model.graph.nodes if beyond_kernels(node)}
         self.rounding = {
             node.name
             for node in self.model.graph.nodes
-            if _rounds(node.meta.get(KEY)) or (node.name in self.folded)
+            if _rounds(node.meta.get(KEY)) or (node.name in norms)
         }
 
     # -- fake quants ----------------------------------------------------------------------------
@@ -100,7 +103,7 @@ class Exported:
         fed = self._fed_by_input()
         for node in self.graph.nodes:
             computes = node.op.startswith("call") and (node.dtype or "").startswith("torch.float")
-            if computes and node.id in fed and node.id not in self.int8 | self.folded:
+            if computes and node.id in fed and node.id not in self.int8 | self.gone:
                 yield node
 
     def _fed_by_input(self) -> set[str]:

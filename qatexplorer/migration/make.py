@@ -41,6 +41,7 @@ def migrate(
     flows: Iterable[str] | None = None,
     data: Any = None,
     qconfig: Any = None,
+    quantizer: Any = None,
     metric: Metric | None = None,
     stubs: StubMode | None = None,
     calibrate: int = CALIBRATE,
@@ -56,12 +57,13 @@ def migrate(
 
     Args:
         model: your float module. Or a :class:`Session`: then its float model with the edits in
-            force, its example inputs, data, qconfig and metric are taken, where none are given.
+            force, its example inputs, data, qconfig, quantizer and metric are taken, where none
+            are given.
         example_inputs: as for :class:`Session`.
         flows: names, at least one; None takes eager, FX and PT2E. One that refuses the model (or
             does not run here) is a column with its message.
         data: as for :class:`Session`; without any, observers are shown the example input.
-        qconfig: for the flows that take one; PT2E has its quantizer. None: the default.
+        qconfig: for eager and FX. quantizer: for PT2E. Both as for :class:`Session`.
         metric: ``(output, target) -> float``, default top-1 accuracy.
         stubs: of eager mode. None: ``"none"`` for a model that has stubs, else ``"model"``.
         calibrate: batches of training data that the observers see, 1 or more.
@@ -77,6 +79,7 @@ def migrate(
         example_inputs = known.options.example_inputs if example_inputs is None else example_inputs
         data = known.data if data is None else data
         qconfig = known.options.qconfig if qconfig is None else qconfig
+        quantizer = known.options.quantizer if quantizer is None else quantizer
         metric = known.metric if metric is None else metric
     names = tuple(dict.fromkeys(DEFAULT_FLOWS if flows is None else flows))
     for name in names:
@@ -88,7 +91,7 @@ def migrate(
             fix=f"Name flows of {', '.join(FLOWS)}, and 1 batch or more to calibrate with.",
         )
     work = _Work(
-        model, example_inputs, as_data(data), qconfig, metric, stubs, calibrate, int8,
+        model, example_inputs, as_data(data), qconfig, quantizer, metric, stubs, calibrate, int8,
         _Asker(progress, should_stop, len(names) * (4 if int8 else 3) + 1),
     )  # fmt: skip
     return work.migration(names)
@@ -129,6 +132,7 @@ class _Work:
     example_inputs: Any
     data: Data | None
     qconfig: Any
+    quantizer: Any
     metric: Metric | None
     stubs: StubMode | None
     calibrate: int
@@ -216,6 +220,7 @@ class _Work:
             self.example_inputs,
             flow=name,
             qconfig=self.qconfig,
+            quantizer=self.quantizer,
             data=self._same_data(),
             metric=self.metric,
             stubs=stubs,

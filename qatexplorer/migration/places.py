@@ -216,6 +216,8 @@ class _Reader:
         elif at.nodes:
             for node in at.nodes:
                 yield self._result_of(node)
+        elif site.kind == "input" and self.records[at.owner].compute != "stub":
+            yield from self._inputs_of_module(at.owner)
         else:
             yield from self._results_of_module(at.owner)
 
@@ -270,6 +272,18 @@ class _Reader:
             end = self.reading.fused[node.id][1] if record.fused and node.id in self.reading.fused \
                 else node.id  # fmt: skip
             id = self.floats.tensor(end)
+            yield self.floats.result(id), id
+
+    def _inputs_of_module(self, owner: str) -> Iterator[tuple[Place, str | None]]:
+        """What a module that rounds its own input gets, in each of its calls."""
+        operations = self.floats.operations
+        calls = operations.calls.get(self.records[owner].origin, [])
+        given = [operations.sources[node.id] for node in calls]
+        if not calls or any(len(sources) != 1 for sources in given):
+            yield self._only_here("input", owner, "", f"input of {owner}"), None
+            return
+        for (source,) in given:
+            id = self.floats.tensor(source)
             yield self.floats.result(id), id
 
     def _added(self, owner: str) -> tuple[Place, str | None]:

@@ -28,13 +28,18 @@ def why_not(place: Place, node: str | None, reading: Reading, floats: FloatModel
 
 def _of_modules(place: Place, reading: Reading) -> str:
     if place.kind == "input":
-        return "No QuantStub quantizes it."
+        stub = reading.flow.offers_stubs
+        return (
+            "No QuantStub quantizes it."
+            if stub
+            else f"{_call(reading, 'inserted')} put no fake quant here."
+        )
     record = _record(place.path, reading)
     functional = record is not None and record.compute == "functional"
     if place.operation and not functional:
         if place.kind == "weight":
             return f"{place.operation} is a function: only modules have a weight with a fake quant."
-        return f"{place.operation} is a function or method: this flow hooks modules only."
+        return f"{place.operation} is a function or method: this flow works on modules only."
     return _of_module(place, record, reading)
 
 

@@ -86,6 +86,11 @@ class Rounding:
         return self.ch_axis is not None
 
     @property
+    def several_scales(self) -> bool:
+        """One a channel, or one a group of values."""
+        return self.per_channel or len(self.scale) > 1
+
+    @property
     def lowest(self) -> float:
         """The lowest number of the grid, of all channels; NaN without a scale."""
         return min(self._ends(self.quant_min), default=math.nan)
@@ -366,7 +371,7 @@ def _mark(cell: Cell) -> str:
     if cell.rounding is None:
         return "–"
     one = cell.rounding
-    channels = f"{len(one.scale):,} scales" if one.per_channel else f"{one.scale[0]:.4g}" \
+    channels = f"{len(one.scale):,} scales" if one.several_scales else f"{one.scale[0]:.4g}" \
         if one.scale else "no scale"  # fmt: skip
     return f"{one.quant_min}…{one.quant_max} {channels}"
 

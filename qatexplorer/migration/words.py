@@ -23,7 +23,7 @@ def scale_words(one: Rounding) -> str:
     """One scale with its zero point, or how many there are; ``"no scale"``."""
     if not one.scale:
         return "no scale"
-    if one.per_channel:
+    if one.several_scales:
         return f"{len(one.scale):,} scales {min(one.scale):.4g}…{max(one.scale):.4g}"
     return f"scale {one.scale[0]:.4g}{zero_words(one)}"
 

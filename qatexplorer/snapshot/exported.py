@@ -58,16 +58,28 @@ def fused_norms(graph: Graph | None) -> tuple[FusedNorm, ...]:
     return tuple(found)
 
 
-def rounding_pairs(graph: Graph | None) -> tuple[tuple[str, str], ...]:
-    """Ids of each quantize with a dequantize right behind it: in a lowered graph, the way into an
-    operation that is computed in float."""
-    nodes = {node.id: node.label for node in graph.nodes} if graph is not None else {}
-    return tuple(
-        (edge.source, edge.target)
-        for edge in (graph.edges if graph is not None else ())
-        if nodes[edge.source].startswith(_ROUNDING)
-        and nodes[edge.target].startswith(f"de{_ROUNDING}")
-    )
+@dataclass(frozen=True)
+class LeftOver:
+    """A dequantize of a lowered graph that no int8 kernel took: ids of it, of what gives it codes,
+    and of the operations in float behind it."""
+
+    node: str
+    given: str
+    takers: tuple[str, ...]
+
+
+def left_over(graph: Graph | None, int8: frozenset[str]) -> tuple[LeftOver, ...]:
+    """Where a lowered graph goes from codes to operations in float; ``int8`` are the ids of its
+    int8 kernels."""
+    edges = graph.edges if graph is not None else ()
+    found = []
+    for node in graph.nodes if graph is not None else ():
+        if node.label.startswith(f"de{_ROUNDING}"):
+            given = next((e.source for e in edges if e.target == node.id), "")
+            takers = tuple(e.target for e in edges if e.source == node.id and e.target not in int8)
+            if takers:
+                found.append(LeftOver(node.id, given, takers))
+    return tuple(found)
 
 
 @dataclass(frozen=True)

@@ -17,30 +17,40 @@ def exported_program(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> ExportedProgram:
     """``torch.export.export`` for batches of any size, where forward takes them."""
-    args = two_or_more(args)
-    kwargs = {name: two_or_more((value,))[0] for name, value in kwargs.items()}
+    # One row is given twice: torch.export takes a size of one for a number that never changes.
+    single = {id(t) for t in batched((*args, *kwargs.values())) if len(t) == 1}
+
+    def two(value: Any) -> Any:
+        return torch.cat((value, value)) if id(value) in single else value
+
+    args = tuple(two(value) for value in args)
+    kwargs = {name: two(value) for name, value in kwargs.items()}
     shapes = torch.export.ShapesCollection()
     for tensor in batched((*args, *kwargs.values())):
         shapes[tensor] = {0: torch.export.Dim.AUTO}
-    dynamic = shapes.dynamic_shapes(model, args, kwargs)
-    return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic)
+
+    def once() -> ExportedProgram:
+        dynamic = shapes.dynamic_shapes(model, args, kwargs)
+        return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic)
+
+    config: Any = getattr(model, "config", None)
+    try:
+        return once()
+    except Exception as error:
+        # Of transformers: keys and values for the next token, which it cannot take.
+        if not (getattr(config, "use_cache", False) and "Cache" in str(error)):
+            raise
+    config.use_cache = False
+    try:
+        return once()
+    finally:
+        config.use_cache = True
 
 
 def batched(values: tuple[Any, ...]) -> list[torch.Tensor]:
     """The tensors that have a batch: all with as many rows as the first one."""
     tensors = [v for v in values if isinstance(v, torch.Tensor) and v.dim()]
     return [t for t in tensors if len(t) == len(tensors[0])]
-
-
-def two_or_more(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """One row twice: torch.export takes a size of one for a number that never changes."""
-    rows = {len(t) for t in batched(values)}
-    if rows != {1}:
-        return values
-    return tuple(
-        torch.cat((v, v)) if isinstance(v, torch.Tensor) and v.dim() and len(v) == 1 else v
-        for v in values
-    )
 
 
 def in_eval_mode(model: nn.Module) -> None:

@@ -81,7 +81,7 @@ def test_as_json(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert [flow["flow"] for flow in found["flows"]] == ["eager", "fx"]
     relu = next(p for p in found["places"] if p["operation"] == "relu")
     assert relu["flows"]["eager"] == {
-        "why": "relu is a function or method: this flow hooks modules only."
+        "why": "relu is a function or method: this flow works on modules only."
     }
     assert relu["flows"]["fx"]["dtype"] == "torch.quint8"
     assert len(relu["flows"]["fx"]["scale"]) == 1
@@ -99,7 +99,7 @@ def test_as_html_in_a_file(project: Path, capfd: pytest.CaptureFixture[str]) -> 
     html = page.read_text()
     text = " ".join(Checker(html.partition("<body>")[2].partition("</body>")[0]).words)
     assert "result of relu" in text
-    assert "this flow hooks modules only" in text
+    assert "this flow works on modules only" in text
     assert "per_channel_symmetric, axis 0" in text
     assert "default-src &#x27;none&#x27;" in html or "default-src 'none'" in html
     assert "<script" not in html
@@ -111,6 +111,7 @@ def test_as_html_in_a_file(project: Path, capfd: pytest.CaptureFixture[str]) -> 
     [
         (("migrate_models:net", "--flows", "nope"), 2, "there is no flow 'nope'"),
         (("migrate_models:net", "--qconfig", "tensorrt"), 2, "tensorrt"),
+        (("migrate_models:net", "--quantizer", "nope"), 2, "there is no quantizer 'nope'"),
         (("migrate_models:net", *BOTH, "--output", "none/x.html"), 2, "cannot be written"),
         (("migrate_models:nothing", *BOTH), 3, "has no 'nothing'"),
         (("migrate_models:wrong_inputs", *BOTH), 3, "example inputs"),

@@ -104,13 +104,12 @@ def test_in_dark_voila_up_to_int8(
     voila_page(page, voila(write_notebook(tmp_path / "pt2e.ipynb", [CELL])), theme="dark")
     wait_for_explorer(page)
     go_through(page)
-    shots(page, "pt2e-insert-dark", settle_ms=800)
     go_to(page, "lower")
     open_tab(page, "Annotations")
     expect(panel(page)).to_contain_text("float islands")
     tree_row(page, "conv").click()
     expect(page.locator(".qx-inspect:visible .qx-why").first).to_contain_text("oneDNN")
-    shots(page, "pt2e-lower-dark", settle_ms=800)
+    shots(page, "pt2e-lower-dark")
     assert axe_findings(page.locator(".qx-explorer")) == []
     assert cut_off(page.locator(".qx-explorer")) == []
 
@@ -123,7 +122,6 @@ def test_in_jupyterlab(lab: Server, page: Page, shots: Shots, clean_kernels: Non
     wait_for_explorer(page)
     choose_flow(page)
     see_annotations(page)
-    shots(page, "pt2e-annotate-light", settle_ms=800)
-    assert axe_findings(page.locator(".qx-explorer")) == []
+    shots(page, "pt2e-annotate-light")
     see_fake_quants(page)
     go_to(page, "train")

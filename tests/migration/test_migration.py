@@ -53,7 +53,8 @@ def residual(residual_net: nn.Module) -> Migration:
 @pytest.fixture(scope="module")
 def scores() -> Migration:
     torch.manual_seed(1)
-    return made(Scores(), batches(16, 6), int8=True)
+    flows = ("eager", "fx") if unavailable() else ("eager", "fx", "pt2e")
+    return made(Scores(), batches(16, 6), flows=flows, int8=True)
 
 
 def cell(found: Migration, key: str, flow: str) -> Cell:
@@ -74,7 +75,7 @@ def test_only_fx_has_a_place_for_what_a_function_adds(residual: Migration) -> No
     assert rounding(residual, place, "fx").site.startswith("activation_post_process_")
     absent = cell(residual, place, "eager")
     assert absent.rounding is None
-    assert absent.why == "add is a function or method: this flow hooks modules only."
+    assert absent.why == "add is a function or method: this flow works on modules only."
     assert residual.only_in(place) == "fx"
     assert not residual.agree(place)
 
@@ -154,6 +155,31 @@ def test_pt2e_rounds_the_tensors_that_its_quantizer_annotates(residual: Migratio
     # The qconfig of x86 leaves out a bit of activations, the quantizer of x86 does not.
     assert residual.differences("input:::0")[0] == "codes"
     assert rounding(residual, "input:::0", "pt2e").quant_max == 255
+
+
+@needs_torchao
+def test_another_quantizer_rounds_other_tensors() -> None:
+    """The embedding quantizer takes no linear layer, so it rounds nothing here."""
+    session = qx.Session(Scores(), torch.randn(2, 6), flow="pt2e", quantizer="embedding")
+    found = qx.migrate(session, flows=["fx", "pt2e"], int8=False)
+    assert {c.flow for c in found.cells if c.rounding is not None} == {"fx"}
+    assert cell(found, "weight:first::0", "pt2e").why
+
+
+@needs_torchao
+def test_torchaos_layers_round_what_they_get() -> None:
+    """By groups of values and by token: the input of a linear layer is what the one before gave."""
+    torch.manual_seed(4)
+    net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3))
+    found = qx.migrate(net, torch.randn(4, 64), flows=["fx", "torchao"], int8=False)
+    assert rounding(found, "input:::0", "torchao").site == "0.activation_fake_quantizer"
+    assert rounding(found, "output:1::0", "torchao").site == "2.activation_fake_quantizer"
+    assert cell(found, "output:2::0", "torchao").rounding is None
+    weight = rounding(found, "weight:0::0", "torchao")
+    assert len(weight.scale) == 128
+    assert weight.several_scales
+    assert not weight.per_channel
+    assert "128 scales" in as_text(found)
 
 
 @needs_torchao
@@ -293,10 +319,10 @@ def test_metrics_and_int8_agreement_are_measured(scores: Migration) -> None:
         assert column.metric is not None
         assert column.metric.samples == 48
         assert column.parity is not None or column.not_measured["parity"]
-    fx = scores.flows[1]
-    assert fx.metric_int8 is not None
-    assert fx.parity is not None
-    assert fx.parity.rows
+    for column in scores.flows[1:]:
+        assert column.metric_int8 is not None, column.not_measured
+        assert column.parity is not None
+        assert column.parity.rows
 
 
 def test_what_was_not_measured_says_why(residual: Migration, scores: Migration) -> None:

@@ -26,8 +26,12 @@ def inserted() -> qx.Session:
 def test_modules_left_in_float() -> None:
     """Use quantizer='x86' or 'arm', or leave the module out in your own annotate."""
     kept = {"conv": None, "": "x86"}
-    with pytest.raises(InputError, match="conv cannot be left in float: XNNPACKQuantizer"):
+    words = "conv cannot be left in float: XNNPACKQuantizer"
+    with pytest.raises(InputError, match=words) as raised:
         session(quantizer="xnnpack", qconfig=kept).goto("insert")
+    assert raised.value.fix == (
+        "Use quantizer='x86' or 'arm', or leave the module out in your own annotate."
+    )
     for name in ("x86", "arm"):
         one = session(quantizer=name, qconfig=kept)
         one.goto("insert")
@@ -45,8 +49,9 @@ def test_bits_of_a_proposal(inserted: qx.Session) -> None:
 
 def test_a_quantizer_for_a_proposal(inserted: qx.Session) -> None:
     """Use a session with quantizer='x86'."""
-    with pytest.raises(InputError, match="no module can be left in float on its own"):
+    with pytest.raises(InputError, match="no module can be left in float on its own") as raised:
         session(quantizer="xnnpack").propose(max_drop=0.1)
+    assert raised.value.fix == "Use a session with quantizer='x86'."
     inserted.sensitivity("gradient")
     assert inserted.propose(max_drop=0.1).points
 
@@ -54,8 +59,9 @@ def test_a_quantizer_for_a_proposal(inserted: qx.Session) -> None:
 def test_a_flow_that_has_no_script(inserted: qx.Session) -> None:
     """Use flow='eager', 'fx' or 'pt2e'."""
     walk = inserted._walk()
-    with pytest.raises(InputError, match="cannot be written as a script"):
+    with pytest.raises(InputError, match="cannot be written as a script") as raised:
         script_of(replace(walk, flow=ToyFlow()))
+    assert raised.value.fix == "Use flow='eager', 'fx' or 'pt2e'."
     assert "prepare_qat_pt2e" in script_of(walk)
 
 
@@ -84,6 +90,7 @@ def test_the_option_for_a_quantizer() -> None:
     with pytest.raises(InputError, match="--quantizer arm means nothing in flow eager") as raised:
         check_settings(arguments(quantizer="arm"))
     assert "decided by its qconfig" in raised.value.why
+    assert raised.value.fix == "Leave --quantizer away, or take --flow pt2e."
     check_settings(arguments())
     check_settings(arguments(quantizer="arm", flow="pt2e"))
     with pytest.raises(InputError, match="there is no quantizer 'leg'"):

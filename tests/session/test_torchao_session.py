@@ -228,3 +228,11 @@ def test_layers_that_stay_float_are_named() -> None:
 def test_all_weights_in_every_step_are_torchs_own_only() -> None:
     with pytest.raises(TrainingError, match="so none can be followed"):
         make().train(epochs=1, oscillation="every step")
+
+
+def test_a_check_asks_what_is_about_this_flow(trained: qx.Session) -> None:
+    trained.goto("train")
+    found = trained.check()
+    assert not [one for one in found if one.severity == "error"]
+    assert not [one for one in found if "qconfig" in one.message]
+    assert "QX410" in found.checked  # whether the switch has an effect

@@ -50,8 +50,7 @@ def rows(count: int = 4) -> Tensor:
 
 
 def options_of(inputs: Any, quantizer: Any = None) -> FlowOptions:
-    """With the qconfig that a session has by default: a quantizer takes its place."""
-    return FlowOptions(resolve_qconfig("x86"), inputs, quantizer=quantizer)
+    return FlowOptions(resolve_qconfig(None, None), inputs, quantizer=quantizer)
 
 
 def walked(

@@ -9,7 +9,7 @@ import pytest
 
 from qatexplorer.flows.annotations import Spec
 from qatexplorer.flows.pt2e import Pt2eFlow
-from qatexplorer.snapshot.exported import fused_norms, rounding_pairs
+from qatexplorer.snapshot.exported import fused_norms, left_over
 from qatexplorer.views.annotations.groups import groups_of
 from qatexplorer.views.annotations.overlay import NO_PATTERN, group_overlay, pattern_overlay
 from qatexplorer.views.annotations.page import below_html, summary_html
@@ -161,19 +161,31 @@ def test_what_fuse_built_is_named_by_the_users_modules() -> None:
 
 def test_what_lowering_left_over_is_listed() -> None:
     session = plain()
-    pairs = rounding_pairs(session.snapshots["lower"].graph)
-    assert pairs
-    text = Checker(below_html(session.snapshots, session.snapshots["lower"])).text
-    assert text.count("dequantize , before") == len(pairs) or "float islands" in text
+    lowered = session.snapshots["lower"]
+    found = left_over(lowered.graph, lowered.int8_nodes)
+    takers = {id for one in found for id in one.takers}
+    modules = {node.path or node.scope for node in lowered.graph.nodes if node.id in takers}
+    assert "pool" in modules  # between two int8 convolutions
+    html = below_html(session.snapshots, lowered)
+    assert "float islands" in html
+    assert all(f'data-select="node:{one.node}"' in html for one in found)
+    assert "float islands" not in below_html(session.snapshots, session.snapshots["insert"])
     news = news_of(Pt2eFlow.stages, session.snapshots)["lower"]
-    assert f"{len(pairs)} pair" in news
-    assert "left over" in news
+    assert f"{len(found)} dequantizes are left over" in news
     assert "int8 for 3 of 4 layers; wide stays float" in news
+
+
+def test_a_model_of_which_one_operation_shares_is_no_group() -> None:
+    snapshots = plain().snapshots
+    texts = overlay_picture(group_overlay(snapshots), build_scene(snapshots["insert"]))["texts"]
+    assert "g:" not in texts
+    assert "group 1" in texts.values()
 
 
 def test_what_is_said_before_lowering_is_what_lowering_does() -> None:
     before, after = plain().snapshots["insert"], plain().snapshots["lower"]
-    lowered = {node.path for node in after.graph.nodes if node.path}
+    # The int8 model does without dropouts, and lowering leaves a copy in their place.
+    lowered = {node.path for node in after.graph.nodes if node.path not in ("", "drop")}
     states = {m.path: m.state for m in before.modules if m.path in lowered}
     assert states == {path: after.by_path[path].state for path in states}
     assert {path for path, state in states.items() if state == "int8"} == {"conv", "last", "fc"}

@@ -11,6 +11,7 @@ from qatexplorer.views.annotations.tables import shown_operations
 from qatexplorer.views.annotations.words import annotated_snapshot
 
 NO_PATTERN = "no pattern"
+NO_GROUP = "shares with none"
 
 
 def pattern_overlay(snapshots: Mapping[str, Snapshot]) -> Overlay:
@@ -38,6 +39,10 @@ def group_overlay(snapshots: Mapping[str, Snapshot]) -> Overlay:
         for node in group.nodes
         if node in paths
     }
+    if words and annotated is not None:
+        # A module of which one operation shares must not look as if all of it did.
+        for one in shown_operations(annotated):
+            words.setdefault(one.path or one.id, NO_GROUP)
     note = "Results with the same number have one fake quant together."
     if not words:
         note = "No two tensors of this model share a fake quant."

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from qatexplorer.snapshot.exported import fused_norms, rounding_pairs
+from qatexplorer.snapshot.exported import fused_norms, left_over
 from qatexplorer.snapshot.records import Graph, GraphNode, Snapshot
 from qatexplorer.views.annotations.groups import Group, groups_of
 from qatexplorer.views.annotations.words import annotated_snapshot, input_name
@@ -138,23 +138,27 @@ def _left_over_html(snapshot: Snapshot) -> Html:
     """Where a lowered graph computes in float between two integer parts."""
     if snapshot.role != "int8" or snapshot.graph is None:
         return Html("")
-    takers: dict[str, list[str]] = {}
-    for edge in snapshot.graph.edges:
-        takers.setdefault(edge.source, []).append(edge.target)
     nodes = {node.id: node for node in snapshot.graph.nodes}
     items = [
         tag(
-            "li", go(f"node:{quantize}", "quantize"), " → ", go(f"node:{back}", "dequantize"),
-            ", before ",
-            join(
-                (go(f"module:{n.path}" if n.path else f"node:{n.id}", n.path or n.label)
-                 for n in (nodes[id] for id in takers.get(back, ()))), ", ",
-            ),
+            "li",
+            _here(nodes[one.given]) if one.given in nodes else "",
+            " → ",
+            _here(nodes[one.node]),
+            " → ",
+            join((_here(nodes[id]) for id in one.takers), ", "),
         )
-        for quantize, back in rounding_pairs(snapshot.graph)
-    ]  # fmt: skip
+        for one in left_over(snapshot.graph, snapshot.int8_nodes)
+    ]
     return _section(
         "Left over after lowering: float islands",
         items,
-        "No pair of quantize and dequantize is left.",
+        "Every dequantize has become a part of an int8 kernel.",
     )
+
+
+def _here(node: GraphNode) -> Html:
+    """Leads to a node of the stage in view."""
+    if node.path:
+        return go(f"module:{node.path}", node.path)
+    return go(f"node:{node.id}", node.label)

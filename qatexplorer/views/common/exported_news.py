@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qatexplorer.snapshot.diff import diff
-from qatexplorer.snapshot.exported import FusedNorm, fused_norms, rounding_pairs
+from qatexplorer.snapshot.exported import FusedNorm, fused_norms, left_over
 from qatexplorer.snapshot.records import GraphNode, Snapshot
 from qatexplorer.views.common.names import count
 
@@ -28,16 +28,12 @@ def exported_news(before: Snapshot | None, now: Snapshot) -> str:
 
 
 def left_over_words(now: Snapshot) -> str:
-    """``"; 2 pairs of quantize and dequantize are left over"``, ``""`` for none."""
-    pairs = len(rounding_pairs(now.graph)) if now.role == "int8" else 0
-    if not pairs:
+    """``"; 2 dequantizes are left over, before operations in float"``, ``""`` for none."""
+    some = len(left_over(now.graph, now.int8_nodes)) if now.role == "int8" else 0
+    if not some or now.graph is None or now.graph.origin != "torch.export":
         return ""
-    noun = (
-        "pair of quantize and dequantize is"
-        if pairs == 1
-        else "pairs of quantize and dequantize are"
-    )
-    return f"; {pairs:,} {noun} left over, before operations in float"
+    verb = "is" if some == 1 else "are"
+    return f"; {count(some, 'dequantize')} {verb} left over, before operations in float"
 
 
 def _traced(before: Snapshot, now: Snapshot) -> str:

@@ -111,7 +111,7 @@ def details(one: Rounding) -> list[tuple[str, str]]:
     found = [
         ("codes", f"{one.dtype.removeprefix('torch.')}, {codes(one)}"),
         ("scheme", channels),
-        ("scales" if one.per_channel else "scale", _scales(one)),
+        ("scales" if one.several_scales else "scale", _scales(one)),
         ("grid", grid_range(one)),
         ("observed", seen),
         ("fake quant", f"{one.site} ({one.class_name})"),
@@ -124,7 +124,7 @@ def _scales(one: Rounding) -> str:
     if not one.scale:
         return "none"
     low, high = min(one.scale), max(one.scale)
-    if one.per_channel:
+    if one.several_scales:
         return f"{len(one.scale):,}, {low:.4g} to {high:.4g}"
     return f"{low:.4g}{zero_words(one)}"
 
