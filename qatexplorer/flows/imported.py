@@ -20,12 +20,13 @@ def imported(name: str) -> Any:
     """The module ``name`` of torchao. Raises ImportError."""
     if name in sys.modules:
         return sys.modules[name]
-    with _errors_only():
+    with errors_only():
         return importlib.import_module(name)
 
 
 @contextmanager
-def _errors_only() -> Iterator[None]:
+def errors_only() -> Iterator[None]:
+    """Inside, what loads torchao (transformers does, where it is installed) says errors only."""
     loggers = [logging.getLogger(name) for name in _LOUD]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -13,7 +13,7 @@ from torch import nn
 
 from qatexplorer.errors import InputError
 from qatexplorer.evaluate.perplexity import perplexity
-from qatexplorer.flows.imported import imported
+from qatexplorer.flows.imported import errors_only, imported
 from qatexplorer.flows.pt2e import unavailable
 from qatexplorer.zoo.base import Example, with_weights
 from qatexplorer.zoo.tiny_text import ALPHABET, LENGTH, example_tokens, text_data
@@ -37,8 +37,9 @@ class TinyLLM(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        made: Any = _transformers()
-        self.lm: nn.Module = made.LlamaForCausalLM(made.LlamaConfig(**_SIZES))
+        with errors_only():
+            made: Any = _transformers()
+            self.lm: nn.Module = made.LlamaForCausalLM(made.LlamaConfig(**_SIZES))
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         # As torch's cross entropy takes them: the classes in the second dimension.

@@ -219,10 +219,10 @@ def test_the_rest_works(trained: qx.Session, tmp_path: Path) -> None:
 def test_layers_that_stay_float_are_named() -> None:
     session = make()  # the default leaves the embedding alone
     session.goto("prepare")
-    found = {one.name: one for one in session.findings()}
-    assert found["stays-float"].path == "embed"
-    assert "up" not in found["stays-float"].message
-    assert "ledger" not in found["stays-float"].fix
+    found = {one.name: one for one in session.check()}
+    assert found["not-swapped"].path == "embed"
+    assert "1 of 3 layers" in found["not-swapped"].message
+    assert "ledger" not in found["not-swapped"].fix
 
 
 def test_all_weights_in_every_step_are_torchs_own_only() -> None:

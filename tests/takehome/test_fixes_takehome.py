@@ -41,7 +41,7 @@ def test_a_flow_without_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FLOWS, "toy", ToyFlow)
     with pytest.raises(InputError) as caught:
         session("toy").script()
-    assert caught.value.fix == "Use flow='eager' or flow='fx'."
+    assert caught.value.fix == "Use flow='eager', 'fx' or 'pt2e'."
     monkeypatch.delitem(FLOWS, "toy")
     assert isinstance(session().flow, EagerFlow)
     assert "prepare_qat(" in session().script()
