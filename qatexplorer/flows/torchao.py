@@ -367,9 +367,14 @@ def _groups(part: Part, model: nn.Module) -> str:
     if asked is None:
         return ""
     used: dict[int | None, list[str]] = {}
+    counted: dict[tuple[Any, ...], int | None] = {}  # once for layers that are alike
     for path, layer, weight in fake_quants_of_weights(model):
         if part.kind is None or isinstance(layer, part.kind):
-            used.setdefault(size_of_blocks(layer, weight), []).append(path)
+            rows: Any = layer.weight
+            alike = (type(weight), repr(scheme_of(weight)), rows.shape[1:], rows.dtype, rows.device)
+            if alike not in counted:
+                counted[alike] = size_of_blocks(layer, weight)
+            used.setdefault(counted[alike], []).append(path)
     others = {size: paths for size, paths in used.items() if size != asked}
     count = sum(map(len, used.values()))
     if not used:
