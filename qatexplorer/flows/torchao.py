@@ -136,10 +136,16 @@ def _qat() -> Any:
 
 
 def check_base_config(given: Any) -> Any:
-    """``given`` if the flow takes it: a configuration of torchao's, a ``QATConfig``, or a dict of
-    them by type of layer. Raises InputError."""
-    if given is None:
-        return None
+    """``given`` if the flow takes it: a name of :data:`BASE_CONFIGS`, a configuration of torchao's,
+    a ``QATConfig``, or a dict of these two by type of layer. Raises InputError."""
+    if given is None or (isinstance(given, str) and given in BASE_CONFIGS):
+        return given
+    if isinstance(given, str):
+        raise InputError(
+            f"there is no base_config {given!r}.",
+            fix=f"Names are {', '.join(map(repr, BASE_CONFIGS))}; or pass a configuration of "
+            "torchao's.",
+        )
     base = getattr(imported("torchao.core.config"), "AOBaseConfig", ())
     parts = given.items() if isinstance(given, Mapping) else [(None, given)]
     for kind, config in parts:
@@ -160,9 +166,9 @@ def check_base_config(given: Any) -> Any:
 
 def parts_of(options: FlowOptions, model: nn.Module) -> tuple[Part, ...]:
     """The calls of ``quantize_`` that the options ask for."""
-    given = options.base_config
-    if given is None:
-        return (Part(default_base_config(model)),)
+    given = DEFAULT_BASE if options.base_config is None else options.base_config
+    if isinstance(given, str):
+        return (Part(BASE_CONFIGS[given].make(model)),)
     if isinstance(given, Mapping):
         return tuple(Part(config, kind) for kind, config in given.items())
     return (Part(given),)
@@ -175,14 +181,55 @@ def default_base_config(model: nn.Module) -> Any:
     The groups are of 32, or of the largest smaller power of two that divides the inputs of every
     linear layer; where none does, each row has one scale.
     """
+    return imported("torchao.quantization").Int8DynamicActivationIntxWeightConfig(
+        weight_dtype=torch.int4,  # type: ignore[attr-defined]
+        weight_granularity=_groups_that_fit(model),
+    )
+
+
+def _groups_that_fit(model: nn.Module) -> Any:
     api = imported("torchao.quantization")
     inputs = {m.in_features for m in model.modules() if isinstance(m, nn.Linear)}
     size = next((g for g in _GROUPS if all(n % g == 0 for n in inputs)), None)
-    granularity = api.PerAxis(0) if size is None else api.PerGroup(size)
-    return api.Int8DynamicActivationIntxWeightConfig(
-        weight_dtype=torch.int4,  # type: ignore[attr-defined]
-        weight_granularity=granularity,
-    )
+    return api.PerAxis(0) if size is None else api.PerGroup(size)
+
+
+def _weights_only(dtype: str, *, rows: bool = False) -> Callable[[nn.Module], Any]:
+    """Makes the configuration that rounds weights to ``torch.<dtype>`` and no input, with a scale
+    for each group, or for each of the rows."""
+
+    def make(model: nn.Module) -> Any:
+        api = imported("torchao.quantization")
+        granularity = api.PerAxis(0) if rows else _groups_that_fit(model)
+        return api.IntxWeightOnlyConfig(weight_dtype=getattr(torch, dtype), granularity=granularity)
+
+    return make
+
+
+@dataclass(frozen=True)
+class NamedBase:
+    """A base configuration by name: ``title`` for the page, and how it is made for a model."""
+
+    title: str
+    make: Callable[[nn.Module], Any]
+
+
+DEFAULT_BASE = "int8-int4"
+BASE_CONFIGS: Mapping[str, NamedBase] = {
+    DEFAULT_BASE: NamedBase("int8 inputs, int4 weights in groups", default_base_config),
+    "int8": NamedBase("int8 weights by rows, float inputs", _weights_only("int8", rows=True)),
+    "int4": NamedBase("int4 weights in groups, float inputs", _weights_only("int4")),
+    "int2": NamedBase("int2 weights in groups, float inputs", _weights_only("int2")),
+}
+"""What a session takes as ``base_config`` by name; a further one is a further line."""
+
+
+def base_name(given: Any) -> str:
+    """For people: the name, or the classes of the configurations."""
+    if given is None or isinstance(given, str):
+        return given or DEFAULT_BASE
+    parts = given.values() if isinstance(given, Mapping) else (given,)
+    return ", ".join(type(one).__name__ for one in parts)
 
 
 def group_asked(config: Any) -> int | None:
@@ -320,9 +367,14 @@ def _groups(part: Part, model: nn.Module) -> str:
     if asked is None:
         return ""
     used: dict[int | None, list[str]] = {}
+    counted: dict[tuple[Any, ...], int | None] = {}  # once for layers that are alike
     for path, layer, weight in fake_quants_of_weights(model):
         if part.kind is None or isinstance(layer, part.kind):
-            used.setdefault(size_of_blocks(layer, weight), []).append(path)
+            rows: Any = layer.weight
+            alike = (type(weight), repr(scheme_of(weight)), rows.shape[1:], rows.dtype, rows.device)
+            if alike not in counted:
+                counted[alike] = size_of_blocks(layer, weight)
+            used.setdefault(counted[alike], []).append(path)
     others = {size: paths for size, paths in used.items() if size != asked}
     count = sum(map(len, used.values()))
     if not used:

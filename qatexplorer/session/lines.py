@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from qatexplorer.data import Data
 from qatexplorer.flows.base import FlowOptions
 from qatexplorer.flows.edits import Edit
 from qatexplorer.flows.pt2e_quantizers import name_of
+from qatexplorer.flows.torchao import base_name
 from qatexplorer.session.stages import Stages
 from qatexplorer.shown import columns, first
 from qatexplorer.training.run import TrainingRun
@@ -51,6 +52,4 @@ def _settings(stages: Stages, options: FlowOptions) -> str:
         return f"quantizer {name_of(options.quantizer)}"
     if flow.offers_qconfig:
         return f"qconfig {plan.name}, engine {plan.backend}"
-    given = options.base_config
-    one = given.values() if isinstance(given, Mapping) else () if given is None else (given,)
-    return "base_config " + (", ".join(type(config).__name__ for config in one) or "of the flow")
+    return f"base_config {base_name(options.base_config)}"

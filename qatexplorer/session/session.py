@@ -117,8 +117,8 @@ class Session(
         quantizer: of flow ``"pt2e"``: torchao's ``Quantizer`` object, or a name of
             :data:`flows.pt2e_quantizers.QUANTIZERS`; None is ``"x86"``.
         base_config: what flow ``"torchao"`` trains the layers for: a configuration of torchao's
-            (linear layers), a ``QATConfig``, or a dict of them by ``nn.Linear`` and
-            ``nn.Embedding``; None is
+            (linear layers), a ``QATConfig``, a dict of these two by ``nn.Linear`` and
+            ``nn.Embedding``, or a name of :data:`flows.torchao.BASE_CONFIGS`; None is
             :func:`~qatexplorer.flows.torchao.default_base_config`.
         edits: changes of the session's copy to begin with, see :meth:`edit`.
 

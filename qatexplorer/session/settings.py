@@ -27,7 +27,7 @@ from qatexplorer.flows.pt2e_quantizers import DEFAULT, QUANTIZERS, check_quantiz
 from qatexplorer.flows.qconfig import QConfigPlan, resolve_qconfig
 from qatexplorer.flows.qconfig_rules import QConfigRule
 from qatexplorer.flows.stubs import check_stub_mode, has_stubs
-from qatexplorer.flows.torchao import check_base_config
+from qatexplorer.flows.torchao import BASE_CONFIGS, DEFAULT_BASE, check_base_config
 from qatexplorer.quantizers.engine import check_engine
 from qatexplorer.quantizers.engine_choice import BACKENDS
 
@@ -153,7 +153,8 @@ class Settings:
         }
 
     def _base_config_text(self) -> str:
-        return "" if self.options.base_config is None else repr(self.options.base_config)
+        given = self.options.base_config
+        return given or DEFAULT_BASE if given is None or isinstance(given, str) else repr(given)
 
     def from_json(self, kept: Mapping[str, Any]) -> dict[str, Any]:
         """What to give to :meth:`change` to have again what :meth:`to_json` kept.
@@ -164,13 +165,16 @@ class Settings:
         """
         if not kept:
             return {}
-        if kept.get("base_config", "") != self._base_config_text():
-            raise RunFolderError(
-                "The run was made with another base_config than the session has.",
-                why=f"It was {kept.get('base_config') or 'the default of the flow'}.",
-                fix="Make the session with the base_config= that the run was made with.",
-            )
         changes: dict[str, Any] = {}
+        base = kept.get("base_config") or DEFAULT_BASE
+        if base != self._base_config_text():
+            if base not in BASE_CONFIGS:
+                raise RunFolderError(
+                    "The run was made with another base_config than the session has.",
+                    why=f"It was {base}.",
+                    fix="Make the session with the base_config= that the run was made with.",
+                )
+            changes["base_config"] = base
         if kept["fingerprint"] != self._fingerprint(kept["engine"]):
             if kept["qconfig"] not in BACKENDS:
                 raise RunFolderError(

@@ -11,6 +11,7 @@ from torch import nn
 
 import qatexplorer as qx
 from qatexplorer.errors import ExportError, InputError, RunFolderError
+from qatexplorer.flows.torchao import BASE_CONFIGS
 
 ao = pytest.importorskip("torchao.quantization")
 
@@ -35,9 +36,17 @@ def test_keys_are_layers() -> None:
     assert session({nn.Linear: config, nn.Embedding: config}).goto("convert")
 
 
+def test_names_are_those_of_the_table() -> None:
+    with pytest.raises(InputError) as caught:
+        session("int3")
+    names = ", ".join(map(repr, BASE_CONFIGS))
+    assert f"Names are {names}; or pass a configuration of torchao's." in str(caught.value)
+    assert session("int8-int4").goto("prepare")
+
+
 def test_values_are_configurations_of_torchaos() -> None:
     with pytest.raises(InputError) as caught:
-        session("int4")
+        session(4)
     said = "Pass one of torchao.quantization, such as IntxWeightOnlyConfig()."
     assert said in str(caught.value)
     assert session(ao.IntxWeightOnlyConfig()).goto("convert")

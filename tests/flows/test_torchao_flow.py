@@ -187,7 +187,7 @@ def test_a_group_that_does_not_fit_names_the_layer() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [3, "int4", {nn.Conv2d: None}, {"up": None}, {nn.Linear: 3}], ids=str
+    "given", [3, "int3", {nn.Conv2d: None}, {"up": None}, {nn.Linear: 3}], ids=str
 )
 def test_what_is_no_configuration_is_refused(given: Any) -> None:
     with pytest.raises(InputError, match="base_config"):

@@ -21,11 +21,14 @@ from qatexplorer.errors import (
     StageError,
     TrainingError,
 )
+from qatexplorer.flows.torchao import BASE_CONFIGS
 from qatexplorer.views.common.names import state_words
 from qatexplorer.views.inspector.blocks import blocks_figure, scale_rows
 from qatexplorer.views.inspector.figures import scales_of_site
 from qatexplorer.views.inspector.page import inspect_html
 from qatexplorer.views.tree import build_tree
+from tests.support.training_models import one_thread  # noqa: F401
+from tests.support.waiting import Gate
 
 ao = pytest.importorskip("torchao.quantization")
 
@@ -84,6 +87,10 @@ def trained(folder: Path) -> qx.Session:
     return session
 
 
+def losses(history: Any) -> list[float]:
+    return [float(step.loss) for step in history.steps]
+
+
 def plain(html: Any) -> str:
     return unescape(re.sub(r"<[^>]+>", " ", str(html)))
 
@@ -113,6 +120,41 @@ def test_training_goes_on_from_its_folder_and_only_with_its_base(
     assert all(torch.equal(value, kept[name]) for name, value in again.model.state_dict().items())
     with pytest.raises(RunFolderError, match="another base_config"):
         make().load_run(folder)
+
+
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    whole = make(both())
+    unbroken = whole.train(epochs=3, lr=0.01)
+    gate = Gate(at=6)
+    first = make(both(), loss=gate)
+    run = first.start_training(epochs=3, lr=0.01, run_dir=tmp_path, checkpoint_every=5)
+    gate.then(run.stop, run, "stopped")
+    run.wait()
+    assert len(losses(run.history)) < len(losses(unbroken.history))
+    second = make(both())
+    again = second.resume(tmp_path, background=False)
+    assert losses(again.history) == losses(unbroken.history)
+    kept = whole.model.state_dict()
+    found = second.model.state_dict()
+    assert found.keys() == kept.keys()
+    assert all(torch.equal(value, kept[name]) for name, value in found.items())
+
+
+def test_a_run_keeps_the_name_of_its_base(tmp_path: Path) -> None:
+    first = make("int4")
+    first.train(epochs=1, run_dir=tmp_path)
+    second = make()
+    second.load_run(tmp_path)
+    assert second.options.base_config == "int4"
+    assert "base_config int4" in repr(second)
+
+
+@pytest.mark.parametrize("name", BASE_CONFIGS)
+def test_each_base_by_name_converts(name: str) -> None:
+    session = make(name)
+    session.goto("convert")
+    (up,) = [m for m in session.snapshot.modules if m.path == "up"]
+    assert up.compute == "stored"
 
 
 def test_the_telemetry_of_a_run_has_a_scale_for_each_group(trained: qx.Session) -> None:
@@ -219,10 +261,10 @@ def test_the_rest_works(trained: qx.Session, tmp_path: Path) -> None:
 def test_layers_that_stay_float_are_named() -> None:
     session = make()  # the default leaves the embedding alone
     session.goto("prepare")
-    found = {one.name: one for one in session.check()}
-    assert found["not-swapped"].path == "embed"
-    assert "1 of 3 layers" in found["not-swapped"].message
-    assert "ledger" not in found["not-swapped"].fix
+    assert "stays-float" not in {one.name for one in session.findings()}  # which names a ledger
+    (found,) = [one for one in session.check() if one.path == "embed"]
+    assert "up" not in found.message
+    assert "nn.Embedding" in found.fix
 
 
 def test_all_weights_in_every_step_are_torchs_own_only() -> None:

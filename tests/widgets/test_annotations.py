@@ -6,15 +6,23 @@ import importlib.util
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 import qatexplorer as qx
+from qatexplorer.flows.torchao import DEFAULT_BASE
 from qatexplorer.widgets.annotations.panel import GROUPS, PATTERNS, AnnotationsPanel
 from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.explorer.drawer import Drawer
 from qatexplorer.widgets.explorer.explorer import Explorer
 from qatexplorer.widgets.explorer.settings import SettingsPanel
 from tests.support.annotated import IMAGES, Plain, plain, quantizer_of
+
+LINEAR = torch.randn(2, 32)
+
+
+def linear() -> nn.Module:
+    return nn.Sequential(nn.Linear(32, 4)).train()
 
 
 def panel(session: qx.Session) -> tuple[AnnotationsPanel, list[Any]]:
@@ -160,3 +168,30 @@ def test_the_quantizer_is_chosen_where_one_annotates() -> None:
     made.use(qx.Session(Plain().train(), IMAGES, flow="pt2e", quantizer=own))
     assert "yours: Own" in dict(made.quantizer.options)
     assert "In force: quantizer Own" in made.words.html
+
+
+def test_the_base_config_is_chosen_where_torchao_swaps_layers() -> None:
+    ao = pytest.importorskip("torchao.quantization")
+    session = qx.Session(linear(), LINEAR)
+    made, jobs = settings(session)
+    assert made.base.layout.display == "none"
+    made.flow.value = "torchao"
+    assert made.base.layout.display == ""
+    assert made.quantizer.layout.display == "none"
+    assert made.base.value == DEFAULT_BASE
+    made.base.value = "int2"
+    made.apply.click()
+    jobs[-1](None)
+    assert (session.flow.name, session.options.base_config) == ("torchao", "int2")
+    made.refresh()
+    assert made.words.html == "In force: base config int2"
+    assert made.engines.html == ""
+    made.flow.value = "pt2e"
+    assert made.base.layout.display == "none"
+    own = ao.IntxWeightOnlyConfig()
+    mine = qx.Session(linear(), LINEAR, flow="torchao", base_config=own)
+    made.use(mine)
+    assert "yours: IntxWeightOnlyConfig" in dict(made.base.options)
+    made.apply.click()
+    jobs[-1](None)
+    assert mine.options.base_config is own

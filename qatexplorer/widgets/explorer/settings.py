@@ -11,6 +11,7 @@ import ipywidgets as widgets
 from qatexplorer.flows import FLOWS
 from qatexplorer.flows.base import StubMode
 from qatexplorer.flows.pt2e_quantizers import DEFAULT, QUANTIZERS, title_of
+from qatexplorer.flows.torchao import BASE_CONFIGS, DEFAULT_BASE, base_name
 from qatexplorer.quantizers.engine import available_engines
 from qatexplorer.quantizers.engine_choice import default_backend
 from qatexplorer.quantizers.engine_probe import probe_engines
@@ -60,7 +61,7 @@ class SettingsPanel(widgets.VBox):
         super().__init__(
             [
                 self.words,
-                row(self.flow, self.quantizer, self.qconfig, self.engine, self.stubs),
+                row(self.flow, self.quantizer, self.base, self.qconfig, self.engine, self.stubs),
                 self.cannot,
                 self.fusion,
                 row(self.apply, self.auto, self.compare, self.check),
@@ -89,6 +90,12 @@ class SettingsPanel(widgets.VBox):
             "who says which operations are rounded, and how",
             width="430px",
         )
+        self.base = labelled(
+            widgets.Dropdown(options=[(one.title, name) for name, one in BASE_CONFIGS.items()]),
+            "Base config",
+            "what torchao trains the layers for, and converts them with",
+            width="430px",
+        )
         self.engine = labelled(
             widgets.Dropdown(options=[_OF_QCONFIG, *available_engines()]),
             "Int8 engine",
@@ -115,6 +122,9 @@ class SettingsPanel(widgets.VBox):
         if self._session.flow.offers_quantizer:
             self.words.html = f"In force: quantizer {escape(title_of(options.quantizer))}"
             self.engines.html = ""
+        elif self._session.flow.kind() == "layers":
+            self.words.html = f"In force: base config {escape(base_name(options.base_config))}"
+            self.engines.html = ""
         else:
             words, concern = escape(qconfig_words(options)), concern_html(plan.concern)
             self.words.html = f"In force: {words}{concern}"
@@ -123,6 +133,7 @@ class SettingsPanel(widgets.VBox):
         self._offer()
         self.stubs.value = options.stubs
         self._show_quantizer(options.quantizer)
+        self._show_base(options.base_config)
         self.fusion.value = "\n".join(", ".join(run) for run in options.fusion)
 
     def _offer(self) -> None:
@@ -134,6 +145,7 @@ class SettingsPanel(widgets.VBox):
         for control in (self.qconfig, self.engine):
             control.layout.display = "" if flow.offers_qconfig else "none"
         self.quantizer.layout.display = "" if flow.offers_quantizer else "none"
+        self.base.layout.display = "" if flow.kind() == "layers" else "none"
         for control in (self.stubs, self.compare):
             control.layout.display = "" if flow.offers_stubs else "none"
         for control in (self.fusion, self.auto):
@@ -147,6 +159,15 @@ class SettingsPanel(widgets.VBox):
         named = [(one.title, name) for name, one in QUANTIZERS.items()]
         self.quantizer.options = [*named, (f"yours: {type(given).__name__}", _KEEP)]
         self.quantizer.value = _KEEP
+
+    def _show_base(self, given: Any) -> None:
+        """As :meth:`_show_quantizer`, of the base config."""
+        if given is None or isinstance(given, str):
+            self.base.value = given or DEFAULT_BASE
+            return
+        named = [(one.title, name) for name, one in BASE_CONFIGS.items()]
+        self.base.options = [*named, (f"yours: {base_name(given)}", _KEEP)]
+        self.base.value = _KEEP
 
     def _lines(self) -> list[list[str]]:
         lines = (line.strip() for line in self.fusion.value.splitlines())
@@ -164,6 +185,8 @@ class SettingsPanel(widgets.VBox):
             changes["fusion"] = self._lines()
         if flow.offers_quantizer and self.quantizer.value != _KEEP:
             changes["quantizer"] = self.quantizer.value
+        if flow.kind() == "layers" and self.base.value != _KEEP:
+            changes["base_config"] = self.base.value
         if self.qconfig.value != _KEEP:
             changes["qconfig"] = None if self.qconfig.value == _PROBED else self.qconfig.value
         if self.engine.value != _OF_QCONFIG:
