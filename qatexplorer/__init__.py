@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from qatexplorer.flows.base import StubMode
     from qatexplorer.flows.edits import Edit
     from qatexplorer.ledger import Ledger, ledger_of
+    from qatexplorer.migration.make import migrate
+    from qatexplorer.migration.records import Migration
     from qatexplorer.runs.config import TrainingConfig
     from qatexplorer.runs.opened import OpenedRun, list_runs, open_run
     from qatexplorer.session.session import Session, SessionEvent
@@ -56,6 +58,7 @@ __all__ = [
     "Graph",
     "Ledger",
     "LedgerView",
+    "Migration",
     "ModuleRecord",
     "OpenedRun",
     "Overlay",
@@ -77,6 +80,7 @@ __all__ = [
     "flows",
     "ledger_of",
     "list_runs",
+    "migrate",
     "open_run",
     "running",
     "studies",
@@ -98,6 +102,7 @@ _LAZY = {
     "Graph": "qatexplorer.snapshot.records",
     "Ledger": "qatexplorer.ledger",
     "LedgerView": "qatexplorer.widgets.ledger.ledger",
+    "Migration": "qatexplorer.migration.records",
     "ModuleRecord": "qatexplorer.snapshot.records",
     "OpenedRun": "qatexplorer.runs.opened",
     "Overlay": "qatexplorer.snapshot.overlay",
@@ -112,6 +117,7 @@ _LAZY = {
     "diff": "qatexplorer.snapshot.diff",
     "ledger_of": "qatexplorer.ledger",
     "list_runs": "qatexplorer.runs.opened",
+    "migrate": "qatexplorer.migration.make",
     "open_run": "qatexplorer.runs.opened",
     "watch": "qatexplorer.telemetry.watch",
 }
@@ -165,6 +171,8 @@ def explore(
     prepare_custom_config: Any = None,
     convert_custom_config: Any = None,
     backend_config: Any = None,
+    quantizer: Any = None,
+    base_config: Any = None,
     edits: Any = None,
     suggested: dict[str, Any] | None = None,
     example: str | None = None,

@@ -12,7 +12,7 @@ from torch import Tensor
 from qatexplorer.accuracy.causes import first_sample
 from qatexplorer.accuracy.kept import Kept
 from qatexplorer.accuracy.structure import numbers_in
-from qatexplorer.evaluate.pairs import Pair, Pairs
+from qatexplorer.evaluate.pairs import Pair, Pairs, on_grid
 from qatexplorer.forward.leaves import is_leaf_call
 from qatexplorer.forward.visit import Place, Visit
 
@@ -51,6 +51,10 @@ class Int8Results:
         self._number = 0
 
     def see(self, visit: Visit) -> None:
+        pair = self._pairs.of(visit)
+        if pair is None and not self._pairs.same_names:
+            return
+        visit = on_grid(visit, pair)
         tensor = numbers_in(visit.result)
         if tensor is None:
             return
@@ -59,7 +63,6 @@ class Int8Results:
             given = visit.args[0] if visit.args else None
             if isinstance(given, Tensor) and self._has(given):
                 self._had[id(tensor)] = weakref.ref(tensor)  # the same values, as the fake quant's
-        pair = self._pairs.of(visit)
         place = pair.fake if pair is not None else visit.place
         if place[0] not in self._places:
             return

@@ -11,6 +11,7 @@ from torch.ao.quantization import DeQuantStub, QuantStub, QuantWrapper
 
 from qatexplorer.accuracy.records import RowKind
 from qatexplorer.checks.evidence.float_gap import Chains
+from qatexplorer.forward.exported import is_exported, main_modules, stack_of
 from qatexplorer.forward.graph import Graph
 from qatexplorer.forward.leaves import is_leaf_call
 from qatexplorer.forward.visit import Place, Visit
@@ -201,6 +202,8 @@ class ByNodes:
         self._modules = dict(prepared.named_modules(remove_duplicate=False))
         self._floats = {node.name: node for node in traced.graph.nodes}
         self._there = {node.name for node in prepared.graph.nodes}
+        self._exported = is_exported(prepared)
+        self._main = main_modules(prepared) if self._exported else {}
         calls: dict[str, int] = {}
         self._heads: dict[fx.Node, Head] = {}
         self._matches: dict[str, Match] = {}
@@ -233,9 +236,13 @@ class ByNodes:
     def _head(self, node: fx.Node, calls: dict[str, int]) -> Head | None:
         if node.op not in ("call_module", "call_function", "call_method"):
             return None
-        path = str(node.target) if node.op == "call_module" else node.name
+        path, kind_of = self._main.get(node.name, ("", ""))
+        if not path:
+            path = str(node.target) if node.op == "call_module" else node.name
         call = calls[path] = calls.get(path, -1) + 1
-        if node.op != "call_module":
+        if kind_of:
+            head = Head(path, "module", kind_of, call=call)
+        elif node.op != "call_module":
             head = Head(path, "operation", _operation(node), call=call)
         else:
             kind: RowKind = "fake quant" if self._is_fake(node) else "module"
@@ -251,6 +258,8 @@ class ByNodes:
 
     def _source(self, node: fx.Node) -> Source | None:
         end = self._floats.get(node.name)
+        if self._exported:
+            return self._exported_source(node, end)
         if end is None:
             return None
         while True:
@@ -258,6 +267,17 @@ class ByNodes:
             if not fused or node.op != "call_module":
                 return Source((end.name, 0))
             end = fused[0]
+
+    def _exported_source(self, node: fx.Node, same: fx.Node | None) -> Source | None:
+        """Nodes keep their names, but those of a convolution with a batch norm behind it, which
+        torchao has put in anew: only what comes out of the batch norm is there in both."""
+        if "batch_norm" in str(node.target):
+            norms = [one for one in self._floats.values() if one.target == node.target]
+            same = next((one for one in norms if stack_of(one) == stack_of(node)), same)
+        if same is None or (same.op, str(same.target)) != (node.op, str(node.target)):
+            return None
+        alike = node.op == "placeholder" or stack_of(same) == stack_of(node)
+        return Source((same.name, 0)) if alike else None
 
     def _behind(self, node: fx.Node) -> fx.Node:
         while self._is_fake(node):

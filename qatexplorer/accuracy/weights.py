@@ -14,6 +14,7 @@ from qatexplorer.accuracy.records import CompareRow
 from qatexplorer.accuracy.spread import Spread, picked
 from qatexplorer.accuracy.sums import Apart, InSteps, OneGrid, row_decibels, row_squares
 from qatexplorer.checks.evidence.causes import int8_weight
+from qatexplorer.forward.exported import exported_graph, is_exported, packed_weights
 from qatexplorer.forward.hooks import hooked
 from qatexplorer.quantizers.facts import Grid, grid_of, has_grid, kinds_of
 
@@ -36,6 +37,11 @@ class WeightRows:
         self._int8 = dict(int8.named_modules(remove_duplicate=False)) if int8 is not None else {}
         self._takers = _takers(prepared) if isinstance(prepared, fx.GraphModule) else {}
         self._packed = _packed(int8) if isinstance(int8, fx.GraphModule) else {}
+        if is_exported(prepared):
+            assert isinstance(prepared, fx.GraphModule)
+            placed = exported_graph(prepared, {})[1]
+            self._takers = {path: place.owner for path, place in placed.items()}
+            self._packed = packed_weights(int8) if isinstance(int8, fx.GraphModule) else {}
         self._rows: dict[str, CompareRow] = {}
         self._kept = torch.empty(0)
 
@@ -64,7 +70,9 @@ class WeightRows:
         grid = grid_of(quantizer)
         owner = self._takers.get(path, path.rpartition(".")[0])
         layer = self._int8.get(owner)
-        weight = int8_weight(layer) if layer is not None else self._packed.get(owner)
+        weight = self._packed.get(owner)
+        if weight is None and layer is not None:
+            weight = int8_weight(layer)
         axis = grid.ch_axis if grid.ch_axis is not None else 0
         x, y = _rows(given, axis), _rows(result, axis)
         scale, zero = (_column(one, len(x)) for one in (grid.scale, grid.zero_point))

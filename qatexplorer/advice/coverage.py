@@ -17,7 +17,7 @@ FORWARDS_OF_A_LEDGER = 4
 def coverage(facts: Facts) -> Iterator[Proposal]:
     """Ask the ledger why, where more than half of the parameters stay float."""
     shot = facts.snapshot
-    if shot is None:
+    if shot is None or not facts.ground.flow.has_ledger:
         return
     share = params_share(shot)
     if not share.total or share.float / share.total <= HALF:

@@ -18,7 +18,7 @@ def engine(facts: Facts) -> Iterator[Proposal]:
     code, if int8 has lost more than is tolerated and more than fake quant."""
     concern = facts.concern
     found = next((one for one in facts.findings if one.name in ENGINE), None)
-    if concern is None or found is None:
+    if concern is None or found is None or not facts.ground.flow.offers_qconfig:
         return
     phase: Phase = "fix"
     gain = Gain()

@@ -17,6 +17,8 @@ FOLDER = "int8_model"
 def take_home(facts: Facts) -> Iterator[Proposal]:
     """Export, where int8 was measured and loses no more than is tolerated."""
     form = facts.form
+    if not facts.ground.flow.exports:
+        return
     if form not in ("ptq", "int8") or facts.loss is None or facts.loses or facts.errors:
         return
     found = facts.metrics[form]

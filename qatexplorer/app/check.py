@@ -19,19 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qatexplorer._version import __version__
-from qatexplorer.app.jobs import (
-    FAILED,
-    FOUND,
-    OK,
-    STOPPED,
-    USAGE,
-    deliver,
-    failed,
-    progress,
-    stdout_is_for_the_result,
-    unforeseen,
-    unwritable,
-)
+from qatexplorer.app.jobs import FOUND, OK, USAGE, attempted, check_output, deliver, failed
+from qatexplorer.app.session_of import check_settings, opened
 from qatexplorer.errors import (
     EngineWarning,
     InputError,
@@ -67,16 +56,9 @@ def run(args: argparse.Namespace) -> int:
         silences = _before(args)
     except QatExplorerError as error:
         return failed(error, USAGE)
-    try:
-        with stdout_is_for_the_result(), progress(args) as report:
-            checked = _checked(args, silences, report)
-    except KeyboardInterrupt:
-        print("qatexplorer: stopped.", file=sys.stderr)
-        return STOPPED
-    except QatExplorerError as error:
-        return failed(error, FAILED)
-    except (Exception, SystemExit) as error:
-        return failed(unforeseen(error, "check"), FAILED)
+    checked = attempted(args, "check", lambda report: _checked(args, silences, report))
+    if isinstance(checked, int):
+        return checked
     code = exit_code(checked.findings, args.fail_on)
     try:
         _write(args, checked, code)
@@ -115,24 +97,13 @@ def as_json(checked: Checked, fail_on: str, code: int) -> dict[str, Any]:
 def _before(args: argparse.Namespace) -> tuple[Silence, ...]:
     """Look at the options before a model is loaded. Raises InputError for wrong ones."""
     from qatexplorer.checks.silence import find_pyproject, read_silences
-    from qatexplorer.flows import get_flow
-    from qatexplorer.flows.qconfig import resolve_qconfig
 
     if args.model is None:
         raise InputError(
             "no model is named.", fix="Write qatexplorer check package.module:factory."
         )
-    flow = get_flow(args.flow)
-    if args.stubs != "none" and not flow.offers_stubs:
-        raise InputError(
-            f"--stubs {args.stubs} means nothing in flow {args.flow}.",
-            why="This flow quantizes the input by itself.",
-            fix="Leave --stubs away, or take --flow eager.",
-        )
-    if args.qconfig is not None:
-        resolve_qconfig(args.qconfig)
-    if args.output is not None and not args.output.absolute().parent.is_dir():
-        raise unwritable(args.output, FileNotFoundError("there is no such folder"))
+    check_settings(args)
+    check_output(args.output)
     file = find_pyproject(Path.cwd())
     if file is None:
         return ()
@@ -140,27 +111,14 @@ def _before(args: argparse.Namespace) -> tuple[Silence, ...]:
 
 
 def _checked(args: argparse.Namespace, silences: tuple[Silence, ...], report: Any) -> Checked:
-    from qatexplorer.app.load_model import load_model
     from qatexplorer.checks.records import worst_first
     from qatexplorer.checks.silence import silenced
-    from qatexplorer.session.session import Session
 
-    report(f"loading {args.model}", 0.0)
-    loaded = load_model(args.model)
     with warnings.catch_warnings():
         # They are findings here.
         warnings.simplefilter("ignore", EngineWarning)
         warnings.simplefilter("ignore", PostTrainingQConfigWarning)
-        report("looking at the model", 0.0)
-        session = Session(
-            loaded.model,
-            loaded.example_inputs,
-            flow=args.flow,
-            qconfig=args.qconfig or loaded.suggested.get("qconfig"),
-            stubs=args.stubs,
-            data=loaded.data,
-        )
-        session.warns = False
+        loaded, session = opened(args, report)
         # In eval mode nothing can be tried: say so, and look for the rest on a copy in train mode.
         asleep = [f for f in session.findings(try_int8=False) if f.name == "eval-mode"]
         if asleep:

@@ -1,10 +1,10 @@
 """The command line: ``qatexplorer dashboard | lab | inspect | train | check | ...``.
 
-The others are ``compare``, ``report`` and ``doctor``. Exit codes: 0 all went well, 1 an error of
-ours with its message on stderr (or, from ``doctor``, ``check`` and ``compare``, something that it
-found), 2 wrong usage. ``check``, ``compare`` and ``report`` have 3 for what is no finding and no
-wrong usage, so that CI can tell them apart (:mod:`qatexplorer.app.check`); ``train`` has codes of
-its own too (:mod:`qatexplorer.app.train`).
+The others are ``compare``, ``migrate``, ``report`` and ``doctor``. Exit codes: 0 all went well, 1
+an error of ours with its message on stderr (or, from ``doctor``, ``check`` and ``compare``,
+something that it found), 2 wrong usage. ``check``, ``compare``, ``migrate`` and ``report`` have 3
+for what is no finding and no wrong usage, so that CI can tell them apart
+(:mod:`qatexplorer.app.check`); ``train`` has codes of its own too (:mod:`qatexplorer.app.train`).
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_check(commands)
     _add_compare(commands)
+    _add_migrate(commands)
     _add_report(commands)
     _add_doctor(commands)
     return parser
@@ -92,7 +93,9 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command = commands.add_parser("inspect", help="take a model to a stage and print what it is")
     command.add_argument("model", metavar="package.module:factory|zoo:NAME")
     command.add_argument("--to", metavar="STAGE", help="default: the one with all fake quants")
-    command.add_argument("--flow", default="eager", help="eager or fx (default: %(default)s)")
+    command.add_argument(
+        "--flow", default="eager", help="eager, fx, pt2e or torchao (default: %(default)s)"
+    )
     command.add_argument("--qconfig", metavar="BACKEND", help="x86, fbgemm, qnnpack or onednn")
     command.add_argument("--json", action="store_true", help="machine-readable, on stdout")
     command.set_defaults(run=_inspect)
@@ -127,7 +130,9 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("model", nargs="?", metavar="package.module:factory|zoo:NAME")
-    command.add_argument("--flow", default="eager", help="eager or fx (default: %(default)s)")
+    command.add_argument(
+        "--flow", default="eager", help="eager, fx, pt2e or torchao (default: %(default)s)"
+    )
     command.add_argument("--qconfig", metavar="BACKEND", help="x86, fbgemm, qnnpack or onednn")
     command.add_argument(
         "--stubs",
@@ -204,6 +209,48 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.set_defaults(run=_compare)
 
 
+_MIGRATE_CODES = """\
+exit codes:
+  0  it was written
+  2  wrong usage: an option, a file that cannot be written
+  3  the model could not be loaded or run, or no flow takes it
+"""
+
+
+def _add_migrate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from qatexplorer.app.compare import batches
+    from qatexplorer.app.migrate import FORMATS, flow_names
+
+    command = commands.add_parser(
+        "migrate",
+        help="one model through eager, FX and PT2E: what each of them rounds, and how",
+        epilog=_MIGRATE_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("model", metavar="package.module:factory|zoo:NAME")
+    command.add_argument(
+        "--flows", type=flow_names, metavar="NAME,…", help="(default: eager,fx,pt2e)"
+    )
+    command.add_argument("--format", choices=FORMATS, default="text", help="(default: %(default)s)")
+    command.add_argument("--output", type=Path, metavar="FILE", help="write it there instead")
+    command.add_argument("--qconfig", metavar="BACKEND", help="x86, fbgemm, qnnpack or onednn")
+    command.add_argument("--quantizer", metavar="NAME", help="of PT2E (default: x86)")
+    command.add_argument(
+        "--stubs", choices=("none", "model", "layers"),
+        help="of eager mode (default: model where the model has no stubs of its own, else none)",
+    )  # fmt: skip
+    command.add_argument(
+        "--calibrate", type=batches, default=8, metavar="N",
+        help="show the observers N batches of the training data (default: %(default)s)",
+    )  # fmt: skip
+    command.add_argument(
+        "--no-int8", dest="int8", action="store_false",
+        help="convert nothing: no metric of int8, and not how far it is from the fake quants",
+    )  # fmt: skip
+    command.add_argument("--quiet", action="store_true", help="no progress")
+    command.set_defaults(run=_migrate)
+
+
 _REPORT_CODES = """\
 exit codes:
   0  the report was written
@@ -277,7 +324,12 @@ def _inspect(args: argparse.Namespace) -> int:
         loaded = load_model(args.model)
         qconfig = args.qconfig or loaded.suggested.get("qconfig")
         session = Session(
-            loaded.model, loaded.example_inputs, flow=args.flow, qconfig=qconfig, data=loaded.data
+            loaded.model,
+            loaded.example_inputs,
+            flow=args.flow,
+            qconfig=qconfig,
+            data=loaded.data,
+            **loaded.settings,
         )
         first = session.snapshot
         session.goto(args.to or session.flow.prepared_stage)
@@ -298,6 +350,12 @@ def _compare(args: argparse.Namespace) -> int:
     from qatexplorer.app import compare
 
     return compare.run(args)
+
+
+def _migrate(args: argparse.Namespace) -> int:
+    from qatexplorer.app import migrate
+
+    return migrate.run(args)
 
 
 def _report(args: argparse.Namespace) -> int:

@@ -20,14 +20,11 @@ from qatexplorer.app.jobs import (
     FAILED,
     FOUND,
     OK,
-    STOPPED,
     USAGE,
+    attempted,
+    check_output,
     deliver,
     failed,
-    progress,
-    stdout_is_for_the_result,
-    unforeseen,
-    unwritable,
 )
 from qatexplorer.app.session_of import check_arguments, session_of
 from qatexplorer.errors import InputError, QatExplorerError, ReportError
@@ -70,24 +67,16 @@ def run(args: argparse.Namespace) -> int:
     """Do what the arguments of the command ask for; returns the exit code."""
     try:
         check_arguments(args)
-        if args.output is not None and not args.output.absolute().parent.is_dir():
-            raise unwritable(args.output, FileNotFoundError("there is no such folder"))
+        check_output(args.output)
         if args.report is not None:
             check_free(args.report, args.force)
     except QatExplorerError as error:
         return failed(error, USAGE)
-    try:
-        with stdout_is_for_the_result(), progress(args) as report:
-            compared = _compared(args, report)
-    except KeyboardInterrupt:
-        print("qatexplorer: stopped.", file=sys.stderr)
-        return STOPPED
-    except ReportError as error:
-        return failed(error, USAGE)
-    except QatExplorerError as error:
-        return failed(error, FAILED)
-    except (Exception, SystemExit) as error:
-        return failed(unforeseen(error, "comparison"), FAILED)
+    compared = attempted(
+        args, "comparison", lambda report: _compared(args, report), usage=(ReportError,)
+    )
+    if isinstance(compared, int):
+        return compared
     judged = judge(args, compared.comparison, compared.evaluation)
     code = exit_code(judged)
     if args.json:

@@ -6,6 +6,7 @@ import os
 
 from qatexplorer.errors import QatExplorerError
 from qatexplorer.widgets.explorer.explorer import Explorer
+from qatexplorer.zoo.base import OF_SESSION
 
 MODEL_VARIABLE = "QATEXPLORER_MODEL"
 EXAMPLE_VARIABLE = "QATEXPLORER_EXAMPLE"
@@ -31,7 +32,7 @@ def dashboard() -> Explorer:
         explorer.message.error(error)
         return explorer
     suggested = dict(loaded.suggested)
-    given = {"qconfig": suggested.pop("qconfig")} if "qconfig" in suggested else {}
+    given = {name: suggested.pop(name) for name in OF_SESSION if name in suggested}
     return Explorer(
         loaded.model, loaded.example_inputs, data=loaded.data, suggested=suggested, **given
     )

@@ -8,15 +8,45 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from qatexplorer.errors import InputError, QatExplorerError
 
 OK, FOUND, USAGE, FAILED, STOPPED = 0, 1, 2, 3, 130
 """Exit codes: all went well; what was asked for does not hold; wrong usage; a model that could not
 be loaded or run; Ctrl-C."""
+
+
+T = TypeVar("T")
+
+
+def attempted(
+    args: argparse.Namespace,
+    what: str,
+    work: Callable[[Callable[[str, float], Any]], T],
+    usage: tuple[type[QatExplorerError], ...] = (),
+) -> T | int:
+    """What ``work`` gives, called with where to say what is being done; an exit code where it ends
+    with an error, which is printed. ``what`` names it, as ``"comparison"``; ``usage`` are errors
+    that mean wrong usage."""
+    try:
+        with stdout_is_for_the_result(), progress(args) as report:
+            return work(report)
+    except KeyboardInterrupt:
+        print("qatexplorer: stopped.", file=sys.stderr)
+        return STOPPED
+    except QatExplorerError as error:
+        return failed(error, USAGE if isinstance(error, usage) else FAILED)
+    except (Exception, SystemExit) as error:
+        return failed(unforeseen(error, what), FAILED)
+
+
+def check_output(file: Path | None) -> None:
+    """Raise InputError if ``file`` has no folder to be written in."""
+    if file is not None and not file.absolute().parent.is_dir():
+        raise unwritable(file, FileNotFoundError("there is no such folder"))
 
 
 def deliver(text: str, file: Path | None) -> None:

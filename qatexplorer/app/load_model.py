@@ -33,7 +33,7 @@ _SPELLING = "Write it as package.module:factory, for example my_project.models:m
 class LoadedModel:
     """What a factory returned, in one form.
 
-    ``suggested`` is what an embedded example suggests: ``qconfig`` and training settings.
+    ``suggested`` is what an embedded example suggests: settings of a session and of training.
     ``source`` is ``"file:line"`` of the factory, ``""`` where it has none.
     """
 
@@ -42,6 +42,11 @@ class LoadedModel:
     data: Data | None = None
     suggested: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     source: str = ""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is suggested for a session and has no option of its own on the command line."""
+        return {n: self.suggested[n] for n in ("base_config", "metric") if n in self.suggested}
 
 
 def load_model(spec: str) -> LoadedModel:

@@ -12,17 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qatexplorer.app.jobs import (
-    FAILED,
-    OK,
-    STOPPED,
-    USAGE,
-    deliver,
-    failed,
-    progress,
-    stdout_is_for_the_result,
-    unforeseen,
-)
+from qatexplorer.app.jobs import OK, USAGE, attempted, deliver, failed
 from qatexplorer.app.session_of import check_arguments, session_of
 from qatexplorer.errors import InputError, QatExplorerError, ReportError, RunFolderError
 from qatexplorer.reports import check_free
@@ -43,18 +33,14 @@ def run(args: argparse.Namespace) -> int:
             check_arguments(args)
     except QatExplorerError as error:
         return failed(error, USAGE)
-    try:
-        with stdout_is_for_the_result(), progress(args) as report:
-            written = _of_run(args) if kept else _of_model(args, report)
-    except KeyboardInterrupt:
-        print("qatexplorer: stopped.", file=sys.stderr)
-        return STOPPED
-    except (ReportError, RunFolderError) as error:
-        return failed(error, USAGE)
-    except QatExplorerError as error:
-        return failed(error, FAILED)
-    except (Exception, SystemExit) as error:
-        return failed(unforeseen(error, "report"), FAILED)
+    written = attempted(
+        args,
+        "report",
+        lambda report: _of_run(args) if kept else _of_model(args, report),
+        usage=(ReportError, RunFolderError),
+    )
+    if isinstance(written, int):
+        return written
     deliver(f"{written} ({written.stat().st_size / 1e6:.1f} MB)", None)
     return OK
 

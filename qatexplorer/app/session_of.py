@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from qatexplorer.errors import EngineWarning, InputError, QatExplorerError
 
 if TYPE_CHECKING:
+    from qatexplorer.app.load_model import LoadedModel
     from qatexplorer.session.session import Session
 
 CALIBRATE = 8
@@ -20,7 +21,12 @@ CALIBRATE = 8
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The arguments that say which model, and how it is taken to int8."""
-    command.add_argument("--flow", default="eager", help="eager or fx (default: %(default)s)")
+    command.add_argument("--flow", default="eager", help="eager, fx or pt2e (default: %(default)s)")
+    command.add_argument(
+        "--quantizer",
+        metavar="NAME",
+        help="of flow pt2e: x86, arm, xpu, embedding or xnnpack (default: x86)",
+    )
     command.add_argument("--qconfig", metavar="BACKEND", help="x86, fbgemm, qnnpack or onednn")
     command.add_argument(
         "--stubs",
@@ -44,9 +50,17 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Look at them before a model is loaded. Raises InputError for wrong ones."""
+    from qatexplorer.runs.opened import open_run
+
+    check_settings(args)
+    if args.run_dir is not None:
+        open_run(args.run_dir)
+
+
+def check_settings(args: argparse.Namespace) -> None:
+    """Look at flow, stubs and qconfig before a model is loaded. Raises InputError."""
     from qatexplorer.flows import get_flow
     from qatexplorer.flows.qconfig import resolve_qconfig
-    from qatexplorer.runs.opened import open_run
 
     flow = get_flow(args.flow)
     if args.stubs != "none" and not flow.offers_stubs:
@@ -55,10 +69,53 @@ def check_arguments(args: argparse.Namespace) -> None:
             why="This flow quantizes the input by itself.",
             fix="Leave --stubs away, or take --flow eager.",
         )
+    check_quantizer_option(getattr(args, "quantizer", None), args.flow)
     if args.qconfig is not None:
         resolve_qconfig(args.qconfig)
-    if args.run_dir is not None:
-        open_run(args.run_dir)
+
+
+def check_quantizer_option(quantizer: str | None, name: str) -> None:
+    """Raise InputError if ``quantizer`` is none, or is given for a flow that has none."""
+    from qatexplorer.flows import get_flow
+    from qatexplorer.flows.pt2e_quantizers import check_quantizer
+
+    flow = get_flow(name)
+    if quantizer is not None and not flow.offers_quantizer:
+        raise InputError(
+            f"--quantizer {quantizer} means nothing in flow {name}.",
+            why=f"How a tensor is rounded is decided by {flow.decided_by}.",
+            fix="Leave --quantizer away, or take --flow pt2e.",
+        )
+    check_quantizer(quantizer)
+
+
+def opened(
+    args: argparse.Namespace, report: Callable[[str, float], Any]
+) -> tuple[LoadedModel, Session]:
+    """The model that a command names, and a session of it with its settings, at the float stage.
+
+    Raises what loading and the settings raise.
+    """
+    from qatexplorer.app.load_model import load_model
+    from qatexplorer.session.session import Session
+
+    report(f"loading {args.model}", 0.0)
+    loaded = load_model(args.model)
+    report("looking at the model", 0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EngineWarning)  # it is a finding
+        session = Session(
+            loaded.model,
+            loaded.example_inputs,
+            flow=args.flow,
+            quantizer=getattr(args, "quantizer", None),
+            qconfig=args.qconfig or loaded.suggested.get("qconfig"),
+            stubs=args.stubs,
+            data=loaded.data,
+            **loaded.settings,
+        )
+    session.warns = False
+    return loaded, session
 
 
 def session_of(args: argparse.Namespace, report: Callable[[str, float], Any]) -> Session:
@@ -67,24 +124,11 @@ def session_of(args: argparse.Namespace, report: Callable[[str, float], Any]) ->
     Stops at the prepared model where it cannot be converted, or its observers have seen nothing.
     Raises what loading and preparing raise.
     """
-    from qatexplorer.app.load_model import load_model
-    from qatexplorer.session.session import Session
-
-    report(f"loading {args.model}", 0.0)
-    loaded = load_model(args.model)
+    _, session = opened(args, report)
+    if not session.snapshot.modules[0].training:
+        session.use_train_mode()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EngineWarning)  # it is a finding
-        session = Session(
-            loaded.model,
-            loaded.example_inputs,
-            flow=args.flow,
-            qconfig=args.qconfig or loaded.suggested.get("qconfig"),
-            stubs=args.stubs,
-            data=loaded.data,
-        )
-        session.warns = False
-        if not session.snapshot.modules[0].training:
-            session.use_train_mode()
         report("preparing it", 0.0)
         session.goto(session.flow.prepared_stage)
         if args.run_dir is not None:

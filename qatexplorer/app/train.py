@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from qatexplorer.app.load_model import LoadedModel, load_function, load_model
+from qatexplorer.app.session_of import check_quantizer_option
 from qatexplorer.app.train_options import settings_of
 from qatexplorer.errors import BusyError, FactoryError, InputError, QatExplorerError, RunFolderError
 from qatexplorer.runs.config import TrainingConfig
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace, team: Alone) -> int:
     with _ending_with(USAGE):
         folder = _folder(args, team)
+        check_quantizer_option(args.quantizer, _flow(args, folder))
         settings = {name: _given(name, value) for name, value in settings_of(args).items()}
         if not args.resume:
             TrainingConfig(**settings)
@@ -135,11 +137,12 @@ def _session(args: argparse.Namespace, folder: Path) -> Session:
         loaded.model,
         loaded.example_inputs,
         flow=_flow(args, folder),
+        quantizer=args.quantizer,
         qconfig=_qconfig(args, loaded, rules),
         stubs=args.stubs,
         data=loaded.data,
         loss=load_function(args.loss) if args.loss else None,
-        metric=load_function(args.metric) if args.metric else None,
+        **{**loaded.settings, **({"metric": load_function(args.metric)} if args.metric else {})},
     )
     if rules is not None:
         session.load_qconfig(rules)

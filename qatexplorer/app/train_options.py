@@ -50,11 +50,16 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argpar
         help="go on with the run in --run-dir from its last checkpoint; what is not given is as "
         "the run had it",
     )
-    command.add_argument("--flow", help="eager or fx (default: eager)")
+    command.add_argument("--flow", help="eager, fx, pt2e or torchao (default: eager)")
     command.add_argument(
         "--qconfig",
         metavar="BACKEND|FILE",
         help="x86, fbgemm, qnnpack or onednn, or a .toml or .json file of rules",
+    )
+    command.add_argument(
+        "--quantizer",
+        metavar="NAME",
+        help="of flow pt2e: x86, arm, xpu, embedding or xnnpack (default: x86)",
     )
     command.add_argument(
         "--stubs",

@@ -66,7 +66,9 @@ def stages_of(rule: Rule) -> list[tuple[str, str]]:
     """
     own = __name__.partition(".")[0]
     flows = [
-        (name, flow()) for name, flow in FLOWS.items() if flow.__module__.partition(".")[0] == own
+        (name, flow())
+        for name, flow in FLOWS.items()
+        if flow.__module__.partition(".")[0] == own and rule.is_about(flow)
     ]
     found = [(name, flow, flow.stage_with(rule.role)) for name, flow in flows]
     return [

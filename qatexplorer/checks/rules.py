@@ -10,11 +10,11 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from qatexplorer.checks.records import Finding, Fix, Severity
 from qatexplorer.errors import InputError
-from qatexplorer.flows.base import Role
+from qatexplorer.flows.base import Flow, FlowKind, Role
 
 if TYPE_CHECKING:
     from qatexplorer.checks.subject import Subject
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 DOCS = "docs/rules/{id}.md"
 _ID = re.compile(r"QX\d{3}")
 _SECTIONS = ("Symptom", "Cause", "Fix", "Sources")
+
+
+QCONFIGS: tuple[FlowKind, ...] = ("modules",)
+"""A rule on modules, their qconfigs and torch's int8 kernels: eager mode and FX."""
+EVERY: tuple[FlowKind, ...] = get_args(FlowKind)
+"""A rule on what all flows have: data, weights, fake quants, a training."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class Rule:
         sources: addresses.
         ask: finds it in a subject; None for what the session itself finds while stepping.
         family: name of the module that holds it.
+        flows: the kinds of flow that it is about; it is not asked in others.
     """
 
     id: str
@@ -68,6 +75,11 @@ class Rule:
     sources: tuple[str, ...]
     ask: Ask | None
     family: str
+    flows: tuple[FlowKind, ...] = QCONFIGS
+
+    def is_about(self, flow: Flow | type[Flow]) -> bool:
+        """Whether it means anything in ``flow``."""
+        return flow.kind() in self.flows
 
     @property
     def docs(self) -> str:
@@ -94,11 +106,13 @@ RULES: dict[str, Rule] = {}
 """Every rule by id."""
 
 
-def rule(id: str, name: str, severity: Severity, role: Role) -> Callable[[Ask], Ask]:
+def rule(
+    id: str, name: str, severity: Severity, role: Role, flows: tuple[FlowKind, ...] = QCONFIGS
+) -> Callable[[Ask], Ask]:
     """Register a function that looks for one thing. See the module's docstring for its own."""
 
     def register(ask: Ask) -> Ask:
-        _add(id, name, severity, role, inspect.getdoc(ask) or "", ask, ask.__module__)
+        _add(id, name, severity, role, inspect.getdoc(ask) or "", ask, ask.__module__, flows)
         return ask
 
     return register
@@ -107,19 +121,20 @@ def rule(id: str, name: str, severity: Severity, role: Role) -> Callable[[Ask], 
 def declare(id: str, name: str, severity: Severity, role: Role, title: str, text: str) -> None:
     """Register a rule whose findings the session makes itself; ``text`` has its sections."""
     whole = f"{title}\n{inspect.cleandoc(text)}"
-    _add(id, name, severity, role, whole, None, "qatexplorer.session.known")
+    _add(id, name, severity, role, whole, None, "qatexplorer.session.known", EVERY)
 
 
 def _add(
-    id: str, name: str, severity: Severity, role: Role, text: str, ask: Ask | None, module: str
-) -> None:
+    id: str, name: str, severity: Severity, role: Role, text: str, ask: Ask | None, module: str,
+    flows: tuple[FlowKind, ...],
+) -> None:  # fmt: skip
     if not _ID.fullmatch(id) or id in RULES or any(one.name == name for one in RULES.values()):
         raise InputError(f"rule {id} {name!r} has no good id, or one that is taken.")
     title, parts = sections(text)
     sources = tuple(line.strip() for line in parts["Sources"].splitlines() if line.strip())
     family = module.rpartition(".")[2]
     RULES[id] = Rule(id, name, severity, role, title, parts["Symptom"], parts["Cause"],
-                     parts["Fix"], sources, ask, family)  # fmt: skip
+                     parts["Fix"], sources, ask, family, flows)  # fmt: skip
 
 
 def sections(text: str) -> tuple[str, dict[str, str]]:

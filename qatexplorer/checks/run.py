@@ -19,10 +19,12 @@ def check(
 ) -> Findings:  # fmt: skip
     """The findings of ``rules`` (None: all) in ``subject``, the worst first.
 
-    A rule whose evidence cannot be had is skipped, and says why; so is one that fails, unless
-    ``strict``. Raises StoppedError if the subject's ``should_stop()`` says so.
+    Rules that are about other kinds of flow are left out. A rule whose evidence cannot be had is
+    skipped, and says why; so is one that fails, unless ``strict``. Raises StoppedError if the
+    subject's ``should_stop()`` says so.
     """
-    asked = [one for one in (RULES.values() if rules is None else rules) if one.ask is not None]
+    every = RULES.values() if rules is None else rules
+    asked = [one for one in every if one.ask is not None and one.is_about(subject.flow)]
     found: list[Finding] = []
     skipped: list[Skipped] = []
     done: list[str] = []

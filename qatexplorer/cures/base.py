@@ -64,6 +64,11 @@ class Ground:
             return "The session has no data, and this needs training batches."
         if self.work is None:
             return f"There are no fake quants before stage {self.flow.prepared_stage!r}."
+        if self.flow.kind() == "annotation":
+            return (
+                f"In flow {self.flow.name!r} there are no QAT modules that could be worked on: "
+                "layers, batch norms and fake quants are operations of a graph."
+            )
         if not self.observed:
             return "The observers have seen no data yet: train or calibrate first."
         return ""

@@ -9,6 +9,7 @@ from typing import Any
 from qatexplorer.evaluate.measure import Latency
 from qatexplorer.evaluate.metric import MetricValue
 from qatexplorer.evaluate.parity import Parity
+from qatexplorer.evaluate.won_back import WonBack
 from qatexplorer.shown import Shown, at_most, columns
 from qatexplorer.tables import table
 
@@ -26,7 +27,8 @@ LABELS = {
 class ModelResult:
     """What one form of the model is worth. ``note`` says why a number is missing, ``warning`` why
     the numbers are not what they should be. ``parity``, of the int8 model, says how far its outputs
-    are from the fake-quant model's on the example input; None where that was not measured."""
+    are from the fake-quant model's on the example input; None where that was not measured.
+    ``label`` is what a table calls the form, ``""`` for the usual word of :data:`LABELS`."""
 
     name: str
     metric: MetricValue | None = None
@@ -35,6 +37,12 @@ class ModelResult:
     note: str = ""
     warning: str = ""
     parity: Parity | None = None
+    label: str = ""
+
+    @property
+    def words(self) -> str:
+        """What a table calls the form."""
+        return self.label or LABELS.get(self.name, self.name)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -68,6 +76,13 @@ class Evaluation(Shown, Mapping[str, ModelResult]):
         """Name of the metric, ``"metric"`` if none was measured."""
         return next((r.metric.name for r in self._results.values() if r.metric), "metric")
 
+    @property
+    def won_back(self) -> WonBack | None:
+        """Which share of what converting alone loses training won back; None where that is not
+        known, or it loses nothing."""
+        forms = (self._results.get(name) for name in NAMES)
+        return WonBack.of(*(None if form is None else form.metric for form in forms))
+
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Plain dicts, numbers and text."""
         return {name: asdict(result) for name, result in self._results.items()}
@@ -84,19 +99,21 @@ class Evaluation(Shown, Mapping[str, ModelResult]):
         """(model, metric, size, latency, note) as text, one row per model."""
         return [
             (
-                LABELS.get(name, name),
+                result.words,
                 format_metric(result.metric),
                 format_size(result.size_bytes),
                 format_latency(result.latency),
                 " ".join(filter(None, (*result.remarks, result.warning))),
             )
-            for name, result in self._results.items()
+            for result in self._results.values()
         ]
 
     def __repr__(self) -> str:
         head = ("model", self.metric_name, "size", "latency", "note")
         # A note may be an error with its reason and its fix: at_most keeps its first line.
         lines = columns([head, *self.rows()])
+        won = self.won_back
+        lines += [won.summary()] if won is not None else []
         timed = next((r.latency for r in self._results.values() if r.latency), None)
         if timed:
             lines.append(

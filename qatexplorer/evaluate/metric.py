@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,18 +16,23 @@ from qatexplorer.errors import InputError, NoDataError
 from qatexplorer.quantizers.facts import observers_paused
 
 Metric = Callable[[Any, Any], Any]
-"""``(output, target) -> float or 0-dim Tensor``: mean over the batch; ``name`` is optional."""
+"""``(output, target) -> float or 0-dim Tensor``: mean over the batch.
+
+Optional attributes: ``name``; ``average = "geometric"`` for one that is averaged by its logarithm,
+such as a perplexity; ``mode = "min"`` or ``"max"`` says whether less of it is better, or more."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetricValue:
-    """Mean of a metric over ``samples`` samples. ``complete`` is False if it was interrupted."""
+    """Mean of a metric over ``samples`` samples. ``complete`` is False if it was interrupted;
+    ``mode`` is ``"max"`` where more of it is better, ``"min"`` where less is, ``""`` if unknown."""
 
     name: str
     value: float
     samples: int
     seconds: float
     complete: bool = True
+    mode: str = ""
 
 
 _ONLY_CLASSES = "It takes scores of shape (N, classes) and class indices of shape (N,)."
@@ -80,6 +86,14 @@ def metric_name(metric: Metric | None) -> str:
     return str(name or type(metric).__name__)
 
 
+def metric_mode(metric: Metric | None) -> str:
+    """``metric.mode``, ``"max"`` for accuracy, ``""`` where nobody says."""
+    if metric is None or metric is accuracy:
+        return "max"
+    mode = getattr(metric, "mode", "")
+    return mode if mode in ("max", "min") else ""
+
+
 def batch_size(batch: Batch) -> int:
     """Length of the first dimension of the target, or of the first tensor of the input."""
     parts: list[Any] = [batch[1]]
@@ -90,6 +104,13 @@ def batch_size(batch: Batch) -> int:
         if isinstance(part, torch.Tensor) and part.dim() > 0:
             return int(part.shape[0])
     return 1
+
+
+_LOG_MOST = 709.0  # exp of more is no float
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else -math.inf if value == 0 else math.nan
 
 
 @contextmanager
@@ -124,6 +145,7 @@ def evaluate(
     Raises NoDataError if there is no batch, and whatever model and metric raise.
     """
     measure = accuracy if metric is None else metric
+    geometric = getattr(measure, "average", "") == "geometric"
     started = time.perf_counter()
     total, samples, count, complete = 0.0, 0, 0, True
     device = device_of(model)
@@ -134,7 +156,8 @@ def evaluate(
                 break
             size = batch_size(batch)
             target = on_device(batch[1], device)
-            total += float(measure(call_model(model, batch[0]), target)) * size
+            one = float(measure(call_model(model, batch[0]), target))
+            total += (_log(one) if geometric else one) * size
             samples += size
             count += 1
             if on_batch is not None:
@@ -146,4 +169,6 @@ def evaluate(
             fix="Pass data whose eval part yields (input, target) batches.",
         )
     value = total / samples if samples else float("nan")
-    return MetricValue(metric_name(metric), value, samples, time.perf_counter() - started, complete)
+    value = math.exp(value) if geometric and value < _LOG_MOST else value
+    seconds = time.perf_counter() - started
+    return MetricValue(metric_name(metric), value, samples, seconds, complete, metric_mode(metric))

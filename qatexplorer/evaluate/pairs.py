@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx, nn
 
+from qatexplorer.forward.exported import grid_of_node, is_exported, main_modules
 from qatexplorer.forward.visit import Place, Visit
-from qatexplorer.quantizers.facts import is_quantizer
+from qatexplorer.quantizers.facts import constant_nodes, is_fake_quant, is_quantizer
 
 _PASSING = (torch.quantize_per_tensor, torch.dequantize)
 
@@ -24,6 +27,7 @@ class Pair:
         quantizer: the fake quant whose result that is, None where it is not known.
         nodes: of the prepared graph, that the int8 operation stands for, in order.
         sources: int8 nodes that the operation takes, by the prepared node that each stands for.
+        grid: scale and zero point of what the operation gives, where that is codes without them.
     """
 
     name: Place
@@ -31,6 +35,7 @@ class Pair:
     quantizer: nn.Module | None = None
     nodes: tuple[fx.Node, ...] = ()
     sources: tuple[tuple[fx.Node, fx.Node], ...] = ()
+    grid: tuple[float, int] | None = None
 
     @property
     def trained_step(self) -> float:
@@ -40,7 +45,13 @@ class Pair:
 
 
 class Pairs(Protocol):
-    """Finds the pair of a call of the int8 model, None where there is none."""
+    """Finds the pair of a call of the int8 model, None where there is none.
+
+    Attributes:
+        same_names: what has no pair is called in the int8 model as it is in the prepared one.
+    """
+
+    same_names: bool
 
     def of(self, visit: Visit) -> Pair | None: ...
 
@@ -49,8 +60,18 @@ def pairs_of(prepared: nn.Module, int8: nn.Module) -> Pairs:
     """For an int8 model made of a copy of ``prepared``."""
     if by_nodes(prepared) and isinstance(int8, fx.GraphModule):
         assert isinstance(prepared, fx.GraphModule)
-        return _ByNodes(prepared, int8)
+        lowered = is_exported(int8)
+        return _ByGrids(prepared, int8) if lowered else _ByNodes(prepared, int8)
     return _ByPaths(prepared)
+
+
+def on_grid(visit: Visit, pair: Pair | None) -> Visit:
+    """``visit`` with its result as a quantized tensor, where the pair has its grid."""
+    if pair is None or pair.grid is None or not isinstance(visit.result, Tensor):
+        return visit
+    codes = visit.result.contiguous()
+    made = torch._make_per_tensor_quantized_tensor(codes, *pair.grid)
+    return replace(visit, result=made)
 
 
 def by_nodes(prepared: nn.Module) -> bool:
@@ -65,6 +86,8 @@ def by_nodes(prepared: nn.Module) -> bool:
 
 class _ByPaths:
     """Eager mode: every module stands where it stood."""
+
+    same_names = True
 
     def __init__(self, prepared: nn.Module) -> None:
         self._modules = dict(prepared.named_modules(remove_duplicate=False))
@@ -85,6 +108,8 @@ class _ByNodes:
     """FX: lowering keeps modules' names and gives operations new ones, so these are found by what
     they take: nodes of both graphs are gone through in order, and an operation is the first one of
     the prepared graph, not taken yet, that takes the same."""
+
+    same_names = True
 
     def __init__(self, prepared: fx.GraphModule, int8: fx.GraphModule) -> None:
         self._modules = dict(prepared.named_modules(remove_duplicate=False))
@@ -175,6 +200,53 @@ class _ByNodes:
         while self._is_fake(node) and node.all_input_nodes:
             node = node.all_input_nodes[0]
         return node
+
+
+class _ByGrids:
+    """PT2E: lowering traces the model anew, and no node keeps its name. But what gives codes has
+    the scale and zero point that converting has found for a fake quant, in the order of the graph:
+    the longest runs that are the same in both belong together."""
+
+    same_names = False
+
+    def __init__(self, prepared: fx.GraphModule, lowered: fx.GraphModule) -> None:
+        modules = dict(prepared.named_modules(remove_duplicate=False))
+        constant, owners = constant_nodes(prepared.graph), main_modules(prepared)
+        fakes = [
+            node
+            for node in prepared.graph.nodes
+            if node.op == "call_module"
+            and is_fake_quant(modules[str(node.target)])
+            and node not in constant
+        ]
+        grids = {node: grid_of_node(node) for node in lowered.graph.nodes}
+        coded = [(node, grid) for node, grid in grids.items() if grid is not None]
+        wanted = [_converted(modules[str(node.target)]) for node in fakes]
+        matcher = SequenceMatcher(None, wanted, [_key(*grid) for _, grid in coded], False)
+        self._pairs: dict[str, Pair] = {}
+        for begin, there, size in matcher.get_matching_blocks():
+            for offset in range(size):
+                fake, (node, grid) = fakes[begin + offset], coded[there + offset]
+                behind = fake.all_input_nodes[0]
+                name = owners.get(behind.name, (behind.name, ""))[0]
+                self._pairs[node.name] = Pair(
+                    (name, 0), (fake.name, 0), modules[str(fake.target)], grid=grid
+                )
+
+    def of(self, visit: Visit) -> Pair | None:
+        return self._pairs.get(visit.place[0])
+
+
+def _converted(quantizer: Any) -> tuple[str, int] | None:
+    """The grid that ``convert_pt2e`` gives to what it makes of a fake quant."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchao warns when the observer has seen nothing yet
+        scale, zero = quantizer.calculate_qparams()
+    return _key(float(scale), int(zero)) if scale.numel() == 1 else None
+
+
+def _key(scale: float, zero: int) -> tuple[str, int]:
+    return f"{scale:.6g}", zero
 
 
 def _dequantizes(node: fx.Node) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from qatexplorer.data import call_model, cloned
-from qatexplorer.evaluate.pairs import Pair, by_nodes, pairs_of
+from qatexplorer.evaluate.pairs import Pair, by_nodes, on_grid, pairs_of
 from qatexplorer.forward.hooks import hooked
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.trace import tensors_in
@@ -184,6 +184,7 @@ class ParityRun:
                 self._compare_outputs(visit.result)
                 return
             pair = pairs.of(visit)
+            visit = on_grid(visit, pair)
             here = sample_of(visit.result) if pair is not None else None
             if pair is None or here is None or here.scale is None:
                 return

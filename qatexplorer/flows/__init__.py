@@ -11,7 +11,11 @@ from qatexplorer.errors import InputError
 from qatexplorer.flows.base import Flow, Role, Stage, StageResult
 from qatexplorer.flows.eager import EagerFlow
 from qatexplorer.flows.fx import FxFlow
-from qatexplorer.flows.pt2e import Pt2eFlow
+from qatexplorer.flows.pt2e import Pt2eFlow, require_available
+from qatexplorer.flows.torchao import TorchaoFlow
+from qatexplorer.forward.either_mode import EitherMode
+from qatexplorer.forward.exported import is_exported
+from qatexplorer.quantizers.torchao_grids import is_torchao
 
 __all__ = [
     "FLOWS",
@@ -23,6 +27,7 @@ __all__ = [
     "get_flow",
     "other_kind",
     "register",
+    "runnable_flow",
 ]
 
 FLOWS: dict[str, type[Flow]] = {}
@@ -48,32 +53,32 @@ def register(flow: F) -> F:
 register(EagerFlow)
 register(FxFlow)
 register(Pt2eFlow)
-
-
-_TORCHAO = ("pt2e", "torchao", "pt2", "export")
+register(TorchaoFlow)
 
 
 def get_flow(name: str) -> Flow:
-    """The flow called ``name``. Raises InputError if there is none."""
+    """The flow called ``name``, also where it cannot run. Raises InputError if there is none."""
     try:
         return FLOWS[name]()
     except (KeyError, TypeError):
         known = ", ".join(map(repr, FLOWS))
-        why = ""
-        if str(name).lower() in _TORCHAO:
-            why = (
-                "PT2E has left torch for torchao (torchao.quantization.pt2e), and is no flow of "
-                "this version. flow='fx' shows the same network with its fake quants in nearly "
-                "the same places."
-            )
-        raise InputError(
-            f"there is no flow {name!r}.", why=why, fix=f"Flows of this version: {known}."
-        ) from None
+        raise InputError(f"there is no flow {name!r}.", fix=f"Flows: {known}.") from None
+
+
+def runnable_flow(name: str) -> Flow:
+    """The flow called ``name``. Raises InputError if there is none, and UnsupportedTorchError, with
+    what to install, where it cannot run."""
+    flow = get_flow(name)
+    require_available(flow)
+    return flow
 
 
 def flow_of(model: nn.Module) -> Flow:
     """The flow of torch that has prepared ``model``, as far as the model shows it."""
-    return next(f for f in FLOWS.values() if f.by_graph == isinstance(model, GraphModule))()
+    if isinstance(model, GraphModule):
+        exported = isinstance(model, EitherMode) or is_exported(model)
+        return Pt2eFlow() if exported else FxFlow()
+    return TorchaoFlow() if any(map(is_torchao, model.modules())) else EagerFlow()
 
 
 def other_kind(flow: Flow) -> Flow:

@@ -7,12 +7,13 @@ for each group of edges and nodes that share one.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import fx
+
+from qatexplorer.flows.imported import imported
 
 SpecKind = Literal["own", "shared", "derived", "fixed"]
 _KINDS: Mapping[str, SpecKind] = {
@@ -76,9 +77,10 @@ KEY = "quantization_annotation"
 """The key of ``node.meta`` that torchao writes to (its ``Q_ANNOTATION_KEY``)."""
 
 
-def annotated(model: fx.GraphModule) -> frozenset[str]:
+def annotated(model: fx.GraphModule | fx.Graph) -> frozenset[str]:
     """Ids of the nodes that carry an annotation."""
-    return frozenset(node.name for node in model.graph.nodes if node.meta.get(KEY) is not None)
+    graph = model if isinstance(model, fx.Graph) else model.graph
+    return frozenset(node.name for node in graph.nodes if node.meta.get(KEY) is not None)
 
 
 def annotations_of(model: fx.GraphModule, patterns: Mapping[str, str]) -> tuple[Annotation, ...]:
@@ -137,7 +139,7 @@ def sharing_groups(model: fx.GraphModule) -> tuple[tuple[str, ...], ...]:
     node into its user and the node's output are one place: where nothing but those two are in a
     group it is left out.
     """
-    prepare = importlib.import_module("torchao.quantization.pt2e.prepare")
+    prepare = imported("torchao.quantization.pt2e.prepare")
     groups: dict[int, list[Any]] = {}
     specs = prepare._get_edge_or_node_to_qspec(model)
     for place, group in prepare._get_edge_or_node_to_group_id(specs).items():

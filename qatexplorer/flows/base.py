@@ -44,6 +44,14 @@ says what int8 must compute. ``int8``: it computes in int8.
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
+FlowKind = Literal["modules", "annotation", "layers"]
+"""How a flow is asked for what it shall round.
+
+``modules``: each module has a ``QConfig``, as in eager mode and FX. ``annotation``: a quantizer
+writes on the operations of an exported graph. ``layers``: layers that a filter names are swapped.
+"""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stop of a flow.
@@ -75,7 +83,10 @@ class FlowOptions:
         custom: non-traceable modules, preserved attributes, custom modules.
         backend_config: what the FX flow knows of the backend's operators; None is torch's default.
         own_qconfigs: the ``qconfig`` attributes that the user's model came with, by path.
-        quantizer: torchao's ``Quantizer`` that annotates the graph; None is the flow's default.
+        quantizer: name (``pt2e_quantizers.QUANTIZERS``) or object of torchao's ``Quantizer`` that
+            annotates the graph; None is the flow's default.
+        base_config: torchao's configuration (or one by type of layer) that the layers are trained
+            for, see :func:`flows.torchao.check_base_config`; None is that flow's default.
     """
 
     qconfig: QConfigPlan
@@ -88,6 +99,7 @@ class FlowOptions:
     backend_config: BackendConfig | None = None
     own_qconfigs: Mapping[str, QConfig | None] = field(default_factory=dict)
     quantizer: Any = None
+    base_config: Any = None
 
 
 def same_path(path: str) -> str:
@@ -129,7 +141,14 @@ class Flow(ABC):
 
     Attributes:
         offers_stubs, offers_fusion: whether FlowOptions.stubs and FlowOptions.fusion mean anything.
+        offers_qconfig, offers_quantizer: who says how is rounded: qconfigs, or a PT2E quantizer.
+        quick_to_convert: whether a copy can be converted unasked while a user looks at the page.
         by_graph: whether torch quantizes the operations of a graph, not modules only.
+        lowers_to_packed: the int8 model is packed for this CPU, and what is kept is the reference.
+        runs_on_engine: whether int8 runs on one of torch's quantized engines.
+        has_ledger: whether the fake quants' ledger and its questions mean anything.
+        exports: whether the converted model can be written as safetensors and ONNX.
+        calibrates: whether there are observers that must see data before converting.
     """
 
     name: ClassVar[str]
@@ -138,7 +157,32 @@ class Flow(ABC):
     calls: ClassVar[tuple[tuple[str, ...], ...]] = ()
     offers_stubs: ClassVar[bool] = True
     offers_fusion: ClassVar[bool] = True
+    offers_qconfig: ClassVar[bool] = True
+    offers_quantizer: ClassVar[bool] = False
     by_graph: ClassVar[bool] = False
+    quick_to_convert: ClassVar[bool] = True
+    lowers_to_packed: ClassVar[bool] = False
+    runs_on_engine: ClassVar[bool] = True
+    has_ledger: ClassVar[bool] = True
+    exports: ClassVar[bool] = True
+    calibrates: ClassVar[bool] = True
+
+    @classmethod
+    def kind(cls) -> FlowKind:
+        """See :data:`FlowKind`."""
+        if cls.offers_qconfig:
+            return "modules"
+        return "annotation" if cls.offers_quantizer else "layers"
+
+    @property
+    def decided_by(self) -> str:
+        """What says how a tensor is rounded, in words."""
+        by: dict[FlowKind, str] = {
+            "modules": "its qconfig",
+            "annotation": "the quantizer (session.configure(quantizer=…))",
+            "layers": "the base config (session.configure(base_config=…))",
+        }
+        return by[self.kind()]
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -195,6 +239,18 @@ class Flow(ABC):
         and that what describes the result (graph, placements) is wanted; what it raises ends the
         call. The caller hands over a copy of its own. Raises what torch raises.
         """
+
+    def described(self, model: nn.Module) -> StageResult:
+        """``model``, at a stage of this flow, with what describes it apart from its modules."""
+        return StageResult(model)
+
+    def cannot_leave_float(self, options: FlowOptions) -> str:
+        """Why single modules cannot be left in float, in a sentence; ``""`` where they can."""
+        return ""
+
+    def unavailable(self) -> str:
+        """Why this flow cannot run here, with what to install; ``""`` where it can."""
+        return ""
 
     @classmethod
     def check(cls) -> None:

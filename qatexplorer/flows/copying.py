@@ -39,6 +39,8 @@ def copied(model: nn.Module, memo: Memo | None = None) -> nn.Module:
         memo.setdefault(id(tensor), tensor.detach().clone())
     for tensor in _plain_buffers(model, held):
         memo.setdefault(id(tensor), tensor.clone())
+    for packed in (b for b in model.buffers() if b.is_mkldnn):
+        memo.setdefault(id(packed), packed)  # oneDNN's own: nobody writes to it or can copy it
     for table in _empty_tables(model):
         memo.setdefault(id(table), type(table)())
     twin: nn.Module = copy.deepcopy(model, memo)

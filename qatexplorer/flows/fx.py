@@ -7,6 +7,7 @@ unchanged; :mod:`~qatexplorer.flows.fx_watch` tells when it passes from one to t
 from __future__ import annotations
 
 import copy
+import importlib
 import linecache
 import re
 from collections.abc import Collection
@@ -317,6 +318,10 @@ def _trace_failed(error: Exception, model: nn.Module, inputs: Any) -> TraceFaile
     ):
         why = f"Hooks do not run in tracing: {listed(frozenset(hooks))}. {WHY[True]}"
         fix = WAYS_OUT[True]
+    elif not path and _takes_any_arguments(error, model):
+        why += " transformers wraps forward in functions that take *args and **kwargs, for which "
+        why += "torch.fx has no stand-ins."
+        fix = _through_export()
     elif deciding and not path:
         why += f" The line asks for {', '.join(deciding)}: every argument of forward is traced, "
         why += "also one that is left at its default."
@@ -337,6 +342,24 @@ def _trace_failed(error: Exception, model: nn.Module, inputs: Any) -> TraceFaile
         why=why,
         fix=fix,
     )
+
+
+def _takes_any_arguments(error: Exception, model: nn.Module) -> bool:
+    """Whether a model of transformers failed because of the functions around its forward."""
+    theirs = any(c.__module__.partition(".")[0] == "transformers" for c in type(model).__mro__)
+    known = ("co_varnames is too small", "Proxy object cannot be iterated")
+    return theirs and any(text in str(error) for text in known)
+
+
+def _through_export() -> str:
+    """The flows that need no tracing by torch.fx, and what is to be installed for them."""
+    flows = importlib.import_module("qatexplorer.flows").FLOWS  # which imports this file
+    others = {name: flows[name]().unavailable() for name in ("pt2e", "torchao") if name in flows}
+    ways = [f"flow={name!r}" for name, why in others.items() if not why]
+    if ways:
+        return f"Use {' or '.join(ways)}, which does not trace with torch.fx; or flow='eager'."
+    missing = "; ".join(dict.fromkeys(others.values()))
+    return f"Use flow='eager'. flow='pt2e' takes such models too, and cannot run here: {missing}."
 
 
 def _deciding_arguments(model: nn.Module, inputs: Any, source: str) -> tuple[str, ...]:

@@ -7,23 +7,31 @@ is imported when the flow is used, not before.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-import types
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import fx, nn
 
-from qatexplorer.data import as_args, cloned, device_of, on_device
-from qatexplorer.errors import QatExplorerError, TraceFailedError, UnsupportedTorchError
-from qatexplorer.explain.blame import place_of
+from qatexplorer.data import device_of, on_device
+from qatexplorer.errors import UnsupportedTorchError
 from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
+from qatexplorer.flows.imported import imported
+from qatexplorer.flows.pt2e_export import export, lower
+from qatexplorer.flows.pt2e_patterns import patterns_kept
+from qatexplorer.flows.pt2e_quantizers import cannot_leave_float, leaving_float, make_quantizer
 from qatexplorer.flows.pt2e_watch import Pt2eConvertWatch, Pt2eLog, Pt2ePrepareWatch
-from qatexplorer.forward.exported import exported_graph, types_of
-from qatexplorer.forward.graph_module import positional_inputs
+from qatexplorer.forward.either_mode import EitherMode, in_either_mode
+from qatexplorer.forward.exported import (
+    exported_graph,
+    name_owners,
+    names_kept,
+    owners_of_weights,
+    types_of,
+)
 
 _STAGES = (
     Stage(
@@ -59,7 +67,7 @@ _STAGES = (
     ),
     Stage(
         "fuse",
-        "Fuse conv and batch norm",
+        "Fuse conv-bn",
         "_fuse_conv_bn_qat(model)",
         "Each convolution with a batch norm behind it is rewritten so that the weight that is "
         "rounded is the one that int8 will have: scaled by the batch norm's running variance.",
@@ -119,6 +127,17 @@ class _Reached(BaseException):
         self.result = result
 
 
+def require_available(flow: Flow) -> None:
+    """Raises UnsupportedTorchError with what to install where ``flow`` cannot run."""
+    why, _, fix = flow.unavailable().partition(": ")
+    if why:
+        raise UnsupportedTorchError(
+            f"flow {flow.name!r} cannot run here.",
+            why=why[0].upper() + why[1:] + ".",
+            fix=f"Run {fix}" if fix else "Use flow='eager' or flow='fx'.",
+        )
+
+
 def unavailable() -> str:
     """Why this flow cannot run here, ``""`` where it can: torchao 0.18 and torch 2.11 or newer."""
     running = _release(torch.__version__)
@@ -150,13 +169,15 @@ class Pt2eFlow(Flow):
     offers_stubs: ClassVar[bool] = False
     offers_fusion: ClassVar[bool] = False
     by_graph: ClassVar[bool] = True
+    offers_qconfig: ClassVar[bool] = False
+    offers_quantizer: ClassVar[bool] = True
+    quick_to_convert: ClassVar[bool] = False  # a hundred patterns are traced the first time
+    lowers_to_packed: ClassVar[bool] = True
 
     def apply(
         self, stage: str, model: nn.Module, options: FlowOptions, seen: Seen | None = None
     ) -> StageResult:
-        why = unavailable()
-        if why:
-            raise UnsupportedTorchError("flow 'pt2e' cannot run here.", why=why + ".")
+        require_available(self)
         if stage == "export":
             return self._export(model, options)
         if stage in _PREPARED:
@@ -167,15 +188,24 @@ class Pt2eFlow(Flow):
             return self._lower(model, options)
         return StageResult(model)
 
+    def described(self, model: nn.Module) -> StageResult:
+        return _described(model)
+
+    def unavailable(self) -> str:
+        return unavailable()
+
+    def cannot_leave_float(self, options: FlowOptions) -> str:
+        return cannot_leave_float(make_quantizer(options.quantizer))
+
     def _export(self, model: nn.Module, options: FlowOptions) -> StageResult:
         exported, notes = export(model, options.example_inputs)
-        return _described(exported, notes=notes)
+        return _described(in_either_mode(exported, model.training), notes=notes)
 
     def _prepare(
         self, until: str, model: nn.Module, options: FlowOptions, seen: Seen | None
     ) -> StageResult:
         """Run ``prepare_qat_pt2e`` once, to its end or up to an earlier boundary."""
-        api = importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
+        api = imported("torchao.quantization.pt2e.quantize_pt2e")
 
         def at(stage: str, module: fx.GraphModule) -> None:
             if stage == until:
@@ -184,122 +214,59 @@ class Pt2eFlow(Flow):
                 seen(stage, _described(module, watch.log))
 
         watch = Pt2ePrepareWatch(at)
-        quantizer = options.quantizer if options.quantizer is not None else default_quantizer()
+        quantizer = leaving_float(make_quantizer(options.quantizer), left_in_float(options))
         try:
-            with watch.open(quantizer) as watched:
+            with watch.open(quantizer) as watched, patterns_kept():
                 prepared = api.prepare_qat_pt2e(model, watched)
         except _Reached as reached:
             return reached.result
-        in_either_mode(prepared)
+        in_either_mode(prepared, model.training)
         return StageResult(prepared) if seen is None else _described(prepared, watch.log)
 
     def _convert(self, until: str, model: nn.Module) -> StageResult:
-        api = importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
-        model.eval()
+        api = imported("torchao.quantization.pt2e.quantize_pt2e")
+        in_eval_mode(model)
 
         def at(stage: str, module: fx.GraphModule) -> None:
             if stage == until:
                 raise _Reached(StageResult(module))
 
         try:
-            with Pt2eConvertWatch(at).open():
+            with Pt2eConvertWatch(at).open(), patterns_kept():
                 converted = api.convert_pt2e(model)
         except _Reached as reached:
             converted = reached.result.model
-        in_either_mode(converted)
-        return _described(converted)
+        return _described(in_either_mode(converted, False))
 
     def _lower(self, model: nn.Module, options: FlowOptions) -> StageResult:
-        lowering = importlib.import_module("torchao.quantization.pt2e.lowering")
         reference = self._convert("fold", model).model
-        inputs = positional_inputs(model, on_device(options.example_inputs, device_of(model)))
-        with torch.no_grad():
-            lowered = lowering.lower_pt2e_quantized_to_x86(reference, inputs)
-        in_either_mode(lowered)
-        return _described(lowered)
+        assert isinstance(reference, fx.GraphModule)
+        owners = owners_of_weights(reference)
+        lowered, notes = lower(reference, on_device(options.example_inputs, device_of(model)))
+        name_owners(lowered, owners)
+        types = {**types_of(reference), **types_of(lowered)}
+        return replace(_described(in_either_mode(lowered, False), notes=notes), types=types)
 
 
-def default_quantizer() -> Any:
-    """``X86InductorQuantizer`` with torchao's default configuration for training."""
-    module = importlib.import_module("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")
-    config = module.get_default_x86_inductor_quantization_config(is_qat=True)
-    return module.X86InductorQuantizer().set_global(config)
+def left_in_float(options: FlowOptions) -> tuple[str, ...]:
+    """Paths that a qconfig of None leaves in float: no more of a qconfig means anything here. What
+    the user's model came with is of the eager flow."""
+    paths = options.qconfig.by_path
+    return tuple(p for p, qconfig in paths if qconfig is None and p not in options.own_qconfigs)
 
 
-def export(model: nn.Module, inputs: Any) -> tuple[fx.GraphModule, tuple[str, ...]]:
-    """``torch.export`` of ``model`` in the mode that it is in, for batches of any size where torch
-    can; what to say of it. Raises TraceFailedError with the place in the user's model."""
-    args, kwargs = as_args(cloned(inputs))
-    args, kwargs = _two_or_more(args), {k: _two_or_more((v,))[0] for k, v in kwargs.items()}
-    shapes = torch.export.ShapesCollection()
-    for tensor in _batched((*args, *kwargs.values())):
-        shapes[tensor] = {0: torch.export.Dim.AUTO}
-    try:
-        dynamic = shapes.dynamic_shapes(model, args, kwargs)
-        program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic)
-    except Exception as error:
-        raise _export_failed(error, model) from error
-    module = program.module()
-    size = next((len(t) for t in _batched((*args, *kwargs.values()))), None)
-    fixed = size is not None and not program.range_constraints
-    note = (
-        f"torch.export has fixed the batch at {size}: something in forward hangs on its size. "
-        "Batches of another size do not run."
-    )
-    assert isinstance(module, fx.GraphModule)
-    return module, (note,) if fixed else ()
-
-
-def _batched(values: tuple[Any, ...]) -> list[torch.Tensor]:
-    """The tensors that have a batch: all with as many rows as the first one."""
-    tensors = [v for v in values if isinstance(v, torch.Tensor) and v.dim()]
-    return [t for t in tensors if len(t) == len(tensors[0])]
-
-
-def _two_or_more(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """One row twice: torch.export takes a size of one for a number that never changes."""
-    rows = {len(t) for t in _batched(values)}
-    if rows != {1}:
-        return values
-    return tuple(
-        torch.cat((v, v)) if isinstance(v, torch.Tensor) and v.dim() and len(v) == 1 else v
-        for v in values
-    )
-
-
-def _export_failed(error: Exception, model: nn.Module) -> QatExplorerError:
-    place = place_of(error, model)
-    first = (str(error).strip().splitlines() or [""])[0]
-    return TraceFailedError(
-        f"torch.export cannot export {type(model).__name__}.forward: "
-        f"{type(error).__name__}: {first[:200]}",
-        where=place.path or "",
-        why="Exporting runs forward with stand-ins that have shapes and no values, so it cannot "
-        "follow if, for and Python functions that depend on what is in a tensor.",
-        fix="Use flow='eager', which runs forward as it is.",
-    )
-
-
-def in_either_mode(model: nn.Module) -> None:
-    """Let ``model.train()`` and ``model.eval()`` work on an exported model, and set the flags.
-
-    torchao's own switches rewrite the dropouts and batch norms of the graph; they set no flag and
-    give nothing back, as ``nn.Module.train`` does.
-    """
-    pt2e = importlib.import_module("torchao.quantization.pt2e")
-    switches = (pt2e.move_exported_model_to_eval, pt2e.move_exported_model_to_train)
-
-    def train(self: nn.Module, mode: bool = True) -> nn.Module:
-        switches[bool(mode)](self)
-        for module in self.modules():
-            module.training = mode
-        return self
-
-    def evaluate(self: nn.Module) -> nn.Module:
-        return train(self, False)
-
-    model.train = types.MethodType(train, model)  # type: ignore[method-assign]
-    model.eval = types.MethodType(evaluate, model)  # type: ignore[method-assign]
+def in_eval_mode(model: nn.Module) -> None:
+    """By torchao's own switch, as its recipe has it before ``convert_pt2e``. It puts torch's own p,
+    eps and momentum into the dropouts and batch norms that it replaces."""
+    pt2e = imported("torchao.quantization.pt2e")
+    for module in model.modules():
+        if isinstance(module, EitherMode):
+            module.freeze_bn = False  # it looks for batch norms that train
+    model.train()
+    with names_kept(model):
+        pt2e.move_exported_model_to_eval(model)
+    for module in model.modules():
+        module.__dict__["_mode" if isinstance(module, EitherMode) else "training"] = False
 
 
 def _described(

@@ -16,6 +16,7 @@ from typing import Any
 from torch import fx
 
 from qatexplorer.flows.annotations import Annotation, annotated, annotations_of, sharing_groups
+from qatexplorer.flows.pt2e_errors import quantizer_failed
 from qatexplorer.flows.watching import Call, Watched, watching
 
 _API = "torchao.quantization.pt2e.quantize_pt2e"
@@ -79,9 +80,10 @@ class Pt2ePrepareWatch:
     def open(self, quantizer: Any) -> Iterator[Any]:
         """Gives the quantizer to run ``prepare_qat_pt2e`` with, once: a copy of ``quantizer``."""
         watched = _own(quantizer)
-        self._wrap(watched, "transform_for_annotation", self._on_transformed)
-        self._wrap(watched, "validate", self._on_validated)
         self._wrap_patterns(watched)
+        self._wrap(watched, "transform_for_annotation", self._on_transformed)
+        self._wrap(watched, "annotate", lambda _model, _result: None)
+        self._wrap(watched, "validate", self._on_validated)
         with watching(PREPARE_CALLS, self._report):
             yield watched
 
@@ -90,7 +92,10 @@ class Pt2ePrepareWatch:
 
         @functools.wraps(original)
         def call(model: Any) -> Any:
-            result = original(model)
+            try:
+                result = original(model)
+            except Exception as error:
+                raise quantizer_failed(error, quantizer, name, model) from error
             after(model, result)
             return result
 
@@ -108,8 +113,9 @@ class Pt2ePrepareWatch:
     def _noting(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def call(*args: Any, **kwargs: Any) -> Any:
-            models = (a for a in (*args, *kwargs.values()) if isinstance(a, fx.GraphModule))
-            model = next(models, None)
+            given = (*args, *kwargs.values())
+            # Some take the model, some its graph.
+            model = next((a for a in given if isinstance(a, (fx.GraphModule, fx.Graph))), None)
             before = annotated(model) if model is not None else frozenset()
             result = method(*args, **kwargs)
             if model is not None:  # what an inner method has written is the inner method's

@@ -36,6 +36,8 @@ class GraphNode:
         scope: path of the module whose ``forward`` makes this call (``""`` is the root).
         shape, dtype: of the output (first tensor of it), None if unknown.
         source: ``"file.py:12"`` in the user's code, ``""`` if unknown.
+        trains: of an operation of an exported graph that does one thing in training and another in
+            eval mode (a dropout, a batch norm): which of them its arguments say; None of others.
     """
 
     id: str
@@ -47,6 +49,7 @@ class GraphNode:
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
     source: str = ""
+    trains: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,8 @@ class GraphEdge:
 class Graph:
     """Dataflow of one forward, nodes in execution order.
 
-    ``origin`` is ``"torch.fx"`` or ``"recorded forward"``; ``note`` says why FX was not used.
+    ``origin`` is ``"torch.fx"``, ``"torch.export"`` or ``"recorded forward"``; ``note`` says why FX
+    was not used.
     ``by_shapes``: no value decides what the forward does, see :mod:`~qatexplorer.forward.shapes`.
     """
 

@@ -7,6 +7,7 @@ stands. A shared fake quant, one object under several names, has a placement for
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import re
@@ -234,7 +235,12 @@ def _is_qparam(node: fx.Node) -> bool:
 
 def source_of(node: fx.Node) -> str:
     """``"file.py:12"`` of the innermost line of the user's that made the node."""
-    for file, line in reversed(_FRAME.findall(node.stack_trace or "")):
+    return _line_in(node.stack_trace or "")
+
+
+@functools.lru_cache(maxsize=2048)  # each is read at every stage
+def _line_in(trace: str) -> str:
+    for file, line in reversed(_FRAME.findall(trace)):
         if is_user_file(file):
             return f"{os.path.basename(file)}:{line}"
     return ""

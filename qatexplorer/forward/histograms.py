@@ -15,7 +15,7 @@ from qatexplorer.data import call_model
 from qatexplorer.errors import InputError
 from qatexplorer.forward.hooks import Before, hooked
 from qatexplorer.forward.preserve import preserved_state
-from qatexplorer.quantizers.facts import freeze_observers, grid_of, has_grid, quant_range
+from qatexplorer.quantizers.facts import freeze_observers, has_codes, on_its_grid, quant_range
 from qatexplorer.shown import Shown, at_most
 
 MAX_BINS = 320
@@ -173,7 +173,7 @@ def capture_histograms(
         freeze_observers(model)
         for path in paths:
             site = modules.get(path)
-            if site is None or not has_grid(site):
+            if site is None or not has_codes(site):
                 raise InputError(
                     f"there is no fake quant at {path!r}.",
                     where=path,
@@ -190,8 +190,10 @@ def capture_histograms(
 def _collect_into(collectors: Mapping[str, _Collector]) -> Before:
     def running(path: str, module: Module, args: tuple[Any, ...], _kwargs: Any) -> None:
         if args and isinstance(args[0], Tensor):
-            grid = grid_of(module)
-            collectors[path].add(args[0], grid.scale, grid.zero_point, grid.ch_axis)
+            placed = on_its_grid(module, args[0])
+            if placed is not None:
+                x, grid = placed
+                collectors[path].add(x, grid.scale, grid.zero_point, grid.ch_axis)
 
     return running
 

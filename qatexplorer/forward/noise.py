@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from qatexplorer.quantizers.facts import (
     has_grid,
     has_range,
 )
+from qatexplorer.quantizers.torchao_grids import is_torchao, rounded_by
 
 
 def decibels(signal: float, noise: float) -> float:
@@ -68,7 +70,9 @@ def noise_of(model: nn.Module, inputs: Any) -> dict[str, float]:
     def watch(path: str, module: nn.Module, args: tuple[Any, ...], _kwargs: Any) -> None:
         if args and isinstance(args[0], Tensor) and args[0].is_floating_point():
             x = args[0].detach()
-            changed = rounded_to(x, grid_of(module)).cpu().double()
+            by_itself = rounded_by(module, x) if is_torchao(module) else None
+            changed = rounded_to(x, grid_of(module)) if by_itself is None else by_itself
+            changed = changed.cpu().double()
             values = x.cpu().double()
             sums = power.setdefault(path, [0.0, 0.0])
             sums[0] += float(values.square().sum())
@@ -78,7 +82,11 @@ def noise_of(model: nn.Module, inputs: Any) -> dict[str, float]:
         if not all(has_range(module) for module in quantizers.values()):
             show_once(model, inputs)
         freeze_observers(model)
-        with hooked(((p, m) for p, m in quantizers.items() if has_grid(m)), running=watch):
+        with hooked(_with_grids(quantizers), running=watch):
             call_model(model, cloned(inputs))
     found = {path: decibels(*sums) for path, sums in power.items() if all(map(math.isfinite, sums))}
     return {path: value for path, value in found.items() if not math.isnan(value)}
+
+
+def _with_grids(quantizers: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    return ((p, m) for p, m in quantizers.items() if has_grid(m) or is_torchao(m))

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from qatexplorer.quantizers.facts import LEARNED
+from qatexplorer.quantizers.torchao_grids import is_torchao
 
 _HOOK_TABLES = (
     "_forward_hooks",
@@ -77,15 +78,21 @@ def _remember_module(module: Module, with_buffers: bool) -> Callable[[], None]:
     state = vars(module)
     scripted = isinstance(module, torch.jit.ScriptModule)  # its tables live in C++
     plain = {key: value for key, value in state.items() if isinstance(value, _PLAIN)}
+    if is_torchao(module):  # which keeps its scale as a plain attribute, and replaces it
+        plain |= {key: state[key] for key in ("scale", "zero_point") if key in state}
     buffers = dict(module._buffers.items())
     contents = [
         (buffer, buffer.detach().clone(), _version(buffer))
         for buffer in buffers.values()
-        if with_buffers and isinstance(buffer, Tensor)
+        # What oneDNN has packed for itself holds weights, which no forward writes to.
+        if with_buffers and isinstance(buffer, Tensor) and not buffer.is_mkldnn
     ]
     if with_buffers and LEARNED.is_fake_quant(module):  # whose observer writes to parameters
         learned = [p for p in module._parameters.values() if p is not None]
         contents += [(p, p.detach().clone(), None) for p in learned]
+    # An exported model's graph follows its flag.
+    follows = isinstance(getattr(type(module), "training", None), property)
+    training = module.training
     hooks = [
         (state[name], dict(state[name])) for name in _HOOK_TABLES if state.get(name) is not None
     ]
@@ -93,6 +100,8 @@ def _remember_module(module: Module, with_buffers: bool) -> Callable[[], None]:
     def restore() -> None:
         for key, value in plain.items():
             state[key] = value
+        if follows:
+            module.training = training
         if not scripted:
             _restore_table(module._buffers, buffers)
         for buffer, content, version in contents:

@@ -58,7 +58,9 @@ def why_three_calls(subject: Subject) -> Answer:
         "fake-quantized module?"
     )
     making = subject.flow.stage_with("weights")
-    if making is None:
+    if subject.flow.offers_quantizer:
+        return _one_call(subject, key, question)
+    if making is None or not subject.flow.offers_qconfig:
         return Answer(key, question, "In this flow one call makes all fake quants, so it does not.")
     weights = [row for row in ledger.sites if row.stage == making.name]
     others = [row for row in ledger.sites if row.stage == subject.flow.prepared_stage]
@@ -82,6 +84,8 @@ def two_observers(subject: Subject) -> Answer:
     weight = _weight_of_layer(ledger)
     if weight is None:
         return Answer("two_observers", question, "This model has no layer with a fake quant.")
+    if subject.flow.offers_quantizer:
+        question = "Has a layer two observers?"
     rows = ledger.of(weight.owner)
     if subject.flow.by_graph:
         after = [row for row in ledger.sites if row.tensor.module == weight.owner]
@@ -123,7 +127,12 @@ def fx_redundant(subject: Subject) -> Answer:
     doubles = [found for found in ledger.redundancies if found.kind == "double"]
     twice = [found for found in ledger.redundancies if found.kind == "twice"]
     shared = [found for found in ledger.redundancies if found.kind == "shared"]
-    if inside:
+    if subject.flow.offers_quantizer:
+        text = (
+            "The question does not arise in this flow: no module is swapped for one that "
+            "fake-quantizes in its forward, and every fake quant is a node of the graph."
+        )
+    elif inside:
         text = (
             f"Here it is: {_many(len(inside), 'module')} of this model fake-quantize their own "
             f"output in forward, as torch's did up to 1.6 (first: {inside[0].path})."
@@ -192,6 +201,8 @@ def scales_twice(subject: Subject) -> Answer:
 def inner_convert_custom(subject: Subject) -> Answer:
     """What does the ``convert`` inside ``prepare_qat`` do for custom modules?"""
     ledger = subject.ledger
+    if subject.flow.offers_quantizer:
+        return _no_inner_convert(subject)
     custom = [row for row in ledger.floats if row.reason == "custom_without_entry"]
     subclasses = [row for row in ledger.floats if row.reason == "subclass_not_in_mapping"]
     text = (
@@ -218,6 +229,8 @@ def inner_convert_custom(subject: Subject) -> Answer:
 def two_converts(subject: Subject) -> Answer:
     """How does the inner ``convert`` differ from the final one?"""
     ledger = subject.ledger
+    if subject.flow.offers_quantizer:
+        return _one_convert(subject)
     swapped = subject.swapped
     first = swapped[0] if swapped else None
     example = (
@@ -265,10 +278,60 @@ def who_quantizes_input(subject: Subject) -> Answer:
     text = (
         f"{first.call.partition('(')[0]} does, {how.get(first.mechanism, first.mechanism)}: "
         f"{first.path}. {_many(len(inputs), 'input')} of this model "
-        f"{'has' if len(inputs) == 1 else 'have'} one; none of torch's QAT modules has an input "
-        "fake quant of its own."
+        f"{'has' if len(inputs) == 1 else 'have'} one"
     )
+    if subject.flow.offers_quantizer:
+        text += ", because the quantizer annotated an operation that takes it."
+    else:
+        text += "; none of torch's QAT modules has an input fake quant of its own."
     return Answer("input", question, text, first.selection)
+
+
+# -- where a quantizer annotates an exported graph ------------------------------------------------
+
+
+def _one_call(subject: Subject, key: str, question: str) -> Answer:
+    sites = subject.ledger.sites
+    text = (
+        "In this flow it does not: there is no qconfig to hand down and no module to swap. "
+        "prepare_qat_pt2e lets the quantizer annotate the exported graph, rewrites each "
+        "convolution with a batch norm behind it, and makes the fake quants: "
+        f"{_many(len(sites), 'fake quant')} here{_kinds(list(sites))}."
+    )
+    return Answer(key, question, text, sites[0].selection if sites else "")
+
+
+def _no_inner_convert(subject: Subject) -> Answer:
+    left = [row for row in subject.ledger.floats if row.reason == "not_annotated"]
+    text = (
+        "There is none in this flow, and no module type is looked up: torch.export has written "
+        "custom modules down as operations like all others, and the quantizer's patterns decide. "
+    )
+    if left:
+        stay = "stays" if len(left) == 1 else "stay"
+        text += (
+            f"Here {_many(len(left), 'operation')} that no pattern had rounded {stay} float, the "
+            f"first {left[0].name!r}{f' of {left[0].path}' if left[0].path else ''}."
+        )
+    else:
+        text += "Here some pattern had something of every operation rounded."
+    return Answer(
+        "custom_modules",
+        "What does the convert inside prepare_qat do for custom modules?",
+        text,
+        left[0].selection if left else "",
+    )
+
+
+def _one_convert(subject: Subject) -> Answer:
+    cover = subject.ledger.coverage
+    text = (
+        "There is only one in this flow: convert_pt2e makes of each fake quant a quantize and a "
+        "dequantize, and multiplies batch norms into the weights. Lowering then puts int8 kernels "
+        f"in their place: they compute with {cover.params_share:.1%} of the parameters and do "
+        f"{cover.macs_share:.1%} of the multiply-accumulates of this model."
+    )
+    return Answer("two_converts", "How does that convert differ from the final one?", text)
 
 
 QUESTIONS: tuple[Callable[[Subject], Answer], ...] = (

@@ -22,6 +22,7 @@ from qatexplorer.errors import (
 )
 from qatexplorer.flows import flow_of
 from qatexplorer.flows.base import copy_sharing_parameters
+from qatexplorer.forward.exported import is_exported
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.record import Recording, record_here
 from qatexplorer.ledger.coverage import (
@@ -34,6 +35,7 @@ from qatexplorer.ledger.coverage import (
     torch_convert,
 )
 from qatexplorer.ledger.edges import edges_between
+from qatexplorer.ledger.exported import as_exported
 from qatexplorer.ledger.floats import Situation, float_rows
 from qatexplorer.ledger.forwards import Forwards, LedgerProgress
 from qatexplorer.ledger.measure import Values, drift_of, measure_step, measure_values
@@ -67,7 +69,8 @@ def ledger_of(
 ) -> Ledger:
     """Who put each fake quant of ``model`` there, what stays float, and what is one too many.
 
-    Works on any module that torch's eager or FX flow has prepared, also one prepared elsewhere.
+    Works on any module that torch's eager or FX flow, or torchao's PT2E, has prepared, also one
+    prepared elsewhere.
     A copy that shares the parameters runs on the example inputs: twice, and twice more where values
     are quantized more than once. The model itself stays as it is.
 
@@ -98,35 +101,39 @@ def ledger_of(
     with preserved_state(work):  # where it could not be copied, it is the model
         recording, fresh, observed = _first_forward(work, example_inputs, forwards)
         rows = make_rows(model, recording, fresh, origins or {})
+        exported = as_exported(model, recording) if is_exported(model) else None
+        rows = exported.named(rows) if exported is not None else rows
         findings = find_redundancies(model, recording, known)
         values = measure_values(
             work, example_inputs, findings, forwards, observed=observed, effects=effects
         )
-        if uncopied is None:
+        if exported is not None:
+            outcome = Outcome(None, None)  # of the graph itself
+        elif uncopied is not None:
+            outcome = Outcome(None, None, explained(uncopied, model), followers(recording, model))
+        else:
             make = convert or torch_convert
             outcome = outcome_of(work, example_inputs, recording, make, engine, forwards)
-        else:
-            outcome = Outcome(None, None, explained(uncopied, model), followers(recording, model))
-    floats = float_rows(Situation(model, recording, outcome, known, graph))
-    coverage = cover(model, recording, outcome)
+    if exported is not None:
+        floats, coverage = exported.float_rows(), exported.coverage()
+    else:
+        floats = float_rows(Situation(model, recording, outcome, known, graph))
+        coverage = cover(model, recording, outcome)
     forwards.say("Putting it together")
     redundancies = _measured(
         model, example_inputs, findings, values, samples or {}, timing, forwards
     )
-    redundancies = tuple(
-        replace(found, edges=edges_between(graph, finding, recording))
-        for found, finding in zip(redundancies, findings, strict=True)
-    )
-    rows = _linked(rows, redundancies)
+    redundancies = _on_graph(redundancies, findings, graph, recording)
+    rows, flow = _linked(rows, redundancies), flow_of(model)
     return Ledger(
-        flow=flow_of(model).name,
-        stage=flow_of(model).prepared_stage if stage is None else stage,
+        flow=flow.name,
+        stage=stage or flow.prepared_stage,
         rows=rows,
         floats=floats,
         redundancies=redundancies,
         coverage=coverage,
         warnings=_warnings(rows, floats, coverage, outcome, model, recording),
-        notes=_notes(outcome),
+        notes=_notes(outcome) if exported is None else (_READ_OFF,),
         together_sqnr_db=values.together_sqnr_db,
     )
 
@@ -204,6 +211,18 @@ def _measured(
             record = replace(record, step=cost)
         done.append(replace(record, cost=cost_text(record)))
     return tuple(done)
+
+
+def _on_graph(
+    redundancies: Sequence[Redundancy],
+    findings: Sequence[Finding],
+    graph: Graph | None,
+    recording: Recording,
+) -> tuple[Redundancy, ...]:
+    return tuple(
+        replace(found, edges=edges_between(graph, finding, recording))
+        for found, finding in zip(redundancies, findings, strict=True)
+    )
 
 
 def _linked(rows: Sequence[LedgerRow], redundancies: Sequence[Redundancy]) -> tuple[LedgerRow, ...]:
@@ -297,6 +316,12 @@ def _simulated_in_fx(model: nn.Module, paths: Sequence[str]) -> str:
 def _some(paths: Sequence[str], most: int = 4) -> str:
     shown = ", ".join(paths[:most])
     return shown + (f" and {len(paths) - most} more" if len(paths) > most else "")
+
+
+_READ_OFF = (
+    "What becomes int8 was read off the graph: torchao's lowering to oneDNN has int8 kernels for "
+    "convolutions, and linear layers on two dimensions, whose input and weight are rounded."
+)
 
 
 def _notes(outcome: Outcome) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from torch.ao.nn.intrinsic.modules.fused import _FusedModule
 from torch.ao.quantization import QuantStub, QuantWrapper
 
 from qatexplorer.forward.calls import Call
+from qatexplorer.forward.exported import is_exported
 from qatexplorer.ledger.nodes import node_table, pattern_of, spelled
 from qatexplorer.ledger.reasons import Known
 from qatexplorer.quantizers.types import BOUNDING
@@ -32,6 +33,11 @@ def fix_of_double(model: nn.Module, known: Known) -> Fix:
                 f"The module fake-quantizes its own output in forward ({first.name}). Take that "
                 "call out of the module's forward: eager prepare and FX both add the output's "
                 "fake quant themselves."
+            )
+        if is_exported(model):
+            return (
+                "Have the quantizer annotate the second one with a SharedQuantizationSpec of the "
+                "node that the first one follows: both are one fake quant then."
             )
         if second.mechanism == "node":
             return _fix_in_graph(model, known, between)

@@ -29,6 +29,8 @@ Reason = Literal[
     "custom_without_entry",
     "root_module",
     "float_input",
+    "not_annotated",
+    "no_int8_kernel",
 ]
 
 Cause = Literal[
@@ -145,7 +147,8 @@ class Coverage:
     MACs are multiply-accumulates of one forward of the example input, with the shapes that really
     occurred: half of what the formulas of ``torch.utils.flop_counter`` give for convolutions and
     matrix products. ``basis`` says how it was found out: ``"int8 run"`` (a converted copy ran),
-    ``"converted types"`` (a copy was converted and does not run) or ``"structure"``.
+    ``"converted types"`` (a copy was converted and does not run), ``"structure"`` or ``"exported
+    graph"`` (the graph of an exported model says so).
     """
 
     params_total: int

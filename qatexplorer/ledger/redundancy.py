@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from torch import fx, nn
 
 from qatexplorer.forward.calls import Call
+from qatexplorer.forward.exported import is_exported
 from qatexplorer.forward.record import Recording
 from qatexplorer.ledger.fixes import Fix, fix_of_double, module_at, twice_in_a_sequence
 from qatexplorer.ledger.places import place_of_call
@@ -47,10 +48,15 @@ def before(call: Call, recording: Recording) -> tuple[Call | None, tuple[Call, .
         current = recording.calls[current.inputs[0]]
         if current.kind == "quant":
             return current, tuple(reversed(between))
-        if current.kind != "op" or current.name not in KEEPING:
+        if current.kind != "op" or plain_name(current) not in KEEPING:
             break
         between.append(current)
     return None, ()
+
+
+def plain_name(call: Call) -> str:
+    """``"flatten"`` for ``aten.flatten.using_ints``, as an exported graph calls it."""
+    return call.name.partition(".")[0].strip("_")
 
 
 def find_redundancies(
@@ -111,7 +117,7 @@ def _double(
         f"The values that {first.name} returns reach {second.name} {way}; the two are different "
         "modules, each with a scale of its own."
     )
-    if any(call.name in DROPPING for call in between):
+    if any(plain_name(call) in DROPPING for call in between):
         evidence += " (Dropout keeps them in eval and in int8; in training it rescales.)"
     record = Redundancy(
         kind="double",
@@ -185,7 +191,17 @@ def _shared(model: nn.Module, recording: Recording, twice: dict[str, list[Call]]
         places: tuple[TensorPlace, ...] = tuple(
             dict.fromkeys(place_of_call(call, recording) for call in calls)
         )
-        if isinstance(model, fx.GraphModule) and calls[0].mechanism == "node":
+        if is_exported(model):
+            why = (
+                "the quantizer gave these tensors one fake quant on purpose, by a "
+                "SharedQuantizationSpec: the operation between them needs one scale, or passes "
+                "values on."
+            )
+            cost = (
+                "Nothing where values are passed on as they are. Where unlike ranges share it, as "
+                "those of the inputs of a cat may be, the widest sets the step."
+            )
+        elif isinstance(model, fx.GraphModule) and calls[0].mechanism == "node":
             why = (
                 "FX gave these tensors one fake quant on purpose: the operations between them "
                 "(cat, pooling, view …) run in int8 with one scale for inputs and output."

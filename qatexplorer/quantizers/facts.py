@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,12 @@ from torch.ao.quantization import (
 )
 from torch.ao.quantization._learnable_fake_quantize import _LearnableFakeQuantize
 
+from qatexplorer.quantizers.torchao_grids import (
+    blocks_of,
+    is_torchao,
+    scheme_of,
+    stored_blocks,
+)
 from qatexplorer.quantizers.types import Seen, SiteKind
 
 
@@ -94,6 +100,10 @@ class Family:
             if flag is not None and on is not None:
                 flag.fill_(int(on))
 
+    def without_range(self, quantizer: nn.Module) -> Seen:
+        """What to say of one that holds no range: the operation that it serves has fixed it."""
+        return "fixed"
+
     def kernel_observes(self, quantizer: nn.Module) -> bool:
         """Whether torch's fused kernel, and no more than that, is its forward: whether it observes
         then hangs on its flag alone."""
@@ -149,9 +159,51 @@ class Pt2eFamily(Family):
         return getattr(loaded, class_name, None)
 
 
+class TorchaoQatFamily(Family):
+    """``torchao.quantization.qat``: no observer, no buffer, one switch that is a plain attribute,
+    and a scale that most of them make anew of each tensor, block by block
+    (:mod:`~qatexplorer.quantizers.torchao_grids`)."""
+
+    name = "torchao, QAT"
+
+    def is_fake_quant(self, module: nn.Module) -> bool:
+        return is_torchao(module)
+
+    def is_observer(self, module: nn.Module) -> bool:
+        return False
+
+    def observer(self, quantizer: nn.Module) -> nn.Module | None:
+        return None
+
+    def range_buffers(self, quantizer: nn.Module) -> tuple[Tensor, Tensor] | None:
+        return None
+
+    def flag_buffers(self, quantizer: nn.Module) -> tuple[Tensor | None, Tensor | None]:
+        return None, None
+
+    def flags(self, quantizer: nn.Module) -> Flags:
+        site: Any = quantizer
+        return Flags(False, bool(site.enabled))
+
+    def switch(self, quantizer: nn.Module, observer: bool | None, fake_quant: bool | None) -> None:
+        site: Any = quantizer
+        if fake_quant is not None:
+            site.enabled = bool(fake_quant)
+
+    def without_range(self, quantizer: nn.Module) -> Seen:
+        if scheme_of(quantizer).dynamic:
+            return "dynamic"
+        return "nothing" if stored_blocks(quantizer) is None else "all"
+
+    def kernel_observes(self, quantizer: nn.Module) -> bool:
+        return False
+
+
 TORCH_AO = Family()
 LEARNED = LearnedFamily()
-FAMILIES: list[Family] = [LEARNED, TORCH_AO, Pt2eFamily()]
+TORCHAO_QAT = TorchaoQatFamily()
+PT2E = Pt2eFamily()
+FAMILIES: list[Family] = [LEARNED, TORCH_AO, PT2E, TORCHAO_QAT]
 """Asked in order; a flow whose library has fake quants of its own adds the one that knows them."""
 
 
@@ -210,18 +262,34 @@ def kind_of(path: str, owner: nn.Module | None, fed: str = "") -> SiteKind:
     ``fed`` is what a forward gave it, as far as that is known: ``"param"`` (a parameter, or what is
     made of nothing but parameters), ``"input"`` (the model's own input) or ``""``. Where it is not
     known the place tells: ``weight_fake_quant`` is the name by which torch's QAT modules call
-    theirs, and a ``QuantStub`` hands on the model's (or an island's) input.
+    theirs, and a ``QuantStub`` hands on the model's (or an island's) input. What torchao's layers
+    call ``activation_fake_quantizer`` rounds their own input.
     """
-    if fed == "param" or "weight" in path.rpartition(".")[2]:
+    name = path.rpartition(".")[2]
+    if fed == "param" or "weight" in name:
         return "weight"
+    if name == "activation_fake_quantizer":
+        return "input"
     return "input" if fed == "input" or isinstance(owner, QuantStub) else "output"
 
 
-def kind_of_node(source: fx.Node) -> SiteKind:
-    """The same for one that is a node of an FX graph behind ``source``."""
+def kind_of_node(source: fx.Node, constant: Collection[fx.Node] = ()) -> SiteKind:
+    """The same for one that is a node of an FX graph behind ``source``; ``constant`` are the nodes
+    that are made of nothing but parameters (:func:`constant_nodes`)."""
     if source.op == "placeholder":
         return "input"
-    return "weight" if source.op == "get_attr" else "output"
+    return "weight" if source.op == "get_attr" or source in constant else "output"
+
+
+def constant_nodes(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes of ``graph`` that are made of nothing but parameters and buffers."""
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        given = node.all_input_nodes
+        made = node.op not in ("placeholder", "output") and bool(given)
+        if node.op == "get_attr" or (made and found.issuperset(given)):
+            found.add(node)
+    return found
 
 
 def kinds_of(model: nn.Module) -> dict[str, SiteKind]:
@@ -231,12 +299,15 @@ def kinds_of(model: nn.Module) -> dict[str, SiteKind]:
     found = {
         path: kind_of(path, named.get(path.rpartition(".")[0])) for path in find_quantizers(model)
     }
-    for node in model.graph.nodes if isinstance(model, fx.GraphModule) else ():
+    if not isinstance(model, fx.GraphModule):
+        return found
+    constant = constant_nodes(model.graph)
+    for node in model.graph.nodes:
         if node.op == "call_module" and str(node.target) in found and node.all_input_nodes:
             source = node.all_input_nodes[0]
             while source.op == "call_module" and str(source.target) in found:
                 source = source.all_input_nodes[0]
-            found[str(node.target)] = kind_of_node(source)
+            found[str(node.target)] = kind_of_node(source, constant)
     return found
 
 
@@ -257,7 +328,7 @@ def seen_data(quantizer: nn.Module) -> Seen:
     family = family_of(quantizer) or TORCH_AO
     ends = family.range_buffers(quantizer)
     if ends is None:
-        return "fixed"
+        return family.without_range(quantizer)
     low, high = ends
     if not low.numel() or not high.numel():
         return "nothing"
@@ -270,7 +341,7 @@ def has_range(quantizer: nn.Module) -> bool:
     or the range is fixed."""
     ends = (family_of(quantizer) or TORCH_AO).range_buffers(quantizer)
     if ends is None:
-        return True
+        return seen_data(quantizer) != "nothing"
     finite = all(bool(torch.isfinite(end).all()) for end in ends)
     return finite and seen_data(quantizer) == "all"
 
@@ -337,7 +408,9 @@ class Grid:
 
 
 def has_grid(module: nn.Module) -> bool:
-    """Whether :func:`grid_of` can tell the grid of ``module``."""
+    """Whether :func:`grid_of` can tell the grid of ``module`` without a tensor: it keeps one."""
+    if is_torchao(module):
+        return False
     return isinstance(getattr(module, "scale", None), Tensor) or (
         hasattr(module, "calculate_qparams") and hasattr(module, "quant_min")
     )
@@ -363,8 +436,32 @@ def grid_of(quantizer: nn.Module) -> Grid:
     return Grid(low, high, scale, zero_point, axis if scale.numel() > 1 else None)
 
 
+def has_codes(module: nn.Module) -> bool:
+    """Whether it rounds to whole codes, so that :func:`on_its_grid` can put a tensor on them."""
+    return scheme_of(module).even if is_torchao(module) else has_grid(module)
+
+
+def on_its_grid(quantizer: nn.Module, x: Tensor) -> tuple[Tensor, Grid] | None:
+    """``x`` and the grid that the fake quant (with :func:`has_codes`) rounds it to; None where it
+    cannot be told.
+
+    Where a scale stands for a block of values, ``x`` comes back as (blocks, values in a block),
+    and the grid has a channel for each block: axis 0.
+    """
+    if not is_torchao(quantizer):
+        return x, grid_of(quantizer)
+    found = blocks_of(quantizer, x)
+    if found is None:
+        return None
+    low, high = quant_range(quantizer)
+    return x.reshape(-1, found.size), Grid(low, high, found.scale, found.zero_point, 0)
+
+
 def quant_range(quantizer: nn.Module) -> tuple[int, int]:
     """``(quant_min, quant_max)`` that the fake quant clamps to: its observer's, if it has one."""
+    if is_torchao(quantizer):
+        scheme = scheme_of(quantizer)
+        return scheme.low, scheme.high
     observer = observer_of(quantizer)
     source: Any = observer if hasattr(observer, "quant_min") else quantizer
     return int(getattr(source, "quant_min", 0) or 0), int(getattr(source, "quant_max", 0) or 0)

@@ -6,30 +6,36 @@ import re
 from typing import Literal
 
 import torch.ao.nn.quantized as nnq
-from torch import nn
+from torch import Tensor, nn
 from torch.ao.nn.intrinsic.modules.fused import _FusedModule
 from torch.ao.nn.quantized import FloatFunctional, FXFloatFunctional, QFunctional
 from torch.ao.quantization import DeQuantStub, QuantStub, QuantWrapper
 
 SiteKind = Literal["weight", "input", "output"]
-"""What a fake quant quantizes: a parameter, the model's (or island's) input, a module's output."""
+"""What a fake quant quantizes: a parameter; the input of the model, of an island, or (torchao) of
+its owner; a module's output."""
 
 Mechanism = Literal["forward", "hook", "node", "unused"]
 """How a fake quant runs: called in its owner's ``forward``, by a forward hook on its owner, as a
 node of an FX graph, or not at all."""
 
-Seen = Literal["nothing", "partly", "all", "fixed"]
+Seen = Literal["nothing", "partly", "all", "fixed", "dynamic"]
 """What the observer of a fake quant has seen: no data, data in some of its channels only, data in
-every channel, or it needs none because the operation fixes the range."""
+every channel; or there is nothing to see, because the operation fixes the range, or because each
+tensor that comes gets a range of its own."""
 
-Compute = Literal["int8", "reference", "boundary", "stub", "functional", "container", "layer"]
+Compute = Literal[
+    "int8", "reference", "stored", "boundary", "stub", "functional", "container", "layer"
+]
 """What a module does in the model as it is now: run an int8 kernel; describe one (weights on the
-grid, arithmetic in float); turn float into int8 or back; mark a place; hold an operation whose
+grid, arithmetic in float); hold one of torchao's tensors as its weight, which stores integers with
+their scales; turn float into int8 or back; mark a place; hold an operation whose
 result has a fake quant; hold other modules and nothing else; or compute in what it is given."""
 
 State = Literal["", "float", "int8", "mixed"]
 """In what a module computes in the int8 model that its stage leads to: ``""`` before there are
-fake quants, and for what computes nothing. Of a container it is that of what is inside."""
+fake quants, and for what computes nothing. Of a container it is that of what is inside. A layer
+whose weight torchao stores as integers counts as ``"int8"``, however it multiplies."""
 
 QUANTIZED_DTYPES = frozenset({"torch.quint8", "torch.qint8", "torch.qint32"})
 FUNCTIONAL_CLASSES = (FloatFunctional, FXFloatFunctional, QFunctional)
@@ -49,6 +55,8 @@ def compute_of(module: nn.Module) -> Compute:
         return "functional"
     if isinstance(module, STUBS):
         return "stub"
+    if holds_torchao_tensor(module):
+        return "stored"
     # Torch's int8 modules have no base class of their own: the place of the class tells. One that
     # a user has derived from them computes as they do.
     for kind in type(module).__mro__:
@@ -60,6 +68,19 @@ def compute_of(module: nn.Module) -> Compute:
         if kind.__module__.startswith("torch."):
             break
     return "container" if is_container(module) else "layer"
+
+
+def holds_torchao_tensor(module: nn.Module) -> bool:
+    """Whether its weight is one of torchao's tensors: integers (or float8) with their scales."""
+    weight = module._parameters.get("weight")
+    return weight is not None and is_torchao_tensor(weight)
+
+
+def is_torchao_tensor(tensor: Tensor) -> bool:
+    """Whether it is a tensor of a class of torchao's."""
+    return type(tensor) not in (Tensor, nn.Parameter) and any(
+        kind.__module__.startswith("torchao.") for kind in type(tensor).__mro__
+    )
 
 
 def is_int8_module(module: nn.Module) -> bool:

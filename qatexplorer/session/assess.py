@@ -25,10 +25,13 @@ from qatexplorer.flows.base import (
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.forward.record import recorded_graph
 from qatexplorer.quantizers.facts import is_fake_quant, kinds_of
+from qatexplorer.quantizers.types import is_torchao_tensor
 from qatexplorer.session.models import Models
 from qatexplorer.snapshot.records import Graph
 
 PTQ_BATCHES = 8
+_LABELS = {"ptq": "converted without training", "int8": "converted"}
+"""Of a flow that does not come to int8 kernels."""
 _NO_COMPUTE = (DeQuantize, nn.Identity, nn.Dropout)
 
 
@@ -251,7 +254,8 @@ class Assessor:
         if self._ptq is None:
             try:
                 prepared = self._models.rebuild(self._models.flow.prepared_stage)
-                self.calibrate(prepared)
+                if self._models.flow.calibrates:
+                    self.calibrate(prepared)
                 built = self._models.convert_copy(prepared)
                 int8 = built.result.model
                 self._ptq = (int8, self._evaluate(int8))
@@ -262,6 +266,8 @@ class Assessor:
         model, value = self._ptq
         models["ptq"] = model
         note = f"int8 without training: observers calibrated on {PTQ_BATCHES} batches"
+        if not self._models.flow.calibrates:
+            note = "converted without training; there is no observer to calibrate"
         return self._row("ptq", model, value, note)
 
     def _int8_row(self, models: dict[str, nn.Module]) -> ModelResult:
@@ -326,9 +332,11 @@ class Assessor:
         return self._trained[name]
 
     def _row(self, name: str, model: nn.Module, value: MetricValue, note: str = "") -> ModelResult:
-        concern = self._models.options.qconfig.concern if name in INT8_NAMES else None
+        on_engine = name in INT8_NAMES and self._models.flow.runs_on_engine
+        concern = self._models.options.qconfig.concern if on_engine else None
         warning = "" if concern is None else str(concern)
-        return ModelResult(name, value, size_on_disk(model), None, note, warning)
+        label = "" if self._models.flow.runs_on_engine else _LABELS.get(name, "")
+        return ModelResult(name, value, size_on_disk(model), None, note, warning, label=label)
 
     def _evaluate(self, model: nn.Module) -> MetricValue:
         with preserved_rng(), self._models.engine():
@@ -398,7 +406,10 @@ def float_weights(int8: nn.Module) -> tuple[str, ...]:
         path
         for path, module in int8.named_modules()
         if type(module).__module__.startswith(("torch.nn.", "torch.ao.nn.intrinsic.modules"))
-        and any(p is not None and p.dim() > 1 for p in module._parameters.values())
+        and any(
+            p is not None and p.dim() > 1 and not is_torchao_tensor(p)
+            for p in module._parameters.values()
+        )
     )
 
 

@@ -32,6 +32,10 @@ _UNROUNDED = (
     "The model has been trained or handed out since it was prepared: float is the same model with "
     "its fake quants off."
 )
+_LOWERED = (
+    "An int8 result is found by its scale and zero point, in the order of the graph; what lowering "
+    "computes in float or within one kernel has none."
+)
 _LOST_SHARE = 0.7
 """Of the work that comparing is, where lost samples are looked for after it."""
 
@@ -95,6 +99,8 @@ class Compared:
         )
         if part < 1 and int8 is not None:
             found = self._with_lost(found, floats, int8, engine, report, should_stop)
+        if int8 is not None and models.flow.lowers_to_packed:
+            notes.append(_LOWERED)
         found = replace(found, notes=(*notes, *found.notes))
         self._kept = self._key(), found
         return found

@@ -54,6 +54,12 @@ class Histograms:
         if known is None:
             stage = self._stages.current
             raise StageError(f"stage {stage!r} has no fake quant {site!r}.", where=site)
+        if known.quant_min >= known.quant_max:
+            raise StageError(
+                f"this fake quant rounds to {known.dtype.removeprefix('torch.')}, whose values do "
+                "not lie at even distances: there is no grid of codes to count on.",
+                where=site,
+            )
         found = made().get(known.path)
         if found is None:
             raise StageError(

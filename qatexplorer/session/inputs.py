@@ -52,11 +52,9 @@ def check_model(model: Any) -> nn.Module:
     if is_exported(model):
         raise NotAModuleError(
             "the model is a graph that torch.export made.",
-            why="Its layers are calls of aten operations by now: prepare_qat finds no module in it "
-            "to swap. Quantizing such graphs (PT2E) is torchao's, torchao.quantization.pt2e, and "
-            "no flow of this version.",
-            fix="Pass the Python module that was exported. flow='fx' shows the same network with "
-            "its fake quants in nearly the same places.",
+            why="Its layers are calls of aten operations by now, and a session shows how they come "
+            "to be: it exports the model itself, as the first stage of flow 'pt2e'.",
+            fix="Pass the Python module that was exported, with flow='pt2e'.",
         )
     if not isinstance(model, nn.Module):
         raise NotAModuleError(

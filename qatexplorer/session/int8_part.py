@@ -39,11 +39,24 @@ class Int8Part(Part):
         Raises StageError before there is an int8 model, and where there is no such layer, where it
         holds other modules, or does not run; InputError where there is no such output.
         """
+        if not self.flow.runs_on_engine:
+            raise StageError(
+                f"flow {self.flow.name!r} has no int8 layers to work out: its layers multiply "
+                "weights that torchao puts back into float."
+            )
         with self._lock:
             model = self._models.int8
             if model is None:
                 fix = f"Call session.goto({self.flow.int8_stage!r}) first."
                 raise StageError("there is no int8 model yet.", fix=fix)
+            if self.flow.lowers_to_packed:
+                raise StageError(
+                    "an int8 layer of this flow cannot be worked out by hand.",
+                    where=path,
+                    why=f"In flow {self.flow.name!r} it is an operation of a graph, with what "
+                    "follows it and with its weight packed; session.compare() says how far each is "
+                    "from its fake quant.",
+                )
             kept = self.known_int8_layer(path, call)
             if kept is None:
                 kept = LayerRun(

@@ -380,7 +380,8 @@ class Known:
         """Layers that keep a float weight in the int8 model."""
         trial = self._known(())
         kept = trial.flight.float_weights if trial is not None and trial.flight.ok else ()
-        if kept and trial is not None and trial.flight.weights:
+        # Without a ledger to say why, a rule of that kind of flow does.
+        if kept and trial is not None and trial.flight.weights and self._models.flow.has_ledger:
             verb = "stays" if len(kept) == 1 else "stay"
             yield _finding(
                 "stays-float",
@@ -388,7 +389,9 @@ class Known:
                 kept[0],
                 self._models.flow.int8_stage,
                 f"{_listed(kept)} {verb} float in the int8 model.",
-                "The ledger says why, layer by layer: session.ledger().floats.",
+                "The ledger says why, layer by layer: session.ledger().floats."
+                if self._models.flow.has_ledger
+                else "",
             )
 
     # -- helpers --------------------------------------------------------------------------------

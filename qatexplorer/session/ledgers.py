@@ -54,6 +54,12 @@ class Ledgers:
         Raises UnknownStageError, and StageError for a stage without fake quants or not reached yet.
         """
         stages, flow = self._stages, self._models.flow
+        if not flow.has_ledger:
+            raise StageError(
+                f"there is no ledger in flow {flow.name!r}: one call makes all fake quants, in the "
+                f"layers that it swaps, and the notes of stage {flow.prepared_stage!r} count what "
+                "stays float."
+            )
         chosen = stages.current if stage is None else stage
         if stages.index(chosen) > stages.index(flow.train_stage):
             chosen = flow.train_stage

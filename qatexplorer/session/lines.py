@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from qatexplorer.data import Data
 from qatexplorer.flows.base import FlowOptions
 from qatexplorer.flows.edits import Edit
+from qatexplorer.flows.pt2e_quantizers import name_of
 from qatexplorer.session.stages import Stages
 from qatexplorer.shown import columns, first
 from qatexplorer.training.run import TrainingRun
@@ -24,10 +25,10 @@ def session_lines(
     """Flow, settings, edits, and a line for each stage."""
     name = stages.snapshots[stages.names[0]].modules[0].type_name
     words = f"run {run.state}" if run is not None else "no run"
-    plan, source = options.qconfig, "none" if data is None else data.name
+    source = "none" if data is None else data.name
     lines = [
         f"Session of {name}: flow {stages.flow.name}, at stage {stages.current!r}, {words}",
-        f"qconfig {plan.name}, engine {plan.backend}, data {source}",
+        f"{_settings(stages, options)}, data {source}",
     ]
     shown, more = first([f"edited: {one}" for one in edits], _SHOWN_EDITS)
     lines += [*shown, *more]
@@ -41,3 +42,15 @@ def session_lines(
         for stage in stages.names
     ]
     return [*lines, *columns(rows)]
+
+
+def _settings(stages: Stages, options: FlowOptions) -> str:
+    """What says how the model is quantized."""
+    flow, plan = stages.flow, options.qconfig
+    if flow.offers_quantizer:
+        return f"quantizer {name_of(options.quantizer)}"
+    if flow.offers_qconfig:
+        return f"qconfig {plan.name}, engine {plan.backend}"
+    given = options.base_config
+    one = given.values() if isinstance(given, Mapping) else () if given is None else (given,)
+    return "base_config " + (", ".join(type(config).__name__ for config in one) or "of the flow")

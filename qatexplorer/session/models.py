@@ -262,8 +262,9 @@ class Models:
 
     @property
     def observed(self) -> bool:
-        """Whether any fake quant or observer of the working model has seen data."""
-        return any_seen(self.work)
+        """Whether any fake quant or observer of the working model has seen data, or there is none
+        that has to."""
+        return any_seen(self.work) or not self.flow.calibrates
 
     @property
     def never_observed(self) -> bool:
@@ -344,4 +345,6 @@ _NOISE = (
     "torch.ao.quantization is deprecated",
     "reduce_range will be deprecated",
     "will be removed in a future PyTorch release",
+    "`isinstance(treespec, LeafSpec)` is deprecated",
+    "`torch.jit.script_method` is deprecated",
 )

@@ -91,6 +91,7 @@ class ProposePart(Part):
         """
         wish = _wish(wished_metric, max_drop, metric_mode or self._usual_mode())
         _check_treatment(treatment)
+        self._require_treatment(treatment)
         self._require_data("a proposal")
         with self._lock:
             self._require_idle("measure mixed precision")
@@ -148,6 +149,22 @@ class ProposePart(Part):
             return self._use_plan(last.before)
 
     # -- inside ---------------------------------------------------------------------------------
+
+    def _require_treatment(self, treatment: Treatment) -> None:
+        flow = self.flow
+        if treatment != "float" and not flow.offers_qconfig:
+            raise InputError(
+                f"in flow {flow.name!r} no proposal can give weights {treatment} bits.",
+                why="How many bits a weight has is decided for all of them, not by a qconfig.",
+                fix="Use treatment='float'.",
+            )
+        why = flow.cannot_leave_float(self._models.options)
+        if why:
+            raise InputError(
+                "no module can be left in float on its own.",
+                why=why,
+                fix="Use a session with quantizer='x86'.",
+            )
 
     def _best_ranking(self) -> Sensitivity:
         made = self.last_sensitivity

@@ -117,6 +117,11 @@ class QConfigPart(Part):
             before = self.qconfig_rules
             if wanted == before:
                 return self.snapshot
+            if not self.flow.offers_qconfig:
+                raise QConfigError(
+                    f"in flow {self.flow.name!r} a rule of the qconfig decides nothing.",
+                    why=f"How a tensor is rounded is decided by {self.flow.decided_by}.",
+                )
             self._refuse_what_has_no_kernel(wanted)
             return self._put(wanted, (*self._past, before), ())
 

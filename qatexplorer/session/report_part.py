@@ -15,6 +15,7 @@ from qatexplorer.errors import QatExplorerError
 from qatexplorer.evaluate.benchmark_records import Benchmark
 from qatexplorer.evaluate.evaluation import Evaluation
 from qatexplorer.flows.base import Flow
+from qatexplorer.flows.pt2e_quantizers import name_of
 from qatexplorer.forward.histograms import GridHistogram
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.quantizers.environment import Environment, environment
@@ -203,7 +204,11 @@ class ReportPart(Part):
     def _settings_in_words(self) -> list[tuple[str, str]]:
         options = self._models.options
         plan, flow = options.qconfig, self.flow
-        found = [("flow", flow.title), ("qconfig", plan.name), ("int8 engine", str(plan.backend))]
+        found = [("flow", flow.title)]
+        if flow.offers_quantizer:
+            found.append(("quantizer", name_of(options.quantizer)))
+        else:
+            found += [("qconfig", plan.name), ("int8 engine", str(plan.backend))]
         if flow.offers_stubs:
             found.append(("stubs", options.stubs))
             groups = [" + ".join(group) for group in options.fusion]

@@ -19,7 +19,7 @@ from qatexplorer.errors import StageError
 from qatexplorer.evaluate.evaluation import Evaluation
 from qatexplorer.evaluate.metric import Metric
 from qatexplorer.evaluate.parity import Parity
-from qatexplorer.flows import get_flow
+from qatexplorer.flows import runnable_flow
 from qatexplorer.flows.base import FlowOptions, StubMode
 from qatexplorer.flows.copying import copied
 from qatexplorer.flows.edits import Edit
@@ -56,6 +56,7 @@ from qatexplorer.session.sensitivity_part import Sensitivities, SensitivityPart
 from qatexplorer.session.settings import Settings, qconfig_plan, settings_in
 from qatexplorer.session.stages import EventKind, SessionEvent, Stages
 from qatexplorer.session.sweep_part import SweepPart
+from qatexplorer.session.switch_part import SwitchPart
 from qatexplorer.session.takehome_part import TakehomePart
 from qatexplorer.session.training_part import TrainingPart
 from qatexplorer.session.warner import Warner
@@ -75,6 +76,7 @@ class Session(
     BenchmarkPart,
     ComparePart,
     Int8Part,
+    SwitchPart,
     SensitivityPart,
     ProposePart,
     QConfigPart,
@@ -90,7 +92,7 @@ class Session(
         model: a float ``torch.nn.Module``; it is copied, never changed and not kept.
         example_inputs: tensor, tuple of arguments or dict of keyword arguments for one forward;
             None takes the first training batch of ``data``.
-        flow: name of the quantization system, ``"eager"`` or ``"fx"``.
+        flow: name of the quantization system: ``"eager"``, ``"fx"``, ``"pt2e"`` or ``"torchao"``.
         qconfig: backend name, ``QConfig``, dict by module path or type, ``QConfigMapping``, or
             None: a probe of this CPU chooses qconfig and engine
             (:func:`quantizers.engine_choice.default_backend`). What is given wins over ``qconfig``
@@ -112,6 +114,12 @@ class Session(
             ``ConvertCustomConfig``, or the dicts that they are made from (eager takes dicts too).
         backend_config: what FX knows of the backend's operators: a ``BackendConfig`` or a name of
             :data:`flows.custom.BACKEND_CONFIGS`; None is torch's default.
+        quantizer: of flow ``"pt2e"``: torchao's ``Quantizer`` object, or a name of
+            :data:`flows.pt2e_quantizers.QUANTIZERS`; None is ``"x86"``.
+        base_config: what flow ``"torchao"`` trains the layers for: a configuration of torchao's
+            (linear layers), a ``QATConfig``, or a dict of them by ``nn.Linear`` and
+            ``nn.Embedding``; None is
+            :func:`~qatexplorer.flows.torchao.default_base_config`.
         edits: changes of the session's copy to begin with, see :meth:`edit`.
 
     Raises the :class:`~qatexplorer.errors.InputError` types for what cannot be used. ``signal``
@@ -138,13 +146,15 @@ class Session(
         prepare_custom_config: Any = None,
         convert_custom_config: Any = None,
         backend_config: Any = None,
+        quantizer: Any = None,
+        base_config: Any = None,
         edits: Iterable[Edit] = (),
     ) -> None:
         warn_if_untested()
         self.signal: Signal[SessionEvent] = Signal()
         self.data: Data | None = as_data(data)
         self.loss, self.metric = loss, metric
-        chosen = get_flow(flow)
+        chosen = runnable_flow(flow)
         mine = copy_model(check_model(model))
         base = mine.model
         plan = qconfig_plan(in_plain_names(qconfig, mine.names), engine)
@@ -300,6 +310,8 @@ class Session(
         prepare_custom_config: Any = None,
         convert_custom_config: Any = None,
         backend_config: Any = None,
+        quantizer: Any = None,
+        base_config: Any = None,
         edits: Iterable[Edit] | None = None,
     ) -> Snapshot:
         """Change settings and start again from the float stage; what is not given stays.

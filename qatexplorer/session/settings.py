@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from qatexplorer.errors import RunFolderError
-from qatexplorer.flows import Flow, get_flow, other_kind
+from qatexplorer.flows import Flow, other_kind, runnable_flow
 from qatexplorer.flows.base import FlowOptions
 from qatexplorer.flows.custom import (
     CustomConfig,
@@ -23,9 +23,11 @@ from qatexplorer.flows.edits import Edit
 from qatexplorer.flows.fusion import check_fusion, find_fusable
 from qatexplorer.flows.own_copy import in_plain_names_of
 from qatexplorer.flows.own_qconfig import settle
+from qatexplorer.flows.pt2e_quantizers import DEFAULT, QUANTIZERS, check_quantizer, name_of
 from qatexplorer.flows.qconfig import QConfigPlan, resolve_qconfig
 from qatexplorer.flows.qconfig_rules import QConfigRule
 from qatexplorer.flows.stubs import check_stub_mode, has_stubs
+from qatexplorer.flows.torchao import check_base_config
 from qatexplorer.quantizers.engine import check_engine
 from qatexplorer.quantizers.engine_choice import BACKENDS
 
@@ -39,6 +41,8 @@ _NAMES = (
     "prepare_custom_config",
     "convert_custom_config",
     "backend_config",
+    "quantizer",
+    "base_config",
     "edits",
 )
 _CUSTOM = ("prepare_custom_config", "convert_custom_config", "non_traceable")
@@ -63,7 +67,7 @@ class Settings:
         ``base`` is the float model that they are for. Raises the InputError types.
         """
         given = in_plain_names_of(given, self.names)
-        flow = get_flow(given["flow"]) if given.get("flow") is not None else self.flow
+        flow = runnable_flow(given["flow"]) if given.get("flow") is not None else self.flow
         changes: dict[str, Any] = {}
         engine = given.get("engine")
         if "qconfig" in given:
@@ -90,6 +94,10 @@ class Settings:
             changes["custom"] = _custom(base, self.options.custom, given)
         if "backend_config" in given:
             changes["backend_config"] = find_backend_config(given["backend_config"])
+        if "quantizer" in given:
+            changes["quantizer"] = check_quantizer(given["quantizer"])
+        if "base_config" in given:
+            changes["base_config"] = check_base_config(given["base_config"])
         return replace(self, flow=flow, options=replace(self.options, **changes))
 
     def arguments(self) -> dict[str, Any]:
@@ -103,6 +111,8 @@ class Settings:
             "qconfig": options.qconfig,
             "qat_mapping": options.qat_mapping,
             "backend_config": options.backend_config,
+            "quantizer": options.quantizer,
+            "base_config": options.base_config,
             "prepare_custom_config": options.custom.prepare,
             "convert_custom_config": options.custom.convert,
             "non_traceable": options.custom.non_traceable,
@@ -120,6 +130,8 @@ class Settings:
             "qconfig": options.qconfig,
             "qat_mapping": options.qat_mapping,
             "backend_config": options.backend_config,
+            "quantizer": options.quantizer,
+            "base_config": options.base_config,
             "prepare_custom_config": options.custom.prepare,
             "convert_custom_config": options.custom.convert,
             "non_traceable": options.custom.non_traceable,
@@ -136,7 +148,12 @@ class Settings:
             "fingerprint": self._fingerprint(self.options.qconfig.backend),
             "edits": [one.to_json() for one in self.edits],
             "rules": [one.to_json() for one in self.options.qconfig.rules],
+            "quantizer": name_of(self.options.quantizer),
+            "base_config": self._base_config_text(),
         }
+
+    def _base_config_text(self) -> str:
+        return "" if self.options.base_config is None else repr(self.options.base_config)
 
     def from_json(self, kept: Mapping[str, Any]) -> dict[str, Any]:
         """What to give to :meth:`change` to have again what :meth:`to_json` kept.
@@ -147,6 +164,12 @@ class Settings:
         """
         if not kept:
             return {}
+        if kept.get("base_config", "") != self._base_config_text():
+            raise RunFolderError(
+                "The run was made with another base_config than the session has.",
+                why=f"It was {kept.get('base_config') or 'the default of the flow'}.",
+                fix="Make the session with the base_config= that the run was made with.",
+            )
         changes: dict[str, Any] = {}
         if kept["fingerprint"] != self._fingerprint(kept["engine"]):
             if kept["qconfig"] not in BACKENDS:
@@ -157,6 +180,15 @@ class Settings:
                 )
             engine = self.options.qconfig.backend
             changes |= {"qconfig": kept["qconfig"], "engine": engine}
+        quantizer = kept.get("quantizer", DEFAULT)
+        if quantizer != name_of(self.options.quantizer):
+            if quantizer not in QUANTIZERS:
+                raise RunFolderError(
+                    f"The run was made with a quantizer of its own, {quantizer}.",
+                    why="A quantizer is an object, and objects are not kept on disk.",
+                    fix="Make the session with the quantizer= that the run was made with.",
+                )
+            changes["quantizer"] = quantizer
         rules = tuple(QConfigRule.from_json(one) for one in kept.get("rules", ()))
         if rules != self.options.qconfig.rules or "qconfig" in changes:  # which has none of its own
             changes["rules"] = rules

@@ -11,13 +11,14 @@ from torch import fx
 
 from qatexplorer.errors import EvalModeError, QatExplorerError, UnknownStageError
 from qatexplorer.explain.blame import release_frames
-from qatexplorer.flows.base import Flow, Stage, StageResult
+from qatexplorer.flows.base import Flow, Stage
 from qatexplorer.flows.stubs import NO_STUBS
 from qatexplorer.flows.user_hooks import HookFollower, HookPlace, silenced_note
 from qatexplorer.forward.graph import Graph
 from qatexplorer.forward.record import Probe, calls_in_graph, probe
 from qatexplorer.session.models import Built, Models
 from qatexplorer.snapshot.diff import Diff, diff
+from qatexplorer.snapshot.exported import Walked
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.snapshot.take import take_graph, take_snapshot
 
@@ -164,7 +165,7 @@ class Stages:
     def describe_again(self) -> None:
         """The working model, at the train stage, is not what it was: describe it anew."""
         stage = self.flow.train_stage
-        built = Built(StageResult(self._models.work))
+        built = Built(self.flow.described(self._models.work))
         self._snapshots[stage] = self._snapshot_of(stage, built, self._snapshots[stage].graph)
 
     def _reach(self, stage: str) -> None:
@@ -232,7 +233,7 @@ class Stages:
         found = []
         if stage.name in self.flow.converted_stages and self._models.never_observed:
             found.append(NEVER_OBSERVED)
-        concern = self._models.options.qconfig.concern
+        concern = self._models.options.qconfig.concern if self.flow.runs_on_engine else None
         if stage.role == "int8" and concern is not None:
             found.append(str(concern))
         if stage.name == self.flow.prepared_stage:
@@ -241,21 +242,26 @@ class Stages:
         return tuple(found)
 
     def _snapshot_of(self, name: str, built: Built, graph: Graph | None) -> Snapshot:
-        extra = {} if self._origin is None else {"origin": self._origin}
-        stage = self.flow.stage(name)
+        extra: dict[str, Any] = {} if self._origin is None else {"origin": self._origin}
+        stage, result = self.flow.stage(name), built.result
+        base = self._snapshots[self.names[0]].by_path
+        if result.types:
+            extra["walked"] = Walked.of(result.model, base, result.types)
         return take_snapshot(
-            built.result.model,
+            result.model,
             flow=self.flow.name,
             stage=name,
             call=stage.call,
             role=stage.role,
             graph=graph,
-            float_paths=frozenset(self._snapshots[self.names[0]].by_path),
+            float_paths=frozenset(base),
             earlier=self._before(name).site_by_path,
             probed=None if name in self.flow.converted_stages else self._probe,
-            placed=built.result.placed,
+            placed=result.placed,
+            annotations=result.annotations,
+            groups=result.groups,
             warnings=built.warnings,
-            notes=(*self._models.options.qconfig.loud, *built.result.notes, *built.joins),
+            notes=(*self._models.options.qconfig.loud, *result.notes, *built.joins),
             settled=self.index(name) >= self.index(self.flow.prepared_stage),
             **extra,
         )

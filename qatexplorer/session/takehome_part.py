@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from qatexplorer.errors import ExportError
 from qatexplorer.session.part import Part
 from qatexplorer.session.stages import NEVER_OBSERVED
 from qatexplorer.session.stopping import unless_stopped
@@ -22,7 +23,7 @@ class TakehomePart(Part):
         training and convert, with the same schedule and seeds, in torch's own calls.
 
         Run in a fresh process on the same float model and data it gives the same weights, bit for
-        bit on the same kind of CPU. It needs torch and NumPy only.
+        bit on the same kind of CPU. It needs torch and NumPy only (in flow pt2e torchao too).
 
         Args:
             model: ``"package.module:factory"`` that gives the float model, data: one that gives a
@@ -52,7 +53,9 @@ class TakehomePart(Part):
         ``load`` that rebuilds the model without unpickling), ``example.safetensors``,
         ``model.onnx`` with QuantizeLinear and DequantizeLinear nodes (compared with torch in ONNX
         Runtime; needs ``onnx`` and ``onnxruntime``), ``exported.pt2`` where ``torch.export`` takes
-        the model, and ``README.md``, a model card.
+        the model, and ``README.md``, a model card. In flow pt2e the int8 model cannot be saved: it
+        is ``reference.pt2``, the program that it is lowered from, in place of the first and the
+        last two.
 
         Args:
             folder: must not be there, or be empty.
@@ -63,6 +66,12 @@ class TakehomePart(Part):
         Goes to the int8 stage if need be. Raises ExportError and StoppedError (then nothing is left
         behind), BusyError, and what :meth:`goto` raises.
         """
+        if not self.flow.exports:
+            raise ExportError(
+                f"what flow {self.flow.name!r} makes cannot be exported here: its weights are "
+                "torchao's own tensors.",
+                fix="torch.save(session.int8.state_dict(), path) keeps them.",
+            )
         say = unless_stopped("the export", progress, should_stop)
         check_free(folder)  # before anything long
         with self._lock:
@@ -72,6 +81,11 @@ class TakehomePart(Part):
             assert int8 is not None
             walk = self._walk()
             known = (NEVER_OBSERVED,) if self._models.never_observed else ()
+            reference = None
+            if self.flow.lowers_to_packed:
+                stage = self.flow.stage_with("reference")
+                assert stage is not None
+                reference = self._models.view(stage.name)
         evaluation = None
         if evaluate and self.data is not None:
             say("accuracy of each form")
@@ -82,7 +96,7 @@ class TakehomePart(Part):
                 should_stop=should_stop,
             )
         batches = self.data.eval if self.data is not None else ()
-        return export(folder, walk, int8, evaluation, batches, known, say)
+        return export(folder, walk, int8, evaluation, batches, known, say, reference)
 
     def _walk(self) -> Walk:
         models = self._models

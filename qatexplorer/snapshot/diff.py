@@ -9,7 +9,7 @@ from functools import cached_property
 from types import MappingProxyType
 
 from qatexplorer.shown import Shown, at_most
-from qatexplorer.snapshot.records import FakeQuantSite, ModuleRecord, Snapshot
+from qatexplorer.snapshot.records import FakeQuantSite, Graph, ModuleRecord, Snapshot
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Diff(Shown):
         gone: what only the earlier one has, modules and fake quants, by the path that the module
             around them has in the later one.
         owners_before: path in the later snapshot of the owners of removed fake quants.
+        nodes_added, nodes_removed: operations that only one side's graph has, where both graphs are
+            those of an exported model: ids in the graph that has them.
     """
 
     before: str
@@ -45,6 +47,8 @@ class Diff(Shown):
     sites_changed: tuple[FakeQuantSite, ...]
     gone: Mapping[str, tuple[ModuleRecord, ...]] = field(default_factory=dict)
     owners_before: tuple[str, ...] = ()
+    nodes_added: tuple[str, ...] = ()
+    nodes_removed: tuple[str, ...] = ()
 
     @cached_property
     def swapped(self) -> tuple[ModuleChange, ...]:
@@ -98,8 +102,9 @@ class Diff(Shown):
 
     @cached_property
     def paths(self) -> frozenset[str]:
-        """Paths, in the later snapshot, of all that changed: modules, fake quants, owners."""
-        return frozenset(self.what)
+        """Paths, in the later snapshot, of all that changed: modules, fake quants, owners; and ids
+        of operations that are new in its graph."""
+        return frozenset((*self.what, *self.nodes_added))
 
     def summary(self) -> str:
         """One line for people, e.g. ``"3 groups fused, 12 fake quants inserted"``."""
@@ -115,6 +120,8 @@ class Diff(Shown):
             _count(len(self.sites_added), "fake quant", "inserted"),
             _count(len(self.sites_removed), "fake quant", "removed"),
             _count(len(self.sites_changed), "fake quant", "updated"),
+            _count(len(self.nodes_added), "operation", "added"),
+            _count(len(self.nodes_removed), "operation", "removed"),
         ]
         return ", ".join(p for p in parts if p) or "nothing changed"
 
@@ -207,6 +214,7 @@ def diff(before: Snapshot, after: Snapshot) -> Diff:
         if key in old
     )
     removed, owners = _sites_removed(before, new, new_sites)
+    nodes_added, nodes_removed = _nodes_changed(before.graph, after.graph)
     return Diff(
         before=before.stage,
         after=after.stage,
@@ -222,7 +230,35 @@ def diff(before: Snapshot, after: Snapshot) -> Diff:
         ),
         gone=_gone(before, after),
         owners_before=owners,
+        nodes_added=nodes_added,
+        nodes_removed=nodes_removed,
     )
+
+
+def _nodes_changed(
+    before: Graph | None, after: Graph | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Operations that one of two exported graphs has more of than the other. What rewrites such a
+    graph gives new ids, so they are matched by module or by what they call."""
+    if before is None or after is None or not before.origin == after.origin == "torch.export":
+        return (), ()
+    return _more_of(after, before), _more_of(before, after)
+
+
+def _more_of(one: Graph, other: Graph) -> tuple[str, ...]:
+    keys = {node.id: node.path or node.target for node in one.nodes}
+    same = {node.id for node in other.nodes if keys.get(node.id) == (node.path or node.target)}
+    left = Counter(node.path or node.target for node in other.nodes if node.id not in same)
+    found = []
+    for node in one.nodes:
+        key = keys[node.id]
+        if node.id in same:
+            continue
+        if left[key]:
+            left[key] -= 1
+        else:
+            found.append(node.id)
+    return tuple(found)
 
 
 def _sites_removed(

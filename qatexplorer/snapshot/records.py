@@ -14,6 +14,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal
 
+from qatexplorer.flows.annotations import Annotation
 from qatexplorer.flows.base import ROLES, Role
 from qatexplorer.forward.graph import (
     Graph,
@@ -202,7 +203,7 @@ class FakeQuantSite:
         min_val, max_val: the observer's range, empty before it has seen data; a channel that has
             seen none yet has (inf, -inf).
         seen: what its observer has seen: nothing, all, of its channels some only (partly), or it
-            needs no data (fixed).
+            needs no data (fixed), or takes the range of each tensor that comes (dynamic).
         observer_enabled, fake_quant_enabled: the flags (True where a bare observer has none).
         calls_per_forward: how often it ran in one forward of the example input, None if unknown.
         aliases: other paths that name the very same object.
@@ -214,6 +215,12 @@ class FakeQuantSite:
         shared_by: ids of the nodes for whose sake torch made several observers one object.
         places: all places at which it stands, one for each of its names; in an FX graph each name
             is a node of torch's own.
+        blocks: what has a scale of its own where that is no channel: ``"group"``, ``"row"``,
+            ``"token"`` or ``"tensor"`` (torchao); else ``""``. The scales of a weight are then
+            those of its values now, row by row; those of other tensors come and go with them.
+        block_size: number of values that share a scale, as counted on the weight that it rounds;
+            None where that is not known.
+        group_asked: size of the groups that its config asks for, None where it asks for none.
     """
 
     path: str
@@ -246,6 +253,9 @@ class FakeQuantSite:
     shared_by: tuple[str, ...] = ()
     seen: Seen = "nothing"
     places: tuple[SitePlace, ...] = ()
+    blocks: str = ""
+    block_size: int | None = None
+    group_asked: int | None = None
 
     @property
     def per_channel(self) -> bool:
@@ -265,6 +275,8 @@ class Snapshot(Shown):
     led to it, ``""`` for none. ``warnings`` are torch's own words during the stage, deduplicated;
     ``notes`` ours. ``int8_nodes`` are the ids of the graph's operations whose result is an int8
     tensor in the int8 model that the stage leads to (at a converted stage: in the model itself).
+    ``annotations`` are what a quantizer of PT2E has written on the graph's nodes, and ``groups``
+    the edges and nodes that share one fake quant, at the stages from "annotate" to "insert".
     """
 
     flow: str
@@ -278,6 +290,8 @@ class Snapshot(Shown):
     role: Role = "float"
     call: str = ""
     int8_nodes: frozenset[str] = frozenset()
+    annotations: tuple[Annotation, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
 
     def __getstate__(self) -> dict[str, object]:
         # The tables below are made again when asked for, and a mapping proxy cannot be pickled.

@@ -21,8 +21,12 @@ from qatexplorer.quantizers.facts import (
     quant_range,
     seen_data,
 )
+from qatexplorer.quantizers.torchao_grids import blocks_of, is_torchao, scheme_of
 from qatexplorer.quantizers.types import Mechanism
 from qatexplorer.snapshot.records import FakeQuantSite, Placement, SitePlace
+
+MOST_BLOCKS = 65_536
+"""Scales of so many blocks of one weight are kept, none of one that has more."""
 
 
 def find_sites(
@@ -64,8 +68,33 @@ def find_sites(
             old = Placement(known.kind, known.owner, known.owner_type, known.nodes)
             old = replace(old, call=known.call, shared_by=known.shared_by)
             site = replace(_at_nodes(site, {path: old}), places=known.places)
+        if is_torchao(quantizers[path]):
+            site = _in_blocks(site, quantizers[path], modules.get(owner))
         sites.append(site)
     return tuple(sites)
+
+
+def _in_blocks(site: FakeQuantSite, quantizer: nn.Module, owner: nn.Module | None) -> FakeQuantSite:
+    """``site`` of torchao's, with the scales that it would give its weight now."""
+    scheme = scheme_of(quantizer)
+    weight = getattr(owner, "weight", None) if site.kind == "weight" else None
+    found = None
+    if isinstance(weight, torch.Tensor) and weight.device.type != "meta":
+        found = blocks_of(quantizer, weight)
+    kept = found if found is not None and found.scale.numel() <= MOST_BLOCKS else None
+    symmetry = "symmetric" if scheme.symmetric else "affine"
+    return replace(
+        site,
+        dtype=scheme.dtype,
+        qscheme=f"per {scheme.blocks}, {symmetry}",
+        ch_axis=None,
+        scale=() if kept is None else _numbers(kept.scale),
+        zero_point=() if kept is None else tuple(round(z) for z in _numbers(kept.zero_point)),
+        blocks=scheme.blocks,
+        block_size=None if found is None else found.size,
+        group_asked=scheme.group,
+        tensor_shape=tuple(weight.shape) if weight is not None else site.tensor_shape,
+    )
 
 
 def _at_nodes(site: FakeQuantSite, named: Mapping[str, Placement]) -> FakeQuantSite:

@@ -18,6 +18,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from qatexplorer.forward.graph import Graph, GraphEdge, GraphNode
 from qatexplorer.forward.leaves import is_leaf_call
 from qatexplorer.quantizers.facts import is_quantizer
+from qatexplorer.quantizers.torchao_grids import is_torchao
 from qatexplorer.quantizers.types import (
     FUNCTIONAL_CLASSES,
     KEEPING,
@@ -167,6 +168,11 @@ class _ModuleStates:
         swapped = frozenset[str]() if self.in_fx else swapped_paths(model)
         now = {p for p, m in self.modules.items() if p and compute_of(m) in _INT8_NOW}
         self.int8_paths = swapped | now
+        self.stored = {
+            path
+            for path, module in self.modules.items()
+            if compute_of(module) == "stored" or is_torchao(_weight_fake_quant(module))
+        }
         self.unlowered = unlowered_paths(model)
         self.by_reference = reference or any(
             compute_of(m) == "reference" for m in self.modules.values()
@@ -278,7 +284,8 @@ class _ModuleStates:
     def _in_int8(self, path: str) -> bool:
         """Whether the module at ``path``, or one around it, computes in int8."""
         parts = path.split(".")
-        return any(".".join(parts[:end]) in self.int8_paths for end in range(len(parts), 0, -1))
+        paths = self.int8_paths | self.stored
+        return any(".".join(parts[:end]) in paths for end in range(len(parts), 0, -1))
 
     def _untraced(self, path: str) -> bool:
         parts = path.split(".")
@@ -297,6 +304,11 @@ def _count(tallies: dict[str, _Tally], path: str, int8: bool, layer: bool) -> No
         tally = tallies.setdefault(here, _Tally())
         (tally.layers if layer else tally.others).append(int8)
         here = here.rpartition(".")[0] if here else None
+
+
+def _weight_fake_quant(module: nn.Module) -> nn.Module:
+    found = module._modules.get("weight_fake_quantizer")
+    return module if found is None else found
 
 
 def _own_parameters(module: nn.Module) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.ao.nn.intrinsic.modules.fused import _FusedModule
 
+from qatexplorer.flows.annotations import Annotation
 from qatexplorer.flows.base import Role, same_path
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.record import Probe, recorded_graph
@@ -17,6 +18,7 @@ from qatexplorer.forward.scripted import named_python_modules
 from qatexplorer.forward.trace import fx_graph
 from qatexplorer.quantizers.facts import is_quantizer
 from qatexplorer.quantizers.types import compute_of
+from qatexplorer.snapshot.exported import Walked, exported_states
 from qatexplorer.snapshot.records import (
     FakeQuantSite,
     Graph,
@@ -50,6 +52,9 @@ def take_snapshot(
     warnings: Sequence[str] = (),
     notes: Sequence[str] = (),
     settled: bool = False,
+    annotations: tuple[Annotation, ...] = (),
+    groups: tuple[tuple[str, ...], ...] = (),
+    walked: Walked | None = None,
 ) -> Snapshot:
     """Describe ``model`` as it is now; no tensor, module or hook is kept.
 
@@ -61,17 +66,24 @@ def take_snapshot(
         probed: counts of one forward on this very model, None if there was none.
         placed: fake quants that are nodes of an FX graph, by path.
         settled: the fake quants are in, or converted: what will be int8 is known.
+        annotations, groups: of a quantizer, see :mod:`~qatexplorer.flows.annotations`.
+        walked: of an exported model, whose module tree is the user's, see :class:`Walked`.
     """
     found = States({}, frozenset())
     if settled:
-        found = module_states(model, graph, reference=role == "reference")
+        found = (
+            exported_states(model, graph, walked, role == "int8")
+            if walked is not None
+            else module_states(model, graph, reference=role == "reference")
+        )
     sites = find_sites(
         model, stage=stage, call=call, earlier=earlier or {}, probed=probed, placed=placed
     )
+    records = module_records(model, float_paths, origin, probed, found.by_path)
     return Snapshot(
         flow=flow,
         stage=stage,
-        modules=module_records(model, float_paths, origin, probed, found.by_path),
+        modules=records if walked is None else walked.tree(records, found.by_path),
         sites=sites,
         graph=graph,
         training=model.training,
@@ -80,6 +92,8 @@ def take_snapshot(
         role=role,
         call=call,
         int8_nodes=found.int8_nodes,
+        annotations=annotations,
+        groups=groups,
     )
 
 

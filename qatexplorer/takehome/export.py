@@ -23,12 +23,14 @@ from qatexplorer.data import as_args, call_model
 from qatexplorer.errors import ExportError
 from qatexplorer.evaluate.evaluation import LABELS, Evaluation
 from qatexplorer.evaluate.parity import percent
+from qatexplorer.flows.pt2e_quantizers import name_of
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.quantizers.cpu import cpu_facts
 from qatexplorer.quantizers.engine import quantized_engine
 from qatexplorer.shown import Shown, at_most
 from qatexplorer.takehome.onnx import Agreement, missing, write_onnx
 from qatexplorer.takehome.pack import packed
+from qatexplorer.takehome.pt2e_parts import exported_program
 from qatexplorer.takehome.records import Walk
 from qatexplorer.takehome.script import script_of
 
@@ -78,6 +80,7 @@ def export(
     batches: Iterable[Any] = (),
     known: Iterable[str] = (),
     progress: Callable[[str], Any] | None = None,
+    reference: nn.Module | None = None,
 ) -> Exported:
     """Write the int8 model of ``walk``.
 
@@ -85,20 +88,25 @@ def export(
         folder: is made; it must not be there, or be empty.
         evaluation: for the model card, None for none.
         batches: inputs that ONNX Runtime is compared on; the first :data:`BATCHES` are used.
-        known: what is amiss with the int8 model, in sentences. progress: called with what is being
-            written; what it raises ends the writing.
+        reference: what ``int8`` was lowered from, where that cannot be saved: it is written
+            instead. known: what is amiss with the int8 model, in sentences.
+        progress: called with what is being written; what it raises ends the writing.
 
     Files: ``int8.safetensors`` (state dict as codes, scales and zero points), ``walk.py`` (the
     script, whose ``load`` rebuilds the model from them without unpickling), ``example.safetensors``
     (example inputs and what the model gives for them), ``model.onnx``, ``exported.pt2`` (both where
-    torch can), ``README.md`` (the model card). Raises ExportError; then nothing is left behind.
+    torch can), ``README.md`` (the model card). With a ``reference`` it is ``reference.pt2`` in
+    place of ``int8.safetensors`` and those two. Raises ExportError; then nothing is left behind.
     """
     target, say = check_free(folder), progress or (lambda _: None)
     made: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=".writing-", dir=target.parent))
-        onnx, notes = _write(made, walk, int8, evaluation, batches, known, say)
+        if reference is not None:
+            onnx, notes = None, _write_program(made, walk, reference, int8, evaluation, known, say)
+        else:
+            onnx, notes = _write(made, walk, int8, evaluation, batches, known, say)
         made.chmod(0o755)
         os.replace(made, target)
         made = None
@@ -169,6 +177,58 @@ def _write(
     return onnx, tuple(notes)
 
 
+def _write_program(
+    folder: Path,
+    walk: Walk,
+    reference: nn.Module,
+    int8: nn.Module,
+    evaluation: Evaluation | None,
+    known: Iterable[str],
+    say: Callable[[str], Any],
+) -> tuple[str, ...]:
+    example = walk.options.example_inputs
+    say("reference program")
+    notes = (*known, NO_PACKED, NO_ONNX)
+    with preserved_state(reference), preserved_state(int8), torch.no_grad():
+        given = {
+            "inputs": example,
+            "outputs": _plain(call_model(int8.eval(), example)),
+            "reference": _plain(call_model(reference.eval(), example)),
+        }
+        _save(given, folder / "example.safetensors")
+        whole = io.BytesIO()
+        torch.export.save(exported_program(reference, *as_args(example)), whole)
+        (folder / "reference.pt2").write_bytes(whole.getbuffer())
+    (folder / "walk.py").write_text(script_of(walk), encoding="utf-8")
+    say("model card")
+    card = _card(walk, evaluation, None, list(notes), PROGRAM_USE)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return notes
+
+
+NO_PACKED = (
+    "No int8.safetensors: the lowered model holds weights that oneDNN has packed for this CPU, "
+    "which no file can hold; the program that it is lowered from is reference.pt2."
+)
+NO_ONNX = (
+    "No model.onnx: torch's exporter by TorchScript does not take an exported program, and the "
+    "other one needs onnxscript."
+)
+PROGRAM_USE = (
+    "```python",
+    "import torch",
+    "from walk import lower  # walk.py of this folder; it needs torch, torchao and NumPy",
+    "",
+    "program = torch.export.load('reference.pt2')  # float, with quantize and dequantize",
+    "args, kwargs = program.example_inputs",
+    "int8 = lower(program.module(), kwargs or args)  # by oneDNN's kernels, on an x86 CPU",
+    "```",
+    "",
+    "`example.safetensors` has inputs, and what int8 (`outputs`) and the program (`reference`)",
+    "give for them; `walk.py` makes both from the float model and the data.",
+)
+
+
 def _plain(output: Any) -> Any:
     if isinstance(output, torch.Tensor):
         return output.dequantize() if output.is_quantized else output
@@ -203,14 +263,21 @@ def _exported(int8: nn.Module, example: Any, file: Path) -> list[str]:
 
 
 def _card(
-    walk: Walk, evaluation: Evaluation | None, onnx: Agreement | None, notes: list[str]
+    walk: Walk,
+    evaluation: Evaluation | None,
+    onnx: Agreement | None,
+    notes: list[str],
+    use: tuple[str, ...] = (),
 ) -> str:
     kind = type(walk.base).__name__
     plan = walk.options.qconfig
+    how = f"qconfig {plan.name}, engine {plan.backend}"
+    if walk.flow.offers_quantizer:
+        how = f"quantizer {name_of(walk.options.quantizer)}"
     lines = [
         f"# {kind}, int8",
         "",
-        f"Made by torch's {walk.flow.title}, qconfig {plan.name}, engine {plan.backend}.",
+        f"Made by torch's {walk.flow.title}, {how}.",
         "",
         "| | |",
         "|---|---|",
@@ -222,13 +289,7 @@ def _card(
         *_table(evaluation),
         "## Use",
         "",
-        "```python",
-        "from walk import load  # walk.py of this folder; it needs torch, NumPy and safetensors",
-        "",
-        f"int8 = load({kind}(…), 'this/folder')  # the float model, with any weights",
-        "```",
-        "",
-        "`int8.safetensors` holds the codes, scales and zero points; nothing is unpickled.",
+        *(use or _usual_use(kind)),
     ]
     if onnx is not None:
         nodes = f"{onnx.quantize} QuantizeLinear and {onnx.dequantize} DequantizeLinear nodes"
@@ -236,6 +297,18 @@ def _card(
     for note in notes:
         lines += ["", note]
     return "\n".join(lines) + "\n"
+
+
+def _usual_use(kind: str) -> tuple[str, ...]:
+    return (
+        "```python",
+        "from walk import load  # walk.py of this folder; it needs torch, NumPy and safetensors",
+        "",
+        f"int8 = load({kind}(…), 'this/folder')  # the float model, with any weights",
+        "```",
+        "",
+        "`int8.safetensors` holds the codes, scales and zero points; nothing is unpickled.",
+    )
 
 
 def _table(evaluation: Evaluation | None) -> list[str]:

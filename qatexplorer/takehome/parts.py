@@ -25,13 +25,9 @@ from torch import Tensor, nn
 from torch.ao.nn.intrinsic.qat import freeze_bn_stats
 from torch.ao.quantization import (
     DeQuantStub,
-    FakeQuantizeBase,
-    ObserverBase,
     QuantStub,
     QuantWrapper,
     add_quant_dequant,
-    disable_fake_quant,
-    disable_observer,
 )
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -56,6 +52,13 @@ def positional(model: nn.Module, inputs: Any) -> tuple[Any, ...]:
         bound.apply_defaults()
         return bound.args
     return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+
+
+def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Example inputs as positional and keyword arguments."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)), {}
 
 
 def moved(value: Any, device: torch.device) -> Any:
@@ -181,6 +184,11 @@ def wrap_layers(model: nn.Module, paths: Iterable[str]) -> None:
 # -- calibration and evaluation -----------------------------------------------------------------
 
 
+def is_a(module: nn.Module, name: str) -> bool:
+    """Whether it is of a class of that name, of ``torch.ao`` or of torchao, which has its own."""
+    return any(kind.__name__ == name for kind in type(module).__mro__)
+
+
 def calibrate(model: nn.Module, batches: Iterable[Any], count: int) -> None:
     """Let the observers see ``count`` batches; weights and batch norms stay as they are."""
     modes = [(module, module.training) for module in model.modules()]
@@ -200,13 +208,11 @@ def calibrate(model: nn.Module, batches: Iterable[Any], count: int) -> None:
 @contextmanager
 def observers_paused(model: nn.Module) -> Iterator[None]:
     """No observer learns inside: eval() does not see to that."""
-    fake_quants: list[Any] = [m for m in model.modules() if isinstance(m, FakeQuantizeBase)]
+    fake_quants: list[Any] = [m for m in model.modules() if is_a(m, "FakeQuantizeBase")]
     # The flag of a learned step size has a name of its own.
     on = [m for m in fake_quants if getattr(m, "static_enabled", m.observer_enabled)[0]]
-    inside = {
-        id(o) for m in model.modules() if isinstance(m, FakeQuantizeBase) for o in m.modules()
-    }
-    bare = [m for m in model.modules() if isinstance(m, ObserverBase) and id(m) not in inside]
+    inside = {id(o) for m in fake_quants for o in m.modules()}
+    bare = [m for m in model.modules() if is_a(m, "ObserverBase") and id(m) not in inside]
     before = [
         {name: None if b is None else b.clone() for name, b in m._buffers.items()} for m in bare
     ]
@@ -274,7 +280,7 @@ def seed_everything(seed: int, *sources: Any) -> None:
 
 def fake_quants_on(model: nn.Module) -> None:
     """On, with the scale of the range that was observed while they were off."""
-    fake_quants: list[Any] = [m for m in model.modules() if isinstance(m, FakeQuantizeBase)]
+    fake_quants: list[Any] = [m for m in model.modules() if is_a(m, "FakeQuantizeBase")]
     for module in fake_quants:
         if not module.fake_quant_enabled[0]:
             if hasattr(module, "calculate_qparams") and not hasattr(module, "static_enabled"):
@@ -348,6 +354,9 @@ class WeightAverage:
 
 def train_mode(model: nn.Module, bn_frozen: bool) -> None:
     """Train mode; the statistics of batch norms stand still if they are frozen."""
+    for module in model.modules():
+        if isinstance(getattr(type(module), "freeze_bn", None), property):  # an exported model's
+            module.freeze_bn = bn_frozen  # type: ignore[assignment]
     model.train()
     if bn_frozen:
         model.apply(freeze_bn_stats)
@@ -364,12 +373,15 @@ def begin_epoch(
     fake_quant_start_epoch: int,
 ) -> None:
     """Switch what is due, and train mode on."""
+    fake_quants: list[Any] = [m for m in model.modules() if is_a(m, "FakeQuantizeBase")]
     if fake_quant_start_epoch and epoch == 0:
-        model.apply(disable_fake_quant)
+        for module in fake_quants:
+            module.disable_fake_quant()
     if fake_quant_start_epoch and epoch == fake_quant_start_epoch:
         fake_quants_on(model)
     if epoch == freeze_observer_epoch:
-        model.apply(disable_observer)
+        for module in fake_quants:
+            module.disable_observer()
     train_mode(model, freeze_bn_epoch is not None and epoch >= freeze_bn_epoch)
 
 

@@ -7,17 +7,22 @@ from torch.ao.quantization import QuantWrapper
 
 from qatexplorer.flows.base import copy_sharing_parameters
 from qatexplorer.flows.fx import FxFlow
+from qatexplorer.flows.pt2e import Pt2eFlow
 from qatexplorer.flows.stubs import InputStubs
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.takehome import parts
 from qatexplorer.takehome.code import NotCode
+from qatexplorer.takehome.pt2e_code import pt2e_prepare
 from qatexplorer.takehome.writer import Writer, call, indented
 
 
 def prepare_code(writer: Writer) -> list[str]:
     """The lines of the function ``prepare``."""
-    fx = isinstance(writer.walk.flow, FxFlow)
-    lines = [*_edits(writer), *_modes(writer), *(_fx(writer) if fx else _eager(writer))]
+    if isinstance(writer.walk.flow, Pt2eFlow):
+        made = pt2e_prepare(writer)
+    else:
+        made = _fx(writer) if isinstance(writer.walk.flow, FxFlow) else _eager(writer)
+    lines = [*_edits(writer), *_modes(writer), *made]
     writer.prepare_needs = tuple(writer.arguments)
     writer.code.need("torch", "nn")
     writer.code.need("typing", "Any")

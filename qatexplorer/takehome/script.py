@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import re
 import textwrap
+from importlib.metadata import version
 
 import torch
 
 from qatexplorer._version import __version__
 from qatexplorer.errors import InputError
+from qatexplorer.flows.base import Flow
 from qatexplorer.flows.eager import EagerFlow
 from qatexplorer.flows.fx import FxFlow
+from qatexplorer.flows.pt2e import Pt2eFlow
 from qatexplorer.takehome import parts
 from qatexplorer.takehome.prepare_code import prepare_code
 from qatexplorer.takehome.records import Walk
@@ -41,11 +44,13 @@ def script_of(walk: Walk, model: str = "", data: str = "", *, loads: bool = Fals
     Raises InputError for a flow that has no script, for what is no such name and, without
     ``loads``, for a run of several processes.
     """
-    if not isinstance(walk.flow, (EagerFlow, FxFlow)):
+    if not isinstance(walk.flow, (EagerFlow, FxFlow, Pt2eFlow)):
         raise InputError(
             f"the flow {walk.flow.name!r} cannot be written as a script.",
-            fix="Use flow='eager' or flow='fx'.",
+            fix="Use flow='eager', 'fx' or 'pt2e'.",
         )
+    if isinstance(walk.flow, Pt2eFlow):
+        loads = False  # oneDNN's packed weights are no data that a file could hold
     for spec in filter(None, (model, data)):
         if not _SPEC.fullmatch(spec):
             raise InputError(f"{spec!r} is not of the form 'package.module:factory'.")
@@ -127,11 +132,18 @@ def _main(model: str, data: str) -> list[str]:
     ]
 
 
+def needed(flow: Flow) -> str:
+    """The packages that a script of ``flow`` needs, in words."""
+    if isinstance(flow, Pt2eFlow):
+        return f"torch, torchao ({version('torchao')} here) and NumPy"
+    return "torch and NumPy"
+
+
 def _title(walk: Walk) -> str:
     lines = [
         f"{type(walk.base).__name__} in torch's {walk.flow.title}: qatexplorer {__version__}.",
         "",
-        f"Written with torch {torch.__version__}; needs torch and NumPy only. {_USE}",
+        f"Written with torch {torch.__version__}; needs {needed(walk.flow)} only. {_USE}",
     ]
     if walk.processes > 1:
         more = f"The session trained in {walk.processes} processes, and run trains in one"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 from qatexplorer.flows.fx import FxFlow
+from qatexplorer.flows.pt2e import Pt2eFlow
 from qatexplorer.runs.config import TrainingConfig
 from qatexplorer.takehome import parts
+from qatexplorer.takehome.pt2e_code import pt2e_convert
 from qatexplorer.takehome.records import Calibrated, Trained
 from qatexplorer.takehome.writer import Writer, call, indented
 from qatexplorer.telemetry.weights import FollowedWeights
@@ -113,6 +115,8 @@ def convert_code(writer: Writer) -> list[str]:
     need("torch")
     need("torch", "nn")
     need("copy")
+    if isinstance(writer.walk.flow, Pt2eFlow):
+        return pt2e_convert(writer)
     arguments = ["model"]
     if isinstance(writer.walk.flow, FxFlow):
         convert = need("torch.ao.quantization.quantize_fx", "convert_fx")

@@ -78,10 +78,12 @@ class Writer:
 
     def functions(self) -> list[str]:
         """The lines of the parts in use and of those that they use, in the order of their file."""
-        lines: list[str] = []
-        for module in (parts, *self._others):
-            lines += self._copied(module)
-        return lines
+        blocks: dict[ModuleType, list[str]] = {}
+        known = -1
+        while known < len(self._used):  # what is copied may need more of another file
+            known = len(self._used)
+            blocks = {module: self._copied(module) for module in (*self._others, parts)}
+        return [line for home in (parts, *self._others) for line in blocks[home]]
 
     @property
     def _others(self) -> list[ModuleType]:
@@ -90,7 +92,7 @@ class Writer:
     def _copied(self, module: ModuleType) -> list[str]:
         text = inspect.getsource(module)
         tree, source = ast.parse(text), text.splitlines()
-        defined = {n.name: n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
+        defined = {name: node for node in tree.body if (name := _name_of(node))}
         wanted = {name for name, home in self._used.items() if home is module}
         waiting = list(wanted)
         while waiting:
@@ -100,7 +102,8 @@ class Writer:
         lines: list[str] = []
         for name, node in defined.items():
             if name in wanted:
-                begin = min([node.lineno, *(one.lineno for one in node.decorator_list)])
+                decorators = getattr(node, "decorator_list", ())
+                begin = min([node.lineno, *(one.lineno for one in decorators)])
                 lines += [*source[begin - 1 : node.end_lineno], "", ""]
                 self._import_for(tree, _names_in(node))
         return lines
@@ -112,6 +115,9 @@ class Writer:
             module = node.module if isinstance(node, ast.ImportFrom) else None
             for alias in node.names:
                 if module == "__future__" or (alias.asname or alias.name) not in names:
+                    continue
+                if module and module.startswith("qatexplorer."):
+                    self._used[alias.name] = sys.modules[module]
                     continue
                 bound = f"{alias.name} as {alias.asname}" if alias.asname else alias.name
                 self.code.need(module, bound) if module else self.code.need(bound)
@@ -129,6 +135,14 @@ def call(head: str, arguments: Iterable[str], end: str = "") -> list[str]:
 def indented(lines: Iterable[str]) -> list[str]:
     """The lines, one level in."""
     return [f"    {line}" if line else "" for line in lines]
+
+
+def _name_of(node: ast.stmt) -> str:
+    """What a statement of a file defines: a function, a class, or a constant; ``""`` for none."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return node.name
+    target = node.targets[0] if isinstance(node, ast.Assign) else None
+    return target.id if isinstance(target, ast.Name) else ""
 
 
 def _names_in(node: ast.AST) -> set[str]:

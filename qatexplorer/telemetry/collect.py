@@ -188,8 +188,7 @@ class Collector:
         self._weight_parts = [(p.watched.info.path, p.draw.count, p.draw.numel) for p in weights]
         self._weight_indices = [p.draw.index for p in weights]
         self._weight_values = self._first[len(weights)]
-        modules: list[Any] = [p.watched.module for p in probes]
-        self._fractional = any(m.zero_point.is_floating_point() for m in modules)
+        self._fractional = any(probe.fractional for probe in probes)
         self._group(probes, sizes, device)
 
     def _group(self, probes: list[Probe], sizes: list[int], device: torch.device) -> None:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from qatexplorer.data import device_of
 from qatexplorer.quantizers.facts import observer_of
+from qatexplorer.quantizers.torchao_grids import Blocks, blocks_of, is_torchao
 from qatexplorer.telemetry.watched import WatchedFakeQuant, channel_axis
 
 MAX_CHANNELS = 16_384
@@ -122,6 +124,8 @@ class Probe:
         self._grid: Tensor | None = None
         self._missing = torch.empty(0)
         self._averages = watched.averaging_constant is not None
+        self._in_blocks = is_torchao(watched.module)
+        self._blocks: Blocks | None = None
         observer = observer_of(watched.module)
         self._observer = None if observer is None else observer._buffers
         self._generator: torch.Generator | None = None
@@ -208,6 +212,8 @@ class Probe:
                 x = x.dequantize()
             if not x.numel():
                 return
+            if self._in_blocks:
+                x = self._blocks_of(x)
             self._sample(x)
             self._taken_at = self._calls
             if not self._late:
@@ -215,6 +221,13 @@ class Probe:
             self.taken = True
         except Exception as error:  # a sample must never end a training
             self.failed = f"{type(error).__name__}: {error}".splitlines()[0]
+
+    def _blocks_of(self, x: Tensor) -> Tensor:
+        """``x`` as blocks with a scale each, which torchao makes of this very tensor."""
+        self._blocks = blocks_of(self.watched.module, x, just_ran=True)
+        if self._blocks is None:
+            raise ValueError("torchao gives no scale for it")
+        return x.reshape(-1, self._blocks.size)
 
     def _sample(self, x: Tensor) -> None:
         draw = self.draw
@@ -247,11 +260,31 @@ class Probe:
         return self._generator
 
     def _scale(self) -> Tensor:
+        if self._in_blocks:
+            return self._nothing if self._blocks is None else self._blocks.scale
         found = self.watched.module._buffers.get("scale")
         if found is not None:
             return found
         learned: Any = self.watched.module
         return learned.scale.detach()  # type: ignore[no-any-return]
+
+    def _zero_point(self) -> Tensor:
+        if self._in_blocks:
+            return self._nothing if self._blocks is None else self._blocks.zero_point
+        found: Any = self.watched.module
+        return found.zero_point  # type: ignore[no-any-return]
+
+    @property
+    def fractional(self) -> bool:
+        """Whether the zero point is no whole number."""
+        return self._zero_point().is_floating_point()
+
+    @property
+    def _nothing(self) -> Tensor:
+        """One scale that is not known."""
+        owner = self.watched.owner
+        device = device_of(owner) if owner is not None else None
+        return torch.full((1,), math.nan, device=device)
 
     def ranges(self) -> tuple[Tensor, Tensor] | None:
         """(min_val, max_val) of the observer as they are now; None before it has seen data."""
@@ -283,7 +316,7 @@ class Probe:
         if self._grid is not None:
             return [self._grid]
         scale = self._scale().reshape(-1)
-        zero_point: Any = self.watched.module.zero_point
+        zero_point = self._zero_point()
         grids = scale.numel()
         missing = self._missing
         if missing.numel() != grids or missing.device != scale.device:

@@ -13,6 +13,7 @@ from qatexplorer.telemetry.host import HostCopy
 from qatexplorer.telemetry.watched import WatchedFakeQuant
 
 State = tuple[bool, bool, "bool | None"]
+Plain = dict[int, tuple[bool, bool]]
 
 
 class Timeline:
@@ -35,7 +36,8 @@ class Timeline:
         self._frozen: list[bool | None] = [None] * len(all_watched)
         self._on: list[tuple[bool, bool]] = [(True, True)] * len(all_watched)
         self._reported: list[State | None] = [None] * len(all_watched)
-        self._pending: list[tuple[int, list[bool | None], HostCopy]] = []
+        self._plain = {i: now for i, t in enumerate(all_watched) if (now := t.plain_flags())}
+        self._pending: list[tuple[int, list[bool | None], Plain, HostCopy]] = []
         self.find_flags()
 
     def find_flags(self) -> None:
@@ -54,7 +56,11 @@ class Timeline:
             for norm, owner in self._watched
         ]
         versions = sum([flag._version for flag in self._present])
-        moved = versions != self._versions
+        plain = {
+            index: self._all_watched[index].plain_flags() or (True, True) for index in self._plain
+        }
+        moved = versions != self._versions or plain != self._plain
+        self._plain = plain
         if not moved and norms == self._moving:
             return self.collect() if self._pending else []
         self._moving = norms
@@ -63,9 +69,9 @@ class Timeline:
             self._versions = versions
             if self._present:
                 read = torch.cat([f.detach().reshape(-1)[:1].float() for f in self._present])
-                self._pending.append((step, frozen, HostCopy({"flags": read})))
+                self._pending.append((step, frozen, plain, HostCopy({"flags": read})))
             else:
-                self._pending.append((step, frozen, HostCopy({"flags": torch.empty(0)})))
+                self._pending.append((step, frozen, plain, HostCopy({"flags": torch.empty(0)})))
         elif not self._pending:
             self._frozen = frozen
             return self._report(step)
@@ -75,13 +81,15 @@ class Timeline:
     def collect(self, wait: bool = False) -> list[StateChange]:
         """Changes whose flags have arrived on the host."""
         found: list[StateChange] = []
-        while self._pending and (wait or self._pending[0][2].ready):
-            step, frozen, copy = self._pending.pop(0)
+        while self._pending and (wait or self._pending[0][3].ready):
+            step, frozen, plain, copy = self._pending.pop(0)
             values = iter(bool(v) for v in copy.wait()["flags"].tolist())
             self._on = [
                 (True if a is None else next(values), True if b is None else next(values))
                 for a, b in self._flags
             ]
+            for index, flags in plain.items():
+                self._on[index] = flags
             found += self._report(step, frozen)
         return found
 

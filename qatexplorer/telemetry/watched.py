@@ -7,25 +7,38 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from qatexplorer.errors import InputError, NotAModuleError
+from qatexplorer.forward.either_mode import EitherMode
+from qatexplorer.forward.exported import exported_graph, is_exported
+from qatexplorer.forward.graph import Placement
 from qatexplorer.quantizers.facts import (
     LEARNED,
+    PT2E,
     TORCH_AO,
     averaging_constant,
     family_of,
     find_quantizers,
+    flags_of,
+    has_codes,
     is_fake_quant,
     kinds_of,
     quant_range,
 )
+from qatexplorer.quantizers.torchao_grids import is_torchao, scheme_of
 from qatexplorer.quantizers.types import SiteKind
 from qatexplorer.runs.samples import FakeQuantInfo
 
 COMPILED = (
     "it runs inside a torch.compile'd module, where no hook is called: scale, range and state are "
     "recorded, its values are not"
+)
+
+
+NO_CODES = (
+    "it rounds to {dtype}, whose values do not lie at even distances: there are no codes to count; "
+    "whether it is on is recorded, its values are not"
 )
 
 
@@ -51,6 +64,13 @@ class WatchedFakeQuant:
     def flags(self) -> tuple[Tensor | None, Tensor | None]:
         """(observer_enabled, fake_quant_enabled) as the buffers that they are."""
         return (family_of(self.module) or TORCH_AO).flag_buffers(self.module)
+
+    def plain_flags(self) -> tuple[bool, bool] | None:
+        """The same of a family that keeps them as plain attributes, as they are now; else None."""
+        if not is_torchao(self.module):
+            return None
+        now = flags_of(self.module)
+        return now.observer, now.fake_quant
 
 
 def find_watched(model: nn.Module, paths: Sequence[str] | None) -> list[WatchedFakeQuant]:
@@ -80,11 +100,12 @@ def find_watched(model: nn.Module, paths: Sequence[str] | None) -> list[WatchedF
             fix="Watch the model that prepare_qat (or prepare_qat_fx) returns.",
         )
     compiled, kinds = _compiled_paths(named), kinds_of(model)
+    placed = _placements(model)
     once: dict[int, WatchedFakeQuant] = {}
     for path in chosen:
         if id(found[path]) not in once:
             once[id(found[path])] = _watched_fake_quant(
-                path, kinds[path], found[path], named, compiled
+                path, kinds[path], found[path], named, compiled, placed.get(path)
             )
     # Rows of one grid lie side by side, so that a whole slice is clamped at once.
     return sorted(
@@ -93,13 +114,34 @@ def find_watched(model: nn.Module, paths: Sequence[str] | None) -> list[WatchedF
     )
 
 
+def _placements(model: nn.Module) -> dict[str, Placement]:
+    """Whose tensor each fake quant rounds, where the nodes of an exported graph say so."""
+    if not is_exported(model):
+        return {}
+    assert isinstance(model, fx.GraphModule)
+    return exported_graph(model, {})[1]
+
+
+def _is_scaled(model: nn.Module, path: str) -> bool:
+    """Whether the graph of an exported model computes what the fake quant of a weight is given:
+    torchao scales the weight by the batch norm behind it."""
+    assert isinstance(model, fx.GraphModule)
+    nodes = (node for node in model.graph.nodes if node.op == "call_module")
+    return any(n.all_input_nodes[0].op != "get_attr" for n in nodes if str(n.target) == path)
+
+
 def followed_paths(model: nn.Module) -> tuple[str, ...]:
-    """Paths of torch.ao's fake quants of weights, each once: those whose codes can be followed."""
+    """Paths of the fake quants of weights, each once, whose codes can be followed: those that hold
+    their scale."""
     once: dict[int, str] = {}
     found = find_quantizers(model)
     for path, kind in kinds_of(model).items():
         module = found[path]
-        if kind == "weight" and is_fake_quant(module) and family_of(module) in (TORCH_AO, LEARNED):
+        if (
+            kind == "weight"
+            and is_fake_quant(module)
+            and family_of(module) in (TORCH_AO, LEARNED, PT2E)
+        ):
             once.setdefault(id(module), path)
     return tuple(once.values())
 
@@ -134,26 +176,38 @@ def _watched_fake_quant(
     module: nn.Module,
     named: dict[str, nn.Module],
     compiled: tuple[str, ...],
+    place: Placement | None,
 ) -> WatchedFakeQuant:
-    owner_path = path.rpartition(".")[0]
+    owner_path = path.rpartition(".")[0] if place is None else place.owner
     owner = named.get(owner_path)
     is_weight = kind == "weight"
     inside = any(not c or path.startswith(f"{c}.") for c in compiled)
     # A conv fused with a batch norm hands over its weight scaled by it, which no attribute holds.
     batch_norm = getattr(owner, "bn", None) if is_weight else None
     plain = is_weight and batch_norm is None and isinstance(getattr(owner, "weight", None), Tensor)
+    if place is not None and is_weight and _is_scaled(named[""], path):
+        # Of an exported model, whose own flag says whether its batch norms are frozen.
+        owner, plain = named[""], False
+        batch_norm = owner if isinstance(owner, EitherMode) else None
+    kind_of_owner = type(owner).__name__ if owner is not None else ""
     per_channel = bool(getattr(module, "is_per_channel", False))
     low, high = quant_range(module)
+    axis = int(module.ch_axis) if per_channel else None  # type: ignore[arg-type]
+    dtype, unseen = str(getattr(module, "dtype", "")), COMPILED if inside and not plain else ""
+    if is_torchao(module):
+        # Its scale is that of the forward just made: only a hook sees it.
+        axis, dtype, inside = 0, scheme_of(module).dtype, False
+        unseen = unseen if has_codes(module) else NO_CODES.format(dtype=dtype[len("torch.") :])
     info = FakeQuantInfo(
         path=path,
         kind=kind,
         owner=owner_path,
-        owner_type=type(owner).__name__ if owner is not None else "",
+        owner_type=kind_of_owner if place is None else place.owner_type,
         quant_min=low,
         quant_max=high,
-        dtype=str(getattr(module, "dtype", "")),
-        ch_axis=int(module.ch_axis) if per_channel else None,  # type: ignore[arg-type]
-        unseen=COMPILED if inside and not plain else "",
+        dtype=dtype,
+        ch_axis=axis,
+        unseen=unseen,
     )
     return WatchedFakeQuant(info, module, owner, batch_norm, weight=inside and plain)
 

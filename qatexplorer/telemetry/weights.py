@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -41,6 +42,8 @@ class FollowedWeight:
         self.fake_quant: Any = model.get_submodule(path)
         self.owner: Any = model.get_submodule(path.rpartition(".")[0])
         self.parameters = list(model.parameters())
+        self.model: Any = model
+        self.graph: Any = getattr(model, "graph", None)
         self.found: tuple[nn.Parameter | None, Any] | None = None
         self.state: dict[str, Tensor] = {}
         self.before: Tensor | None = None
@@ -129,7 +132,24 @@ class FollowedWeight:
         weight, norm = (getattr(self.owner, name, None) for name in ("weight", "bn"))
         if isinstance(weight, nn.Parameter) and norm is not None:
             return weight, norm
-        return None, None
+        return self.search_graph() if self.graph is not None else (None, None)
+
+    def search_graph(self) -> tuple[nn.Parameter | None, Any]:
+        """Of an exported model: the weight that torchao multiplies by gamma / sqrt(var + eps)."""
+        nodes = [n for n in self.graph.nodes if str(n.target) == self.path]
+        tensors: list[Any] = []
+        eps, waiting = 0.0, [one for node in nodes for one in node.all_input_nodes]
+        while waiting:
+            node = waiting.pop(0)
+            if node.op == "get_attr":
+                holder, _, name = str(node.target).rpartition(".")
+                tensors.append(getattr(self.model.get_submodule(holder), name))
+            elif "add." in str(node.target):
+                eps = float(node.args[1])
+            waiting += node.all_input_nodes
+        if len(tensors) != 3 or not isinstance(tensors[0], nn.Parameter):
+            return None, None
+        return tensors[0], SimpleNamespace(weight=tensors[1], running_var=tensors[2], eps=eps)
 
     def still(self) -> None:
         """No gradient for what is frozen."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -14,8 +15,10 @@ from qatexplorer.data import call_model
 from qatexplorer.errors import DivergedError, QatExplorerError, TrainingError
 from qatexplorer.explain.blame import place_of
 from qatexplorer.explain.translations import translate
+from qatexplorer.forward.exported import is_exported, stack_of
 from qatexplorer.forward.hooks import hooked
 from qatexplorer.forward.scripted import named_python_modules
+from qatexplorer.forward.visit import Visit, visited
 from qatexplorer.quantizers.facts import is_quantizer
 
 LOWER_LR = "Use a lower lr, or limit the gradients' norm (clip_grad_norm=1.0)."
@@ -48,6 +51,8 @@ def first_nonfinite(model: Module, inputs: Any) -> tuple[str, Module] | None:
     norm inside a fused conv-bn, are passed over: theirs is a value of the module that they belong
     to, which reports next.
     """
+    if is_exported(model):
+        return _first_operation(model, inputs)
     found: list[tuple[str, Module]] = []
     inner = {id(c) for m in model.modules() if _fused(m) for c in m.children()}
     looked_at = [
@@ -69,6 +74,33 @@ def first_nonfinite(model: Module, inputs: Any) -> tuple[str, Module] | None:
         if not found and path_or_none is not None:
             found.append((path_or_none, model.get_submodule(path_or_none)))
     return found[0] if found else None
+
+
+def _first_operation(model: Module, inputs: Any) -> tuple[str, Module] | None:
+    """The same for an exported model, whose operations know whose work they are. Of a division by
+    the scale of a batch norm the module is one that has that scale (:func:`zero_gamma`)."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    found: list[tuple[str, Module]] = []
+
+    def visit(seen: Visit) -> None:
+        node = seen.node
+        if found or node is None or node.op != "call_function" or finite(seen.result):
+            return
+        # What torchao has put behind a convolution is work of the convolution.
+        stack = next(filter(None, map(stack_of, (node, *node.all_input_nodes))), ())
+        by: Any = node.args[1] if "aten.div." in str(node.target) else None
+        scale = seen.values.get(by)
+        zero = isinstance(scale, Tensor) and bool((scale == 0).any())
+        path = stack[-1][0] if stack else ""
+        found.append((path, ZeroScale() if zero else modules.get(path, Module())))
+
+    with torch.no_grad(), suppress(Exception), visited(model, visit):
+        call_model(model, inputs)
+    return found[0] if found else None
+
+
+class ZeroScale(Module):
+    """Stands for a division by a batch norm's scale that is zero, in an exported graph."""
 
 
 def _fused(module: Module) -> bool:
@@ -96,6 +128,15 @@ def diverged(
             why="The batch itself holds NaN or infinite values. One such batch would have spoiled "
             "the observers for good; they were put back to before it.",
             fix="Look for missing values or a division by zero in the data or its transforms.",
+        )
+    if guilty and isinstance(guilty[1], ZeroScale):
+        return DivergedError(
+            message,
+            where=where,
+            why="A batch norm behind this convolution has a gamma (weight) of exactly zero, and "
+            "prepare_qat_pt2e divides by gamma: 0/0 is NaN. Residual networks are often "
+            "initialized so (zero_init_last, zero_init_residual).",
+            fix="Train the float model first, or build it with zero_init_last=False.",
         )
     if guilty and zero_gamma(guilty[1]):
         return DivergedError(

@@ -11,13 +11,18 @@ from torch.ao.nn.intrinsic import qat as nniqat
 from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from qatexplorer.forward.either_mode import EitherMode
+
 
 def train_mode(model: Module, bn_frozen: bool) -> None:
     """``model.train()``; with ``bn_frozen`` the running statistics of batch norms stand still.
 
     torch's ``freeze_bn_stats`` knows the fused conv-bn modules only; a batch norm on its own is
-    frozen by eval mode.
+    frozen by eval mode. In an exported model they are operations of the graph, which is told.
     """
+    for module in model.modules():
+        if isinstance(module, EitherMode):
+            module.freeze_bn = bn_frozen
     model.train()
     if bn_frozen:
         model.apply(nniqat.freeze_bn_stats)

@@ -16,6 +16,9 @@ from torch import nn
 from qatexplorer.data import Data
 from qatexplorer.shown import Shown, at_most
 
+OF_SESSION = ("qconfig", "flow", "base_config", "metric")
+"""Names of what an example suggests for a session."""
+
 
 @dataclass(frozen=True, repr=False)
 class Example(Shown):
@@ -26,11 +29,12 @@ class Example(Shown):
         title: one line for a menu.
         description: what to look for, a few sentences of plain text.
         model: the trained float model, in train mode, new with every load.
-        example_inputs: positional arguments of one forward; images are float32, shape (8, 1, 8, 8).
+        example_inputs: positional arguments of one forward; images are float32, shape (8, 1, 8, 8),
+            tokens int64, shape (8, 64).
         data: training and evaluation batches.
         factory: ``package.module:factory`` that returns the same example, for the command line.
-        suggested: keyword arguments: ``qconfig`` for a session (absent: its default) and the rest
-            for ``start_training``.
+        suggested: keyword arguments: those of :data:`OF_SESSION` for a session (absent: its
+            default) and the rest for ``start_training``.
     """
 
     name: str
@@ -57,12 +61,19 @@ class Example(Shown):
             lines.append(f"training: {suggested}")
         if "qconfig" in self.suggested:
             lines.append("qconfig: one of its own, in suggested['qconfig']")
+        if "flow" in self.suggested:
+            lines.append(f"flow: {self.suggested['flow']}, with suggested['base_config']")
         return at_most(lines)
 
     @property
     def training(self) -> dict[str, Any]:
         """The part of ``suggested`` that goes to ``start_training``."""
-        return {key: value for key, value in self.suggested.items() if key != "qconfig"}
+        return {key: value for key, value in self.suggested.items() if key not in OF_SESSION}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The part of ``suggested`` that goes to a session."""
+        return {key: value for key, value in self.suggested.items() if key in OF_SESSION}
 
 
 def read_weights(name: str) -> dict[str, torch.Tensor]:

@@ -11,6 +11,8 @@ from torch.ao.quantization import DeQuantStub, QuantStub
 from qatexplorer.zoo.base import Example, with_weights
 from qatexplorer.zoo.digits import digits_data, example_images
 
+TITLE = "Plain CNN (three conv-bn-relu runs)"
+
 
 class DigitsCNN(nn.Module):
     """(N, 1, 8, 8) float32 → (N, 10) logits."""
@@ -47,7 +49,7 @@ def example() -> Example:
     """The trained network with the digits data."""
     return Example(
         name="digits_cnn",
-        title="Plain CNN (three conv-bn-relu runs)",
+        title=TITLE,
         description=(
             "A small convolutional network written for eager mode: QuantStub at the input, "
             "DeQuantStub at the output, three conv-bn-relu runs that fuse. Watch what each stage "

@@ -19,6 +19,8 @@ from torch.ao.quantization import (
 from qatexplorer.zoo.base import Example, with_weights
 from qatexplorer.zoo.digits import digits_data, example_images
 
+TITLE = "Depthwise residual net (why QAT)"
+
 STRETCH_OCTAVES = 10
 
 
@@ -113,7 +115,7 @@ def example() -> Example:
     """The trained network with stretched channels, and the digits data."""
     return Example(
         name="digits_depthwise",
-        title="Depthwise residual net (why QAT)",
+        title=TITLE,
         description=(
             "A residual, depthwise network. In its last block the channels differ in range by up "
             "to 1,024×, as they do in MobileNets, and each weight tensor has one scale. 8-bit "

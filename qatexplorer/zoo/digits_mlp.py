@@ -11,6 +11,8 @@ from torch import nn
 from qatexplorer.zoo.base import Example, with_weights
 from qatexplorer.zoo.digits import digits_data, example_images
 
+TITLE = "MLP without stubs (what goes wrong)"
+
 
 class GatedBlock(nn.Module):
     """Layer norm, a gated hidden layer, and the input added back."""
@@ -49,7 +51,7 @@ def example() -> Example:
     """The trained network with the digits data."""
     return Example(
         name="digits_mlp",
-        title="MLP without stubs (what goes wrong)",
+        title=TITLE,
         description=(
             "An MLP as most people write one: no QuantStub, and `+`, `*`, relu and sigmoid as "
             "plain functions. Eager quantization prepares, trains and converts it without a word, "

@@ -4,7 +4,8 @@
     python -m qatexplorer.zoo.train digits_cnn --out DIR
 
 The same machine and torch give the same bytes: one thread, one seed per example. Another CPU may
-sum in another order, so expect the same accuracy there and not the same bits. Takes about a minute.
+sum in another order, so expect the same accuracy there and not the same bits. Takes about two
+minutes.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ from qatexplorer.zoo.digits import digits_data
 from qatexplorer.zoo.digits_cnn import DigitsCNN
 from qatexplorer.zoo.digits_depthwise import DigitsDepthwise, stretch_channels
 from qatexplorer.zoo.digits_mlp import DigitsMLP
+from qatexplorer.zoo.tiny_llm import TinyLLM
+from qatexplorer.zoo.tiny_text import text_data
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one example is trained."""
+    """How one example is trained, on which data, and the dtype in which its weights are kept."""
 
     build: Callable[[], nn.Module]
     epochs: int
@@ -38,12 +41,17 @@ class Recipe:
     seed: int = 0
     weight_decay: float = 0.0
     finish: Callable[..., None] | None = None
+    data: Callable[[], Data] = digits_data
+    dtype: torch.dtype = torch.float32
 
 
 RECIPES = {
     "digits_cnn": Recipe(DigitsCNN, epochs=30, lr=1e-2),
     "digits_depthwise": Recipe(DigitsDepthwise, epochs=40, lr=1e-2, finish=stretch_channels),
     "digits_mlp": Recipe(DigitsMLP, epochs=40, lr=3e-3, weight_decay=1e-2),
+    "tiny_llm": Recipe(
+        TinyLLM, epochs=16, lr=3e-3, weight_decay=1e-2, data=text_data, dtype=torch.float16
+    ),
 }
 
 
@@ -90,10 +98,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for name in args.names or RECIPES:
             start = time.perf_counter()
-            data = digits_data()
-            model = train(RECIPES[name], data, args.epochs)
+            recipe = RECIPES[name]
+            data = recipe.data()
+            model = train(recipe, data, args.epochs)
             path = args.out / f"{name}.safetensors"
-            state = {key: value.contiguous() for key, value in model.state_dict().items()}
+            state = {
+                key: value.to(recipe.dtype if value.is_floating_point() else value.dtype)
+                for key, value in model.state_dict().items()
+            }
+            state = {key: value.contiguous() for key, value in state.items()}
             path.write_bytes(save(state, {"torch": torch.__version__.split("+")[0]}))
             print(
                 f"{name}: accuracy {accuracy(model, data):.4f}, {path.stat().st_size / 1024:.0f} "

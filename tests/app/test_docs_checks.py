@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 import qatexplorer as qx
-from qatexplorer.app import check
+from qatexplorer.app import check, jobs
 from qatexplorer.app.cli import main
 from qatexplorer.checks.records import Finding
 from qatexplorer.checks.silence import read_silences
@@ -52,7 +52,7 @@ def test_the_commands_show_each_way_of_use() -> None:
 
 def test_the_exit_codes_are_those_of_the_command() -> None:
     section = TEXT.partition("## Exit codes")[2].partition("## ")[0]
-    codes = {check.OK, check.FOUND, check.USAGE, check.FAILED, check.STOPPED}
+    codes = {jobs.OK, jobs.FOUND, jobs.USAGE, jobs.FAILED, jobs.STOPPED}
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)} == codes
     assert all(f"`{level}`" in section for level in check.FAIL_ON)
 

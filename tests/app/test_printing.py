@@ -220,7 +220,7 @@ def test_there_is_one_way_to_show_an_object(made: Callable[[str], dict[str, Any]
     assert len({type(value)._repr_html_ for value in made("big").values()}) == 1
 
 
-@pytest.mark.parametrize("name", qx.zoo.names())
+@pytest.mark.parametrize("name", ["digits_cnn", "digits_depthwise", "digits_mlp"])
 def test_an_example_says_what_to_look_for(name: str) -> None:
     example = qx.zoo.load(name)
     text = repr(example)

@@ -196,7 +196,7 @@ WRONG: list[tuple[int, str, tuple[str, ...], str]] = [
     (3, "without_data", (), "returned no data"),
     (3, "make", ("--qconfig", "none.toml"), "none.toml cannot be read"),
     (3, "make", ("--qconfig", "avx"), "avx"),
-    (3, "make", ("--flow", "sideways"), "sideways"),
+    (2, "make", ("--flow", "sideways"), "sideways"),
     (3, "make", ("--optimizer", f"{FACTORY}:adam"), "has no 'adam'"),
     (1, "make", ("--loss", f"{FACTORY}:raises"), "boom"),
 ]

@@ -42,7 +42,7 @@ from torch.ao.quantization import FakeQuantizeBase
 from torch.nn import functional as F
 
 import qatexplorer as qx
-from tests.benchmarks.bench_training import resnet_like
+from tests.benchmarks.bench_training import Batches, resnet_like
 
 Step = Callable[[int], AbstractContextManager[Any]]
 Peer = Callable[[nn.Module, ExitStack, int], "tuple[Step, Callable[[], None]]"]
@@ -188,9 +188,13 @@ Pair = dict[str, list[float]]
 """Seconds of the steps of one pair of blocks by kind; ``"other"`` are bare ones, set apart."""
 
 
-def pairs_of_blocks(count: int, steps: int) -> tuple[list[Pair], Any]:
-    """``count`` pairs, each of two blocks bare and two watched, of ``steps`` steps; the watch."""
-    model, batches, _ = resnet_like()
+def pairs_of_blocks(
+    count: int, steps: int, made: tuple[nn.Module, Batches] | None = None
+) -> tuple[list[Pair], Any]:
+    """``count`` pairs, each of two blocks bare and two watched, of ``steps`` steps; the watch.
+
+    ``made`` is a prepared model and its batches; :func:`resnet_like` by default."""
+    model, batches = made if made is not None else resnet_like()[:2]
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     watch = qx.watch(model)
     draw = random.Random(0)

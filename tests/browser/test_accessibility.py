@@ -36,6 +36,7 @@ TABS = (
     "Runs",
     "Sensitivity",
     "Cures",
+    "Flows",
     "Take home",
 )
 

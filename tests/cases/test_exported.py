@@ -1,7 +1,8 @@
-"""What torch.export gives is no model that these flows take, and is refused in one sentence."""
+"""What torch.export gives is no model that a session takes: it exports the model itself."""
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import qatexplorer as qx
-from qatexplorer.errors import InputError, NotAModuleError
+from qatexplorer.errors import InputError, NotAModuleError, UnsupportedTorchError
 
 
 class SmallCNN(nn.Module):
@@ -33,10 +34,11 @@ def test_a_graph_of_aten_operations_is_refused(flow: str, program: bool) -> None
     with pytest.raises(NotAModuleError) as raised:
         qx.Session(exported if program else exported.module(), IMAGE, flow=flow)
     assert "torch.export" in raised.value.message
-    assert "torchao.quantization.pt2e" in raised.value.why
+    assert "it exports the model itself" in raised.value.why
     # What it says to do.
-    session = qx.Session(SmallCNN().train(), IMAGE, flow="fx")
-    assert not session.check().errors
+    session = qx.Session(SmallCNN().train(), IMAGE, flow="pt2e")
+    session.goto("insert")
+    assert [site.kind for site in session.snapshot.sites].count("weight") == 2
 
 
 def test_a_graph_that_fx_traced_is_a_model() -> None:
@@ -46,8 +48,16 @@ def test_a_graph_that_fx_traced_is_a_model() -> None:
     assert sum(site.kind == "weight" for site in session.snapshot.sites) == 2
 
 
-@pytest.mark.parametrize("name", ["pt2e", "torchao"])
-def test_the_flow_of_torchao_is_named(name: str) -> None:
-    with pytest.raises(InputError, match="has left torch for torchao") as raised:
-        qx.Session(SmallCNN().train(), IMAGE, flow=name)
-    assert "'eager', 'fx'" in raised.value.fix
+def test_a_flow_that_there_is_not() -> None:
+    with pytest.raises(InputError, match="there is no flow 'pt3e'") as raised:
+        qx.Session(SmallCNN().train(), IMAGE, flow="pt3e")
+    assert "'eager', 'fx', 'pt2e'" in raised.value.fix
+
+
+def test_without_torchao_the_flow_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UnsupportedTorchError, match="flow 'pt2e' cannot run here") as raised:
+        qx.Session(SmallCNN().train(), IMAGE, flow="pt2e")
+    assert raised.value.why == "Torchao is not installed."
+    assert raised.value.fix == "Run pip install 'torchao>=0.18,<0.19'"
+    assert qx.Session(SmallCNN().train(), IMAGE).goto("train").sites  # the rest works

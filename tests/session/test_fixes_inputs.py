@@ -208,7 +208,7 @@ CASES: list[tuple[str, Callable[[], Any], Callable[[], Any]]] = [
         lambda: ok(data=[[BATCH], [BATCH]]),
     ),
     ("Use 'none', 'model' (QuantWrapper)", lambda: ok(stubs="some"), lambda: ok(stubs="model")),
-    ("Flows of this version: 'eager'", lambda: ok(flow="egger"), lambda: ok(flow="eager")),
+    ("Flows: 'eager'", lambda: ok(flow="egger"), lambda: ok(flow="eager")),
     ("Nearest: ", lambda: ok(fusion=[["0", "1.0"]]), lambda: ok(fusion=[["0", "1"]])),
     ("leave it out of one of", lambda: ok(fusion=["0,1", "0,1"]), lambda: ok(fusion=["0,1"])),
     (
@@ -324,7 +324,7 @@ def test_the_module_that_was_exported_is_passed() -> None:
     exported = torch.export.export(model.eval(), (image,)).module()
     with pytest.raises(NotAModuleError) as raised:
         qx.Session(exported, image)
-    assert "Pass the Python module that was exported. flow='fx' shows" in raised.value.fix
-    session = qx.Session(model.train(), image, flow="fx")
+    assert raised.value.fix == "Pass the Python module that was exported, with flow='pt2e'."
+    session = qx.Session(model.train(), image, flow="pt2e")
     session.goto(session.flow.prepared_stage)
     assert [site.kind for site in session.snapshot.sites].count("weight") == 1

@@ -34,6 +34,7 @@ ROOMS = (
     "advice",
     "takehome",
     "session",
+    "migration",
     "zoo",
     "views",
     "widgets",

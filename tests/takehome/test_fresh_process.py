@@ -28,7 +28,8 @@ SCHEDULE: dict[str, Any] = {
     "seed": 7,
 }
 RESNET = "resnet18"
-CASES = [(name, flow) for name in (*qx.zoo.names(), RESNET) for flow in FLOWS]
+DIGITS = ("digits_cnn", "digits_depthwise", "digits_mlp")
+CASES = [(name, flow) for name in (*DIGITS, RESNET) for flow in FLOWS]
 
 
 RUN = """

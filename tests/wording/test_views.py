@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
+import torch
 from syrupy.assertion import SnapshotAssertion
 
 from qatexplorer.accuracy.records import Comparison
 from qatexplorer.advice import advise
+from qatexplorer.migration.make import migrate
+from qatexplorer.migration.text import as_text
 from qatexplorer.quantizers.engine_choice import Backend, EngineConcern
 from qatexplorer.views.accuracy.compare_figures import (
     channels_figure,
@@ -21,6 +25,8 @@ from qatexplorer.views.advice import advice_html
 from qatexplorer.views.common.engines import concern_html, engines_html
 from qatexplorer.views.inspector.int8_layer import int8_html
 from qatexplorer.views.inspector.page import inspect_html
+from qatexplorer.views.migration.page import sections, summary_html, worth_html
+from tests.migration.nets import Deciding, Residual
 from tests.support.advice import conv_pair, facts_of, small, values
 from tests.support.comparisons import COMPARISON
 from tests.support.engines import faked
@@ -113,3 +119,16 @@ def test_inspector_where_something_is_odd(wording: SnapshotAssertion) -> None:
 def test_int8_layers_of_every_kind(wording: SnapshotAssertion) -> None:
     texts = [f"## {name}\n{visible_text(int8_html(case))}" for name, case in CASES.items()]
     assert wording == masked("\n\n".join(texts)) + "\n"
+
+
+def test_one_model_in_two_flows(wording: SnapshotAssertion) -> None:
+    """As text and on the page: places that one flow has only, one that refuses, stubs."""
+    torch.manual_seed(0)
+    texts = []
+    for model, x in ((Residual(), torch.randn(4, 3, 8, 8)), (Deciding(), torch.randn(2, 6))):
+        found = migrate(model, x, flows=("eager", "fx"), qconfig="x86", int8=False)
+        page = visible_text(str(summary_html(found)) + str(worth_html(found)))
+        parts = [f"{part.title}\n{visible_text(str(part.body))}" for part in sections(found)]
+        text = re.sub(" {3,}", "  ", as_text(found))  # as wide as the numbers are
+        texts.append("\n\n".join((text, page, *parts)))
+    assert wording == masked("\n\n----\n\n".join(texts)) + "\n"

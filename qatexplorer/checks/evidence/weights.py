@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.ao.quantization import FusedMovingAvgObsFakeQuantize
 
 from qatexplorer.checks.subject import Subject
 from qatexplorer.quantizers.facts import (
+    family_of,
     flags_of,
     has_range,
     is_fake_quant,
     quant_range,
     seen_data,
+    switch,
 )
 
 _HALF_A_STEP = 0.5 + 1e-3
@@ -85,12 +86,19 @@ def scale_of_kernel(module: nn.Module) -> KernelScale | None:
     """How far the kernel's scale of a module's weight is from that of int8, for the weight as it
     is; None where no fused kernel sets it, or they are the same."""
     fake, weight = getattr(module, "weight_fake_quant", None), getattr(module, "weight", None)
-    if type(fake) is not FusedMovingAvgObsFakeQuantize or not isinstance(weight, Tensor):
+    if not isinstance(fake, nn.Module) or not isinstance(weight, Tensor):
+        return None
+    return kernel_scale(fake, _as_rounded(module, weight))
+
+
+@torch.no_grad()
+def kernel_scale(fake: nn.Module, weight: Tensor) -> KernelScale | None:
+    """The same of a fake quant and the weight that comes to it."""
+    family = family_of(fake)
+    if family is None or not family.is_fake_quant(fake) or not family.kernel_observes(fake):
         return None
     twin: Any = copy.deepcopy(fake)
-    twin.enable_fake_quant()
-    twin.enable_observer()
-    weight = _as_rounded(module, weight)
+    switch(twin, observer=True, fake_quant=True)
     twin(weight)
     low, high = quant_range(twin)
     axis = int(twin.ch_axis) if twin.is_per_channel else None

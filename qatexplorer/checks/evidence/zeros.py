@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from qatexplorer.checks.evidence.qconfigs import WEIGHTED
 from qatexplorer.checks.subject import Subject
+from qatexplorer.quantizers.types import is_torchao_tensor
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ def _share_of(module: nn.Module | None, values: int) -> float | None:
 
 @torch.no_grad()
 def _share(weight: Tensor) -> float:
+    if is_torchao_tensor(weight):  # a tensor of torchao's
+        weight = weight.dequantize()
     codes = weight.int_repr() if weight.is_quantized else weight
     if weight.is_quantized and weight.qscheme() in (torch.per_tensor_affine,):
         codes = codes - weight.q_zero_point()

@@ -10,7 +10,7 @@ from torch.ao.quantization import QuantStub
 
 from qatexplorer.checks.evidence.float_run import FloatRun, float_run, kind_of
 from qatexplorer.checks.evidence.traced import Stop, traced
-from qatexplorer.checks.rules import Found, rule
+from qatexplorer.checks.rules import EVERY, Found, rule
 from qatexplorer.checks.subject import NoEvidence, Subject
 from qatexplorer.data import call_model, cloned, device_of, on_device
 from qatexplorer.flows.stubs import has_stubs
@@ -199,7 +199,7 @@ def frozen_training_branch(subject: Subject) -> Iterator[Found]:
         )
 
 
-@rule("QX215", "other-output-in-eval", "info", "float")
+@rule("QX215", "other-output-in-eval", "info", "float", flows=EVERY)
 def other_output_in_eval(subject: Subject) -> Iterator[Found]:
     """The model returns something of another kind in eval mode than in training
 

@@ -16,7 +16,7 @@ from qatexplorer.checks.evidence.qconfigs import qconfigs
 from qatexplorer.checks.evidence.zeros import zeros
 from qatexplorer.checks.families.observers import prepared_work
 from qatexplorer.checks.families.settings import shown
-from qatexplorer.checks.rules import Found, rule
+from qatexplorer.checks.rules import EVERY, Found, rule
 from qatexplorer.checks.subject import NoEvidence, Subject
 from qatexplorer.data import call_model, cloned, device_of, on_device
 from qatexplorer.evaluate.int8 import run_int8
@@ -57,7 +57,7 @@ def not_in_state_dict(subject: Subject) -> Iterator[Found]:
         )
 
 
-@rule("QX442", "round-trip", "error", "trained")
+@rule("QX442", "round-trip", "error", "trained", flows=EVERY)
 def round_trip(subject: Subject) -> Iterator[Found]:
     """The prepared model's state dict does not come back
 
@@ -219,7 +219,7 @@ def _same(one: object, two: object) -> bool:
     return alike and torch.equal(one.nan_to_num(), two.cpu().nan_to_num())
 
 
-@rule("QX451", "zeros-lost", "warning", "trained")
+@rule("QX451", "zeros-lost", "warning", "trained", flows=EVERY)
 def zeros_lost(subject: Subject) -> Iterator[Found]:
     """A pruned weight loses its zeros
 

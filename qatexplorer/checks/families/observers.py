@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +13,17 @@ from torch import Tensor, nn
 from qatexplorer.checks.evidence.qconfigs import qconfigs
 from qatexplorer.checks.evidence.weights import WeightRange, weight_ranges
 from qatexplorer.checks.families.settings import shown
-from qatexplorer.checks.rules import Found, rule
+from qatexplorer.checks.rules import EVERY, Found, rule
 from qatexplorer.checks.subject import Subject
-from qatexplorer.flows.base import ROLES
+from qatexplorer.flows.base import ROLES, FlowKind
 from qatexplorer.quantizers.facts import (
     fake_quants,
+    family_of,
     flags_of,
+    has_range,
     observed_range,
     seen_data,
+    switch,
     untouched,
 )
 
@@ -60,7 +65,7 @@ def _stale(one: WeightRange, effect: str) -> Found:
     )
 
 
-@rule("QX403", "eval-observers", "warning", "trained")
+@rule("QX403", "eval-observers", "warning", "trained", flows=EVERY)
 def eval_observers(subject: Subject) -> Iterator[Found]:
     """Observers are on in eval mode
 
@@ -85,11 +90,11 @@ def eval_observers(subject: Subject) -> Iterator[Found]:
             "",
             f"The model is in eval mode, and {len(on):,} of its observers {verb} on ({shown(on)}): "
             "each forward still moves their ranges.",
-            "model.apply(torch.ao.quantization.disable_observer)",
+            switch_line(fake_quants(work)[on[0]], "disable_observer"),
         )
 
 
-@rule("QX404", "fake-quant-off", "warning", "int8")
+@rule("QX404", "fake-quant-off", "warning", "int8", flows=EVERY)
 def fake_quant_off(subject: Subject) -> Iterator[Found]:
     """A fake quant is off when the model is converted
 
@@ -105,7 +110,8 @@ def fake_quant_off(subject: Subject) -> Iterator[Found]:
         https://github.com/pytorch/ao/issues/198
     """
     work = prepared_work(subject)
-    if work is None or not subject.observed:
+    trained = subject.observed or subject.flow.kind() == "layers"  # which has no observers
+    if work is None or not trained:
         return
     off = {p: flags_of(s) for p, s in fake_quants(work).items() if not flags_of(s).fake_quant}
     moving = [p for p, flags in off.items() if flags.observer]
@@ -118,11 +124,11 @@ def fake_quant_off(subject: Subject) -> Iterator[Found]:
         paths[0],
         f"{len(off):,} of {len(fake_quants(work)):,} fake quants {verb} off{while_on} "
         f"({shown(paths)}): in int8 {they}.",
-        "model.apply(torch.ao.quantization.enable_fake_quant)",
+        switch_line(fake_quants(work)[paths[0]], "enable_fake_quant"),
     )
 
 
-@rule("QX405", "nonfinite-weight", "error", "float")
+@rule("QX405", "nonfinite-weight", "error", "float", flows=EVERY)
 def nonfinite_weight(subject: Subject) -> Iterator[Found]:
     """The float model has NaN or infinite weights
 
@@ -212,7 +218,7 @@ def zero_channel(subject: Subject) -> Iterator[Found]:
                 )
 
 
-@rule("QX408", "unseen-channels", "warning", "trained")
+@rule("QX408", "unseen-channels", "warning", "trained", flows=EVERY)
 def unseen_channels(subject: Subject) -> Iterator[Found]:
     """Some channels of an observer have seen no data
 
@@ -237,6 +243,123 @@ def unseen_channels(subject: Subject) -> Iterator[Found]:
             f"{empty:,} of {len(low):,} channels of {path} have seen no data, the others have.",
             f"model.get_submodule({path!r}).activation_post_process.reset_min_max_vals()",
         )
+
+
+@rule("QX409", "two-libraries", "warning", "inserted", flows=EVERY)
+def two_libraries(subject: Subject) -> Iterator[Found]:
+    """Fake quants of two libraries are in one model
+
+    Symptom:
+        Ranges go on moving after disable_observer; some activations stay fake-quantized after
+        convert_pt2e, and compute in float.
+    Cause:
+        torch.ao, torchao's PT2E and torchao's QAT each have classes of their own under the same
+        names. The functions that switch and convert look for those of their own library and pass
+        over the others without a word.
+    Fix:
+        Import fake quants and observers from the library that prepares and converts the model:
+        torch.ao.quantization for eager mode and FX, torchao.quantization.pt2e for PT2E.
+    Sources:
+        https://github.com/pytorch/ao/issues/2138
+    """
+    work = prepared_work(subject)
+    by_library: dict[str, list[str]] = {}
+    for path, site in fake_quants(work).items() if work is not None else ():
+        by_library.setdefault(library_of(site), []).append(path)
+    if len(by_library) < 2:
+        return
+    own = _LIBRARY[subject.flow.kind()]
+    others = {name: paths for name, paths in by_library.items() if name != own} or by_library
+    first = next(iter(others.values()))[0]
+    counts = " and ".join(f"{len(paths):,} of {name}" for name, paths in by_library.items())
+    stays = ""
+    if subject.flow.kind() == "annotation":
+        stays = ", and convert_pt2e leaves them in the model as they are"
+    yield Found(
+        first,
+        f"The model has fake quants of {len(by_library)} libraries: {counts} "
+        f"({shown(next(iter(others.values())))}). What switches those of one library does not "
+        f"reach the others{stays}.",
+        f"Import all of them from {own}.",
+        severity="error" if stays else None,
+    )
+
+
+@rule("QX410", "switch-without-effect", "warning", "inserted", flows=EVERY)
+def switch_without_effect(subject: Subject) -> Iterator[Found]:
+    """Switching a fake quant off changes nothing
+
+    Symptom:
+        The metric with fake quants off is the metric with fake quants on: rounding seems to cost
+        nothing, or a delayed start of fake quantization has no effect.
+    Cause:
+        A fake quant of another class than torch's whose forward does not ask its flag (in torchao
+        0.17 those of int4 and float8). One of each class is switched off on a copy and given a
+        tensor.
+    Fix:
+        Return the input as it is where the flag is off: fake_quant_enabled in torch.ao and PT2E,
+        enabled in torchao's QAT.
+    Sources:
+        https://github.com/pytorch/ao/pull/3573
+        https://github.com/pytorch/ao/issues/4336
+    """
+    work = prepared_work(subject)
+    asked: dict[type[nn.Module], str] = {}
+    count = Counter(type(site) for site in fake_quants(work).values()) if work else Counter()
+    for path, site in fake_quants(work).items() if work is not None else ():
+        if type(site) not in asked and has_range(site):
+            asked[type(site)] = path
+    for kind, path in asked.items():
+        if work is None or _passes_when_off(work, path):
+            continue
+        module, name = kind.__module__, kind.__name__
+        yield Found(
+            path,
+            f"{name} ({module}) rounds when it is switched off as when it is on; the model has "
+            f"{count[kind]:,} of them.",
+            f"In {name}.forward: return x where its flag is off.",
+        )
+
+
+@torch.no_grad()
+def _passes_when_off(work: nn.Module, path: str) -> bool:
+    """Whether a copy of the fake quant hands on what it gets, once it is off."""
+    twin = copy.deepcopy(work.get_submodule(path))
+    switch(twin, observer=False, fake_quant=False)
+    owner, _, name = path.rpartition(".")
+    held = getattr(work.get_submodule(owner), "weight", None)
+    x = held.detach() if "weight" in name and isinstance(held, Tensor) else _ramp(twin)
+    return bool(torch.equal(twin(x), x))
+
+
+def _ramp(site: Any) -> Tensor:
+    """Values from -1 to 1, with as many channels as the fake quant has scales."""
+    scale, axis = getattr(site, "scale", None), getattr(site, "ch_axis", 0)
+    channels = scale.numel() if isinstance(scale, Tensor) else 1
+    shape = [1] * max(0, int(axis)) + [channels, 32]
+    return torch.linspace(-1, 1, channels * 32).reshape(shape)
+
+
+_LIBRARY: dict[FlowKind, str] = {
+    "modules": "torch.ao.quantization",
+    "annotation": "torchao.quantization.pt2e",
+    "layers": "torchao.quantization.qat",
+}
+_OF_FAMILY = {"torchao, PT2E": _LIBRARY["annotation"], "torchao, QAT": _LIBRARY["layers"]}
+
+
+def library_of(site: nn.Module) -> str:
+    """The package whose functions switch and convert a fake quant."""
+    family = family_of(site)
+    return _OF_FAMILY.get(family.name if family is not None else "", _LIBRARY["modules"])
+
+
+def switch_line(site: nn.Module, call: str) -> str:
+    """The line that switches all fake quants of the library of ``site``."""
+    library = library_of(site)
+    if library == _LIBRARY["layers"]:
+        return f"model.apply({library}.linear.{call.replace('_fake', '_linear_fake')})"
+    return f"model.apply({library}.{call})"
 
 
 def prepared_work(subject: Subject) -> nn.Module | None:

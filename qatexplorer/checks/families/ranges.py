@@ -325,7 +325,7 @@ def _is_border(snapshot: Snapshot, node: GraphNode) -> bool:
     return record is not None and record.compute in ("stub", "boundary")
 
 
-@rule("QX606", "mostly-float", "info", "int8")
+@rule("QX606", "mostly-float", "info", "int8", flows=("modules", "annotation"))
 def mostly_float(subject: Subject) -> Iterator[Found]:
     """Most parameters stay float
 

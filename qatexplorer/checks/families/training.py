@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from qatexplorer.checks.evidence.classes import start
 from qatexplorer.checks.families.settings import shown
 from qatexplorer.checks.records import Findings
-from qatexplorer.checks.rules import Found, rule, rule_named
+from qatexplorer.checks.rules import EVERY, Found, rule, rule_named
 from qatexplorer.checks.subject import Subject
 from qatexplorer.quantizers.facts import averaging_constant, fake_quants
 
@@ -25,7 +25,7 @@ _FEW_SAMPLES = 100
 _HALF = 0.5
 
 
-@rule("QX431", "start-at-chance", "warning", "float")
+@rule("QX431", "start-at-chance", "warning", "float", flows=EVERY)
 def start_at_chance(subject: Subject) -> Iterator[Found]:
     """The float model is no better than a guess
 
@@ -51,7 +51,7 @@ def start_at_chance(subject: Subject) -> Iterator[Found]:
         )
 
 
-@rule("QX432", "range-lags", "warning", "trained")
+@rule("QX432", "range-lags", "warning", "trained", flows=EVERY)
 def range_lags(subject: Subject) -> Iterator[Found]:
     """A range has not caught up with the data
 
@@ -86,7 +86,7 @@ def _times(share: float) -> str:
     return f"{100 * share:.2g} % of" if share < 1 else f"{share:.2g} times"
 
 
-@rule("QX433", "observers-move", "info", "trained")
+@rule("QX433", "observers-move", "info", "trained", flows=EVERY)
 def observers_move(subject: Subject) -> Iterator[Found]:
     """Ranges move to the last step
 
@@ -116,7 +116,7 @@ def observers_move(subject: Subject) -> Iterator[Found]:
         )
 
 
-@rule("QX434", "frozen-early", "warning", "trained")
+@rule("QX434", "frozen-early", "warning", "trained", flows=EVERY)
 def frozen_early(subject: Subject) -> Iterator[Found]:
     """Observers were frozen before their ranges fitted
 
@@ -178,7 +178,7 @@ def batch_norm_moves(subject: Subject) -> Iterator[Found]:
         )
 
 
-@rule("QX436", "optimizer-of-another", "error", "trained")
+@rule("QX436", "optimizer-of-another", "error", "trained", flows=EVERY)
 def optimizer_of_another(subject: Subject) -> Iterator[Found]:
     """The optimizer holds none or few of the model's parameters
 
@@ -231,7 +231,7 @@ def _optimizer_found(model: nn.Module, optimizer: Optimizer) -> Iterator[Found]:
         )
 
 
-@rule("QX437", "few-samples", "info", "trained")
+@rule("QX437", "few-samples", "info", "trained", flows=EVERY)
 def few_samples(subject: Subject) -> Iterator[Found]:
     """Ranges come from few samples
 

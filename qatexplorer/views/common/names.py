@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from qatexplorer.flows import FLOWS
 from qatexplorer.snapshot.records import (
     FakeQuantSite,
     GraphNode,
@@ -62,6 +63,17 @@ def is_reference(record: ModuleRecord) -> bool:
     return record.compute == "reference"
 
 
+def is_stored(record: ModuleRecord) -> bool:
+    """Whether its weight is stored as integers by one of torchao's tensors."""
+    return record.compute == "stored"
+
+
+def stores_integers(snapshot: Snapshot) -> bool:
+    """Whether this model comes to weights that are stored as integers, and to no int8 kernels:
+    that of torchao's QAT."""
+    return any(site.blocks for site in snapshot.sites) or any(map(is_stored, snapshot.modules))
+
+
 def is_boundary(record: ModuleRecord) -> bool:
     """Whether it only turns float into int8 or back (``Quantize``, ``DeQuantize``)."""
     return record.compute == "boundary"
@@ -76,21 +88,33 @@ def state_words(record: ModuleRecord, snapshot: Snapshot) -> tuple[str, str]:
     """
     if not record.state:
         return "", ""
-    now = snapshot.role == "int8"
+    now, integers = snapshot.role == "int8", stores_integers(snapshot)
     inside = record.inside
     int8, total = inside.counted
+    kind = "integers" if integers else "int8"
     if inside.layers + inside.others <= 1:
         verb = "Computes in" if now else "Stays" if record.state == "float" else "Is prepared for"
+        if integers and record.state == "int8":
+            verb = "Its weight is stored as" if now else "Its weight is trained to be stored as"
+            return kind, f"{verb} integers"
         return record.state, f"{verb} {record.state}"
     noun = "layer" if inside.layers else "operation"
     verb = "in int8" if now else "prepared for int8"
+    if integers:
+        verb = "stored as integers" if now else "trained to be stored as integers"
     title = f"{int8:,} of {count(total, noun)} inside {'is' if int8 == 1 else 'are'} {verb}"
     floats = inside.others - inside.others_int8
     if inside.layers and floats:
         stay = "stays" if floats == 1 else "stay"
         title += f"; {count(floats, 'operation')} without parameters {stay} float"
-    text = f"mixed: {int8:,} of {total:,} int8" if record.state == "mixed" else record.state
-    return text, title
+    text = kind if record.state == "int8" else record.state
+    return f"mixed: {int8:,} of {total:,} {kind}" if record.state == "mixed" else text, title
+
+
+def by_quantizer(snapshot: Snapshot) -> bool:
+    """Whether its flow lets a quantizer annotate an exported graph: there are no qconfigs then."""
+    flow = FLOWS.get(snapshot.flow)
+    return flow is not None and flow.offers_quantizer
 
 
 def qconfig_badge(qconfig: QConfigRecord | None) -> str:
@@ -144,6 +168,8 @@ class TensorNames:
         if node is None:
             word = {"weight": "weight of", "input": "input at"}.get(site.kind, "output of")
             return TensorName(f"{word} {place.owner or 'the model'}")
+        if self._sites[path].kind == "weight" and node.op != "get_attr":
+            return TensorName(f"weight of {node.label}", len(place.nodes) - 1, node.source)
         return TensorName(_result_of(node), len(place.nodes) - 1, node.source)
 
     def shared(self, path: str) -> tuple[str, ...]:
@@ -165,7 +191,11 @@ def seen_words(site: FakeQuantSite) -> str:
     if site.seen == "partly":
         known = sum(low <= high for low, high in zip(site.min_val, site.max_val, strict=True))
         return f"has seen data in {known:,} of {count(len(site.min_val), 'channel')}"
-    words = {"nothing": "has seen no data", "fixed": "has a range fixed by the operation"}
+    words = {
+        "nothing": "has seen no data",
+        "fixed": "has a range fixed by the operation",
+        "dynamic": "takes the range of each tensor that comes",
+    }
     return words.get(site.seen, "has a range")
 
 
@@ -194,10 +224,11 @@ def share(value: float) -> str:
 
 
 def shape_text(shape: Sequence[int] | None) -> str:
-    """``"2 × 16 × 8 × 8"``; ``"scalar"`` for (), ``"unknown"`` for None."""
+    """``"2 × 16 × 8 × 8"``; ``"scalar"`` for (), ``"unknown"`` for None. A size that may be any is
+    -1 in ``shape``."""
     if shape is None:
         return "unknown"
-    return " × ".join(str(n) for n in shape) or "scalar"
+    return " × ".join("any" if n < 0 else str(n) for n in shape) or "scalar"
 
 
 def plain_dtype(dtype: str | None) -> str:

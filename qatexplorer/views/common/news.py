@@ -16,7 +16,8 @@ from qatexplorer.snapshot.records import (
     Snapshot,
     TensorInfo,
 )
-from qatexplorer.views.common.names import KINDS, count, number
+from qatexplorer.views.common.exported_news import exported_news, left_over_words
+from qatexplorer.views.common.names import KINDS, by_quantizer, count, number, stores_integers
 
 _SHOWN = 3
 _PARTS = (
@@ -86,7 +87,7 @@ class _News:
             "reference": self._reference,
             "int8": self._int8,
         }
-        return tell[self.now.role]()
+        return exported_news(self.before, self.now) or tell[self.now.role]()
 
     # -- before there are fake quants -----------------------------------------------------------
 
@@ -177,14 +178,14 @@ class _News:
         if not found:
             return ""
         stay = "stays" if len(found) == 1 else "stay"
-        no_qconfig = all(layer.qconfig is None for layer in found)
+        no_qconfig = not by_quantizer(self.now) and all(one.qconfig is None for one in found)
         return f"; {_names(found)} {stay} float{': no qconfig' * no_qconfig}"
 
     def _trained(self) -> str:
         sites = self.now.sites
         if not sites:
             return "no fake quant is in the model: it trains in float"
-        asking = [site for site in sites if site.seen != "fixed"]
+        asking = [site for site in sites if site.seen not in ("fixed", "dynamic")]
         seen = sum(site.seen == "all" for site in asking)
         noun = "observer" if all(map(is_bare_observer, sites)) else "fake quant"
         if not any(site.seen in ("all", "partly") for site in asking) and asking:
@@ -193,6 +194,8 @@ class _News:
             text = (
                 f"all {count(len(asking), noun)} have seen data"
                 if asking
+                else "each tensor that comes gives its own range"
+                if any(site.seen == "dynamic" for site in sites)
                 else "all ranges are fixed"
             )
         else:
@@ -221,6 +224,9 @@ class _News:
         )
 
     def _int8(self) -> str:
+        return self._int8_layers() + left_over_words(self.now)
+
+    def _int8_layers(self) -> str:
         """Layers of the float model, by what stands in their place now."""
         places = {m.origin or m.path: m for m in self.now.modules}
         mine = [(layer, places.get(layer.path)) for layer in layers(self.first)]
@@ -230,6 +236,11 @@ class _News:
         if not total:
             kernels = len({m.identity for m in self.now.modules if m.compute == "int8"})
             return f"{count(kernels, 'int8 module')}, no layer with a weight among them"
+        if stores_integers(self.now):
+            text = f"{len(int8):,} of {count(total, 'layer')} store integers"
+            if left:
+                text += f"; {_names(left)} {'stays' if len(left) == 1 else 'stay'} float"
+            return text
         if not left:
             return (
                 "the one layer computes in int8"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qatexplorer.evaluate.evaluation import (
-    LABELS,
     Evaluation,
     ModelResult,
     format_latency,
     format_metric,
     format_size,
 )
+from qatexplorer.evaluate.won_back import WonBack
 from qatexplorer.views.common.html import Html, tag
 
 
@@ -28,7 +28,7 @@ def results_html(evaluation: Evaluation) -> str:
     rows = [
         tag(
             "tr",
-            tag("th", LABELS.get(name, name), scope="row"),
+            tag("th", result.words, scope="row"),
             _cell(format_metric(result.metric), metrics[i], metrics, "metric"),
             _cell(format_size(result.size_bytes), sizes[i], sizes, "size"),
             _cell(format_latency(result.latency), times[i], times, "latency"),
@@ -39,7 +39,7 @@ def results_html(evaluation: Evaluation) -> str:
     ]
     heads = ("model", evaluation.metric_name, "size on disk", "latency", "")
     head = tag("thead", tag("tr", *(tag("th", text, scope="col") for text in heads)))
-    caption = tag("caption", _caption([result for _, result in results]))
+    caption = tag("caption", _caption([result for _, result in results], evaluation.won_back))
     return tag("table", caption, head, tag("tbody", *rows), class_="qx-results")
 
 
@@ -60,10 +60,10 @@ def _cell(text: str, value: float | None, column: Sequence[float | None], kind: 
     return tag("td", tag("span", text, class_="qx-number"), bar)
 
 
-def _caption(results: Sequence[ModelResult]) -> str:
+def _caption(results: Sequence[ModelResult], won: WonBack | None) -> str:
     timed = next((r.latency for r in results if r.latency), None)
     samples = next((r.metric.samples for r in results if r.metric), None)
-    parts = []
+    parts = [won.summary()] if won is not None else []
     if samples:
         parts.append(f"Metric over {samples:,} samples.")
     if timed:

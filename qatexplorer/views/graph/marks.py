@@ -42,6 +42,8 @@ def _how_it_runs(site: FakeQuantSite) -> str:
 def _where(site: FakeQuantSite) -> str:
     if not site.nodes:
         return f"of {site.owner or 'the model'}"
+    if site.kind == "weight":
+        return f"of {', '.join(site.nodes)}"
     more = f" and {len(site.nodes) - 3} more" if len(site.nodes) > 3 else ""
     shared = " (one shared by all)" if len(site.nodes) > 1 else ""
     return f"after {', '.join(site.nodes[:3])}{more}{shared}"
@@ -106,11 +108,15 @@ def place_marks(
     for group in tree.groups.values():
         if not group.synthetic:
             groups.setdefault(group.path, []).append(group.id)
+    constants = {node.id for node in graph.nodes if node.op == "get_attr"}
     marks: dict[str, list[dict[str, str]]] = {}
     for site in sites:
         anchors, role = _anchor(site, nodes, groups)
         if site.nodes:
-            anchors, role = [f"n:{i}" for i in site.nodes if i in tree.group_of] or anchors, "tail"
+            anchors = [f"n:{i}" for i in site.nodes if i in tree.group_of] or anchors
+            # In an exported graph a parameter is no node: its operation stands for it.
+            takers = site.kind == "weight" and not any(i in constants for i in site.nodes)
+            role = "side" if takers else "tail"
         for item in anchors:
             marks.setdefault(item, []).append({"site": site.path, "role": role})
     return marks

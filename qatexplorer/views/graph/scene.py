@@ -136,7 +136,7 @@ def shape_text(shape: tuple[int, ...] | None) -> str:
     """``"1×3×8×8"``, ``"scalar"`` for no dimensions, ``""`` if unknown."""
     if shape is None:
         return ""
-    return "×".join(map(str, shape)) or "scalar"
+    return "×".join("any" if n < 0 else str(n) for n in shape) or "scalar"
 
 
 def _relative(path: str, parent: str) -> str:
@@ -175,12 +175,25 @@ def _node(
         "path": node.path,
         "op": node.op,
         "sel": f"module:{node.path}" if node.path else f"node:{node.id}",
-        "precision": "int8" if _is_quantized(node) else precision_of(record, bool(marks)),
+        "precision": _precision(node, record, snapshot, bool(marks)),
         "changed": changed,
         "shape": " ".join(filter(None, (shape, (node.dtype or "").removeprefix("torch.")))),
         "tip": _node_tip(node, record),
         "marks": marks,
     }
+
+
+def _precision(
+    node: GraphNode, record: ModuleRecord | None, snapshot: Snapshot, marked: bool
+) -> str:
+    exported = snapshot.graph is not None and snapshot.graph.origin == "torch.export"
+    if exported and snapshot.role == "int8":
+        return "int8" if node.id in snapshot.int8_nodes or _gives_codes(node) else "float"
+    return "int8" if _is_quantized(node) else precision_of(record, marked)
+
+
+def _gives_codes(node: GraphNode) -> bool:
+    return node.label.startswith("quantize_per")
 
 
 def _is_quantized(node: GraphNode) -> bool:

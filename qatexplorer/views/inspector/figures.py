@@ -19,9 +19,10 @@ from qatexplorer.views.common.alt import span
 from qatexplorer.views.common.bars import Layout, is_crowded, log_words, shares
 from qatexplorer.views.common.names import KINDS, number, share
 from qatexplorer.views.common.theme import Table, Theme, ThemeName, label, make_figure, theme_of
+from qatexplorer.views.inspector.blocks import blocks_figure
 from qatexplorer.views.inspector.channels import channel_figure
 
-__all__ = ["channel_figure", "histogram_figure"]
+__all__ = ["channel_figure", "histogram_figure", "scales_of_site"]
 
 MAX_GRID_LINES = 64
 MIN_PER_BAR = 8
@@ -29,6 +30,14 @@ MAX_ROWS = 16
 
 Site = FakeQuantSite | FakeQuantInfo
 """A fake quant of a snapshot, or of a run that was kept."""
+
+
+def scales_of_site(site: FakeQuantSite, theme: ThemeName | bool = "light") -> go.Figure | None:
+    """The scales of a fake quant that has several: by channel, or of the groups of a weight as an
+    image; None where it has one, or keeps none."""
+    if site.blocks:
+        return blocks_figure(site, theme)
+    return channel_figure(site, theme) if site.per_channel and len(site.scale) > 1 else None
 
 
 def histogram_figure(

@@ -13,7 +13,14 @@ from qatexplorer.snapshot.parts import Share
 from qatexplorer.snapshot.records import FakeQuantSite, GraphNode, ModuleRecord, Snapshot
 from qatexplorer.views.common.findings import LOOKS
 from qatexplorer.views.common.html import Html, ask, code, folded, go, join, kind_badge, tag
-from qatexplorer.views.common.names import KINDS, TensorNames, count, share, short_type
+from qatexplorer.views.common.names import (
+    KINDS,
+    TensorNames,
+    count,
+    share,
+    short_type,
+    stores_integers,
+)
 from qatexplorer.views.inspector.site import warnings_of
 
 _MOST_TYPES = 8
@@ -126,6 +133,9 @@ def parts_words(share_: Share, noun: str, snapshot: Snapshot) -> str:
     if not snapshot.is_from("inserted"):
         return f"All {share_.total:,} {noun} are float; what becomes int8 is not decided yet."
     verb = "are int8" if snapshot.role == "int8" else "are prepared for int8"
+    if stores_integers(snapshot):
+        verb = "are" if noun == "parameters" else "are by weights that are"
+        verb += " stored as integers" if snapshot.role == "int8" else " trained to be integers"
     part = share(share_.int8 / share_.total)
     words = f"{share_.int8:,} of {share_.total:,} {noun} ({part}) {verb}"
     words += f", {share_.float:,} stay float" if share_.float else ""
@@ -157,17 +167,18 @@ def _parts(glance: Glance) -> Html:
         why = f"Not known: {glance.macs_error}" if glance.macs_error else "Being counted …"
         rows.append(tag("div", tag("b", "MACs of the example input"), tag("p", why)))
     rows.append(tag("div", tag("b", "Fake quants"), tag("p", *_quants(snapshot))))
+    stored = "integers" if stores_integers(snapshot) else "int8"
     legend = tag(
         "p",
         *(
             tag("span", tag("span", class_=f"qx-bar-{kind}"), word)
-            for kind, word in (("int8", "int8"), ("float", "float"), ("unknown", "not known"))
+            for kind, word in (("int8", stored), ("float", "float"), ("unknown", "not known"))
             if getattr(glance.params, kind) or getattr(glance.macs, kind, 0)
         ),
         class_="qx-glance-legend",
         aria_hidden="true",
     )
-    return tag("div", tag("h4", "int8 and float"), legend, *rows, class_="qx-glance-parts")
+    return tag("div", tag("h4", f"{stored} and float"), legend, *rows, class_="qx-glance-parts")
 
 
 def _quants(snapshot: Snapshot) -> list[Html | str]:

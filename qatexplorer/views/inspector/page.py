@@ -8,6 +8,7 @@ from qatexplorer.session.glance import Glance
 from qatexplorer.snapshot.records import FakeQuantSite, Graph, GraphNode, ModuleRecord, Snapshot
 from qatexplorer.views.common.html import Html, code, folded, go, join, kind_badge, tag, terms
 from qatexplorer.views.common.names import (
+    by_quantizer,
     count,
     is_int8,
     plain_dtype,
@@ -17,6 +18,13 @@ from qatexplorer.views.common.names import (
     state_words,
 )
 from qatexplorer.views.inspector import site as site_parts
+from qatexplorer.views.inspector.exported import (
+    annotation_html,
+    is_exported,
+    mode_of_module,
+    mode_word,
+    nodes_of,
+)
 from qatexplorer.views.inspector.glance import glance_html
 from qatexplorer.views.inspector.int8_layer import Int8Section, int8_html
 from qatexplorer.views.inspector.words import (
@@ -148,9 +156,10 @@ class _View:
                 ("inside", parent),
                 ("state", state_words(module, snapshot)[1]),
                 ("qconfig", qconfig or _no_qconfig(snapshot, module)),
+                ("annotation", self._annotations(snapshot, module)),
                 ("parameters", f"{module.param_count:,}" if module.param_count else "none"),
                 ("runs", _runs(snapshot, module)),
-                ("mode", "training" if module.training else "eval"),
+                ("mode", _mode(snapshot, module)),
                 (
                     "same object as",
                     join([go(f"module:{m.path}", m.path) for m in shared], ", ") or None,
@@ -158,6 +167,11 @@ class _View:
                 ("source", self._source(module)),
             ]
         )
+
+    def _annotations(self, snapshot: Snapshot, module: ModuleRecord) -> Html | None:
+        nodes = nodes_of(snapshot.graph, module.path) if is_exported(snapshot) else ()
+        found = [annotation_html(self.snapshots, snapshot, node) for node in nodes]
+        return join(found) or None
 
     def _source(self, module: ModuleRecord) -> Html | None:
         graph = self.now.graph
@@ -211,17 +225,21 @@ class _View:
         node = _node(graph, node_id)
         if graph is None or node is None:
             return None
+        exported = is_exported(self.now)
+        op = "operation" if exported and node.op.startswith("call") else node.op
         return join(
             [
-                tag("header", tag("h3", node.label), tag("span", node.op, class_="qx-badge")),
+                tag("header", tag("h3", node.label), tag("span", op, class_="qx-badge")),
                 tag("p", why_node(self.now, node), class_="qx-why"),
                 terms(
                     [
-                        ("calls", code(node.target)),
+                        ("calls", None if exported and node.path else code(node.target)),
                         ("module", go(f"module:{node.path}", node.path) if node.path else None),
                         ("called in", go(f"module:{node.scope}", node.scope or "the model itself")),
                         ("source", code(node.source) if node.source else None),
                         ("output", f"{shape_text(node.shape)}, {plain_dtype(node.dtype)}"),
+                        ("mode", mode_word(node.trains)),
+                        ("annotation", self._annotation(node) if exported else None),
                         ("fake quants on it", _site_list(self._sites_on(node))),
                         ("takes", self._ends(graph, node, "source")),
                         ("used by", self._ends(graph, node, "target")),
@@ -229,6 +247,11 @@ class _View:
                 ),
             ]
         )
+
+    def _annotation(self, node: GraphNode) -> Html | None:
+        if node.op in ("placeholder", "output"):
+            return None
+        return annotation_html(self.snapshots, self.now, node)
 
     def edge(self, rest: str) -> Html | None:
         graph = self.now.graph
@@ -262,7 +285,12 @@ class _View:
         )
 
     def _sites_on(self, node: GraphNode) -> tuple[FakeQuantSite, ...]:
-        placed = tuple(s for s in self.now.sites if node.id in s.nodes)
+        # A weight's stands at the operation that takes it, where the weight is no node.
+        placed = tuple(
+            s
+            for s in self.now.sites
+            if node.id in s.nodes and (s.kind != "weight" or node.op == "get_attr")
+        )
         if placed or not node.path:
             return placed
         return tuple(s for s in self.now.sites_of(node.path) if s.kind != "weight")
@@ -278,7 +306,14 @@ def _torchs(observer: bool) -> str:
     return ", torch's own: it runs a fake quant or observer" if observer else ""
 
 
+def _mode(snapshot: Snapshot, module: ModuleRecord) -> str:
+    found = mode_of_module(snapshot, module) if is_exported(snapshot) else ""
+    return found or ("training" if module.training else "eval")
+
+
 def _no_qconfig(snapshot: Snapshot, module: ModuleRecord) -> str:
+    if by_quantizer(snapshot):
+        return ""
     if not snapshot.is_from("qconfig"):
         return "none yet"
     return "none: it stays float" if module.stays_float else "none at this stage"

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median
 
+from qatexplorer.snapshot.exported import fused_norms
 from qatexplorer.snapshot.records import FakeQuantSite, Snapshot
 from qatexplorer.views.common.html import Html, code, folded, go, join, kind_badge, tag, terms
-from qatexplorer.views.common.names import count, number, plain_dtype, seen_words, shape_text
+from qatexplorer.views.common.names import (
+    by_quantizer,
+    count,
+    number,
+    plain_dtype,
+    seen_words,
+    shape_text,
+)
+from qatexplorer.views.inspector.blocks import blocks_terms
 from qatexplorer.views.inspector.words import runs_word, strip
 
 
@@ -19,7 +28,7 @@ def site_html(snapshots: Mapping[str, Snapshot], stage: str, site: FakeQuantSite
         strip(_over_stages(snapshots, site), stage),
         tag("p", why_site(snapshot, site), class_="qx-why"),
         *(tag("p", warning, class_="qx-remark") for warning in warnings_of(snapshot, site)),
-        tag("section", tag("h4", "What it quantizes"), _place(site)),
+        tag("section", tag("h4", "What it quantizes"), _place(snapshot, site)),
         tag("section", tag("h4", "The grid"), _grid(site)),
         tag("section", tag("h4", "How it runs"), _running(site)),
     ]
@@ -42,7 +51,13 @@ def _over_stages(
     return entries
 
 
-def _place(site: FakeQuantSite) -> Html:
+def _is_constant(snapshot: Snapshot, site: FakeQuantSite) -> bool:
+    """Whether what it rounds is a node of the graph that holds a parameter."""
+    nodes = snapshot.graph.nodes if snapshot.graph is not None else ()
+    return any(node.id in site.nodes and node.op == "get_attr" for node in nodes)
+
+
+def _place(snapshot: Snapshot, site: FakeQuantSite) -> Html:
     what = {
         "weight": "the weight of ",
         "input": "what enters through ",
@@ -50,7 +65,9 @@ def _place(site: FakeQuantSite) -> Html:
     }[site.kind]
     owner = go(f"module:{site.owner}", site.owner or "the model itself")
     tensor = join([what, owner, f" ({site.owner_type})"])
-    if site.nodes:
+    if site.nodes and site.kind == "weight" and not _is_constant(snapshot, site):
+        tensor = join(["the weight that is given to ", _after(site)])
+    elif site.nodes:
         what = {"weight": "the parameter ", "input": "the model's input "}.get(site.kind, "")
         tensor = join([what, "the output of " if not what else "", _after(site)])
     return terms(
@@ -74,6 +91,8 @@ def _after(site: FakeQuantSite) -> Html:
 
 
 def _grid(site: FakeQuantSite) -> Html:
+    if site.blocks:
+        return blocks_terms(site)
     levels = site.quant_max - site.quant_min + 1
     channels = None
     if site.ch_axis is not None:
@@ -118,6 +137,8 @@ def _summary(values: Sequence[float]) -> str:
 def _range(site: FakeQuantSite) -> str:
     if site.seen == "fixed":
         return "none: the operation fixes it"
+    if site.seen == "dynamic":
+        return "none: it takes that of each tensor that comes"
     if site.seen == "nothing":
         return "none yet: the observer has seen no data"
     low, high = min(site.min_val), max(site.max_val)
@@ -144,7 +165,9 @@ def _running(site: FakeQuantSite) -> Html:
             ("observer", observer),
             (
                 "observing",
-                _flag(site.observer_enabled, "the range follows the data", "range is fixed"),
+                None
+                if site.blocks
+                else _flag(site.observer_enabled, "the range follows the data", "range is fixed"),
             ),
             (
                 "fake-quantizing",
@@ -180,6 +203,8 @@ def why_site(snapshot: Snapshot, site: FakeQuantSite) -> str:
         )
     if bare and site.mechanism == "hook":
         return f"A forward hook on {owner} shows it the output; it rounds nothing."
+    if site.blocks and site.kind == "input":
+        return f"The forward of {owner} passes its input through this before it computes."
     if site.kind == "input" and site.mechanism == "hook":
         return (
             f"{owner} hands the tensor on as it is; a forward hook on it passes it through this "
@@ -191,6 +216,8 @@ def why_site(snapshot: Snapshot, site: FakeQuantSite) -> str:
             "module's own code does not know of it."
         )
     if site.mechanism == "node":
+        if by_quantizer(snapshot):
+            return _why_annotated(snapshot, site)
         if len(site.nodes) > 1:
             return (
                 f"One fake quant at {len(site.nodes)} places of the FX graph: torch lets "
@@ -198,6 +225,27 @@ def why_site(snapshot: Snapshot, site: FakeQuantSite) -> str:
             )
         return "It is a node of the FX graph, called between the operations it connects."
     return f"{owner} calls it itself, on the result of its operation; no hook is needed."
+
+
+def _why_annotated(snapshot: Snapshot, site: FakeQuantSite) -> str:
+    owner = site.owner or "the model"
+    if site.kind == "weight":
+        pairs = fused_norms(snapshot.graph)
+        norm = next((p.norm.path for p in pairs if p.conv.path == site.owner and p.between), "")
+        scaled = f", scaled by the running variance of {norm}," if norm else ""
+        return (
+            f"It is a node of the exported graph: the weight of {owner}{scaled} goes through it "
+            "before the operation takes it, as the quantizer's annotation says."
+        )
+    if len(site.nodes) > 1:
+        return (
+            f"One fake quant at {len(site.nodes)} places of the exported graph: the quantizer's "
+            "annotations let these tensors share it."
+        )
+    return (
+        "It is a node of the exported graph, called between the operations it connects, because "
+        "the quantizer's annotation says so."
+    )
 
 
 def warnings_of(snapshot: Snapshot, site: FakeQuantSite) -> list[str]:

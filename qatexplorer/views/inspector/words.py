@@ -13,8 +13,10 @@ from qatexplorer.views.common.names import (
     is_boundary,
     is_int8,
     is_reference,
+    is_stored,
     short_type,
 )
+from qatexplorer.views.inspector.exported import is_exported, why_exported, why_exported_node
 
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
 _OPERATORS = frozenset(
@@ -96,6 +98,10 @@ def sites_on_output(snapshot: Snapshot, module: ModuleRecord) -> tuple[FakeQuant
 
 def why_module(snapshots: Mapping[str, Snapshot], snapshot: Snapshot, module: ModuleRecord) -> str:
     """One sentence on what quantization does to the module at this stage of ``snapshot``."""
+    if is_exported(snapshot):
+        text = why_exported(snapshots, snapshot, module)
+        if text:
+            return text
     if is_boundary(module):
         if module.type_name == "Quantize":
             return "Turns a float tensor into an int8 one: here an int8 part begins."
@@ -108,6 +114,11 @@ def why_module(snapshots: Mapping[str, Snapshot], snapshot: Snapshot, module: Mo
         return (
             "Keeps its weight on the int8 grid and computes in float: a description of the int8 "
             "layer that lowering can put in its place."
+        )
+    if is_stored(module):
+        return (
+            "Its weight is one of torchao's tensors, which stores integers with their scales; the "
+            "type of the layer is the plain one again."
         )
     weights = [s for s in snapshot.sites_of(module.path) if s.kind == "weight" and not s.nodes]
     outputs = sites_on_output(snapshot, module)
@@ -163,7 +174,8 @@ def _weight_words(site: FakeQuantSite) -> str:
     if not site.fake_quant_enabled:
         return "on its own weight: its fake quant is off"
     codes = site.quant_max - site.quant_min + 1
-    return f"on a weight that its forward rounds to a grid of {codes:,} codes"
+    who = "a node of the graph" if site.mechanism == "node" else "its forward"
+    return f"on a weight that {who} rounds to a grid of {codes:,} codes"
 
 
 def _output_words(site: FakeQuantSite) -> str:
@@ -218,6 +230,8 @@ def why_node(snapshot: Snapshot, node: GraphNode) -> str:
         return "What the model returns."
     if node.op == "get_attr":
         return "A parameter or buffer of the model."
+    if is_exported(snapshot):
+        return why_exported_node(snapshot, node)
     if node.op == "call_module" or node.path:
         return "A call of a module."
     name = node.target.rpartition(".")[2]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Sequence
 
+from qatexplorer.migration.records import Migration
 from qatexplorer.quantizers.environment import environment
 from qatexplorer.runs.opened import OpenedRun
 from qatexplorer.session.report_part import Reported
 from qatexplorer.views.common.html import Html, join, tag, terms
 from qatexplorer.views.common.names import count
+from qatexplorer.views.migration import page as migration
 from qatexplorer.views.report import measured, model
 from qatexplorer.views.report.measured import environment_section
 from qatexplorer.views.report.model import histograms_html
@@ -23,8 +25,11 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """A browser holds to it: nothing is loaded, nothing runs."""
 
 
-def report_html(known: Reported | OpenedRun) -> str:
-    """The whole page, of a session or of a run on disk alone."""
+def report_html(known: Reported | OpenedRun | Migration) -> str:
+    """The whole page, of a session, of a run on disk alone, or of one model in several flows."""
+    if isinstance(known, Migration):
+        about = f"in {', '.join(column.flow for column in known.flows)}"
+        return _page(known.model, about, migration.sections(known))
     if isinstance(known, OpenedRun):
         return _page(*_of_run(known))
     return _page(*_of_session(known))

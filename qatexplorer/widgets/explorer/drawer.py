@@ -57,6 +57,15 @@ class Drawer(widgets.VBox):
         with self.strip.hold_sync():
             self.strip.selected, self.strip.opened, self.strip.settled = at, True, True
 
+    def exchange(self, panel: widgets.Widget, instead: widgets.Widget, title: str) -> None:
+        """Let ``panel`` have the tab of ``instead``, under ``title``. Raises ValueError if
+        ``instead`` is none of the panels."""
+        at = self.panels.index(instead)
+        self.panels = (*self.panels[:at], panel, *self.panels[at + 1 :])
+        self.titles = (*self.titles[:at], title, *self.titles[at + 1 :])
+        self.pages.children = self.panels
+        self.strip.titles = list(self.titles)
+
     def in_sight(self, panel: widgets.Widget) -> bool:
         """Whether ``panel`` is shown."""
         strip = self.strip

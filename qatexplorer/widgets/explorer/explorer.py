@@ -33,6 +33,7 @@ from qatexplorer.views.common.story import stage_entries, story_html
 from qatexplorer.views.static.page import still_html
 from qatexplorer.widgets.accuracy.compare import JOB as COMPARING
 from qatexplorer.widgets.accuracy.compare import ComparePanel
+from qatexplorer.widgets.annotations.panel import AnnotationsPanel
 from qatexplorer.widgets.checks.checker import Checker
 from qatexplorer.widgets.checks.panel import ChecksPanel
 from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
@@ -52,6 +53,8 @@ from qatexplorer.widgets.explorer.splitter import Splitter
 from qatexplorer.widgets.explorer.stagebar import StageBar
 from qatexplorer.widgets.explorer.still import Still, metadata_of, still_of
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
+from qatexplorer.widgets.migration.panel import JOB as MIGRATING
+from qatexplorer.widgets.migration.panel import MigrationPanel
 from qatexplorer.widgets.qconfig.panel import QConfigPanel
 from qatexplorer.widgets.sensitivity.panel import MEASURING, SEARCHING, SensitivityPanel
 from qatexplorer.widgets.takehome.panel import JOBS as TAKING
@@ -67,6 +70,7 @@ _STOPPABLE = (
     EVALUATING,
     TIMING,
     COMPARING,
+    MIGRATING,
     MEASURING,
     SEARCHING,
     CURING,
@@ -154,9 +158,9 @@ class Explorer(widgets.VBox):
     def _build(self) -> None:
         self.header = Html(kind="qx-title")
         self.examples = labelled(
-            widgets.Dropdown(options=[(zoo.load(n).title, n) for n in zoo.names()]),
+            widgets.Dropdown(options=[(zoo.title(n), n) for n in zoo.names()]),
             "Example",
-            "The embedded examples, on scikit-learn's digits",
+            "The embedded examples: scikit-learn's digits, and a small language model",
             width="min(380px, 38vw)",
         )
         self.description = Note(kind="qx-about-note", label="about it")
@@ -195,6 +199,7 @@ class Explorer(widgets.VBox):
         )
         self.settings = SettingsPanel(self.start_job)
         self.qconfig = QConfigPanel(self.bridge, self.start_job, self.page)
+        self.annotations: AnnotationsPanel | None = None  # made when a flow has annotations
         self.checks = ChecksPanel(self.checker, self.page, self._on_fix, self._on_undo)
         self.sensitivity = SensitivityPanel(self.bridge, self.start_job, self.page)
         self.sweeps = SweepPanel(self.bridge, self.start_job, self.training.settings)
@@ -208,6 +213,7 @@ class Explorer(widgets.VBox):
         self.advice = AdvicePanel(self.bridge, self.page, self._on_advice)
         self.cures.place_advice(self.advice)
         self.takehome = TakeHomePanel(self.bridge, self.start_job)
+        self.migration = MigrationPanel(self.bridge, self.start_job, self.page)
         panels = {
             "Train": self.training,
             "Inside the training": self.live,
@@ -220,6 +226,7 @@ class Explorer(widgets.VBox):
             "Checks": self.checks,
             "Sensitivity": self.sensitivity,
             "Cures": self.cures,
+            "Flows": self.migration,
             "Take home": self.takehome,
         }
         self.drawer = Drawer(panels, self._on_drawer)
@@ -227,7 +234,7 @@ class Explorer(widgets.VBox):
         self._panels = (
             self.checks, self.ledger, self.results, self.compare, self.settings, self.runs,
             self.sensitivity, self.qconfig, self.cures, self.advice,
-            self.sweeps, self.takehome,
+            self.sweeps, self.takehome, self.migration,
         )  # fmt: skip
 
     def _top(self) -> widgets.Widget:
@@ -267,9 +274,7 @@ class Explorer(widgets.VBox):
         except QatExplorerError as error:
             self._report(error)
             return False
-        given = {"data": example.data, **settings}
-        if "qconfig" in example.suggested:
-            given.setdefault("qconfig", example.suggested["qconfig"])
+        given = {"data": example.data, **example.settings, **settings}
         if not self.show_model(
             example.model, example.example_inputs, suggested=example.training, **given
         ):
@@ -317,9 +322,30 @@ class Explorer(widgets.VBox):
         self.training.use(session, suggested or {})
         for panel in (self.live, *self._panels):
             panel.use(session)
+        self._say_who_rounds()
         self.checker.use(session)
         self._on_jobs()
         self.refresh()
+
+    def _say_who_rounds(self) -> None:
+        """The tab of the qconfig is that of the annotations in a flow in which a quantizer says
+        what is rounded."""
+        session = self.session
+        if session is None:
+            return
+        if session.flow.offers_quantizer and self.annotations is None:
+            self.annotations = AnnotationsPanel(
+                self.page, self.overlay, lambda: bool(self.panes.overlays.name)
+            )
+        panel = self.annotations
+        shown = panel is not None and panel in self.drawer.panels
+        if panel is not None and session.flow.offers_quantizer:
+            if not shown:
+                self.drawer.exchange(panel, self.qconfig, "Annotations")
+            panel.use(session)
+        elif panel is not None and shown:
+            panel.use(None)
+            self.drawer.exchange(self.qconfig, panel, "qconfig")
 
     # -- events of the session ------------------------------------------------------------------
 
@@ -345,12 +371,16 @@ class Explorer(widgets.VBox):
         self.checker.changed()
         self.settings.refresh()
         self.qconfig.refresh()
+        self._say_who_rounds()
         self.results.forget_latency()
         self.panes.compare.start_over()
 
     def _try_int8(self, session: Session) -> None:
         """Find out off the loop whether a copy gets to int8, and show what stands in its way: once
-        for the settings in force, and after the picture, which comes first."""
+        for the settings in force, and after the picture, which comes first. Where converting takes
+        its time it would keep the first click waiting: there it waits to be asked for."""
+        if not session.flow.quick_to_convert:
+            return
         training = session.snapshots[session.stages[0]].training
         settings = (session, session.options, session.flow.name, training)
         known = len(self._tried_for) == len(settings) and all(
@@ -461,6 +491,9 @@ class Explorer(widgets.VBox):
         self._keep_still()
         self.ledger.refresh()
         self.compare.refresh()
+        if self.annotations is not None:
+            self.annotations.refresh()
+        self.migration.refresh()
         self.sensitivity.refresh()
         self.cures.refresh()
         self.advice.refresh()
@@ -514,6 +547,8 @@ class Explorer(widgets.VBox):
         self._keep_still()
         self.ledger.show_selection()
         self.qconfig.show_selection()
+        if self.annotations is not None:
+            self.annotations.show_selection()
         self.results.show_selection()
         self.compare.show_selection()
         self.sensitivity.show_selection()
@@ -531,6 +566,7 @@ class Explorer(widgets.VBox):
         if self._in_sight(self.training):
             self.cures.refresh()
         self.takehome.active = self._in_sight(self.takehome)
+        self.migration.active = self._in_sight(self.migration)
         if self._in_sight(self.live):
             self.live.draw()
 
@@ -597,7 +633,7 @@ class Explorer(widgets.VBox):
             "inside": self.live,
             "ledger": self.ledger,
             "results": self.results,
-            "qconfig": self.qconfig,
+            "qconfig": self._who_rounds(),
             "settings": self.settings,
             "sensitivity": self.sensitivity,
             "cures": self.cures,
@@ -613,6 +649,11 @@ class Explorer(widgets.VBox):
         elif what == "fix":
             key, _, index = rest.rpartition(":")
             self._on_fix(key, int(index))
+
+    def _who_rounds(self) -> widgets.Widget:
+        """The panel in the tab of the qconfig."""
+        panel = self.annotations
+        return panel if panel is not None and panel in self.drawer.panels else self.qconfig
 
     def _on_fix(self, key: str, index: int) -> None:
         """A button against a finding was pressed."""

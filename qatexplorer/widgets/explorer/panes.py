@@ -16,7 +16,7 @@ from qatexplorer.session.session import Session
 from qatexplorer.snapshot.records import FakeQuantSite, Snapshot
 from qatexplorer.views.common.cover import failed_html, loading_html, no_model_html
 from qatexplorer.views.graph.scene import build_scene, redundant_edges
-from qatexplorer.views.inspector.figures import channel_figure, histogram_figure
+from qatexplorer.views.inspector.figures import histogram_figure, scales_of_site
 from qatexplorer.views.inspector.page import inspect_html
 from qatexplorer.views.qconfig.words import rule_mark
 from qatexplorer.views.training.scales import scales_figure
@@ -159,8 +159,9 @@ class Panes(widgets.Box):
                 figures["histogram"] = histogram_figure(histogram, site, dark)
         else:
             self._prepare_histograms(session)
-        if site.per_channel and len(site.scale) > 1:
-            figures["channels"] = channel_figure(site, dark)
+        scales = scales_of_site(site, dark)
+        if scales is not None:
+            figures["channels"] = scales
         run = session.run
         seen = run.telemetry if run is not None else None
         if run is not None and seen is not None and site.path in seen.paths and seen.steps:

@@ -10,6 +10,7 @@ import ipywidgets as widgets
 
 from qatexplorer.flows import FLOWS
 from qatexplorer.flows.base import StubMode
+from qatexplorer.flows.pt2e_quantizers import DEFAULT, QUANTIZERS, title_of
 from qatexplorer.quantizers.engine import available_engines
 from qatexplorer.quantizers.engine_choice import default_backend
 from qatexplorer.quantizers.engine_probe import probe_engines
@@ -35,27 +36,7 @@ class SettingsPanel(widgets.VBox):
     def __init__(self, start_job: Callable[..., Any]) -> None:
         self._start_job = start_job
         self._session: Session | None = None
-        self.flow = labelled(
-            widgets.Dropdown(options=[(flow.title, name) for name, flow in FLOWS.items()]),
-            "Flow",
-            "which of torch's systems",
-            width="330px",
-        )
-        self.qconfig = labelled(
-            widgets.Dropdown(options=[_KEEP, _PROBED, *available_engines()]),
-            "QConfig",
-            "torch's default QAT qconfig of a backend, or the one that was given",
-            width="250px",
-        )
-        self.engine = labelled(
-            widgets.Dropdown(options=[_OF_QCONFIG, *available_engines()]),
-            "Int8 engine",
-            "the library that runs the int8 model",
-            width="270px",
-        )
-        self.stubs = labelled(
-            widgets.Dropdown(options=_STUBS), "Input is quantized by", width="430px"
-        )
+        self._make_choices()
         self.fusion = widgets.Textarea(
             description="Fuse",
             placeholder="one run a line: conv1, bn1, relu1",
@@ -68,6 +49,7 @@ class SettingsPanel(widgets.VBox):
         self.compare = button("What does each way cost?", "Try each on a copy, up to int8")
         self.check = button("Will it run in int8?", "Convert a copy and run it once")
         self.words = Html(kind="qx-muted")
+        self.cannot = Html(kind="qx-muted")
         self.outcome = Html()
         self.engines = Html(kind="qx-engines")
         self.flow.observe(lambda _: self._offer(), "value")
@@ -78,7 +60,8 @@ class SettingsPanel(widgets.VBox):
         super().__init__(
             [
                 self.words,
-                row(self.flow, self.qconfig, self.engine, self.stubs),
+                row(self.flow, self.quantizer, self.qconfig, self.engine, self.stubs),
+                self.cannot,
                 self.fusion,
                 row(self.apply, self.auto, self.compare, self.check),
                 self.outcome,
@@ -86,6 +69,35 @@ class SettingsPanel(widgets.VBox):
             ]
         )
         self.add_class("qx-panel")
+
+    def _make_choices(self) -> None:
+        self.flow = labelled(
+            widgets.Dropdown(options=_flows()),
+            "Flow",
+            "which of torch's systems",
+            width="330px",
+        )
+        self.qconfig = labelled(
+            widgets.Dropdown(options=[_KEEP, _PROBED, *available_engines()]),
+            "QConfig",
+            "torch's default QAT qconfig of a backend, or the one that was given",
+            width="250px",
+        )
+        self.quantizer = labelled(
+            widgets.Dropdown(options=[(one.title, name) for name, one in QUANTIZERS.items()]),
+            "Quantizer",
+            "who says which operations are rounded, and how",
+            width="430px",
+        )
+        self.engine = labelled(
+            widgets.Dropdown(options=[_OF_QCONFIG, *available_engines()]),
+            "Int8 engine",
+            "the library that runs the int8 model",
+            width="270px",
+        )
+        self.stubs = labelled(
+            widgets.Dropdown(options=_STUBS), "Input is quantized by", width="430px"
+        )
 
     def use(self, session: Session | None) -> None:
         """Show the settings of ``session``."""
@@ -100,19 +112,41 @@ class SettingsPanel(widgets.VBox):
             return
         options = self._session.options
         plan = options.qconfig
-        self.words.html = f"In force: {escape(qconfig_words(options))}{concern_html(plan.concern)}"
-        self.engines.html = engines_html(probe_engines(), plan.backend, default_backend())
+        if self._session.flow.offers_quantizer:
+            self.words.html = f"In force: quantizer {escape(title_of(options.quantizer))}"
+            self.engines.html = ""
+        else:
+            words, concern = escape(qconfig_words(options)), concern_html(plan.concern)
+            self.words.html = f"In force: {words}{concern}"
+            self.engines.html = engines_html(probe_engines(), plan.backend, default_backend())
         self.flow.value = self._session.flow.name
+        self._offer()
         self.stubs.value = options.stubs
+        self._show_quantizer(options.quantizer)
         self.fusion.value = "\n".join(", ".join(run) for run in options.fusion)
 
     def _offer(self) -> None:
         """Show the fields that mean something in the flow chosen."""
-        flow = FLOWS[self.flow.value]
+        flow = FLOWS[self.flow.value]()
+        why = flow.unavailable()
+        self.cannot.html = escape(f"{flow.title} cannot run here: {why}.") if why else ""
+        self.apply.disabled = bool(why) or self._session is None
+        for control in (self.qconfig, self.engine):
+            control.layout.display = "" if flow.offers_qconfig else "none"
+        self.quantizer.layout.display = "" if flow.offers_quantizer else "none"
         for control in (self.stubs, self.compare):
             control.layout.display = "" if flow.offers_stubs else "none"
         for control in (self.fusion, self.auto):
             control.layout.display = "" if flow.offers_fusion else "none"
+
+    def _show_quantizer(self, given: Any) -> None:
+        """The one in force, an object of the user's own under the name of its class."""
+        if given is None or isinstance(given, str):
+            self.quantizer.value = given or DEFAULT
+            return
+        named = [(one.title, name) for name, one in QUANTIZERS.items()]
+        self.quantizer.options = [*named, (f"yours: {type(given).__name__}", _KEEP)]
+        self.quantizer.value = _KEEP
 
     def _lines(self) -> list[list[str]]:
         lines = (line.strip() for line in self.fusion.value.splitlines())
@@ -128,6 +162,8 @@ class SettingsPanel(widgets.VBox):
             changes["stubs"] = cast(StubMode, self.stubs.value)
         if flow.offers_fusion:
             changes["fusion"] = self._lines()
+        if flow.offers_quantizer and self.quantizer.value != _KEEP:
+            changes["quantizer"] = self.quantizer.value
         if self.qconfig.value != _KEEP:
             changes["qconfig"] = None if self.qconfig.value == _PROBED else self.qconfig.value
         if self.engine.value != _OF_QCONFIG:
@@ -162,3 +198,10 @@ class SettingsPanel(widgets.VBox):
     def set_enabled(self, enabled: bool) -> None:
         for control in (self.apply, self.auto, self.compare, self.check):
             control.disabled = not enabled or self._session is None
+        self.apply.disabled = self.apply.disabled or bool(self.cannot.html)
+
+
+def _flows() -> list[tuple[str, str]]:
+    """Title and name; one that cannot run here says so."""
+    made = ((name, flow()) for name, flow in FLOWS.items())
+    return [(f"{f.title}{' (cannot run here)' if f.unavailable() else ''}", n) for n, f in made]

@@ -19,8 +19,7 @@ from qatexplorer.session.session import Session
 from qatexplorer.views.common.names import count
 from qatexplorer.views.common.news import news_of
 from qatexplorer.views.graph.scene import build_scene
-from qatexplorer.views.inspector.channels import channel_figure
-from qatexplorer.views.inspector.figures import histogram_figure
+from qatexplorer.views.inspector.figures import histogram_figure, scales_of_site
 from qatexplorer.views.static.page import StillPage
 from qatexplorer.views.training.figures import curves_figure
 from qatexplorer.views.tree import build_tree, state_label
@@ -145,7 +144,8 @@ def _figures(session: Session, selection: str) -> Iterator[dict[str, Any]]:
     if site is not None and session.has_histogram(site.path):
         with suppress(QatExplorerError):  # one that does not run has none
             yield histogram_figure(session.histogram(site.path), site).to_plotly_json()
-    if site is not None and selection and site.per_channel and len(site.scale) > 1:
-        yield channel_figure(site).to_plotly_json()
+    scales = scales_of_site(site) if site is not None and selection else None
+    if scales is not None:
+        yield scales.to_plotly_json()
     if session.run is not None and session.run.history.steps:
         yield curves_figure(session.run.history).to_plotly_json()

@@ -1,0 +1,157 @@
+"""The quantizers of the PT2E flow that can be asked for by name, and what is taken for one.
+
+A further one is a further line of :data:`QUANTIZERS`. torchao is imported when one is made.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from qatexplorer.errors import InputError
+from qatexplorer.flows.imported import imported
+
+_SHIPPED = "torchao.quantization.pt2e.quantizer"
+_METHODS = ("transform_for_annotation", "annotate", "validate")
+DEFAULT = "x86"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A quantizer by name: ``title`` for the page, ``modules`` of which the first that is installed
+    has it, and how it is made of that module."""
+
+    title: str
+    modules: tuple[str, ...]
+    make: Callable[[Any], Any]
+
+
+def x86_quantizer(m: Any) -> Any:
+    config = m.get_default_x86_inductor_quantization_config(is_qat=True)
+    return m.X86InductorQuantizer().set_global(config)
+
+
+def arm_quantizer(m: Any) -> Any:
+    config = m.get_default_arm_inductor_quantization_config(is_qat=True)
+    return m.ArmInductorQuantizer().set_global(config)
+
+
+def xpu_quantizer(m: Any) -> Any:
+    config = m.get_default_xpu_inductor_quantization_config()
+    return m.XPUInductorQuantizer().set_global(config)
+
+
+def xnnpack_quantizer(m: Any) -> Any:
+    config = m.get_symmetric_quantization_config(is_per_channel=True, is_qat=True)
+    return m.XNNPACKQuantizer().set_global(config)
+
+
+def embedding_quantizer(m: Any) -> Any:
+    return m.EmbeddingQuantizer()
+
+
+QUANTIZERS: Mapping[str, Named] = {
+    "x86": Named(
+        "X86Inductor: convolutions and linear layers on x86 CPUs",
+        (f"{_SHIPPED}.x86_inductor_quantizer",),
+        x86_quantizer,
+    ),
+    "arm": Named("ArmInductor: ARM CPUs", (f"{_SHIPPED}.arm_inductor_quantizer",), arm_quantizer),
+    "xpu": Named("XPUInductor: Intel GPUs", (f"{_SHIPPED}.xpu_inductor_quantizer",), xpu_quantizer),
+    "embedding": Named(
+        "Embedding: the weights of embeddings",
+        (f"{_SHIPPED}.embedding_quantizer",),
+        embedding_quantizer,
+    ),
+    "xnnpack": Named(
+        "XNNPACK: phones, by ExecuTorch",
+        (
+            "executorch.backends.xnnpack.quantizer.xnnpack_quantizer",
+            "torchao.testing.pt2e._xnnpack_quantizer",
+        ),
+        xnnpack_quantizer,
+    ),
+}
+
+
+def check_quantizer(given: Any) -> Any:
+    """``given``, a name of :data:`QUANTIZERS` or an object that annotates. Raises InputError."""
+    if given is None or (isinstance(given, str) and given in QUANTIZERS):
+        return given
+    if isinstance(given, str):
+        raise InputError(
+            f"there is no quantizer {given!r}.",
+            fix=f"Names are {', '.join(map(repr, QUANTIZERS))}; or pass the object itself.",
+        )
+    lacks = [name for name in _METHODS if not callable(getattr(given, name, None))]
+    if isinstance(given, type) or lacks:
+        what = "a class" if isinstance(given, type) else f"no method {', '.join(lacks)}"
+        raise InputError(
+            f"{given!r} is no quantizer of PT2E: it is {what}."
+            if isinstance(given, type)
+            else f"a {type(given).__name__} is no quantizer of PT2E: it has {what}.",
+            why="prepare_qat_pt2e calls transform_for_annotation, annotate and validate of it.",
+            fix="Pass an object of a class derived from torchao.quantization.pt2e.quantizer."
+            "Quantizer, for example quantizer='x86'.",
+        )
+    return given
+
+
+def make_quantizer(given: Any) -> Any:
+    """The object: that given, or the one of that name (None: :data:`DEFAULT`), made anew."""
+    name = DEFAULT if given is None else given
+    if not isinstance(name, str):
+        return given
+    named = QUANTIZERS[name]
+    missing: ImportError | None = None
+    for module in named.modules:
+        try:
+            return named.make(imported(module))
+        except ImportError as error:
+            missing = error
+    raise InputError(
+        f"quantizer {name!r} is not installed here: {missing}.",
+        fix="Use quantizer='x86', which comes with torchao.",
+    ) from missing
+
+
+def title_of(given: Any) -> str:
+    """For a sentence: ``"X86Inductor"``, or the class of an object."""
+    if given is None or isinstance(given, str):
+        return QUANTIZERS[given or DEFAULT].title.partition(":")[0]
+    return type(given).__name__
+
+
+def leaving_float(quantizer: Any, paths: Iterable[str]) -> Any:
+    """A copy of ``quantizer`` that leaves the modules at ``paths`` in float; itself for none.
+    Raises InputError where it cannot (:func:`cannot_leave_float`)."""
+    paths = tuple(paths)
+    if not paths:
+        return quantizer
+    why = cannot_leave_float(quantizer)
+    if why:
+        raise InputError(
+            f"{', '.join(paths)} cannot be left in float: {why}",
+            fix="Use quantizer='x86' or 'arm', or leave the module out in your own annotate.",
+        )
+    chosen = copy.deepcopy(quantizer)
+    for path in paths:
+        chosen.set_module_name_qconfig(path, None)
+    return chosen
+
+
+def cannot_leave_float(quantizer: Any) -> str:
+    """Why a quantizer cannot leave one module in float, in a sentence; ``""`` where it can."""
+    if callable(getattr(quantizer, "set_module_name_qconfig", None)):
+        return ""
+    kind = type(quantizer).__name__
+    return f"{kind} has no set_module_name_qconfig, by which X86InductorQuantizer leaves one out."
+
+
+def name_of(given: Any) -> str:
+    """For people and for a run's settings: the name, or the class of an object."""
+    if given is None or isinstance(given, str):
+        return given or DEFAULT
+    return f"{type(given).__module__}.{type(given).__qualname__}"

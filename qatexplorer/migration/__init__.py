@@ -1,0 +1,1 @@
+"""One float model through several flows: what each of them rounds, place by place."""

@@ -1,0 +1,88 @@
+"""Why a flow does not round a tensor that another one rounds, in one sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from qatexplorer.flows.annotations import Annotation
+from qatexplorer.flows.base import Role
+from qatexplorer.migration.places import FloatModel, Reading
+from qatexplorer.migration.records import Place
+from qatexplorer.snapshot.records import ModuleRecord
+
+
+def why_not(place: Place, node: str | None, reading: Reading, floats: FloatModel) -> str:
+    """What is known to be the reason; ``node`` of the float model's graph makes the tensor."""
+    if place.found_in:
+        return f"The graph of the float model has no such operation: only {place.found_in}'s has."
+    if place.again:
+        return "It rounds this tensor once only."
+    fused = reading.fused.get(node or "")
+    if place.kind == "output" and fused is not None and fused[1] != node:
+        label = floats.result(fused[1]).label
+        return f"Fused into {fused[0]}: what is rounded is the {label}."
+    if reading.located is None:
+        return _of_modules(place, reading)
+    return _of_graph(place, node, reading)
+
+
+def _of_modules(place: Place, reading: Reading) -> str:
+    if place.kind == "input":
+        stub = reading.flow.offers_stubs
+        return (
+            "No QuantStub quantizes it."
+            if stub
+            else f"{_call(reading, 'inserted')} put no fake quant here."
+        )
+    record = _record(place.path, reading)
+    functional = record is not None and record.compute == "functional"
+    if place.operation and not functional:
+        if place.kind == "weight":
+            return f"{place.operation} is a function: only modules have a weight with a fake quant."
+        return f"{place.operation} is a function or method: this flow works on modules only."
+    return _of_module(place, record, reading)
+
+
+def _of_graph(place: Place, node: str | None, reading: Reading) -> str:
+    assert reading.located is not None
+    if node is not None and node not in reading.located:
+        return "Its graph has no such operation."
+    if reading.annotations is not None and place.kind != "weight":
+        return _of_annotations(reading.located.get(node or "", ""), reading.annotations)
+    if place.kind == "input" or place.operation:
+        return f"{_call(reading, 'inserted')} put no fake quant here."
+    return _of_module(place, _record(place.path, reading), reading)
+
+
+def _of_annotations(node: str, annotations: Mapping[str, Annotation]) -> str:
+    written = annotations.get(node)
+    if written is None:
+        return "The quantizer annotated neither this operation nor an input that takes its result."
+    pattern = f" as part of {written.pattern}" if written.pattern else ""
+    return f"The quantizer annotated it{pattern}, and nothing asks for its result to be rounded."
+
+
+def _of_module(place: Place, record: ModuleRecord | None, reading: Reading) -> str:
+    name = place.path or "The model"
+    if record is not None and record.qconfig is None and _by_qconfig(reading):
+        return f"{name} has no qconfig."
+    if place.kind == "weight":
+        made = f", a {record.type_name}" if record is not None else ""
+        return f"{_call(reading, 'weights')} gave {name}{made}, no fake quant for its weight."
+    made = record.type_name if record is not None else "this module"
+    return f"{_call(reading, 'inserted')} put no fake quant on the output of {made}."
+
+
+def _by_qconfig(reading: Reading) -> bool:
+    """Whether qconfigs decide: then at least one module has one."""
+    return reading.prepared is not None and any(m.qconfig for m in reading.prepared.modules)
+
+
+def _record(path: str, reading: Reading) -> ModuleRecord | None:
+    modules = reading.prepared.modules if reading.prepared is not None else ()
+    return next((m for m in modules if m.origin == path and (path or not m.path)), None)
+
+
+def _call(reading: Reading, role: Role) -> str:
+    stage = reading.flow.stage_with(role)
+    return stage.call.partition("(")[0] if stage is not None else reading.flow.title

@@ -1,0 +1,1 @@
+"""What a quantizer of PT2E has written on the nodes of an exported graph, for a user."""

@@ -1,0 +1,1 @@
+"""One model through several flows, as a table and as a page."""

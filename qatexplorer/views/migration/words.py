@@ -1,0 +1,17 @@
+"""What the panel says while models are taken through the flows."""
+
+from __future__ import annotations
+
+NOTHING = (
+    "One float model in several flows: which tensors each of them rounds, how, and what that does "
+    "to the output. Copies are made; the session stays as it is."
+)
+GONE = "The model or its settings have changed since: take it through the flows again."
+STOPPED = "Stopped; nothing is shown."
+NO_FLOW = "Choose one flow at least."
+
+
+def busy_words(what: str, seconds: float) -> str:
+    """What is being done, and since when."""
+    said = what or "beginning"
+    return f"{said} … {seconds:.0f} s" if seconds >= 1 else f"{said} …"

@@ -1,0 +1,1 @@
+"""The panel that takes the model through several flows."""

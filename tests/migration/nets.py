@@ -1,0 +1,114 @@
+"""Small networks that flows quantize in different places."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.ao.quantization import DeQuantStub, QuantStub
+from torch.nn import functional
+
+
+class Residual(nn.Module):
+    """A functional ReLU and a functional add, and no stub: FX alone has a place for the add."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.conv, self.relu = nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()
+        self.pool = nn.MaxPool2d(2)
+        self.fc = nn.Linear(64, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.stem(x))
+        x = self.pool(x + self.relu(self.conv(x)))
+        out: Tensor = self.fc(x.flatten(1))
+        return out
+
+
+class Stubbed(nn.Module):
+    """Its own stubs, a convolution with batch norm and ReLU, and no operation that is no module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quant, self.dequant = QuantStub(), DeQuantStub()
+        self.conv, self.bn, self.relu = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()
+        self.last = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn(self.conv(self.quant(x))))
+        out: Tensor = self.dequant(self.last(x))
+        return out
+
+
+class Deciding(nn.Module):
+    """What it does depends on the values, which no graph can hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc(x)
+        return -out if out.sum() > 0 else out
+
+
+class Twice(nn.Module):
+    """A module that is called twice, and a weight of its own that a function takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.act = nn.Linear(6, 6), nn.ReLU6()
+        self.weight = nn.Parameter(torch.randn(4, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.fc(self.act(self.fc(x))))
+        return functional.linear(x, self.weight) / 2
+
+
+class Doubled(nn.Module):
+    """One module under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.act = self.again = nn.Hardswish()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.again(self.second(self.act(self.first(x))))
+        return out
+
+
+class Words(nn.Module):
+    """Takes whole numbers by name, as models of ``transformers`` do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Parameter(torch.randn(9, 6)), nn.Linear(6, 3)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        out: Tensor = self.head(self.table[input_ids])
+        return out
+
+
+class Scores(nn.Module):
+    """Fully connected, with a functional ReLU between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.second(functional.relu(self.first(x)))
+        return out
+
+
+def batches(*shape: int, count: int = 3) -> list[tuple[Tensor, Tensor]]:
+    """(input, class) pairs of the same shape, the same ones every time."""
+    generator = torch.Generator().manual_seed(7)
+    return [
+        (
+            torch.randn(*shape, generator=generator),
+            torch.randint(0, 2, shape[:1], generator=generator),
+        )
+        for _ in range(count)
+    ]
