@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 
 import pytest
 import torch
 
 from qatexplorer.accuracy.causes import first_sample
+from qatexplorer.accuracy.compare import Batch
+from qatexplorer.accuracy.kept import Kept
+from qatexplorer.accuracy.matching import Source
 from qatexplorer.accuracy.sums import (
     Alone,
     Apart,
@@ -111,3 +115,18 @@ def test_a_call_with_a_scale_among_its_tensors_is_cut_to_one_sample() -> None:
     assert cut.result.shape == (1, 3, 4, 4)
     assert cut.args[0].shape == (1, 3, 4, 4)
     assert torch.equal(cut.args[1], scale)
+
+
+def test_what_is_known_is_shared_by_places_of_the_same_memory() -> None:
+    floats: Kept[Hashable] = Kept()
+    x = torch.randn(2, 3)
+    for path, tensor in (("a", x), ("b", x), ("view", x.t()), ("copy", x.clone())):
+        floats.keep(Source((path, 0)).key, tensor)
+    batch = Batch(floats, None)
+    known = batch.known_of(Source(("a", 0)))
+    known[0] = Known(1.0)
+    assert batch.known_of(Source(("b", 0))) is known
+    # Other numbers: cut off at 0, in another order, or in other memory.
+    others = (Source(("a", 0), relu=True), Source(("view", 0)), Source(("copy", 0)))
+    assert all(batch.known_of(one) == {} for one in others)
+    assert batch.known_of(Source(("missing", 0))) == {}
