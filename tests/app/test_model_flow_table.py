@@ -53,7 +53,7 @@ def test_the_table_is_complete() -> None:
     assert set(models) <= {case.name for case in every_case()}
     assert len(models) >= 44
     for name, cells in models.items():
-        assert {"eager", "fx", "pt2e"} <= set(cells), name
+        assert {"eager", "fx", "pt2e", "torchao"} <= set(cells), name
         assert set(cells) <= {*FLOWS, "torchao"}
         for cell in cells.values():
             assert cell["result"] in ("int8", "trains", "refused")
