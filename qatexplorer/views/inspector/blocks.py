@@ -65,7 +65,11 @@ def blocks_figure(
     layout = {
         "showlegend": False,
         "margin": {"l": 60, "r": 18, "t": 60, "b": 44},
-        "xaxis": {"title": f"{what} ({size:,} values each)", "showgrid": False, "dtick": None},
+        "xaxis": {
+            "title": f"{what} ({size:,} values each)",
+            "showgrid": False,
+            "dtick": 1 if len(z[0]) <= 12 else None,  # there is no half a group
+        },
         "yaxis": {"title": "row of the weight", "autorange": "reversed", "showgrid": False},
     }
     subtitle = _subtitle(rows) + (f" · every {down}th row drawn" if down > 1 else "")
