@@ -20,7 +20,7 @@ from qatexplorer.flows.imported import imported
 from qatexplorer.flows.pt2e import require_available, unavailable
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.quantizers.torchao_grids import blocks_of, is_torchao, scheme_of
-from qatexplorer.quantizers.types import is_torchao_tensor
+from qatexplorer.quantizers.types import is_torchao_tensor, own_weight
 
 _STAGES = (
     Stage(
@@ -422,7 +422,7 @@ def _stored(model: nn.Module) -> tuple[str, ...]:
     """What the weights are stored as now, counted."""
     kinds: dict[str, int] = {}
     for module in model.modules():
-        weight = module._parameters.get("weight")
+        weight = own_weight(module)
         if weight is not None and is_torchao_tensor(weight):
             name = f"{type(module).__name__} weights are {type(weight.data).__name__}"
             target = getattr(weight, "target_dtype", None)

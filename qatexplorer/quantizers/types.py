@@ -72,8 +72,14 @@ def compute_of(module: nn.Module) -> Compute:
 
 def holds_torchao_tensor(module: nn.Module) -> bool:
     """Whether its weight is one of torchao's tensors: integers (or float8) with their scales."""
-    weight = module._parameters.get("weight")
+    weight = own_weight(module)
     return weight is not None and is_torchao_tensor(weight)
+
+
+def own_weight(module: nn.Module) -> Tensor | None:
+    """The parameter called "weight" that it holds itself, also of a scripted part, whose table of
+    parameters is no dict."""
+    return next((p for name, p in module._parameters.items() if name == "weight"), None)
 
 
 def is_torchao_tensor(tensor: Tensor) -> bool:

@@ -19,7 +19,7 @@ from qatexplorer.flows.torchao import (
     parts_of,
     size_of_blocks,
 )
-from qatexplorer.quantizers.types import is_torchao_tensor
+from qatexplorer.quantizers.types import is_torchao_tensor, own_weight
 
 LAYERS: tuple[FlowKind, ...] = ("layers",)
 
@@ -139,7 +139,7 @@ def not_swapped(subject: Subject) -> Iterator[Found]:
     sizes = {
         path: weight.numel()
         for path, module in work.named_modules()
-        if isinstance(weight := module._parameters.get("weight"), nn.Parameter) and weight.dim() > 1
+        if isinstance(weight := own_weight(module), nn.Parameter) and weight.dim() > 1
     }
     left = {path: size for path, size in sizes.items() if path not in swapped}
     if not left:
