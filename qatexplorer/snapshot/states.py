@@ -307,7 +307,9 @@ def _count(tallies: dict[str, _Tally], path: str, int8: bool, layer: bool) -> No
 
 
 def _weight_fake_quant(module: nn.Module) -> nn.Module:
-    found = module._modules.get("weight_fake_quantizer")
+    # Of a scripted part the table of modules is no dict.
+    named = (child for name, child in module._modules.items() if name == "weight_fake_quantizer")
+    found = next(named, None)
     return module if found is None else found
 
 
