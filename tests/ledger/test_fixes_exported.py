@@ -75,6 +75,7 @@ def test_what_is_int8_is_read_off_the_graph_and_nothing_is_converted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     session = session_of(Normed())
+    plain()  # goes to int8 the first time that it is asked for
     monkeypatch.setattr(type(session.flow), "_convert", _never)
     monkeypatch.setattr(type(session.flow), "_lower", _never)
     monkeypatch.setattr("qatexplorer.ledger.coverage.torch_convert", _never)
