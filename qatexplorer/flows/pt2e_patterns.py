@@ -54,8 +54,8 @@ def patterns_kept() -> Iterator[None]:
 def _key(pattern: Any, inputs: Any, is_cuda: bool, kwargs: dict[str, Any]) -> Any:
     """What a traced pattern depends on; None where that cannot be said."""
     given = (_part(inputs), is_cuda, _part(kwargs))
-    told = _part(getattr(pattern, "fn", pattern))
-    return None if None in (told, *given) else (type(pattern).__name__, told, *given)
+    known = _part(getattr(pattern, "fn", pattern))
+    return None if None in (known, *given) else (type(pattern).__name__, known, *given)
 
 
 def _part(value: Any) -> Any:

@@ -348,7 +348,7 @@ class _Work:
 
     def _notes(self) -> tuple[str, ...]:
         if self.floats is not None and self.floats.snapshot.graph is None:
-            return ("The float model has no graph: places are told by their modules alone.",)
+            return ("The float model has no graph: places are found by their modules alone.",)
         return ()
 
 

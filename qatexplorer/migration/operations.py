@@ -2,7 +2,7 @@
 
 Nothing is guessed. An input is the input of the same number. A module's call is the call of the
 same number of the module at the same path, where both graphs call it equally often. Functions and
-methods are told by their names (``aten.add_.Tensor``, ``operator.iadd`` and ``Tensor.add`` are
+methods are found by their names (``aten.add_.Tensor``, ``operator.iadd`` and ``Tensor.add`` are
 ``add``): those of one name are taken in order where both graphs have equally many, first of the
 whole graph, then of one module's forward. Where a name tells nothing, one operation that is left in
 a line of the user's code is the one that is left of that line in the other graph, if its result has

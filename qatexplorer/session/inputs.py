@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.ao.quantization import QuantWrapper, default_fused_act_fake_quant
 from torch.nn.parameter import is_lazy
 
@@ -23,6 +23,7 @@ from qatexplorer.errors import (
 )
 from qatexplorer.explain.blame import place_of
 from qatexplorer.flows.own_copy import OwnCopy, own_copy
+from qatexplorer.forward.exported import is_exported
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.quantizers.facts import is_quantizer
 from qatexplorer.snapshot.records import Graph
@@ -49,7 +50,7 @@ def check_model(model: Any) -> nn.Module:
         )
     if isinstance(model, Mapping) and model and all(isinstance(key, str) for key in model):
         raise _state_dict_error(model)
-    if is_exported(model):
+    if isinstance(model, torch.export.ExportedProgram) or is_exported(model):
         raise NotAModuleError(
             "the model is a graph that torch.export made.",
             why="Its layers are calls of aten operations by now, and a session shows how they come "
@@ -73,18 +74,6 @@ def check_model(model: Any) -> nn.Module:
     _check_float(model)
     _check_tensors(model)
     return model
-
-
-def is_exported(model: Any) -> bool:
-    """Whether it is what torch.export gives, or its module: a graph of aten operations."""
-    if isinstance(model, torch.export.ExportedProgram):
-        return True
-    if not isinstance(model, fx.GraphModule):
-        return False
-    calls = [node.target for node in model.graph.nodes if node.op == "call_function"]
-    modules = {node.target for node in model.graph.nodes if node.op == "call_module"}
-    # The one module that it calls looks at the shapes of the inputs.
-    return modules <= {"_guards_fn"} and any(isinstance(t, torch._ops.OpOverload) for t in calls)
 
 
 def _state_dict_error(state: Mapping[str, Any]) -> NotAModuleError:

@@ -18,7 +18,7 @@ def train_mode(model: Module, bn_frozen: bool) -> None:
     """``model.train()``; with ``bn_frozen`` the running statistics of batch norms stand still.
 
     torch's ``freeze_bn_stats`` knows the fused conv-bn modules only; a batch norm on its own is
-    frozen by eval mode. In an exported model they are operations of the graph, which is told.
+    frozen by eval mode. In an exported model they are operations of the graph, whose flag is set.
     """
     for module in model.modules():
         if isinstance(module, EitherMode):

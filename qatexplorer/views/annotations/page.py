@@ -26,7 +26,7 @@ def summary_html(snapshots: Mapping[str, Snapshot], quantizer: str) -> Html:
     if not any(node.id in taken for node in float_operations(annotated)):
         why = (
             f". {quantizer}.annotate() wrote nothing on any of them: another quantizer may know "
-            "them, or this one has to be told what to quantize."
+            "them, or this one needs a setting of what to quantize."
         )
         return tag("p", tag("strong", words, why), class_="qx-ledger-warning", role="alert")
     rounds = sum(one.rounds for one in annotated.annotations)

@@ -14,8 +14,8 @@ from qatexplorer.views.report.pieces import Section, missing, table_html
 
 _RULES = """\
 A place is a tensor of the float model: an input, a weight, what a module or an operation returns.
-An input is told by its number; a module's weight and result by its path and number of the call.
-Functions and methods are told by their names: those of one name are taken in order where both \
+An input is found by its number; a module's weight and result by its path and number of the call.
+Functions and methods are found by their names: those of one name are taken in order where both \
 graphs have equally many. One that is left in a line of your code is the one left of that line.
 Lines of your code that are known in both graphs must be the same.
 What a fused module returns is what its last part returned; what a stub returns is what it got.
@@ -83,7 +83,7 @@ def sections(found: Migration) -> list[Section]:
     outputs = outputs_table(found) or missing("There is no pair of models to compare.")
     parts.append(Section("outputs", "Outputs", outputs))
     rules = tag("ul", *(tag("li", rule) for rule in _RULES))
-    parts.append(Section("rules", "How places are told to be the same", rules))
+    parts.append(Section("rules", "How places are found to be the same", rules))
     said = [(c.flow, join(tag("p", note) for note in c.notes)) for c in found.flows if c.notes]
     if said:
         parts.append(Section("notes", "What the stages said", terms(said)))
