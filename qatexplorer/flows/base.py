@@ -142,6 +142,7 @@ class Flow(ABC):
     Attributes:
         offers_stubs, offers_fusion: whether FlowOptions.stubs and FlowOptions.fusion mean anything.
         offers_qconfig, offers_quantizer: who says how is rounded: qconfigs, or a PT2E quantizer.
+        traces_with_fx: whether the model must be one that torch.fx can trace.
         quick_to_convert: whether a copy can be converted unasked while a user looks at the page.
         by_graph: whether torch quantizes the operations of a graph, not modules only.
         lowers_to_packed: the int8 model is packed for this CPU, and what is kept is the reference.
@@ -160,6 +161,7 @@ class Flow(ABC):
     offers_qconfig: ClassVar[bool] = True
     offers_quantizer: ClassVar[bool] = False
     by_graph: ClassVar[bool] = False
+    traces_with_fx: ClassVar[bool] = False
     quick_to_convert: ClassVar[bool] = True
     lowers_to_packed: ClassVar[bool] = False
     runs_on_engine: ClassVar[bool] = True
