@@ -17,6 +17,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
 
+from qatexplorer.flows.pt2e import Pt2eFlow
 from tests.browser.explorer_page import (
     STEPS,
     click_next,
@@ -25,6 +26,7 @@ from tests.browser.explorer_page import (
     run_state,
     tree_row,
     wait_for_explorer,
+    wait_for_stage,
 )
 from tests.browser.notebook import voila_page
 from tests.browser.servers import CHROMIUM_ARGS, REPO_ROOT, find_chromium, start_voila
@@ -57,6 +59,18 @@ def walk(page: Page) -> None:
     take(page, "int8")
 
 
+def walk_pt2e(page: Page) -> None:
+    """What the quantizer will round, before anything is inserted."""
+    open_tab(page, "Settings")
+    page.get_by_label("Flow", exact=True).select_option(label=Pt2eFlow.title)
+    push(page, "Apply and start again")
+    page.locator(".qx-stage-button[data-stage='annotate']").click()
+    wait_for_stage(page, "annotate")
+    open_tab(page, "Annotations")
+    page.locator(".qx-annotations").get_by_role("row").nth(1).click()
+    take(page, "annotations")
+
+
 def main() -> int:
     chromium = find_chromium()
     if chromium is None:
@@ -70,9 +84,10 @@ def main() -> int:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_ARGS))
             page = browser.new_context(viewport={"width": 1440, "height": 1240}).new_page()
-            voila_page(page, server)
-            wait_for_explorer(page)
-            walk(page)
+            for go in (walk, walk_pt2e):
+                voila_page(page, server)
+                wait_for_explorer(page)
+                go(page)
             browser.close()
     finally:
         server.stop()
