@@ -29,7 +29,7 @@ from tests.browser.explorer_page import (
     wait_for_stage,
 )
 from tests.browser.notebook import voila_page
-from tests.browser.servers import CHROMIUM_ARGS, REPO_ROOT, find_chromium, start_voila
+from tests.browser.servers import CHROMIUM_ARGS, PATIENCE_S, REPO_ROOT, find_chromium, start_voila
 
 FOLDER = Path(__file__).parent / "pictures"
 
@@ -78,6 +78,7 @@ def main() -> int:
         return 1
     os.environ["QATEXPLORER_EXAMPLE"] = "digits_depthwise"
     FOLDER.mkdir(exist_ok=True)
+    expect.set_options(timeout=1000 * PATIENCE_S)
     notebook = REPO_ROOT / "notebooks" / "dashboard.ipynb"
     server = start_voila(notebook, Path(tempfile.mkdtemp()))
     try:
