@@ -235,6 +235,9 @@ def _warnings(glance: Glance) -> Html:
     return tag("div", tag("h4", "Warnings and notes"), body)
 
 
+_REMARKS = {"error": "qx-remark qx-remark-error", "warning": "qx-remark"}
+
+
 def _finding(found: Finding, snapshot: Snapshot) -> Html:
     kind = "site" if found.path in snapshot.site_by_path else "module"
     where = go(f"{kind}:{found.path}", found.path) if found.path else None
@@ -248,7 +251,7 @@ def _finding(found: Finding, snapshot: Snapshot) -> Html:
         " ",
         found.fix,
         *(join([" ", button]) for button in _fixes(found)),
-        class_="qx-remark" if found.severity != "info" else None,
+        class_=_REMARKS.get(found.severity),
     )
 
 
