@@ -24,13 +24,12 @@ from qatexplorer.views.cures.words import (
     on_html,
     outcome_html,
 )
-from qatexplorer.views.qconfig.words import starts_again_html
 from qatexplorer.widgets.common.assets import css
 from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.common.confirm import Confirm
 from qatexplorer.widgets.common.controls import button, labelled, row
 from qatexplorer.widgets.common.long_job import Heard, LongJob
 from qatexplorer.widgets.common.panel import HtmlPanel
-from qatexplorer.widgets.qconfig.panel import Confirm
 
 JOB = "trying a cure"
 _FIRST = ("equalization", "ranges")
@@ -48,7 +47,7 @@ class Card(widgets.VBox):
 
     def __init__(self, name: str, fields: dict[str, Any], on_try: Callable[[str], Any]) -> None:
         self.name, self.fields = name, fields
-        self.applies = self.starts_again = False
+        self.applies = False
         self.attempt = button(
             f"Try: {CURES[name].title}", "Make it and measure before and after", primary=True
         )
@@ -68,7 +67,6 @@ class Card(widgets.VBox):
     def show(self, offer: Offer) -> None:
         """Say what it would do, or why it does not apply."""
         self.applies = offer.applies and offer.cost is not None
-        self.starts_again = offer.judged == "ptq"
         self.words.value = offer_html(offer)
 
 
@@ -196,10 +194,11 @@ class CuresPanel(widgets.VBox):
         session = self._session
         if session is None:
             return
-        card = self.cards[name]
-        settings = card.settings
-        if card.starts_again:
-            self._ask_before("A cure of the float model starts", lambda: self._try(name, settings))
+        settings = self.cards[name].settings
+        if CURES[name].judged == "ptq":
+            self.confirm.start_again(
+                session, lambda: self._try(name, settings), "A cure of the float model starts"
+            )
         else:
             self.confirm.put_away()
             self._try(name, settings)
@@ -223,7 +222,9 @@ class CuresPanel(widgets.VBox):
             return
         last = session.cured[-1]
         if last.judged == "ptq":
-            self._ask_before("Taking a cure of the float model back starts", self._take_back)
+            self.confirm.start_again(
+                session, self._take_back, "Taking a cure of the float model back starts"
+            )
         else:
             self.confirm.put_away()
             self._take_back()
@@ -239,16 +240,6 @@ class CuresPanel(widgets.VBox):
             self.refresh()
 
         self._start_job("taking a cure back", lambda _job: session.undo_cure(), done)
-
-    def _ask_before(self, what: str, then: Callable[[], Any]) -> None:
-        """Do it, or ask before where a trained model would leave the stages."""
-        run = self._session.run if self._session is not None else None
-        self.confirm.put_away()
-        if run is None:
-            then()
-        else:
-            folder = run.run_dir.name if run.run_dir else ""
-            self.confirm.ask(starts_again_html(folder, what), then)
 
     # -- drawing --------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from qatexplorer.views.sensitivity.words import (
 )
 from qatexplorer.widgets.common.assets import css
 from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.common.confirm import Confirm
 from qatexplorer.widgets.common.controls import Html, button, labelled, row
 from qatexplorer.widgets.common.long_job import Heard, LongJob
 from qatexplorer.widgets.common.page import PageState
@@ -80,6 +81,7 @@ class SensitivityPanel(widgets.VBox):
                 self.wish,
                 self.points_part,
                 self.outcome,
+                self.confirm,
                 row(self.apply, self.undo, self.applied),
             ]
         )
@@ -139,7 +141,7 @@ class SensitivityPanel(widgets.VBox):
         self.curve = FigureSlot()
         self.points_part = widgets.Box([self.points, self.curve])
         self.points_part.add_class("qx-sens-parts")
-        self.outcome = SensitivityHtml()
+        self.outcome, self.confirm = SensitivityHtml(), Confirm()
         self.apply = button(
             "Leave these in float",
             "Changes the qconfig and starts again from the float stage",
@@ -161,6 +163,7 @@ class SensitivityPanel(widgets.VBox):
         self._session, self._stale = session, False
         self._shown = dict(session.last_sensitivity)
         self._proposal = self._chosen = None
+        self.confirm.put_away()
         self._choose(session.last_proposal)
         self._draw()
 
@@ -247,15 +250,18 @@ class SensitivityPanel(widgets.VBox):
     def _apply(self) -> None:
         session, point = self._session, self._chosen
         if session is not None and point is not None:
-            self._start_job("changing the qconfig", lambda _job: session.apply(point), self._done)
+            self._ask_and_do("changing the qconfig", session, lambda: session.apply(point))
 
     def _undo(self) -> None:
         session = self._session
         if session is not None:
-            self._start_job("taking it back", lambda _job: session.take_back_point(), self._done)
+            self._ask_and_do("taking it back", session, session.take_back_point)
 
-    def _done(self, _snapshot: Any) -> None:
-        self.refresh()
+    def _ask_and_do(self, name: str, session: Session, call: Callable[[], Any]) -> None:
+        self.confirm.start_again(
+            session,
+            lambda: self._start_job(name, lambda _job: call(), lambda _made: self.refresh()),
+        )
 
     # -- choosing -------------------------------------------------------------------------------
 
