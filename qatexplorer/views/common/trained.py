@@ -16,8 +16,7 @@ def starts_again_html(folder: str = "", what: str = "A changed qconfig starts") 
 
 def another_run_html(folder: str = "") -> Html:
     """What another run does where there is a trained model; ``folder`` as above."""
-    kept = "it has no folder of a run, so nothing keeps it as it is now."
+    kept = "session.run is then another run, and no folder keeps this one."
     if folder:
-        kept = f"as it is now, the folder {folder} of the tab Runs keeps it."
-    taken = "session.run is then the other run: "
-    return join([tag("b", "There is a trained model. "), taken, kept])
+        kept = f"session.run is then another run; the folder {folder} of the tab Runs keeps this one."
+    return join([tag("b", "There is a trained model. "), kept])
