@@ -6,11 +6,11 @@ import math
 
 from qatexplorer.accuracy.records import APART_STEPS, CompareRow, Comparison
 from qatexplorer.views.accuracy.compare_table import NUMBERS, is_apart, key_of, name_of
+from qatexplorer.views.common.busy import WORTH_AN_ESTIMATE_S
 from qatexplorer.views.common.html import Html, ask, folded, join, tag, terms
 from qatexplorer.views.common.names import count, number, share
 from qatexplorer.views.training.progress import duration
 
-_WORTH_AN_ESTIMATE_S = 2.0
 _WORST_CHANNELS = 6
 
 
@@ -21,7 +21,7 @@ def progress_words(what: str, done: float, seconds: float) -> str:
         done: share of the work, 0 to 1. seconds: since it began.
     """
     more = ""
-    if seconds >= _WORTH_AN_ESTIMATE_S:
+    if seconds >= WORTH_AN_ESTIMATE_S:
         more = f" after {duration(seconds)}"
         if done >= 0.1:
             more = f", about {duration(seconds * (1 - done) / done)} left"

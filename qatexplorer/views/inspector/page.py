@@ -20,7 +20,6 @@ from qatexplorer.views.common.names import (
 from qatexplorer.views.inspector import site as site_parts
 from qatexplorer.views.inspector.exported import (
     annotation_html,
-    is_exported,
     mode_of_module,
     mode_word,
     nodes_of,
@@ -169,7 +168,7 @@ class _View:
         )
 
     def _annotations(self, snapshot: Snapshot, module: ModuleRecord) -> Html | None:
-        nodes = nodes_of(snapshot.graph, module.path) if is_exported(snapshot) else ()
+        nodes = nodes_of(snapshot.graph, module.path) if snapshot.exported else ()
         found = [annotation_html(self.snapshots, snapshot, node) for node in nodes]
         return join(found) or None
 
@@ -225,7 +224,7 @@ class _View:
         node = _node(graph, node_id)
         if graph is None or node is None:
             return None
-        exported = is_exported(self.now)
+        exported = self.now.exported
         op = "operation" if exported and node.op.startswith("call") else node.op
         return join(
             [
@@ -307,7 +306,7 @@ def _torchs(observer: bool) -> str:
 
 
 def _mode(snapshot: Snapshot, module: ModuleRecord) -> str:
-    found = mode_of_module(snapshot, module) if is_exported(snapshot) else ""
+    found = mode_of_module(snapshot, module) if snapshot.exported else ""
     return found or ("training" if module.training else "eval")
 
 

@@ -16,7 +16,7 @@ from qatexplorer.views.common.names import (
     is_stored,
     short_type,
 )
-from qatexplorer.views.inspector.exported import is_exported, why_exported, why_exported_node
+from qatexplorer.views.inspector.exported import why_exported, why_exported_node
 
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
 _OPERATORS = frozenset(
@@ -98,7 +98,7 @@ def sites_on_output(snapshot: Snapshot, module: ModuleRecord) -> tuple[FakeQuant
 
 def why_module(snapshots: Mapping[str, Snapshot], snapshot: Snapshot, module: ModuleRecord) -> str:
     """One sentence on what quantization does to the module at this stage of ``snapshot``."""
-    if is_exported(snapshot):
+    if snapshot.exported:
         text = why_exported(snapshots, snapshot, module)
         if text:
             return text
@@ -230,7 +230,7 @@ def why_node(snapshot: Snapshot, node: GraphNode) -> str:
         return "What the model returns."
     if node.op == "get_attr":
         return "A parameter or buffer of the model."
-    if is_exported(snapshot):
+    if snapshot.exported:
         return why_exported_node(snapshot, node)
     if node.op == "call_module" or node.path:
         return "A call of a module."

@@ -29,10 +29,5 @@ def folder_html(made: Exported) -> Html:
     return _whole([*parts, *(tag("p", f"▲ {note}") for note in made.notes)])
 
 
-def busy_words(what: str, seconds: float) -> str:
-    """What is being done, and since when."""
-    return f"{what} … {seconds:.0f} s" if seconds >= 1 else f"{what} …"
-
-
 def _whole(parts: Iterable[Html]) -> Html:
     return tag("div", join(parts), class_="qx-taken")

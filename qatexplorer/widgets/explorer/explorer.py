@@ -31,7 +31,6 @@ from qatexplorer.views.common.news import news_of
 from qatexplorer.views.common.options import header_html
 from qatexplorer.views.common.story import stage_entries, story_html
 from qatexplorer.views.static.page import still_html
-from qatexplorer.widgets.accuracy.compare import JOB as COMPARING
 from qatexplorer.widgets.accuracy.compare import ComparePanel
 from qatexplorer.widgets.annotations.panel import AnnotationsPanel
 from qatexplorer.widgets.checks.checker import Checker
@@ -40,9 +39,7 @@ from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
 from qatexplorer.widgets.common.controls import Html, Message, Note, labelled
 from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.cures.advice import ADVISED, AdvicePanel, perform
-from qatexplorer.widgets.cures.panel import JOB as CURING
 from qatexplorer.widgets.cures.panel import CuresPanel
-from qatexplorer.widgets.cures.sweeps import JOB as SWEEPING
 from qatexplorer.widgets.cures.sweeps import SweepPanel
 from qatexplorer.widgets.explorer.drawer import Drawer
 from qatexplorer.widgets.explorer.frame import Frame
@@ -53,31 +50,17 @@ from qatexplorer.widgets.explorer.splitter import Splitter
 from qatexplorer.widgets.explorer.stagebar import StageBar
 from qatexplorer.widgets.explorer.still import Still, metadata_of, still_of
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
-from qatexplorer.widgets.migration.panel import JOB as MIGRATING
 from qatexplorer.widgets.migration.panel import MigrationPanel
 from qatexplorer.widgets.qconfig.panel import QConfigPanel
-from qatexplorer.widgets.sensitivity.panel import MEASURING, SEARCHING, SensitivityPanel
-from qatexplorer.widgets.takehome.panel import JOBS as TAKING
+from qatexplorer.widgets.sensitivity.panel import SensitivityPanel
 from qatexplorer.widgets.takehome.panel import TakeHomePanel
 from qatexplorer.widgets.training.live import LivePanel
-from qatexplorer.widgets.training.results import EVALUATING, TIMING, ResultsPanel
+from qatexplorer.widgets.training.results import ResultsPanel
 from qatexplorer.widgets.training.runs import RunsPanel
 from qatexplorer.widgets.training.training import TrainingPanel
 
 _PROGRESS_S = 0.25
 _STILL_S = 2.0
-_STOPPABLE = (
-    EVALUATING,
-    TIMING,
-    COMPARING,
-    MIGRATING,
-    MEASURING,
-    SEARCHING,
-    CURING,
-    ADVISED,
-    SWEEPING,
-    *TAKING,
-)
 
 
 @dataclass(frozen=True)
@@ -679,6 +662,7 @@ class Explorer(widgets.VBox):
                 ADVISED,
                 lambda job: perform(session, proposal, job.should_stop),
                 lambda _done: self.advice.refresh(),
+                can_stop=True,
             )
 
     def _applied(
@@ -694,17 +678,15 @@ class Explorer(widgets.VBox):
         self,
         name: str,
         work: Callable[[Job], Any],
-        done: Callable[[Any], Any] | None = None,
+        done: Callable[[Any], Any] = lambda _value: None,
+        *,
+        ended: Callable[[], Any] = lambda: None,
+        can_stop: bool = False,
     ) -> bool:
         """Run a call of the session off the loop; its error, if any, is reported in the widget."""
         self.message.clear()
-
-        def finished(value: Any) -> None:
-            if done is not None:
-                done(value)
-
         self.checker.give_way()
-        started = self.jobs.start(name, work, finished, self._report)
+        started = self.jobs.start(name, work, done, self._report, ended=ended, can_stop=can_stop)
         if not started:
             current = self.jobs.current
             self._report(BusyError(f"Still {current.name if current else 'busy'}; one at a time."))
@@ -727,13 +709,8 @@ class Explorer(widgets.VBox):
     def _on_jobs(self) -> None:
         job = self.jobs.current
         self.bar.busy = f"{job.name} …" if job is not None else ""
-        self.bar.can_stop = job is not None and job.name in _STOPPABLE
+        self.bar.can_stop = job is not None and job.can_stop
         self.news.busy = job is not None
-        if job is None:
-            self.results.idle()
-            self.sensitivity.idle()
-            self.cures.idle()
-            self.sweeps.idle()
         for panel in (self.training, *self._panels):
             panel.set_enabled(job is None)
         if job is None:
