@@ -69,7 +69,7 @@ def site_tip(site: FakeQuantSite) -> list[str]:
     off = [
         name
         for name, enabled in (
-            ("observer", site.observer_enabled),
+            ("observer", site.observer_enabled or not site.observer_class),
             ("fake quant", site.fake_quant_enabled),
         )
         if not enabled

@@ -247,6 +247,8 @@ def _words(course: Course) -> str:
         parts.append(f"scale {number(now.scale_median)}")
     if math.isfinite(now.drift):
         parts.append(f"newest values {share(now.drift)} of the range off it")
+    if not course.info.observes:
+        return " · ".join(parts) + " · ×: the batch, - -: the grid"
     if not now.observer_enabled:
         parts.append("observer frozen")
     return " · ".join(parts) + " · band: observed, ×: the batch, - -: the grid"
@@ -262,8 +264,12 @@ def _alt(course: Course, events: Sequence[Event]) -> str:
     text += f"{trend(first.scale_median, now.scale_median)}. "
     if course.several:
         text += f"Over the channels {span(now.scale_min, now.scale_max)} at the newest step. "
-    text += f"Observed range {span(now.min_val, now.max_val)}, "
-    text += f"grid {span(course.grid_low[-1], course.grid_high[-1])}. "
+    text += (
+        f"Observed range {span(now.min_val, now.max_val)}, grid "
+        if course.info.observes
+        else "Grid "
+    )
+    text += f"{span(course.grid_low[-1], course.grid_high[-1])}. "
     text += f"Clipped {share(now.clipped)}. " if math.isfinite(now.clipped) else ""
     if not events:
         return text + "Nothing was frozen or switched."

@@ -85,6 +85,7 @@ class SweepPanel(widgets.VBox):
             row(self.best, self.halt, self.bar, self.status),
             self.outcome,
         ]
+        self.follow()
         self._enable()
 
     # -- what the explorer calls ----------------------------------------------------------------
@@ -94,6 +95,7 @@ class SweepPanel(widgets.VBox):
         self._session = session
         if self._built:
             self.outcome.html = self.status.html = ""
+            self.follow()
             self._enable()
 
     @property
@@ -106,6 +108,13 @@ class SweepPanel(widgets.VBox):
         self._active = value
         if value and not self._built:
             self._build()
+
+    def follow(self) -> None:
+        """The session's flow may be another: offer what means something in it."""
+        if self._built and self._session is not None:
+            flow = self._session.flow
+            self.observers.layout.display = "" if flow.calibrates else "none"
+            self.quantizers.layout.display = "" if flow.offers_qconfig else "none"
 
     def set_enabled(self, enabled: bool) -> None:
         self._enabled = enabled
@@ -164,9 +173,9 @@ class SweepPanel(widgets.VBox):
             ("freeze_observer_epoch", self.observers),
             ("freeze_bn_epoch", self.batch_norms),
         ):
-            if field.value.strip():
+            if field.layout.display != "none" and field.value.strip():
                 over[name] = [_epoch(field, part) for part in field.value.split(",")]
-        if self.quantizers.value == _BESIDE:
+        if self.quantizers.layout.display != "none" and self.quantizers.value == _BESIDE:
             over["quantizers"] = list(QUANTIZERS)
         if not over:
             raise InputError(

@@ -30,6 +30,7 @@ from qatexplorer.views.common.names import count
 from qatexplorer.views.common.news import news_of
 from qatexplorer.views.common.options import header_html
 from qatexplorer.views.common.story import stage_entries, story_html
+from qatexplorer.views.inspector.switching import ASKS as SWITCHES
 from qatexplorer.views.static.page import still_html
 from qatexplorer.widgets.accuracy.compare import JOB as COMPARING
 from qatexplorer.widgets.accuracy.compare import ComparePanel
@@ -322,10 +323,21 @@ class Explorer(widgets.VBox):
         self.training.use(session, suggested or {})
         for panel in (self.live, *self._panels):
             panel.use(session)
-        self._say_who_rounds()
+        self._follow_flow()
         self.checker.use(session)
         self._on_jobs()
         self.refresh()
+
+    def _follow_flow(self) -> None:
+        """The session's flow may be another: tabs and panels call things as it does."""
+        self._say_who_rounds()
+        session = self.session
+        if session is not None:
+            title = f"Float, fake-quant, {session.flow.result}"
+            self.drawer.call(self.results, title)
+            self.training.follow()
+            self.sweeps.follow()
+            self.takehome.follow()
 
     def _say_who_rounds(self) -> None:
         """The tab of the qconfig is that of the annotations in a flow in which a quantizer says
@@ -371,7 +383,7 @@ class Explorer(widgets.VBox):
         self.checker.changed()
         self.settings.refresh()
         self.qconfig.refresh()
-        self._say_who_rounds()
+        self._follow_flow()
         self.results.forget_latency()
         self.panes.compare.start_over()
 
@@ -646,6 +658,12 @@ class Explorer(widgets.VBox):
             self.drawer.show_panel(panels[rest])
         elif what == "int8":
             self.panes.int8.choose(rest)
+        elif what == SWITCHES and (session := self.session) is not None:
+            self.start_job(
+                "switching fake quants off",
+                lambda _job: session.switching(),
+                lambda _found: self.panes.inspect_again(),
+            )
         elif what == "fix":
             key, _, index = rest.rpartition(":")
             self._on_fix(key, int(index))

@@ -82,7 +82,7 @@ class LedgerPanel(widgets.VBox):
         self.time = button(
             "Measure their time", "Steps with and without each redundant fake quant, by turns"
         )
-        self.compare = button("Compare the flows", "Prepare the model in the other flow too")
+        self.compare = button("Compare the flows", "Prepare the model in eager mode and by FX")
         self.message = Html(kind="qx-muted", role="status")
         self.halt = button(_STOP, "Stop accounting: half an account is none, so nothing is kept")
         self.halt.layout.display = "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -144,10 +145,12 @@ class SensitivityPanel(widgets.VBox):
         self.outcome = SensitivityHtml()
         self.apply = button(
             "Leave these in float",
-            "Changes the qconfig and starts again from the float stage",
+            "Changes the settings and starts again from the float stage",
             primary=True,
         )
-        self.undo = button("Take it back", "The qconfig as it was before; starts again from float")
+        self.undo = button(
+            "Take it back", "The settings as they were before; starts again from float"
+        )
         self.applied = Html(kind="qx-muted", role="status")
         self.wished.observe(lambda _: self._on_wished(), "value")
         self.treatment.observe(lambda _: self._forget_proposal(), "value")
@@ -291,7 +294,7 @@ class SensitivityPanel(widgets.VBox):
     def _apply(self) -> None:
         session, point = self._session, self._chosen
         if session is not None and point is not None:
-            self._start_job("changing the qconfig", lambda _job: session.apply(point), self._done)
+            self._start_job("changing the settings", lambda _job: session.apply(point), self._done)
 
     def _undo(self) -> None:
         session = self._session
@@ -328,7 +331,10 @@ class SensitivityPanel(widgets.VBox):
         """Nine tenths of the way from all fake quants on to none."""
         full, none = found.quantized_metric, found.float_metric
         if self._proposal is None and full is not None and none is not None:
-            self.wished.value = round(none + (full - none) / 10, 4)
+            wish = none + (full - none) / 10
+            # Rounded towards what is easier to reach: what is there already must be enough.
+            wished = math.floor(wish * 1e4) if full <= none else math.ceil(wish * 1e4)
+            self.wished.value = wished / 1e4
 
     def _choose(self, found: Proposal | None) -> None:
         self._proposal = found

@@ -17,7 +17,14 @@ from qatexplorer.runs.place import default_folder
 from qatexplorer.session.session import Session
 from qatexplorer.views.common.html import tag
 from qatexplorer.views.common.story import message_html
-from qatexplorer.views.takehome.words import NO_DOWNLOAD, busy_words, file_html, folder_html
+from qatexplorer.views.takehome.words import (
+    NO_DOWNLOAD,
+    busy_words,
+    export_tip,
+    file_html,
+    folder_html,
+    script_tip,
+)
 from qatexplorer.widgets.common.assets import css
 from qatexplorer.widgets.common.bridge import Bridge, Job
 from qatexplorer.widgets.common.controls import Html, button, labelled, row
@@ -133,7 +140,7 @@ class TakeHomePanel(widgets.VBox):
         script = _Part(
             SCRIPT,
             "Script",
-            "The walk so far as a plain PyTorch script, which needs torch and NumPy only",
+            "",
             "File",
             _script,
             "text/x-python",
@@ -141,7 +148,7 @@ class TakeHomePanel(widgets.VBox):
         export = _Part(
             EXPORT,
             "Export folder",
-            "The int8 model, ONNX, a loader and a model card; goes to int8 if need be",
+            "",
             "Folder",
             _export,
         )
@@ -160,8 +167,15 @@ class TakeHomePanel(widgets.VBox):
         self.place = Html(kind="qx-muted")
         self.place.html = tag("span", f"Names are of files in {self.base}, unless they are paths.")
         self.children = [self.place, *self.parts.values()]
+        self.follow()
         self._propose()
         self.set_enabled(self._enabled)
+
+    def follow(self) -> None:
+        """The session's flow may be another: say what is written in it."""
+        if self.parts and self._session is not None:
+            for job, tip in ((SCRIPT, script_tip), (EXPORT, export_tip)):
+                self.parts[job].start.tooltip = tip(self._session.flow)
 
     @property
     def base(self) -> Path:
@@ -173,6 +187,7 @@ class TakeHomePanel(widgets.VBox):
         self._session = session
         for part in self.parts.values():
             part.forget()
+        self.follow()
         self._propose()
         self.set_enabled(self._enabled)
 

@@ -24,6 +24,10 @@ EVALUATING, TIMING = "evaluating", "measuring latency"
 _PROGRESS_S = 0.25
 
 
+def _timing_tip(form: str) -> str:
+    return f"Float, compiled float and {form} by turns, batch of 1 and more; modules and operators"
+
+
 class ResultsPanel(widgets.VBox):
     """Accuracy, size on disk and latency of every form of the model, measured on demand."""
 
@@ -38,7 +42,7 @@ class ResultsPanel(widgets.VBox):
         )
         self.time = button(
             "Measure latency",
-            "Float, compiled float and int8 by turns, batch of 1 and more; modules and operators",
+            _timing_tip("int8"),
         )
         self.halt = button("Stop measuring", "What was measured by then is shown")
         self.halt.layout.display = "none"
@@ -58,7 +62,7 @@ class ResultsPanel(widgets.VBox):
     def use(self, session: Session | None) -> None:
         self._session = session
         self.table.html = ""
-        self.latency.use(session)
+        self.forget_latency()
         self.words.value = "Nothing measured yet." if session is not None else ""
 
     def start(self) -> None:
@@ -134,7 +138,9 @@ class ResultsPanel(widgets.VBox):
 
     def forget_latency(self) -> None:
         """Settings are others: what was timed is not what they make."""
-        self.latency.show(None)
+        self.latency.use(self._session)
+        if self._session is not None:
+            self.time.tooltip = _timing_tip(self._session.flow.result)
 
     def show_selection(self) -> None:
         """Mark in the tables what is selected on the page."""
