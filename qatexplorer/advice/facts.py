@@ -157,8 +157,8 @@ class Facts:
         what = f"{self.amount(abs(lost))} {'won' if lost < 0 else 'lost'}"
         return (
             f"{self.word(form)} has {found.name} {format_metric(found)}, "
-            f"float {format_metric(whole)} ({found.samples:,} samples): {what}, "
-            f"{against} than the {self.amount(limit)} that are tolerated ({100 * self.tolerated:.3g} % of float)."
+            f"float {format_metric(whole)} ({found.samples:,} samples): {what}, {against} than the "
+            f"{self.amount(limit)} that are tolerated ({100 * self.tolerated:.3g} % of float)."
         )
 
     def gain(self, share: float) -> Gain:
