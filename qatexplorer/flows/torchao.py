@@ -58,6 +58,7 @@ _STAGES = (
     ),
 )
 _GROUPS = (32, 16, 8, 4, 2)
+_GROUPS_SAID = "groups, of a size that the notes of stage 'prepare' say"
 _PROBE = 256  # features of the layer that a configuration is tried on
 _RAISED = (ValueError, AssertionError, ImportError, NotImplementedError, RuntimeError, TypeError)
 Filter = Callable[[nn.Module, str], bool]
@@ -282,6 +283,31 @@ def _tried_on_a_layer(part: Part, embedding: bool) -> str:
     except _RAISED as error:
         return _first_line(error)
     return ""
+
+
+@dataclass(frozen=True)
+class PartWords:
+    """A part for people: the class of its configuration, the ``layers`` that it is for, and its
+    fields with their values."""
+
+    name: str
+    layers: str
+    fields: tuple[tuple[str, str], ...]
+
+
+def parts_in_words(options: FlowOptions) -> tuple[PartWords, ...]:
+    """The parts in force, for people."""
+    found = []
+    for part in parts_of(options, nn.Module()):
+        fields = {name: str(value) for name, value in vars(part.config).items()}
+        if options.base_config is None or isinstance(options.base_config, str):
+            # Which one is made depends on the model.
+            fields |= {
+                n: _GROUPS_SAID for n in fields if "granularity" in n and "Group" in fields[n]
+            }
+        layers = "linear layers" if part.kind is None else f"{part.kind.__name__} layers"
+        found.append(PartWords(part.name, layers, tuple(fields.items())))
+    return tuple(found)
 
 
 _numbers: dict[tuple[str, bool], tuple[str, str]] = {}
