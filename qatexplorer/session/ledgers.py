@@ -120,6 +120,6 @@ class Ledgers:
 
 def _when(flow: Flow) -> str:
     """When fake quants come, in a sentence."""
-    if flow.stage_with("weights") is not None:
+    if flow.kind() == "modules":
         return "Weight fake quants come with the swap, the others when observers are inserted."
     return f"They come with stage {flow.prepared_stage!r}."

@@ -56,7 +56,7 @@ def choose_flow(page: Page) -> None:
     flow.select_option(
         label=next(t for t in flow.locator("option").all_inner_texts() if "quantize_" in t)
     )
-    expect(page.get_by_label("Base config", exact=True)).to_be_visible()
+    expect(page.get_by_role("combobox", name="Base config")).to_be_visible()
     expect(page.get_by_label("QConfig", exact=True)).to_be_hidden()
     push(page, "Apply and start again")
     expect(page.locator(".qx-stage-button[data-stage='prepare']")).to_be_visible()

@@ -14,7 +14,7 @@ import qatexplorer as qx
 from qatexplorer.flows.torchao import parts_in_words
 from qatexplorer.views.accuracy.compare_table import columns_of
 from qatexplorer.views.common.results import results_html
-from qatexplorer.views.training.multiples import multiples_data
+from qatexplorer.views.training.multiples import multiples
 from tests.support.page_text import visible_text
 
 ao = pytest.importorskip("torchao.quantization")
@@ -123,7 +123,7 @@ def test_no_observer_is_said_to_be_frozen(session: qx.Session) -> None:
     assert run is not None
     assert run.telemetry is not None
     assert not any(info.observes for info in run.telemetry.infos)
-    assert "observer" not in str(multiples_data(run.telemetry))
+    assert "observer" not in str(multiples(run.telemetry))
 
 
 def test_a_layer_left_in_float_keeps_its_parameters() -> None:

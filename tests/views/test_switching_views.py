@@ -15,7 +15,7 @@ from qatexplorer.views.inspector.page import inspect_html
 from qatexplorer.views.inspector.switching import SwitchSection, answer_words, switch_html
 from tests.support.page_text import visible_text
 
-QUESTION = "Does switching fake quant off change the output?"
+QUESTION = "Does switching fake quants off change the output?"
 FOUND = Switching(("a", "b", "c"), ("b",), ("c",), 0.25)
 
 

@@ -333,8 +333,8 @@ class SensitivityPanel(widgets.VBox):
         if self._proposal is None and full is not None and none is not None:
             wish = none + (full - none) / 10
             # Rounded towards what is easier to reach: what is there already must be enough.
-            wished = math.floor(wish * 1e4) if full <= none else math.ceil(wish * 1e4)
-            self.wished.value = wished / 1e4
+            towards = math.ceil if found.metric_mode == "min" else math.floor
+            self.wished.value = towards(wish * 1e4) / 1e4
 
     def _choose(self, found: Proposal | None) -> None:
         self._proposal = found
