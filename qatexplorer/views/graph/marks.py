@@ -96,7 +96,7 @@ def place_marks(
 ) -> dict[str, list[dict[str, str]]]:
     """Marks by item id. Every site gets at least one; one per call of its owner.
 
-    ``role`` of a mark: ``"side"`` on the border of its node (a weight), ``"tail"`` on the node's
+    ``role`` of a mark: ``"side"`` on the border of its node (a weight, an input), ``"tail"`` on the node's
     outgoing edge (an activation), ``"inside"`` in a node that hides the owner, ``"head"`` in the
     title of the group that holds the owner.
     """
@@ -126,7 +126,9 @@ def _anchor(
     site: FakeQuantSite, nodes: Mapping[str, list[str]], groups: Mapping[str, list[str]]
 ) -> tuple[list[str], str]:
     if site.owner in nodes:
-        return nodes[site.owner], "tail" if site.kind in _TAIL_KINDS else "side"
+        # One with blocks rounds what its own layer takes, not what it hands on.
+        tail = site.kind in _TAIL_KINDS and not site.blocks
+        return nodes[site.owner], "tail" if tail else "side"
     path = site.owner
     while path:
         if path in nodes:

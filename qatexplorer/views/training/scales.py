@@ -96,6 +96,7 @@ def scales_figure(
     path: str,
     theme: ThemeName | bool = "light",
     markers: Sequence[Marker] = (),
+    name: str = "",
 ) -> go.Figure:
     """Scale of a fake quant above, its range below, and when something was frozen or switched.
 
@@ -105,6 +106,7 @@ def scales_figure(
 
     Args:
         markers: of the run, for the exact steps of its freezes.
+        name: what it rounds, for the title; ``""`` takes the path.
     """
     look, course = theme_of(theme), course_of(telemetry, path)
     events = events_of(telemetry, path, markers)
@@ -120,7 +122,7 @@ def scales_figure(
         labels += words
     layout = _layout(course, bool(events), ends)
     layout |= {"shapes": shapes, "annotations": labels}
-    title = f"{KINDS[course.info.kind].mark} {short(path, 56)}: scale and range"
+    title = f"{KINDS[course.info.kind].mark} {short(name or path, 56)}: scale and range"
     height = 360 if events else 310
     return make_figure(look, title, _words(course), height, data, layout,
                        alt=_alt(course, events), table=_table(course))  # fmt: skip
