@@ -156,7 +156,11 @@ def test_what_fuse_built_is_named_by_the_users_modules() -> None:
     assert "conv1" in between
     assert "unknown" in between  # its shape is none of this model's
     assert "running variance" in page(session, "insert", "module:conv1").text
-    assert "conv1 with bn1" in Checker(below_html(session.snapshots, session.snapshot)).text
+    below = Checker(below_html(session.snapshots, session.snapshot)).text
+    assert "conv1 with bn1" in below
+    assert sorted(len(pair.between) for pair in pairs) == [1, 2]
+    assert re.search(r"div\s* put between the two scales the result back", below)
+    assert re.search(r"div, add\s* put between the two scale the result back", below)
 
 
 def test_what_lowering_left_over_is_listed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,3 +99,32 @@ def test_no_ledger_yet_says_when_fake_quants_come() -> None:
     with pytest.raises(qx.QatExplorerError) as caught:
         session.ledger()
     assert caught.value.why == "They come with stage 'insert'."
+
+
+def test_the_training_is_shown_by_what_is_rounded_at_every_stage() -> None:
+    made = explorer("pt2e")
+    session = made.session
+    assert session is not None
+    session.train(epochs=1, progress=False)
+    made.drawer.show_panel(made.live)
+
+    def names() -> list[str]:
+        return [row["name"] for row in made.live.multiples.rows]
+
+    until(lambda: names())
+    before = names()
+    assert "weight of 0" in before
+    made.select(f"site:{made.live.multiples.rows[before.index('weight of 0')]['path']}")
+    until(lambda: "weight of 0: values" in str(made.live.histograms.plot.figure))
+    assert "weight of 0: scale and range" in str(made.live.scales.plot.figure)
+    session.goto("convert")  # where no fake quant is left
+    until(lambda: made.panes.tree.state_label == "Computes in" or session.stage == "convert")
+    made.live.draw()
+    until(lambda: sorted(names()) == sorted(before))
+
+
+def test_a_run_has_the_name_of_the_users_model(tmp_path: Path) -> None:
+    session = explorer("pt2e").session
+    assert session is not None
+    session.train(epochs=1, progress=False, run_dir=tmp_path / "run")
+    assert qx.open_run(tmp_path / "run").about["model"] == "Sequential"

@@ -96,9 +96,9 @@ def place_marks(
 ) -> dict[str, list[dict[str, str]]]:
     """Marks by item id. Every site gets at least one; one per call of its owner.
 
-    ``role`` of a mark: ``"side"`` on the border of its node (a weight, an input), ``"tail"`` on the node's
-    outgoing edge (an activation), ``"inside"`` in a node that hides the owner, ``"head"`` in the
-    title of the group that holds the owner.
+    ``role`` of a mark: ``"side"`` on the border of its node (a weight, a swapped layer's input),
+    ``"tail"`` on the node's outgoing edge (an activation), ``"inside"`` in a node that hides the
+    owner, ``"head"`` in the title of the group that holds the owner.
     """
     nodes: dict[str, list[str]] = {}
     for node in graph.nodes:
