@@ -145,6 +145,9 @@ def test_what_fuse_built_is_named_by_the_users_modules() -> None:
     pairs = fused_norms(session.snapshots["fuse"].graph)
     assert [(p.conv.path, p.norm.path) for p in pairs] == [("conv1", "bn1"), ("block.0", "block.1")]
     assert not any(pair.between for pair in fused_norms(session.snapshots["annotate"].graph))
+    scopes = {node.id: node.scope for node in session.snapshots["fuse"].graph.nodes}
+    assert {scopes[id] for id in pairs[0].between} == {""}
+    assert {scopes[id] for id in pairs[1].between} == {"block"}  # not torn out of it
     change = session.diff_at("fuse")
     assert len(change.nodes_added) == 3
     assert "3 operations added" in change.summary()
