@@ -117,6 +117,12 @@ def result_word(snapshot: Snapshot) -> str:
     return "int8" if flow is None else flow.result
 
 
+def has_qconfigs(snapshot: Snapshot) -> bool:
+    """Whether qconfigs mean anything in its flow."""
+    flow = FLOWS.get(snapshot.flow)
+    return flow is None or flow.offers_qconfig
+
+
 def by_quantizer(snapshot: Snapshot) -> bool:
     """Whether its flow lets a quantizer annotate an exported graph: there are no qconfigs then."""
     flow = FLOWS.get(snapshot.flow)

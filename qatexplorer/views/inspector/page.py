@@ -8,8 +8,8 @@ from qatexplorer.session.glance import Glance
 from qatexplorer.snapshot.records import FakeQuantSite, Graph, GraphNode, ModuleRecord, Snapshot
 from qatexplorer.views.common.html import Html, code, folded, go, join, kind_badge, tag, terms
 from qatexplorer.views.common.names import (
-    by_quantizer,
     count,
+    has_qconfigs,
     is_int8,
     plain_dtype,
     qconfig_badge,
@@ -330,7 +330,7 @@ def _mode(snapshot: Snapshot, module: ModuleRecord) -> str:
 
 
 def _no_qconfig(snapshot: Snapshot, module: ModuleRecord) -> str:
-    if by_quantizer(snapshot):
+    if not has_qconfigs(snapshot):
         return ""
     if not snapshot.is_from("qconfig"):
         return "none yet"

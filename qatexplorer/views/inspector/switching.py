@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qatexplorer.evaluate.switching import Switching
 from qatexplorer.snapshot.records import FakeQuantSite
-from qatexplorer.views.common.html import Html, ask, go, join, tag
+from qatexplorer.views.common.html import Html, ask, go, join, kind_badge, tag
 from qatexplorer.views.common.names import count
 
 ASKS = "switching"
@@ -65,8 +65,10 @@ def answer_words(found: Switching) -> str:
 
 def _item(found: Switching, site: FakeQuantSite) -> Html:
     words, stuck = _does(found, {site.path, *site.aliases})
-    name = go(f"site:{site.path}", site.path)
-    return tag("li", name, ": ", words, class_="qx-remark" if stuck else None)
+    name = go(f"site:{site.path}", site.path.rpartition(".")[2], site.path)
+    return tag(
+        "li", kind_badge(site.kind), " ", name, ": ", words, class_="qx-remark" if stuck else None
+    )
 
 
 def _does(found: Switching, paths: set[str]) -> tuple[str, bool]:

@@ -26,5 +26,6 @@ def base_config_html(form: str, parts: Sequence[PartWords]) -> Html:
     found = [lead, tag("p", f"The model comes to: {form}.")]
     for part in parts:
         pairs = [(name, code(value)) for name, value in part.fields]
-        found.append(tag("section", tag("h4", f"{part.name}, for {part.layers}"), terms(pairs)))
+        head = tag("p", code(part.name), f", for {part.layers}:")
+        found.append(tag("section", head, terms(pairs)))
     return tag("div", join(found), class_="qx-inspect")
