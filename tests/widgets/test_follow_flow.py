@@ -115,8 +115,8 @@ def test_the_training_is_shown_by_what_is_rounded_at_every_stage() -> None:
     before = names()
     assert "weight of 0" in before
     made.select(f"site:{made.live.multiples.rows[before.index('weight of 0')]['path']}")
-    until(lambda: "weight of 0: values" in str(made.live.histograms.plot.figure))
-    assert "weight of 0: scale and range" in str(made.live.scales.plot.figure)
+    until(lambda: "weight of 0: values" in str(made.live.histograms.plot.figure.value))
+    assert "weight of 0: scale and range" in str(made.live.scales.plot.figure.value)
     session.goto("convert")  # where no fake quant is left
     until(lambda: made.panes.tree.state_label == "Computes in" or session.stage == "convert")
     made.live.draw()
