@@ -150,6 +150,7 @@ class Flow(ABC):
         has_ledger: whether the fake quants' ledger and its questions mean anything.
         exports: whether the converted model can be written as safetensors and ONNX.
         calibrates: whether there are observers that must see data before converting.
+        result: what the model of the last stage is called beside float and fake quant.
     """
 
     name: ClassVar[str]
@@ -168,6 +169,7 @@ class Flow(ABC):
     has_ledger: ClassVar[bool] = True
     exports: ClassVar[bool] = True
     calibrates: ClassVar[bool] = True
+    result: ClassVar[str] = "int8"
 
     @classmethod
     def kind(cls) -> FlowKind:
@@ -245,6 +247,11 @@ class Flow(ABC):
     def described(self, model: nn.Module) -> StageResult:
         """``model``, at a stage of this flow, with what describes it apart from its modules."""
         return StageResult(model)
+
+    def form(self, options: FlowOptions) -> str:
+        """:attr:`result`, with the numbers that it holds where that word does not say them. May
+        import what the flow is made of."""
+        return self.result
 
     def cannot_leave_float(self, options: FlowOptions) -> str:
         """Why single modules cannot be left in float, in a sentence; ``""`` where they can."""

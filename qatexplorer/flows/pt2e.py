@@ -173,6 +173,7 @@ class Pt2eFlow(Flow):
     offers_quantizer: ClassVar[bool] = True
     quick_to_convert: ClassVar[bool] = False  # a hundred patterns are traced the first time
     lowers_to_packed: ClassVar[bool] = True
+    runs_on_engine: ClassVar[bool] = False  # oneDNN's kernels are called by name
 
     def apply(
         self, stage: str, model: nn.Module, options: FlowOptions, seen: Seen | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -322,6 +322,7 @@ class _Reader:
             known = node in self.constant or self._is_quantizer(node)
             if not known and node.target != "_guards_fn":
                 self.nodes[node.name] = self._record(node)
+        self._give_scopes()
 
     def _is_quantizer(self, node: fx.Node) -> bool:
         return node.op == "call_module" and is_quantizer(self.modules[str(node.target)])
@@ -336,6 +337,22 @@ class _Reader:
             if node.op == "call_function" and stack and stack[-1][0] not in calling:
                 last[stack[-1][0]] = node
         return {node: calls[node][-1][1] for node in last.values()}
+
+    def _give_scopes(self) -> None:
+        """What torchao has put between two operations is in the innermost forward that both are
+        made in: in the root it would tear the modules around it apart."""
+        known = {record.scope for record in self.nodes.values()}
+        for node in self.model.graph.nodes:
+            record = self.nodes.get(node.name)
+            if record is None or node.op != "call_function" or stack_of(node):
+                continue
+            sources = (self._behind(one)[0].name for one in node.all_input_nodes)
+            around = [self.nodes[name].scope for name in sources if name in self.nodes]
+            around += [self.nodes[one.name].scope for one in self._takers(node) if stack_of(one)]
+            scope = _common(around)
+            while scope and scope not in known:
+                scope = scope.rpartition(".")[0]
+            self.nodes[node.name] = replace(record, scope=scope)
 
     def _record(self, node: fx.Node) -> GraphNode:
         shape, dtype = _info(node)
@@ -419,6 +436,17 @@ class _Reader:
                 yield user
             else:
                 waiting += list(user.users)
+
+
+def _common(paths: Sequence[str]) -> str:
+    """The path that all of these are at or below."""
+    parts = [path.split(".") if path else [] for path in paths]
+    shared = []
+    for step in zip(*parts, strict=False):
+        if len(set(step)) > 1:
+            break
+        shared.append(step[0])
+    return ".".join(shared)
 
 
 def _operation(node: fx.Node) -> str:

@@ -21,7 +21,7 @@ from torch import nn
 from qatexplorer._version import __version__
 from qatexplorer.data import as_args, call_model
 from qatexplorer.errors import ExportError
-from qatexplorer.evaluate.evaluation import LABELS, Evaluation
+from qatexplorer.evaluate.evaluation import Evaluation
 from qatexplorer.evaluate.parity import percent
 from qatexplorer.flows.pt2e_quantizers import name_of
 from qatexplorer.forward.preserve import preserved_state
@@ -315,8 +315,8 @@ def _table(evaluation: Evaluation | None) -> list[str]:
     if evaluation is None:
         return ["No evaluation data was given, so there is no accuracy here.", ""]
     lines = [f"| | {evaluation.metric_name} | bytes on disk |", "|---|---:|---:|"]
-    for name, result in evaluation.items():
+    for result in evaluation.values():
         metric = "–" if result.metric is None else f"{result.metric.value:.4f}"
         size = "–" if result.size_bytes is None else f"{result.size_bytes:,}"
-        lines.append(f"| {LABELS.get(name, name)} | {metric} | {size} |")
+        lines.append(f"| {result.words} | {metric} | {size} |")
     return [*lines, ""]

@@ -18,5 +18,6 @@ def another_run_html(folder: str = "") -> Html:
     """What another run does where there is a trained model; ``folder`` as above."""
     kept = "session.run is then another run, and no folder keeps this one."
     if folder:
-        kept = f"session.run is then another run; the folder {folder} of the tab Runs keeps this one."
+        kept = "session.run is then another run; "
+        kept += f"the folder {folder} of the tab Runs keeps this one."
     return join([tag("b", "There is a trained model. "), kept])
