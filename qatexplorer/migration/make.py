@@ -156,7 +156,6 @@ class _Work:
         taken: dict[str, _Taken | FlowColumn] = {name: self._flow(name) for name in names}
         good = [one for one in taken.values() if isinstance(one, _Taken)]
         outputs = self._outputs(good)
-        without = {one.column.flow: one.unrounded for one in good}
         metric = self._float_metric(good)
         for one in good:
             self._assess(one)
@@ -167,7 +166,8 @@ class _Work:
             places=places,
             cells=other_tensors(
                 [self._cell(p, nodes.get(p.key), one) for p in places for one in good],
-                without,
+                {one.column.flow: one.unrounded for one in good},
+                {one.column.flow: one.reading.turns for one in good},
                 tolerated(self.model),
             ),
             outputs=outputs,

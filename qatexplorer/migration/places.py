@@ -111,6 +111,8 @@ class Reading:
         fused: of a node that is a part of a fused module: its path, and the node that is rounded.
         prepared: the snapshot with all fake quants.
         annotations: of a quantizer, by node of the flow's graph; None where the flow has none.
+        turns: which run of its fake quant rounds a place, and how many there are in a forward, by
+            key.
     """
 
     flow: Flow
@@ -121,6 +123,7 @@ class Reading:
     fused: dict[str, tuple[str, str]] = field(default_factory=dict)
     prepared: Snapshot | None = None
     annotations: Mapping[str, Annotation] | None = None
+    turns: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def read(
@@ -225,6 +228,7 @@ class _Reader:
             others = tuple(dict.fromkeys(one for one in labels if one != labels[at]))
             self.reading.roundings[place.key] = _rounding(site, others)
             self.reading.places[place.key] = place
+            self.reading.turns[place.key] = at, len(found)
             if node is not None:
                 self.reading.nodes[place.key] = node
 

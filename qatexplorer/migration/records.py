@@ -113,8 +113,7 @@ class Cell:
 
     ``apart``: with all fake quants off, the largest difference of what reaches the fake quant from
     what reaches that of the flow nearest to the float model, as a share of its range; 0.0 where it
-    is the same tensor, None where there is nothing to compare (one flow only, or a fake quant that
-    runs several times).
+    is the same tensor, None where there is nothing to compare it with.
     """
 
     place: Place

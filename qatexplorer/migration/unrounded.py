@@ -28,13 +28,13 @@ class Unrounded:
     Attributes:
         gap: largest difference of what the model returns from the float model, as a share of its
             range; NaN where they cannot be compared.
-        given: a sample of what each fake quant is given that runs once, by path.
+        given: samples of what each fake quant is given, by path, in the order of its runs.
         frozen: calls that were traced with ``training=True``.
         follows: ``gap`` of a copy in which these follow ``eval()``; None without such calls.
     """
 
     gap: float
-    given: Mapping[str, Tensor]
+    given: Mapping[str, Sequence[Tensor]]
     frozen: tuple[Frozen, ...] = ()
     follows: float | None = None
 
@@ -51,14 +51,13 @@ def unrounded(model: nn.Module, inputs: Any, wanted: Sequence[Tensor]) -> Unroun
     quants = fake_quants(model)
     with hooked(quants.items(), running=keep):
         gap = apart(list(wanted), _returned(model, inputs))
-    once = {path: found[0] for path, found in given.items() if len(found) == 1}
     frozen = frozen_calls(model)
     if not frozen:
-        return Unrounded(gap, once)
+        return Unrounded(gap, given)
     copied = copy_sharing_parameters(model)
     assert isinstance(copied, fx.GraphModule)
     follows = apart(list(wanted), _returned(follow_eval(copied), inputs))
-    return Unrounded(gap, once, frozen, follows)
+    return Unrounded(gap, given, frozen, follows)
 
 
 def float_outputs(model: nn.Module, inputs: Any) -> list[Tensor]:
@@ -80,49 +79,43 @@ def departure(found: Unrounded, tolerated: float) -> str:
     return words
 
 
+Turns = Mapping[str, Mapping[str, tuple[int, int]]]
+"""By flow and key of a place, see :attr:`~qatexplorer.migration.places.Reading.turns`."""
+
+
 def other_tensors(
-    cells: Sequence[Cell], found: Mapping[str, Unrounded], tolerated: float
+    cells: Sequence[Cell], found: Mapping[str, Unrounded], turns: Turns, tolerated: float
 ) -> tuple[Cell, ...]:
     """The cells with how far the tensor that reaches the fake quant is from the one in the flow
     that is nearest to the float model, of those that round the place."""
     nearest = sorted(found, key=lambda flow: _sortable(found[flow].gap))
-    places: dict[str, dict[str, Cell]] = {}
+    given: dict[str, dict[str, Tensor]] = {}
     for cell in cells:
-        places.setdefault(cell.place.key, {})[cell.flow] = cell
+        tensor = _given(cell, found, turns)
+        if tensor is not None:
+            given.setdefault(cell.place.key, {})[cell.flow] = tensor
     return tuple(
-        replace(cell, apart=_apart(cell, places[cell.place.key], found, nearest, tolerated))
+        replace(cell, apart=_apart(cell.flow, given.get(cell.place.key, {}), nearest, tolerated))
         for cell in cells
     )
 
 
 def _apart(
-    cell: Cell,
-    others: Mapping[str, Cell],
-    found: Mapping[str, Unrounded],
-    nearest: Sequence[str],
-    tolerated: float,
+    flow: str, given: Mapping[str, Tensor], nearest: Sequence[str], tolerated: float
 ) -> float | None:
-    mine = _given(cell, found)
-    if mine is None:
+    if flow not in given or len(given) < 2:
         return None
-    for flow in nearest:
-        if flow == cell.flow:
-            return None if _alone(others, found) else 0.0
-        wanted = _given(others[flow], found) if flow in others else None
-        if wanted is not None:
-            share = apart([wanted], [mine])
-            return 0.0 if share <= tolerated else share
-    return None
+    first = next(name for name in nearest if name in given)
+    share = apart([given[first]], [given[flow]])
+    return 0.0 if share <= tolerated else share
 
 
-def _alone(others: Mapping[str, Cell], found: Mapping[str, Unrounded]) -> bool:
-    return sum(_given(other, found) is not None for other in others.values()) < 2
-
-
-def _given(cell: Cell, found: Mapping[str, Unrounded]) -> Tensor | None:
-    if cell.rounding is None or cell.flow not in found:
+def _given(cell: Cell, found: Mapping[str, Unrounded], turns: Turns) -> Tensor | None:
+    if cell.rounding is None:
         return None
-    return found[cell.flow].given.get(cell.rounding.site)
+    runs = found[cell.flow].given.get(cell.rounding.site, ())
+    turn, count = turns[cell.flow][cell.place.key]
+    return runs[turn] if len(runs) == count else None
 
 
 def _sortable(gap: float) -> float:

@@ -119,17 +119,21 @@ class NormAct(nn.BatchNorm2d):
 
 
 class OwnNorms(nn.Module):
-    """Convolutions with norms of one's own behind them, one with an activation, one without."""
+    """Convolutions with norms of one's own behind them, one with an activation, one without, and
+    with one of torch's, which an Identity parts from its ReLU."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv, self.norm = nn.Conv2d(3, 4, 3), NormAct(4, nn.ReLU())
         self.last, self.end = nn.Conv2d(4, 4, 3), NormAct(4, nn.Identity())
-        self.fc = nn.Linear(4, 2)
+        self.plain, self.bn = nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
+        self.drop, self.act = nn.Identity(), nn.ReLU()
+        self.fc = nn.Linear(16, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.end(self.last(self.norm(self.conv(x))))
-        out: Tensor = self.fc(x.mean((2, 3)))
+        x = self.act(self.drop(self.bn(self.plain(x))))
+        out: Tensor = self.fc(x.flatten(1))
         return out
 
 
@@ -142,11 +146,8 @@ class Tokens(nn.Module):
         self.token, self.place = nn.Parameter(torch.randn(1, 1, 6)), nn.Parameter(torch.randn(4, 6))
         self.head = nn.Linear(6, 3)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        x = self.placed(self.norm(self.embed(x)))
-        if mask is not None:
-            x = x * mask
-        out: Tensor = self.head(x)
+    def forward(self, x: Tensor, _mask: Tensor | None = None) -> Tensor:
+        out: Tensor = self.head(self.placed(self.norm(self.embed(x))))
         return out
 
     def placed(self, x: Tensor) -> Tensor:

@@ -12,7 +12,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.ao.quantization import get_default_qat_qconfig, get_default_qat_qconfig_mapping
+from torch.ao.quantization import (
+    DeQuantStub,
+    QuantStub,
+    get_default_qat_qconfig,
+    get_default_qat_qconfig_mapping,
+)
 from torch.ao.quantization.quantize_fx import prepare_qat_fx
 from torch.ao.quantization.stubs import QuantWrapper
 
@@ -262,7 +267,7 @@ def test_places_say_where_the_tensor_itself_is_another_one(own_norms: Migration)
         assert own_norms.other_tensor_in(key) == ("fx",), key
         assert cell(own_norms, key, "fx").apart > 1e-3
         assert cell(own_norms, key, "eager").apart == 0.0
-    assert cell(own_norms, "output::batch_norm:0", "eager").apart is None  # not rounded there
+    assert cell(own_norms, "output:end:batch_norm:0", "eager").apart is None  # not rounded there
     line = next(one for one in as_text(own_norms).splitlines() if one.startswith("output of last "))
     assert "tensor in fx, " in line
 
@@ -271,13 +276,11 @@ def test_places_say_where_the_tensor_itself_is_another_one(own_norms: Migration)
 def test_what_a_rewritten_graph_makes_anew_is_found_again(own_norms: Migration) -> None:
     """PT2E's fusing makes new nodes: the norm without an activation is rounded in both graphs, the
     one before a ReLU is a part of its pattern."""
-    end = next(place for place in own_norms.places if place.path == "end")
-    assert {name for name, one in own_norms.by_place[end.key].items() if one.rounding} == {
-        "fx",
-        "pt2e",
-    }
-    norm = next(place for place in own_norms.places if place.path == "norm")
-    assert cell(own_norms, norm.key, "pt2e").why == (
+    end = own_norms.by_place["output:end:batch_norm:0"]
+    assert {name for name, one in end.items() if one.rounding} == {"fx", "pt2e"}
+    assert own_norms.other_tensor_in("output:end:batch_norm:0") == ("fx",)
+    assert cell(own_norms, "output:bn::0", "eager").rounding is not None
+    assert cell(own_norms, "output:bn::0", "pt2e").why == (
         "The quantizer annotated it as part of qat_conv2d_bn_unary, and nothing asks for its "
         "result to be rounded."
     )
