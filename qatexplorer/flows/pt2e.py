@@ -22,7 +22,12 @@ from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
 from qatexplorer.flows.imported import imported
 from qatexplorer.flows.pt2e_export import export, lower
 from qatexplorer.flows.pt2e_patterns import patterns_kept
-from qatexplorer.flows.pt2e_quantizers import cannot_leave_float, leaving_float, make_quantizer
+from qatexplorer.flows.pt2e_quantizers import (
+    cannot_leave_float,
+    leaving_float,
+    lowered_elsewhere,
+    make_quantizer,
+)
 from qatexplorer.flows.pt2e_watch import Pt2eConvertWatch, Pt2eLog, Pt2ePrepareWatch
 from qatexplorer.forward.either_mode import EitherMode, in_either_mode
 from qatexplorer.forward.exported import (
@@ -243,7 +248,9 @@ class Pt2eFlow(Flow):
         reference = self._convert("fold", model).model
         assert isinstance(reference, fx.GraphModule)
         owners = owners_of_weights(reference)
-        lowered, notes = lower(reference, on_device(options.example_inputs, device_of(model)))
+        elsewhere = lowered_elsewhere(options.quantizer)
+        inputs = on_device(options.example_inputs, device_of(model))
+        lowered, notes = lower(reference, inputs, elsewhere)
         name_owners(lowered, owners)
         types = {**types_of(reference), **types_of(lowered)}
         return replace(_described(in_either_mode(lowered, False), notes=notes), types=types)

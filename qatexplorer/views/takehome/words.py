@@ -8,6 +8,7 @@ from pathlib import Path
 from qatexplorer.evaluate.evaluation import format_size
 from qatexplorer.flows.base import Flow
 from qatexplorer.takehome.export import Exported, agreement_words
+from qatexplorer.takehome.pte import pte_words
 from qatexplorer.views.common.html import Html, code, join, tag
 
 NO_DOWNLOAD = "It is too large to be handed to the browser."
@@ -27,6 +28,8 @@ def folder_html(made: Exported) -> Html:
     parts = [tag("p", "Written: ", code(made.folder)), tag("ul", *names)]
     if made.onnx is not None:
         parts.append(tag("p", agreement_words(made.onnx)))
+    if made.pte is not None:
+        parts.append(tag("p", pte_words(made.pte)))
     return _whole([*parts, *(tag("p", f"▲ {note}") for note in made.notes)])
 
 
