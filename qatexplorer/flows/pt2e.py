@@ -7,8 +7,10 @@ is imported when the flow is used, not before.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import metadata
 from typing import ClassVar
@@ -31,7 +33,7 @@ from qatexplorer.flows.pt2e_quantizers import (
 from qatexplorer.flows.pt2e_watch import Pt2eConvertWatch, Pt2eLog, Pt2ePrepareWatch
 from qatexplorer.forward.either_mode import EitherMode, in_either_mode
 from qatexplorer.forward.exported import (
-    exported_graph,
+    exported_graph_and_types,
     name_owners,
     names_kept,
     owners_of_weights,
@@ -149,14 +151,22 @@ def unavailable() -> str:
     if importlib.util.find_spec("torchao") is None:
         return "torchao is not installed: pip install 'torchao>=0.18,<0.19'"
     low, high = NEEDS_TORCHAO
-    if not low <= _release(metadata.version("torchao")) < high:
+    version = _installed(sys.modules.get("torchao"), metadata.version)
+    if not low <= _release(version) < high:
         return (
-            f"torchao {metadata.version('torchao')} is installed, and the flow watches functions "
+            f"torchao {version} is installed, and the flow watches functions "
             "of 0.18: pip install 'torchao>=0.18,<0.19'"
         )
     if running < NEEDS_TORCH:
         return f"torchao 0.18 needs torch 2.11 or newer, and {torch.__version__} is running"
     return ""
+
+
+@functools.lru_cache(maxsize=4)
+def _installed(_imported: object, version_of: Callable[[str], str]) -> str:
+    """Release of torchao, read from its files once before and once after it was imported: what is
+    installed while it runs does not run."""
+    return version_of("torchao")
 
 
 def _release(version: str) -> tuple[int, int]:
@@ -271,7 +281,7 @@ def in_eval_mode(model: nn.Module) -> None:
         if isinstance(module, EitherMode):
             module.freeze_bn = False  # it looks for batch norms that train
     model.train()
-    with names_kept(model):
+    with names_kept(model), patterns_kept():
         pt2e.move_exported_model_to_eval(model)
     for module in model.modules():
         module.__dict__["_mode" if isinstance(module, EitherMode) else "training"] = False
@@ -283,13 +293,13 @@ def _described(
     assert isinstance(model, fx.GraphModule)
     log = log or Pt2eLog()
     calls: Mapping[str, str] = {one.site: one.call for one in log.insertions}
-    graph, placed = exported_graph(model, calls)
+    graph, placed, types = exported_graph_and_types(model, calls)
     return StageResult(
         model,
         graph=graph,
         placed=placed,
         notes=notes,
-        types=types_of(model),
+        types=types,
         annotations=log.annotations,
         groups=log.groups,
     )

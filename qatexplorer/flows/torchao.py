@@ -19,7 +19,12 @@ from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
 from qatexplorer.flows.imported import imported
 from qatexplorer.flows.pt2e import left_in_float, require_available, unavailable
 from qatexplorer.forward.preserve import preserved_rng
-from qatexplorer.quantizers.torchao_grids import blocks_of, is_torchao, scheme_of
+from qatexplorer.quantizers.torchao_grids import (
+    blocks_of,
+    is_torchao,
+    scheme_of,
+    stored_blocks,
+)
 from qatexplorer.quantizers.types import is_torchao_tensor, own_weight
 
 _STAGES = (
@@ -364,7 +369,9 @@ def _prepared(model: nn.Module, options: FlowOptions) -> StageResult:
         except _RAISED as error:
             raise _refused(part, error) from error
         _take_out(model, left_in_float(options))
-        notes += [_groups(part, model)]
+    swapped = tuple(fake_quants_of_weights(model))
+    for part in parts:
+        notes += [_groups(part, swapped)]
         why = "" if part.is_qat and part.config.base_config is None else cannot_convert(part)
         if why:
             notes.append(
@@ -376,7 +383,7 @@ def _prepared(model: nn.Module, options: FlowOptions) -> StageResult:
                 "The QATConfig has no base_config: converting takes the fake quants out, and the "
                 "weights stay float."
             )
-    notes.append(_left_alone(model))
+    notes.append(_left_alone(model, swapped))
     return StageResult(model, notes=tuple(note for note in notes if note))
 
 
@@ -438,28 +445,27 @@ def _in_words(part: Part) -> str:
     )
 
 
-def fake_quants_of_weights(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Module]]:
-    """(path of the layer, the layer, the fake quant of its weight)."""
+Swapped = tuple[str, nn.Module, nn.Module]
+"""Path of a layer, the layer, and the fake quant of its weight."""
+
+
+def fake_quants_of_weights(model: nn.Module) -> Iterator[Swapped]:
+    """The layers of ``model`` that have one."""
     for path, module in model.named_modules():
-        weight = getattr(module, "weight_fake_quantizer", None)
+        weight = module._modules.get("weight_fake_quantizer")
         if isinstance(weight, nn.Module) and is_torchao(weight):
             yield path, module, weight
 
 
-def _groups(part: Part, model: nn.Module) -> str:
+def _groups(part: Part, swapped: tuple[Swapped, ...]) -> str:
     """The size of the groups that was asked for, against the one that the fake quants use."""
     asked = group_asked(part.config.base_config if part.is_qat else part.config)
     if asked is None:
         return ""
     used: dict[int | None, list[str]] = {}
-    counted: dict[tuple[Any, ...], int | None] = {}  # once for layers that are alike
-    for path, layer, weight in fake_quants_of_weights(model):
+    for path, layer, weight in swapped:
         if part.kind is None or isinstance(layer, part.kind):
-            rows: Any = layer.weight
-            alike = (type(weight), repr(scheme_of(weight)), rows.shape[1:], rows.dtype, rows.device)
-            if alike not in counted:
-                counted[alike] = size_of_blocks(layer, weight)
-            used.setdefault(counted[alike], []).append(path)
+            used.setdefault(_counted(layer, weight), []).append(path)
     others = {size: paths for size, paths in used.items() if size != asked}
     count = sum(map(len, used.values()))
     if not used:
@@ -473,6 +479,25 @@ def _groups(part: Part, model: nn.Module) -> str:
         f"Groups of {asked} were asked for, and {_layers(sum(map(len, others.values())))} of "
         f"{count} use others: {paths[0]} has groups of {size}."
     )
+
+
+_MOST_COUNTED = 1000
+_sizes: dict[tuple[Any, ...], int | None] = {}
+
+
+def _counted(layer: nn.Module, quantizer: nn.Module) -> int | None:
+    """:func:`size_of_blocks`, once a process for layers that are alike: as long as a fake quant
+    keeps no scale, its type and configuration and the shape of a row decide."""
+    row: Any = layer.weight
+    if stored_blocks(quantizer) is not None:
+        return size_of_blocks(layer, quantizer)
+    config = repr(getattr(quantizer, "config", None))
+    alike = (type(quantizer), config, row.shape[1:], row.dtype, row.device)
+    if alike not in _sizes:
+        if len(_sizes) >= _MOST_COUNTED:
+            _sizes.clear()
+        _sizes[alike] = size_of_blocks(layer, quantizer)
+    return _sizes[alike]
 
 
 def size_of_blocks(layer: nn.Module, quantizer: nn.Module) -> int | None:
@@ -489,12 +514,12 @@ def _layers(count: int) -> str:
     return f"{count} layer{'s' * (count != 1)}"
 
 
-def _left_alone(model: nn.Module) -> str:
-    swapped = [layer for _path, layer, _ in fake_quants_of_weights(model)]
-    held = {id(p) for layer in swapped for p in layer.parameters(recurse=False)}
-    parameters = dict.fromkeys(model.parameters())
-    inside = sum(p.numel() for p in parameters if id(p) in held)
-    total = sum(p.numel() for p in parameters)
+def _left_alone(model: nn.Module, swapped: tuple[Swapped, ...]) -> str:
+    held = {id(p) for _path, layer, _ in swapped for p in layer._parameters.values()}
+    inside, total = 0, 0
+    for parameter in model.parameters():
+        total += parameter.numel()
+        inside += parameter.numel() if id(parameter) in held else 0
     if not total:
         return ""
     return (

@@ -301,7 +301,19 @@ def exported_graph(
     ``calls`` has the call that put each fake quant there. Shapes and dtypes are those that
     exporting found.
     """
+    return _read(_Reader(model), calls)
+
+
+def exported_graph_and_types(
+    model: fx.GraphModule, calls: Mapping[str, str]
+) -> tuple[Graph, dict[str, Placement], dict[str, str]]:
+    """:func:`exported_graph` and :func:`types_of`, of one look at the nodes."""
     reader = _Reader(model)
+    types = {path: kind for stack in reader.calls.values() for _, path, kind in stack}
+    return *_read(reader, calls), types
+
+
+def _read(reader: _Reader, calls: Mapping[str, str]) -> tuple[Graph, dict[str, Placement]]:
     placed = reader.placements()
     return reader.graph(), {
         path: replace(place, call=calls.get(path, "")) for path, place in placed.items()
@@ -315,6 +327,7 @@ class _Reader:
         self.model = model
         self.modules = dict(model.named_modules(remove_duplicate=False))
         self.constant = constant_nodes(model.graph)
+        self.calls = {node: _calls_around(node) for node in model.graph.nodes}
         self.nodes: dict[str, GraphNode] = {}
         self.main = self._main_operations()
         self.lowered = any(map(is_int8_kernel, model.graph.nodes))
@@ -330,13 +343,12 @@ class _Reader:
     def _main_operations(self) -> dict[fx.Node, str]:
         """Path of the user's module that a call is the work of: the last call made in one forward
         of a module that calls no other."""
-        calls = {node: _calls_around(node) for node in self.model.graph.nodes}
-        calling = {key for stack in calls.values() for key, *_ in stack[:-1]}
+        calling = {key for stack in self.calls.values() for key, *_ in stack[:-1]}
         last: dict[str, fx.Node] = {}
-        for node, stack in calls.items():
+        for node, stack in self.calls.items():
             if node.op == "call_function" and stack and stack[-1][0] not in calling:
                 last[stack[-1][0]] = node
-        return {node: calls[node][-1][1] for node in last.values()}
+        return {node: self.calls[node][-1][1] for node in last.values()}
 
     def _give_scopes(self) -> None:
         """What torchao has put between two operations is in the innermost forward that both are
@@ -355,18 +367,18 @@ class _Reader:
             self.nodes[node.name] = replace(record, scope=scope)
 
     def _record(self, node: fx.Node) -> GraphNode:
-        shape, dtype = _info(node)
-        if node.op == "call_function" and not (self.lowered or stack_of(node)):
-            # What a pattern of torchao has put there has the shape that it had in the pattern.
-            shape, dtype = None, None
+        stack = self.calls[node]
+        shape, dtype = None, None
+        # What a pattern of torchao has put there has the shape that it had in the pattern.
+        if node.op != "call_function" or self.lowered or stack:
+            shape, dtype = _info(node)
         if node.op in ("placeholder", "output"):
             op: NodeOp = "placeholder" if node.op == "placeholder" else "output"
             name = str(node.target)
             return GraphNode(node.name, op, name, name, shape=shape, dtype=dtype)
-        stack = stack_of(node)
         path = self.main.get(node, "")
-        scopes = [one for one, _ in stack if one != path]
-        label = stack[-1][1].rpartition(".")[2] if path else _operation(node)
+        scopes = [one for _, one, _ in stack if one != path]
+        label = stack[-1][2].rpartition(".")[2] if path else _operation(node)
         return GraphNode(
             node.name,
             "call_module" if path else "call_function",
