@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,8 +10,9 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from qatexplorer.checks.evidence.float_gap import tolerated
 from qatexplorer.data import Batch, Data, as_data
 from qatexplorer.errors import InputError, QatExplorerError, QatExplorerWarning, StoppedError
 from qatexplorer.evaluate.metric import Metric, MetricValue, evaluate
@@ -22,6 +24,13 @@ from qatexplorer.migration.outputs import output_gaps
 from qatexplorer.migration.places import FloatModel, Reading, read
 from qatexplorer.migration.reasons import why_not
 from qatexplorer.migration.records import FLOAT, Cell, FlowColumn, Migration, OutputGap, Place
+from qatexplorer.migration.unrounded import (
+    Unrounded,
+    departure,
+    float_outputs,
+    other_tensors,
+    unrounded,
+)
 from qatexplorer.quantizers.engine import quantized_engine
 from qatexplorer.session.session import Session
 
@@ -124,6 +133,7 @@ class _Taken:
     session: Session
     reading: Reading
     column: FlowColumn
+    unrounded: Unrounded
 
 
 @dataclass
@@ -140,6 +150,7 @@ class _Work:
     asker: _Asker
     shown: list[Batch] = field(default_factory=list)
     floats: FloatModel | None = None
+    wanted: list[Tensor] | None = None
 
     def migration(self, names: Sequence[str]) -> Migration:
         taken: dict[str, _Taken | FlowColumn] = {name: self._flow(name) for name in names}
@@ -153,7 +164,12 @@ class _Work:
             model=type(self.model).__name__,
             flows=tuple(t.column if isinstance(t, _Taken) else t for t in taken.values()),
             places=places,
-            cells=tuple(self._cell(p, nodes.get(p.key), one) for p in places for one in good),
+            cells=other_tensors(
+                [self._cell(p, nodes.get(p.key), one) for p in places for one in good],
+                {one.column.flow: one.unrounded for one in good},
+                {one.column.flow: one.reading.turns for one in good},
+                tolerated(self.model),
+            ),
             outputs=outputs,
             metric=metric,
             batches=len(self.shown),
@@ -194,6 +210,7 @@ class _Work:
                 warnings.simplefilter("ignore", QatExplorerWarning)  # they are notes of the column
                 session = self._session(name, stubs)
                 session.goto(flow.prepared_stage)
+                without = self._without_rounding(session)
                 self.asker.step(f"{name}: showing it the data")
                 session.calibrate(len(self.shown))
         except StoppedError:
@@ -211,8 +228,10 @@ class _Work:
             fake_quants=len(session.snapshot.sites),
             places=len(reading.roundings),
             notes=tuple(dict.fromkeys(found)),
+            unrounded=None if math.isnan(without.gap) else without.gap,
+            departs=departure(without, tolerated(self.model)),
         )
-        return _Taken(session, reading, column)
+        return _Taken(session, reading, column, without)
 
     def _session(self, name: str, stubs: StubMode) -> Session:
         session = Session(
@@ -275,6 +294,13 @@ class _Work:
         models |= {one.column.flow: one.session.model for one in taken}
         inputs = self._compared_on(taken[0].session)
         return output_gaps(models, inputs, self.asker.ask)
+
+    def _without_rounding(self, session: Session) -> Unrounded:
+        """What the model computes with its fake quants off, before any batch has moved it."""
+        inputs = self._compared_on(session)[0]
+        if self.wanted is None:
+            self.wanted = float_outputs(session.copy_model(session.stages[0]), inputs)
+        return unrounded(session.model, inputs, self.wanted)
 
     def _compared_on(self, session: Session) -> list[Any]:
         batches: list[Any] = []

@@ -1,12 +1,15 @@
 """Which operation of the float model's graph an operation of a flow's graph is.
 
-Nothing is guessed. An input is the input of the same number. A module's call is the call of the
-same number of the module at the same path, where both graphs call it equally often. Functions and
-methods are found by their names (``aten.add_.Tensor``, ``operator.iadd`` and ``Tensor.add`` are
-``add``): those of one name are taken in order where both graphs have equally many, first of the
-whole graph, then of one module's forward. Where a name tells nothing, one operation that is left in
-a line of the user's code is the one that is left of that line in the other graph, if its result has
-the same shape. In each of these, lines of the user's code that are known must be the same.
+Nothing is guessed. An input is the input of the same number, of those that the call gives. A
+module's call is the call of the same number of the module at the same path, where both graphs call
+it equally often. Functions and methods are found by their names (``aten.add_.Tensor``,
+``operator.iadd`` and ``Tensor.add`` are ``add``): those of one name are taken in order where both
+graphs have equally many, first of the whole graph, then of one module's forward. Where a name tells
+nothing, one operation that is left in a line of the user's code is the one that is left of that
+line in the other graph, if its result has the same shape. In each of these, lines of the user's
+code that are known must be the same. Last, operations of one name in one module's forward are taken
+in order where both graphs have equally many and each has the shape of its other: exporting knows
+the lines of ``forward`` only, not those of the methods that it calls.
 """
 
 from __future__ import annotations
@@ -87,8 +90,7 @@ class Operations:
 
 def found_in_float(theirs: Operations, floats: Operations) -> dict[str, str]:
     """Ids of ``theirs`` with the id in ``floats`` of the same operation, by the rules above."""
-    found = {a.id: b.id for a, b in zip(theirs.inputs, floats.inputs, strict=False)
-             if len(theirs.inputs) == len(floats.inputs)}  # fmt: skip
+    found = _inputs(theirs.inputs, floats.inputs)
     for path, calls in floats.calls.items():
         if path not in floats.functional:
             _take(found, theirs.calls.get(path, []), calls) or _take(
@@ -96,22 +98,52 @@ def found_in_float(theirs: Operations, floats: Operations) -> dict[str, str]:
             )
     modules = floats.calls.keys()
     ours, others = theirs.functions(modules), floats.functions(modules)
-    for key in (_by_name, _by_name_and_scope, _by_line):
+    for key in (_by_name, _by_name_and_scope, _by_line, _by_name_and_shape):
         mine = _grouped(ours, key, theirs, found.keys())
         rest = _grouped(others, key, floats, found.values())
         for name in mine.keys() & rest.keys():
             one, other = mine[name], rest[name]
-            if key is not _by_line or _only_ones(one, other):
+            if key is _by_name_and_shape:
+                _take(found, one, other, lines=False) if _same_shapes(one, other) else None
+            elif key is not _by_line or (len(one) == 1 and _same_shapes(one, other)):
                 _take(found, one, other)
     return found
 
 
-def _take(found: dict[str, str], mine: Sequence[GraphNode], others: Sequence[GraphNode]) -> bool:
+def kept_or_made_anew(before: Operations, after: Operations) -> dict[str, str]:
+    """Ids of ``after`` with the id in ``before`` of the same operation, where a rewritten graph has
+    other ids: of one name in one module's forward, in order where equally many are new and gone."""
+    found: dict[str, str] = {}
+    new = [node for node in after.graph.nodes if node.id not in before.by_id]
+    gone = [node for node in before.graph.nodes if node.id not in after.by_id]
+    mine = _grouped(new, _by_name_and_module, after, ())
+    rest = _grouped(gone, _by_name_and_module, before, ())
+    for name in mine.keys() & rest.keys():
+        _take(found, mine[name], rest[name])
+    return found
+
+
+def _inputs(mine: Sequence[GraphNode], others: Sequence[GraphNode]) -> dict[str, str]:
+    """By number; a graph that is traced also has the arguments that the call leaves out."""
+    if len(mine) != len(others):
+        mine, others = ([n for n in nodes if n.shape is not None] for nodes in (mine, others))
+    if len(mine) != len(others):
+        return {}
+    return {a.id: b.id for a, b in zip(mine, others, strict=True)}
+
+
+def _take(
+    found: dict[str, str],
+    mine: Sequence[GraphNode],
+    others: Sequence[GraphNode],
+    *,
+    lines: bool = True,
+) -> bool:
     """Note the pairs in order, if there are equally many and no line of code speaks against it."""
     if not mine or len(mine) != len(others):
         return False
-    if any(a.source != b.source for a, b in zip(mine, others, strict=True)
-           if a.source and b.source):  # fmt: skip
+    if lines and any(a.source != b.source for a, b in zip(mine, others, strict=True)
+                     if a.source and b.source):  # fmt: skip
         return False
     found.update((a.id, b.id) for a, b in zip(mine, others, strict=True))
     return True
@@ -143,11 +175,21 @@ def _by_line(node: GraphNode, _within: Operations) -> Hashable:
     return node.source
 
 
-def _only_ones(mine: Sequence[GraphNode], others: Sequence[GraphNode]) -> bool:
-    """One and one, of the same shape; exporting has -1 for a batch of any size."""
-    if len(mine) != 1 or len(others) != 1:
-        return False
-    a, b = mine[0].shape, others[0].shape
-    if a is None or b is None or len(a) != len(b):
-        return False
-    return all(m == n or -1 in (m, n) for m, n in zip(a, b, strict=True))
+def _by_name_and_shape(node: GraphNode, within: Operations) -> Hashable:
+    # Numbers that are computed of shapes are no tensors, and exporting leaves them out.
+    return _by_name_and_scope(node, within) if node.shape is not None else ""
+
+
+def _by_name_and_module(node: GraphNode, within: Operations) -> Hashable:
+    return operation_name(node), within.to_float(node.path), within.to_float(node.scope)
+
+
+def _same_shapes(mine: Sequence[GraphNode], others: Sequence[GraphNode]) -> bool:
+    """Each that of its other; exporting has -1 for a batch of any size."""
+    return len(mine) == len(others) and all(
+        a.shape is not None
+        and b.shape is not None
+        and len(a.shape) == len(b.shape)
+        and all(m == n or -1 in (m, n) for m, n in zip(a.shape, b.shape, strict=True))
+        for a, b in zip(mine, others, strict=True)
+    )

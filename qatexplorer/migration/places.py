@@ -9,7 +9,12 @@ from qatexplorer.flows.annotations import Annotation
 from qatexplorer.flows.base import Flow
 from qatexplorer.flows.fusion import FusionRuns
 from qatexplorer.forward.graph import Graph, GraphNode
-from qatexplorer.migration.operations import Operations, found_in_float, operation_name
+from qatexplorer.migration.operations import (
+    Operations,
+    found_in_float,
+    kept_or_made_anew,
+    operation_name,
+)
 from qatexplorer.migration.records import Place, Rounding
 from qatexplorer.quantizers.types import SiteKind
 from qatexplorer.snapshot.records import FakeQuantSite, SitePlace, Snapshot
@@ -33,14 +38,18 @@ class FloatModel:
         self._order = {node.id: at for at, node in enumerate(self.operations.graph.nodes)}
 
     def tensor(self, id: str) -> str:
-        """The node whose result it is: a stub gives on what it gets."""
+        """The node whose result it is: stubs and ``nn.Identity`` give on what they get."""
         node = self.operations.by_id[id]
-        while node.path and self.modules[node.path].compute == "stub":
+        while node.path and self._gives_on(node.path):
             sources = self.operations.sources[node.id]
             if len(sources) != 1:
                 break
             node = self.operations.by_id[sources[0]]
         return node.id
+
+    def _gives_on(self, path: str) -> bool:
+        module = self.modules[path]
+        return module.compute == "stub" or module.type_name == "Identity"
 
     def result(self, id: str) -> Place:
         """The place of what node ``id`` makes."""
@@ -102,6 +111,8 @@ class Reading:
         fused: of a node that is a part of a fused module: its path, and the node that is rounded.
         prepared: the snapshot with all fake quants.
         annotations: of a quantizer, by node of the flow's graph; None where the flow has none.
+        turns: which run of its fake quant rounds a place, and how many there are in a forward, by
+            key.
     """
 
     flow: Flow
@@ -112,6 +123,7 @@ class Reading:
     fused: dict[str, tuple[str, str]] = field(default_factory=dict)
     prepared: Snapshot | None = None
     annotations: Mapping[str, Annotation] | None = None
+    turns: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def read(
@@ -141,7 +153,11 @@ class _Reader:
         self.located = self._located()
         self.reading = Reading(flow, prepared=self.prepared)
         if flow.by_graph:
-            self.reading.located = {there: here for here, there in self.located.items()}
+            # The first that was found: annotations know the nodes as they were traced.
+            located: dict[str, str] = {}
+            for here, there in self.located.items():
+                located.setdefault(there, here)
+            self.reading.located = located
         written = [s.annotations for s in snapshots.values() if s.annotations]
         if written:
             self.reading.annotations = {one.node: one for one in written[0]}
@@ -166,6 +182,9 @@ class _Reader:
             if len(calls) == len(theirs):
                 for one, other in zip(calls, theirs, strict=True):
                     found.setdefault(one.id, other.id)
+        for here, there in kept_or_made_anew(self.traced, self.operations).items():
+            if there in found:
+                found.setdefault(here, found[there])
         return found
 
     def _read_fused(self, groups: FusionRuns) -> None:
@@ -199,16 +218,25 @@ class _Reader:
         found = [pair for place in site.places for pair in self._places(site, place)]
         labels = [place.label for place, _ in found]
         for at, (place, node) in enumerate(found):
+            if self._rounds_already(place, site):
+                continue
             while place.key in self.reading.roundings:
                 place = _place(
                     place.kind, place.path, place.operation, place.index, place.label,
                     place.source, place.again + 1, place.found_in,
                 )  # fmt: skip
-            others = tuple(dict.fromkeys(one for i, one in enumerate(labels) if i != at))
+            others = tuple(dict.fromkeys(one for one in labels if one != labels[at]))
             self.reading.roundings[place.key] = _rounding(site, others)
             self.reading.places[place.key] = place
+            self.reading.turns[place.key] = at, len(found)
             if node is not None:
                 self.reading.nodes[place.key] = node
+
+    def _rounds_already(self, place: Place, site: FakeQuantSite) -> bool:
+        """The same fake quant on the same tensor once more changes nothing: an ``nn.Identity`` is
+        between the two."""
+        known = self.reading.roundings.get(place.key)
+        return known is not None and known.site == site.path
 
     def _places(self, site: FakeQuantSite, at: SitePlace) -> Iterator[tuple[Place, str | None]]:
         if site.kind == "weight":

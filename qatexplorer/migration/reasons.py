@@ -14,9 +14,10 @@ from qatexplorer.snapshot.records import ModuleRecord
 def why_not(place: Place, node: str | None, reading: Reading, floats: FloatModel) -> str:
     """What is known to be the reason; ``node`` of the float model's graph makes the tensor."""
     if place.found_in:
-        return f"The graph of the float model has no such operation: only {place.found_in}'s has."
-    if place.again:
-        return "It rounds this tensor once only."
+        return f"It was found in {place.found_in}'s graph only, not in the float model's."
+    rounds = _times(place, reading)
+    if rounds:
+        return f"It rounds this tensor {'once' if rounds == 1 else f'{rounds} times'} only."
     fused = reading.fused.get(node or "")
     if place.kind == "output" and fused is not None and fused[1] != node:
         label = floats.result(fused[1]).label
@@ -24,6 +25,15 @@ def why_not(place: Place, node: str | None, reading: Reading, floats: FloatModel
     if reading.located is None:
         return _of_modules(place, reading)
     return _of_graph(place, node, reading)
+
+
+def _times(place: Place, reading: Reading) -> int:
+    """How often the flow rounds the tensor of ``place``."""
+    same = place.kind, place.path, place.operation, place.index
+    return sum(
+        (one.kind, one.path, one.operation, one.index) == same and not one.found_in
+        for one in reading.places.values()
+    )
 
 
 def _of_modules(place: Place, reading: Reading) -> str:
@@ -46,9 +56,14 @@ def _of_modules(place: Place, reading: Reading) -> str:
 def _of_graph(place: Place, node: str | None, reading: Reading) -> str:
     assert reading.located is not None
     if node is not None and node not in reading.located:
-        return "Its graph has no such operation."
-    if reading.annotations is not None and place.kind != "weight":
-        return _of_annotations(reading.located.get(node or "", ""), reading.annotations)
+        what = "input" if place.kind == "input" else "operation"
+        return f"No {what} of its graph was found to be this one."
+    if reading.annotations is not None:
+        there = reading.located.get(node or "", "")
+        if place.kind != "weight":
+            return _of_annotations(there, reading.annotations)
+        if there and there not in reading.annotations:
+            return f"The quantizer did not annotate {there}, which takes it."
     if place.kind == "input" or place.operation:
         return f"{_call(reading, 'inserted')} put no fake quant here."
     return _of_module(place, _record(place.path, reading), reading)

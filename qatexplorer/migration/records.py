@@ -109,12 +109,18 @@ class Rounding:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One place in one flow: how it is rounded there, or in ``why`` a sentence why it is not."""
+    """One place in one flow: how it is rounded there, or in ``why`` a sentence why it is not.
+
+    ``apart``: with all fake quants off, the largest difference of what reaches the fake quant from
+    what reaches that of the flow nearest to the float model, as a share of its range; 0.0 where it
+    is the same tensor, None where there is nothing to compare it with.
+    """
 
     place: Place
     flow: str
     rounding: Rounding | None
     why: str = ""
+    apart: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +137,9 @@ class FlowColumn:
         parity: how far int8 is from the fake quants, on the example input.
         not_measured: why one of these is missing, by its name.
         notes: what the flow's stages said.
+        unrounded: with all fake quants off, the largest difference of what the model returns from
+            the float model, as a share of its range; None where that was not measured.
+        departs: how and why it is not the float model then, ``""`` where it is.
     """
 
     flow: str
@@ -147,6 +156,8 @@ class FlowColumn:
     parity: Parity | None = None
     not_measured: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    unrounded: float | None = None
+    departs: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +231,10 @@ class Migration(Shown):
             "zero point": all(_zeros(first) == _zeros(other) for other in others),
         }
         return tuple(name for name, same in checks.items() if not same)
+
+    def other_tensor_in(self, key: str) -> tuple[str, ...]:
+        """The flows in which another tensor reaches the fake quant, also without any rounding."""
+        return tuple(name for name, cell in self.by_place[key].items() if cell.apart)
 
     def agree(self, key: str) -> bool:
         """Whether all flows that take the model round the place, and to the same grid."""

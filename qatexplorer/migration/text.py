@@ -8,12 +8,15 @@ import textwrap
 from qatexplorer.evaluate.evaluation import format_metric
 from qatexplorer.migration.records import FLOAT, Cell, FlowColumn, Migration, Rounding
 from qatexplorer.migration.words import (
+    OTHER_TENSOR,
     codes,
     db,
+    differs_words,
     grid_range,
     missing_words,
     scale_words,
     stub_words,
+    without_rounding_words,
 )
 from qatexplorer.shown import columns
 
@@ -32,6 +35,8 @@ def as_text(found: Migration, width: int | None = None) -> str:
         lines += ["", *_flow_lines(column, width)]
     if found.places:
         lines += ["", *_places(found)]
+        if any(found.other_tensor_in(place.key) for place in found.places):
+            lines += ["", *_broken(OTHER_TENSOR, width, "")]
         reasons = _reasons(found, width)
         lines += ["", *reasons] if reasons else []
     if found.outputs:
@@ -45,7 +50,8 @@ def _flow_lines(column: FlowColumn, width: int | None) -> list[str]:
         where = f" (at {column.where})" if column.where else ""
         return _broken(f"{column.flow} refuses this model{where}: {column.error}", width, "")
     lines = [f"{column.flow}: {column.fake_quants:,} fake quants, {column.places:,} places"]
-    lines += [line for words in (stub_words(column),) if words for line in _broken(words, width)]
+    said = [words for words in (stub_words(column), without_rounding_words(column)) if words]
+    lines += [line for words in said for line in _broken(words, width)]
     if column.metric is not None:
         lines.append(f"  {column.metric.name} {format_metric(column.metric)} with fake quants")
     if column.metric_int8 is not None:
@@ -64,7 +70,7 @@ def _places(found: Migration) -> list[str]:
     for place in found.places:
         cells = found.by_place[place.key]
         rows.append((place.label, *(_cell(cells[name]) for name in names),
-                     ", ".join(found.differences(place.key))))  # fmt: skip
+                     differs_words(found, place.key)))  # fmt: skip
     return columns(rows)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from qatexplorer.migration.records import FlowColumn, Rounding
+from qatexplorer.migration.records import FlowColumn, Migration, Rounding
 
 _MISSING = {
     "metric": "metric with fake quants",
@@ -45,6 +45,29 @@ def db(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "cannot be compared"
     return "the same" if math.isinf(value) else f"{value:.1f} dB"
+
+
+OTHER_TENSOR = (
+    "“tensor in …”: with all fake quants off another tensor reaches the fake quant there, so that "
+    "grids differ for that reason too."
+)
+
+
+def differs_words(found: Migration, key: str) -> str:
+    """What is not the same in the flows that round the place; where the tensor itself is another
+    one, that first."""
+    other = found.other_tensor_in(key)
+    tensor = [f"tensor in {' and '.join(other)}"] if other else []
+    return ", ".join([*tensor, *found.differences(key)])
+
+
+def without_rounding_words(column: FlowColumn) -> str:
+    """Whether it is the float model with its fake quants off; ``""`` where that is not known."""
+    if column.departs:
+        return column.departs
+    if column.unrounded is None:
+        return ""
+    return "With all fake quants off it is the float model."
 
 
 def stub_words(column: FlowColumn) -> str:

@@ -102,6 +102,58 @@ class Scores(nn.Module):
         return out
 
 
+class NormAct(nn.BatchNorm2d):
+    """A batch norm that asks for ``self.training`` in a forward of its own, as timm's do."""
+
+    def __init__(self, size: int, act: nn.Module) -> None:
+        super().__init__(size)
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias,
+            self.training, 0.1, self.eps,
+        )  # fmt: skip
+        out: Tensor = self.act(x)
+        return out
+
+
+class OwnNorms(nn.Module):
+    """Convolutions with norms of one's own behind them, one with an activation, one without, and
+    with one of torch's, which an Identity parts from its ReLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), NormAct(4, nn.ReLU())
+        self.last, self.end = nn.Conv2d(4, 4, 3), NormAct(4, nn.Identity())
+        self.plain, self.bn = nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
+        self.drop, self.act = nn.Identity(), nn.ReLU()
+        self.fc = nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.end(self.last(self.norm(self.conv(x))))
+        x = self.act(self.drop(self.bn(self.plain(x))))
+        out: Tensor = self.fc(x.flatten(1))
+        return out
+
+
+class Tokens(nn.Module):
+    """An argument that is left out, an Identity, and operations in a method of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm = nn.Linear(6, 6), nn.Identity()
+        self.token, self.place = nn.Parameter(torch.randn(1, 1, 6)), nn.Parameter(torch.randn(4, 6))
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor, _mask: Tensor | None = None) -> Tensor:
+        out: Tensor = self.head(self.placed(self.norm(self.embed(x))))
+        return out
+
+    def placed(self, x: Tensor) -> Tensor:
+        return torch.cat([self.token.expand(x.shape[0], -1, -1), x], dim=1) + self.place
+
+
 def batches(*shape: int, count: int = 3) -> list[tuple[Tensor, Tensor]]:
     """(input, class) pairs of the same shape, the same ones every time."""
     generator = torch.Generator().manual_seed(7)

@@ -12,7 +12,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.ao.quantization import get_default_qat_qconfig, get_default_qat_qconfig_mapping
+from torch.ao.quantization import (
+    DeQuantStub,
+    QuantStub,
+    get_default_qat_qconfig,
+    get_default_qat_qconfig_mapping,
+)
 from torch.ao.quantization.quantize_fx import prepare_qat_fx
 from torch.ao.quantization.stubs import QuantWrapper
 
@@ -25,7 +30,18 @@ from qatexplorer.forward.hooks import hooked
 from qatexplorer.migration.records import Cell, Migration, Rounding
 from qatexplorer.migration.text import as_text
 from qatexplorer.quantizers.facts import find_quantizers, switch
-from tests.migration.nets import Deciding, Doubled, Residual, Scores, Stubbed, Twice, Words, batches
+from tests.migration.nets import (
+    Deciding,
+    Doubled,
+    OwnNorms,
+    Residual,
+    Scores,
+    Stubbed,
+    Tokens,
+    Twice,
+    Words,
+    batches,
+)
 
 IMAGE = (4, 3, 8, 8)
 needs_torchao = pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "torchao is here")
@@ -201,6 +217,103 @@ def test_matched_places_hold_the_same_tensor(residual_net: nn.Module, residual: 
             assert torch.allclose(tensors[0], other, atol=1e-5), place.label
             compared += 1
     assert compared >= 8
+
+
+@pytest.fixture(scope="module")
+def own_norms() -> Migration:
+    torch.manual_seed(8)
+    flows = ("eager", "fx") if unavailable() else ("eager", "fx", "pt2e")
+    return made(OwnNorms(), batches(*IMAGE), flows=flows)
+
+
+def test_what_tracing_has_frozen_is_found_and_said(own_norms: Migration) -> None:
+    """FX opens a norm of the user's own and writes ``self.training`` down as True: every tensor
+    behind it is another one, in eval mode too."""
+    columns = {column.flow: column for column in own_norms.flows}
+    for name in columns.keys() - {"fx"}:
+        assert columns[name].departs == ""
+        assert columns[name].unrounded < 1e-5
+        assert f"{name}: " in as_text(own_norms)
+    assert "With all fake quants off it is the float model." in as_text(own_norms)
+    words = columns["fx"].departs
+    assert words in as_text(own_norms)
+    assert "F.batch_norm in norm (and 1 more such calls) was traced with training=True" in words
+    assert words.endswith("With training=False there it is the float model.")
+    # The same by torch's own calls.
+    torch.manual_seed(8)
+    net, x = OwnNorms(), batches(*IMAGE)[0][0]
+    mapping = get_default_qat_qconfig_mapping("x86")
+    theirs = prepare_qat_fx(copy.deepcopy(net).train(), mapping, (x,)).eval()
+    theirs.apply(torch.ao.quantization.disable_fake_quant)
+    theirs.apply(torch.ao.quantization.disable_observer)
+    state = copy.deepcopy(theirs.state_dict())
+    with torch.no_grad():
+        wanted, found = net.eval()(x), theirs(x)
+        share = float((wanted - found).abs().max())
+        share /= max(float(wanted.max() - wanted.min()), float(wanted.abs().max()))
+        assert columns["fx"].unrounded == pytest.approx(share, rel=1e-4)
+        theirs.load_state_dict(state)
+        for node in theirs.graph.nodes:
+            if node.target is torch.nn.functional.batch_norm:
+                node.update_kwarg("training", False)
+        theirs.recompile()
+        assert torch.allclose(theirs(x), wanted, atol=1e-5)
+
+
+def test_places_say_where_the_tensor_itself_is_another_one(own_norms: Migration) -> None:
+    for key in ("input:::0", "weight:conv::0", "output:conv::0", "weight:fc::0"):
+        assert own_norms.other_tensor_in(key) == (), key
+    for key in ("output:last::0", "output:fc::0"):
+        assert own_norms.other_tensor_in(key) == ("fx",), key
+        assert cell(own_norms, key, "fx").apart > 1e-3
+        assert cell(own_norms, key, "eager").apart == 0.0
+    assert cell(own_norms, "output:end:batch_norm:0", "eager").apart is None  # not rounded there
+    line = next(one for one in as_text(own_norms).splitlines() if one.startswith("output of last "))
+    assert "tensor in fx, " in line
+
+
+@needs_torchao
+def test_what_a_rewritten_graph_makes_anew_is_found_again(own_norms: Migration) -> None:
+    """PT2E's fusing makes new nodes: the norm without an activation is rounded in both graphs, the
+    one before a ReLU is a part of its pattern."""
+    end = own_norms.by_place["output:end:batch_norm:0"]
+    assert {name for name, one in end.items() if one.rounding} == {"fx", "pt2e"}
+    assert own_norms.other_tensor_in("output:end:batch_norm:0") == ("fx",)
+    assert cell(own_norms, "output:bn::0", "eager").rounding is not None
+    assert cell(own_norms, "output:bn::0", "pt2e").why == (
+        "The quantizer annotated it as part of qat_conv2d_bn_unary, and nothing asks for its "
+        "result to be rounded."
+    )
+    assert not [place for place in own_norms.places if place.found_in]
+
+
+@needs_torchao
+def test_what_stands_in_a_method_or_is_left_out_is_found() -> None:
+    """Exporting knows the lines of ``forward`` only; FX has arguments that nobody gives."""
+    torch.manual_seed(9)
+    found = qx.migrate(Tokens(), torch.randn(2, 3, 6), flows=["eager", "fx", "pt2e"], int8=False)
+    assert not [place for place in found.places if place.found_in]
+    assert all(cell(found, "input:::0", flow).rounding for flow in ("eager", "fx", "pt2e"))
+    assert not [one.why for one in found.cells if "No operation" in one.why]
+    assert all(cell(found, "output::add:0", flow).rounding for flow in ("fx", "pt2e"))
+    # An Identity gives on what it gets: no place of its own.
+    assert "norm" not in {place.path for place in found.places}
+
+
+def test_a_tensor_that_is_rounded_twice_says_so_where_it_is_not() -> None:
+    class Again(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stub, self.more = QuantStub(), QuantStub()
+            self.fc, self.end = nn.Linear(6, 3), DeQuantStub()
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.end(self.fc(self.more(self.stub(x))))
+            return out
+
+    found = qx.migrate(Again(), torch.randn(2, 6), flows=["eager", "fx"], int8=False)
+    assert rounding(found, "input:::0:1", "eager").site == "more.activation_post_process"
+    assert cell(found, "input:::0:1", "fx").why == "It rounds this tensor once only."
 
 
 def inputs_of_fake_quants(model: nn.Module, x: Tensor) -> dict[str, Tensor]:

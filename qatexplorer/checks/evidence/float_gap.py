@@ -80,7 +80,7 @@ def float_gap(
     gap = FloatGap(whole, limit)
     if not gap.parted:
         return gap
-    gap = replace(gap, frozen=_frozen(prepared))
+    gap = replace(gap, frozen=frozen_calls(prepared))
     for path, call, found, wanted in _common(floats.outputs, seen, prepared, subject):
         if found.shape != wanted.shape:
             continue
@@ -90,18 +90,51 @@ def float_gap(
     return gap
 
 
-def _frozen(prepared: nn.Module) -> tuple[Frozen, ...]:
+def frozen_calls(prepared: nn.Module) -> tuple[Frozen, ...]:
+    """Calls of functions that were traced with ``training=True``, in the order of the graph."""
+    found = []
+    for node in _frozen_nodes(prepared):
+        stack = node.meta.get("nn_module_stack") or {}
+        path = next((str(path) for path, _ in reversed(stack.values())), "")
+        found.append(Frozen(_ASK_TRAINING[node.target][0], path, source_of(node)))
+    return tuple(found)
+
+
+def frozen_words(frozen: tuple[Frozen, ...]) -> str:
+    """What was traced with ``training=True``, and what that does, in a sentence."""
+    first = frozen[0]
+    more = f" (and {len(frozen) - 1} more such calls)" if len(frozen) > 1 else ""
+    what = "normalizes by each batch's own statistics"
+    if "dropout" in first.operation:
+        what = "drops values"
+    return (
+        f"{first.operation} in {first.path or 'the model itself'}{more} was traced with "
+        f"training=True, so it {what} in eval mode and in int8 too."
+    )
+
+
+def follow_eval(prepared: fx.GraphModule) -> fx.GraphModule:
+    """Write ``training=False`` into the frozen calls of ``prepared``, and return it."""
+    for node in _frozen_nodes(prepared):
+        position = _ASK_TRAINING[node.target][1]
+        if len(node.args) > position:
+            node.update_arg(position, False)
+        else:
+            node.update_kwarg("training", False)
+    prepared.recompile()
+    return prepared
+
+
+def _frozen_nodes(prepared: nn.Module) -> list[fx.Node]:
     found = []
     for node in prepared.graph.nodes if isinstance(prepared, fx.GraphModule) else ():
         if node.op != "call_function" or node.target not in _ASK_TRAINING:
             continue
-        name, position = _ASK_TRAINING[node.target]
+        position = _ASK_TRAINING[node.target][1]
         given = node.args[position] if len(node.args) > position else node.kwargs.get("training")
         if given is True and node.kwargs.get("p", node.args[1:2]) not in (0, 0.0, (0,), (0.0,)):
-            stack = node.meta.get("nn_module_stack") or {}
-            path = next((str(path) for path, _ in reversed(stack.values())), "")
-            found.append(Frozen(name, path, source_of(node)))
-    return tuple(found)
+            found.append(node)
+    return found
 
 
 _ASK_TRAINING: dict[Any, tuple[str, int]] = {

@@ -12,7 +12,7 @@ from torch import nn
 
 from qatexplorer.checks.evidence.causes import Cause, below_floor
 from qatexplorer.checks.evidence.dry_run import DryRun, dry_run
-from qatexplorer.checks.evidence.float_gap import Chains, FloatGap, Frozen
+from qatexplorer.checks.evidence.float_gap import Chains, FloatGap, Frozen, frozen_words
 from qatexplorer.checks.evidence.weights import scale_of_kernel
 from qatexplorer.checks.records import Fix, Severity
 from qatexplorer.checks.rules import Found, rule
@@ -71,15 +71,7 @@ def float_parity(subject: Subject) -> Iterator[Found]:
 
 def _traced_in_training(frozen: tuple[Frozen, ...], message: str) -> Found:
     first = frozen[0]
-    more = f" (and {len(frozen) - 1} more such calls)" if len(frozen) > 1 else ""
-    what = "normalizes by each batch's own statistics"
-    if "dropout" in first.operation:
-        what = "drops values"
-    where = first.path or "the model itself"
-    message += (
-        f". {first.operation} in {where}{more} was traced with training=True, so it {what} in eval "
-        "mode and in int8 too."
-    )
+    message += f". {frozen_words(frozen)}"
     instead = "nn.BatchNorm2d" if "norm" in first.operation else "nn.Dropout"
     fix = f"Call {instead} as a module there, or session.configure(flow='eager', stubs='layers')"
     return Found(first.path, message, fix, source="" if first.path else first.source)

@@ -8,8 +8,8 @@ from qatexplorer.session.glance import Glance
 from qatexplorer.snapshot.records import FakeQuantSite, Graph, GraphNode, ModuleRecord, Snapshot
 from qatexplorer.views.common.html import Html, code, folded, go, join, kind_badge, tag, terms
 from qatexplorer.views.common.names import (
-    by_quantizer,
     count,
+    has_qconfigs,
     is_int8,
     plain_dtype,
     qconfig_badge,
@@ -26,6 +26,7 @@ from qatexplorer.views.inspector.exported import (
 )
 from qatexplorer.views.inspector.glance import glance_html
 from qatexplorer.views.inspector.int8_layer import Int8Section, int8_html
+from qatexplorer.views.inspector.switching import SwitchSection, switch_html
 from qatexplorer.views.inspector.words import (
     two_observers,
     type_strip,
@@ -40,6 +41,7 @@ def inspect_html(
     selection: str,
     glance: Glance | None = None,
     int8: Int8Section | None = None,
+    switch: SwitchSection | None = None,
 ) -> str:
     """Everything about ``selection`` at ``stage``, in the light of all stages reached.
 
@@ -50,6 +52,8 @@ def inspect_html(
             as it was at the nearest stage that has it.
         glance: what to show of the model when nothing is selected.
         int8: what is known of the int8 layer that is selected, None for another selection.
+        switch: what is known of the switch of the fake quants, None where there is nothing to
+            switch.
 
     Returns:
         HTML of one ``<article>``, all text escaped. Buttons with ``data-select`` name other
@@ -72,6 +76,9 @@ def inspect_html(
         body = _nothing(selection)
     elif int8 is not None:
         body = join([body, int8_html(int8)])
+    elif switch is not None and stage in snapshots:
+        sites = _View(snapshots, stage).sites_at(kind, rest)
+        body = join([body, switch_html(switch, sites)]) if sites else body
     return tag("article", body, class_="qx-inspect", aria_label="Inspector")
 
 
@@ -283,6 +290,17 @@ class _View:
             ]
         )
 
+    def sites_at(self, kind: str, rest: str) -> tuple[FakeQuantSite, ...]:
+        """The fake quants of a selection at this stage: itself, those of a module, those on what a
+        node returns."""
+        if kind == "node":
+            node = _node(self.now.graph, rest)
+            return self._sites_on(node) if node is not None else ()
+        site = self.now.site_by_path.get(rest) if kind in ("module", "site") else None
+        if site is not None:
+            return (site,)
+        return self.now.sites_of(rest) if kind == "module" else ()
+
     def _sites_on(self, node: GraphNode) -> tuple[FakeQuantSite, ...]:
         # A weight's stands at the operation that takes it, where the weight is no node.
         placed = tuple(
@@ -311,7 +329,7 @@ def _mode(snapshot: Snapshot, module: ModuleRecord) -> str:
 
 
 def _no_qconfig(snapshot: Snapshot, module: ModuleRecord) -> str:
-    if by_quantizer(snapshot):
+    if not has_qconfigs(snapshot):
         return ""
     if not snapshot.is_from("qconfig"):
         return "none yet"

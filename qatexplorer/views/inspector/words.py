@@ -10,10 +10,12 @@ from qatexplorer.snapshot.records import FakeQuantSite, GraphNode, ModuleRecord,
 from qatexplorer.views.common.html import Html, go, join, kind_badge, tag
 from qatexplorer.views.common.names import (
     FUNCTIONALS,
+    has_qconfigs,
     is_boundary,
     is_int8,
     is_reference,
     is_stored,
+    result_word,
     short_type,
 )
 from qatexplorer.views.inspector.exported import why_exported, why_exported_node
@@ -192,10 +194,13 @@ def _output_words(site: FakeQuantSite) -> str:
 
 
 def _why_float(snapshot: Snapshot, module: ModuleRecord, outputs: Sequence[FakeQuantSite]) -> str:
+    result = result_word(snapshot)
     if snapshot.is_from("reference"):
+        if result != "int8":
+            return "Stays float: no layer was swapped here."
         return "Stays float: no int8 module took its place."
-    text = "Stays float in the int8 model"
-    if module.qconfig is None:
+    text = f"Stays float in the {result} model"
+    if module.qconfig is None and has_qconfigs(snapshot):
         text += ": it has no qconfig"
     return f"{text}; {_output_words(outputs[0])}." if outputs else f"{text}."
 

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from qatexplorer.evaluate.evaluation import format_metric
 from qatexplorer.evaluate.parity import percent
 from qatexplorer.migration.records import FLOAT, Cell, FlowColumn, Migration
-from qatexplorer.migration.words import db, missing_words, stub_words
+from qatexplorer.migration.words import (
+    OTHER_TENSOR,
+    db,
+    differs_words,
+    missing_words,
+    stub_words,
+    without_rounding_words,
+)
 from qatexplorer.views.common.html import Html, join, tag, terms
 from qatexplorer.views.migration.table import details
 from qatexplorer.views.report.pieces import Section, missing, table_html
@@ -50,7 +57,8 @@ def _flow_row(column: FlowColumn) -> Sequence[str]:
     if column.error:
         where = f" (at {column.where})" if column.where else ""
         return column.flow, "", "", "", "", "", f"Refuses this model{where}: {column.error}"
-    said = [words for words in (stub_words(column), *missing_words(column)) if words]
+    said = [stub_words(column), without_rounding_words(column), *missing_words(column)]
+    said = [words for words in said if words]
     parity = percent(column.parity.far) if column.parity and column.parity.rows else ""
     if column.parity is not None and not column.parity.rows:
         said.append(f"{column.parity.summary()}.")
@@ -106,8 +114,10 @@ def _places(found: Migration) -> Html:
         where = tag("div", place.label, tag("div", place.source, class_="muted")
                     if place.source else None)  # fmt: skip
         rows.append((where, *(_cell(cells[column.flow]) for column in found.taken),
-                     ", ".join(found.differences(place.key))))  # fmt: skip
-    return table_html("Tensors of the float model, in the order of its forward", heads, rows)
+                     differs_words(found, place.key)))  # fmt: skip
+    table = table_html("Tensors of the float model, in the order of its forward", heads, rows)
+    other = any(found.other_tensor_in(place.key) for place in found.places)
+    return join([table, tag("p", OTHER_TENSOR, class_="muted")]) if other else table
 
 
 def _cell(cell: Cell) -> Html:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qatexplorer.migration.records import Cell, Migration, Place, Rounding
-from qatexplorer.migration.words import codes, grid_range, scale_words, zero_words
+from qatexplorer.migration.words import codes, differs_words, grid_range, scale_words, zero_words
 from qatexplorer.snapshot.records import Snapshot
 
 DASH = "–"
@@ -17,10 +17,11 @@ def place_columns(found: Migration) -> list[dict[str, Any]]:
     flows = [{"label": c.flow, "width": "minmax(190px, 1.6fr)", "tip": c.title}
              for c in found.taken]  # fmt: skip
     return [
-        {"label": "Tensor", "width": "minmax(150px, 1.3fr)"},
+        {"label": "Tensor", "width": "minmax(220px, 2fr)"},
         *flows,
         {"label": "Differs in", "width": "112px",
-         "tip": "What is not the same in all flows that round it"},
+         "tip": "What is not the same in all flows that round it; “tensor in …”: also without any "
+         "rounding"},
         {"label": "Why not in all", "width": "minmax(240px, 2.4fr)"},
     ]  # fmt: skip
 
@@ -61,7 +62,7 @@ def _row(found: Migration, place: Place) -> dict[str, Any]:
     cells = found.by_place[place.key]
     shown = [cells[column.flow] for column in found.taken]
     text = [cell_text(cell) for cell in shown]
-    differs = ", ".join(found.differences(place.key))
+    differs = differs_words(found, place.key)
     why = why_text(cells)
     tips = {at: _tip(cell.rounding) for at, cell in enumerate(shown, 1) if cell.rounding}
     if place.source:

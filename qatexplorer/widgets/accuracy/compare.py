@@ -17,7 +17,7 @@ from qatexplorer.views.accuracy.compare_figures import (
 )
 from qatexplorer.views.accuracy.compare_places import Places
 from qatexplorer.views.accuracy.compare_table import (
-    COLUMNS,
+    columns_of,
     compare_filters,
     compare_rows,
     position_of,
@@ -151,7 +151,7 @@ class ComparePanel(widgets.VBox):
 
     def _build_parts(self) -> None:
         self.table = TableWidget(
-            label="Places, the lowest SQNR first", columns=list(COLUMNS), details=False
+            label="Places, the lowest SQNR first", columns=columns_of("int8"), details=False
         )
         self.pages = widgets.ToggleButtons(options=list(PAGES))
         self.pages.style.button_width = "auto"
@@ -186,9 +186,17 @@ class ComparePanel(widgets.VBox):
         self._empty(_NOTHING)
         self.refresh()
 
+    def _name(self, session: Session | None) -> None:
+        """Call the last form as the session's flow does."""
+        form = session.flow.result if session is not None else "int8"
+        model = form if form == "int8" else f"the {form} model"
+        self.compare.tooltip = f"Run float, fake quant and {model} on the same batches"
+        self.table.columns = columns_of(form)
+
     def refresh(self) -> None:
         """Another stage is in view, or the model has changed: show what is known of it."""
         session = self._session
+        self._name(session)
         if session is None or self.job.busy:
             return
         known = session.last_comparison
@@ -395,5 +403,5 @@ def _charts(
     scatter, place = None, ""
     if page == PLACE and chosen is not None:
         scatter = scatter_figure(comparison, chosen, dark)
-        place = place_html(comparison.rows[chosen])
+        place = place_html(comparison.rows[chosen], comparison.form)
     return _Charts(packed(depth), packed(scatter), packed(channels), place)

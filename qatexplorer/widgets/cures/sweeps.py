@@ -83,6 +83,7 @@ class SweepPanel(widgets.VBox):
             row(self.best, self.halt, self.job.bar, self.status),
             self.outcome,
         ]
+        self.follow()
         self._enable()
 
     # -- what the explorer calls ----------------------------------------------------------------
@@ -93,6 +94,7 @@ class SweepPanel(widgets.VBox):
         if self._built:
             self.job.forget()
             self.outcome.html = self.status.html = ""
+            self.follow()
             self._enable()
 
     @property
@@ -105,6 +107,13 @@ class SweepPanel(widgets.VBox):
         self._active = value
         if value and not self._built:
             self._build()
+
+    def follow(self) -> None:
+        """The session's flow may be another: offer what means something in it."""
+        if self._built and self._session is not None:
+            flow = self._session.flow
+            self.observers.layout.display = "" if flow.calibrates else "none"
+            self.quantizers.layout.display = "" if flow.offers_qconfig else "none"
 
     def set_enabled(self, enabled: bool) -> None:
         self._enabled = enabled
@@ -144,9 +153,9 @@ class SweepPanel(widgets.VBox):
             ("freeze_observer_epoch", self.observers),
             ("freeze_bn_epoch", self.batch_norms),
         ):
-            if field.value.strip():
+            if field.layout.display != "none" and field.value.strip():
                 over[name] = [_epoch(field, part) for part in field.value.split(",")]
-        if self.quantizers.value == _BESIDE:
+        if self.quantizers.layout.display != "none" and self.quantizers.value == _BESIDE:
             over["quantizers"] = list(QUANTIZERS)
         if not over:
             raise InputError(

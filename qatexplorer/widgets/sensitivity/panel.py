@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -144,10 +145,12 @@ class SensitivityPanel(widgets.VBox):
         self.outcome, self.confirm = SensitivityHtml(), Confirm()
         self.apply = button(
             "Leave these in float",
-            "Changes the qconfig and starts again from the float stage",
+            "Changes the settings and starts again from the float stage",
             primary=True,
         )
-        self.undo = button("Take it back", "The qconfig as it was before; starts again from float")
+        self.undo = button(
+            "Take it back", "The settings as they were before; starts again from float"
+        )
         self.applied = Html(kind="qx-muted", role="status")
         self.wished.observe(lambda _: self._on_wished(), "value")
         self.treatment.observe(lambda _: self._forget_proposal(), "value")
@@ -250,7 +253,7 @@ class SensitivityPanel(widgets.VBox):
     def _apply(self) -> None:
         session, point = self._session, self._chosen
         if session is not None and point is not None:
-            self._ask_and_do("changing the qconfig", session, lambda: session.apply(point))
+            self._ask_and_do("changing the settings", session, lambda: session.apply(point))
 
     def _undo(self) -> None:
         session = self._session
@@ -290,7 +293,10 @@ class SensitivityPanel(widgets.VBox):
         """Nine tenths of the way from all fake quants on to none."""
         full, none = found.quantized_metric, found.float_metric
         if self._proposal is None and full is not None and none is not None:
-            self.wished.value = round(none + (full - none) / 10, 4)
+            wish = none + (full - none) / 10
+            # Rounded towards what is easier to reach: what is there already must be enough.
+            towards = math.ceil if found.metric_mode == "min" else math.floor
+            self.wished.value = towards(wish * 1e4) / 1e4
 
     def _choose(self, found: Proposal | None) -> None:
         self._proposal = found

@@ -15,7 +15,13 @@ from qatexplorer.session.session import Session
 from qatexplorer.views.common.busy import since_words
 from qatexplorer.views.common.html import tag
 from qatexplorer.views.common.story import message_html
-from qatexplorer.views.takehome.words import NO_DOWNLOAD, file_html, folder_html
+from qatexplorer.views.takehome.words import (
+    NO_DOWNLOAD,
+    export_tip,
+    file_html,
+    folder_html,
+    script_tip,
+)
 from qatexplorer.widgets.common.assets import css
 from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.controls import Html, button, labelled, row
@@ -122,7 +128,7 @@ class TakeHomePanel(widgets.VBox):
         script = _Part(
             self._job(),
             "Script",
-            "The walk so far as a plain PyTorch script, which needs torch and NumPy only",
+            "",
             "File",
             _script,
             "text/x-python",
@@ -130,7 +136,7 @@ class TakeHomePanel(widgets.VBox):
         export = _Part(
             self._job(),
             "Export folder",
-            "The int8 model, ONNX, a loader and a model card; goes to int8 if need be",
+            "",
             "Folder",
             _export,
         )
@@ -148,6 +154,7 @@ class TakeHomePanel(widgets.VBox):
         self.place = Html(kind="qx-muted")
         self.place.html = tag("span", f"Names are of files in {self.base}, unless they are paths.")
         self.children = [self.place, *self.parts.values()]
+        self.follow()
         self._propose()
         self.set_enabled(self._enabled)
 
@@ -159,6 +166,12 @@ class TakeHomePanel(widgets.VBox):
             stopping="Stopping before the next step …",
         )
 
+    def follow(self) -> None:
+        """The session's flow may be another: say what is written in it."""
+        if self.parts and self._session is not None:
+            for job, tip in ((SCRIPT, script_tip), (EXPORT, export_tip)):
+                self.parts[job].start.tooltip = tip(self._session.flow)
+
     @property
     def base(self) -> Path:
         """Where names without a folder are: beside the folder of runs."""
@@ -169,6 +182,7 @@ class TakeHomePanel(widgets.VBox):
         self._session = session
         for part in self.parts.values():
             part.forget()
+        self.follow()
         self._propose()
         self.set_enabled(self._enabled)
 

@@ -21,6 +21,10 @@ from qatexplorer.widgets.training.latency import LatencyView
 EVALUATING, TIMING = "evaluating", "measuring latency"
 
 
+def _timing_tip(form: str) -> str:
+    return f"Float, compiled float and {form} by turns, batch of 1 and more; modules and operators"
+
+
 class ResultsPanel(widgets.VBox):
     """Accuracy, size on disk and latency of every form of the model, measured on demand."""
 
@@ -33,7 +37,7 @@ class ResultsPanel(widgets.VBox):
         )
         self.time = button(
             "Measure latency",
-            "Float, compiled float and int8 by turns, batch of 1 and more; modules and operators",
+            _timing_tip("int8"),
         )
         self.job = LongJob(
             bridge,
@@ -57,7 +61,7 @@ class ResultsPanel(widgets.VBox):
         self._session = session
         self.job.forget()
         self.table.html = ""
-        self.latency.use(session)
+        self.forget_latency()
         self.status.html = "Nothing measured yet." if session is not None else ""
 
     def start(self) -> None:
@@ -96,7 +100,9 @@ class ResultsPanel(widgets.VBox):
 
     def forget_latency(self) -> None:
         """Settings are others: what was timed is not what they make."""
-        self.latency.show(None)
+        self.latency.use(self._session)
+        if self._session is not None:
+            self.time.tooltip = _timing_tip(self._session.flow.result)
 
     def show_selection(self) -> None:
         """Mark in the tables what is selected on the page."""
