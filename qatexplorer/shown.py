@@ -74,6 +74,18 @@ def listed(names: Sequence[str], most: int = 2) -> str:
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, ``""`` where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "")
+
+
+def error_line(error: BaseException, most: int | None = None) -> str:
+    """``"ValueError: …"`` with the first line of what it says, or the first ``most`` characters of
+    it; the type alone where it says nothing."""
+    said = first_line(error)[:most]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
 def _one_line(text: str) -> str:
     line = text.partition("\n")[0]
     return line if len(line) <= MAX_WIDTH else f"{line[: MAX_WIDTH - 1]}…"

@@ -18,6 +18,7 @@ from qatexplorer._tested import TESTED, is_tested
 from qatexplorer._version import __version__
 from qatexplorer.quantizers.cpu import cpu_facts
 from qatexplorer.runs.place import default_folder
+from qatexplorer.shown import error_line
 
 SCHEMA = "qatexplorer.doctor"
 SCHEMA_VERSION = 1
@@ -64,10 +65,6 @@ def examine() -> dict[str, Any]:
     return report
 
 
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
-
-
 def _torch() -> dict[str, Any]:
     found: dict[str, Any] = {
         "version": _version_of("torch"),
@@ -86,7 +83,7 @@ def _torch() -> dict[str, Any]:
         found["threads"] = torch.get_num_threads()
         found["kernels"] = torch.backends.cpu.get_cpu_capability()
     except Exception as error:
-        found["error"] = _reason(error)
+        found["error"] = error_line(error)
     if found["version"] is not None:
         found["tested"] = is_tested(found["version"])
     return found
@@ -111,7 +108,7 @@ def _engines() -> dict[str, Any]:
         ]
         best = default_backend()
     except Exception as error:
-        return {"engines": [], "default": None, "engines_error": _reason(error)}
+        return {"engines": [], "default": None, "engines_error": error_line(error)}
     chosen = {"engine": best.engine, "qconfig": best.qconfig, "reason": best.reason}
     return {"engines": rows, "default": chosen}
 
@@ -129,7 +126,9 @@ def _package(name: str, module: str) -> dict[str, Any]:
         importlib.import_module(module)
     except Exception as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name == module
-        found["error"] = "is not installed" if missing else f"cannot be imported: {_reason(error)}"
+        found["error"] = (
+            "is not installed" if missing else f"cannot be imported: {error_line(error)}"
+        )
     try:
         needed = _needed(name)
         found["needs"] = str(needed or "")
@@ -161,7 +160,7 @@ def _disk(folder: str) -> dict[str, Any]:
         error = "" if usable else f"{there.name} is no folder that this account can write to"
         return {"folder": folder, "free_bytes": free, "error": error}
     except Exception as error:
-        return {"folder": folder, "free_bytes": None, "error": _reason(error)}
+        return {"folder": folder, "free_bytes": None, "error": error_line(error)}
 
 
 def _problems(report: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from qatexplorer.errors import InputError, QatExplorerError
+from qatexplorer.shown import error_line
 
 OK, FOUND, USAGE, FAILED, STOPPED = 0, 1, 2, 3, 130
 """Exit codes: all went well; what was asked for does not hold; wrong usage; a model that could not
@@ -70,10 +71,9 @@ def failed(error: QatExplorerError, code: int) -> int:
 
 def unforeseen(error: BaseException, what: str) -> QatExplorerError:
     """What neither the model's own code nor ours should raise here, without its traceback."""
-    first = (str(error).strip().splitlines() or [""])[0]
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return QatExplorerError(
-        f"the {what} ended with {type(error).__name__}: {first}",
+        f"the {what} ended with {error_line(error)}",
         where=f"{frame.filename}:{frame.lineno}",
         fix="Run the model on its example inputs yourself; if that works, report this with the "
         "output of qatexplorer doctor.",

@@ -21,6 +21,7 @@ from torch import nn
 from qatexplorer import zoo
 from qatexplorer.data import Data, as_data
 from qatexplorer.errors import FactoryError, InputError
+from qatexplorer.shown import error_line
 
 _FORMS = (
     "Return (model, example_inputs), (model, example_inputs, data), an object with .model and "
@@ -241,8 +242,7 @@ def _a(value: Any) -> str:
 
 
 def _in_words(error: BaseException) -> str:
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+    return error_line(error)
 
 
 def _last_line(error: BaseException) -> str | None:

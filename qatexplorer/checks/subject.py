@@ -17,6 +17,7 @@ from qatexplorer.data import Data
 from qatexplorer.errors import QatExplorerError, StoppedError
 from qatexplorer.flows.base import Flow, FlowOptions, Role, StageResult
 from qatexplorer.flows.edits import Edit
+from qatexplorer.shown import error_line
 from qatexplorer.snapshot.records import Snapshot
 
 T = TypeVar("T")
@@ -110,8 +111,7 @@ class Subject:
             except QatExplorerError as error:
                 self._known[evidence] = NoEvidence(error.message)
             except Exception as error:
-                text = (str(error).strip().splitlines() or [""])[0][:200]
-                self._known[evidence] = NoEvidence(f"{type(error).__name__}: {text}")
+                self._known[evidence] = NoEvidence(error_line(error, 200))
         found = self._known[evidence]
         if isinstance(found, NoEvidence):
             raise found

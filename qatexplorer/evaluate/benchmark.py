@@ -37,6 +37,7 @@ from qatexplorer.forward.costs import ModuleTimes, time_modules
 from qatexplorer.forward.preserve import preserved_rng, preserved_state
 from qatexplorer.quantizers.cpu import cpu_facts
 from qatexplorer.quantizers.engine import quantized_engine
+from qatexplorer.shown import error_line
 
 Progress = Callable[[str, float], Any]
 
@@ -350,7 +351,7 @@ class _Making:
         except StoppedError:
             raise
         except Exception as error:
-            self._said.append(f"{what}: {_first_line(error)}")
+            self._said.append(f"{what}: {error_line(error)}")
 
 
 def _call(call: Callable[..., Any], inputs: Any) -> Any:
@@ -359,11 +360,7 @@ def _call(call: Callable[..., Any], inputs: Any) -> Any:
 
 
 def _does_not_run(error: Exception, size: int) -> str:
-    return f"Does not run with a batch of {size}: {_first_line(error)}"
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    return f"Does not run with a batch of {size}: {error_line(error)}"
 
 
 def _module_rows(form: str, model: nn.Module, times: ModuleTimes) -> list[ModuleTime]:

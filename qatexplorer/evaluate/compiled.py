@@ -17,6 +17,7 @@ import torch
 from torch.nn import Module
 
 from qatexplorer.data import as_args
+from qatexplorer.shown import first_line
 
 _NOTHING = (
     "torch.compile compiled nothing: it is switched off in this process, or the forward has no "
@@ -75,10 +76,10 @@ def _reason(error: BaseException) -> str:
     inner = error
     while (below := getattr(inner, "inner_exception", None) or inner.__cause__) is not None:
         inner = below
-    name, text = type(inner).__name__, (str(inner).strip().splitlines() or [""])[0]
+    name, text = type(inner).__name__, first_line(inner)
     if name == "InvalidCxxCompiler":
         return f"torch.compile finds no C++ compiler on this machine ({text})"
     if isinstance(error, torch._dynamo.exc.Unsupported):
-        text = (str(error).strip().splitlines() or [""])[0]
+        text = first_line(error)
         return f"torch.compile cannot make one graph of this forward: {text}"
     return f"torch.compile failed: {name}: {text}"

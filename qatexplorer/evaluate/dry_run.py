@@ -16,6 +16,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from qatexplorer.flows.copying import copied
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.quantizers.engine import quantized_engine
+from qatexplorer.shown import error_line
 
 
 def why_not(layer: nn.Module, qconfig: QConfig, engine: str) -> str:
@@ -34,8 +35,7 @@ def why_not(layer: nn.Module, qconfig: QConfig, engine: str) -> str:
             with torch.no_grad():
                 convert(prepared.eval())(given)
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0]
-        return f"{type(error).__name__}: {first[:200]}"
+        return error_line(error, 200)
     return ""
 
 

@@ -42,6 +42,7 @@ from qatexplorer.forward.graph_module import (
     shapes_of,
 )
 from qatexplorer.forward.trace import first_tensor_info
+from qatexplorer.shown import error_line
 
 _STAGES = (
     Stage(
@@ -308,7 +309,6 @@ def _trace_failed(error: Exception, model: nn.Module, inputs: Any) -> TraceFaile
     kind = place.type_name or type(model).__name__
     file, _, number = place.source.rpartition(":")
     line = f" at {Path(file).name}:{number}" if Path(file).name not in PASSED_ON_THE_WAY else ""
-    first = (str(error).strip().splitlines() or [""])[0]
     why = (
         "Tracing runs forward with stand-ins that have no values, so it cannot follow if, for and "
         "Python functions that depend on what is in a tensor."
@@ -338,7 +338,7 @@ def _trace_failed(error: Exception, model: nn.Module, inputs: Any) -> TraceFaile
             "non_traceable=[…], or use flow='eager'."
         )
     return TraceFailedError(
-        f"torch.fx cannot trace {kind}.forward{line}: {type(error).__name__}: {first[:200]}",
+        f"torch.fx cannot trace {kind}.forward{line}: {error_line(error, 200)}",
         where=path,
         why=why,
         fix=fix,

@@ -12,12 +12,7 @@ from qatexplorer.errors import QatExplorerError, StageError, TraceFailedError
 from qatexplorer.explain.blame import place_of
 from qatexplorer.forward.exported import calls_of, stack_of
 from qatexplorer.forward.graph_module import source_of
-
-
-def first_line(error: BaseException) -> str:
-    """``"TypeName: message"`` in one line of at most 200 characters of message."""
-    text = (str(error).strip().splitlines() or [""])[0][:200]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+from qatexplorer.shown import error_line
 
 
 def export_failed(error: Exception, model: nn.Module) -> QatExplorerError:
@@ -26,7 +21,7 @@ def export_failed(error: Exception, model: nn.Module) -> QatExplorerError:
     kind = place.type_name or type(model).__name__
     line = f" at {place.source.rpartition('/')[2]}" if place.source else ""
     return TraceFailedError(
-        f"torch.export cannot export {kind}.forward{line}: {first_line(error)}",
+        f"torch.export cannot export {kind}.forward{line}: {error_line(error, 200)}",
         where=place.path or "",
         why="Exporting runs forward with stand-ins that have shapes and no values, so it cannot "
         "follow if, for and Python functions that depend on what is in a tensor.",
@@ -64,7 +59,7 @@ def quantizer_failed(
             "Leave quantizer=None, torchao's X86InductorQuantizer, to see whether the model goes "
             "through; a quantizer of a vendor must fit this release of torchao."
         )
-    message = f"{name}.{method} failed{at}: {first_line(error)}"
+    message = f"{name}.{method} failed{at}: {error_line(error, 200)}"
     return StageError(message, where=where, why=why, fix=fix)
 
 
@@ -94,14 +89,14 @@ def lowering_failed(error: Exception) -> QatExplorerError:
     if names & {"InvalidCxxCompiler", "CppCompileError"}:
         return StageError(
             "Lowering needs a C++ compiler, and inductor finds none that works: "
-            f"{first_line(error)}",
+            f"{error_line(error, 200)}",
             why="Inductor, which lowers the model, compiles C++. The reference model of stage "
             "'fold' computes the same numbers with float kernels and stays usable.",
             fix="Install g++ (apt-get install g++), or name a compiler in the variable CXX; or "
             "stay at stage 'fold'.",
         )
     return StageError(
-        f"torchao's lowering failed: {first_line(error)}",
+        f"torchao's lowering failed: {error_line(error, 200)}",
         why="The reference model of stage 'fold' computes the same numbers with float kernels and "
         "stays usable.",
         fix="Stay at stage 'fold', or lower that model with your own backend.",
@@ -111,7 +106,7 @@ def lowering_failed(error: Exception) -> QatExplorerError:
 def lowered_does_not_run(error: Exception, elsewhere: str) -> QatExplorerError:
     """The lowered model raised for the example inputs. ``elsewhere``: what else lowers it."""
     return StageError(
-        f"what lower_pt2e_quantized_to_x86 gave does not run: {first_line(error)}",
+        f"what lower_pt2e_quantized_to_x86 gave does not run: {error_line(error, 200)}",
         why="OneDNN's convolutions take activations of uint8, as torchao's quantizers for CPUs "
         f"round them. {elsewhere or 'Yours may round them to int8.'}",
         fix="Stay at stage 'fold': the reference model computes the same numbers with float "

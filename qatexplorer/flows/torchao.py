@@ -26,6 +26,7 @@ from qatexplorer.quantizers.torchao_grids import (
     stored_blocks,
 )
 from qatexplorer.quantizers.types import is_torchao_tensor, own_weight
+from qatexplorer.shown import error_line
 
 _STAGES = (
     Stage(
@@ -286,7 +287,7 @@ def _tried_on_a_layer(part: Part, embedding: bool) -> str:
         with torch.no_grad():
             model(inputs)
     except _RAISED as error:
-        return _first_line(error)
+        return error_line(error, 200)
     return ""
 
 
@@ -406,7 +407,8 @@ def _converted(model: nn.Module, options: FlowOptions) -> StageResult:
             part.apply(model, "convert")
         except _RAISED as error:
             raise ConvertError(
-                f"torchao cannot convert with {part.name} on this machine: {_first_line(error)}",
+                f"torchao cannot convert with {part.name} on this machine: "
+                f"{error_line(error, 200)}",
                 where=_path_in_hand(error),
             ) from error
     return StageResult(model, notes=_stored(model))
@@ -414,7 +416,7 @@ def _converted(model: nn.Module, options: FlowOptions) -> StageResult:
 
 def _refused(part: Part, error: Exception) -> QatExplorerError:
     return InputError(
-        f"torchao refuses {part.name}: {_first_line(error)}", where=_path_in_hand(error)
+        f"torchao refuses {part.name}: {error_line(error, 200)}", where=_path_in_hand(error)
     )
 
 
@@ -427,11 +429,6 @@ def _path_in_hand(error: BaseException) -> str:
             path = str(frame.f_locals.get("cur_fqn", path)).rstrip(".")
         step = step.tb_next
     return path
-
-
-def _first_line(error: BaseException) -> str:
-    line = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {line[:200]}" if line else type(error).__name__
 
 
 def _in_words(part: Part) -> str:

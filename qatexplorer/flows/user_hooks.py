@@ -17,7 +17,7 @@ from qatexplorer.data import call_model, cloned
 from qatexplorer.errors import StageError
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.scripted import named_python_modules, python_modules
-from qatexplorer.shown import module_code
+from qatexplorer.shown import error_line, module_code
 
 HOOK_TABLES = {
     "_forward_pre_hooks": "forward pre-hook",
@@ -124,9 +124,8 @@ class HookFollower:
         except Exception as error:
             called = frozenset(hook.place for *_, hook in hooks_in(model) if hook.calls)
             silent = self._running - called
-            first = (str(error).strip().splitlines() or [""])[0]
             raise StageError(
-                f"{type(error).__name__}: {first}",
+                error_line(error),
                 where=min((place.path for place in silent), default=None),
                 why=f"Hooks that do not run any more: {listed(silent)}. {WHY[traced]}",
                 fix=WAYS_OUT[traced],

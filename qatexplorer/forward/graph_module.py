@@ -24,6 +24,7 @@ from qatexplorer.forward.graph import Graph, GraphEdge, GraphNode, NodeOp, Place
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.trace import Info, ShapeRun, qualified_function, writes_in_place
 from qatexplorer.quantizers.facts import is_quantizer, kind_of_node
+from qatexplorer.shown import error_line
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 # What converting puts beside each operation: numbers, not data that flows.
@@ -72,8 +73,7 @@ def shapes_of(module: fx.GraphModule, inputs: Any) -> dict[str, Info]:
             run.run(*positional_inputs(module, on_device(inputs, device_of(module))))
     except Exception as error:
         source = source_of(run.at) if run.at is not None else ""
-        first = (str(error).strip().splitlines() or [""])[0]
-        raise GraphRunError(f"{type(error).__name__}: {first}", source) from error
+        raise GraphRunError(error_line(error), source) from error
     return run.found
 
 

@@ -21,6 +21,7 @@ from qatexplorer.ledger.forwards import Forwards
 from qatexplorer.ledger.records import Coverage
 from qatexplorer.quantizers.engine import quantized_engine
 from qatexplorer.quantizers.types import KEEPING, ON_INT8, is_int8_module
+from qatexplorer.shown import first_line
 
 Convert = Callable[[nn.Module], nn.Module]
 
@@ -106,7 +107,7 @@ def explained(error: Exception, model: nn.Module) -> str:
     """What went wrong, where in the model, and what to do."""
     place = place_of(error, model)
     translation = translate(error, place, in_fx=isinstance(model, fx.GraphModule))
-    first = (str(error).strip().splitlines() or [""])[0]
+    first = first_line(error)
     short = first if len(first) <= 120 else f"{first[:119]}…"
     where = f" in {place.path}" if place.path else ""
     return f"{type(error).__name__}{where}: {short} {translation.why} {translation.fix}".strip()

@@ -33,6 +33,7 @@ from qatexplorer.migration.unrounded import (
 )
 from qatexplorer.quantizers.engine import quantized_engine
 from qatexplorer.session.session import Session
+from qatexplorer.shown import error_line
 
 CALIBRATE = 8
 """Batches of training data that the observers see."""
@@ -381,5 +382,4 @@ class _Work:
 def _in_words(error: Exception) -> str:
     if isinstance(error, QatExplorerError):
         return error.message
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first[:300]}"
+    return error_line(error, 300)

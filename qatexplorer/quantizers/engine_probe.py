@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.ao.quantization import get_default_qat_qconfig
 
 from qatexplorer.quantizers.engine import available_engines, quantized_engine
+from qatexplorer.shown import error_line
 
 FULL_CODES = 255
 """Largest activation code of quint8."""
@@ -113,7 +114,7 @@ def probe_engine(engine: str) -> EngineProbe:
             task = _task("linear", HALF_CODES)
             top = int(_linear(task.activations, task.weights, 1.0, 0).max())
         except Exception as raised:
-            error = f"{type(raised).__name__}: {(str(raised).strip().splitlines() or [''])[0]}"
+            error = error_line(raised)
     return EngineProbe(engine, full, half, trained, top, error, time.perf_counter() - start)
 
 

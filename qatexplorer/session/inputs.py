@@ -26,6 +26,7 @@ from qatexplorer.flows.own_copy import OwnCopy, own_copy
 from qatexplorer.forward.exported import is_exported
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.quantizers.facts import is_quantizer
+from qatexplorer.shown import error_line
 from qatexplorer.snapshot.records import Graph
 from qatexplorer.snapshot.take import take_graph
 
@@ -158,7 +159,7 @@ def _check_device(device: torch.device, path: str) -> None:
             raise DeviceError(
                 f"parameters are on {device}, where torch's fake quants do not run.",
                 where=path,
-                why=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
+                why=error_line(error),
                 fix="Call model.cpu() before you hand it over, and train on the CPU or CUDA.",
             ) from error
     if device.type == "cuda" and not torch.cuda.is_available():

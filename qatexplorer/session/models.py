@@ -42,6 +42,7 @@ from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.quantizers.engine import quantized_engine
 from qatexplorer.quantizers.facts import any_seen, never_observed
 from qatexplorer.session.settings import Settings
+from qatexplorer.shown import error_line
 from qatexplorer.takehome.records import Action
 
 
@@ -247,8 +248,7 @@ class Models:
             return error
         place = place_in_walk(error, model)
         explained = translate(error, place, in_fx=not self.flow.offers_stubs)
-        first = (str(error).strip().splitlines() or [""])[0]
-        message = f"{type(error).__name__}: {first[:300]}"
+        message = error_line(error, 300)
         return StageError(message, where=place.path, why=explained.why, fix=explained.fix)
 
     def engine(self) -> AbstractContextManager[Any]:

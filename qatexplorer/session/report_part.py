@@ -31,6 +31,7 @@ from qatexplorer.session.measured import Measured
 from qatexplorer.session.part import Part
 from qatexplorer.session.sensitivity_part import Sensitivities
 from qatexplorer.session.stopping import unless_stopped
+from qatexplorer.shown import error_line
 from qatexplorer.snapshot.diff import Diff
 from qatexplorer.snapshot.records import Snapshot
 
@@ -192,8 +193,7 @@ class ReportPart(Part):
         except QatExplorerError as error:
             missing[name] = error.message
         except Exception as error:  # of the user's forward
-            first = (str(error).strip().splitlines() or [""])[0]
-            missing[name] = f"The model raised {type(error).__name__}: {first}"
+            missing[name] = f"The model raised {error_line(error)}"
         return None
 
     def _stage_of_histograms(self) -> str:

@@ -18,6 +18,7 @@ from qatexplorer.forward.scripted import named_python_modules
 from qatexplorer.forward.trace import fx_graph
 from qatexplorer.quantizers.facts import is_quantizer
 from qatexplorer.quantizers.types import compute_of
+from qatexplorer.shown import error_line
 from qatexplorer.snapshot.exported import Walked, exported_states
 from qatexplorer.snapshot.records import (
     FakeQuantSite,
@@ -106,8 +107,7 @@ def take_graph(model: nn.Module, inputs: Any) -> Graph:
         with preserved_state(model):
             return fx_graph(model, inputs)
     except Exception as error:
-        first_line = (str(error).strip().splitlines() or [""])[0]
-        note = f"torch.fx cannot trace this model: {type(error).__name__}: {first_line}"
+        note = f"torch.fx cannot trace this model: {error_line(error)}"
     with preserved_state(model):
         return recorded_graph(model, inputs, note)
 

@@ -27,7 +27,7 @@ from qatexplorer.flows.pt2e_quantizers import name_of
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.quantizers.cpu import cpu_facts
 from qatexplorer.quantizers.engine import quantized_engine
-from qatexplorer.shown import Shown, at_most
+from qatexplorer.shown import Shown, at_most, error_line
 from qatexplorer.takehome.onnx import Agreement, missing, write_onnx
 from qatexplorer.takehome.pack import packed
 from qatexplorer.takehome.pt2e_parts import exported_program
@@ -317,8 +317,7 @@ def _exported(int8: nn.Module, example: Any, file: Path) -> list[str]:
         whole = io.BytesIO()  # so that a full disk is not taken for a model that cannot be written
         torch.export.save(torch.export.export(int8, args, kwargs), whole)
     except Exception as error:
-        line = (str(error).strip().splitlines() or [""])[0][:160]
-        reason = f"{type(error).__name__}: {line}"
+        reason = error_line(error, 160)
         return [f"No exported.pt2: torch.export does not take this int8 model ({reason})."]
     file.write_bytes(whole.getbuffer())
     return []

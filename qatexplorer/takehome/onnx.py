@@ -16,6 +16,7 @@ from qatexplorer.data import as_args, call_model
 from qatexplorer.errors import ExportError
 from qatexplorer.evaluate.parity import apart, outputs_of
 from qatexplorer.forward.trace import tensors_in
+from qatexplorer.shown import error_line
 
 OPSET = 17
 NEEDED = ("onnx", "onnxruntime")
@@ -118,5 +119,4 @@ def _same_answers(wanted: Tensor, found: Tensor) -> int:
 
 
 def _first(error: Exception) -> str:
-    line = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {line[:200]}"
+    return error_line(error, 200)

@@ -19,11 +19,11 @@ from qatexplorer.errors import ExportError
 from qatexplorer.evaluate.parity import apart, outputs_of, percent
 from qatexplorer.flows.base import Flow
 from qatexplorer.flows.imported import imported
-from qatexplorer.flows.pt2e_errors import first_line
 from qatexplorer.flows.pt2e_export import batched_tensors
 from qatexplorer.flows.pt2e_quantizers import is_for_xnnpack, title_of
 from qatexplorer.forward.exported import stack_of
 from qatexplorer.forward.trace import tensors_in
+from qatexplorer.shown import error_line
 
 INSTALL = "pip install 'qatexplorer[executorch]'"
 LISTED = 8
@@ -88,7 +88,7 @@ def make_pte(
             made = edge.to_executorch(config=config.get_xnnpack_executorch_backend_config())
     except Exception as error:
         raise ExportError(
-            f"ExecuTorch cannot lower this model: {first_line(error)}",
+            f"ExecuTorch cannot lower this model: {error_line(error, 200)}",
             why="An operation of it has no form in ExecuTorch, or a size in it is not fixed.",
         ) from error
     program = bytes(made.buffer)
@@ -157,7 +157,7 @@ def _run(program: bytes, reference: fx.GraphModule, inputs: list[Any], **counted
             samples += len(batch[0]) if batch else 1
     except Exception as error:
         raise ExportError(
-            f"ExecuTorch {version} cannot run what it wrote: {first_line(error)}",
+            f"ExecuTorch {version} cannot run what it wrote: {error_line(error, 200)}",
             why="Nothing was written. The reference model of stage 'fold' runs.",
         ) from error
     batch = batched_tensors(tuple(_flat(inputs[0])))

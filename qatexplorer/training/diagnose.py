@@ -20,6 +20,7 @@ from qatexplorer.forward.hooks import hooked
 from qatexplorer.forward.scripted import named_python_modules
 from qatexplorer.forward.visit import Visit, visited
 from qatexplorer.quantizers.facts import is_quantizer
+from qatexplorer.shown import error_line
 
 LOWER_LR = "Use a lower lr, or limit the gradients' norm (clip_grad_norm=1.0)."
 
@@ -190,7 +191,7 @@ def failure(
         return error
     place = place_of(error, model)
     at = f"epoch {epoch}, batch {batch}"
-    text = f"{type(error).__name__}: {_first_line(error)}"
+    text = error_line(error)
     if out_of_memory(error):
         return TrainingError(
             f"Out of memory in the {phase} of {at}.",
@@ -225,8 +226,3 @@ def failure(
         why=known.why + (f" (at {place.source})" if place.source else ""),
         fix=known.fix,
     )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else "(no message)"

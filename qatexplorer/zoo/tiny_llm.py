@@ -15,6 +15,7 @@ from qatexplorer.errors import InputError
 from qatexplorer.evaluate.perplexity import perplexity
 from qatexplorer.flows.imported import errors_only, imported
 from qatexplorer.flows.pt2e import unavailable
+from qatexplorer.shown import first_line
 from qatexplorer.zoo.base import Example, with_weights
 from qatexplorer.zoo.tiny_text import ALPHABET, LENGTH, example_tokens, text_data
 
@@ -69,7 +70,7 @@ def _transformers() -> Any:
     try:
         module.LlamaForCausalLM  # noqa: B018 - it is imported when it is looked up
     except (ImportError, RuntimeError) as error:
-        reason = (str(error.__cause__ or error).strip().splitlines() or [""])[0]
+        reason = first_line(error.__cause__ or error)
         raise InputError(
             f"example 'tiny_llm' needs transformers, which cannot be imported here: {reason}"
         ) from error

@@ -23,6 +23,7 @@ from qatexplorer.checks.subject import NoEvidence, Subject
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.quantizers.engine import quantized_engine
 from qatexplorer.quantizers.types import KEEPING
+from qatexplorer.shown import first_line
 
 LAYERS = ("linear", "conv1d", "conv2d", "conv3d")
 _ARGUMENTS = {
@@ -148,7 +149,7 @@ def _error_of(operation: Operation, mapping: QConfigMapping, engine: str) -> str
             with torch.no_grad():
                 int8(inputs)
         except Exception as error:
-            text = (str(error).strip().splitlines() or [""])[0]
+            text = first_line(error)
             return f"{type(error).__name__}: {text.partition(' Declaration: ')[0].rstrip('.')}"
     return ""
 

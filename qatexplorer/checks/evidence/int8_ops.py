@@ -19,6 +19,7 @@ from qatexplorer.checks.evidence.float_run import Operation, Value
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.forward.trace import tensors_in
 from qatexplorer.quantizers.engine import quantized_engine
+from qatexplorer.shown import first_line
 
 _LARGEST = 2**26
 """Tensors with more values than this are not made: what would come of them is not known."""
@@ -75,7 +76,7 @@ def _tried(operation: Operation, grids: Mapping[int, Grid], engine: str) -> Outc
                 _called(operation, {})
             except Exception:
                 return Outcome(sure=False)  # it does not like zeros, int8 or not
-            first = (str(error).strip().splitlines() or [""])[0].partition(" This could be")[0]
+            first = first_line(error).partition(" This could be")[0]
             return Outcome(f"{type(error).__name__}: {first}")
     made = tuple(_grid_of(tensor) for tensor in tensors_in(result))
     return Outcome(made=made, sure=len(made) == len(operation.outputs))

@@ -20,6 +20,7 @@ from torch.nn.utils import parametrize, prune, spectral_norm, weight_norm
 
 from qatexplorer.forward.preserve import preserved_rng
 from qatexplorer.quantizers.engine import available_engines, quantized_engine
+from qatexplorer.shown import first_line
 
 # Whose weights have one scale, which every kind of layer can have, and whose kernels are right.
 _ENGINES = ("qnnpack", "fbgemm", "onednn", "x86")
@@ -103,7 +104,7 @@ def _to_int8(model: nn.Module, x: Tensor, flow: str) -> Trial:
         try:
             model = call(model)
         except Exception as error:
-            text = (str(error).strip().splitlines() or [""])[0]
+            text = first_line(error)
             return Trial(name, f"{type(error).__name__}: {text.strip()}")
     return Trial()
 

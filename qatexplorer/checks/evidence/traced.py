@@ -15,6 +15,7 @@ from qatexplorer.errors import TraceFailedError
 from qatexplorer.explain.blame import place_of, release_frames
 from qatexplorer.flows.base import FlowOptions
 from qatexplorer.flows.fx import PASSED_ON_THE_WAY
+from qatexplorer.shown import first_line
 
 _MOST = 8
 """Modules named; tracing is begun anew for each."""
@@ -81,7 +82,7 @@ def _stop(error: TraceFailedError, base: nn.Module) -> Stop:
     source = f"{Path(file).name}:{number}" if file else ""
     path = error.where or ""
     kind = type(dict(base.named_modules()).get(path, base)).__name__
-    first = (str(cause).strip().splitlines() or [""])[0].partition(". ")[0]
+    first = first_line(cause).partition(". ")[0]
     text = f"{type(cause).__name__}: {first}"
     release_frames(error)
     return Stop(path, kind, text, source, line, error.why or "", error.fix or "")

@@ -9,6 +9,7 @@ from typing import Any
 
 from qatexplorer.errors import QatExplorerError
 from qatexplorer.flows.base import Stage
+from qatexplorer.shown import error_line
 from qatexplorer.snapshot.diff import Diff
 from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.views.common.names import KINDS, count
@@ -91,9 +92,8 @@ def _changes(change: Diff | None) -> str:
 def message_html(error: Exception) -> str:
     """An error as its user needs it: what, where, why, what to do. Never a traceback."""
     if not isinstance(error, QatExplorerError):
-        first = (str(error).strip().splitlines() or [""])[0]
         error = QatExplorerError(
-            f"Something unexpected happened: {type(error).__name__}: {first}",
+            f"Something unexpected happened: {error_line(error)}",
             fix="The model and the session are as they were. Please report this with the call "
             "that led to it.",
         )

@@ -16,8 +16,6 @@ def starts_again_html(folder: str = "", what: str = "A changed qconfig starts") 
 
 def another_run_html(folder: str = "") -> Html:
     """What another run does where there is a trained model; ``folder`` as above."""
-    kept = "session.run is then another run, and no folder keeps this one."
-    if folder:
-        kept = "session.run is then another run; "
-        kept += f"the folder {folder} of the tab Runs keeps this one."
-    return join([tag("b", "There is a trained model. "), kept])
+    keeps = f"the folder {folder} of the tab Runs keeps" if folder else "no folder keeps"
+    taken = f"session.run is then another run, and {keeps} this one."
+    return join([tag("b", "There is a trained model. "), taken])
