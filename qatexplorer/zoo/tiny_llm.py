@@ -18,7 +18,7 @@ from qatexplorer.flows.pt2e import unavailable
 from qatexplorer.zoo.base import Example, with_weights
 from qatexplorer.zoo.tiny_text import ALPHABET, LENGTH, example_tokens, text_data
 
-TITLE = "Small language model (torchao, 2-bit weights)"
+TITLE = "Small language model (torchao, 2 bits)"
 _SIZES = {
     "vocab_size": 32,
     "hidden_size": 64,

@@ -126,6 +126,15 @@ def test_no_observer_is_said_to_be_frozen(session: qx.Session) -> None:
     assert "observer" not in str(multiples(run.telemetry))
 
 
+def test_the_graph_is_coloured_in_its_words(session: qx.Session) -> None:
+    found = session.overlay("precision", "prepare")
+    assert found.title == "Float or integers"
+    assert found.categories == ("float", "integers", "mixed")
+    assert found.values["0"] == 1.0
+    assert found.note == "What each module will be in the converted model."
+    assert session.overlay("sqnr_int8").title == "SQNR of converted"
+
+
 def test_a_layer_left_in_float_keeps_its_parameters() -> None:
     made = session_of()
     made.configure(qconfig={"0": None})

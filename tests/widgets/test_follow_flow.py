@@ -52,6 +52,7 @@ def test_panels_follow_a_change_of_the_flow() -> None:
         assert made.sweeps.quantizers.layout.display == display
         assert f"Float ÷ {result}" in columns(made.results.latency.modules)
         assert result in made.results.time.tooltip
+        assert f"SQNR of {result}" in str(made.panes.graph.pickers)
         assert made.settings.check.description.endswith("int8?" if shown[flow] else "converted?")
         assert ("qconfig" in made.drawer.titles) == shown[flow]
         assert ("Base config" in made.drawer.titles) != shown[flow]
