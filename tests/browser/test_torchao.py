@@ -85,6 +85,7 @@ def win_back(page: Page) -> None:
     page.get_by_label("Example", exact=True).select_option(label=EXAMPLE)
     expect(page.locator(".qx-header h1")).to_have_text("TinyLLM")
     wait_for_stage(page, "float")
+    go_to(page, "prepare")  # so that it is seen to start again
     choose_flow(page)
     see_scales(page, "lm.model.embed_tokens.weight_fake_quantizer")
     open_tab(page, "Train")
