@@ -72,6 +72,7 @@ class Pt2ePrepareWatch:
         self.log = Pt2eLog()
         self._at = at
         self._patterns: dict[str, str] = {}
+        self._within = 0
         self._inside: list[str] = []
         self._before: frozenset[str] = frozenset()
         self._cause: tuple[str, str] = ("", "")
@@ -116,8 +117,14 @@ class Pt2ePrepareWatch:
             given = (*args, *kwargs.values())
             # Some take the model, some its graph.
             model = next((a for a in given if isinstance(a, (fx.GraphModule, fx.Graph))), None)
+            if model is None and not self._within:  # a user's own may take one node
+                model = next((a.graph for a in given if isinstance(a, fx.Node)), None)
             before = annotated(model) if model is not None else frozenset()
-            result = method(*args, **kwargs)
+            self._within += 1
+            try:
+                result = method(*args, **kwargs)
+            finally:
+                self._within -= 1
             if model is not None:  # what an inner method has written is the inner method's
                 for node in annotated(model) - before:
                     self._patterns.setdefault(node, name.removeprefix("_annotate").strip("_"))
