@@ -1,8 +1,4 @@
-"""Integer arithmetic of int8 layers: all outputs at once, and the window of one output.
-
-Codes, their products and their sums are integers far below 2**53, so float64 holds them exactly,
-and torch's own convolution in float64 gives their exact sums.
-"""
+"""Integer arithmetic of int8 layers: all outputs at once, and the window of one output."""
 
 from __future__ import annotations
 
@@ -13,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from qatexplorer.accuracy.int8_operands import Geometry, Operands, weight_grid
+from qatexplorer.accuracy.int8_operands import Operands
 from qatexplorer.accuracy.int8_record import Agreement
-from qatexplorer.accuracy.int8_run import grid_of
+from qatexplorer.quantizers.integers import Geometry, centred, sums, tensor_grid, weight_grid
 
 MOST_PRODUCTS = 2e9
 """Products computed to compare all outputs; of more, only as many samples as that allows."""
@@ -26,14 +21,9 @@ MOST_PRODUCTS = 2e9
 
 def grid(tensor: Tensor) -> tuple[float, int]:
     """Scale and zero point of a tensor that has one of each."""
-    found = grid_of(tensor)
+    found = tensor_grid(tensor)
     assert found is not None
     return found
-
-
-def centred(tensor: Tensor) -> Tensor:
-    """Codes minus the zero point, float64."""
-    return tensor.int_repr().double() - grid(tensor)[1]
 
 
 TIE = 1e-4
@@ -72,34 +62,6 @@ def channels_of(operands: Operands) -> Channels | None:
     return Channels(scales, weight_scales, zeros, per_channel, bias, codes, multipliers)
 
 
-def weight_centred(weight: Tensor, zeros: Tensor, geometry: Geometry | None) -> Tensor:
-    """Codes of the weight minus their zero points, float64."""
-    codes = weight.int_repr().double()
-    axis = 1 if geometry is not None and geometry.transposed else 0
-    if not bool(zeros.any()):
-        return codes
-    if zeros.numel() != codes.shape[axis]:  # one for all, of a transposed one with groups
-        return codes - zeros[0]
-    return codes - zeros.view([-1 if i == axis else 1 for i in range(codes.dim())])
-
-
-def sums(operands: Operands, x: Tensor, channels: Channels) -> Tensor:
-    """Sums of products of all outputs for the centred codes ``x``, exact."""
-    assert operands.weight is not None
-    w = weight_centred(operands.weight, channels.zeros, operands.geometry)
-    g = operands.geometry
-    if g is None:
-        return F.linear(x, w)
-    dims = w.dim() - 2
-    if g.transposed:
-        up: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
-        done: Tensor = up(x, w, None, g.stride, g.padding, g.output_padding, g.groups, g.dilation)
-        return done
-    conv: Any = (F.conv1d, F.conv2d, F.conv3d)[dims - 1]
-    made: Tensor = conv(x, w, None, g.stride, g.padding, g.dilation, g.groups)
-    return made
-
-
 def compare(operands: Operands, channels: Channels | None) -> tuple[Agreement, ...]:
     """All outputs (or those of the first samples) against the kernel's codes."""
     samples = _samples(operands)
@@ -107,7 +69,9 @@ def compare(operands: Operands, channels: Channels | None) -> tuple[Agreement, .
     if operands.arithmetic != "products":
         return (_agreement("", operands, _others(operands)[:samples], kernel),)
     assert channels is not None
-    total = sums(operands, centred(operands.inputs[0])[:samples], channels)
+    assert operands.weight is not None
+    x = centred(operands.inputs[0])[:samples]
+    total = sums(x, operands.weight, channels.zeros, operands.geometry)
     across = [-1 if i == operands.channel_axis else 1 for i in range(total.dim())]
     multipliers = channels.multipliers.view(across)
     if channels.bias is None or channels.bias_codes is None:

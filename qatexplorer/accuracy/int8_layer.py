@@ -21,13 +21,14 @@ from qatexplorer.accuracy.int8_record import (
     WeightNumbers,
     Worked,
 )
-from qatexplorer.accuracy.int8_run import Seen, Source, grid_of, layer_seen
+from qatexplorer.accuracy.int8_run import Seen, Source, layer_seen
 from qatexplorer.accuracy.int8_steps import worked
 from qatexplorer.accuracy.int8_text import layer_text
 from qatexplorer.errors import InputError, StageError
 from qatexplorer.quantizers.engine import quantized_engine
 from qatexplorer.quantizers.engine_probe import probe_engine
 from qatexplorer.quantizers.facts import quant_range
+from qatexplorer.quantizers.integers import tensor_grid
 from qatexplorer.quantizers.types import is_container
 from qatexplorer.shown import Shown, at_most
 
@@ -174,7 +175,7 @@ class LayerRun:
         )
 
     def _output(self, seen: Seen) -> OutputNumbers:
-        result, grid = self._operands.result, grid_of(self._operands.result)
+        result, grid = self._operands.result, tensor_grid(self._operands.result)
         low, high = self._operands.clamp
         trained: tuple[int | None, int | None] = (None, None)
         if seen.call.quantizer is not None:
@@ -272,7 +273,7 @@ def _check(model: nn.Module, path: str) -> None:
 
 
 def _input(tensor: Tensor, source: Source) -> InputNumbers:
-    grid = grid_of(tensor)
+    grid = tensor_grid(tensor)
     low, high = codes_of(tensor)
     return InputNumbers(
         grid[0] if grid else None,

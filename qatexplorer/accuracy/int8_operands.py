@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from qatexplorer.accuracy.int8_record import Arithmetic
-from qatexplorer.accuracy.int8_run import Call, grid_of
+from qatexplorer.accuracy.int8_run import Call
+from qatexplorer.quantizers.integers import Geometry, tensor_grid
 
 _NAMES = {
     "linear": "Linear",
@@ -38,25 +39,6 @@ _PRODUCTS = frozenset(name for name in _NAMES if name.startswith(("linear", "con
 _FUSED_IN_FLOAT = frozenset(
     ["linear_leaky_relu", "linear_tanh", "conv2d_add", "conv2d_add_relu"],
 )
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How a convolution walks, one number a dimension; ``groups`` and ``transposed`` of all."""
-
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int
-    transposed: bool
-    output_padding: tuple[int, ...]
-
-    def rows(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """By torch's names, for a table."""
-        found = [("stride", self.stride), ("padding", self.padding), ("dilation", self.dilation)]
-        if self.transposed:
-            found.append(("output_padding", self.output_padding))
-        return (*found, ("groups", (self.groups,)))
 
 
 @dataclass(frozen=True)
@@ -94,7 +76,7 @@ class Operands:
     def clamp(self) -> tuple[int, int]:
         """The smallest and largest code of the result; 0, 0 for a float one."""
         low, high = codes_of(self.result)
-        grid = grid_of(self.result)
+        grid = tensor_grid(self.result)
         return (max(low, grid[1]) if self.relu and grid else low), high
 
 
@@ -136,14 +118,14 @@ def _result(call: Call) -> Tensor:
 def _arithmetic(
     name: str, inputs: tuple[Tensor, ...], result: Tensor, weight: Tensor | None
 ) -> Arithmetic:
-    if grid_of(result) is None or not inputs or not result.numel():
+    if tensor_grid(result) is None or not inputs or not result.numel():
         return "none"
     if name in _PRODUCTS:
-        known = weight is not None and grid_of(inputs[0]) is not None
+        known = weight is not None and tensor_grid(inputs[0]) is not None
         return "products" if known else "none"
     if name == "quantize_per_tensor":
         return "quantize"
-    if any(grid_of(one) is None for one in inputs):
+    if any(tensor_grid(one) is None for one in inputs):
         return "none"
     if name in ("add", "mul") and len(inputs) != 2:  # with a number, it is another operation
         return "none"
@@ -232,17 +214,6 @@ def codes_of(tensor: Tensor) -> tuple[int, int]:
         return 0, 0
     limits = torch.iinfo(tensor.int_repr().dtype)
     return int(limits.min), int(limits.max)
-
-
-def weight_grid(weight: Tensor, channels: int) -> tuple[Tensor, Tensor, bool] | None:
-    """Scale (float64) and zero point (float64) of each output channel, and whether each has its
-    own; None where they do not fit."""
-    if weight.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
-        scale = torch.full((channels,), weight.q_scale(), dtype=torch.float64)
-        return scale, torch.full((channels,), float(weight.q_zero_point())).double(), False
-    scales = weight.q_per_channel_scales().double()
-    zeros = weight.q_per_channel_zero_points().double()
-    return (scales, zeros, True) if scales.numel() == channels else None
 
 
 def places_of(operands: Operands) -> tuple[int, ...]:

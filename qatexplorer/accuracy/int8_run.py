@@ -17,6 +17,7 @@ from qatexplorer.evaluate.pairs import Pairs, by_nodes, pairs_of
 from qatexplorer.forward.preserve import preserved_state
 from qatexplorer.forward.trace import tensors_in
 from qatexplorer.forward.visit import Visit, visited
+from qatexplorer.quantizers.integers import tensor_grid
 from qatexplorer.quantizers.types import FUNCTIONAL_CLASSES
 
 _AROUND = ("torch.Tensor.q_", "torch.Tensor.int_repr", "torch.Tensor.qscheme")
@@ -198,7 +199,7 @@ def layer_seen(
 def _source(tensor: Tensor, made: Mapping[int, Call], names: Mapping[int, str]) -> Source:
     """Go back through what keeps a scale to what has set it."""
     through: list[str] = []
-    if grid_of(tensor) is None:
+    if tensor_grid(tensor) is None:
         return Source()
     for call in _back(tensor, made):
         kept = _kept_from(call)
@@ -228,11 +229,11 @@ def _kept_from(call: Call) -> Tensor | None:
     """The input whose grid the result has because the call keeps it, None where the call has set
     it: its scale is then an argument."""
     result = next(tensors_in(call.result), None)
-    grid = grid_of(result) if result is not None else None
+    grid = tensor_grid(result) if result is not None else None
     if grid is None or _is_given(grid[0], call):
         return None
     inputs = [one for one in call.inputs if one.is_quantized]
-    return next((one for one in inputs if grid_of(one) == grid), None)
+    return next((one for one in inputs if tensor_grid(one) == grid), None)
 
 
 def _is_given(scale: float, call: Call) -> bool:
@@ -247,12 +248,3 @@ def _is_given(scale: float, call: Call) -> bool:
         ):
             return True
     return False
-
-
-def grid_of(tensor: Tensor) -> tuple[float, int] | None:
-    """Scale and zero point, None for a float tensor or one with a scale per channel."""
-    if not tensor.is_quantized:
-        return None
-    if tensor.qscheme() not in (torch.per_tensor_affine, torch.per_tensor_symmetric):
-        return None
-    return float(tensor.q_scale()), int(tensor.q_zero_point())

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 
 from qatexplorer.accuracy import int8_arithmetic as arithmetic
-from qatexplorer.accuracy.int8_arithmetic import TIE, Channels, centred, grid, window
+from qatexplorer.accuracy.int8_arithmetic import TIE, Channels, grid, window
 from qatexplorer.accuracy.int8_operands import Operands, index_of
 from qatexplorer.accuracy.int8_record import Step, Worked
+from qatexplorer.quantizers.integers import centred
 
 
 def worked(

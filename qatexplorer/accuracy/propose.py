@@ -25,6 +25,7 @@ from qatexplorer.accuracy.sensitivity.rank import MetricMode
 from qatexplorer.accuracy.swapped import swapped
 from qatexplorer.data import Batch
 from qatexplorer.evaluate.metric import Metric, evaluate, metric_name
+from qatexplorer.flows import FLOWS
 from qatexplorer.flows.exceptions import bits_of, with_exceptions, with_weight_bits
 from qatexplorer.flows.qconfig import QConfigPlan
 from qatexplorer.forward.preserve import preserved_rng
@@ -107,12 +108,16 @@ class Trials:
         for row in ranking.rows:
             site = sites.get(row.path)
             path = None if site is None else self._float_path(site)
-            if site is None or path is None or path not in known or site.kind == "input":
+            # What rounds the input of a layer that torchao swaps goes with the layer.
+            alone = site is not None and site.kind == "input" and not site.blocks
+            if site is None or path is None or path not in known or alone:
                 left.add(row.path)
             elif self.treatment == "float" or self._is_narrow(site):
                 scores[path] = scores.get(path, 0.0) + row.score
         if left and self.treatment == "float":
-            self.notes["left"] = _left_words(sorted(left))
+            flow = FLOWS.get(self.ground.snapshot.flow)
+            by_module = flow is None or flow.offers_qconfig
+            self.notes["left"] = _left_words(sorted(left), by_module)
         worst = sorted(scores, key=lambda path: -_sortable(scores[path]))
         made = [Candidate(path, scores[path], self._qconfig_of(path)) for path in worst]
         if self.treatment == "float":
@@ -170,7 +175,8 @@ class Trials:
         try:
             prepared = self.ground.prepare(plan)
         except Exception as error:
-            self.notes[last] = f"{last} is not tried: torch cannot prepare that ({error})."
+            why = f"{type(error).__name__}: {error}"
+            self.notes[last] = f"{last} is not tried: torch cannot prepare that ({why})."
             return None
         there = places_of(prepared)
         if not there.keys() <= self._places.keys():
@@ -393,9 +399,7 @@ def _doing(count: int, treatment: Treatment) -> str:
     return f"{modules} in float" if treatment == "float" else f"{modules} at {treatment} bits"
 
 
-def _left_words(paths: Sequence[str]) -> str:
+def _left_words(paths: Sequence[str], by_qconfig: bool) -> str:
     shown = ", ".join(paths[:4]) + (f" and {len(paths) - 4:,} more" if len(paths) > 4 else "")
-    return (
-        f"Not among what can be left in float, since no qconfig of a module decides about them: "
-        f"{shown}."
-    )
+    why = "no qconfig of a module decides about them" if by_qconfig else "no module holds them"
+    return f"Not among what can be left in float, since {why}: {shown}."

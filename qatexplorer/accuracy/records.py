@@ -106,6 +106,7 @@ class Comparison(Shown):
         scatter: samples of values, by (path, call) of the row.
         lost: samples that int8 gets wrong; lost_total: how many there are of ``evaluated``.
         notes: what could not be compared, in sentences.
+        form: what the converted model is called, where it does not compute in int8.
     """
 
     rows: tuple[CompareRow, ...] = ()
@@ -117,11 +118,16 @@ class Comparison(Shown):
     lost_total: int = 0
     evaluated: int = 0
     notes: tuple[str, ...] = ()
+    form: str = "int8"
 
     @property
     def first(self) -> CompareRow | None:
         """The first place where int8 and fake quant are more than 1.5 steps apart."""
         return next((row for row in self.rows if (row.max_steps or 0.0) > APART_STEPS), None)
+
+    def words(self, form: str) -> str:
+        """What a form of :attr:`passes` is called."""
+        return self.form if form == "int8" else form
 
     def __iter__(self) -> Iterator[CompareRow]:
         return iter(self.rows)
@@ -135,20 +141,24 @@ class Comparison(Shown):
 
     def __repr__(self) -> str:
         batches = "1 batch" if self.batches == 1 else f"{self.batches:,} batches"
-        head = f"Comparison of {listed([*self.passes], 3)} on {batches}: {len(self.rows):,} places"
+        forms = [self.words(form) for form in self.passes]
+        head = f"Comparison of {listed(forms, 3)} on {batches}: {len(self.rows):,} places"
         lines = [head]
         lines += [
-            f"{row.path}: {_db(row.sqnr_fake_quant_db)} fake quant, {_db(row.sqnr_int8_db)} int8"
+            f"{row.path}: {_db(row.sqnr_fake_quant_db)} fake quant, "
+            f"{_db(row.sqnr_int8_db)} {self.form}"
             for row in [row for row in self.rows if row.kind == "output"][:3]
         ]
         if self.first is not None:
             why = f": {self.first.cause}" if self.first.cause else ""
             lines.append(
-                f"int8 parts from fake quant at {self.first.path} first "
+                f"{self.form} parts from fake quant at {self.first.path} first "
                 f"({self.first.max_steps:.3g} steps){why}"
             )
         if self.evaluated:
-            lines.append(f"int8 loses {self.lost_total:,} of {self.evaluated:,} evaluation samples")
+            lines.append(
+                f"{self.form} loses {self.lost_total:,} of {self.evaluated:,} evaluation samples"
+            )
         lines += [f"note: {note}" for note in self.notes[:3]]
         return at_most([*lines, *self._worst(MAX_LINES - 1 - len(lines))])
 
@@ -166,7 +176,7 @@ class Comparison(Shown):
             )
             for _, row in known[:most]
         ]
-        head = ("the worst", "fake quant", "int8", "same code", "most steps", "cause")
+        head = ("the worst", "fake quant", self.form, "same code", "most steps", "cause")
         return columns([head, *body], right=(1, 2, 3, 4)) if body else []
 
 

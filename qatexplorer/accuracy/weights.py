@@ -15,10 +15,10 @@ from qatexplorer.accuracy.kept import unwatched
 from qatexplorer.accuracy.records import CompareRow
 from qatexplorer.accuracy.spread import Spread, picked
 from qatexplorer.accuracy.sums import Apart, InSteps, OneGrid, row_decibels, row_squares
-from qatexplorer.checks.evidence.causes import int8_weight
 from qatexplorer.forward.exported import exported_graph, is_exported, packed_weights
 from qatexplorer.forward.hooks import hooked
 from qatexplorer.quantizers.facts import Grid, grid_of, has_grid, kinds_of
+from qatexplorer.quantizers.integers import int8_weight
 
 _PIECE = 1 << 17
 

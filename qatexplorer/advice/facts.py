@@ -139,6 +139,13 @@ class Facts:
         """What is lost, and how much of it would be tolerated."""
         return self.words_of(self.form)
 
+    def word(self, form: str) -> str:
+        """What a form of the model is called."""
+        result = self.ground.flow.result
+        if result == _WORDS["int8"] or form not in ("ptq", "int8"):
+            return _WORDS[form]
+        return result if form == "int8" else f"{result} without training"
+
     def words_of(self, form: str | None) -> str:
         """The same for any form; ``""`` where it is not known."""
         whole, limit = self.of_float, self.limit
@@ -149,9 +156,9 @@ class Facts:
         against = "more" if not lost <= limit else "no more"
         what = f"{self.amount(abs(lost))} {'won' if lost < 0 else 'lost'}"
         return (
-            f"{_WORDS[form]} has {found.name} {format_metric(found)}, float {format_metric(whole)} "
-            f"({found.samples:,} samples): {what}, {against} than the {self.amount(limit)} that "
-            f"are tolerated ({100 * self.tolerated:.3g} % of float)."
+            f"{self.word(form)} has {found.name} {format_metric(found)}, "
+            f"float {format_metric(whole)} ({found.samples:,} samples): {what}, {against} than the "
+            f"{self.amount(limit)} that are tolerated ({100 * self.tolerated:.3g} % of float)."
         )
 
     def gain(self, share: float) -> Gain:
@@ -170,7 +177,7 @@ class Facts:
     def state(self) -> str:
         """What is known of the accuracy, in a sentence; ``""`` for nothing."""
         known = [
-            f"{_WORDS[name]} {format_metric(self.metrics[name])}"
+            f"{self.word(name)} {format_metric(self.metrics[name])}"
             for name in _WORDS
             if name in self.metrics
         ]

@@ -37,7 +37,12 @@ def evaluate(facts: Facts) -> Iterator[Proposal]:
         yield from _without_data(facts)
         return
     missing = [] if "float" in facts.metrics else ["float"]
-    missing += [] if facts.form in ("ptq", "int8") else ["int8"]
+    result = facts.ground.flow.result
+    missing += (
+        []
+        if facts.form in ("ptq", "int8")
+        else ["int8" if result == "int8" else "what it is converted to"]
+    )
     if not missing or facts.evaluated:
         return
     known = [facts.words_of(facts.form)] if facts.words_of(facts.form) else []
@@ -48,7 +53,7 @@ def evaluate(facts: Facts) -> Iterator[Proposal]:
         "evaluate",
         Action(
             "evaluate",
-            "Evaluate float and int8",
+            f"Evaluate float and {result}",
             "session.evaluate()",
             "evaluate",
         ),

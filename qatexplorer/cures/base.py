@@ -187,11 +187,10 @@ class Look:
         does: a sentence made of facts of this model. signs: what was measured of this model that
             speaks for it, a sentence; ``""`` for nothing.
         batches, passes: how many training batches it goes through, with its usual settings, and how
-            often. judged: see :class:`Cured`.
+            often.
     """
 
     does: str
-    judged: Judged
     signs: str = ""
     batches: int = 0
     passes: int = 1
@@ -206,11 +205,13 @@ LookAt = Callable[[Ground], Look]
 class Cure:
     """``plan(ground, **settings)`` plans it. ``why_not(ground)`` says why it does not apply,
     ``""`` where it does; only then ``look(ground)`` says what it would do. ``source``: where its
-    formula or recipe was read."""
+    formula or recipe was read. ``judged``: see :class:`Cured`; with ``"ptq"`` it changes the float
+    model or its qconfig, and the walk starts again."""
 
     name: str
     title: str
     source: str
+    judged: Judged
     why_not: WhyNot
     look: LookAt
     plan: Plan
@@ -235,17 +236,18 @@ class Offer:
 
     Attributes:
         why_not: why it does not apply, ``""`` where it does.
-        does, signs, judged: as of :class:`Look`, empty where it does not apply. cost: with its
-            usual settings, None where it does not apply or the session has no data.
+        judged: as of :class:`Cured`. does, signs: as of :class:`Look`, empty where it does not
+            apply. cost: with its usual settings, None where it does not apply or the session has no
+            data.
     """
 
     name: str
     title: str
     source: str
+    judged: Judged
     why_not: str = ""
     does: str = ""
     signs: str = ""
-    judged: Judged | None = None
     cost: Cost | None = None
 
     @property
@@ -258,29 +260,28 @@ CURES: dict[str, Cure] = {}
 
 
 def cure(
-    name: str, title: str, source: str, why_not: WhyNot, look: LookAt
+    name: str, title: str, source: str, judged: Judged, why_not: WhyNot, look: LookAt
 ) -> Callable[[Plan], Plan]:
     """Register a function that plans a cure; it is called only where ``why_not`` says nothing."""
 
     def register(plan: Plan) -> Plan:
         if name in CURES:
             raise InputError(f"there is a cure {name!r} already.")
-        CURES[name] = Cure(name, title, source, why_not, look, plan)
+        CURES[name] = Cure(name, title, source, judged, why_not, look, plan)
         return plan
 
     return register
 
 
-def offers(ground: Ground, cost: Callable[[Look], Cost | None]) -> Iterator[Offer]:
+def offers(ground: Ground, cost: Callable[[Judged, Look], Cost | None]) -> Iterator[Offer]:
     """All cures, those that apply and those that do not."""
     for one in CURES.values():
-        why = one.why_not(ground)
+        why, about = one.why_not(ground), (one.name, one.title, one.source, one.judged)
         if why:
-            yield Offer(one.name, one.title, one.source, why)
+            yield Offer(*about, why)
         else:
             look = one.look(ground)
-            found = (look.does, look.signs, look.judged, cost(look))
-            yield Offer(one.name, one.title, one.source, "", *found)
+            yield Offer(*about, "", look.does, look.signs, cost(one.judged, look))
 
 
 def counted(number: int, noun: str) -> str:

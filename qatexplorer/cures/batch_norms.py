@@ -95,13 +95,14 @@ def _look(ground: Ground) -> Look:
     ranged = len(layers_with_norm(ground.work))
     if ranged:
         does += f", and then the ranges of {counted(ranged, 'weight')} that they scale"
-    return Look(f"{does}.", "fake_quant", batches=BATCHES)
+    return Look(f"{does}.", batches=BATCHES)
 
 
 @cure(
     "batch_norms",
     "Measure batch norms anew",
     "AIMET, bn_reestimation; torch.optim.swa_utils.update_bn",
+    "fake_quant",
     _why_not,
     _look,
 )

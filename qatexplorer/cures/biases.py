@@ -106,10 +106,10 @@ def _look(ground: Ground) -> Look:
         f"Takes the mean error that rounding the weight adds to the output off the bias of "
         f"{counted(layers, 'layer')}{', one after the other' if layers > 1 else ''}."
     )
-    return Look(does, "fake_quant", batches=BATCHES, passes=layers)
+    return Look(does, batches=BATCHES, passes=layers)
 
 
-@cure("biases", "Correct biases", "arXiv 1906.04721, section 4.2", _why_not, _look)
+@cure("biases", "Correct biases", "arXiv 1906.04721, section 4.2", "fake_quant", _why_not, _look)
 def biases(ground: Ground, batches: int = BATCHES) -> Work:
     """Plan it, with ``batches`` training batches, which are gone through once for each layer."""
     assert ground.work is not None

@@ -248,7 +248,7 @@ def _look(ground: Ground) -> Look:
     if norms:
         which = "the layer before it" if norms == 1 else "the layers before them"
         does += f" and folds {counted(norms, 'batch norm')} into {which}"
-    return Look(f"{does}.", "ptq", _signs(ground, found))
+    return Look(f"{does}.", _signs(ground, found))
 
 
 def _signs(ground: Ground, found: Pairs) -> str:
@@ -305,6 +305,7 @@ def _is_folded(model: nn.Module, group: tuple[str, ...]) -> bool:
     "equalization",
     "Equalize layers",
     "arXiv 1906.04721, section 4.1; torch.ao.quantization._equalize.equalize",
+    "ptq",
     _why_not,
     _look,
 )

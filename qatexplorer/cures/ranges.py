@@ -36,10 +36,17 @@ def _look(ground: Ground) -> Look:
     specs = [(part, getattr(ground.whole, part)) for part in PARTS]
     now = [f"{part}s now have {spec.observer}" for part, spec in specs if spec is not None]
     does = "Puts another observer in for the whole model, for activations, weights or both: "
-    return Look(f"{does}{', '.join(now)}.", "ptq")
+    return Look(f"{does}{', '.join(now)}.")
 
 
-@cure("ranges", "Change the rule of the ranges", "torch.ao.quantization.observer", _why_not, _look)
+@cure(
+    "ranges",
+    "Change the rule of the ranges",
+    "torch.ao.quantization.observer",
+    "ptq",
+    _why_not,
+    _look,
+)
 def ranges(
     ground: Ground,
     activation: Range | None = None,

@@ -17,6 +17,7 @@ from qatexplorer.data import as_args, cloned
 from qatexplorer.errors import InputError, StoppedError
 from qatexplorer.evaluate.benchmark_records import (
     FEWEST,
+    FORM_LABELS,
     FORMS,
     Benchmark,
     BenchmarkRow,
@@ -56,6 +57,7 @@ def benchmark(
     seconds: float = 10.0,
     threads: int | None = None,
     engine: str | None = None,
+    form: str = FORM_LABELS["int8"],
     compiled: bool = True,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -71,7 +73,8 @@ def benchmark(
         batch_sizes: None is 1 and that of ``inputs``, or 1 and 8 where that is 1.
         seconds: budget of the measurements that are compared; modules and operators take less than
             half of it more, and compiling what it takes.
-        threads: of torch; None is as many as now. engine: of the int8 kernels; None is the present.
+        threads: of torch; None is as many as now. engine: of the int8 kernels; None is the present,
+            ``""`` says that it runs on none. form: what ``"int8"`` is called in the result.
         compiled: whether to time ``torch.compile`` of ``"float"`` too.
         progress: called with what is being done, and the share done by time, 0 to 1.
         should_stop: asked between forwards (not while compiling); True ends it, and what was
@@ -88,10 +91,12 @@ def benchmark(
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     with ExitStack() as stack:
         stack.enter_context(preserved_rng())
-        used = stack.enter_context(quantized_engine(engine))
+        used = stack.enter_context(quantized_engine(engine or None)) if engine != "" else ""
         count = stack.enter_context(torch_threads(threads))
         wanted = (*models, "compiled") if compiled and "float" in models else tuple(models)
-        made = _Making(models, inputs, wanted, dict(notes or {}), seconds, progress, should_stop)
+        made = _Making(
+            models, inputs, wanted, dict(notes or {}), seconds, progress, should_stop, form
+        )
         for model in models.values():
             stack.enter_context(preserved_state(model))
             stack.enter_context(evaluation_mode(model))
@@ -101,6 +106,7 @@ def benchmark(
         cpu=str(cpu_facts()["name"]),
         threads=count,
         engine=used,
+        form=form,
         torch=str(torch.__version__),
         load=load,
     )
@@ -167,7 +173,9 @@ class _Making:
         seconds: float,
         progress: Progress | None,
         should_stop: Callable[[], bool] | None,
+        form: str,
     ) -> None:
+        self._form = form
         self._models, self._inputs = models, inputs
         self._notes, self._seconds = notes, seconds
         # A form that is missing has rows too, if something is said of it.
@@ -219,6 +227,9 @@ class _Making:
     def _ask(self) -> None:
         if self._should_stop():
             raise StoppedError("the benchmark was stopped.")
+
+    def _words(self, form: str) -> str:
+        return self._form if form == "int8" else form
 
     def _note(self, form: str, size: int, note: str) -> None:
         row = self._rows[form, size]
@@ -276,7 +287,8 @@ class _Making:
         for form, size in self._cases:
             self._ask()
             case = self._cases[form, size]
-            with self._tolerated(f"The peak of memory of {form} could not be measured"):
+            words = self._words(form)
+            with self._tolerated(f"The peak of memory of {words} could not be measured"):
                 given = cloned(case.inputs)
                 peak = peak_memory(lambda: _call(case.call, given))  # noqa: B023
                 self._rows[form, size] = replace(self._rows[form, size], peak_bytes=peak)
@@ -286,10 +298,10 @@ class _Making:
         found: list[ModuleTime] = []
         forms = self._largest(sizes)
         for number, (form, size) in enumerate(forms):
-            words = f"timing the modules of {form}"
+            words = f"timing the modules of {self._words(form)}"
             self._clock.at("modules", words, number / len(forms))
             model = self._models[form]
-            with self._tolerated(f"The modules of {form} could not be timed"):
+            with self._tolerated(f"The modules of {self._words(form)} could not be timed"):
                 times = time_modules(
                     model,
                     self._cases[form, size].inputs,
@@ -304,12 +316,12 @@ class _Making:
         found: list[OperatorTime] = []
         for form, size in self._largest(sizes):
             self._ask()
-            self._clock.at("operators", f"profiling the operators of {form}")
+            self._clock.at("operators", f"profiling the operators of {self._words(form)}")
             case, latency = self._cases[form, size], self._rows[form, size].latency
             once = latency.median_s if latency is not None else 1.0
             # The profiler makes a short forward several times as long.
             runs = max(1, min(20, round(self._seconds * _PROFILE_SHARE / (4 * max(once, 1e-4)))))
-            with self._tolerated(f"The operators of {form} could not be profiled"):
+            with self._tolerated(f"The operators of {self._words(form)} could not be profiled"):
                 given = cloned(case.inputs)
                 found += operator_times(
                     form,

@@ -67,6 +67,7 @@ class Benchmark(Shown):
         rows: by form, then batch size. modules: of float and int8, in the order of the model.
         operators: of float and int8, the longest first.
         cpu: its name. threads: that torch computed with. engine: of the int8 kernels.
+        form: what the form ``"int8"`` is called, where it holds other numbers.
         torch: version. load: mean number of processes that wanted a CPU in the minute before, None
             where the system does not say. seconds: that the whole took.
         complete: False if it was stopped; what was not measured is missing then.
@@ -79,11 +80,16 @@ class Benchmark(Shown):
     cpu: str = ""
     threads: int = 0
     engine: str = ""
+    form: str = FORM_LABELS["int8"]
     torch: str = ""
     load: float | None = None
     seconds: float = 0.0
     complete: bool = True
     notes: tuple[str, ...] = ()
+
+    def words(self, form: str) -> str:
+        """What a form of :data:`FORMS` is called."""
+        return self.form if form == "int8" else FORM_LABELS.get(form, form)
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
@@ -106,7 +112,7 @@ class Benchmark(Shown):
         if mine is None or other is None or mine.latency is None or other.latency is None:
             return ""
         a, b = mine.latency, other.latency
-        one, two = FORM_LABELS[form], FORM_LABELS[with_form]
+        one, two = self.words(form), self.words(with_form)
         numbers = f"{format_latency(a)} and {format_latency(b)}"
         where = f"at a batch of {batch_size}"
         if min(a.repeats, b.repeats) < FEWEST:
@@ -167,30 +173,29 @@ class Benchmark(Shown):
             },
         )
 
+    def row_texts(self, row: BenchmarkRow) -> tuple[str, ...]:
+        """Form, batch, latency, spread, throughput, peak memory, size and note as text."""
+        return (
+            self.words(row.form),
+            str(row.batch_size),
+            format_latency(row.latency),
+            "–" if row.latency is None else f"{row.latency.iqr_s * 1_000:.2g} ms",
+            "–" if row.per_second is None else f"{row.per_second:,.0f}",
+            format_size(row.peak_bytes),
+            format_size(row.size_bytes),
+            row.note,
+        )
+
     def __repr__(self) -> str:
         head = ("model", "batch", "latency", "IQR", "samples/s", "peak memory", "size", "note")
-        body = [row_texts(row) for row in self.rows]
+        body = [self.row_texts(row) for row in self.rows]
         lines = [f"latency on {self.conditions}", *columns([head, *body], right=(1, 2, 3, 4, 5, 6))]
         lines += self.sentences
         lines += [self.method] if self.method else []
         for form in ("float", "int8"):
             top = sorted((m for m in self.modules if m.form == form), key=lambda m: -m.own_s)[:3]
             shown = ", ".join(f"{m.path or 'the model itself'} {m.share:.0%}" for m in top)
-            lines += [f"most time of {form}: {shown}"] if shown else []
+            lines += [f"most time of {self.words(form)}: {shown}"] if shown else []
         lines += self.notes
         lines += [] if self.complete else ["Stopped before all was measured."]
         return at_most(lines)
-
-
-def row_texts(row: BenchmarkRow) -> tuple[str, ...]:
-    """Form, batch, latency, spread, throughput, peak memory, size and note as text."""
-    return (
-        FORM_LABELS.get(row.form, row.form),
-        str(row.batch_size),
-        format_latency(row.latency),
-        "–" if row.latency is None else f"{row.latency.iqr_s * 1_000:.2g} ms",
-        "–" if row.per_second is None else f"{row.per_second:,.0f}",
-        format_size(row.peak_bytes),
-        format_size(row.size_bytes),
-        row.note,
-    )

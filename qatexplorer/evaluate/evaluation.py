@@ -118,7 +118,7 @@ class Evaluation(Shown, Mapping[str, ModelResult]):
         if timed:
             lines.append(
                 f"latency: median of {timed.repeats} runs, batch of {timed.batch_size}, "
-                f"{timed.threads} thread(s), engine {timed.engine}"
+                f"{timed.threads} thread(s)" + (f", engine {timed.engine}" if timed.engine else "")
             )
         return at_most(lines)
 

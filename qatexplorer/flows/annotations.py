@@ -57,7 +57,7 @@ class Annotation:
 
     Attributes:
         node: its id in the graph. pattern: the quantizer's own function that wrote it, without
-            ``_annotate_``; ``""`` where it is not a method of the quantizer.
+            ``_annotate_``; ``""`` where none is named for what it annotates.
         inputs: (id of the input node, its spec); None says that this input is left as it is.
         output: of its result, None where nothing is said of it.
     """
@@ -75,12 +75,6 @@ class Annotation:
 
 KEY = "quantization_annotation"
 """The key of ``node.meta`` that torchao writes to (its ``Q_ANNOTATION_KEY``)."""
-
-
-def annotated(model: fx.GraphModule | fx.Graph) -> frozenset[str]:
-    """Ids of the nodes that carry an annotation."""
-    graph = model if isinstance(model, fx.Graph) else model.graph
-    return frozenset(node.name for node in graph.nodes if node.meta.get(KEY) is not None)
 
 
 def annotations_of(model: fx.GraphModule, patterns: Mapping[str, str]) -> tuple[Annotation, ...]:

@@ -142,6 +142,7 @@ class Flow(ABC):
     Attributes:
         offers_stubs, offers_fusion: whether FlowOptions.stubs and FlowOptions.fusion mean anything.
         offers_qconfig, offers_quantizer: who says how is rounded: qconfigs, or a PT2E quantizer.
+        traces_with_fx: whether the model must be one that torch.fx can trace.
         quick_to_convert: whether a copy can be converted unasked while a user looks at the page.
         by_graph: whether torch quantizes the operations of a graph, not modules only.
         lowers_to_packed: the int8 model is packed for this CPU, and what is kept is the reference.
@@ -149,6 +150,7 @@ class Flow(ABC):
         has_ledger: whether the fake quants' ledger and its questions mean anything.
         exports: whether the converted model can be written as safetensors and ONNX.
         calibrates: whether there are observers that must see data before converting.
+        result: what the model of the last stage is called beside float and fake quant.
     """
 
     name: ClassVar[str]
@@ -160,12 +162,14 @@ class Flow(ABC):
     offers_qconfig: ClassVar[bool] = True
     offers_quantizer: ClassVar[bool] = False
     by_graph: ClassVar[bool] = False
+    traces_with_fx: ClassVar[bool] = False
     quick_to_convert: ClassVar[bool] = True
     lowers_to_packed: ClassVar[bool] = False
     runs_on_engine: ClassVar[bool] = True
     has_ledger: ClassVar[bool] = True
     exports: ClassVar[bool] = True
     calibrates: ClassVar[bool] = True
+    result: ClassVar[str] = "int8"
 
     @classmethod
     def kind(cls) -> FlowKind:
@@ -243,6 +247,11 @@ class Flow(ABC):
     def described(self, model: nn.Module) -> StageResult:
         """``model``, at a stage of this flow, with what describes it apart from its modules."""
         return StageResult(model)
+
+    def form(self, options: FlowOptions) -> str:
+        """:attr:`result`, with the numbers that it holds where that word does not say them. May
+        import what the flow is made of."""
+        return self.result
 
     def cannot_leave_float(self, options: FlowOptions) -> str:
         """Why single modules cannot be left in float, in a sentence; ``""`` where they can."""

@@ -139,6 +139,7 @@ class FxFlow(Flow):
 
     name: ClassVar[str] = "fx"
     title: ClassVar[str] = "FX graph mode (prepare_qat_fx)"
+    traces_with_fx: ClassVar[bool] = True
     stages: ClassVar[tuple[Stage, ...]] = _STAGES
     calls: ClassVar[tuple[tuple[str, ...], ...]] = (_PREPARED,)
     offers_stubs: ClassVar[bool] = False
@@ -354,7 +355,7 @@ def _takes_any_arguments(error: Exception, model: nn.Module) -> bool:
 def _through_export() -> str:
     """The flows that need no tracing by torch.fx, and what is to be installed for them."""
     flows = importlib.import_module("qatexplorer.flows").FLOWS  # which imports this file
-    others = {name: flows[name]().unavailable() for name in ("pt2e", "torchao") if name in flows}
+    others = {n: f().unavailable() for n, f in flows.items() if not f.offers_qconfig}
     ways = [f"flow={name!r}" for name, why in others.items() if not why]
     if ways:
         return f"Use {' or '.join(ways)}, which does not trace with torch.fx; or flow='eager'."

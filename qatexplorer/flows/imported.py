@@ -1,7 +1,8 @@
-"""Importing torchao when it is needed, without what it says while it is loaded.
+"""Importing torchao and ExecuTorch when they are needed, without what they say as they are loaded.
 
-It warns of each of its libraries for GPUs that it cannot load, on any machine without one, and
-torch of a registration of torchao's. Neither says anything of the user's model.
+torchao warns of each of its libraries for GPUs that it cannot load, on any machine without one, and
+torch of a registration of torchao's. ExecuTorch loads coremltools, which warns of each package that
+is newer than it is and of what only macOS has. None of it says anything of the user's model.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_LOUD = ("torchao", "torch.utils._pytree")
+_LOUD = ("torchao", "torch.utils._pytree", "coremltools")
 
 
 def imported(name: str) -> Any:
-    """The module ``name`` of torchao. Raises ImportError."""
+    """The module ``name`` of torchao or ExecuTorch. Raises ImportError."""
     if name in sys.modules:
         return sys.modules[name]
     with errors_only():

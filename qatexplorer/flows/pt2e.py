@@ -7,8 +7,10 @@ is imported when the flow is used, not before.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import metadata
 from typing import ClassVar
@@ -22,11 +24,16 @@ from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
 from qatexplorer.flows.imported import imported
 from qatexplorer.flows.pt2e_export import export, lower
 from qatexplorer.flows.pt2e_patterns import patterns_kept
-from qatexplorer.flows.pt2e_quantizers import cannot_leave_float, leaving_float, make_quantizer
+from qatexplorer.flows.pt2e_quantizers import (
+    cannot_leave_float,
+    leaving_float,
+    lowered_elsewhere,
+    make_quantizer,
+)
 from qatexplorer.flows.pt2e_watch import Pt2eConvertWatch, Pt2eLog, Pt2ePrepareWatch
 from qatexplorer.forward.either_mode import EitherMode, in_either_mode
 from qatexplorer.forward.exported import (
-    exported_graph,
+    exported_graph_and_types,
     name_owners,
     names_kept,
     owners_of_weights,
@@ -144,14 +151,22 @@ def unavailable() -> str:
     if importlib.util.find_spec("torchao") is None:
         return "torchao is not installed: pip install 'torchao>=0.18,<0.19'"
     low, high = NEEDS_TORCHAO
-    if not low <= _release(metadata.version("torchao")) < high:
+    version = _installed(sys.modules.get("torchao"), metadata.version)
+    if not low <= _release(version) < high:
         return (
-            f"torchao {metadata.version('torchao')} is installed, and the flow watches functions "
+            f"torchao {version} is installed, and the flow watches functions "
             "of 0.18: pip install 'torchao>=0.18,<0.19'"
         )
     if running < NEEDS_TORCH:
         return f"torchao 0.18 needs torch 2.11 or newer, and {torch.__version__} is running"
     return ""
+
+
+@functools.lru_cache(maxsize=4)
+def _installed(_imported: object, version_of: Callable[[str], str]) -> str:
+    """Release of torchao, read from its files once before and once after it was imported: what is
+    installed while it runs does not run."""
+    return version_of("torchao")
 
 
 def _release(version: str) -> tuple[int, int]:
@@ -173,6 +188,7 @@ class Pt2eFlow(Flow):
     offers_quantizer: ClassVar[bool] = True
     quick_to_convert: ClassVar[bool] = False  # a hundred patterns are traced the first time
     lowers_to_packed: ClassVar[bool] = True
+    runs_on_engine: ClassVar[bool] = False  # oneDNN's kernels are called by name
 
     def apply(
         self, stage: str, model: nn.Module, options: FlowOptions, seen: Seen | None = None
@@ -242,7 +258,9 @@ class Pt2eFlow(Flow):
         reference = self._convert("fold", model).model
         assert isinstance(reference, fx.GraphModule)
         owners = owners_of_weights(reference)
-        lowered, notes = lower(reference, on_device(options.example_inputs, device_of(model)))
+        elsewhere = lowered_elsewhere(options.quantizer)
+        inputs = on_device(options.example_inputs, device_of(model))
+        lowered, notes = lower(reference, inputs, elsewhere)
         name_owners(lowered, owners)
         types = {**types_of(reference), **types_of(lowered)}
         return replace(_described(in_either_mode(lowered, False), notes=notes), types=types)
@@ -263,7 +281,7 @@ def in_eval_mode(model: nn.Module) -> None:
         if isinstance(module, EitherMode):
             module.freeze_bn = False  # it looks for batch norms that train
     model.train()
-    with names_kept(model):
+    with names_kept(model), patterns_kept():
         pt2e.move_exported_model_to_eval(model)
     for module in model.modules():
         module.__dict__["_mode" if isinstance(module, EitherMode) else "training"] = False
@@ -275,13 +293,13 @@ def _described(
     assert isinstance(model, fx.GraphModule)
     log = log or Pt2eLog()
     calls: Mapping[str, str] = {one.site: one.call for one in log.insertions}
-    graph, placed = exported_graph(model, calls)
+    graph, placed, types = exported_graph_and_types(model, calls)
     return StageResult(
         model,
         graph=graph,
         placed=placed,
         notes=notes,
-        types=types_of(model),
+        types=types,
         annotations=log.annotations,
         groups=log.groups,
     )

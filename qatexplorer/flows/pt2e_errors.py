@@ -108,6 +108,19 @@ def lowering_failed(error: Exception) -> QatExplorerError:
     )
 
 
+def lowered_does_not_run(error: Exception, elsewhere: str) -> QatExplorerError:
+    """The lowered model raised for the example inputs. ``elsewhere``: what else lowers it."""
+    return StageError(
+        f"what lower_pt2e_quantized_to_x86 gave does not run: {first_line(error)}",
+        why="OneDNN's convolutions take activations of uint8, as torchao's quantizers for CPUs "
+        f"round them. {elsewhere or 'Yours may round them to int8.'}",
+        fix="Stay at stage 'fold': the reference model computes the same numbers with float "
+        "kernels. session.export('model.pte') writes the one that XNNPACK runs."
+        if "session.export" in elsewhere
+        else "Stay at stage 'fold', or use quantizer='x86'.",
+    )
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     one: BaseException | None = error
     while one is not None:

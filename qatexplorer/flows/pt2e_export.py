@@ -17,7 +17,11 @@ from torch import Tensor, fx, nn
 
 from qatexplorer.data import as_args, cloned
 from qatexplorer.flows.imported import imported
-from qatexplorer.flows.pt2e_errors import export_failed, lowering_failed
+from qatexplorer.flows.pt2e_errors import (
+    export_failed,
+    lowered_does_not_run,
+    lowering_failed,
+)
 from qatexplorer.forward.trace import TRACE_LOCK
 
 _CACHE_NOTE = (
@@ -95,10 +99,13 @@ def _without_cache(model: nn.Module) -> Iterator[None]:
         config.use_cache = before
 
 
-def lower(reference: fx.GraphModule, inputs: Any) -> tuple[fx.GraphModule, tuple[str, ...]]:
-    """``lower_pt2e_quantized_to_x86`` of ``reference``, to be called as that is; what to say of it.
+def lower(
+    reference: fx.GraphModule, inputs: Any, elsewhere: str = ""
+) -> tuple[fx.GraphModule, tuple[str, ...]]:
+    """``lower_pt2e_quantized_to_x86`` of ``reference``, to be called as that is; what to say of it,
+    ``elsewhere`` first: what else lowers it, where that is meant.
 
-    Raises StageError if torchao cannot lower it.
+    Raises StageError if torchao cannot lower it, or what it gives does not run.
     """
     api = imported("torchao.quantization.pt2e.lowering")
     args, kwargs = _rows_of(inputs)
@@ -123,7 +130,11 @@ def lower(reference: fx.GraphModule, inputs: Any) -> tuple[fx.GraphModule, tuple
     # the sizes that come, that is not asked. Of another it must be: its kernels trust the sizes.
     lowered.validate_inputs = not any_batch
     with torch.no_grad():
-        notes = _views_made_runnable(lowered, args, kwargs)
+        try:
+            made = _views_made_runnable(lowered, args, kwargs)
+        except Exception as error:
+            raise lowered_does_not_run(error, elsewhere) from error
+    notes = (*((elsewhere,) if elsewhere else ()), *made)
     if any_batch:
         return lowered, notes
     note = (

@@ -1,7 +1,8 @@
-"""torchao's patterns of convolution and batch norm, traced once a process.
+"""torchao's patterns of convolution, batch norm and dropout, traced once a process.
 
 ``convert_pt2e`` looks for convolutions with batch norms by some hundred small graphs, and exports
-each of them anew in every call: 12 seconds, whatever the model, of which they know nothing. While
+each of them anew in every call: 12 seconds, whatever the model, of which they know nothing.
+``move_exported_model_to_eval`` does so with six for dropouts and batch norms, half a second. While
 this is open, a pattern that was exported before is copied instead.
 """
 
@@ -11,13 +12,17 @@ import copy
 import importlib
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import fx
 
-_USER = "torchao.quantization.pt2e.qat_utils"
+from qatexplorer.forward.trace import TRACE_LOCK
+
+_USERS = ("torchao.quantization.pt2e.qat_utils", "torchao.quantization.pt2e.utils")
+"""The modules in which the function is looked up: the second by those that import it when they are
+called."""
 _NAME = "_get_aten_graph_module_for_pattern"
 _MOST = 500
 _kept: dict[Any, fx.GraphModule] = {}
@@ -26,8 +31,15 @@ _kept: dict[Any, fx.GraphModule] = {}
 @contextmanager
 def patterns_kept() -> Iterator[None]:
     """Inside, torchao's ``_get_aten_graph_module_for_pattern`` traces what it has not traced yet.
-    Opened within a watch, so that one at a time is."""
-    module = importlib.import_module(_USER)
+    One at a time is."""
+    with TRACE_LOCK, ExitStack() as stack:
+        for user in _USERS:
+            stack.enter_context(_kept_in(importlib.import_module(user)))
+        yield
+
+
+@contextmanager
+def _kept_in(module: types.ModuleType) -> Iterator[None]:
     original = getattr(module, _NAME, None)
     if original is None:  # another release of torchao
         yield

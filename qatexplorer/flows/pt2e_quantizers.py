@@ -117,6 +117,34 @@ def make_quantizer(given: Any) -> Any:
     ) from missing
 
 
+def is_for_xnnpack(given: Any) -> bool:
+    """Whether a quantizer, or one that it is composed of, rounds as XNNPACK computes: torchao's
+    XNNPACKQuantizer, ExecuTorch's, or one derived of them."""
+    if given is None or isinstance(given, str):
+        return given == "xnnpack"
+    if any(one.__name__ == "XNNPACKQuantizer" for one in type(given).__mro__):
+        return True
+    return any(map(is_for_xnnpack, getattr(given, "quantizers", ())))
+
+
+def lowered_elsewhere(given: Any) -> str:
+    """In a sentence, what lowers the models of a quantizer whose backend is none of inductor's;
+    ``""`` for those of inductor."""
+    if is_for_xnnpack(given):
+        return (
+            "This stage lowers to oneDNN's kernels for x86 CPUs. What XNNPACKQuantizer is for is "
+            "lowered by ExecuTorch: to_edge_transform_and_lower(program, "
+            "partitioner=[XnnpackPartitioner()]), which session.export('model.pte') calls."
+        )
+    if type(given).__module__.startswith("executorch."):
+        return (
+            "This stage lowers to oneDNN's kernels for x86 CPUs. What "
+            f"{type(given).__name__} is for is lowered by the partitioner of its own backend in "
+            "ExecuTorch, of the reference model of stage 'fold'."
+        )
+    return ""
+
+
 def title_of(given: Any) -> str:
     """For a sentence: ``"X86Inductor"``, or the class of an object."""
     if given is None or isinstance(given, str):

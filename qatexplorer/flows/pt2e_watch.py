@@ -15,7 +15,8 @@ from typing import Any
 
 from torch import fx
 
-from qatexplorer.flows.annotations import Annotation, annotated, annotations_of, sharing_groups
+from qatexplorer.flows.annotations import Annotation, annotations_of, sharing_groups
+from qatexplorer.flows.pt2e_authors import Authors, annotate_noting
 from qatexplorer.flows.pt2e_errors import quantizer_failed
 from qatexplorer.flows.watching import Call, Watched, watching
 
@@ -71,9 +72,7 @@ class Pt2ePrepareWatch:
     def __init__(self, at: Callable[[str, fx.GraphModule], None]) -> None:
         self.log = Pt2eLog()
         self._at = at
-        self._patterns: dict[str, str] = {}
-        self._within = 0
-        self._inside: list[str] = []
+        self._authors: Authors = {}
         self._before: frozenset[str] = frozenset()
         self._cause: tuple[str, str] = ("", "")
 
@@ -81,7 +80,7 @@ class Pt2ePrepareWatch:
     def open(self, quantizer: Any) -> Iterator[Any]:
         """Gives the quantizer to run ``prepare_qat_pt2e`` with, once: a copy of ``quantizer``."""
         watched = _own(quantizer)
-        self._wrap_patterns(watched)
+        watched.annotate = self._noting_authors(watched.annotate)
         self._wrap(watched, "transform_for_annotation", self._on_transformed)
         self._wrap(watched, "annotate", lambda _model, _result: None)
         self._wrap(watched, "validate", self._on_validated)
@@ -102,32 +101,10 @@ class Pt2ePrepareWatch:
 
         setattr(quantizer, name, call)
 
-    def _wrap_patterns(self, quantizer: Any) -> None:
-        """Each ``_annotate…`` method of the quantizer, and of those that it is composed of."""
-        for part in getattr(quantizer, "quantizers", ()):
-            self._wrap_patterns(part)
-        for name in dir(type(quantizer)):
-            method = getattr(quantizer, name)
-            if name.startswith("_annotate") and callable(method):
-                setattr(quantizer, name, self._noting(name, method))
-
-    def _noting(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(method)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            given = (*args, *kwargs.values())
-            # Some take the model, some its graph.
-            model = next((a for a in given if isinstance(a, (fx.GraphModule, fx.Graph))), None)
-            if model is None and not self._within:  # a user's own may take one node
-                model = next((a.graph for a in given if isinstance(a, fx.Node)), None)
-            before = annotated(model) if model is not None else frozenset()
-            self._within += 1
-            try:
-                result = method(*args, **kwargs)
-            finally:
-                self._within -= 1
-            if model is not None:  # what an inner method has written is the inner method's
-                for node in annotated(model) - before:
-                    self._patterns.setdefault(node, name.removeprefix("_annotate").strip("_"))
+    def _noting_authors(self, annotate: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        @functools.wraps(annotate)
+        def call(model: Any) -> Any:
+            result, self._authors = annotate_noting(annotate, model)
             return result
 
         return call
@@ -140,7 +117,7 @@ class Pt2ePrepareWatch:
         self._boundary("transform", result)
 
     def _on_validated(self, model: Any, _result: Any) -> None:
-        self.log.annotations = annotations_of(model, self._patterns)
+        self.log.annotations = annotations_of(model, self._authors)
         self.log.groups = sharing_groups(model)
         self._boundary("annotate", model)
 

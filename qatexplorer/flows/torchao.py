@@ -7,7 +7,7 @@ torchao is imported when the flow is used, not before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,9 +17,14 @@ from torch import nn
 from qatexplorer.errors import ConvertError, InputError, QatExplorerError
 from qatexplorer.flows.base import Flow, FlowOptions, Seen, Stage, StageResult
 from qatexplorer.flows.imported import imported
-from qatexplorer.flows.pt2e import require_available, unavailable
+from qatexplorer.flows.pt2e import left_in_float, require_available, unavailable
 from qatexplorer.forward.preserve import preserved_rng
-from qatexplorer.quantizers.torchao_grids import blocks_of, is_torchao, scheme_of
+from qatexplorer.quantizers.torchao_grids import (
+    blocks_of,
+    is_torchao,
+    scheme_of,
+    stored_blocks,
+)
 from qatexplorer.quantizers.types import is_torchao_tensor, own_weight
 
 _STAGES = (
@@ -58,6 +63,7 @@ _STAGES = (
     ),
 )
 _GROUPS = (32, 16, 8, 4, 2)
+_GROUPS_SAID = "groups, of a size that the notes of stage 'prepare' say"
 _PROBE = 256  # features of the layer that a configuration is tried on
 _RAISED = (ValueError, AssertionError, ImportError, NotImplementedError, RuntimeError, TypeError)
 Filter = Callable[[nn.Module, str], bool]
@@ -113,6 +119,7 @@ class TorchaoFlow(Flow):
     runs_on_engine: ClassVar[bool] = False
     exports: ClassVar[bool] = False
     calibrates: ClassVar[bool] = False
+    result: ClassVar[str] = "converted"
 
     def apply(
         self, stage: str, model: nn.Module, options: FlowOptions, seen: Seen | None = None
@@ -126,6 +133,12 @@ class TorchaoFlow(Flow):
 
     def unavailable(self) -> str:
         return unavailable()
+
+    def form(self, options: FlowOptions) -> str:
+        if self.unavailable():
+            return self.result
+        numbers = numbers_of(parts_of(options, nn.Module()))
+        return f"{self.result} ({numbers})" if numbers else self.result
 
 
 def _qat() -> Any:
@@ -277,6 +290,71 @@ def _tried_on_a_layer(part: Part, embedding: bool) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class PartWords:
+    """A part for people: the class of its configuration, the ``layers`` that it is for, and its
+    fields with their values."""
+
+    name: str
+    layers: str
+    fields: tuple[tuple[str, str], ...]
+
+
+def parts_in_words(options: FlowOptions) -> tuple[PartWords, ...]:
+    """The parts in force, for people."""
+    found = []
+    for part in parts_of(options, nn.Module()):
+        fields = {name: str(value) for name, value in vars(part.config).items()}
+        if options.base_config is None or isinstance(options.base_config, str):
+            # Which one is made depends on the model.
+            fields |= {
+                n: _GROUPS_SAID for n in fields if "granularity" in n and "Group" in fields[n]
+            }
+        layers = "linear layers" if part.kind is None else f"{part.kind.__name__} layers"
+        found.append(PartWords(part.name, layers, tuple(fields.items())))
+    return tuple(found)
+
+
+_numbers: dict[tuple[str, bool], tuple[str, str]] = {}
+
+
+def numbers_of(parts: Sequence[Part]) -> str:
+    """What converting with ``parts`` stores weights in and rounds inputs to, such as
+    ``"int4 weights, int8 inputs"``; ``""`` where torchao puts in no fake quants that say so."""
+    found = [_numbers_of(part) for part in parts]
+    listed = []
+    for what, at in (("weights", 0), ("inputs", 1)):
+        kinds = dict.fromkeys(each[at] for each in found if each[at])
+        listed += [f"{' and '.join(kinds)} {what}"] if kinds else []
+    return ", ".join(listed)
+
+
+def _numbers_of(part: Part) -> tuple[str, str]:
+    """Dtype of weights and of inputs, as the fake quants of a small layer have them."""
+    if part.is_qat and part.config.base_config is None:
+        return "", ""  # converting takes the fake quants out
+    embedding = part.kind is not None and issubclass(part.kind, nn.Embedding)
+    key = (repr(part.config), embedding)
+    if key not in _numbers:
+        with preserved_rng():
+            layer = nn.Embedding(_PROBE, _PROBE) if embedding else nn.Linear(_PROBE, _PROBE)
+            model = nn.Sequential(layer)
+            try:
+                part.apply(model, "prepare")
+            except _RAISED:
+                return "", ""
+        names = ("weight_fake_quantizer", "activation_fake_quantizer")
+        quants = (getattr(model[0], name, None) for name in names)
+        weight, given = (
+            scheme_of(one).dtype.removeprefix("torch.")
+            if isinstance(one, nn.Module) and is_torchao(one)
+            else ""
+            for one in quants
+        )
+        _numbers[key] = weight, given
+    return _numbers[key]
+
+
 # -- stages ----------------------------------------------------------------------------------------
 
 
@@ -290,7 +368,10 @@ def _prepared(model: nn.Module, options: FlowOptions) -> StageResult:
             part.apply(model, "prepare")
         except _RAISED as error:
             raise _refused(part, error) from error
-        notes += [_groups(part, model)]
+        _take_out(model, left_in_float(options))
+    swapped = tuple(fake_quants_of_weights(model))
+    for part in parts:
+        notes += [_groups(part, swapped)]
         why = "" if part.is_qat and part.config.base_config is None else cannot_convert(part)
         if why:
             notes.append(
@@ -302,8 +383,19 @@ def _prepared(model: nn.Module, options: FlowOptions) -> StageResult:
                 "The QATConfig has no base_config: converting takes the fake quants out, and the "
                 "weights stay float."
             )
-    notes.append(_left_alone(model))
+    notes.append(_left_alone(model, swapped))
     return StageResult(model, notes=tuple(note for note in notes if note))
+
+
+def _take_out(model: nn.Module, paths: Iterable[str]) -> None:
+    """Make the layers at ``paths`` plain ones again, with the same parameters; converting leaves
+    plain layers alone."""
+    for path in paths:
+        layer: Any = dict(model.named_modules()).get(path)
+        back = getattr(layer, "to_linear", None) or getattr(layer, "to_embedding", None)
+        if back is not None:
+            with preserved_rng():
+                model.set_submodule(path, back().train(layer.training))
 
 
 def _converted(model: nn.Module, options: FlowOptions) -> StageResult:
@@ -353,28 +445,27 @@ def _in_words(part: Part) -> str:
     )
 
 
-def fake_quants_of_weights(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Module]]:
-    """(path of the layer, the layer, the fake quant of its weight)."""
+Swapped = tuple[str, nn.Module, nn.Module]
+"""Path of a layer, the layer, and the fake quant of its weight."""
+
+
+def fake_quants_of_weights(model: nn.Module) -> Iterator[Swapped]:
+    """The layers of ``model`` that have one."""
     for path, module in model.named_modules():
-        weight = getattr(module, "weight_fake_quantizer", None)
+        weight = module._modules.get("weight_fake_quantizer")
         if isinstance(weight, nn.Module) and is_torchao(weight):
             yield path, module, weight
 
 
-def _groups(part: Part, model: nn.Module) -> str:
+def _groups(part: Part, swapped: tuple[Swapped, ...]) -> str:
     """The size of the groups that was asked for, against the one that the fake quants use."""
     asked = group_asked(part.config.base_config if part.is_qat else part.config)
     if asked is None:
         return ""
     used: dict[int | None, list[str]] = {}
-    counted: dict[tuple[Any, ...], int | None] = {}  # once for layers that are alike
-    for path, layer, weight in fake_quants_of_weights(model):
+    for path, layer, weight in swapped:
         if part.kind is None or isinstance(layer, part.kind):
-            rows: Any = layer.weight
-            alike = (type(weight), repr(scheme_of(weight)), rows.shape[1:], rows.dtype, rows.device)
-            if alike not in counted:
-                counted[alike] = size_of_blocks(layer, weight)
-            used.setdefault(counted[alike], []).append(path)
+            used.setdefault(_counted(layer, weight), []).append(path)
     others = {size: paths for size, paths in used.items() if size != asked}
     count = sum(map(len, used.values()))
     if not used:
@@ -388,6 +479,25 @@ def _groups(part: Part, model: nn.Module) -> str:
         f"Groups of {asked} were asked for, and {_layers(sum(map(len, others.values())))} of "
         f"{count} use others: {paths[0]} has groups of {size}."
     )
+
+
+_MOST_COUNTED = 1000
+_sizes: dict[tuple[Any, ...], int | None] = {}
+
+
+def _counted(layer: nn.Module, quantizer: nn.Module) -> int | None:
+    """:func:`size_of_blocks`, once a process for layers that are alike: as long as a fake quant
+    keeps no scale, its type and configuration and the shape of a row decide."""
+    row: Any = layer.weight
+    if stored_blocks(quantizer) is not None:
+        return size_of_blocks(layer, quantizer)
+    config = repr(getattr(quantizer, "config", None))
+    alike = (type(quantizer), config, row.shape[1:], row.dtype, row.device)
+    if alike not in _sizes:
+        if len(_sizes) >= _MOST_COUNTED:
+            _sizes.clear()
+        _sizes[alike] = size_of_blocks(layer, quantizer)
+    return _sizes[alike]
 
 
 def size_of_blocks(layer: nn.Module, quantizer: nn.Module) -> int | None:
@@ -404,12 +514,12 @@ def _layers(count: int) -> str:
     return f"{count} layer{'s' * (count != 1)}"
 
 
-def _left_alone(model: nn.Module) -> str:
-    swapped = [layer for _path, layer, _ in fake_quants_of_weights(model)]
-    held = {id(p) for layer in swapped for p in layer.parameters(recurse=False)}
-    parameters = dict.fromkeys(model.parameters())
-    inside = sum(p.numel() for p in parameters if id(p) in held)
-    total = sum(p.numel() for p in parameters)
+def _left_alone(model: nn.Module, swapped: tuple[Swapped, ...]) -> str:
+    held = {id(p) for _path, layer, _ in swapped for p in layer._parameters.values()}
+    inside, total = 0, 0
+    for parameter in model.parameters():
+        total += parameter.numel()
+        inside += parameter.numel() if id(parameter) in held else 0
     if not total:
         return ""
     return (

@@ -8,6 +8,7 @@ Here the one argument that says "training" is changed, and all else stays.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -77,16 +78,27 @@ def switch_graph(graph: fx.Graph, training: bool, norms_frozen: bool = False) ->
 
 def trains(node: fx.Node) -> bool | None:
     """Whether ``node`` does what it does in training; None of an operation that has no modes."""
-    if _keeps_no_statistics(node):
+    modes = _modes_of(node.target)
+    if not modes or _keeps_no_statistics(node):
         return None
-    schema = getattr(node.target, "_schema", None)
-    for index, argument in enumerate(schema.arguments if schema is not None else ()):
-        given = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name)
-        if argument.name in _TRAINING and isinstance(argument.type, torch.BoolType):
-            return bool(given)
-        if argument.name == "dropout_p" and (given or _KEPT_P in node.meta):
+    for index, name in modes:
+        given = node.args[index] if index < len(node.args) else node.kwargs.get(name)
+        if name in _TRAINING or given or _KEPT_P in node.meta:
             return bool(given)
     return None
+
+
+@functools.lru_cache(maxsize=4096)  # each operation is asked at every stage
+def _modes_of(target: Any) -> tuple[tuple[int, str], ...]:
+    """Index and name of the arguments of an operation by which it trains or drops out, as torch's
+    own schema names them."""
+    schema = getattr(target, "_schema", None)
+    return tuple(
+        (index, argument.name)
+        for index, argument in enumerate(schema.arguments if schema is not None else ())
+        if argument.name == "dropout_p"
+        or (argument.name in _TRAINING and isinstance(argument.type, torch.BoolType))
+    )
 
 
 def _keeps_no_statistics(node: fx.Node) -> bool:
@@ -106,16 +118,16 @@ def _keeps_no_statistics(node: fx.Node) -> bool:
 
 
 def _switch(node: fx.Node, training: bool, norms_frozen: bool) -> bool:
-    if _keeps_no_statistics(node):
+    modes = _modes_of(node.target)
+    if not modes or _keeps_no_statistics(node):
         return False
-    schema = getattr(node.target, "_schema", None)
     changed = False
     if norms_frozen and "batch_norm" in str(node.target):
         training = False
-    for index, argument in enumerate(schema.arguments if schema is not None else ()):
-        if argument.name in _TRAINING and isinstance(argument.type, torch.BoolType):
-            changed |= _set(node, index, argument.name, training)
-        elif argument.name == "dropout_p":
+    for index, name in modes:
+        if name in _TRAINING:
+            changed |= _set(node, index, name, training)
+        else:
             changed |= _switch_attention(node, index, training)
     return changed
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -301,7 +301,19 @@ def exported_graph(
     ``calls`` has the call that put each fake quant there. Shapes and dtypes are those that
     exporting found.
     """
+    return _read(_Reader(model), calls)
+
+
+def exported_graph_and_types(
+    model: fx.GraphModule, calls: Mapping[str, str]
+) -> tuple[Graph, dict[str, Placement], dict[str, str]]:
+    """:func:`exported_graph` and :func:`types_of`, of one look at the nodes."""
     reader = _Reader(model)
+    types = {path: kind for stack in reader.calls.values() for _, path, kind in stack}
+    return *_read(reader, calls), types
+
+
+def _read(reader: _Reader, calls: Mapping[str, str]) -> tuple[Graph, dict[str, Placement]]:
     placed = reader.placements()
     return reader.graph(), {
         path: replace(place, call=calls.get(path, "")) for path, place in placed.items()
@@ -315,6 +327,7 @@ class _Reader:
         self.model = model
         self.modules = dict(model.named_modules(remove_duplicate=False))
         self.constant = constant_nodes(model.graph)
+        self.calls = {node: _calls_around(node) for node in model.graph.nodes}
         self.nodes: dict[str, GraphNode] = {}
         self.main = self._main_operations()
         self.lowered = any(map(is_int8_kernel, model.graph.nodes))
@@ -322,6 +335,7 @@ class _Reader:
             known = node in self.constant or self._is_quantizer(node)
             if not known and node.target != "_guards_fn":
                 self.nodes[node.name] = self._record(node)
+        self._give_scopes()
 
     def _is_quantizer(self, node: fx.Node) -> bool:
         return node.op == "call_module" and is_quantizer(self.modules[str(node.target)])
@@ -329,27 +343,42 @@ class _Reader:
     def _main_operations(self) -> dict[fx.Node, str]:
         """Path of the user's module that a call is the work of: the last call made in one forward
         of a module that calls no other."""
-        calls = {node: _calls_around(node) for node in self.model.graph.nodes}
-        calling = {key for stack in calls.values() for key, *_ in stack[:-1]}
+        calling = {key for stack in self.calls.values() for key, *_ in stack[:-1]}
         last: dict[str, fx.Node] = {}
-        for node, stack in calls.items():
+        for node, stack in self.calls.items():
             if node.op == "call_function" and stack and stack[-1][0] not in calling:
                 last[stack[-1][0]] = node
-        return {node: calls[node][-1][1] for node in last.values()}
+        return {node: self.calls[node][-1][1] for node in last.values()}
+
+    def _give_scopes(self) -> None:
+        """What torchao has put between two operations is in the innermost forward that both are
+        made in: in the root it would tear the modules around it apart."""
+        known = {record.scope for record in self.nodes.values()}
+        for node in self.model.graph.nodes:
+            record = self.nodes.get(node.name)
+            if record is None or node.op != "call_function" or stack_of(node):
+                continue
+            sources = (self._behind(one)[0].name for one in node.all_input_nodes)
+            around = [self.nodes[name].scope for name in sources if name in self.nodes]
+            around += [self.nodes[one.name].scope for one in self._takers(node) if stack_of(one)]
+            scope = _common(around)
+            while scope and scope not in known:
+                scope = scope.rpartition(".")[0]
+            self.nodes[node.name] = replace(record, scope=scope)
 
     def _record(self, node: fx.Node) -> GraphNode:
-        shape, dtype = _info(node)
-        if node.op == "call_function" and not (self.lowered or stack_of(node)):
-            # What a pattern of torchao has put there has the shape that it had in the pattern.
-            shape, dtype = None, None
+        stack = self.calls[node]
+        shape, dtype = None, None
+        # What a pattern of torchao has put there has the shape that it had in the pattern.
+        if node.op != "call_function" or self.lowered or stack:
+            shape, dtype = _info(node)
         if node.op in ("placeholder", "output"):
             op: NodeOp = "placeholder" if node.op == "placeholder" else "output"
             name = str(node.target)
             return GraphNode(node.name, op, name, name, shape=shape, dtype=dtype)
-        stack = stack_of(node)
         path = self.main.get(node, "")
-        scopes = [one for one, _ in stack if one != path]
-        label = stack[-1][1].rpartition(".")[2] if path else _operation(node)
+        scopes = [one for _, one, _ in stack if one != path]
+        label = stack[-1][2].rpartition(".")[2] if path else _operation(node)
         return GraphNode(
             node.name,
             "call_module" if path else "call_function",
@@ -424,6 +453,17 @@ class _Reader:
                 yield user
             else:
                 waiting += list(user.users)
+
+
+def _common(paths: Sequence[str]) -> str:
+    """The path that all of these are at or below."""
+    parts = [path.split(".") if path else [] for path in paths]
+    shared = []
+    for step in zip(*parts, strict=False):
+        if len(set(step)) > 1:
+            break
+        shared.append(step[0])
+    return ".".join(shared)
 
 
 def _operation(node: fx.Node) -> str:

@@ -80,6 +80,11 @@ class Graph:
     note: str = ""
     by_shapes: bool = False
 
+    @property
+    def exported(self) -> bool:
+        """Whether ``torch.export`` made it."""
+        return self.origin == "torch.export"
+
     def connected(self, ids: Collection[str]) -> dict[str, str]:
         """The nodes ``ids`` by connected group: of each, the id of one that stands for its group.
 

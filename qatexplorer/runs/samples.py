@@ -94,6 +94,7 @@ class FakeQuantInfo:
         ch_axis: channel axis if the grid differs by channel, else None.
         unseen: why the values at this fake quant cannot be seen; empty if they can. Its scale,
             zero point, range and states are recorded all the same.
+        observes: whether an observer makes its range, which can then be frozen.
     """
 
     path: str
@@ -105,6 +106,7 @@ class FakeQuantInfo:
     dtype: str
     ch_axis: int | None
     unseen: str = ""
+    observes: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -12,7 +12,7 @@ from torch.ao.nn.quantized import DeQuantize
 
 from qatexplorer.data import Data, call_model, cloned, device_of
 from qatexplorer.errors import NoDataError, QatExplorerError
-from qatexplorer.evaluate.evaluation import INT8_NAMES, Evaluation, ModelResult
+from qatexplorer.evaluate.evaluation import INT8_NAMES, LABELS, Evaluation, ModelResult
 from qatexplorer.evaluate.measure import compare_latency, size_on_disk
 from qatexplorer.evaluate.metric import Metric, MetricValue, batch_size, evaluate
 from qatexplorer.evaluate.parity import Parity
@@ -30,8 +30,6 @@ from qatexplorer.session.models import Models
 from qatexplorer.snapshot.records import Graph
 
 PTQ_BATCHES = 8
-_LABELS = {"ptq": "converted without training", "int8": "converted"}
-"""Of a flow that does not come to int8 kernels."""
 _NO_COMPUTE = (DeQuantize, nn.Identity, nn.Dropout)
 
 
@@ -205,10 +203,10 @@ class Assessor:
             for name in ("ptq", "fake_quant", "int8"):
                 results[name] = ModelResult(name, None, None, None, note)
             return self._with_latency(results, models, latency, should_stop)
-        report("int8 after calibration only", 0.15)
+        report(self._label("ptq") or LABELS["ptq"], 0.15)
         results["ptq"] = self._ptq_row(models)
         if observed:
-            report("fake-quant and int8 model", 0.4)
+            report(f"fake-quant and {self._models.flow.result} model", 0.4)
             work = self._models.work
             results["fake_quant"] = self._row(
                 "fake_quant", work, self._metric_of("fake_quant", work)
@@ -277,6 +275,8 @@ class Assessor:
             return ModelResult("int8", None, None, None, error.full_text())
         models["int8"] = int8
         row = self._row("int8", int8, self._metric_of("int8", int8), note)
+        if parity is not None and not parity.rows and self._models.flow.result != LABELS["int8"]:
+            parity = None  # it has no codes that could be compared
         return replace(row, parity=parity)
 
     def _int8_model(self) -> tuple[nn.Module, Parity | None, str]:
@@ -289,7 +289,9 @@ class Assessor:
         candidate = copy_sharing_parameters(self._models.work)
         int8 = self._models.convert_copy(candidate, watching=watching).result.model
         parity = compared.parity if compared is not None else None
-        note = "of a copy converted for this; the session has no int8 model yet"
+        note = (
+            f"of a copy converted for this; the session has no {self._models.flow.result} model yet"
+        )
         return int8, parity, note
 
     def models_to_time(self) -> tuple[dict[str, nn.Module], dict[str, str]]:
@@ -335,8 +337,17 @@ class Assessor:
         on_engine = name in INT8_NAMES and self._models.flow.runs_on_engine
         concern = self._models.options.qconfig.concern if on_engine else None
         warning = "" if concern is None else str(concern)
-        label = "" if self._models.flow.runs_on_engine else _LABELS.get(name, "")
+        label = self._label(name)
         return ModelResult(name, value, size_on_disk(model), None, note, warning, label=label)
+
+    def _label(self, name: str) -> str:
+        """What a form is called, "" where the usual word is right."""
+        flow = self._models.flow
+        if name not in INT8_NAMES or flow.result == LABELS["int8"]:
+            return ""
+        return (
+            flow.form(self._models.options) if name == "int8" else f"{flow.result} without training"
+        )
 
     def _evaluate(self, model: nn.Module) -> MetricValue:
         with preserved_rng(), self._models.engine():
@@ -363,7 +374,9 @@ class Assessor:
             timed = compare_latency(
                 there, options.example_inputs, engine=backend, should_stop=should_stop
             )
+            runs_on_it = self._models.flow.runs_on_engine
             for name, value in timed.items():
+                value = value if runs_on_it else replace(value, engine="")
                 results[name] = replace(results[name], latency=value)
         return Evaluation(results)
 

@@ -48,17 +48,19 @@ class BenchmarkPart(Part):
         report = progress or (lambda _what, _share: None)
         with self._lock:
             self._require_idle("measure latency")
-            report("making the int8 model", 0.0)
+            report(f"making the {self.flow.result} model", 0.0)
             models, notes = self._assessor.models_to_time()
-            of = self._last.now
+            of, options = self._last.now, self._models.options
+            form = self.flow.form(options)
         made = benchmark(
             models,
-            on_device(self._models.options.example_inputs, torch.device("cpu")),
+            on_device(options.example_inputs, torch.device("cpu")),
             notes=notes,
             batch_sizes=batch_sizes,
             seconds=seconds,
             threads=threads,
-            engine=self._models.options.qconfig.backend,
+            engine=options.qconfig.backend if self.flow.runs_on_engine else "",
+            form=form,
             compiled=compiled,
             progress=progress,
             should_stop=should_stop,

@@ -81,7 +81,7 @@ class Compared:
         report = progress or (lambda _what, _share: None)
         notes: list[str] = []
         prepared = self._prepared(notes)
-        report("int8 model", 0.0)
+        report(f"{models.flow.result} model", 0.0)
         int8 = self._int8(prepared, notes)
         floats, matcher = self._float_of(prepared)
         if self._models.trained or not self._models.untouched:
@@ -101,7 +101,7 @@ class Compared:
             found = self._with_lost(found, floats, int8, engine, report, should_stop)
         if int8 is not None and models.flow.lowers_to_packed:
             notes.append(_LOWERED)
-        found = replace(found, notes=(*notes, *found.notes))
+        found = replace(found, notes=(*notes, *found.notes), form=models.flow.result)
         self._kept = self._key(), found
         return found
 
@@ -122,7 +122,8 @@ class Compared:
         try:
             return self._models.convert_copy(copy_sharing_parameters(prepared)).result.model
         except QatExplorerError as error:
-            notes.append(f"There is no int8 model to compare with: {error.message}")
+            result = self._models.flow.result
+            notes.append(f"There is no {result} model to compare with: {error.message}")
             return None
 
     def _float_of(self, prepared: nn.Module) -> tuple[nn.Module, Matcher]:
@@ -160,7 +161,8 @@ class Compared:
         assert self._data is not None
         batches = self._data.eval
         total = len(batches) if isinstance(batches, Sized) else 0
-        report("evaluation samples that int8 gets wrong", _LOST_SHARE)
+        form = self._models.flow.result
+        report(f"evaluation samples that {form} gets wrong", _LOST_SHARE)
 
         def on_batch(done: int) -> None:
             share = _LOST_SHARE + (1 - _LOST_SHARE) * (min(1.0, done / total) if total else 0.0)

@@ -192,14 +192,14 @@ class CuresPart(Part):
 
     # -- inside ---------------------------------------------------------------------------------
 
-    def _cost(self, look: Look) -> Cost | None:
+    def _cost(self, judged: Judged, look: Look) -> Cost | None:
         if self.data is None:
             return None
-        known = [self._assessor.is_known(what) for what in ("float", look.judged)]
+        known = [self._assessor.is_known(what) for what in ("float", judged)]
         times = 1 + known.count(False)
         batches = _length(self.data.eval)
         training = _at_most(look.batches, self.data.train) * look.passes
-        if look.judged == "ptq":
+        if judged == "ptq":
             calibrated = 1 + (not known[1])
             training += _at_most(PTQ_BATCHES, self.data.train) * calibrated
         return Cost(training, None if batches is None else batches * times)

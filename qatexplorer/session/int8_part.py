@@ -39,7 +39,7 @@ class Int8Part(Part):
         Raises StageError before there is an int8 model, and where there is no such layer, where it
         holds other modules, or does not run; InputError where there is no such output.
         """
-        if not self.flow.runs_on_engine:
+        if not (self.flow.runs_on_engine or self.flow.lowers_to_packed):
             raise StageError(
                 f"flow {self.flow.name!r} has no int8 layers to work out: its layers multiply "
                 "weights that torchao puts back into float."

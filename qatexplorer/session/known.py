@@ -20,8 +20,8 @@ from qatexplorer.checks.evidence.dry_run import DryRun
 from qatexplorer.checks.records import Change, Finding, Fix, Severity, worst_first
 from qatexplorer.checks.rules import Found, rule_named
 from qatexplorer.data import Data
-from qatexplorer.errors import QatExplorerError
-from qatexplorer.flows import other_kind
+from qatexplorer.errors import QatExplorerError, TraceFailedError
+from qatexplorer.flows import FLOWS, Flow, other_kind
 from qatexplorer.flows.own_qconfig import with_fake_quants
 from qatexplorer.flows.stubs import has_stubs
 from qatexplorer.flows.user_hooks import WHY, way_out
@@ -145,9 +145,17 @@ class Known:
         if other.offers_stubs and not own and options.stubs == "none":
             change["stubs"] = "layers"
         more = ", each layer wrapped" if "stubs" in change else ""
-        name = other.title.partition(" (")[0]
-        found.append(_configured(f"Use {name}{more}", **change))
+        found.append(_configured(f"Use {_short(other)}{more}", **change))
+        found += (_configured(f"Use {_short(f)}", flow=f.name) for f in self._without_tracing())
         return tuple(found)
+
+    def _without_tracing(self) -> list[type[Flow]]:
+        """The flows without qconfigs that can run here, where torch.fx cannot trace."""
+        now = self._known(())
+        failed = now is not None and isinstance(now.flight.error, TraceFailedError)
+        if not (failed and self._models.flow.traces_with_fx):
+            return []
+        return [f for f in FLOWS.values() if not f.offers_qconfig and not f().unavailable()]
 
     def _passed(self) -> tuple[Fix, ...]:
         """The ways out that a trial has shown to lead to int8."""
@@ -418,6 +426,10 @@ def _finding(
 ) -> Finding:
     found = Found(path, message, fix, fixes, source, severity)
     return rule_named(name).finding(found, stage)
+
+
+def _short(flow: Flow | type[Flow]) -> str:
+    return flow.title.partition(" (")[0]
 
 
 def _configured(label: str, **change: Any) -> Fix:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from qatexplorer.errors import BusyError, StageError
+from qatexplorer.flows.base import Flow
 from qatexplorer.ledger.build import ledger_of
 from qatexplorer.ledger.forwards import LedgerProgress
 from qatexplorer.ledger.records import Ledger
@@ -67,8 +68,7 @@ class Ledgers:
         if snapshot is None or not (snapshot.is_from("inserted") or snapshot.sites):
             raise StageError(
                 f"there are no fake quants to account for at stage {chosen!r}.",
-                why="Weight fake quants come with the swap, the others when observers are "
-                "inserted.",
+                why=_when(flow),
                 fix=f"Call session.goto({flow.prepared_stage!r}) first.",
             )
         return chosen
@@ -116,3 +116,10 @@ class Ledgers:
             engine=options.qconfig.backend,
             prepared=snapshot.is_from("inserted"),
         )
+
+
+def _when(flow: Flow) -> str:
+    """When fake quants come, in a sentence."""
+    if flow.kind() == "modules":
+        return "Weight fake quants come with the swap, the others when observers are inserted."
+    return f"They come with stage {flow.prepared_stage!r}."

@@ -7,11 +7,12 @@ import threading
 from qatexplorer.accuracy.records import Proposal
 from qatexplorer.evaluate.benchmark_records import Benchmark
 from qatexplorer.evaluate.evaluation import Evaluation
+from qatexplorer.evaluate.switching import Switching
 
 
 class Measured:
-    """The newest evaluation, benchmark and proposal. They are made without the session's lock: what
-    the model was changed under is not kept."""
+    """The newest evaluation, benchmark, proposal, and what switching fake quants off changed. Most
+    are made without the session's lock: what the model was changed under is not kept."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -19,6 +20,7 @@ class Measured:
         self.evaluation: Evaluation | None = None
         self.benchmark: Benchmark | None = None
         self.proposal: Proposal | None = None
+        self.switching: Switching | None = None
 
     @property
     def now(self) -> int:
@@ -31,6 +33,7 @@ class Measured:
         evaluation: Evaluation | None = None,
         benchmark: Benchmark | None = None,
         proposal: Proposal | None = None,
+        switching: Switching | None = None,
     ) -> None:
         """What was measured, unless the model that was ``now`` then has changed since."""
         with self._lock:
@@ -38,9 +41,10 @@ class Measured:
                 self.evaluation = evaluation or self.evaluation
                 self.benchmark = benchmark or self.benchmark
                 self.proposal = proposal or self.proposal
+                self.switching = switching or self.switching
 
     def forget(self) -> None:
         """The model has changed."""
         with self._lock:
             self._now += 1
-            self.evaluation = self.benchmark = self.proposal = None
+            self.evaluation = self.benchmark = self.proposal = self.switching = None

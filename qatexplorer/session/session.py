@@ -28,7 +28,6 @@ from qatexplorer.flows.own_copy import in_plain_names
 from qatexplorer.flows.own_qconfig import take_own_qconfigs
 from qatexplorer.forward.histograms import GridHistogram
 from qatexplorer.ledger.answers import Answer, answers
-from qatexplorer.ledger.compare import Match, match_flows
 from qatexplorer.ledger.forwards import LedgerProgress
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.session.advice_part import AdvicePart
@@ -551,16 +550,6 @@ class Session(
         other._models.own_edits = self._models.own_edits
         other.goto(other.flow.prepared_stage)
         return other
-
-    def compare_flows(self, other: Session | None = None) -> tuple[Match, ...]:
-        """Every tensor that eager mode or FX quantizes in this model, and which of them does.
-        ``other`` is what :meth:`in_other_flow` gave, None to make it.
-
-        Raises StageError where there are no fake quants yet, and what :meth:`in_other_flow` raises.
-        """
-        mine, other = self.ledger(), other or self.in_other_flow()
-        shots = self.snapshots[mine.stage], other.snapshot
-        return match_flows(self.flow.by_graph, mine, other.ledger(), shots)
 
     def evaluate(
         self,

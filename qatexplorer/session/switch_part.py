@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from qatexplorer.errors import StageError
 from qatexplorer.evaluate.switching import Switching, switching
+from qatexplorer.session.measured import Measured
 from qatexplorer.session.part import Part
 
 
 class SwitchPart(Part):
     """Whether the fake quants' switch works."""
+
+    _last: Measured
 
     def switching(self) -> Switching:
         """What switching all fake quants off changes in the output for the example input, and
@@ -25,4 +28,12 @@ class SwitchPart(Part):
                     fix=f"Call session.goto({self.flow.prepared_stage!r}) first.",
                 )
             self._require_still(self._models.work)
-            return switching(self._models.work, self._models.options.example_inputs)
+            found = switching(self._models.work, self._models.options.example_inputs)
+            self._last.keep(self._last.now, switching=found)
+            return found
+
+    @property
+    def last_switching(self) -> Switching | None:
+        """What :meth:`switching` found last; None before the first and after a change of the
+        model."""
+        return self._last.switching

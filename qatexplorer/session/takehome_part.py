@@ -6,11 +6,21 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from torch import fx
+
 from qatexplorer.errors import ExportError
 from qatexplorer.session.part import Part
 from qatexplorer.session.stages import NEVER_OBSERVED
 from qatexplorer.session.stopping import unless_stopped
-from qatexplorer.takehome.export import Exported, check_free, export
+from qatexplorer.takehome.export import (
+    Exported,
+    check_free,
+    check_free_file,
+    export,
+    export_pte,
+    is_pte,
+)
+from qatexplorer.takehome.pte import require_pte
 from qatexplorer.takehome.records import Walk
 from qatexplorer.takehome.script import script_of
 
@@ -57,8 +67,12 @@ class TakehomePart(Part):
         is ``reference.pt2``, the program that it is lowered from, in place of the first and the
         last two.
 
+        Or, for a name that ends in ``.pte``, one file for ExecuTorch's runtime: the program of the
+        reference model, lowered to XNNPACK, run there and compared with it. For models that were
+        rounded by XNNPACKQuantizer in flow pt2e; needs ``executorch``.
+
         Args:
-            folder: must not be there, or be empty.
+            folder: must not be there, or be empty; a ``.pte`` must not be there.
             evaluate: the card has accuracy and size of every form, where there is data.
             progress: called with what is being done.
             should_stop: asked before each file, and between batches while it evaluates.
@@ -66,6 +80,8 @@ class TakehomePart(Part):
         Goes to the int8 stage if need be. Raises ExportError and StoppedError (then nothing is left
         behind), BusyError, and what :meth:`goto` raises.
         """
+        if is_pte(folder):
+            return self._export_pte(folder, progress, should_stop)
         if not self.flow.exports:
             raise ExportError(
                 f"what flow {self.flow.name!r} makes cannot be exported here: its weights are "
@@ -97,6 +113,26 @@ class TakehomePart(Part):
             )
         batches = self.data.eval if self.data is not None else ()
         return export(folder, walk, int8, evaluation, batches, known, say, reference)
+
+    def _export_pte(
+        self,
+        file: str | os.PathLike[str],
+        progress: Callable[[str], Any] | None,
+        should_stop: Callable[[], bool] | None,
+    ) -> Exported:
+        require_pte(self.flow, self._models.options.quantizer)
+        check_free_file(file)
+        say = unless_stopped("the export", progress, should_stop)
+        with self._lock:
+            self._require_idle("export")
+            stage = self.flow.stage_with("reference")
+            assert stage is not None
+            self.goto(stage.name)
+            reference = self._models.view(stage.name)
+            assert isinstance(reference, fx.GraphModule)
+            known = (NEVER_OBSERVED,) if self._models.never_observed else ()
+        batches = (pair[0] for pair in self.data.eval) if self.data is not None else ()
+        return export_pte(file, reference, self._models.options.example_inputs, batches, known, say)
 
     def _walk(self) -> Walk:
         models = self._models

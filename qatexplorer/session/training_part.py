@@ -257,7 +257,11 @@ class TrainingPart(Part):
             baseline=self._assessor.float_metric() if not saved and current().writes else None,
             run_dir=run_dir,
             saved=saved,
-            about={"flow": self.flow.name, "session": self._models.settings.to_json()},
+            about={
+                "model": type(self._models.base).__name__,  # an exported one says nothing
+                "flow": self.flow.name,
+                "session": self._models.settings.to_json(),
+            },
         )
         if saved is not None:  # it stands on what was done in the run, and on nothing else
             self._models.done.clear()

@@ -240,7 +240,7 @@ def _nodes_changed(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Operations that one of two exported graphs has more of than the other. What rewrites such a
     graph gives new ids, so they are matched by module or by what they call."""
-    if before is None or after is None or not before.origin == after.origin == "torch.export":
+    if before is None or after is None or not (before.exported and after.exported):
         return (), ()
     return _more_of(after, before), _more_of(before, after)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qatexplorer.quantizers.types import State
+from qatexplorer.snapshot.exported import fused_norms
 from qatexplorer.snapshot.records import GraphNode, Snapshot
 from qatexplorer.snapshot.states import operations_state
 
@@ -34,10 +35,15 @@ def params_at(now: Snapshot, prepared: Snapshot | None = None) -> dict[str, int]
     int8 modules have packed their weights and folded their batch norms: those elements are counted
     in ``prepared``, the stage that ``now`` was converted from (None: ``now`` itself).
     """
+    before = prepared or now
+    taken_by = {pair.norm.path: pair.conv.path for pair in fused_norms(before.graph)}
+    computing = {node.path for node in now.graph.nodes} if now.graph is not None else set()
     found: dict[str, int] = {}
-    for module in (prepared or now).modules:
+    for module in before.modules:
         if module.own_params:
             path = module.path
+            if path not in computing:  # a batch norm that its convolution has taken in
+                path = taken_by.get(path, path)
             while path not in now.by_path:
                 path = path.rpartition(".")[0]
             found[path] = found.get(path, 0) + module.own_params

@@ -337,6 +337,11 @@ class Snapshot(Shown):
         """Whether the stage has that role, or one that comes after it in a flow."""
         return ROLES.index(self.role) >= ROLES.index(role)
 
+    @property
+    def exported(self) -> bool:
+        """Whether the model of this stage is a graph that ``torch.export`` made."""
+        return self.graph is not None and self.graph.exported
+
     @cached_property
     def by_path(self) -> Mapping[str, ModuleRecord]:
         """Module records by path."""

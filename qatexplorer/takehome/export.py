@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import fx, nn
 
 from qatexplorer._version import __version__
 from qatexplorer.data import as_args, call_model
 from qatexplorer.errors import ExportError
-from qatexplorer.evaluate.evaluation import LABELS, Evaluation
+from qatexplorer.evaluate.evaluation import Evaluation
 from qatexplorer.evaluate.parity import percent
 from qatexplorer.flows.pt2e_quantizers import name_of
 from qatexplorer.forward.preserve import preserved_state
@@ -31,6 +31,7 @@ from qatexplorer.shown import Shown, at_most
 from qatexplorer.takehome.onnx import Agreement, missing, write_onnx
 from qatexplorer.takehome.pack import packed
 from qatexplorer.takehome.pt2e_parts import exported_program
+from qatexplorer.takehome.pte import PteRun, make_pte, pte_words
 from qatexplorer.takehome.records import Walk
 from qatexplorer.takehome.script import script_of
 
@@ -45,6 +46,7 @@ class Exported(Shown):
     Attributes:
         folder: absolute path. files: names in it.
         onnx: what ONNX Runtime computes; None where there is no ONNX file.
+        pte: what ExecuTorch's runtime computes; None where there is no program for it.
         notes: what is amiss, and what could not be written and why, in sentences.
         sizes: bytes of each file.
     """
@@ -54,8 +56,12 @@ class Exported(Shown):
     onnx: Agreement | None = None
     notes: tuple[str, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
+    pte: PteRun | None = None
 
     def __repr__(self) -> str:
+        if self.pte is not None:
+            (name,) = self.files
+            return at_most([f"written: {self.folder / name}", pte_words(self.pte), *self.notes])
         lines = [f"written to {self.folder}: {', '.join(self.files)}"]
         if self.onnx is not None:
             lines.append(agreement_words(self.onnx))
@@ -117,6 +123,62 @@ def export(
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
     return Exported(target, tuple(sizes), onnx, notes, sizes)
+
+
+def export_pte(
+    file: str | os.PathLike[str],
+    reference: fx.GraphModule,
+    example: Any,
+    batches: Iterable[Any] = (),
+    known: Iterable[str] = (),
+    progress: Callable[[str], Any] | None = None,
+) -> Exported:
+    """Write ``reference`` as one file for ExecuTorch's runtime, lowered to XNNPACK.
+
+    Args:
+        file: must not be there.
+        batches: inputs that it is compared on; the first :data:`BATCHES` are used.
+        known: what is amiss with the model, in sentences.
+
+    It is run before it is written. Raises ExportError; then nothing is left behind.
+    """
+    target, say = check_free_file(file), progress or (lambda _: None)
+    say("lowering to XNNPACK")
+    with preserved_state(reference):
+        program, run = make_pte(reference.eval(), example, islice(batches, BATCHES))
+    say("the file")
+    part: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".writing-", dir=target.parent)
+        part = Path(name)
+        with open(handle, "wb") as opened:
+            opened.write(program)
+        part.chmod(0o644)
+        os.replace(part, target)
+        part = None
+    except OSError as error:
+        raise _cannot(target, error) from error
+    finally:
+        if part is not None:
+            part.unlink(missing_ok=True)
+    sizes = {target.name: len(program)}
+    return Exported(target.parent, (target.name,), None, tuple(known), sizes, run)
+
+
+def is_pte(path: str | os.PathLike[str]) -> bool:
+    """Whether the name is that of a program for ExecuTorch."""
+    return Path(path).suffix == ".pte"
+
+
+def check_free_file(file: str | os.PathLike[str]) -> Path:
+    """The absolute path. Raises ExportError if something is there."""
+    target = Path(file).expanduser().absolute()
+    if target.exists():
+        raise ExportError(
+            f"{target} is there already.", fix="Give the name of a file that is not there."
+        )
+    return target
 
 
 def check_free(folder: str | os.PathLike[str]) -> Path:
@@ -315,8 +377,8 @@ def _table(evaluation: Evaluation | None) -> list[str]:
     if evaluation is None:
         return ["No evaluation data was given, so there is no accuracy here.", ""]
     lines = [f"| | {evaluation.metric_name} | bytes on disk |", "|---|---:|---:|"]
-    for name, result in evaluation.items():
+    for result in evaluation.values():
         metric = "–" if result.metric is None else f"{result.metric.value:.4f}"
         size = "–" if result.size_bytes is None else f"{result.size_bytes:,}"
-        lines.append(f"| {LABELS.get(name, name)} | {metric} | {size} |")
+        lines.append(f"| {result.words} | {metric} | {size} |")
     return [*lines, ""]

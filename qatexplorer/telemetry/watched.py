@@ -208,6 +208,7 @@ def _watched_fake_quant(
         dtype=dtype,
         ch_axis=axis,
         unseen=unseen,
+        observes=not is_torchao(module),
     )
     return WatchedFakeQuant(info, module, owner, batch_norm, weight=inside and plain)
 

@@ -135,8 +135,8 @@ class TrainingRun(Shown):
 
     def _about(self, more: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            **more,
             "model": type(self.model).__name__,
+            **more,
             "data": self.data.name,
             "processes": self._team.size,
             "metric": self.history.metric_name,

@@ -73,4 +73,4 @@ def test_widgets_and_answers_are_there(ran: Any) -> None:
     ours = [data for data in drawn if "qatexplorer.widgets" in data["text/plain"]]
     assert len(ours) == 3  # beside tqdm's progress bars
     assert printed(ran, "mine.answers()").count("?\n") == 7
-    assert "output of fc1" in printed(ran, "session.compare_flows()")
+    assert "output of fc2" in printed(ran, "qx.migrate(session")

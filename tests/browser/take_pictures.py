@@ -17,6 +17,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
 
+from qatexplorer.flows.pt2e import Pt2eFlow
 from tests.browser.explorer_page import (
     STEPS,
     click_next,
@@ -25,9 +26,10 @@ from tests.browser.explorer_page import (
     run_state,
     tree_row,
     wait_for_explorer,
+    wait_for_stage,
 )
 from tests.browser.notebook import voila_page
-from tests.browser.servers import CHROMIUM_ARGS, REPO_ROOT, find_chromium, start_voila
+from tests.browser.servers import CHROMIUM_ARGS, PATIENCE_S, REPO_ROOT, find_chromium, start_voila
 
 FOLDER = Path(__file__).parent / "pictures"
 
@@ -57,6 +59,18 @@ def walk(page: Page) -> None:
     take(page, "int8")
 
 
+def walk_pt2e(page: Page) -> None:
+    """What the quantizer will round, before anything is inserted."""
+    open_tab(page, "Settings")
+    page.get_by_label("Flow", exact=True).select_option(label=Pt2eFlow.title)
+    push(page, "Apply and start again")
+    page.locator(".qx-stage-button[data-stage='annotate']").click()
+    wait_for_stage(page, "annotate")
+    open_tab(page, "Annotations")
+    page.locator(".qx-annotations").get_by_role("row").nth(1).click()
+    take(page, "annotations")
+
+
 def main() -> int:
     chromium = find_chromium()
     if chromium is None:
@@ -64,15 +78,17 @@ def main() -> int:
         return 1
     os.environ["QATEXPLORER_EXAMPLE"] = "digits_depthwise"
     FOLDER.mkdir(exist_ok=True)
+    expect.set_options(timeout=1000 * PATIENCE_S)
     notebook = REPO_ROOT / "notebooks" / "dashboard.ipynb"
     server = start_voila(notebook, Path(tempfile.mkdtemp()))
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_ARGS))
             page = browser.new_context(viewport={"width": 1440, "height": 1240}).new_page()
-            voila_page(page, server)
-            wait_for_explorer(page)
-            walk(page)
+            for go in (walk, walk_pt2e):
+                voila_page(page, server)
+                wait_for_explorer(page)
+                go(page)
             browser.close()
     finally:
         server.stop()

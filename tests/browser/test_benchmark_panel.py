@@ -37,7 +37,7 @@ def measure_latency(page: Page, shots: Shots, name: str) -> None:
     push(page, "Stop measuring")
     expect(page.get_by_text("Stopped before all was measured.")).to_be_visible()
     push(page, "Measure latency")
-    words = page.locator(".qx-panel .widget-html-content").filter(
+    words = page.locator(".qx-panel .qx-muted").filter(
         has_text=re.compile(r"measuring: .*\d+%, about .* left")
     )
     expect(words.first).to_be_visible()

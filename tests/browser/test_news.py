@@ -34,6 +34,24 @@ class NoStub(torch.nn.Module):
 
 qx.explore(NoStub(), torch.randn(4, 1, 8, 8))
 """
+UNTRACEABLE = """
+import torch
+import qatexplorer as qx
+
+
+class Looped(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Linear(32, 32)
+
+    def forward(self, x):
+        for _ in range(x.shape[1]):
+            x = self.inner(x)
+        return x
+
+
+qx.explore(Looped(), torch.randn(2, 2, 32), flow="fx")
+"""
 _WRONG = "No QuantStub: the int8 model will not run."
 
 
@@ -66,6 +84,9 @@ def line_is_whole(page: Page) -> None:
         box = box_of(page, part)
         assert bar.x - 1 <= box.x, part
         assert box.right <= bar.right + 1, part
+
+
+def has_a_button(page: Page) -> None:
     assert page.locator(".qx-newsbar > .qx-finding > .qx-fix:visible").count() >= 1
 
 
@@ -73,6 +94,30 @@ def test_nothing_of_the_line_is_cut_off(opened: Page) -> None:
     for width in (900, 1100, 1920, 1280):
         opened.set_viewport_size({"width": width, "height": 800})
         eventually(opened, lambda: line_is_whole(opened))
+        has_a_button(opened)
+
+
+def test_a_model_that_fx_cannot_trace_goes_on_with_pt2e(
+    page: Page, voila: Callable[..., Server], tmp_path: Path, shots: Shots
+) -> None:
+    pytest.importorskip("torchao")
+    page.set_viewport_size({"width": 1280, "height": 800})
+    voila_page(page, voila(write_notebook(tmp_path / "untraceable.ipynb", [UNTRACEABLE])))
+    wait_for_explorer(page)
+    expect(page.locator(".qx-newsbar > .qx-finding")).to_contain_text("cannot be prepared")
+    page.get_by_role("button", name="Next ▶").click()
+    expect(page.locator(".qx-message-error")).to_contain_text(
+        re.compile("torch.fx cannot trace Looped", re.IGNORECASE)
+    )
+    page.keyboard.press("Escape")
+    for width in (1100, 1920, 1280):  # the error stands beside what is wrong
+        page.set_viewport_size({"width": width, "height": 800})
+        eventually(page, lambda: line_is_whole(page))
+    shots(page, "news-untraceable")
+    page.locator(".qx-newsbar .qx-note-more").click()
+    page.locator(".qx-newsbar .qx-popover").get_by_role("button", name="Use PT2E").click()
+    goto(page, "annotate")
+    no_message(page)
 
 
 def test_the_whole_story_opens_over_the_page_and_closes(opened: Page, shots: Shots) -> None:

@@ -194,11 +194,6 @@ def check_ledger(page: Page, shots: Shots) -> None:
     page.get_by_role("button", name="Answers", exact=True).click()
     expect(page.get_by_role("heading", name="Who inserts the input's fake quant?")).to_be_visible()
     shots(page, "ledger-answers")
-    page.get_by_role("button", name="Eager and FX", exact=True).click()
-    page.get_by_role("button", name="Compare the flows", exact=True).click()
-    sides = page.get_by_role("grid", name="Eager and FX")
-    expect(sides.get_by_role("gridcell", name="the model's input")).to_be_visible()
-    shots(page, "ledger-sides")
 
 
 def test_tree_and_graph_in_dark_jupyterlab(

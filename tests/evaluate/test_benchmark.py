@@ -18,29 +18,18 @@ from torch.utils.benchmark import Timer
 
 import qatexplorer as qx
 from qatexplorer.errors import BusyError, InputError
+from qatexplorer.evaluate import benchmark as benchmarks
 from qatexplorer.evaluate import measure
 from qatexplorer.evaluate.benchmark import benchmark, with_batch
 from qatexplorer.evaluate.benchmark_records import Benchmark, BenchmarkRow
 from qatexplorer.evaluate.compiled import compile_forward
 from qatexplorer.evaluate.measure import Latency
 from qatexplorer.evaluate.profiled import OUTSIDE, operator_times, peak_memory
+from qatexplorer.forward import costs
+from tests.support.clock import Clock, Sleeper
 from tests.support.models import ConvBnRelu
 from tests.support.training_models import one_thread, state  # noqa: F401
 from tests.support.waiting import until
-
-
-class Sleeper(nn.Module):
-    """Waits; what it holds and does is known."""
-
-    def __init__(self, seconds: float, *children: nn.Module) -> None:
-        super().__init__()
-        self.seconds = seconds
-        self.inner = nn.Sequential(*children)
-
-    def forward(self, x: Tensor) -> Tensor:
-        time.sleep(self.seconds)
-        result: Tensor = self.inner(x)
-        return result
 
 
 def images(batch: int = 4) -> Tensor:
@@ -124,23 +113,25 @@ def test_modules_and_operators_are_those_of_each_form(session: qx.Session) -> No
     )
 
 
-def test_the_time_of_a_module_is_what_it_waits() -> None:
-    model = Sleeper(0.004, Sleeper(0.008), nn.Identity()).eval()
+def test_the_time_of_a_module_is_what_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock().replace(monkeypatch, measure, costs, benchmarks)
+    model = Sleeper(clock, 0.004, Sleeper(clock, 0.008), nn.Identity()).eval()
     made = benchmark({"float": model}, torch.rand(2, 3), seconds=1.0, compiled=False)
     row = made.row("float", 2)
     assert row is not None
     assert row.latency is not None
-    assert row.latency.median_s == pytest.approx(0.012, rel=0.3)
+    assert row.latency.median_s == pytest.approx(0.012)
     times = {m.path: m for m in made.modules}
-    assert times["inner.0"].own_s == pytest.approx(0.008, rel=0.3)
-    assert times[""].own_s == pytest.approx(0.004, rel=0.5)
-    assert times[""].seconds == pytest.approx(0.012, rel=0.3)
-    assert times["inner"].own_s < 0.002
-    assert times["inner.0"].share == pytest.approx(8 / 12, rel=0.3)
+    assert times["inner.0"].own_s == pytest.approx(0.008)
+    assert times[""].own_s == pytest.approx(0.004)
+    assert times[""].seconds == pytest.approx(0.012)
+    assert times["inner"].own_s == pytest.approx(0)
+    assert times["inner.0"].share == pytest.approx(8 / 12)
 
 
-def test_a_budget_that_is_over_still_gives_a_spread() -> None:
-    model = Sleeper(0.03).eval()
+def test_a_budget_that_is_over_still_gives_a_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock().replace(monkeypatch, measure, costs, benchmarks)
+    model = Sleeper(clock, 0.03).eval()
     made = benchmark({"float": model}, torch.rand(2, 3), seconds=0.01, compiled=False)
     assert [row.latency.repeats for row in made.rows if row.latency] == [3, 3]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from itertools import groupby
 from typing import Any
 
@@ -21,6 +20,7 @@ from qatexplorer.evaluate.int8 import run_int8
 from qatexplorer.evaluate.measure import compare_latency, latency, size_on_disk
 from qatexplorer.evaluate.metric import MetricValue, accuracy, evaluate
 from qatexplorer.quantizers.engine import available_engines, quantized_engine
+from tests.support.clock import Clock, Sleeper
 from tests.support.training_models import batches, one_thread, prepared, same, state  # noqa: F401
 
 
@@ -29,18 +29,6 @@ class Fixed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.one_hot(x, 4).float()
-
-
-class Sleeper(nn.Module):
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self.seconds, self.calls, self.modes = seconds, 0, set[bool]()
-
-    def forward(self, x: Tensor) -> Tensor:
-        time.sleep(self.seconds)
-        self.calls += 1
-        self.modes.add(self.training)
-        return x
 
 
 def test_accuracy_weighs_batches_by_their_size() -> None:
@@ -163,46 +151,46 @@ def test_size_is_what_torch_saves_and_int8_is_a_quarter() -> None:
     assert 0.2 < size_on_disk(int8) / size_on_disk(wide()) < 0.3
 
 
-def test_latency_is_the_time_of_one_forward() -> None:
-    model = Sleeper(0.01)
+def test_latency_is_the_time_of_one_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Sleeper(Clock().replace(monkeypatch, measure), 0.25)
     measured = latency(model, torch.rand(3, 2), repeats=7, warmup=2)
-    assert 0.009 < measured.p10_s <= measured.median_s <= measured.p90_s
+    assert measured.p10_s == measured.median_s == measured.p90_s == 0.25
     assert (measured.repeats, measured.batch_size, model.calls) == (7, 3, 9)
     assert model.modes == {False}
     assert model.training
 
 
-@pytest.mark.alone
-def test_latency_keeps_to_its_budget_and_can_be_stopped() -> None:
-    started = time.perf_counter()
-    measured = latency(Sleeper(0.02), torch.rand(1), repeats=10_000, budget_s=0.2)
-    assert time.perf_counter() - started < 1
-    assert 1 <= measured.repeats < 20
-    stopped = latency(Sleeper(0.02), torch.rand(1), repeats=10_000, should_stop=lambda: True)
+def test_latency_keeps_to_its_budget_and_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock().replace(monkeypatch, measure)
+    model = Sleeper(clock, 0.25)
+    measured = latency(model, torch.rand(1), repeats=10_000, warmup=1, budget_s=2.0)
+    assert (measured.repeats, model.calls, clock.now) == (7, 8, 2.0)
+    stopped = latency(model, torch.rand(1), repeats=10_000, should_stop=lambda: True)
     assert stopped.repeats == 1
 
 
 def test_models_are_timed_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "MEASUREMENT_S", 0.01)
+    clock = Clock().replace(monkeypatch, measure)
     order: list[str] = []
 
-    class Named(nn.Module):
+    class Named(Sleeper):
         def __init__(self, name: str, seconds: float) -> None:
-            super().__init__()
-            self.name, self.seconds = name, seconds
+            super().__init__(clock, seconds)
+            self.name = name
 
         def forward(self, x: Tensor) -> Tensor:
             order.append(self.name)
-            time.sleep(self.seconds)
-            return x
+            return super().forward(x)
 
     models = {"a": Named("a", 0.0005), "b": Named("b", 0.05)}
     measured = compare_latency(models, torch.rand(1), repeats=5, warmup=3)
     assert [name for name, _ in groupby(order)] == ["a", "b"] * 8
-    assert measured["b"].median_s > 2 * measured["a"].median_s
+    assert measured["a"].median_s == pytest.approx(0.0005)
+    assert measured["b"].median_s == pytest.approx(0.05)
     # A short forward is timed several at once, after two that are not counted.
     assert (measured["b"].runs_each, measured["b"].repeats) == (1, 5)
-    assert 1 < measured["a"].runs_each <= 20
+    assert measured["a"].runs_each == 20
     assert order.count("a") == 3 + 5 * (2 + measured["a"].runs_each)
     assert order.count("b") == 3 + 5 * 2
     assert measured["a"].q1_s <= measured["a"].median_s <= measured["a"].q3_s
@@ -261,7 +249,7 @@ def test_int8_model_runs_and_is_left_alone() -> None:
 
 
 def test_evaluation_reads_as_a_table_and_as_json() -> None:
-    timed = latency(Sleeper(0.001), torch.rand(5, 2), repeats=3)
+    timed = latency(Sleeper(Clock(), 0.001), torch.rand(5, 2), repeats=3)
     value = MetricValue("accuracy", 0.938, 450, 0.1)
     evaluation = Evaluation(
         {

@@ -16,7 +16,6 @@ from qatexplorer.flows import pt2e as flow_file
 from qatexplorer.flows.annotations import (
     KEY,
     Annotation,
-    annotated,
     annotations_of,
     edge_name,
     sharing_groups,
@@ -139,7 +138,7 @@ def test_reading_annotations_changes_no_node() -> None:
     before = [(n.name, n.args, dict(n.meta)) for n in exported.graph.nodes]
     (one,) = annotations_of(exported, {"linear": "mine"})
     assert sharing_groups(exported) == ()
-    assert annotated(exported) == {"linear"}
+    assert {one.node for one in annotations_of(exported, {})} == {"linear"}
     assert [(n.name, n.args, dict(n.meta)) for n in exported.graph.nodes] == before
     assert isinstance(one, Annotation)
     assert one.pattern == "mine"
@@ -314,7 +313,7 @@ def test_torchaos_functions_are_its_own_again() -> None:
     exported = flow.apply("export", linears(), options).model
     # The call is ended at the boundary that is asked for.
     reached = flow.apply("annotate", exported, options)
-    assert annotated(reached.model)
+    assert annotations_of(reached.model, {})
     assert not [n for n in reached.model.graph.nodes if "activation_post_process" in str(n.target)]
     assert [getattr(api, name) for name in names] == before
     assert torch.export.export.__module__ == "torch.export"

@@ -181,6 +181,39 @@ def test_both_ways_of_putting_stubs_in_are_offered() -> None:
     assert calls[:2] == ["session.configure(stubs='model')", "session.configure(stubs='layers')"]
 
 
+class Looped(nn.Module):
+    """Asks for a size that torch.fx does not know and torch.export does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(32, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(x.shape[1]):
+            x = self.inner(x)
+        return x
+
+
+@pytest.mark.filterwarnings("ignore::qatexplorer.errors.QatExplorerWarning")
+def test_where_fx_cannot_trace_buttons_lead_to_the_flows_that_need_not() -> None:
+    pytest.importorskip("torchao")
+    settings: dict[str, Any] = {"flow": "fx"}
+    first = of_id(qx.Session(Looped(), torch.randn(2, 2, 32), **settings), "cannot-prepare")
+    assert first is not None
+    labels = ["Use Eager mode, each layer wrapped", "Use PT2E", "Use torchao"]
+    assert [fix.label for fix in first.fixes] == labels
+    for fix, flow in zip(first.fixes, ("eager", "pt2e", "torchao"), strict=True):
+        session = qx.Session(Looped(), torch.randn(2, 2, 32), **settings)
+        fix.apply(session)
+        assert session.flow.name == flow
+        assert of_id(session, "cannot-prepare") is None
+        session.goto(session.flow.int8_stage)
+    # Where torch.fx is not what failed, there are no more ways than before.
+    other = of_id(session_of("no-stub"), "no-stub")
+    assert other is not None
+    assert not {"Use PT2E", "Use torchao"} & {fix.label for fix in other.fixes}
+
+
 def test_a_way_that_does_not_lead_to_int8_is_not_offered() -> None:
     # Its + on int8 tensors raises: stubs around the whole do not help.
     model, x = load_timm("resnet18", **NARROW)

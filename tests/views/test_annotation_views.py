@@ -145,6 +145,9 @@ def test_what_fuse_built_is_named_by_the_users_modules() -> None:
     pairs = fused_norms(session.snapshots["fuse"].graph)
     assert [(p.conv.path, p.norm.path) for p in pairs] == [("conv1", "bn1"), ("block.0", "block.1")]
     assert not any(pair.between for pair in fused_norms(session.snapshots["annotate"].graph))
+    scopes = {node.id: node.scope for node in session.snapshots["fuse"].graph.nodes}
+    assert {scopes[id] for id in pairs[0].between} == {""}
+    assert {scopes[id] for id in pairs[1].between} == {"block"}  # not torn out of it
     change = session.diff_at("fuse")
     assert len(change.nodes_added) == 3
     assert "3 operations added" in change.summary()
@@ -156,7 +159,11 @@ def test_what_fuse_built_is_named_by_the_users_modules() -> None:
     assert "conv1" in between
     assert "unknown" in between  # its shape is none of this model's
     assert "running variance" in page(session, "insert", "module:conv1").text
-    assert "conv1 with bn1" in Checker(below_html(session.snapshots, session.snapshot)).text
+    below = Checker(below_html(session.snapshots, session.snapshot)).text
+    assert "conv1 with bn1" in below
+    assert sorted(len(pair.between) for pair in pairs) == [1, 2]
+    assert re.search(r"div\s* put between the two scales the result back", below)
+    assert re.search(r"div, add\s* put between the two scale the result back", below)
 
 
 def test_what_lowering_left_over_is_listed() -> None:

@@ -122,6 +122,7 @@ def test_a_model_without_stubs_is_told_so_at_every_stage() -> None:
         assert asked(next_steps(glance)[0][0]) == [f"fix:{missing.key}:0"]
         html = glance_html(glance)
         assert missing.message in visible_text(html)
+        assert f'<li class="qx-remark qx-remark-{missing.severity}"><b>error</b>' in html
         for index, fix in enumerate(missing.fixes):
             assert f"fix:{missing.key}:{index}" in asked(html)
             assert fix.label in visible_text(html)

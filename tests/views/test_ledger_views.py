@@ -1,4 +1,4 @@
-"""The ledger as rows, cards and answers; two flows side by side; marks on the graph; the panel."""
+"""The ledger as rows, cards and answers; marks on the graph; the panel."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from torch.ao.quantization.quantization_mappings import get_default_qat_module_m
 import qatexplorer as qx
 from qatexplorer.ledger import Ledger, ledger_of
 from qatexplorer.ledger.answers import QUESTIONS
-from qatexplorer.ledger.compare import match_sites
 from qatexplorer.views.graph.scene import build_scene, redundant_edges
 from qatexplorer.views.ledger import tables as views
-from qatexplorer.views.ledger.side_by_side import COLUMNS, match_summary, match_table
 from qatexplorer.widgets.common.bridge import Bridge, Job
 from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
 from tests.support.ledger_models import Flat, OwnName, TwoLinear, old_style_fx, seen
-from tests.support.models import SMALL, Branching, PlainAdd
+from tests.support.models import SMALL, PlainAdd
 
 
 def vector() -> Tensor:
@@ -155,55 +153,6 @@ def test_marks_of_an_fx_graph() -> None:
     assert len(scene["redundant"]) == 1
 
 
-# -- two flows ----------------------------------------------------------------------------------
-
-
-def test_sites_of_two_flows_are_matched_by_tensor() -> None:
-    x = torch.randn(4, 1, 8, 8)
-    matches = {m.key: m for m in session_of(SMALL[0].make()[0], x).compare_flows()}
-    both = {key for key, m in matches.items() if m.eager and m.fx}
-    assert {"input:0", "module:conv1:0", "module:fc:0", "param:conv2.weight"} <= both
-    assert matches["input:0"].fx is not None
-    assert matches["input:0"].fx.path == "activation_post_process_0"
-    only_fx = {key: m for key, m in matches.items() if m.eager is None}
-    assert "MaxPool" not in only_fx["module:pool:0"].why
-    assert "AdaptiveAvgPool2d" in only_fx["module:pool:0"].why
-    assert "function" in only_fx["op:flatten:0"].why
-    assert all(m.why for m in only_fx.values())
-    assert not any(m.why for key, m in matches.items() if key in both)
-
-
-def test_comparing_from_fx_wraps_a_model_without_stubs() -> None:
-    x = torch.randn(4, 1, 8, 8)
-    matches = {m.key: m for m in session_of(Flat("function"), x, flow="fx").compare_flows()}
-    assert matches["module:conv:0"].eager is not None
-    assert matches["module:conv:0"].eager.path == "module.conv.activation_post_process"
-    assert matches["input:0"].eager is not None
-    assert matches["param:fc.weight"].fx is not None
-
-
-def test_what_only_eager_has_says_why() -> None:
-    eager = session_of(SMALL[8].make()[0], torch.randn(4, 6))  # with a layer that never runs
-    fx = session_of(SMALL[8].make()[0], torch.randn(4, 6), flow="fx", qconfig={"fc": None})
-    matches = {m.key: m for m in match_sites(eager.ledger(), fx.ledger())}
-    assert "has no qconfig" in matches["param:fc.weight"].why
-    assert matches["param:fc.weight"].fx is None
-
-
-def test_side_by_side_rows() -> None:
-    matches = session_of(TwoLinear(), vector()).compare_flows()
-    rows = match_table(matches)
-    assert all(len(r["cells"]) == len(r["sort"]) == len(COLUMNS) for r in rows)
-    assert json.loads(json.dumps(rows)) == rows
-    assert {flag for r in rows for flag in r["flags"]} >= {"both"}
-    assert "are quantized by both flows" in match_summary(matches)
-
-
-def test_a_model_that_fx_cannot_trace_says_so() -> None:
-    with pytest.raises(qx.errors.StageError, match="cannot trace"):
-        session_of(Branching(), torch.randn(4, 6)).compare_flows()
-
-
 # -- answers ------------------------------------------------------------------------------------
 
 
@@ -291,18 +240,13 @@ def test_panel_makes_its_ledger_when_it_is_looked_at(doubled: tuple[qx.Session, 
     assert picked == [f"site:fc{n}.weight_fake_quant" for n in (1, 2)], "marking is no click"
 
 
-def test_panel_measures_and_compares(doubled: tuple[qx.Session, Ledger]) -> None:
+def test_panel_measures_time(doubled: tuple[qx.Session, Ledger]) -> None:
     session, _ = doubled
     panel, _, _ = panel_of(session)
     panel.active = True
     settle()
     panel.time.click()
     assert "of a step of" in panel.redundancies.html
-    panel.pages.value = "Eager and FX"
-    assert panel.compare.layout.display == ""
-    panel.compare.click()
-    assert panel.sides.rows
-    assert "both flows" in panel.sides_words.html
 
 
 def test_panel_says_where_there_is_nothing_to_account_for() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 import qatexplorer as qx
+from qatexplorer.migration.pairs import paired
 from qatexplorer.views.graph.compare import Comparison, Side, compared_picture, not_there
 from qatexplorer.views.graph.overlays import overlay_picture
 from qatexplorer.views.graph.scene import build_scene
@@ -176,11 +176,9 @@ def test_fake_quants_of_two_flows_are_paired_by_the_tensor_they_round() -> None:
     session = qx.Session(ConvBnRelu().train(), image())
     session.goto(session.flow.prepared_stage)
     other = session.in_other_flow()
-    matches = session.compare_flows(other)
-    comparison = Comparison(side(session.snapshot, "eager"), side(other.snapshot, "FX"), matches)
-    pairs: Mapping[str, str] = {
-        m.eager.path: m.fx.path for m in matches if m.eager is not None and m.fx is not None
-    }
+    sites = paired(session, other)
+    comparison = Comparison(side(session.snapshot, "eager"), side(other.snapshot, "FX"), sites)
+    pairs = dict(sites)
     assert len(pairs) > 3
     for left, right in pairs.items():
         assert comparison.counterpart(f"site:{left}", right=False) == f"site:{right}"

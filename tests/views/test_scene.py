@@ -281,3 +281,13 @@ def test_a_large_nested_net_is_built_quickly_and_whole() -> None:
 def test_fewer_than_two_children_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         build_scene(flat_net(3), max_children=1)
+
+
+def test_what_rounds_a_layers_input_is_marked_at_the_layer() -> None:
+    nodes = [call("x", "quant", ""), call("y", "fc", "")]
+    sites = [site("quant", "input"), site("fc", "input", blocks="token")]
+    found = marks(build_scene(snapshot(nodes, chain_edges(nodes), sites)))
+    assert {(path.partition(".")[0], role) for path, role, _ in found} == {
+        ("quant", "tail"),
+        ("fc", "side"),
+    }

@@ -9,13 +9,13 @@ import plotly.graph_objects as go
 import pytest
 
 from qatexplorer.accuracy.records import Proposal, ProposalPoint, Sensitivity, SensitivityRow
+from qatexplorer.views.common.busy import left_words
 from qatexplorer.views.sensitivity.figures import MOST_BARS, bars_figure, curve_figure
 from qatexplorer.views.sensitivity.tables import point_rows, ranking_columns, ranking_rows
 from qatexplorer.views.sensitivity.words import (
     METHODS,
     Size,
     applied_words,
-    busy_words,
     method_words,
     proposal_html,
     spearman_words,
@@ -194,6 +194,6 @@ def test_a_proposal_without_a_choice_or_a_need() -> None:
 
 
 def test_small_words() -> None:
-    assert busy_words("3 modules in float", 0.5, 1.0) == "3 modules in float"
-    assert busy_words("x", 0.25, 10.0) == "x, at most about 30 s left"
+    assert left_words("3 modules in float", 0.5, 1.0) == "3 modules in float …"
+    assert left_words("x", 0.25, 10.0) == "x, at most about 30 s left …"
     assert visible_text(applied_words(POINTS[2])) == "In force: left in float: a, <b>."

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 import qatexplorer as qx
-from qatexplorer.advice import Action, Cost, Proposal, Sureness
+from qatexplorer.advice import Action, Advice, Cost, Proposal, Sureness
 from qatexplorer.views.common.html import Html
 from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.page import PageState
-from qatexplorer.widgets.cures.advice import AdvicePanel, perform
+from qatexplorer.widgets.cures.advice import AdvicePanel, perform, starts_again
 from tests.cures.nets import session_of, usual
 from tests.support.advice import small
 from tests.support.page_text import visible_text
@@ -63,6 +65,68 @@ def test_training_goes_on_in_the_background() -> None:
     assert run is session.run
     run.wait()
     assert run.state == "finished"
+
+
+START_AGAIN = {"configure", "set_qconfig", "apply", "edit", "use_train_mode"}
+
+
+def proposed(call: str, *arguments: tuple[str, Any]) -> Proposal:
+    action = Action(call, call, f"session.{call}()", call, arguments)
+    return Proposal(call, action, (), Cost(), Sureness("rule", "a test"))
+
+
+def test_a_trained_model_is_not_left_without_asking() -> None:
+    session = small()
+    panel, pressed, _ = panel_of(session)
+    panel.active = True
+    asking = [
+        *map(proposed, sorted(START_AGAIN)),
+        proposed("cure", ("name", "equalization")),
+        proposed("train"),
+    ]
+    not_asking = [proposed("evaluate"), proposed("cure", ("name", "biases"))]
+    every = [*asking, *not_asking]
+    panel.advice = Advice("Net", "train", tuple(every))
+    for number in range(len(every)):
+        ask(panel, f"do:{number}")
+    assert pressed == every  # nothing was trained
+
+    session.train(1, progress=False)
+    panel.advice, pressed[:] = Advice("Net", "train", tuple(every)), []
+    for number, one in enumerate(asking):
+        ask(panel, f"do:{number}")
+        assert pressed == []
+        said = visible_text(Html(panel.confirm.words.html))
+        assert said.startswith("There is a trained model.")
+        assert ("What is advised starts again" in said) == (one.action.call != "train")
+        panel.confirm.no.click()
+        assert (pressed, panel.confirm.layout.display) == ([], "none")
+        ask(panel, f"do:{number}")
+        panel.confirm.yes.click()
+        assert pressed == [one]
+        pressed.clear()
+    for number in range(len(asking), len(every)):
+        ask(panel, f"do:{number}")
+    assert pressed == not_asking
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [
+        ("set_qconfig", {"where": "", "to_float": True}),
+        ("configure", {"stubs": "none"}),
+        ("use_train_mode", {}),
+        ("cure", {"name": "ranges", "weight": "moving average"}),
+        ("cure", {"name": "biases", "batches": 1}),
+        ("evaluate", {"latency": False}),
+    ],
+)
+def test_what_asks_is_what_starts_again(call: str, arguments: dict[str, Any]) -> None:
+    session = small()
+    action = Action("x", "", "", call, tuple(arguments.items()))
+    asks = starts_again(session, action)
+    action.apply(session)
+    assert (session.stage == session.stages[0]) == asks
 
 
 def test_switched_off_it_does_nothing() -> None:

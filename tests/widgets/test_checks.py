@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -106,12 +105,10 @@ def test_the_loop_answers_while_it_checks(slow: threading.Event) -> None:
     async def body() -> None:
         explorer = opened()
         await until_on_loop(lambda: explorer.checker.state.busy)
-        longest = 0.0
+        # The rule waits for the event, which is not set before the loop has gone round.
         for _ in range(40):
-            begun = time.monotonic()
             await asyncio.sleep(0)
-            longest = max(longest, time.monotonic() - begun)
-        assert longest < 0.5
+        assert explorer.checker.state.busy
         slow.set()
         await until_on_loop(lambda: explorer.checker.state.kind == "done")
 

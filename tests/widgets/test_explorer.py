@@ -221,7 +221,7 @@ def test_evaluation_fills_the_table(explorer: Explorer) -> None:
     explorer.results.start()
     until(lambda: explorer.jobs.current is None)
     assert explorer.results.table.html.count("<tr") == 5
-    assert explorer.results.bar.layout.visibility == "hidden"
+    assert explorer.results.job.bar.layout.display == "none"
 
 
 def test_settings_try_each_way_and_start_again(explorer: Explorer) -> None:

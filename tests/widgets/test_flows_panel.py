@@ -87,7 +87,7 @@ def test_it_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     panel.begin.click()
     assert begun.wait(30)
     assert panel.begin.layout.display == "none"
-    panel.stop()
+    panel.halt.click()
     go_on.set()
     until(lambda: explorer.jobs.current is None)
     assert visible_text(panel.status.html) == STOPPED

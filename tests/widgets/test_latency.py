@@ -43,8 +43,8 @@ def test_a_click_measures_and_shows_it(explorer: Explorer) -> None:
     assert made is not None
     assert len(latency.operators.rows) == len(made.operators)
     assert {row["sel"] for row in latency.modules.rows} >= {"module:conv1", "module:fc"}
-    assert (results.bar.layout.visibility, results.halt.layout.display) == ("hidden", "none")
-    assert results.words.value == ""
+    assert (results.job.bar.layout.display, results.halt.layout.display) == ("none", "none")
+    assert results.status.html == ""
     latency.pages.value = "Operators"
     assert (latency.modules.layout.display, latency.operators.layout.display) == ("none", "")
     assert "profiler" in latency.about.html
@@ -70,7 +70,7 @@ def test_a_stop_shows_what_there_is(explorer: Explorer, monkeypatch: pytest.Monk
     results = explorer.results
     begun = time.perf_counter()
     results.time.click()
-    until(lambda: "timing all forms" in results.words.value)
+    until(lambda: "timing all forms" in results.status.html)
     assert explorer.bar.can_stop
     assert results.time.disabled
     assert results.halt.layout.display == ""
@@ -107,5 +107,5 @@ def test_a_failure_is_reported(explorer: Explorer, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Session, "benchmark", fails)
     measure(explorer)
     assert "Nothing works today." in explorer.message.html
-    assert explorer.results.bar.layout.visibility == "hidden"
-    assert explorer.results.words.value == "Stopped."
+    assert explorer.results.job.bar.layout.display == "none"
+    assert explorer.results.status.html == ""

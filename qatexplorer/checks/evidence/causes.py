@@ -9,13 +9,13 @@ its own int8 weights: if the engine gave something else, it is the engine.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from qatexplorer.checks.evidence.weights import scale_of_kernel
@@ -31,6 +31,14 @@ from qatexplorer.quantizers.facts import (
     is_quantizer,
     quant_range,
     switch,
+)
+from qatexplorer.quantizers.integers import (
+    Geometry,
+    centred,
+    int8_weight,
+    sums,
+    tensor_grid,
+    weight_grid,
 )
 
 Why = Literal[
@@ -364,54 +372,38 @@ def _weight_ratio(module: nn.Module | None, int8: nn.Module | None) -> float | N
     return float(ratios[(ratios - 1).abs().argmax()])
 
 
-def int8_weight(int8: nn.Module | None) -> Tensor | None:
-    """The packed weight of an int8 layer, None for what is none."""
-    get: Any = getattr(int8, "weight", None)
-    weight = get() if callable(get) else None
-    return weight if isinstance(weight, Tensor) and weight.is_quantized else None
-
-
-_CONVS: dict[tuple[str, int], Callable[..., Tensor]] = {
-    ("Conv", 1): F.conv1d,
-    ("Conv", 2): F.conv2d,
-    ("Conv", 3): F.conv3d,
-    ("ConvTranspose", 1): F.conv_transpose1d,
-    ("ConvTranspose", 2): F.conv_transpose2d,
-    ("ConvTranspose", 3): F.conv_transpose3d,
-}
+_PLAIN = re.compile(r"Linear(ReLU)?|Conv(ReLU|Transpose)?[123]d")
+"""Layers of products and nothing else but a ReLU."""
 
 
 def in_integers(layer: nn.Module, x: Tensor) -> Tensor | None:
     """Sample of what an int8 conv or linear layer gives for the int8 ``x`` by exact arithmetic with
-    its own weights and on its own grid; None for other modules.
-
-    Codes and their products are integers: in float64 their sums are exact.
-    """
+    its own weights and on its own grid; None for other modules."""
     made: Any = layer
-    weight = int8_weight(layer)
-    name = type(layer).__name__
-    if weight is None or not x.is_quantized or not hasattr(layer, "scale"):
+    weight, grid, name = int8_weight(layer), tensor_grid(x), type(layer).__name__
+    walks = name.startswith("Conv")
+    if weight is None or grid is None or not hasattr(layer, "scale") or not _PLAIN.fullmatch(name):
         return None
+    if walks and getattr(made, "padding_mode", "zeros") != "zeros":
+        return None
+    geometry, channels, axis = None, int(weight.shape[0]), x.dim() - 1
+    if walks:
+        up = name.startswith("ConvTranspose")
+        geometry = Geometry(
+            made.stride, made.padding, made.dilation, made.groups, up, made.output_padding
+        )
+        channels, axis = int(weight.shape[1]) * made.groups if up else channels, 1
+    found = weight_grid(weight, channels)
+    if found is None:
+        return None
+    across = [-1 if i == axis else 1 for i in range(x.dim())]
+    done = sums(centred(x), weight, found[1], geometry) * (found[0] * grid[0]).view(across)
     bias = made.bias()
-    w, a = weight.dequantize().double(), x.dequantize().double()
-    b = None if bias is None else bias.detach().double()
-    if "Linear" in name:
-        done = F.linear(a, w, b)
-    elif name.startswith("Conv") and getattr(made, "padding_mode", "zeros") == "zeros":
-        dims = w.dim() - 2
-        if name.startswith("ConvTranspose"):
-            done = _CONVS["ConvTranspose", dims](
-                a, w, b, made.stride, made.padding, made.output_padding, made.groups, made.dilation
-            )
-        else:
-            done = _CONVS["Conv", dims](
-                a, w, b, made.stride, made.padding, made.dilation, made.groups
-            )
-    else:
-        return None
-    if name.endswith("ReLU") or "ReLU" in name:
+    if bias is not None:
+        done = done + bias.detach().double().view(across)
+    if "ReLU" in name:
         done = done.clamp(min=0)
     scale, zero = float(made.scale), int(made.zero_point)
     codes = (torch.round(done / scale) + zero).clamp(0, 255)
-    found = sample_of((codes - zero) * scale)
-    return found.values if found is not None else None
+    sample = sample_of((codes - zero) * scale)
+    return sample.values if sample is not None else None

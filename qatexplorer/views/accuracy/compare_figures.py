@@ -33,11 +33,17 @@ MAX_PLACES = 40
 MAX_CELLS = 64
 
 # Label, field, symbol of the points, dash of the line; the colour is that of the position.
-_CURVES = (
-    ("int8", "sqnr_int8_db", "circle", "solid"),
-    ("fake quant, all on", "sqnr_fake_quant_db", "diamond", "dash"),
-    ("this fake quant alone", "isolated_sqnr_db", "square-open", "dot"),
-)
+_Curve = tuple[str, str, str, str]
+
+
+def _curves(comparison: Comparison) -> tuple[_Curve, ...]:
+    return (
+        (comparison.form, "sqnr_int8_db", "circle", "solid"),
+        ("fake quant, all on", "sqnr_fake_quant_db", "diamond", "dash"),
+        ("this fake quant alone", "isolated_sqnr_db", "square-open", "dot"),
+    )
+
+
 _ABOVE_DB = 6.0
 
 Point = tuple[int, CompareRow, float]
@@ -54,7 +60,7 @@ def depth_figure(
     triangle above all others. ``chosen`` is the position of a row, marked by a line.
     """
     look = theme_of(theme)
-    curves = [_points(comparison, field) for _, field, _, _ in _CURVES]
+    curves = [_points(comparison, field) for _, field, _, _ in _curves(comparison)]
     values = [value for points in curves for _, _, value in points]
     if not values:
         return None
@@ -62,7 +68,7 @@ def depth_figure(
     top = max(finite, default=0.0) + _ABOVE_DB
     data = [
         _curve(points, curve, look.series[at], top)
-        for at, (points, curve) in enumerate(zip(curves, _CURVES, strict=True))
+        for at, (points, curve) in enumerate(zip(curves, _curves(comparison), strict=True))
     ]
     shapes = _chosen_line(comparison, chosen, look)
     layout = {
@@ -73,8 +79,16 @@ def depth_figure(
     }
     infinite = " · △ equal to float" if len(finite) < len(values) else ""
     subtitle = f"SQNR against float, lower is worse{infinite}"
-    return make_figure(look, "Error along the depth", subtitle, 272, data, layout,
-                       alt=_depth_alt(curves), table=_depth_table(comparison))  # fmt: skip
+    return make_figure(
+        look,
+        "Error along the depth",
+        subtitle,
+        272,
+        data,
+        layout,
+        alt=_depth_alt(comparison, curves),
+        table=_depth_table(comparison),
+    )
 
 
 def _points(comparison: Comparison, field: str) -> list[Point]:
@@ -123,9 +137,9 @@ def _chosen_line(comparison: Comparison, chosen: int | None, look: Theme) -> lis
     return [{"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper", "line": line}]
 
 
-def _depth_alt(curves: Sequence[Sequence[Point]]) -> str:
+def _depth_alt(comparison: Comparison, curves: Sequence[Sequence[Point]]) -> str:
     parts = []
-    for points, (label, *_) in zip(curves, _CURVES, strict=True):
+    for points, (label, *_) in zip(curves, _curves(comparison), strict=True):
         if points:
             _, row, value = min(points, key=lambda point: point[2])
             last = number(points[-1][2])
@@ -137,6 +151,7 @@ def _depth_alt(curves: Sequence[Sequence[Point]]) -> str:
 
 
 def _depth_table(comparison: Comparison) -> Table:
+    curves = _curves(comparison)
     known = [row for row in comparison.rows if row.kind != "weight" and sorted_db(row) is not None]
     worst = sorted(known, key=lambda row: sorted_db(row) or 0.0)[:MAX_ROWS]
     rows = [
@@ -144,12 +159,12 @@ def _depth_table(comparison: Comparison) -> Table:
             name_of(row),
             *(
                 DASH if (value := getattr(row, field)) is None else f"{number(value)} dB"
-                for _, field, _, _ in _CURVES
+                for _, field, _, _ in curves
             ),
         )
         for row in worst
     ]
-    return Table(("place, worst first", *(label for label, *_ in _CURVES)), tuple(rows))
+    return Table(("place, worst first", *(label for label, *_ in curves)), tuple(rows))
 
 
 def scatter_of(comparison: Comparison, position: int) -> Scatter | None:
@@ -172,7 +187,7 @@ def scatter_figure(
     row, look = comparison.rows[position], theme_of(theme)
     forms = (
         ("fake quant", sample.fake_quant_values, "x-thin", look.series[1]),
-        ("int8", sample.int8_values, "circle", look.series[0]),
+        (comparison.form, sample.int8_values, "circle", look.series[0]),
     )
     clouds = [
         _Cloud(name, points, symbol, colour)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,8 @@ from qatexplorer.accuracy.records import APART_STEPS, CompareRow, Comparison, Ro
 from qatexplorer.views.common.names import count, number, share
 
 DASH = "–"
+_FORM = "int8"
+_CHARACTER_PX = 8
 _HUGE = 1e300
 _FLAGS: dict[RowKind, tuple[str, str]] = {
     "module": ("module", "module"),
@@ -167,6 +169,33 @@ COLUMNS: tuple[dict[str, Any], ...] = (
 )
 
 
+def numbers_of(form: str) -> tuple[Column, ...]:
+    """:data:`NUMBERS` of a comparison whose converted model is called ``form``."""
+    if form == _FORM:
+        return NUMBERS
+
+    def named(one: Column) -> Column:
+        label, meaning = one.label.replace(_FORM, form), one.meaning.replace(_FORM, form)
+        longer = _CHARACTER_PX * max(0, len(label) - len(one.label))
+        width = f"{int(one.width.removesuffix('px')) + longer}px"
+        return replace(
+            one, label=label, meaning=meaning, why=one.why.replace(_FORM, form), width=width
+        )
+
+    return tuple(map(named, NUMBERS))
+
+
+def columns_of(form: str) -> list[dict[str, Any]]:
+    """:data:`COLUMNS` of a comparison whose converted model is called ``form``."""
+    heads = {one.label: new.head for one, new in zip(NUMBERS, numbers_of(form), strict=True)}
+    return [heads.get(column["label"], column) for column in COLUMNS]
+
+
+def in_form(form: str) -> str:
+    """``"in int8"``, ``"when converted"``."""
+    return f"in {form}" if form == _FORM else f"when {form}"
+
+
 def sorted_db(row: CompareRow) -> float | None:
     """SQNR of int8, dB, of fake quant where int8 has none; None where neither is known."""
     for value in (row.sqnr_int8_db, row.sqnr_fake_quant_db):
@@ -200,7 +229,9 @@ def compare_rows(comparison: Comparison) -> list[dict[str, Any]]:
         worst = sorted_db(entry[1])
         return worst is None, worst or 0.0, entry[0]
 
-    return [_row(*entry) for entry in sorted(enumerate(comparison.rows), key=order)]
+    return [
+        _row(*entry, comparison.form) for entry in sorted(enumerate(comparison.rows), key=order)
+    ]
 
 
 def compare_filters(comparison: Comparison) -> list[dict[str, str]]:
@@ -222,18 +253,19 @@ def is_apart(row: CompareRow) -> bool:
     return row.max_steps is not None and row.max_steps > APART_STEPS
 
 
-def _row(position: int, row: CompareRow) -> dict[str, Any]:
+def _row(position: int, row: CompareRow, form: str) -> dict[str, Any]:
     flag, noun = _FLAGS[row.kind]
-    texts = [one.text(row) for one in NUMBERS]
-    sorts = [_sortable(one.value(row)) for one in NUMBERS]
+    numbers = numbers_of(form)
+    texts = [one.text(row) for one in numbers]
+    sorts = [_sortable(one.value(row)) for one in numbers]
     values = f"{row.values:,}" if row.values else ""
     ends = [row.type, row.owner, f"{row.index:,}", f"{row.call + 1:,}", values]
     key = key_of(position)
     # Places of the columns in the table: two before the numbers, the cause after five of them.
-    places = [2 + at + (at >= 5) for at in range(len(NUMBERS))]
+    places = [2 + at + (at >= 5) for at in range(len(numbers))]
     tips = {
         str(place): one.why
-        for place, one in zip(places, NUMBERS, strict=True)
+        for place, one in zip(places, numbers, strict=True)
         if one.value(row) is None
     }
     return {

@@ -5,12 +5,19 @@ from __future__ import annotations
 import math
 
 from qatexplorer.accuracy.records import APART_STEPS, CompareRow, Comparison
-from qatexplorer.views.accuracy.compare_table import NUMBERS, is_apart, key_of, name_of
+from qatexplorer.views.accuracy.compare_table import (
+    Column,
+    in_form,
+    is_apart,
+    key_of,
+    name_of,
+    numbers_of,
+)
+from qatexplorer.views.common.busy import WORTH_AN_ESTIMATE_S
 from qatexplorer.views.common.html import Html, ask, folded, join, tag, terms
 from qatexplorer.views.common.names import count, number, share
 from qatexplorer.views.training.progress import duration
 
-_WORTH_AN_ESTIMATE_S = 2.0
 _WORST_CHANNELS = 6
 
 
@@ -21,7 +28,7 @@ def progress_words(what: str, done: float, seconds: float) -> str:
         done: share of the work, 0 to 1. seconds: since it began.
     """
     more = ""
-    if seconds >= _WORTH_AN_ESTIMATE_S:
+    if seconds >= WORTH_AN_ESTIMATE_S:
         more = f" after {duration(seconds)}"
         if done >= 0.1:
             more = f", about {duration(seconds * (1 - done) / done)} left"
@@ -55,23 +62,24 @@ def _first(comparison: Comparison) -> Html:
         why = cause or " The cause is not known."
         return tag(
             "span",
-            tag("b", "int8 and fake quant part first at ", _link(comparison, first)),
+            tag("b", f"{comparison.form} and fake quant part first at ", _link(comparison, first)),
             f", up to {steps} steps of the grid apart.{why}",
         )
+    form = comparison.form.capitalize()
     known = [row for row in comparison.rows if row.max_steps is not None]
     if not known:
-        return tag("b", "Int8 and fake quant could not be compared step by step at any place.")
+        return tag("b", f"{form} and fake quant could not be compared step by step at any place.")
     most = f"{number(APART_STEPS)} steps of the grid"
     places = count(len(known), "place")
     return tag(
         "b",
-        f"Int8 and fake quant are nowhere more than {most} apart, at {places} that could be "
+        f"{form} and fake quant are nowhere more than {most} apart, at {places} that could be "
         f"compared so.",
     )
 
 
 def _worst(comparison: Comparison) -> Html | None:
-    for field, form in (("sqnr_int8_db", "int8"), ("sqnr_fake_quant_db", "fake quant")):
+    for field, form in (("sqnr_int8_db", comparison.form), ("sqnr_fake_quant_db", "fake quant")):
         known = [
             (value, row)
             for row in comparison.rows
@@ -89,11 +97,11 @@ def _worst(comparison: Comparison) -> Html | None:
 def _lost(comparison: Comparison) -> str:
     if not comparison.evaluated:
         return "No samples of the evaluation data were compared."
-    of = count(comparison.evaluated, "evaluation sample")
+    of, wrong = count(comparison.evaluated, "evaluation sample"), in_form(comparison.form)
     if not comparison.lost_total:
-        return f"Of {of}, none is right in float and wrong in int8."
+        return f"Of {of}, none is right in float and wrong {wrong}."
     verb = "is" if comparison.lost_total == 1 else "are"
-    return f"Of {of}, {comparison.lost_total:,} {verb} right in float and wrong in int8."
+    return f"Of {of}, {comparison.lost_total:,} {verb} right in float and wrong {wrong}."
 
 
 def cost_words(comparison: Comparison) -> str:
@@ -101,25 +109,29 @@ def cost_words(comparison: Comparison) -> str:
     batches = count(comparison.batches, "batch").replace("batchs", "batches")
     parts = [f"{batches} compared in {duration(comparison.seconds)}"]
     if comparison.passes:
-        forms = ", ".join(f"{form} {n:,}" for form, n in comparison.passes.items())
+        passes = comparison.passes.items()
+        forms = ", ".join(f"{comparison.words(form)} {n:,}" for form, n in passes)
         parts.append(f"forwards: {forms}")
     return "; ".join(parts) + "."
 
 
-def place_html(row: CompareRow) -> Html:
-    """All numbers of one row, with what they are and why one is missing."""
+def place_html(row: CompareRow, form: str = "int8") -> Html:
+    """All numbers of one row, with what they are and why one is missing; ``form`` is that of the
+    comparison."""
     about = [
         tag("span", row.kind, class_="qx-badge"),
         *([tag("span", row.type, class_="qx-badge")] if row.type else []),
     ]
-    pairs = [(one.label, _cell(row, at)) for at, one in enumerate(NUMBERS)]
+    pairs = [(one.label, _cell(row, one)) for one in numbers_of(form)]
     owner = [("of", row.owner)] if row.owner and row.owner != row.path else []
     values = [("values compared", f"{row.values:,}")] if row.values else []
     cause = tag("p", row.cause, class_="qx-remark") if row.cause else None
     apart = (
         None
         if not is_apart(row) or row.cause
-        else tag("p", "int8 and fake quant part here; the cause is not known.", class_="qx-remark")
+        else tag(
+            "p", f"{form} and fake quant part here; the cause is not known.", class_="qx-remark"
+        )
     )
     return tag(
         "div",
@@ -131,8 +143,7 @@ def place_html(row: CompareRow) -> Html:
     )
 
 
-def _cell(row: CompareRow, at: int) -> Html:
-    one = NUMBERS[at]
+def _cell(row: CompareRow, one: Column) -> Html:
     if one.value(row) is None:
         return tag("span", one.text(row), " ", tag("small", one.why))
     return tag("span", one.text(row), " ", tag("small", one.meaning))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qatexplorer.accuracy.records import Comparison, Lost
+from qatexplorer.views.accuracy.compare_table import in_form
 from qatexplorer.views.common.html import Html, tag
 from qatexplorer.views.common.names import number, shape_text
 
@@ -27,25 +28,26 @@ def lost_html(comparison: Comparison) -> Html:
     """A card for each lost sample: its input, its target, and what float and int8 answer."""
     if not comparison.evaluated:
         return tag("p", "No samples of the evaluation data were compared.", class_="qx-muted")
+    wrong = in_form(comparison.form)
     if not comparison.lost_total:
         of = f"{comparison.evaluated:,} evaluation samples"
-        return tag("p", f"None of {of} is right in float and wrong in int8.")
+        return tag("p", f"None of {of} is right in float and wrong {wrong}.")
     shown = min(len(comparison.lost), MAX_CARDS)
     part = f" The first {shown:,} are shown." if shown < comparison.lost_total else ""
     head = (
         f"{comparison.lost_total:,} of {comparison.evaluated:,} evaluation samples: "
-        f"right in float, wrong in int8.{part}"
+        f"right in float, wrong {wrong}.{part}"
     )
-    cards = tag("ul", *map(_card, comparison.lost[:shown]), class_="qx-lost")
-    return tag("div", tag("p", head), cards)
+    cards = [_card(one, comparison.form) for one in comparison.lost[:shown]]
+    return tag("div", tag("p", head), tag("ul", *cards, class_="qx-lost"))
 
 
-def _card(one: Lost) -> Html:
+def _card(one: Lost, form: str) -> Html:
     answers = tag(
         "dl",
         tag("div", tag("dt", "target"), tag("dd", f"{one.target}")),
         tag("div", tag("dt", "float"), tag("dd", f"✓ {one.float_answer}")),
-        tag("div", tag("dt", "int8"), tag("dd", f"✗ {one.int8_answer}"), class_="qx-is-wrong"),
+        tag("div", tag("dt", form), tag("dd", f"✗ {one.int8_answer}"), class_="qx-is-wrong"),
     )
     number_of = tag("h4", f"sample {one.number:,}")
     picture = tag("div", *_parts(one.input, one.number), class_="qx-lost-input")

@@ -112,6 +112,7 @@ def _fused_html(snapshots: Mapping[str, Snapshot], snapshot: Snapshot) -> Html:
             continue
         labels = [n.label for n in (rewritten.graph.nodes if rewritten.graph else ())
                   if n.id in pair.between]  # fmt: skip
+        verb = "scales" if len(labels) == 1 else "scale"
         conv, norm = (_module(snapshot, node) for node in (pair.conv, pair.norm))
         undone = (
             " convert_pt2e has multiplied the batch norm into the weight and taken them out."
@@ -121,7 +122,7 @@ def _fused_html(snapshots: Mapping[str, Snapshot], snapshot: Snapshot) -> Html:
         items.append(
             tag(
                 "li", conv, " with ", norm, ": the weight is scaled by the running variance, and ",
-                code(", ".join(labels)), " put between the two scale the result back.", undone,
+                code(", ".join(labels)), f" put between the two {verb} the result back.", undone,
             )
         )  # fmt: skip
     return _section(

@@ -15,9 +15,7 @@ def annotated_snapshot(snapshots: Mapping[str, Snapshot]) -> Snapshot | None:
         (
             snapshot
             for snapshot in snapshots.values()
-            if snapshot.role == "qconfig"
-            and snapshot.graph is not None
-            and snapshot.graph.origin == "torch.export"
+            if snapshot.role == "qconfig" and snapshot.exported
         ),
         None,
     )

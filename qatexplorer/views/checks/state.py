@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from qatexplorer.checks.records import Finding, Findings
+from qatexplorer.views.common.busy import WORTH_AN_ESTIMATE_S
 from qatexplorer.views.common.findings import LOOKS, findings_summary, severity_counts
 from qatexplorer.views.common.html import Html, tag
 from qatexplorer.views.common.names import count, share
 from qatexplorer.views.training.progress import duration
-
-_WORTH_AN_ESTIMATE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class CheckState:
         """
         if self.before > self.seconds:
             return self.before - self.seconds
-        if self.before or self.seconds < _WORTH_AN_ESTIMATE_S or self.share < 0.1:
+        if self.before or self.seconds < WORTH_AN_ESTIMATE_S or self.share < 0.1:
             return None
         return self.seconds * (1 - self.share) / self.share
 
@@ -61,7 +60,7 @@ def state_words(state: CheckState) -> str:
     if state.kind == "running":
         left = state.seconds_left
         more = f", about {duration(left)} left" if left is not None else ""
-        if left is None and state.seconds >= _WORTH_AN_ESTIMATE_S:
+        if left is None and state.seconds >= WORTH_AN_ESTIMATE_S:
             more = f" after {duration(state.seconds)}"
         doing = state.what[:1].lower() + state.what[1:] if state.what else "beginning"
         return f"Checking, {_percent(state.share)}{more}: {doing} …"

@@ -14,7 +14,7 @@ _SHOWN = 3
 
 def exported_news(before: Snapshot | None, now: Snapshot) -> str:
     """One sentence on what the stage has done, ``""`` where it is that of the other flows."""
-    if now.graph is None or now.graph.origin != "torch.export" or before is None:
+    if not now.exported or before is None:
         return ""
     if now.role == "traced":
         return _traced(before, now)
@@ -30,7 +30,7 @@ def exported_news(before: Snapshot | None, now: Snapshot) -> str:
 def left_over_words(now: Snapshot) -> str:
     """``"; 2 dequantizes are left over, before operations in float"``, ``""`` for none."""
     some = len(left_over(now.graph, now.int8_nodes)) if now.role == "int8" else 0
-    if not some or now.graph is None or now.graph.origin != "torch.export":
+    if not some or not now.exported:
         return ""
     verb = "is" if some == 1 else "are"
     return f"; {count(some, 'dequantize')} {verb} left over, before operations in float"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
@@ -12,7 +13,6 @@ from qatexplorer.evaluate.benchmark_records import (
     Benchmark,
     BenchmarkRow,
     ModuleTime,
-    row_texts,
 )
 from qatexplorer.evaluate.evaluation import format_latency
 from qatexplorer.evaluate.measure import Latency
@@ -23,28 +23,39 @@ from qatexplorer.views.training.progress import duration
 _SERIES = {"float": 0, "compiled": 4, "int8": 1}
 _EARLY = 0.02  # of the work: too little to tell from how long the rest takes
 
-MODULE_COLUMNS = (
-    {"label": "Module", "width": "minmax(140px, 1.6fr)", "mono": True},
-    {"label": "Float", "width": "minmax(110px, 1fr)"},
-    {"label": "ms in float", "width": "96px", "number": True},
-    {"label": "% of float", "width": "90px", "number": True},
-    {"label": "Int8", "width": "minmax(110px, 1fr)"},
-    {"label": "ms in int8", "width": "96px", "number": True},
-    {"label": "% of int8", "width": "90px", "number": True},
-    {"label": "Float ÷ int8", "width": "100px", "number": True},
-)
+
+def module_columns(result: str) -> list[dict[str, Any]]:
+    """Of the table of modules; ``result`` is what the flow calls its last model."""
+    wide = max(0, len(result) - len("int8")) * 7  # px
+    return [
+        {"label": "Module", "width": "minmax(140px, 1.6fr)", "mono": True},
+        {"label": "Float", "width": "minmax(110px, 1fr)"},
+        {"label": "ms in float", "width": "96px", "number": True},
+        {"label": "% of float", "width": "90px", "number": True},
+        {"label": result.capitalize(), "width": "minmax(110px, 1fr)"},
+        {
+            "label": f"ms {result}" if wide else f"ms in {result}",
+            "width": f"{96 + wide}px",
+            "number": True,
+        },
+        {"label": f"% of {result}", "width": f"{90 + wide}px", "number": True},
+        {"label": f"Float ÷ {result}", "width": f"{100 + wide}px", "number": True},
+    ]
+
+
 OPERATOR_COLUMNS = (
     {"label": "Operator", "width": "minmax(200px, 1.8fr)", "mono": True},
-    {"label": "Form", "width": "70px"},
+    {"label": "Form", "width": "84px"},
     {"label": "Module", "width": "minmax(140px, 1.2fr)", "mono": True},
     {"label": "Calls", "width": "64px", "number": True},
     {"label": "ms", "width": "90px", "number": True},
     {"label": "% of forward", "width": "104px", "number": True},
 )
-OPERATOR_FILTERS = (
-    {"flag": "float", "label": "Float"},
-    {"flag": "int8", "label": "Int8"},
-)
+
+
+def operator_filters(result: str) -> list[dict[str, str]]:
+    """Buttons of the table of operators."""
+    return [{"flag": "float", "label": "Float"}, {"flag": "int8", "label": result.capitalize()}]
 
 
 def progress_words(what: str, share: float, seconds: float) -> str:
@@ -68,7 +79,7 @@ def benchmark_html(made: Benchmark) -> str:
 
 
 def _row(row: BenchmarkRow, made: Benchmark) -> Html:
-    name, *texts, note = row_texts(row)
+    name, *texts, note = made.row_texts(row)
     same = [r.latency for r in made.rows if r.batch_size == row.batch_size and r.latency]
     top = max((one.median_s for one in same), default=0.0)
     cells = [tag("td", text) for text in texts]
@@ -128,11 +139,11 @@ def latency_figure(made: Benchmark, theme: ThemeName | bool = "light") -> go.Fig
             "autorange": "reversed",
             "showticklabels": number == 0,
             "categoryorder": "array",
-            "categoryarray": [FORM_LABELS[form] for form in names],
+            "categoryarray": [_tick(made, form) for form in names],
         }
         colours = [look.series[_SERIES[form]] for form in names]
-        data.append(_bars(names, there, colours, look.fg, which))
-    rows = tuple(row_texts(row)[:5] for row, _ in timed)
+        data.append(_bars(made, names, there, colours, look.fg, which))
+    rows = tuple(made.row_texts(row)[:5] for row, _ in timed)
     return make_figure(
         look,
         "Latency",
@@ -145,8 +156,18 @@ def latency_figure(made: Benchmark, theme: ThemeName | bool = "light") -> go.Fig
     )
 
 
+def _tick(made: Benchmark, form: str) -> str:
+    """A form beside its bar: what is in parentheses on a line of its own."""
+    return escape(made.words(form)).replace(" (", "<br>(").replace(", ", ",<br>")
+
+
 def _bars(
-    names: Sequence[str], there: dict[str, Latency], colours: list[str], line: str, which: str
+    made: Benchmark,
+    names: Sequence[str],
+    there: dict[str, Latency],
+    colours: list[str],
+    line: str,
+    which: str,
 ) -> dict[str, Any]:
     found = [there.get(form) for form in names]
     return {
@@ -154,7 +175,7 @@ def _bars(
         "orientation": "h",
         "xaxis": f"x{which}",
         "yaxis": f"y{which}",
-        "y": [FORM_LABELS[form] for form in names],
+        "y": [_tick(made, form) for form in names],
         "x": [None if one is None else one.median_s * 1e3 for one in found],
         "marker": {"color": colours},
         "error_x": {
@@ -216,13 +237,20 @@ def operator_rows(made: Benchmark) -> list[dict[str, Any]]:
             "flags": [row.form],
             "cells": [
                 row.name,
-                row.form,
+                short_words(made, row.form),
                 row.path or "the model itself",
                 f"{row.calls:g}" if row.calls else "",
                 _ms(row.seconds),
                 _percent(row.share),
             ],
-            "sort": [row.name, row.form, row.path, row.calls, row.seconds, row.share],
+            "sort": [
+                row.name,
+                short_words(made, row.form),
+                row.path,
+                row.calls,
+                row.seconds,
+                row.share,
+            ],
             "tips": {},
         }
         for row in made.operators
@@ -240,7 +268,7 @@ def detail_words(made: Benchmark, operators: bool) -> str:
             "are; an operator's time is without those that it calls."
         )
     totals = [
-        f"{form} {format_latency(latency)}"
+        f"{short_words(made, form)} {format_latency(latency)}"
         for form, row in timed.items()
         if form != "compiled" and (latency := row.latency) is not None
     ]
@@ -250,6 +278,11 @@ def detail_words(made: Benchmark, operators: bool) -> str:
         if totals
         else ""
     )
+
+
+def short_words(made: Benchmark, form: str) -> str:
+    """A form without what is in parentheses."""
+    return made.words(form).partition(" (")[0]
 
 
 def _ms(seconds: float) -> str:

@@ -111,6 +111,18 @@ def state_words(record: ModuleRecord, snapshot: Snapshot) -> tuple[str, str]:
     return f"mixed: {int8:,} of {total:,} {kind}" if record.state == "mixed" else text, title
 
 
+def result_word(snapshot: Snapshot) -> str:
+    """What its flow calls the model of its last stage: ``"int8"``, ``"converted"``."""
+    flow = FLOWS.get(snapshot.flow)
+    return "int8" if flow is None else flow.result
+
+
+def has_qconfigs(snapshot: Snapshot) -> bool:
+    """Whether qconfigs mean anything in its flow."""
+    flow = FLOWS.get(snapshot.flow)
+    return flow is None or flow.offers_qconfig
+
+
 def by_quantizer(snapshot: Snapshot) -> bool:
     """Whether its flow lets a quantizer annotate an exported graph: there are no qconfigs then."""
     flow = FLOWS.get(snapshot.flow)

@@ -17,7 +17,7 @@ from qatexplorer.snapshot.records import (
     TensorInfo,
 )
 from qatexplorer.views.common.exported_news import exported_news, left_over_words
-from qatexplorer.views.common.names import KINDS, by_quantizer, count, number, stores_integers
+from qatexplorer.views.common.names import KINDS, count, has_qconfigs, number, stores_integers
 
 _SHOWN = 3
 _PARTS = (
@@ -178,7 +178,7 @@ class _News:
         if not found:
             return ""
         stay = "stays" if len(found) == 1 else "stay"
-        no_qconfig = not by_quantizer(self.now) and all(one.qconfig is None for one in found)
+        no_qconfig = has_qconfigs(self.now) and all(one.qconfig is None for one in found)
         return f"; {_names(found)} {stay} float{': no qconfig' * no_qconfig}"
 
     def _trained(self) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from qatexplorer.ledger.compare import Match
 from qatexplorer.snapshot.diff import place_of
 from qatexplorer.snapshot.records import FakeQuantSite, GraphNode, Snapshot
 
@@ -91,34 +90,26 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sides; ``matches`` pairs their fake quants, None for two stages of one flow."""
+    """Two sides; ``sites`` pairs their fake quants by paths on the left and on the right, None for
+    two stages of one flow."""
 
     left: Side
     right: Side
-    matches: Sequence[Match] | None = None
+    sites: Sequence[tuple[str, str]] | None = None
 
     @cached_property
     def _pairs(self) -> Mapping[str, str]:
         """Path on the right by path on the left of the fake quants that both have."""
-        if self.matches is None:
+        if self.sites is None:
             there = {key: path for path, key in self.right.site_keys.items()}
             return {p: there[key] for p, key in self.left.site_keys.items() if key in there}
-        eager_left = self.left.snapshot.flow == "eager"
-        pairs: dict[str, str] = {}
-        for match in self.matches:
-            if match.eager is not None and match.fx is not None:
-                ends = (match.eager.path, match.fx.path)
-                left, right = ends if eager_left else ends[::-1]
-                pairs.setdefault(left, right)
-        return pairs
+        return dict(reversed(self.sites))  # of several the first
 
     @cached_property
     def _matched_right(self) -> frozenset[str]:
-        if self.matches is None:
+        if self.sites is None:
             return frozenset(self._pairs.values())
-        rows = [m.fx if self.left.snapshot.flow == "eager" else m.eager for m in self.matches
-                if m.eager is not None and m.fx is not None]  # fmt: skip
-        return frozenset(row.path for row in rows if row is not None)
+        return frozenset(right for _, right in self.sites)
 
     def only(self, right: bool) -> tuple[list[str], list[str]]:
         """Items drawn, and fake quants, that this side has and the other lacks. What is an Identity

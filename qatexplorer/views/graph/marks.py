@@ -69,7 +69,7 @@ def site_tip(site: FakeQuantSite) -> list[str]:
     off = [
         name
         for name, enabled in (
-            ("observer", site.observer_enabled),
+            ("observer", site.observer_enabled or not site.observer_class),
             ("fake quant", site.fake_quant_enabled),
         )
         if not enabled
@@ -96,9 +96,9 @@ def place_marks(
 ) -> dict[str, list[dict[str, str]]]:
     """Marks by item id. Every site gets at least one; one per call of its owner.
 
-    ``role`` of a mark: ``"side"`` on the border of its node (a weight), ``"tail"`` on the node's
-    outgoing edge (an activation), ``"inside"`` in a node that hides the owner, ``"head"`` in the
-    title of the group that holds the owner.
+    ``role`` of a mark: ``"side"`` on the border of its node (a weight, a swapped layer's input),
+    ``"tail"`` on the node's outgoing edge (an activation), ``"inside"`` in a node that hides the
+    owner, ``"head"`` in the title of the group that holds the owner.
     """
     nodes: dict[str, list[str]] = {}
     for node in graph.nodes:
@@ -126,7 +126,9 @@ def _anchor(
     site: FakeQuantSite, nodes: Mapping[str, list[str]], groups: Mapping[str, list[str]]
 ) -> tuple[list[str], str]:
     if site.owner in nodes:
-        return nodes[site.owner], "tail" if site.kind in _TAIL_KINDS else "side"
+        # One with blocks rounds what its own layer takes, not what it hands on.
+        tail = site.kind in _TAIL_KINDS and not site.blocks
+        return nodes[site.owner], "tail" if tail else "side"
     path = site.owner
     while path:
         if path in nodes:

@@ -186,8 +186,7 @@ def _node(
 def _precision(
     node: GraphNode, record: ModuleRecord | None, snapshot: Snapshot, marked: bool
 ) -> str:
-    exported = snapshot.graph is not None and snapshot.graph.origin == "torch.export"
-    if exported and snapshot.role == "int8":
+    if snapshot.exported and snapshot.role == "int8":
         return "int8" if node.id in snapshot.int8_nodes or _gives_codes(node) else "float"
     return "int8" if _is_quantized(node) else precision_of(record, marked)
 

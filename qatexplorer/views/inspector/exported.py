@@ -19,11 +19,6 @@ GUARDS = "GuardsFn"
 """Class of the module that ``torch.export`` puts beside the user's."""
 
 
-def is_exported(snapshot: Snapshot) -> bool:
-    """Whether the model of this stage is a graph that ``torch.export`` made."""
-    return snapshot.graph is not None and snapshot.graph.origin == "torch.export"
-
-
 def why_exported(
     snapshots: Mapping[str, Snapshot], snapshot: Snapshot, module: ModuleRecord
 ) -> str:

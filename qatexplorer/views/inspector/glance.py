@@ -17,6 +17,7 @@ from qatexplorer.views.common.names import (
     KINDS,
     TensorNames,
     count,
+    result_word,
     share,
     short_type,
     stores_integers,
@@ -69,13 +70,15 @@ def next_steps(glance: Glance) -> list[tuple[Html, str]]:
     for found in stops[:_MOST_FINDINGS]:
         steps += [(button, found.message) for button in _fixes(found)[:1]]
     snapshot, following = glance.snapshot, glance.following
+    result = result_word(snapshot)
     if following is not None and any(found.stage == following.name for found in stops):
         return steps  # torch's call would fail
     if not snapshot.is_from("inserted"):
         if following is not None:
             steps.append((_to(following.name, f"Step to {following.title}"), ""))
         if following is not None and following.name != glance.prepared.name:
-            why = "There all fake quants are in, and it is known what becomes int8."
+            why = "There all fake quants are in, and it is known what "
+            why += "becomes int8." if result == "int8" else "is quantized."
             steps.append((_to(glance.prepared.name, f"Go to {glance.prepared.title}"), why))
     elif snapshot.role in ("inserted", "trained") and not glance.observed:
         if glance.has_data:
@@ -96,7 +99,7 @@ def next_steps(glance: Glance) -> list[tuple[Html, str]]:
             steps.append((_to(following.name, f"Step to {following.title}"), why))
     elif glance.has_data and glance.observed:
         why = "Accuracy, size and latency of this model beside the float one."
-        steps.append((ask("panel:results", "Compare float, fake-quant and int8"), why))
+        steps.append((ask("panel:results", f"Compare float, fake-quant and {result}"), why))
     elif not glance.observed:
         why = "No fake quant had seen data when this model was converted."
         steps.append((_to(glance.train.name, f"Back to {glance.train.title}"), why))
@@ -131,7 +134,8 @@ def parts_words(share_: Share, noun: str, snapshot: Snapshot) -> str:
     if not share_.total:
         return f"There are no {noun}."
     if not snapshot.is_from("inserted"):
-        return f"All {share_.total:,} {noun} are float; what becomes int8 is not decided yet."
+        what = "becomes int8" if result_word(snapshot) == "int8" else "is quantized"
+        return f"All {share_.total:,} {noun} are float; what {what} is not decided yet."
     verb = "are int8" if snapshot.role == "int8" else "are prepared for int8"
     if stores_integers(snapshot):
         verb = "are" if noun == "parameters" else "are by weights that are"
@@ -167,7 +171,7 @@ def _parts(glance: Glance) -> Html:
         why = f"Not known: {glance.macs_error}" if glance.macs_error else "Being counted …"
         rows.append(tag("div", tag("b", "MACs of the example input"), tag("p", why)))
     rows.append(tag("div", tag("b", "Fake quants"), tag("p", *_quants(snapshot))))
-    stored = "integers" if stores_integers(snapshot) else "int8"
+    stored = "integers" if result_word(snapshot) != "int8" else "int8"
     legend = tag(
         "p",
         *(
@@ -235,6 +239,9 @@ def _warnings(glance: Glance) -> Html:
     return tag("div", tag("h4", "Warnings and notes"), body)
 
 
+_REMARKS = {"error": "qx-remark qx-remark-error", "warning": "qx-remark"}
+
+
 def _finding(found: Finding, snapshot: Snapshot) -> Html:
     kind = "site" if found.path in snapshot.site_by_path else "module"
     where = go(f"{kind}:{found.path}", found.path) if found.path else None
@@ -248,7 +255,7 @@ def _finding(found: Finding, snapshot: Snapshot) -> Html:
         " ",
         found.fix,
         *(join([" ", button]) for button in _fixes(found)),
-        class_="qx-remark" if found.severity != "info" else None,
+        class_=_REMARKS.get(found.severity),
     )
 
 

@@ -8,8 +8,8 @@ from qatexplorer.session.glance import Glance
 from qatexplorer.snapshot.records import FakeQuantSite, Graph, GraphNode, ModuleRecord, Snapshot
 from qatexplorer.views.common.html import Html, code, folded, go, join, kind_badge, tag, terms
 from qatexplorer.views.common.names import (
-    by_quantizer,
     count,
+    has_qconfigs,
     is_int8,
     plain_dtype,
     qconfig_badge,
@@ -20,13 +20,13 @@ from qatexplorer.views.common.names import (
 from qatexplorer.views.inspector import site as site_parts
 from qatexplorer.views.inspector.exported import (
     annotation_html,
-    is_exported,
     mode_of_module,
     mode_word,
     nodes_of,
 )
 from qatexplorer.views.inspector.glance import glance_html
 from qatexplorer.views.inspector.int8_layer import Int8Section, int8_html
+from qatexplorer.views.inspector.switching import SwitchSection, switch_html
 from qatexplorer.views.inspector.words import (
     two_observers,
     type_strip,
@@ -41,6 +41,7 @@ def inspect_html(
     selection: str,
     glance: Glance | None = None,
     int8: Int8Section | None = None,
+    switch: SwitchSection | None = None,
 ) -> str:
     """Everything about ``selection`` at ``stage``, in the light of all stages reached.
 
@@ -51,6 +52,8 @@ def inspect_html(
             as it was at the nearest stage that has it.
         glance: what to show of the model when nothing is selected.
         int8: what is known of the int8 layer that is selected, None for another selection.
+        switch: what is known of the switch of the fake quants, None where there is nothing to
+            switch.
 
     Returns:
         HTML of one ``<article>``, all text escaped. Buttons with ``data-select`` name other
@@ -73,6 +76,9 @@ def inspect_html(
         body = _nothing(selection)
     elif int8 is not None:
         body = join([body, int8_html(int8)])
+    elif switch is not None and stage in snapshots:
+        sites = _View(snapshots, stage).sites_at(kind, rest)
+        body = join([body, switch_html(switch, sites)]) if sites else body
     return tag("article", body, class_="qx-inspect", aria_label="Inspector")
 
 
@@ -169,7 +175,7 @@ class _View:
         )
 
     def _annotations(self, snapshot: Snapshot, module: ModuleRecord) -> Html | None:
-        nodes = nodes_of(snapshot.graph, module.path) if is_exported(snapshot) else ()
+        nodes = nodes_of(snapshot.graph, module.path) if snapshot.exported else ()
         found = [annotation_html(self.snapshots, snapshot, node) for node in nodes]
         return join(found) or None
 
@@ -225,7 +231,7 @@ class _View:
         node = _node(graph, node_id)
         if graph is None or node is None:
             return None
-        exported = is_exported(self.now)
+        exported = self.now.exported
         op = "operation" if exported and node.op.startswith("call") else node.op
         return join(
             [
@@ -284,6 +290,17 @@ class _View:
             ]
         )
 
+    def sites_at(self, kind: str, rest: str) -> tuple[FakeQuantSite, ...]:
+        """The fake quants of a selection at this stage: itself, those of a module, those on what a
+        node returns."""
+        if kind == "node":
+            node = _node(self.now.graph, rest)
+            return self._sites_on(node) if node is not None else ()
+        site = self.now.site_by_path.get(rest) if kind in ("module", "site") else None
+        if site is not None:
+            return (site,)
+        return self.now.sites_of(rest) if kind == "module" else ()
+
     def _sites_on(self, node: GraphNode) -> tuple[FakeQuantSite, ...]:
         # A weight's stands at the operation that takes it, where the weight is no node.
         placed = tuple(
@@ -307,12 +324,12 @@ def _torchs(observer: bool) -> str:
 
 
 def _mode(snapshot: Snapshot, module: ModuleRecord) -> str:
-    found = mode_of_module(snapshot, module) if is_exported(snapshot) else ""
+    found = mode_of_module(snapshot, module) if snapshot.exported else ""
     return found or ("training" if module.training else "eval")
 
 
 def _no_qconfig(snapshot: Snapshot, module: ModuleRecord) -> str:
-    if by_quantizer(snapshot):
+    if not has_qconfigs(snapshot):
         return ""
     if not snapshot.is_from("qconfig"):
         return "none yet"

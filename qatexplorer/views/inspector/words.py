@@ -10,13 +10,15 @@ from qatexplorer.snapshot.records import FakeQuantSite, GraphNode, ModuleRecord,
 from qatexplorer.views.common.html import Html, go, join, kind_badge, tag
 from qatexplorer.views.common.names import (
     FUNCTIONALS,
+    has_qconfigs,
     is_boundary,
     is_int8,
     is_reference,
     is_stored,
+    result_word,
     short_type,
 )
-from qatexplorer.views.inspector.exported import is_exported, why_exported, why_exported_node
+from qatexplorer.views.inspector.exported import why_exported, why_exported_node
 
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
 _OPERATORS = frozenset(
@@ -98,7 +100,7 @@ def sites_on_output(snapshot: Snapshot, module: ModuleRecord) -> tuple[FakeQuant
 
 def why_module(snapshots: Mapping[str, Snapshot], snapshot: Snapshot, module: ModuleRecord) -> str:
     """One sentence on what quantization does to the module at this stage of ``snapshot``."""
-    if is_exported(snapshot):
+    if snapshot.exported:
         text = why_exported(snapshots, snapshot, module)
         if text:
             return text
@@ -192,10 +194,13 @@ def _output_words(site: FakeQuantSite) -> str:
 
 
 def _why_float(snapshot: Snapshot, module: ModuleRecord, outputs: Sequence[FakeQuantSite]) -> str:
+    result = result_word(snapshot)
     if snapshot.is_from("reference"):
+        if result != "int8":
+            return "Stays float: no layer was swapped here."
         return "Stays float: no int8 module took its place."
-    text = "Stays float in the int8 model"
-    if module.qconfig is None:
+    text = f"Stays float in the {result} model"
+    if module.qconfig is None and has_qconfigs(snapshot):
         text += ": it has no qconfig"
     return f"{text}; {_output_words(outputs[0])}." if outputs else f"{text}."
 
@@ -230,7 +235,7 @@ def why_node(snapshot: Snapshot, node: GraphNode) -> str:
         return "What the model returns."
     if node.op == "get_attr":
         return "A parameter or buffer of the model."
-    if is_exported(snapshot):
+    if snapshot.exported:
         return why_exported_node(snapshot, node)
     if node.op == "call_module" or node.path:
         return "A call of a module."

@@ -17,7 +17,7 @@ def place_columns(found: Migration) -> list[dict[str, Any]]:
     flows = [{"label": c.flow, "width": "minmax(190px, 1.6fr)", "tip": c.title}
              for c in found.taken]  # fmt: skip
     return [
-        {"label": "Tensor", "width": "minmax(150px, 1.3fr)"},
+        {"label": "Tensor", "width": "minmax(220px, 2fr)"},
         *flows,
         {"label": "Differs in", "width": "112px",
          "tip": "What is not the same in all flows that round it; “tensor in …”: also without any "

@@ -9,9 +9,3 @@ NOTHING = (
 GONE = "The model or its settings have changed since: take it through the flows again."
 STOPPED = "Stopped; nothing is shown."
 NO_FLOW = "Choose one flow at least."
-
-
-def busy_words(what: str, seconds: float) -> str:
-    """What is being done, and since when."""
-    said = what or "beginning"
-    return f"{said} … {seconds:.0f} s" if seconds >= 1 else f"{said} …"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from qatexplorer.flows.qconfig_rules import PARTS, Part, QConfigRule
-from qatexplorer.views.common.html import Html, code, join, tag
+from qatexplorer.views.common.html import Html, code, tag
 from qatexplorer.views.common.names import number
 
 _ORDER = (
@@ -124,17 +124,3 @@ def _difference(row: PreviewWords) -> str:
         return "the same"
     mark = "▲ better by" if difference > 0 else "▼ worse by"
     return f"{mark} {number(abs(difference), 3)} dB"
-
-
-def starts_again_html(folder: str = "", what: str = "A changed qconfig starts") -> Html:
-    """What ``what`` does where there is a trained model, for whoever has to confirm it; ``folder``
-    is the name of its run folder, ``""`` where it has none."""
-    kept = "It is kept: session.run.model has it until another run is started"
-    kept += f", and the folder {folder} of the tab Runs for good." if folder else "."
-    return join(
-        [
-            tag("b", "There is a trained model. "),
-            f"{what} again from the float stage: the stages are made anew. ",
-            kept,
-        ]
-    )

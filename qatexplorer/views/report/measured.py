@@ -10,11 +10,16 @@ from qatexplorer.evaluate.evaluation import LABELS, format_metric
 from qatexplorer.quantizers.environment import Environment
 from qatexplorer.session.report_part import Reported
 from qatexplorer.views.accuracy.compare_figures import channels_figure, depth_figure
-from qatexplorer.views.accuracy.compare_table import COLUMNS, compare_rows
+from qatexplorer.views.accuracy.compare_table import columns_of, compare_rows
 from qatexplorer.views.accuracy.compare_words import cost_words, headline_html
 from qatexplorer.views.accuracy.lost import lost_html
 from qatexplorer.views.common.html import Html, folded, join, tag, terms
-from qatexplorer.views.common.latency import MODULE_COLUMNS, benchmark_html, module_rows
+from qatexplorer.views.common.latency import (
+    benchmark_html,
+    module_columns,
+    module_rows,
+    short_words,
+)
 from qatexplorer.views.common.names import count
 from qatexplorer.views.common.results import results_html
 from qatexplorer.views.report.pieces import (
@@ -53,7 +58,7 @@ def comparison_section(known: Reported) -> Section:
         _places(found),
         folded("Lost samples", lost_html(found), open_=bool(found.lost)),
     ]
-    return Section("comparison", "Float, fake quant and int8", join(parts))
+    return Section("comparison", f"Float, fake quant and {found.form}", join(parts))
 
 
 def _places(found: Comparison) -> Html:
@@ -61,7 +66,7 @@ def _places(found: Comparison) -> Html:
     label = "Places, the lowest SQNR first"
     return folded(
         f"All {count(len(rows), 'place')}",
-        records_html(label, COLUMNS, rows, _COMPARE_COLUMNS),
+        records_html(label, columns_of(found.form), rows, _COMPARE_COLUMNS),
         open_=True,
     )
 
@@ -148,7 +153,9 @@ def benchmark_section(known: Reported) -> Section:
     if made.modules:
         modules = folded(
             "Time by module",
-            records_html("Time by module", MODULE_COLUMNS, module_rows(made)),
+            records_html(
+                "Time by module", module_columns(short_words(made, "int8")), module_rows(made)
+            ),
         )
     return Section("benchmark", "Latency", join([benchmark_html(made), modules]))
 

@@ -37,6 +37,12 @@ def ranking_columns(found: Sensitivity) -> list[dict[str, Any]]:
     return list(COLUMNS if exact else COLUMNS[:-_EXACT])
 
 
+def said_of(path: str, owner: str) -> str:
+    """The path of a fake quant, with its owner where it does not begin with it: torch numbers those
+    of a graph."""
+    return path if not owner or path.startswith(f"{owner}.") else f"{owner} · {path}"
+
+
 def ranking_rows(found: Sensitivity) -> list[dict[str, Any]]:
     """Rows for the table widget, the most costly first; ``sel`` is the fake quant."""
     rows = []
@@ -49,7 +55,7 @@ def ranking_rows(found: Sensitivity) -> list[dict[str, Any]]:
                 "kind": "weight" if row.kind == "weight" else "output",
                 "flags": [row.kind],
                 "cells": [
-                    row.path,
+                    said_of(row.path, row.owner),
                     f"{look.mark} {row.kind}",
                     number(row.score, 3),
                     "" if row.only is None else number(row.only),

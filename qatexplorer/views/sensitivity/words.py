@@ -27,7 +27,6 @@ SCORES: Mapping[Method, str] = {
 
 STALE = "Of the model as it was before: measure again for that of now."
 _HIGH, _LOW = 0.8, 0.5
-_WORTH_AN_ESTIMATE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -188,13 +187,6 @@ def _with(point: ProposalPoint) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else number(value)
-
-
-def busy_words(what: str, share: float, seconds: float) -> str:
-    """What is being measured, with how long it still takes where that can be said."""
-    if seconds < _WORTH_AN_ESTIMATE_S or share < 0.05:
-        return what
-    return f"{what}, at most about {duration(seconds * (1 - share) / share)} left"
 
 
 def applied_words(point: ProposalPoint) -> Html:

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from qatexplorer.evaluate.evaluation import format_size
+from qatexplorer.flows.base import Flow
 from qatexplorer.takehome.export import Exported, agreement_words
+from qatexplorer.takehome.pte import pte_words
 from qatexplorer.views.common.html import Html, code, join, tag
 
 NO_DOWNLOAD = "It is too large to be handed to the browser."
@@ -26,12 +28,28 @@ def folder_html(made: Exported) -> Html:
     parts = [tag("p", "Written: ", code(made.folder)), tag("ul", *names)]
     if made.onnx is not None:
         parts.append(tag("p", agreement_words(made.onnx)))
+    if made.pte is not None:
+        parts.append(tag("p", pte_words(made.pte)))
     return _whole([*parts, *(tag("p", f"▲ {note}") for note in made.notes)])
 
 
-def busy_words(what: str, seconds: float) -> str:
-    """What is being done, and since when."""
-    return f"{what} … {seconds:.0f} s" if seconds >= 1 else f"{what} …"
+def script_tip(flow: Flow) -> str:
+    """What the script is, and needs."""
+    if flow.kind() == "layers":
+        return "Not in this flow: its calls are not written as a script"
+    torchao = "" if flow.kind() == "modules" else ", torchao"
+    return f"The walk so far as a plain PyTorch script, which needs torch{torchao} and NumPy only"
+
+
+def export_tip(flow: Flow) -> str:
+    """What the folder holds."""
+    if not flow.exports:
+        return "Not in this flow: its weights are torchao's own tensors"
+    if flow.lowers_to_packed:
+        what = "The program that int8 is lowered from"
+    else:
+        what = "The int8 model, ONNX"
+    return f"{what}, a loader and a model card; goes to int8 if need be"
 
 
 def _whole(parts: Iterable[Html]) -> Html:

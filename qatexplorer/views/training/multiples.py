@@ -105,7 +105,7 @@ def multiples(
         known = column[~np.isnan(column)]
         newest = _newest(chosen, known)
         bars, log = _bars(counted.get(index), telemetry.grids[(info.quant_min, info.quant_max)])
-        note, said, bad = _state(states.get(info.path, []))
+        note, said, bad = _state(states.get(info.path, []), info.observes)
         if info.path in unseen:
             note, said = "not seen", f"not seen: {unseen[info.path]}"
         value = "–" if math.isnan(newest) else chosen.write(newest)
@@ -187,16 +187,19 @@ def _states(telemetry: Telemetry) -> Mapping[str, list[StateChange]]:
     return found
 
 
-def _state(changes: list[StateChange]) -> tuple[str, str, bool]:
+def _state(changes: list[StateChange], observes: bool) -> tuple[str, str, bool]:
     """What is to be said of the state, in short and in full, and whether it ruins the converted
-    model."""
+    model. What has no observer has none that could be frozen."""
     if not changes:
         return "", "", False
     now = changes[-1]
     forbidden = [change for change in changes if change.forbidden]
     frozen = [
         name
-        for name, is_so in (("observer", not now.observer_enabled), ("BN", now.bn_frozen))
+        for name, is_so in (
+            ("observer", observes and not now.observer_enabled),
+            ("BN", now.bn_frozen),
+        )
         if is_so
     ]
     short_parts, parts = [], []

@@ -139,7 +139,11 @@ def ridges_of(telemetry: Telemetry, path: str, show: Show = "values") -> Ridges 
 
 
 def ridges_figure(
-    telemetry: Telemetry, path: str, theme: ThemeName | bool = "light", show: Show = "values"
+    telemetry: Telemetry,
+    path: str,
+    theme: ThemeName | bool = "light",
+    show: Show = "values",
+    name: str = "",
 ) -> go.Figure:
     """Histograms of what reaches a fake quant, a line for each of at most 14 steps, the oldest on
     top; paler is older.
@@ -151,10 +155,11 @@ def ridges_figure(
     Args:
         show: ``"values"``, or ``"change"`` for what each step has more or less than the first one,
             on the axis of codes: a weight may hardly move.
+        name: what it rounds, for the title; ``""`` takes the path.
     """
     look, info = theme_of(theme), telemetry.info(path)
     ridges = ridges_of(telemetry, path, show)
-    title = f"{KINDS[info.kind].mark} {short(path, 56)}: values over the steps"
+    title = f"{KINDS[info.kind].mark} {short(name or path, 56)}: values over the steps"
     if ridges is None:
         return _empty(look, title, telemetry.unseen.get(path, ""))
     change = show == "change"

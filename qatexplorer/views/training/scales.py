@@ -96,6 +96,7 @@ def scales_figure(
     path: str,
     theme: ThemeName | bool = "light",
     markers: Sequence[Marker] = (),
+    name: str = "",
 ) -> go.Figure:
     """Scale of a fake quant above, its range below, and when something was frozen or switched.
 
@@ -105,6 +106,7 @@ def scales_figure(
 
     Args:
         markers: of the run, for the exact steps of its freezes.
+        name: what it rounds, for the title; ``""`` takes the path.
     """
     look, course = theme_of(theme), course_of(telemetry, path)
     events = events_of(telemetry, path, markers)
@@ -120,7 +122,7 @@ def scales_figure(
         labels += words
     layout = _layout(course, bool(events), ends)
     layout |= {"shapes": shapes, "annotations": labels}
-    title = f"{KINDS[course.info.kind].mark} {short(path, 56)}: scale and range"
+    title = f"{KINDS[course.info.kind].mark} {short(name or path, 56)}: scale and range"
     height = 360 if events else 310
     return make_figure(look, title, _words(course), height, data, layout,
                        alt=_alt(course, events), table=_table(course))  # fmt: skip
@@ -247,6 +249,8 @@ def _words(course: Course) -> str:
         parts.append(f"scale {number(now.scale_median)}")
     if math.isfinite(now.drift):
         parts.append(f"newest values {share(now.drift)} of the range off it")
+    if not course.info.observes:
+        return " · ".join(parts) + " · ×: the batch, - -: the grid"
     if not now.observer_enabled:
         parts.append("observer frozen")
     return " · ".join(parts) + " · band: observed, ×: the batch, - -: the grid"
@@ -262,8 +266,12 @@ def _alt(course: Course, events: Sequence[Event]) -> str:
     text += f"{trend(first.scale_median, now.scale_median)}. "
     if course.several:
         text += f"Over the channels {span(now.scale_min, now.scale_max)} at the newest step. "
-    text += f"Observed range {span(now.min_val, now.max_val)}, "
-    text += f"grid {span(course.grid_low[-1], course.grid_high[-1])}. "
+    text += (
+        f"Observed range {span(now.min_val, now.max_val)}, grid "
+        if course.info.observes
+        else "Grid "
+    )
+    text += f"{span(course.grid_low[-1], course.grid_high[-1])}. "
     text += f"Clipped {share(now.clipped)}. " if math.isfinite(now.clipped) else ""
     if not events:
         return text + "Nothing was frozen or switched."

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +9,6 @@ from typing import Any
 import ipywidgets as widgets
 
 from qatexplorer.accuracy.records import Comparison
-from qatexplorer.errors import QatExplorerError, StoppedError
 from qatexplorer.session.session import Session
 from qatexplorer.views.accuracy.compare_figures import (
     channels_figure,
@@ -21,7 +17,7 @@ from qatexplorer.views.accuracy.compare_figures import (
 )
 from qatexplorer.views.accuracy.compare_places import Places
 from qatexplorer.views.accuracy.compare_table import (
-    COLUMNS,
+    columns_of,
     compare_filters,
     compare_rows,
     position_of,
@@ -36,14 +32,13 @@ from qatexplorer.views.accuracy.lost import lost_html
 from qatexplorer.views.common.html import tag
 from qatexplorer.views.common.story import message_html
 from qatexplorer.widgets.common.assets import css
-from qatexplorer.widgets.common.bridge import Bridge, Job
-from qatexplorer.widgets.common.controls import Html, button, labelled, row
+from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.common.controls import button, labelled, row
+from qatexplorer.widgets.common.long_job import Heard, LongJob
 from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.common.panel import HtmlPanel
 from qatexplorer.widgets.common.plot import FigureSlot, PackedFigure, packed
 from qatexplorer.widgets.common.table import TableWidget
-
-log = logging.getLogger(__name__)
 
 JOB = "comparing"
 DEPTH, PLACE, CHANNELS, LOST = PAGES = (
@@ -53,7 +48,6 @@ DEPTH, PLACE, CHANNELS, LOST = PAGES = (
     "Lost samples",
 )
 
-_PROGRESS_S = 0.25
 _NOTHING = "Nothing compared yet."
 _GONE = "The model has changed since it was compared: compare again."
 _CHOOSE = "Choose a row of the table, or a place in tree or graph."
@@ -115,7 +109,6 @@ class ComparePanel(widgets.VBox):
         self._bridge, self._start_job, self._page = bridge, start_job, page
         self._on_colour, self._on_compared = on_colour, on_compared
         self._session: Session | None = None
-        self._halt: threading.Event | None = None  # of the comparison being made
         self._shown: _Whole | None = None
         self._asked: Comparison | None = None  # shown, or being made ready for it
         self._active = self._following = False
@@ -138,24 +131,27 @@ class ComparePanel(widgets.VBox):
             "Batches of the evaluation data that all three forms get",
             width="132px",
         )
-        self.bar = widgets.FloatProgress(0.0, min=0.0, max=1.0)
-        self.bar.layout.width = "160px"
-        self.status = Html(kind="qx-muted", role="status")
-        self.halt = button("Stop", "Stop comparing; what whole batches have given is shown")
+        self.job = LongJob(
+            self._bridge,
+            self._start_job,
+            tip="Stop comparing; what whole batches have given is shown",
+            stopping="Stopping …",
+            beginning=progress_words("", 0.0, 0.0),
+            on_busy=self._on_busy,
+        )
+        self.bar, self.halt, self.status = self.job.bar, self.job.halt, self.job.status
         self.colour = button(
             "Colour the graph", "Colour each part of the graph by its SQNR against float"
         )
         self.head = row(self.compare, self.batches, self.bar, self.halt, self.status, self.colour)
         self.notice, self.headline = CompareHtml(), CompareHtml()
         self.compare.on_click(lambda _: self.start())
-        self.halt.on_click(lambda _: self.stop())
         self.colour.on_click(lambda _: self._colour())
         self.headline.on_ask(self._choose)
-        self._set_busy(False)
 
     def _build_parts(self) -> None:
         self.table = TableWidget(
-            label="Places, the lowest SQNR first", columns=list(COLUMNS), details=False
+            label="Places, the lowest SQNR first", columns=columns_of("int8"), details=False
         )
         self.pages = widgets.ToggleButtons(options=list(PAGES))
         self.pages.style.button_width = "auto"
@@ -184,15 +180,24 @@ class ComparePanel(widgets.VBox):
 
     def use(self, session: Session | None) -> None:
         """Show another session."""
-        self.stop()
+        self.job.stop()
+        self.job.forget()
         self._session = session
         self._empty(_NOTHING)
         self.refresh()
 
+    def _name(self, session: Session | None) -> None:
+        """Call the last form as the session's flow does."""
+        form = session.flow.result if session is not None else "int8"
+        model = form if form == "int8" else f"the {form} model"
+        self.compare.tooltip = f"Run float, fake quant and {model} on the same batches"
+        self.table.columns = columns_of(form)
+
     def refresh(self) -> None:
         """Another stage is in view, or the model has changed: show what is known of it."""
         session = self._session
-        if session is None or self._halt is not None:
+        self._name(session)
+        if session is None or self.job.busy:
             return
         known = session.last_comparison
         if known is not None:
@@ -228,72 +233,27 @@ class ComparePanel(widgets.VBox):
     # -- comparing ------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Compare on a worker thread; :meth:`stop` ends it early."""
+        """Compare on a worker thread."""
         session = self._session
-        if session is None or self._halt is not None:
+        if session is None or self.job.busy:
             return
-        halt, batches = threading.Event(), self.batches.value
-        begun = time.perf_counter()
+        batches = self.batches.value
 
-        def heard(what: str, share: float) -> None:
-            seconds = time.perf_counter() - begun
-            self._bridge.post(
-                "comparison progress",
-                lambda: self._progressed(halt, what, share, seconds),
-                every_s=_PROGRESS_S,
-            )
+        def work(heard: Heard, should_stop: Callable[[], bool]) -> Comparison:
+            return session.compare(batches=batches, progress=heard, should_stop=should_stop)
 
-        def work(job: Job) -> Comparison | Exception:
-            def should_stop() -> bool:
-                return halt.is_set() or job.should_stop()
+        self.notice.html = ""
+        self.job.run(
+            JOB,
+            work,
+            lambda made: self._show(session, made),
+            words=progress_words,
+            stopped="Stopped before the first batch was compared.",
+            failed=self._failed,
+        )
 
-            try:
-                return session.compare(batches=batches, progress=heard, should_stop=should_stop)
-            except QatExplorerError as error:
-                return error
-            except Exception as error:  # the model's own forward may raise anything
-                log.exception("the model could not be compared")
-                return error
-
-        before = self.status.html
-        self._halt, self.notice.html, self.bar.value = halt, "", 0.0
-        self.status.html = tag("span", progress_words("", 0.0, 0.0))
-        self._set_busy(True)
-        if not self._start_job(JOB, work, lambda made: self._ended(halt, session, made)):
-            self._halt, self.status.html = None, before
-            self._set_busy(False)
-
-    def stop(self) -> None:
-        """Stop the comparison that is being made."""
-        if self._halt is not None and not self._halt.is_set():
-            self._halt.set()
-            self.halt.disabled = True
-            self.status.html = tag("span", "Stopping …")
-
-    def _progressed(self, halt: threading.Event, what: str, share: float, seconds: float) -> None:
-        if halt is self._halt and not halt.is_set():
-            self.bar.value = share
-            self.status.html = tag("span", progress_words(what, share, seconds))
-
-    def _ended(self, halt: threading.Event, session: Session, made: Comparison | Exception) -> None:
-        if halt is self._halt:
-            self._halt = None
-            self._set_busy(False)
-        if session is not self._session:
-            return
-        self.status.html = ""
-        if isinstance(made, Comparison):
-            self._show(session, made)
-        elif isinstance(made, StoppedError):
-            self.status.html = tag("span", "Stopped before the first batch was compared.")
-        else:
-            self.notice.html = message_html(made)
-
-    def _set_busy(self, busy: bool) -> None:
-        for widget in (self.bar, self.halt):
-            widget.layout.display = "" if busy else "none"
+    def _on_busy(self, busy: bool) -> None:
         self.compare.layout.display = "none" if busy else ""
-        self.halt.disabled = False
 
     # -- showing --------------------------------------------------------------------------------
 
@@ -443,5 +403,5 @@ def _charts(
     scatter, place = None, ""
     if page == PLACE and chosen is not None:
         scatter = scatter_figure(comparison, chosen, dark)
-        place = place_html(comparison.rows[chosen])
+        place = place_html(comparison.rows[chosen], comparison.form)
     return _Charts(packed(depth), packed(scatter), packed(channels), place)

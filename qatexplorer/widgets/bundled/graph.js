@@ -22,7 +22,7 @@
 //   graph/tooltip.js
 //   graph/vendor/dagre/dagre.min.js
 //   graph/view.js
-// sha256 of these: 06a995f86129fc677980b00a344fc5e1e0643bba049d1530e4b8ccb776fd90b0
+// sha256 of these: e452dfb45cc86fd24bba23b47a3ad0fdec7053fa9884df0e105ee6d01bd8e0a8
 
 // common/dom.js
 var SVG_NS = "http://www.w3.org/2000/svg";
@@ -1999,9 +1999,11 @@ function drawSigns(item, changed, x, top, bottom) {
 function drawAround(index, box) {
   const { bx, by, bw, bh, roles, w, h, lr } = box;
   const parts2 = [];
-  const [sideX, sideY] = lr ? [bx + 16, by] : [bx, by + bh / 2];
-  for (const [i, path] of roles.side.slice(0, 2).entries()) {
-    parts2.push(drawSite(index, path, sideX + i * 20, sideY));
+  const beside = roles.side.slice(0, 2);
+  for (const [i, path] of beside.entries()) {
+    const off = (i - (beside.length - 1) / 2) * 20;
+    const [x, y] = lr ? [bx + 16 + i * 20, by] : [bx, by + bh / 2 + off];
+    parts2.push(drawSite(index, path, x, y));
   }
   if (!roles.tail.length) return parts2;
   const stem = lr ? `M${bx + bw} ${by + bh / 2} H${w}` : `M${bx + bw / 2} ${by + bh} V${h}`;

@@ -1,7 +1,7 @@
 // Made by tests/js/build.mjs, not by hand, of
 //   common/dom.js
 //   explorer/stagebar.js
-// sha256 of these: 70b7f55f7318ccd7c38f8968806b67973a6362729641e6dcf6218d1d8da98440
+// sha256 of these: 2f2d65b12c22899d2e3e58a31521a0093782c449420717c6c3fb68efe7c3171e
 
 // common/dom.js
 var OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
@@ -35,6 +35,7 @@ var STATE_WORDS = {
   next: "next",
   later: "not reached"
 };
+var SHOWN_FROM_S = 3;
 var StageBar = class {
   /**
    * @param {import("@anywidget/types").AnyModel<Traits>} model
@@ -49,14 +50,16 @@ var StageBar = class {
     this.stop = this.button("■ Stop", "Stop what is running", "stop");
     this.next.classList.add("qx-primary");
     this.status = html("span", { class: "qx-stage-status", role: "status", "aria-live": "polite" });
+    this.time = html("span", { class: "qx-stage-time", "aria-hidden": "true" });
     const buttons = [this.back, this.next, this.reset, this.stop];
     this.root = html("div", { class: "qx qx-stagebar", ...OWN_KEYS }, [
       this.list,
-      html("div", { class: "qx-stage-controls" }, [this.status, ...buttons])
+      html("div", { class: "qx-stage-controls" }, [this.status, this.time, ...buttons])
     ]);
     el.append(this.root);
     const draw = () => this.draw();
     const heard = { "change:stages": draw, "change:busy": draw, "change:can_stop": draw };
+    this.ticking = void 0;
     this.unlisten = listen(model, heard);
     this.draw();
   }
@@ -102,7 +105,24 @@ var StageBar = class {
     this.reset.disabled = Boolean(busy);
     this.stop.hidden = !this.model.get("can_stop");
     this.status.textContent = busy;
+    this.count(Boolean(busy));
     this.root.classList.toggle("qx-busy", Boolean(busy));
+  }
+  /**
+   * Say how long the kernel is at work, from the third second on.
+   * @param {boolean} busy
+   */
+  count(busy) {
+    if (busy === (this.ticking !== void 0)) return;
+    clearInterval(this.ticking);
+    this.ticking = void 0;
+    this.time.textContent = "";
+    if (!busy) return;
+    const begun = Date.now();
+    this.ticking = setInterval(() => {
+      const seconds = Math.round((Date.now() - begun) / 1e3);
+      if (seconds >= SHOWN_FROM_S) this.time.textContent = `${seconds} s`;
+    }, 1e3);
   }
   /**
    * @param {Entry} stage
@@ -131,6 +151,7 @@ var StageBar = class {
     return html("li", { class: `qx-stage qx-stage-${state}` }, [button]);
   }
   destroy() {
+    clearInterval(this.ticking);
     this.unlisten();
     this.root.remove();
   }

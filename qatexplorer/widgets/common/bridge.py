@@ -121,10 +121,11 @@ class Bridge:
 
 
 class Job:
-    """One long call on a worker thread; ``stop`` is a request that the call looks at."""
+    """One long call on a worker thread; ``stop`` is a request, which the call looks at if
+    ``can_stop``."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, can_stop: bool = False) -> None:
+        self.name, self.can_stop = name, can_stop
         self.started = time.monotonic()
         self._stop = threading.Event()
         self.thread: threading.Thread | None = None
@@ -152,15 +153,22 @@ class Jobs:
         work: Callable[[Job], Any],
         done: Callable[[Any], Any],
         failed: Callable[[Exception], Any],
+        *,
+        ended: Callable[[], Any] = lambda: None,
+        can_stop: bool = False,
     ) -> bool:
-        """Run ``work`` on a thread and ``done`` or ``failed`` on the loop; False if one is busy."""
+        """Run ``work`` on a thread, then on the loop ``ended`` and ``done`` or ``failed``; False if
+        one is busy."""
         if self.current is not None:
             return False
-        job = self.current = Job(name)
+        job = self.current = Job(name, can_stop)
         self._on_change()
 
         def finish(callback: Callable[[Any], Any], value: Any) -> None:
-            self.current = None
+            try:
+                ended()
+            finally:
+                self.current = None
             try:
                 callback(value)
             finally:

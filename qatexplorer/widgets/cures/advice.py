@@ -7,16 +7,19 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from qatexplorer.advice import Advice, Proposal
+from qatexplorer.advice import Action, Advice, Proposal
+from qatexplorer.cures import CURES
 from qatexplorer.session.session import Session
 from qatexplorer.views.advice import advice_html
 from qatexplorer.views.common.story import message_html
 from qatexplorer.widgets.common.assets import css
 from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.common.confirm import Confirm
 from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.common.panel import HtmlPanel
 
 ADVISED = "doing what is advised"
+_STARTS_AGAIN = ("configure", "edit", "use_train_mode", "set_qconfig", "apply")
 _STOPPABLE = ("cure", "check", "evaluate", "sensitivity", "propose", "ledger")
 
 
@@ -32,7 +35,8 @@ class AdvicePanel(widgets.VBox):
     Args:
         bridge: runs callbacks on the page's loop.
         page: where a click on a place selects it.
-        on_do: called with the proposal whose button was pressed; :func:`perform` does it.
+        on_do: called with the proposal whose button was pressed; :func:`perform` does it. The panel
+            asks before where that takes a trained model out of the stages.
 
     What is inside is made when ``active`` says for the first time that the panel is in sight.
     """
@@ -49,6 +53,8 @@ class AdvicePanel(widgets.VBox):
     def use(self, session: Session) -> None:
         """Show another session."""
         self._session, self.advice = session, None
+        if self.body is not None:
+            self.confirm.put_away()
         self._draw()
         self.refresh()
 
@@ -74,9 +80,9 @@ class AdvicePanel(widgets.VBox):
         self._active = value
         if begins:
             if self.body is None:
-                self.body = AdviceHtml()
+                self.body, self.confirm = AdviceHtml(), Confirm()
                 self.body.on_ask(self._on_ask)
-                self.children = [self.body]
+                self.children = [self.confirm, self.body]
             self.refresh()
 
     def set_enabled(self, enabled: bool) -> None:
@@ -109,7 +115,30 @@ class AdvicePanel(widgets.VBox):
         if what == "select":
             self._page.select(rest)
         elif what == "do" and self.advice is not None and self._enabled:
-            self._on_do(self.advice[int(rest)])
+            self._do(self.advice[int(rest)])
+
+    def _do(self, proposal: Proposal) -> None:
+        session, action = self._session, proposal.next
+        if session is None:
+            return
+        if action.call == Session.train.__name__:
+            self.confirm.train(session, lambda: self._on_do(proposal))
+        elif starts_again(session, action):
+            self.confirm.start_again(
+                session, lambda: self._on_do(proposal), "What is advised starts"
+            )
+        else:
+            self.confirm.put_away()
+            self._on_do(proposal)
+
+
+def starts_again(session: Session, action: Action) -> bool:
+    """Whether the session stands at the float stage after it, without what was trained."""
+    if action.call == Session.cure.__name__:
+        return CURES[dict(action.arguments)["name"]].judged == "ptq"
+    if action.call == Session.undo_cure.__name__:
+        return bool(session.cured) and session.cured[-1].judged == "ptq"
+    return action.call in _STARTS_AGAIN
 
 
 def perform(

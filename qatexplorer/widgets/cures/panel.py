@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +12,10 @@ from qatexplorer.cures import CURES, Cured, Offer
 from qatexplorer.cures.batch_norms import BATCHES as NORM_BATCHES
 from qatexplorer.cures.biases import BATCHES as BIAS_BATCHES
 from qatexplorer.cures.ranges import OBSERVERS
-from qatexplorer.errors import StoppedError
 from qatexplorer.flows.quant_spec import QuantSpec
 from qatexplorer.session.session import Session
-from qatexplorer.views.common.html import Html as Written
-from qatexplorer.views.common.html import text
+from qatexplorer.views.common.busy import left_words
+from qatexplorer.views.common.html import Html
 from qatexplorer.views.common.story import message_html
 from qatexplorer.views.cures.words import (
     STOPPED,
@@ -26,16 +24,14 @@ from qatexplorer.views.cures.words import (
     on_html,
     outcome_html,
 )
-from qatexplorer.views.qconfig.words import starts_again_html
-from qatexplorer.views.sensitivity.words import busy_words
 from qatexplorer.widgets.common.assets import css
-from qatexplorer.widgets.common.bridge import Bridge, Job
-from qatexplorer.widgets.common.controls import Html, button, labelled, row
+from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.common.confirm import Confirm
+from qatexplorer.widgets.common.controls import button, labelled, row
+from qatexplorer.widgets.common.long_job import Heard, LongJob
 from qatexplorer.widgets.common.panel import HtmlPanel
-from qatexplorer.widgets.qconfig.panel import Confirm
 
 JOB = "trying a cure"
-_PROGRESS_S = 0.25
 _FIRST = ("equalization", "ranges")
 """The cards that come first: they need no prepared model."""
 
@@ -51,7 +47,7 @@ class Card(widgets.VBox):
 
     def __init__(self, name: str, fields: dict[str, Any], on_try: Callable[[str], Any]) -> None:
         self.name, self.fields = name, fields
-        self.applies = self.starts_again = False
+        self.applies = False
         self.attempt = button(
             f"Try: {CURES[name].title}", "Make it and measure before and after", primary=True
         )
@@ -71,7 +67,6 @@ class Card(widgets.VBox):
     def show(self, offer: Offer) -> None:
         """Say what it would do, or why it does not apply."""
         self.applies = offer.applies and offer.cost is not None
-        self.starts_again = offer.judged == "ptq"
         self.words.value = offer_html(offer)
 
 
@@ -82,7 +77,7 @@ class _State:
     session: Session
     offers: tuple[Offer, ...]
     on: tuple[Cured, ...]
-    before: Written
+    before: Html
 
 
 class CuresPanel(widgets.VBox):
@@ -111,7 +106,6 @@ class CuresPanel(widgets.VBox):
         self._say_before, self._wanted = say_before, wanted
         self._below = () if sweeps is None else (sweeps,)
         self._session: Session | None = None
-        self._job: Job | None = None
         self._last: Cured | None = None
         self._advice: widgets.Widget | None = None
         self._enabled, self._active, self._built = True, False, False
@@ -127,19 +121,21 @@ class CuresPanel(widgets.VBox):
         self.cards = {name: Card(name, _fields(name), self.start) for name in names}
         cards = widgets.Box(list(self.cards.values()))
         cards.add_class("qx-cures-cards")
-        self.halt = button("Stop", "Stop; the model is then as it was")
-        self.bar = widgets.FloatProgress(0.0, min=0.0, max=1.0)
-        self.bar.layout.width = "160px"
-        self.status = Html(kind="qx-muted", role="status")
+        self.job = LongJob(
+            self._bridge,
+            self._start_job,
+            tip="Stop; the model is then as it was",
+            stopping="Stopping after this batch …",
+            on_busy=lambda busy: None if busy else self.refresh(),
+        )
+        self.halt, self.status = self.job.halt, self.job.status
         self.confirm = Confirm()
         self.undo = button("Undo", "Take the last cure back")
-        self.halt.on_click(lambda _: self._stop())
         self.undo.on_click(lambda _: self._undo())
-        self._show_job(False)
         done = widgets.VBox(
             [
                 self.confirm,
-                row(self.halt, self.bar, self.status),
+                row(self.halt, self.job.bar, self.status),
                 self.outcome,
                 row(self.undo, self.on),
             ]
@@ -163,6 +159,7 @@ class CuresPanel(widgets.VBox):
         self._say_before("")
         if self._built:
             self.confirm.put_away()
+            self.job.forget()
             self.outcome.html = self.status.html = ""
         self.refresh()
 
@@ -190,12 +187,6 @@ class CuresPanel(widgets.VBox):
         self._enabled = enabled
         self._enable()
 
-    def idle(self) -> None:
-        """No job is going on (any more)."""
-        self._job = None
-        if self._built:
-            self._show_job(False)
-
     # -- trying and taking back -----------------------------------------------------------------
 
     def start(self, name: str) -> None:
@@ -203,10 +194,11 @@ class CuresPanel(widgets.VBox):
         session = self._session
         if session is None:
             return
-        card = self.cards[name]
-        settings = card.settings
-        if card.starts_again:
-            self._ask_before("A cure of the float model starts", lambda: self._try(name, settings))
+        settings = self.cards[name].settings
+        if CURES[name].judged == "ptq":
+            self.confirm.start_again(
+                session, lambda: self._try(name, settings), "A cure of the float model starts"
+            )
         else:
             self.confirm.put_away()
             self._try(name, settings)
@@ -215,42 +207,14 @@ class CuresPanel(widgets.VBox):
         session = self._session
         if session is None:
             return
-        begun = time.perf_counter()
 
-        def heard(what: str, share: float) -> None:
-            words = busy_words(what, share, time.perf_counter() - begun)
-            self._bridge.post(
-                "cure progress", lambda: self._progressed(words, share), every_s=_PROGRESS_S
-            )
+        def work(heard: Heard, should_stop: Callable[[], bool]) -> Cured:
+            return session.cure(name, progress=heard, should_stop=should_stop, **settings)
 
-        def work(job: Job) -> Cured | None:
-            self._job = job
-            try:
-                return session.cure(name, progress=heard, should_stop=job.should_stop, **settings)
-            except StoppedError:
-                return None
+        def done(found: Cured) -> None:
+            self._last, self.outcome.html = found, outcome_html(found)
 
-        def done(found: Cured | None) -> None:
-            self.status.html = "" if found is not None else text(STOPPED)
-            if found is not None and session is self._session:
-                self._last, self.outcome.html = found, outcome_html(found)
-            self.refresh()
-
-        self._show_job(True)
-        self.status.html = "beginning …"
-        if not self._start_job(JOB, work, done):
-            self._show_job(False)
-            self.status.html = ""
-
-    def _progressed(self, words: str, share: float) -> None:
-        if self.halt.layout.display == "" and not self.halt.disabled:
-            self.bar.value, self.status.html = share, text(f"{words} …")
-
-    def _stop(self) -> None:
-        if self._job is not None:
-            self._job.stop()
-        self.halt.disabled = True
-        self.status.html = "Stopping after this batch …"
+        self.job.run(JOB, work, done, words=left_words, stopped=STOPPED)
 
     def _undo(self) -> None:
         session = self._session
@@ -258,7 +222,9 @@ class CuresPanel(widgets.VBox):
             return
         last = session.cured[-1]
         if last.judged == "ptq":
-            self._ask_before("Taking a cure of the float model back starts", self._take_back)
+            self.confirm.start_again(
+                session, self._take_back, "Taking a cure of the float model back starts"
+            )
         else:
             self.confirm.put_away()
             self._take_back()
@@ -274,16 +240,6 @@ class CuresPanel(widgets.VBox):
             self.refresh()
 
         self._start_job("taking a cure back", lambda _job: session.undo_cure(), done)
-
-    def _ask_before(self, what: str, then: Callable[[], Any]) -> None:
-        """Do it, or ask before where a trained model would leave the stages."""
-        run = self._session.run if self._session is not None else None
-        self.confirm.put_away()
-        if run is None:
-            then()
-        else:
-            folder = run.run_dir.name if run.run_dir else ""
-            self.confirm.ask(starts_again_html(folder, what), then)
 
     # -- drawing --------------------------------------------------------------------------------
 
@@ -306,11 +262,6 @@ class CuresPanel(widgets.VBox):
             for card in self.cards.values():
                 card.applies, card.words.value = False, ""
             self._enable()
-
-    def _show_job(self, going_on: bool) -> None:
-        self.bar.value, self.halt.disabled = 0.0, False
-        for part in (self.halt, self.bar):
-            part.layout.display = "" if going_on else "none"
 
     def _enable(self) -> None:
         if not self._built:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,16 +11,15 @@ from qatexplorer.errors import InputError
 from qatexplorer.session.session import Session
 from qatexplorer.session.sweep_part import QUANTIZERS
 from qatexplorer.training.sweep import Sweep
-from qatexplorer.views.common.html import text
+from qatexplorer.views.common.busy import left_words
 from qatexplorer.views.cures.sweeps import sweep_html
-from qatexplorer.views.sensitivity.words import busy_words
 from qatexplorer.widgets.common.assets import css
-from qatexplorer.widgets.common.bridge import Bridge, Job
-from qatexplorer.widgets.common.controls import Html, button, labelled, row
+from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.common.controls import button, labelled, row
+from qatexplorer.widgets.common.long_job import Heard, LongJob
 from qatexplorer.widgets.common.panel import HtmlPanel
 
 JOB = "sweeping"
-_PROGRESS_S = 0.25
 _AS_THEY_ARE, _BESIDE = "as they are", "moving average beside learned"
 
 
@@ -50,7 +48,6 @@ class SweepPanel(widgets.VBox):
     ) -> None:
         self._bridge, self._start_job, self._settings = bridge, start_job, settings
         self._session: Session | None = None
-        self._job: Job | None = None
         self._enabled, self._active, self._built = True, False, False
         super().__init__([])
         self.add_class("qx-sweeps")
@@ -72,19 +69,21 @@ class SweepPanel(widgets.VBox):
         self.best = widgets.Checkbox(False, description="then train with the best", indent=False)
         self.best.layout.width = "auto"
         self.attempt = button("Sweep", "Train copies with every combination", primary=True)
-        self.halt = button("Stop", "Stop; what is trained to its end is shown")
-        self.bar = widgets.FloatProgress(0.0, min=0.0, max=1.0)
-        self.bar.layout.width = "160px"
-        self.status = Html(kind="qx-muted", role="status")
+        self.job = LongJob(
+            self._bridge,
+            self._start_job,
+            tip="Stop; what is trained to its end is shown",
+            stopping="Stopping after this step …",
+        )
+        self.halt, self.status = self.job.halt, self.job.status
         self.outcome = SweepHtml()
         self.attempt.on_click(lambda _: self.start())
-        self.halt.on_click(lambda _: self._stop())
-        self._show_job(False)
         self.children = [
             row(self.attempt, self.observers, self.batch_norms, self.quantizers, self.seeds),
-            row(self.best, self.halt, self.bar, self.status),
+            row(self.best, self.halt, self.job.bar, self.status),
             self.outcome,
         ]
+        self.follow()
         self._enable()
 
     # -- what the explorer calls ----------------------------------------------------------------
@@ -93,7 +92,9 @@ class SweepPanel(widgets.VBox):
         """Show another session."""
         self._session = session
         if self._built:
+            self.job.forget()
             self.outcome.html = self.status.html = ""
+            self.follow()
             self._enable()
 
     @property
@@ -107,15 +108,16 @@ class SweepPanel(widgets.VBox):
         if value and not self._built:
             self._build()
 
+    def follow(self) -> None:
+        """The session's flow may be another: offer what means something in it."""
+        if self._built and self._session is not None:
+            flow = self._session.flow
+            self.observers.layout.display = "" if flow.calibrates else "none"
+            self.quantizers.layout.display = "" if flow.offers_qconfig else "none"
+
     def set_enabled(self, enabled: bool) -> None:
         self._enabled = enabled
         self._enable()
-
-    def idle(self) -> None:
-        """No job is going on (any more)."""
-        self._job = None
-        if self._built:
-            self._show_job(False)
 
     # -- sweeping -------------------------------------------------------------------------------
 
@@ -124,38 +126,25 @@ class SweepPanel(widgets.VBox):
         session = self._session
         if session is None:
             return
-        begun, then = time.perf_counter(), bool(self.best.value)
+        then = bool(self.best.value)
         seeds = range(self.seeds.value)
 
-        def heard(what: str, share: float) -> None:
-            words = busy_words(what, share, time.perf_counter() - begun)
-            self._bridge.post(
-                "sweep progress", lambda: self._progressed(words, share), every_s=_PROGRESS_S
-            )
-
-        def work(job: Job) -> Sweep:
-            self._job = job
+        def work(heard: Heard, should_stop: Callable[[], bool]) -> Sweep:
             over = self._over()
             shared = {k: v for k, v in self._settings().items() if k not in over}
             return session.sweep(
                 over,
                 seeds=seeds,
                 progress=heard,
-                should_stop=job.should_stop,
+                should_stop=should_stop,
                 apply=then,
                 **shared,
             )
 
         def done(found: Sweep) -> None:
-            self.status.html = ""
-            if session is self._session:
-                self.outcome.html = sweep_html(found)
+            self.outcome.html = sweep_html(found)
 
-        self._show_job(True)
-        self.status.html = "beginning …"
-        if not self._start_job(JOB, work, done):
-            self._show_job(False)
-            self.status.html = ""
+        self.job.run(JOB, work, done, words=left_words)
 
     def _over(self) -> dict[str, list[Any]]:
         """What to sweep over. Raises InputError where nothing is said, or what is no epoch."""
@@ -164,9 +153,9 @@ class SweepPanel(widgets.VBox):
             ("freeze_observer_epoch", self.observers),
             ("freeze_bn_epoch", self.batch_norms),
         ):
-            if field.value.strip():
+            if field.layout.display != "none" and field.value.strip():
                 over[name] = [_epoch(field, part) for part in field.value.split(",")]
-        if self.quantizers.value == _BESIDE:
+        if self.quantizers.layout.display != "none" and self.quantizers.value == _BESIDE:
             over["quantizers"] = list(QUANTIZERS)
         if not over:
             raise InputError(
@@ -174,23 +163,6 @@ class SweepPanel(widgets.VBox):
                 fix="Write epochs to try, such as “never, 1, 2”, or choose step sizes.",
             )
         return over
-
-    def _progressed(self, words: str, share: float) -> None:
-        if self.halt.layout.display == "" and not self.halt.disabled:
-            self.bar.value, self.status.html = share, text(f"{words} …")
-
-    def _stop(self) -> None:
-        if self._job is not None:
-            self._job.stop()
-        self.halt.disabled = True
-        self.status.html = "Stopping after this step …"
-
-    def _show_job(self, going_on: bool) -> None:
-        self.bar.value, self.halt.disabled = 0.0, False
-        if not going_on and self.status.html.endswith("…"):
-            self.status.html = ""
-        for part in (self.halt, self.bar):
-            part.layout.display = "" if going_on else "none"
 
     def _enable(self) -> None:
         if self._built:

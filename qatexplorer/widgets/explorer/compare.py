@@ -10,6 +10,7 @@ import ipywidgets as widgets
 
 from qatexplorer.errors import QatExplorerError
 from qatexplorer.flows import other_kind
+from qatexplorer.migration.pairs import paired
 from qatexplorer.session.session import Session
 from qatexplorer.views.graph.compare import Comparison, Side, compared_picture, not_there
 from qatexplorer.views.graph.scene import build_scene
@@ -168,8 +169,8 @@ class ComparePane(widgets.Box):
             other = self._in_other_flow = self._in_other_flow or session.in_other_flow()
             drawn = _scene(other, other.stage)
             theirs = Side(other.snapshot, drawn, _title(other, other.stage, True))
-            matches = session.compare_flows(other) if session.snapshot.sites else ()
-            return Comparison(mine, theirs, matches), True, Packed(drawn)
+            sites = paired(session, other) if session.snapshot.sites else ()
+            return Comparison(mine, theirs, sites), True, Packed(drawn)
         name = choice.partition(":")[2]
         drawn = _scene(session, name)
         theirs = Side(session.snapshots[name], drawn, _title(session, name, False))

@@ -66,6 +66,13 @@ class Drawer(widgets.VBox):
         self.pages.children = self.panels
         self.strip.titles = list(self.titles)
 
+    def call(self, panel: widgets.Widget, title: str) -> None:
+        """Give the tab of ``panel`` another title. Raises ValueError if there is no such panel."""
+        at = self.panels.index(panel)
+        if self.titles[at] != title:
+            self.titles = (*self.titles[:at], title, *self.titles[at + 1 :])
+            self.strip.titles = list(self.titles)
+
     def in_sight(self, panel: widgets.Widget) -> bool:
         """Whether ``panel`` is shown."""
         strip = self.strip

@@ -16,6 +16,7 @@ from qatexplorer import zoo
 from qatexplorer.advice import Proposal
 from qatexplorer.checks.records import Finding, Fix
 from qatexplorer.errors import BusyError, QatExplorerError
+from qatexplorer.flows.base import FlowKind
 from qatexplorer.flows.edits import Edit
 from qatexplorer.garbage import cycles_collected_later
 from qatexplorer.runs.opened import OpenedRun
@@ -30,8 +31,8 @@ from qatexplorer.views.common.names import count
 from qatexplorer.views.common.news import news_of
 from qatexplorer.views.common.options import header_html
 from qatexplorer.views.common.story import stage_entries, story_html
+from qatexplorer.views.inspector.switching import ASKS as SWITCHES
 from qatexplorer.views.static.page import still_html
-from qatexplorer.widgets.accuracy.compare import JOB as COMPARING
 from qatexplorer.widgets.accuracy.compare import ComparePanel
 from qatexplorer.widgets.annotations.panel import AnnotationsPanel
 from qatexplorer.widgets.checks.checker import Checker
@@ -40,9 +41,7 @@ from qatexplorer.widgets.common.bridge import Bridge, Job, Jobs
 from qatexplorer.widgets.common.controls import Html, Message, Note, labelled
 from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.cures.advice import ADVISED, AdvicePanel, perform
-from qatexplorer.widgets.cures.panel import JOB as CURING
 from qatexplorer.widgets.cures.panel import CuresPanel
-from qatexplorer.widgets.cures.sweeps import JOB as SWEEPING
 from qatexplorer.widgets.cures.sweeps import SweepPanel
 from qatexplorer.widgets.explorer.drawer import Drawer
 from qatexplorer.widgets.explorer.frame import Frame
@@ -53,31 +52,18 @@ from qatexplorer.widgets.explorer.splitter import Splitter
 from qatexplorer.widgets.explorer.stagebar import StageBar
 from qatexplorer.widgets.explorer.still import Still, metadata_of, still_of
 from qatexplorer.widgets.ledger.ledger import LedgerPanel
-from qatexplorer.widgets.migration.panel import JOB as MIGRATING
 from qatexplorer.widgets.migration.panel import MigrationPanel
+from qatexplorer.widgets.qconfig.base_config import BaseConfigPanel
 from qatexplorer.widgets.qconfig.panel import QConfigPanel
-from qatexplorer.widgets.sensitivity.panel import MEASURING, SEARCHING, SensitivityPanel
-from qatexplorer.widgets.takehome.panel import JOBS as TAKING
+from qatexplorer.widgets.sensitivity.panel import SensitivityPanel
 from qatexplorer.widgets.takehome.panel import TakeHomePanel
 from qatexplorer.widgets.training.live import LivePanel
-from qatexplorer.widgets.training.results import EVALUATING, TIMING, ResultsPanel
+from qatexplorer.widgets.training.results import ResultsPanel
 from qatexplorer.widgets.training.runs import RunsPanel
 from qatexplorer.widgets.training.training import TrainingPanel
 
 _PROGRESS_S = 0.25
 _STILL_S = 2.0
-_STOPPABLE = (
-    EVALUATING,
-    TIMING,
-    COMPARING,
-    MIGRATING,
-    MEASURING,
-    SEARCHING,
-    CURING,
-    ADVISED,
-    SWEEPING,
-    *TAKING,
-)
 
 
 @dataclass(frozen=True)
@@ -200,6 +186,7 @@ class Explorer(widgets.VBox):
         self.settings = SettingsPanel(self.start_job)
         self.qconfig = QConfigPanel(self.bridge, self.start_job, self.page)
         self.annotations: AnnotationsPanel | None = None  # made when a flow has annotations
+        self.base_config = BaseConfigPanel(self.bridge, self._on_ask)
         self.checks = ChecksPanel(self.checker, self.page, self._on_fix, self._on_undo)
         self.sensitivity = SensitivityPanel(self.bridge, self.start_job, self.page)
         self.sweeps = SweepPanel(self.bridge, self.start_job, self.training.settings)
@@ -322,30 +309,47 @@ class Explorer(widgets.VBox):
         self.training.use(session, suggested or {})
         for panel in (self.live, *self._panels):
             panel.use(session)
-        self._say_who_rounds()
+        self._follow_flow()
         self.checker.use(session)
         self._on_jobs()
         self.refresh()
 
+    def _follow_flow(self) -> None:
+        """The session's flow may be another: tabs and panels call things as it does."""
+        self._say_who_rounds()
+        session = self.session
+        if session is not None:
+            title = f"Float, fake-quant, {session.flow.result}"
+            self.drawer.call(self.results, title)
+            self.training.follow()
+            self.sweeps.follow()
+            self.takehome.follow()
+
     def _say_who_rounds(self) -> None:
-        """The tab of the qconfig is that of the annotations in a flow in which a quantizer says
-        what is rounded."""
+        """One tab is of what says how a tensor is rounded: qconfigs, or, in a flow that has none, a
+        quantizer's annotations or a base config."""
         session = self.session
         if session is None:
             return
-        if session.flow.offers_quantizer and self.annotations is None:
+        kind = session.flow.kind()
+        if kind == "annotation" and self.annotations is None:
             self.annotations = AnnotationsPanel(
                 self.page, self.overlay, lambda: bool(self.panes.overlays.name)
             )
-        panel = self.annotations
-        shown = panel is not None and panel in self.drawer.panels
-        if panel is not None and session.flow.offers_quantizer:
-            if not shown:
-                self.drawer.exchange(panel, self.qconfig, "Annotations")
-            panel.use(session)
-        elif panel is not None and shown:
-            panel.use(None)
-            self.drawer.exchange(self.qconfig, panel, "qconfig")
+        tabs: dict[FlowKind, tuple[widgets.Widget | None, str]] = {
+            "modules": (self.qconfig, "qconfig"),
+            "annotation": (self.annotations, "Annotations"),
+            "layers": (self.base_config, "Base config"),
+        }
+        wanted, title = tabs[kind]
+        assert wanted is not None
+        for panel in (self.annotations, self.base_config):
+            if panel is not None:
+                panel.use(session if panel is wanted else None)
+        before = self._who_rounds()
+        if before is not wanted:
+            self.drawer.exchange(wanted, before, title)
+            self._on_drawer()
 
     # -- events of the session ------------------------------------------------------------------
 
@@ -371,7 +375,7 @@ class Explorer(widgets.VBox):
         self.checker.changed()
         self.settings.refresh()
         self.qconfig.refresh()
-        self._say_who_rounds()
+        self._follow_flow()
         self.results.forget_latency()
         self.panes.compare.start_over()
 
@@ -560,7 +564,8 @@ class Explorer(widgets.VBox):
         self.ledger.active = self._in_sight(self.ledger)
         self.compare.active = self._in_sight(self.compare)
         self.training.in_sight = self._in_sight(self.training)
-        self.qconfig.active = self._in_sight(self.qconfig)
+        for panel in (self.qconfig, self.base_config):
+            panel.active = self._in_sight(panel)
         in_sight = self._in_sight(self.cures)
         self.cures.active = self.advice.active = self.sweeps.active = in_sight
         if self._in_sight(self.training):
@@ -646,14 +651,20 @@ class Explorer(widgets.VBox):
             self.drawer.show_panel(panels[rest])
         elif what == "int8":
             self.panes.int8.choose(rest)
+        elif what == SWITCHES and (session := self.session) is not None:
+            self.start_job(
+                "switching fake quants off",
+                lambda _job: session.switching(),
+                lambda _found: self.panes.inspect_again(),
+            )
         elif what == "fix":
             key, _, index = rest.rpartition(":")
             self._on_fix(key, int(index))
 
     def _who_rounds(self) -> widgets.Widget:
         """The panel in the tab of the qconfig."""
-        panel = self.annotations
-        return panel if panel is not None and panel in self.drawer.panels else self.qconfig
+        those = (self.annotations, self.base_config)
+        return next((p for p in those if p is not None and p in self.drawer.panels), self.qconfig)
 
     def _on_fix(self, key: str, index: int) -> None:
         """A button against a finding was pressed."""
@@ -679,6 +690,7 @@ class Explorer(widgets.VBox):
                 ADVISED,
                 lambda job: perform(session, proposal, job.should_stop),
                 lambda _done: self.advice.refresh(),
+                can_stop=True,
             )
 
     def _applied(
@@ -694,17 +706,15 @@ class Explorer(widgets.VBox):
         self,
         name: str,
         work: Callable[[Job], Any],
-        done: Callable[[Any], Any] | None = None,
+        done: Callable[[Any], Any] = lambda _value: None,
+        *,
+        ended: Callable[[], Any] = lambda: None,
+        can_stop: bool = False,
     ) -> bool:
         """Run a call of the session off the loop; its error, if any, is reported in the widget."""
         self.message.clear()
-
-        def finished(value: Any) -> None:
-            if done is not None:
-                done(value)
-
         self.checker.give_way()
-        started = self.jobs.start(name, work, finished, self._report)
+        started = self.jobs.start(name, work, done, self._report, ended=ended, can_stop=can_stop)
         if not started:
             current = self.jobs.current
             self._report(BusyError(f"Still {current.name if current else 'busy'}; one at a time."))
@@ -727,13 +737,8 @@ class Explorer(widgets.VBox):
     def _on_jobs(self) -> None:
         job = self.jobs.current
         self.bar.busy = f"{job.name} …" if job is not None else ""
-        self.bar.can_stop = job is not None and job.name in _STOPPABLE
+        self.bar.can_stop = job is not None and job.can_stop
         self.news.busy = job is not None
-        if job is None:
-            self.results.idle()
-            self.sensitivity.idle()
-            self.cures.idle()
-            self.sweeps.idle()
         for panel in (self.training, *self._panels):
             panel.set_enabled(job is None)
         if job is None:

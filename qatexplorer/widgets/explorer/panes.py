@@ -18,6 +18,7 @@ from qatexplorer.views.common.cover import failed_html, loading_html, no_model_h
 from qatexplorer.views.graph.scene import build_scene, redundant_edges
 from qatexplorer.views.inspector.figures import histogram_figure, scales_of_site
 from qatexplorer.views.inspector.page import inspect_html
+from qatexplorer.views.inspector.switching import SwitchSection
 from qatexplorer.views.qconfig.words import rule_mark
 from qatexplorer.views.training.scales import scales_figure
 from qatexplorer.views.tree import build_tree, state_label
@@ -143,7 +144,10 @@ class Panes(widgets.Box):
         stage = session.stage
         glance = None if selection else glance_of(session, self._macs)
         int8 = self.int8.section(session, selection)
-        page = inspect_html(session.snapshots, stage, selection, glance, int8)
+        snapshot = session.snapshot
+        prepared = snapshot.is_from("inserted") and not snapshot.is_from("reference")
+        switch = SwitchSection(session.last_switching) if prepared else None
+        page = inspect_html(session.snapshots, stage, selection, glance, int8, switch)
         return Inspected(
             stage, page, self._figures(session, selected_site(session.snapshot, selection))
         )
@@ -262,6 +266,10 @@ class Panes(widgets.Box):
     def _settle(self) -> None:
         self._mark_selection()
         self.settled()
+
+    def inspect_again(self) -> None:
+        """Draw the inspector again: more has become known of what is selected."""
+        self._inspect()
 
     def look_again(self) -> None:
         """Draw the page at a glance again, if it is shown: more has become known."""

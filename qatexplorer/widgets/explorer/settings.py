@@ -29,6 +29,7 @@ _STUBS = (
 _KEEP = "as given"
 _PROBED = "chosen for this CPU"
 _OF_QCONFIG = "that of the qconfig"
+_WILL_IT_RUN, _CAN_IT = "Will it run in int8?", "Can it be converted?"
 
 
 class SettingsPanel(widgets.VBox):
@@ -48,7 +49,7 @@ class SettingsPanel(widgets.VBox):
         self.apply = button("Apply and start again", "Back to the float stage", primary=True)
         self.auto = button("Find runs again", "What the dataflow graph allows to fuse")
         self.compare = button("What does each way cost?", "Try each on a copy, up to int8")
-        self.check = button("Will it run in int8?", "Convert a copy and run it once")
+        self.check = button(_WILL_IT_RUN, "Convert a copy and run it once")
         self.words = Html(kind="qx-muted")
         self.cannot = Html(kind="qx-muted")
         self.outcome = Html()
@@ -129,12 +130,18 @@ class SettingsPanel(widgets.VBox):
             words, concern = escape(qconfig_words(options)), concern_html(plan.concern)
             self.words.html = f"In force: {words}{concern}"
             self.engines.html = engines_html(probe_engines(), plan.backend, default_backend())
+        self.check.description = _WILL_IT_RUN if self._to_int8 else _CAN_IT
         self.flow.value = self._session.flow.name
         self._offer()
         self.stubs.value = options.stubs
         self._show_quantizer(options.quantizer)
         self._show_base(options.base_config)
         self.fusion.value = "\n".join(", ".join(run) for run in options.fusion)
+
+    @property
+    def _to_int8(self) -> bool:
+        """Whether the session's flow comes to int8."""
+        return self._session is None or self._session.flow.result == "int8"
 
     def _offer(self) -> None:
         """Show the fields that mean something in the flow chosen."""
@@ -214,9 +221,10 @@ class SettingsPanel(widgets.VBox):
             return
 
         def show(flight: Preflight) -> None:
-            self.outcome.html = f"<p>Runs in int8: {preflight_html(flight)}</p>"
+            self.outcome.html = f"<p>{what}: {preflight_html(flight)}</p>"
 
-        self._start_job("trying int8", lambda _job: session.preflight(), show)
+        what = "Runs in int8" if self._to_int8 else "Can be converted"
+        self._start_job("trying to convert", lambda _job: session.preflight(), show)
 
     def set_enabled(self, enabled: bool) -> None:
         for control in (self.apply, self.auto, self.compare, self.check):

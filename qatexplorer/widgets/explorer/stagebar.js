@@ -27,6 +27,8 @@ const STATE_WORDS = {
   later: "not reached",
 };
 
+const SHOWN_FROM_S = 3;
+
 class StageBar {
   /**
    * @param {import("@anywidget/types").AnyModel<Traits>} model
@@ -41,14 +43,18 @@ class StageBar {
     this.stop = this.button("■ Stop", "Stop what is running", "stop");
     this.next.classList.add("qx-primary");
     this.status = html("span", { class: "qx-stage-status", role: "status", "aria-live": "polite" });
+    // Beside the status: said aloud every second it would drown everything else.
+    this.time = html("span", { class: "qx-stage-time", "aria-hidden": "true" });
     const buttons = [this.back, this.next, this.reset, this.stop];
     this.root = html("div", { class: "qx qx-stagebar", ...OWN_KEYS }, [
       this.list,
-      html("div", { class: "qx-stage-controls" }, [this.status, ...buttons]),
+      html("div", { class: "qx-stage-controls" }, [this.status, this.time, ...buttons]),
     ]);
     el.append(this.root);
     const draw = () => this.draw();
     const heard = { "change:stages": draw, "change:busy": draw, "change:can_stop": draw };
+    /** @type {ReturnType<typeof setInterval> | undefined} */
+    this.ticking = undefined;
     this.unlisten = listen(model, heard);
     this.draw();
   }
@@ -101,7 +107,25 @@ class StageBar {
     this.reset.disabled = Boolean(busy);
     this.stop.hidden = !this.model.get("can_stop");
     this.status.textContent = busy;
+    this.count(Boolean(busy));
     this.root.classList.toggle("qx-busy", Boolean(busy));
+  }
+
+  /**
+   * Say how long the kernel is at work, from the third second on.
+   * @param {boolean} busy
+   */
+  count(busy) {
+    if (busy === (this.ticking !== undefined)) return;
+    clearInterval(this.ticking);
+    this.ticking = undefined;
+    this.time.textContent = "";
+    if (!busy) return;
+    const begun = Date.now();
+    this.ticking = setInterval(() => {
+      const seconds = Math.round((Date.now() - begun) / 1000);
+      if (seconds >= SHOWN_FROM_S) this.time.textContent = `${seconds} s`;
+    }, 1000);
   }
 
   /**
@@ -132,6 +156,7 @@ class StageBar {
   }
 
   destroy() {
+    clearInterval(this.ticking);
     this.unlisten();
     this.root.remove();
   }

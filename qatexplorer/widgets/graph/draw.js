@@ -157,7 +157,7 @@ function drawSigns(item, changed, x, top, bottom) {
 }
 
 /**
- * Weight fake quants on the border, those of activations on the outgoing edge.
+ * Fake quants of weights and of a layer's own input on the border, those of activations on the outgoing edge.
  * @param {Index} index
  * @param {PlacedClosed} box
  */
@@ -165,9 +165,12 @@ function drawAround(index, box) {
   const { bx, by, bw, bh, roles, w, h, lr } = box;
   /** @type {SVGElement[]} */
   const parts = [];
-  const [sideX, sideY] = lr ? [bx + 16, by] : [bx, by + bh / 2];
-  for (const [i, path] of roles.side.slice(0, 2).entries()) {
-    parts.push(drawSite(index, path, sideX + i * 20, sideY));
+  const beside = roles.side.slice(0, 2);
+  for (const [i, path] of beside.entries()) {
+    const off = (i - (beside.length - 1) / 2) * 20;
+    // Along the border: towards the middle the second would hide the text.
+    const [x, y] = lr ? [bx + 16 + i * 20, by] : [bx, by + bh / 2 + off];
+    parts.push(drawSite(index, path, x, y));
   }
   if (!roles.tail.length) return parts;
   const stem = lr ? `M${bx + bw} ${by + bh / 2} H${w}` : `M${bx + bw / 2} ${by + bh} V${h}`;

@@ -15,7 +15,6 @@ from qatexplorer.ledger.forwards import LedgerProgress
 from qatexplorer.ledger.records import Ledger
 from qatexplorer.session.session import Session, SessionEvent
 from qatexplorer.views.common.story import message_html
-from qatexplorer.views.ledger import side_by_side
 from qatexplorer.views.ledger import tables as views
 from qatexplorer.views.ledger.progress import progress_words
 from qatexplorer.widgets.common.assets import css
@@ -30,7 +29,7 @@ log = logging.getLogger(__name__)
 
 TIMING_ROUNDS = 15
 _STOP, _AGAIN = "Stop", "Account again"
-_PAGES = ("Who put it there?", "What stays float", "Redundancy", "Answers", "Eager and FX")
+_PAGES = ("Who put it there?", "What stays float", "Redundancy", "Answers")
 
 
 class LedgerHtml(HtmlPanel):
@@ -67,7 +66,7 @@ class LedgerPanel(widgets.VBox):
         self._build()
         super().__init__(
             [
-                row(self.pages, self.time, self.compare),
+                row(self.pages, self.time),
                 row(self.message, self.halt),
                 self.summary,
                 *self.bodies,
@@ -82,7 +81,6 @@ class LedgerPanel(widgets.VBox):
         self.time = button(
             "Measure their time", "Steps with and without each redundant fake quant, by turns"
         )
-        self.compare = button("Compare the flows", "Prepare the model in the other flow too")
         self.message = Html(kind="qx-muted", role="status")
         self.halt = button(_STOP, "Stop accounting: half an account is none, so nothing is kept")
         self.halt.layout.display = "none"
@@ -91,34 +89,27 @@ class LedgerPanel(widgets.VBox):
         self.floats = _table("What stays float", views.FLOAT_COLUMNS, views.FLOAT_FILTERS)
         self.floats.nothing = "No module and no operation is listed as staying float."
         self.redundancies, self.answers = LedgerHtml(), LedgerHtml()
-        self.sides = _table("Eager and FX", side_by_side.COLUMNS, side_by_side.FILTERS)
-        self.sides.nothing = "Press “Compare the flows” to prepare the model in both."
-        self.sides_words = LedgerHtml()
         self.bodies = (
             self.sites,
             self.floats,
             self.redundancies,
             self.answers,
-            widgets.VBox([self.sides_words, self.sides]),
         )
         self.pages.observe(lambda _change: self._turn(), "value")
         self.time.on_click(lambda _: self._measure())
-        self.compare.on_click(lambda _: self._compare_flows())
         self.halt.on_click(lambda _: self._stop_or_again())
         for widget in self._selecting:
             widget.observe(self._on_selected, "selected")
 
     @property
     def _selecting(self) -> tuple[Any, ...]:
-        tables = (self.sites, self.floats, self.sides)
-        return (*tables, self.summary, self.redundancies, self.answers, self.sides_words)
+        return self.sites, self.floats, self.summary, self.redundancies, self.answers
 
     # -- what the explorer calls ----------------------------------------------------------------
 
     def use(self, session: Session | None) -> None:
         """Show another session."""
         self._session = session
-        self.sides.rows, self.sides_words.html = [], ""
         self._show(None, "")
         self.refresh()
 
@@ -167,12 +158,12 @@ class LedgerPanel(widgets.VBox):
 
     def show_selection(self) -> None:
         """Mark in the tables what is selected on the page."""
-        for table in (self.sites, self.floats, self.sides):
+        for table in (self.sites, self.floats):
             if table.selected != self._page.selection:
                 table.selected = self._page.selection
 
     def set_enabled(self, enabled: bool) -> None:
-        self.time.disabled = self.compare.disabled = not enabled or self._session is None
+        self.time.disabled = not enabled or self._session is None
 
     # -- what happens inside --------------------------------------------------------------------
 
@@ -221,7 +212,6 @@ class LedgerPanel(widgets.VBox):
         for at, body in enumerate(self.bodies):
             body.layout.display = "" if at == index else "none"
         self.time.layout.display = "" if index == 2 else "none"
-        self.compare.layout.display = "" if index == 4 else "none"
 
     def _on_selected(self, change: Any) -> None:
         if change["new"]:
@@ -237,18 +227,6 @@ class LedgerPanel(widgets.VBox):
                 ),
                 lambda ledger: self._show(ledger, ""),
             )
-
-    def _compare_flows(self) -> None:
-        session = self._session
-        if session is None:
-            return
-
-        def done(matches: Any) -> None:
-            self.sides.rows = side_by_side.match_table(matches)
-            self.sides_words.html = side_by_side.match_summary(matches)
-            self.show_selection()
-
-        self._start_job("comparing the flows", lambda _job: session.compare_flows(), done)
 
 
 class LedgerView(widgets.VBox):

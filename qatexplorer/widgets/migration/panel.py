@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import ipywidgets as widgets
 
-from qatexplorer.errors import QatExplorerError, StoppedError
 from qatexplorer.flows import FLOWS
 from qatexplorer.migration.make import DEFAULT_FLOWS, migrate
 from qatexplorer.migration.records import Migration
 from qatexplorer.session.session import Session
+from qatexplorer.views.common.busy import since_words
 from qatexplorer.views.common.html import tag
 from qatexplorer.views.common.story import message_html
 from qatexplorer.views.migration.page import summary_html, worth_html
@@ -24,20 +22,18 @@ from qatexplorer.views.migration.table import (
     place_rows,
     selection_of,
 )
-from qatexplorer.views.migration.words import GONE, NO_FLOW, NOTHING, STOPPED, busy_words
+from qatexplorer.views.migration.words import GONE, NO_FLOW, NOTHING, STOPPED
 from qatexplorer.views.report.page import report_html
 from qatexplorer.widgets.common.assets import css
-from qatexplorer.widgets.common.bridge import Bridge, Job
+from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.controls import Html, button, row
 from qatexplorer.widgets.common.download import HeldDownload
+from qatexplorer.widgets.common.long_job import Heard, LongJob
 from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.common.table import TableWidget
 
-log = logging.getLogger(__name__)
-
 JOB = "taking the model through the flows"
 PLACES, WORTH = PAGES = ("What is rounded", "What comes out")
-_PROGRESS_S = 0.25
 _SLOW = "Converting PT2E takes some ten seconds where a batch norm follows a convolution"
 
 
@@ -75,7 +71,6 @@ class MigrationPanel(widgets.VBox):
     def __init__(self, bridge: Bridge, start_job: Callable[..., bool], page: PageState) -> None:
         self._bridge, self._start_job, self._page = bridge, start_job, page
         self._session: Session | None = None
-        self._job: Job | None = None
         self._shown: _Whole | None = None
         self._enabled, self._active, self._built = True, False, False
         super().__init__([])
@@ -104,10 +99,14 @@ class MigrationPanel(widgets.VBox):
         self.int8 = widgets.Checkbox(False, description="int8 too", indent=False, tooltip=_SLOW)
         for box in (*self.flows.values(), self.int8):
             box.layout.width = "auto"
-        self.bar = widgets.FloatProgress(0.0, min=0.0, max=1.0)
-        self.bar.layout.width = "160px"
-        self.halt = button("Stop", "Stop before the next step; nothing is shown then")
-        self.status = Html(kind="qx-muted", role="status")
+        self.job = LongJob(
+            self._bridge,
+            self._start_job,
+            tip="Stop before the next step; nothing is shown then",
+            stopping="Stopping before the next step …",
+            on_busy=self._on_busy,
+        )
+        self.halt, self.status = self.job.halt, self.job.status
         tip = "The migration guide of this model as one HTML file"
         self.download = HeldDownload(label="Save as HTML", tip=tip, type="text/html")
         self.notice, self.summary, self.worth = MigrationHtml(), MigrationHtml(), MigrationHtml()
@@ -118,13 +117,11 @@ class MigrationPanel(widgets.VBox):
         self.parts.add_class("qx-migration-parts")
         self.pages.observe(lambda _change: self._turn(), "value")
         self.begin.on_click(lambda _: self.start())
-        self.halt.on_click(lambda _: self.stop())
         self.table.observe(lambda change: self._on_chosen(change["new"]), "selected")
         controls = row(
-            self.begin, *self.flows.values(), self.int8, self.bar, self.halt, self.status,
+            self.begin, *self.flows.values(), self.int8, self.job.bar, self.halt, self.status,
             self.pages, self.download,
         )  # fmt: skip
-        self._set_busy(False)
         self._empty(NOTHING)
         self.set_enabled(self._enabled)
         self.children = [controls, self.notice, self.summary, self.parts, self.worth]
@@ -133,9 +130,10 @@ class MigrationPanel(widgets.VBox):
 
     def use(self, session: Session | None) -> None:
         """Show another session."""
-        self.stop()
         self._session = session
         if self._built:
+            self.job.stop()
+            self.job.forget()
             self._empty(NOTHING)
             self.set_enabled(self._enabled)
 
@@ -162,64 +160,22 @@ class MigrationPanel(widgets.VBox):
         if not names:
             self.status.html = tag("span", NO_FLOW)
             return
-        int8, begun = self.int8.value, time.perf_counter()
+        int8 = self.int8.value
 
-        def heard(what: str, share: float) -> None:
-            words = busy_words(what, time.perf_counter() - begun)
-            self._bridge.post(
-                "migration progress", lambda: self._said(words, share), every_s=_PROGRESS_S
+        def work(heard: Heard, should_stop: Callable[[], bool]) -> _Whole:
+            found = migrate(
+                session, flows=names, int8=int8, progress=heard, should_stop=should_stop
             )
+            return _whole(session, found)
 
-        def work(job: Job) -> _Whole | Exception:
-            self._job = job
-            try:
-                found = migrate(
-                    session, flows=names, int8=int8, progress=heard, should_stop=job.should_stop
-                )
-                return _whole(session, found)
-            except QatExplorerError as error:
-                return error
-            except Exception as error:  # the model's own forward may raise anything
-                log.exception("the model could not be taken through the flows")
-                return error
+        def failed(error: Exception) -> None:
+            self.notice.html = message_html(error)
 
-        self.notice.html, self.bar.value = "", 0.0
-        self.status.html = tag("span", busy_words("", 0.0))
-        self._set_busy(True)
-        if not self._start_job(JOB, work, lambda made: self._ended(session, made)):
-            self.status.html = ""
-            self._set_busy(False)
+        self.notice.html = ""
+        self.job.run(JOB, work, self._show, words=since_words, stopped=STOPPED, failed=failed)
 
-    def stop(self) -> None:
-        """Stop before the next step."""
-        if self._job is not None:
-            self._job.stop()
-            self.halt.disabled = True
-            self.status.html = tag("span", "Stopping before the next step …")
-
-    def _said(self, words: str, share: float) -> None:
-        if self._job is not None and not self.halt.disabled:
-            self.bar.value = share
-            self.status.html = tag("span", words)
-
-    def _ended(self, session: Session, made: _Whole | Exception) -> None:
-        self._job = None
-        self._set_busy(False)
-        if session is not self._session:
-            return
-        self.status.html = ""
-        if isinstance(made, _Whole):
-            self._show(made)
-        elif isinstance(made, StoppedError):
-            self.status.html = tag("span", STOPPED)
-        else:
-            self.notice.html = message_html(made)
-
-    def _set_busy(self, busy: bool) -> None:
-        for widget in (self.bar, self.halt):
-            widget.layout.display = "" if busy else "none"
+    def _on_busy(self, busy: bool) -> None:
         self.begin.layout.display = "none" if busy else ""
-        self.halt.disabled = False
 
     # -- showing --------------------------------------------------------------------------------
 

@@ -12,8 +12,9 @@ from qatexplorer.flows.qconfig_rules import PARTS, QConfigRule
 from qatexplorer.flows.rules_file import form_of, parse_rules
 from qatexplorer.session.session import Session
 from qatexplorer.views.common.story import message_html
-from qatexplorer.views.qconfig.words import RuleWords, rule_place, rules_html, starts_again_html
+from qatexplorer.views.qconfig.words import RuleWords, rule_place, rules_html
 from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.common.confirm import Confirm
 from qatexplorer.widgets.common.controls import Html, button, row
 from qatexplorer.widgets.common.download import DownloadButton
 from qatexplorer.widgets.common.page import PageState
@@ -24,35 +25,6 @@ from qatexplorer.widgets.qconfig.scope import ScopeFields
 
 MOST_BYTES = 1_000_000
 """A file of rules that is larger is none."""
-
-
-class Confirm(widgets.VBox):
-    """Asks before something takes a trained model out of the stages; hidden otherwise."""
-
-    def __init__(self) -> None:
-        self._then: Callable[[], Any] | None = None
-        self.words = Html(role="alert")
-        self.yes = button("Start again", "Do it; the stages are made anew", primary=True)
-        self.no = button("Leave it as it is", "Change nothing")
-        self.yes.on_click(lambda _: self._answer(True))
-        self.no.on_click(lambda _: self._answer(False))
-        super().__init__([self.words, row(self.yes, self.no)])
-        self.add_class("qx-qconfig-confirm")
-        self.put_away()
-
-    def ask(self, words: str, then: Callable[[], Any]) -> None:
-        """Show ``words``; ``then`` is called if the answer is yes."""
-        self._then, self.words.html, self.layout.display = then, words, ""
-
-    def put_away(self) -> None:
-        """Ask no more."""
-        self._then, self.words.html, self.layout.display = None, "", "none"
-
-    def _answer(self, yes: bool) -> None:
-        then = self._then
-        self.put_away()
-        if yes and then is not None:
-            then()
 
 
 class QConfigPanel(widgets.VBox):
@@ -261,16 +233,9 @@ class QConfigPanel(widgets.VBox):
         session = self._session
         if session is None:
             return
-        self.confirm.put_away()
-
-        def start() -> None:
-            self._start_job("changing the qconfig", lambda _job: call())
-
-        run = session.run
-        if run is None:
-            start()
-            return
-        self.confirm.ask(starts_again_html(run.run_dir.name if run.run_dir else ""), start)
+        self.confirm.start_again(
+            session, lambda: self._start_job("changing the qconfig", lambda _job: call())
+        )
 
 
 def decoded(content: bytes, name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +11,7 @@ import ipywidgets as widgets
 from qatexplorer.accuracy.records import Method, Proposal, ProposalPoint, Sensitivity
 from qatexplorer.session.sensitivity_part import BATCHES
 from qatexplorer.session.session import Session
-from qatexplorer.views.common.html import text
+from qatexplorer.views.common.busy import left_words
 from qatexplorer.views.sensitivity import tables as views
 from qatexplorer.views.sensitivity.figures import bars_figure, curve_figure
 from qatexplorer.views.sensitivity.words import (
@@ -19,20 +19,20 @@ from qatexplorer.views.sensitivity.words import (
     STALE,
     Size,
     applied_words,
-    busy_words,
     method_words,
     proposal_html,
     summary_html,
 )
 from qatexplorer.widgets.common.assets import css
-from qatexplorer.widgets.common.bridge import Bridge, Job
+from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.common.confirm import Confirm
 from qatexplorer.widgets.common.controls import Html, button, labelled, row
+from qatexplorer.widgets.common.long_job import Heard, LongJob
 from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.common.panel import HtmlPanel
 from qatexplorer.widgets.common.plot import FigureSlot, packed
 from qatexplorer.widgets.common.table import TableWidget
 
-_PROGRESS_S = 0.25
 MEASURING, SEARCHING = "measuring the sensitivity", "measuring mixed precision"
 _TREATMENTS = (("left in float", "float"), ("with 8 bits for the weight", 8))
 
@@ -55,9 +55,8 @@ class SensitivityPanel(widgets.VBox):
     """
 
     def __init__(self, bridge: Bridge, start_job: Callable[..., Any], page: PageState) -> None:
-        self._bridge, self._start_job, self._page = bridge, start_job, page
+        self._start_job, self._page = start_job, page
         self._session: Session | None = None
-        self._job: Job | None = None
         self._shown: dict[Method, Sensitivity] = {}
         self._proposal: Proposal | None = None
         self._chosen: ProposalPoint | None = None
@@ -65,17 +64,25 @@ class SensitivityPanel(widgets.VBox):
         self._stale = False  # what is shown is of another model than the session's now
         self._enabled = True
         self.dark = False
+        self.job = LongJob(
+            bridge,
+            start_job,
+            tip="Stop after this step; what was measured stays",
+            stopping="Stopping after this step …",
+            on_busy=lambda _busy: self._draw_status(),
+        )
         self._build_ranking()
         self._build_proposal()
         super().__init__(
             [
-                row(self.method, self.batches, self.measure, self.halt, self.bar, self.status),
+                row(self.method, self.batches, self.measure, self.halt, self.job.bar, self.status),
                 self.cost,
                 self.summary,
                 self.ranking,
                 self.wish,
                 self.points_part,
                 self.outcome,
+                self.confirm,
                 row(self.apply, self.undo, self.applied),
             ]
         )
@@ -95,12 +102,7 @@ class SensitivityPanel(widgets.VBox):
             width="140px",
         )
         self.measure = button("Measure", "Rank the fake quants by what they cost", primary=True)
-        self.halt = button("Stop", "Stop after this step; what was measured stays")
-        self.halt.layout.display = "none"
-        self.bar = widgets.FloatProgress(0.0, min=0.0, max=1.0)
-        self.bar.layout.width = "160px"
-        self.bar.layout.display = "none"
-        self.status = Html(kind="qx-muted", role="status")
+        self.halt, self.status = self.job.halt, self.job.status
         self.cost, self.summary = Html(kind="qx-muted"), SensitivityHtml()
         self.table = TableWidget(
             label="Fake quants by what they cost",
@@ -116,7 +118,6 @@ class SensitivityPanel(widgets.VBox):
         self.method.observe(lambda _: self._draw(), "value")
         self.batches.observe(lambda _: self._draw_cost(), "value")
         self.measure.on_click(lambda _: self.start())
-        self.halt.on_click(lambda _: self._stop())
         self.table.observe(lambda change: self._on_selected(change["new"]), "selected")
 
     def _build_proposal(self) -> None:
@@ -141,13 +142,15 @@ class SensitivityPanel(widgets.VBox):
         self.curve = FigureSlot()
         self.points_part = widgets.Box([self.points, self.curve])
         self.points_part.add_class("qx-sens-parts")
-        self.outcome = SensitivityHtml()
+        self.outcome, self.confirm = SensitivityHtml(), Confirm()
         self.apply = button(
             "Leave these in float",
-            "Changes the qconfig and starts again from the float stage",
+            "Changes the settings and starts again from the float stage",
             primary=True,
         )
-        self.undo = button("Take it back", "The qconfig as it was before; starts again from float")
+        self.undo = button(
+            "Take it back", "The settings as they were before; starts again from float"
+        )
         self.applied = Html(kind="qx-muted", role="status")
         self.wished.observe(lambda _: self._on_wished(), "value")
         self.treatment.observe(lambda _: self._forget_proposal(), "value")
@@ -163,6 +166,7 @@ class SensitivityPanel(widgets.VBox):
         self._session, self._stale = session, False
         self._shown = dict(session.last_sensitivity)
         self._proposal = self._chosen = None
+        self.confirm.put_away()
         self._choose(session.last_proposal)
         self._draw()
 
@@ -211,13 +215,9 @@ class SensitivityPanel(widgets.VBox):
             return
         method, batches = self.method.value, self.batches.value
 
-        def work(job: Job) -> Sensitivity:
+        def work(heard: Heard, should_stop: Callable[[], bool]) -> Sensitivity:
             return session.sensitivity(
-                method,
-                batches=batches,
-                totals=True,
-                progress=self._heard,
-                should_stop=job.should_stop,
+                method, batches=batches, totals=True, progress=heard, should_stop=should_stop
             )
 
         def done(found: Sensitivity) -> None:
@@ -229,7 +229,7 @@ class SensitivityPanel(widgets.VBox):
             self._draw()
             self.show_selection()
 
-        self._run(MEASURING, work, done)
+        self.job.run(MEASURING, work, done, words=lambda what, _share, _seconds: f"{what} …")
 
     def propose(self) -> None:
         """Search on a worker thread; what was measured before is not measured again."""
@@ -237,69 +237,34 @@ class SensitivityPanel(widgets.VBox):
         if session is None:
             return
         wished, treatment = self.wished.value, self.treatment.value
-        ranking, begun = self.shown, time.perf_counter()
+        ranking = self.shown
 
-        def heard(what: str, share: float) -> None:
-            self._heard(busy_words(what, share, time.perf_counter() - begun), share)
-
-        def work(job: Job) -> Proposal:
+        def work(heard: Heard, should_stop: Callable[[], bool]) -> Proposal:
             return session.propose(
                 wished_metric=wished,
                 treatment=treatment,
                 ranking=ranking,
                 progress=heard,
-                should_stop=job.should_stop,
+                should_stop=should_stop,
             )
 
-        self._run(SEARCHING, work, self._choose)
-
-    def _run(self, name: str, work: Callable[[Job], Any], done: Callable[[Any], Any]) -> None:
-        def body(job: Job) -> Any:
-            self._job = job
-            return work(job)
-
-        before = self.status.html
-        self._show_job(True)
-        self.bar.value, self.halt.disabled, self.status.html = 0.0, False, "beginning …"
-        if not self._start_job(name, body, done):
-            self._show_job(False)
-            self.status.html = before
-
-    def _show_job(self, going_on: bool) -> None:
-        for part in (self.halt, self.bar):
-            part.layout.display = "" if going_on else "none"
-
-    def _heard(self, what: str, share: float) -> None:
-        def report() -> None:
-            if self.halt.layout.display == "" and not self.halt.disabled:
-                self.bar.value, self.status.html = share, text(f"{what} …")
-
-        self._bridge.post("sensitivity progress", report, every_s=_PROGRESS_S)
-
-    def _stop(self) -> None:
-        if self._job is not None:
-            self._job.stop()
-        self.halt.disabled = True
-        self.status.html = "Stopping after this step …"
-
-    def idle(self) -> None:
-        """No job is going on (any more)."""
-        self._job = None
-        self._show_job(False)
-        self._draw_status()
+        self.job.run(SEARCHING, work, self._choose, words=left_words)
 
     def _apply(self) -> None:
         session, point = self._session, self._chosen
         if session is not None and point is not None:
-            self._start_job("changing the qconfig", lambda _job: session.apply(point), self._done)
+            self._ask_and_do("changing the settings", session, lambda: session.apply(point))
 
     def _undo(self) -> None:
         session = self._session
         if session is not None:
-            self._start_job("taking it back", lambda _job: session.take_back_point(), self._done)
+            self._ask_and_do("taking it back", session, session.take_back_point)
 
-    def _done(self, _snapshot: Any) -> None:
-        self.refresh()
+    def _ask_and_do(self, name: str, session: Session, call: Callable[[], Any]) -> None:
+        self.confirm.start_again(
+            session,
+            lambda: self._start_job(name, lambda _job: call(), lambda _made: self.refresh()),
+        )
 
     # -- choosing -------------------------------------------------------------------------------
 
@@ -328,7 +293,10 @@ class SensitivityPanel(widgets.VBox):
         """Nine tenths of the way from all fake quants on to none."""
         full, none = found.quantized_metric, found.float_metric
         if self._proposal is None and full is not None and none is not None:
-            self.wished.value = round(none + (full - none) / 10, 4)
+            wish = none + (full - none) / 10
+            # Rounded towards what is easier to reach: what is there already must be enough.
+            towards = math.ceil if found.metric_mode == "min" else math.floor
+            self.wished.value = towards(wish * 1e4) / 1e4
 
     def _choose(self, found: Proposal | None) -> None:
         self._proposal = found
@@ -395,7 +363,7 @@ class SensitivityPanel(widgets.VBox):
 
     def _draw_status(self) -> None:
         session = self._session
-        if session is not None and self.halt.layout.display == "none":
+        if session is not None and not self.job.busy:
             self._stale |= bool(self._shown) and not session.last_sensitivity
             self.status.html = STALE if self._stale else ""
 

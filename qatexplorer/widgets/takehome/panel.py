@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ipywidgets as widgets
 
-from qatexplorer.errors import InputError, QatExplorerError, StoppedError
+from qatexplorer.errors import InputError, QatExplorerError
 from qatexplorer.reports import check_new, write_script
 from qatexplorer.runs.place import default_folder
 from qatexplorer.session.session import Session
+from qatexplorer.views.common.busy import since_words
 from qatexplorer.views.common.html import tag
 from qatexplorer.views.common.story import message_html
-from qatexplorer.views.takehome.words import NO_DOWNLOAD, busy_words, file_html, folder_html
+from qatexplorer.views.takehome.words import (
+    NO_DOWNLOAD,
+    export_tip,
+    file_html,
+    folder_html,
+    script_tip,
+)
 from qatexplorer.widgets.common.assets import css
-from qatexplorer.widgets.common.bridge import Bridge, Job
+from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.controls import Html, button, labelled, row
 from qatexplorer.widgets.common.download import HeldDownload
+from qatexplorer.widgets.common.long_job import Heard, LongJob
 
-log = logging.getLogger(__name__)
-
-SCRIPT, EXPORT, REPORT = JOBS = ("writing the script", "exporting", "writing the report")
-"""Names of its jobs; all can be stopped."""
-
-_PROGRESS_S = 0.25
+SCRIPT, EXPORT, REPORT = JOBS = "writing the script", "exporting", "writing the report"
+"""Names of its jobs."""
 
 
 class TakenHtml(Html):
@@ -46,17 +47,17 @@ class _Written:
     packed: bytes = b""
 
 
-Write = Callable[[Session, Path, Callable[[str], Any], Job], _Written]
+Write = Callable[[Session, Path, Heard, Callable[[], bool]], _Written]
 
 
 class _Part(widgets.VBox):
     """A button, where its result is written, and what came of it.
 
-    ``write(session, path, say, job)`` is called on a worker thread.
+    ``write(session, path, heard, should_stop)`` is called on a worker thread, as ``job``.
     """
 
     def __init__(
-        self, job: str, label: str, tip: str, field: str, write: Write, filetype: str = ""
+        self, job: LongJob, label: str, tip: str, field: str, write: Write, filetype: str = ""
     ) -> None:
         self.job, self.write = job, write
         self.start = button(label, tip, primary=True)
@@ -68,8 +69,7 @@ class _Part(widgets.VBox):
         )
         self.start.layout.width = "130px"  # so that the fields stand below one another
         self.path.style.description_width = "50px"
-        self.halt = button("Stop", "Stop before the next step; nothing is left behind")
-        self.status = Html(kind="qx-muted", role="status")
+        self.halt, self.status = job.halt, job.status
         self.result = TakenHtml(role="status")
         controls = [self.start, self.path, self.halt, self.status]
         self.download: HeldDownload | None = None
@@ -79,17 +79,13 @@ class _Part(widgets.VBox):
             controls.append(self.download)
         super().__init__([row(*controls), self.result])
         self.add_class("qx-taken-part")
-        self.show_busy(False)
         self.forget()
 
     def forget(self) -> None:
         """Nothing was written yet."""
+        self.job.forget()
         self.result.html = self.status.html = ""
         self.hold("", b"")
-
-    def show_busy(self, busy: bool) -> None:
-        self.halt.layout.display = "" if busy else "none"
-        self.halt.disabled = False
 
     def hold(self, filename: str, packed: bytes) -> None:
         """Offer a file to the browser; ``b""`` is none."""
@@ -111,7 +107,6 @@ class TakeHomePanel(widgets.VBox):
     def __init__(self, bridge: Bridge, start_job: Callable[..., bool]) -> None:
         self._bridge, self._start_job = bridge, start_job
         self._session: Session | None = None
-        self._job: Job | None = None
         self._enabled, self._active = True, False
         self.parts: Mapping[str, _Part] = {}
         super().__init__([])
@@ -131,22 +126,22 @@ class TakeHomePanel(widgets.VBox):
 
     def _build(self) -> None:
         script = _Part(
-            SCRIPT,
+            self._job(),
             "Script",
-            "The walk so far as a plain PyTorch script, which needs torch and NumPy only",
+            "",
             "File",
             _script,
             "text/x-python",
         )
         export = _Part(
-            EXPORT,
+            self._job(),
             "Export folder",
-            "The int8 model, ONNX, a loader and a model card; goes to int8 if need be",
+            "",
             "Folder",
             _export,
         )
         report = _Part(
-            REPORT,
+            self._job(),
             "Report",
             "All that is known of this session as one HTML file, which needs no network",
             "File",
@@ -154,14 +149,28 @@ class TakeHomePanel(widgets.VBox):
             "text/html",
         )
         self.parts = {SCRIPT: script, EXPORT: export, REPORT: report}
-        for part in self.parts.values():
-            part.start.on_click(lambda _, part=part: self.start(part.job))
-            part.halt.on_click(lambda _, part=part: self.stop(part))
+        for name, part in self.parts.items():
+            part.start.on_click(lambda _, name=name: self.start(name))
         self.place = Html(kind="qx-muted")
         self.place.html = tag("span", f"Names are of files in {self.base}, unless they are paths.")
         self.children = [self.place, *self.parts.values()]
+        self.follow()
         self._propose()
         self.set_enabled(self._enabled)
+
+    def _job(self) -> LongJob:
+        return LongJob(
+            self._bridge,
+            self._start_job,
+            tip="Stop before the next step; nothing is left behind",
+            stopping="Stopping before the next step …",
+        )
+
+    def follow(self) -> None:
+        """The session's flow may be another: say what is written in it."""
+        if self.parts and self._session is not None:
+            for job, tip in ((SCRIPT, script_tip), (EXPORT, export_tip)):
+                self.parts[job].start.tooltip = tip(self._session.flow)
 
     @property
     def base(self) -> Path:
@@ -173,6 +182,7 @@ class TakeHomePanel(widgets.VBox):
         self._session = session
         for part in self.parts.values():
             part.forget()
+        self.follow()
         self._propose()
         self.set_enabled(self._enabled)
 
@@ -198,48 +208,34 @@ class TakeHomePanel(widgets.VBox):
         session, part = self._session, self.parts[name]
         if session is None:
             return
-        begun = time.perf_counter()
         part.forget()
         try:
-            path = self._path(part)
+            path = self._path(name, part)
         except QatExplorerError as error:
             part.result.html = message_html(error)
             return
 
-        def say(what: str) -> None:
-            words = busy_words(what, time.perf_counter() - begun)
-            self._bridge.post(
-                "take home progress", lambda: self._said(part, words), every_s=_PROGRESS_S
-            )
+        def done(made: _Written) -> None:
+            part.result.html = made.html
+            part.hold(made.filename, made.packed)
 
-        def work(job: Job) -> _Written | Exception:
-            self._job = job
-            try:
-                return part.write(session, path, say, job)
-            except QatExplorerError as error:
-                return error
-            except Exception as error:  # the model's own forward may raise anything
-                log.exception("what was to be taken home could not be written")
-                return error
+        def failed(error: Exception) -> None:
+            part.result.html = message_html(error)
 
-        part.show_busy(True)
-        part.status.html = tag("span", "beginning …")
-        if not self._start_job(name, work, lambda made: self._ended(part, session, made)):
-            part.show_busy(False)
-            part.status.html = ""
+        part.job.run(
+            name,
+            lambda heard, should_stop: part.write(session, path, heard, should_stop),
+            done,
+            words=since_words,
+            stopped="Stopped; nothing was written.",
+            failed=failed,
+        )
 
-    def stop(self, part: _Part) -> None:
-        """Stop the job of ``part`` before its next step."""
-        if self._job is not None:
-            self._job.stop()
-        part.halt.disabled = True
-        part.status.html = tag("span", "Stopping before the next step …")
-
-    def _path(self, part: _Part) -> Path:
+    def _path(self, name: str, part: _Part) -> Path:
         given = part.path.value.strip()
         if not given:
             raise InputError(
-                "there is no name to write to.", fix=f"Write one, such as {_EXAMPLES[part.job]}."
+                "there is no name to write to.", fix=f"Write one, such as {_EXAMPLES[name]}."
             )
         try:
             return self.base / Path(given).expanduser()
@@ -248,24 +244,6 @@ class TakeHomePanel(widgets.VBox):
                 f"{given!r} names the home of a user that this computer does not know.",
                 fix="Write the path without ~.",
             ) from error
-
-    def _said(self, part: _Part, words: str) -> None:
-        if part.halt.layout.display == "" and not part.halt.disabled:
-            part.status.html = tag("span", words)
-
-    def _ended(self, part: _Part, session: Session, made: _Written | Exception) -> None:
-        self._job = None
-        part.show_busy(False)
-        part.status.html = ""
-        if session is not self._session:
-            return
-        if isinstance(made, _Written):
-            part.result.html = made.html
-            part.hold(made.filename, made.packed)
-        elif isinstance(made, StoppedError):
-            part.status.html = tag("span", "Stopped; nothing was written.")
-        else:
-            part.result.html = message_html(made)
 
 
 _EXAMPLES = {SCRIPT: "walk.py", EXPORT: "int8", REPORT: "report.html"}
@@ -281,18 +259,18 @@ def _free(folder: Path, name: str) -> str:
     return found
 
 
-def _script(session: Session, path: Path, _say: Callable[[str], Any], _job: Job) -> _Written:
+def _script(session: Session, path: Path, _heard: Heard, _stop: Callable[[], bool]) -> _Written:
     text = session.script()
     return _file(write_script(text, path), text)
 
 
-def _report(session: Session, path: Path, say: Callable[[str], Any], job: Job) -> _Written:
-    path = session.report(check_new(path), progress=say, should_stop=job.should_stop)
+def _report(session: Session, path: Path, heard: Heard, stop: Callable[[], bool]) -> _Written:
+    path = session.report(check_new(path), progress=heard, should_stop=stop)
     return _file(path, path.read_text(encoding="utf-8"))
 
 
-def _export(session: Session, path: Path, say: Callable[[str], Any], job: Job) -> _Written:
-    return _Written(folder_html(session.export(path, progress=say, should_stop=job.should_stop)))
+def _export(session: Session, path: Path, heard: Heard, stop: Callable[[], bool]) -> _Written:
+    return _Written(folder_html(session.export(path, progress=heard, should_stop=stop)))
 
 
 def _file(path: Path, text: str) -> _Written:

@@ -35,14 +35,14 @@ class LatencyView(widgets.VBox):
         self.about = Html(kind="qx-muted")
         self.modules = TableWidget(
             label="Time of each module",
-            columns=list(views.MODULE_COLUMNS),
+            columns=views.module_columns("int8"),
             details=False,
             nothing="No module was timed.",
         )
         self.operators = TableWidget(
             label="Time of each operator",
             columns=list(views.OPERATOR_COLUMNS),
-            filters=list(views.OPERATOR_FILTERS),
+            filters=views.operator_filters("int8"),
             details=False,
             nothing="No operator was timed.",
         )
@@ -57,7 +57,14 @@ class LatencyView(widgets.VBox):
     def use(self, session: Session | None) -> None:
         """Another session: what was measured is not of it."""
         self._session = session
+        self._name(session)
         self.show(None)
+
+    def _name(self, session: Session | None) -> None:
+        """Call the last form as the session's flow does."""
+        result = session.flow.result if session is not None else "int8"
+        self.modules.columns = views.module_columns(result)
+        self.operators.filters = views.operator_filters(result)
 
     def show(self, made: Benchmark | None) -> None:
         """Show a benchmark, None for none."""

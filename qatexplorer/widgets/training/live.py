@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -13,6 +13,7 @@ import ipywidgets as widgets
 
 from qatexplorer.runs.opened import OpenedRun
 from qatexplorer.session.session import Session
+from qatexplorer.snapshot.records import Snapshot
 from qatexplorer.views.common.names import TensorNames
 from qatexplorer.views.training.multiples import ORDERS, multiples, summary_words
 from qatexplorer.views.training.ridges import ridges_figure
@@ -163,13 +164,26 @@ class LivePanel(widgets.VBox):
         return run.history.markers if run is not None else ()
 
     def _tensors(self, telemetry: Telemetry) -> dict[str, str]:
-        """What the fake quants round, by path, as far as the stage in view knows them. A run from
-        a folder may be that of another model, with the same paths for other tensors."""
-        if self._session is None or telemetry is self._opened:
+        """What the fake quants round, by path, as far as the stage that trains knows them. A run
+        from a folder may be that of another model, with the same paths for other tensors."""
+        snapshot = self._trained
+        if snapshot is None or telemetry is self._opened:
             return {}
-        snapshot = self._session.snapshot
         names = TensorNames(snapshot)
         return {p: names.of(p).text for p in telemetry.paths if p in snapshot.site_by_path}
+
+    @property
+    def _trained(self) -> Snapshot | None:
+        """The stage that trains, else the one in view."""
+        session = self._session
+        if session is None:
+            return None
+        return session.snapshots.get(session.flow.train_stage) or session.snapshot
+
+    def _title(self, path: str, tensors: Mapping[str, str]) -> str:
+        """What a fake quant rounds, where its path does not say so: a name that torch made up."""
+        site = self._trained.site_by_path.get(path) if self._trained is not None else None
+        return tensors.get(path, "") if site is not None and site.mechanism == "node" else ""
 
     @property
     def _nothing_words(self) -> str:
@@ -194,14 +208,16 @@ class LivePanel(widgets.VBox):
         started = time.thread_time()
         path, markers = self.path, self._markers
         name = escape(self._name) if telemetry is self._opened else ""
+        tensors = self._tensors(telemetry)
+        title, show = self._title(path, tensors), self.show_as.value
         made = _Picture(
             name + summary_words(telemetry),
             f'<p class="qx-live-cost">{escape(overhead_words(telemetry))}</p>',
-            Packed(multiples(telemetry, order, self._tensors(telemetry))),
+            Packed(multiples(telemetry, order, tensors)),
             order,
             f"site:{path}",
-            packed(ridges_figure(telemetry, path, self.dark, self.show_as.value)),
-            packed(scales_figure(telemetry, path, self.dark, markers)),
+            packed(ridges_figure(telemetry, path, self.dark, show, title)),
+            packed(scales_figure(telemetry, path, self.dark, markers, title)),
             packed(oscillation_figure(telemetry, self.dark)),
         )
         self._took = time.thread_time() - started

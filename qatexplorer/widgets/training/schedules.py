@@ -12,6 +12,8 @@ from qatexplorer.session.session import Session
 from qatexplorer.widgets.common.controls import labelled, row
 
 _CONSTANT = "constant"
+_BEFORE = "0-based; before it nothing is rounded, and only the observers work"
+_BEFORE_UNOBSERVED = "0-based; before it nothing is rounded: float training"
 
 
 class ScheduleFields(widgets.VBox):
@@ -39,7 +41,7 @@ class ScheduleFields(widgets.VBox):
         self.fake_quant_start = labelled(
             widgets.BoundedIntText(0, min=0, max=10_000),
             "Fake quants on from epoch",
-            "0-based; before it only the observers work, on float training",
+            _BEFORE,
             width="240px",
         )
         self.freeze_observers = _epoch_field(
@@ -106,6 +108,7 @@ class ScheduleFields(widgets.VBox):
 
     def use(self, session: Session | None, suggested: dict[str, Any] | None = None) -> None:
         """Fill the fields from ``suggested`` (fields of TrainingConfig), else with defaults."""
+        self.follow(session)
         config = TrainingConfig()
         value = {name: getattr(config, name) for name in config.__dataclass_fields__}
         value |= {k: v for k, v in (suggested or {}).items() if k in value}
@@ -124,6 +127,12 @@ class ScheduleFields(widgets.VBox):
         self.oscillation.value = value["oscillation"]
         self.every.value = value["checkpoint_every"]
         self.sampled.value = value["telemetry_every"]
+
+    def follow(self, session: Session | None) -> None:
+        """Offer what means something in the session's flow."""
+        observers = session is None or session.flow.calibrates
+        self.freeze_observers.layout.display = "" if observers else "none"
+        self.fake_quant_start.tooltip = _BEFORE if observers else _BEFORE_UNOBSERVED
 
     def settings(self) -> dict[str, Any]:
         """What the fields say. Raises InputError for text that is no number."""

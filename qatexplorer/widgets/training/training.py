@@ -92,7 +92,15 @@ class TrainingPanel(widgets.VBox):
         self.epochs.value = int(suggested.get("epochs", 3))
         self.lr.value = float(suggested.get("lr", 1e-3))
         self.schedules.use(session, suggested)
+        self.follow()
         self.redraw()
+
+    def follow(self) -> None:
+        """The session's flow may be another: offer what means something in it."""
+        session = self._session
+        observers = session is None or session.flow.calibrates
+        self.calibrate.layout.display = "" if observers else "none"
+        self.schedules.follow(session)
 
     def say_before(self, html: str) -> None:
         """Show what speaks for something else than training first; ``""`` for nothing. It is put
