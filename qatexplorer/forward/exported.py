@@ -436,7 +436,12 @@ class _Reader:
         record = next((self.nodes[n.name] for n in self._takers(node)), None)
         if record is not None:
             nodes = () if record.path else (record.id,)
-            return Placement("weight", record.path or record.scope, record.label, nodes)
+            path, _, name = str(source.target).rpartition(".")
+            own = source.op == "get_attr" and path == record.path
+            return Placement(
+                "weight", record.path or record.scope, record.label, nodes,
+                parameter=name if own else "weight",
+            )  # fmt: skip
         owner = str(source.target).rpartition(".")[0] if source.op == "get_attr" else ""
         return Placement("weight", owner, type(self.modules.get(owner, nn.Module())).__name__, ())
 

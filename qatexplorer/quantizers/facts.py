@@ -142,6 +142,9 @@ class Pt2eFamily(Family):
             "observer", "AffineQuantizedObserverBase", module
         )
 
+    def without_range(self, quantizer: nn.Module) -> Seen:
+        return "derived" if derived_from(quantizer) else "fixed"
+
     def kernel_observes(self, quantizer: nn.Module) -> bool:
         fused = self._class("fake_quantize", "FusedMovingAvgObsFakeQuantize")
         return (
@@ -336,10 +339,34 @@ def seen_data(quantizer: nn.Module) -> Seen:
     return "all" if not empty else "nothing" if empty == low.numel() else "partly"
 
 
+def derived_from(quantizer: nn.Module) -> tuple[nn.Module, ...]:
+    """The fake quants that its scale and zero point are computed of (``DerivedQuantizationSpec`` of
+    PT2E); it rounds nothing before it is converted. Empty for one with a range of its own."""
+    others = getattr(quantizer, "obs_or_fqs", ())
+    return tuple(others) if isinstance(others, (list, tuple)) else ()
+
+
+def derived_qparams(quantizer: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """(scale, zero point) that are computed of other fake quants as they are now; None for one with
+    a range of its own, and while those have seen no data."""
+    if not derived_from(quantizer) or not has_range(quantizer):
+        return None
+    site: Any = quantizer
+    try:
+        with torch.no_grad():
+            scale, zero_point = site.calculate_qparams()
+    except Exception:  # of the user's function
+        return None
+    return scale, zero_point
+
+
 def has_range(quantizer: nn.Module) -> bool:
     """Whether a scale can be made of what it knows: data in every channel, and all of it finite;
-    or the range is fixed."""
+    or the range is fixed, or those that its scale is computed of have one."""
     ends = (family_of(quantizer) or TORCH_AO).range_buffers(quantizer)
+    others = derived_from(quantizer)
+    if others:
+        return all(map(has_range, others))
     if ends is None:
         return seen_data(quantizer) != "nothing"
     finite = all(bool(torch.isfinite(end).all()) for end in ends)
