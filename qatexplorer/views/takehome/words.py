@@ -29,7 +29,7 @@ def folder_html(made: Exported) -> Html:
     if made.onnx is not None:
         parts.append(tag("p", agreement_words(made.onnx)))
     if made.pte is not None:
-        parts.append(tag("p", pte_words(made.pte)))
+        parts += [tag("p", words) for words in pte_words(made.pte)]
     return _whole([*parts, *(tag("p", f"▲ {note}") for note in made.notes)])
 
 
