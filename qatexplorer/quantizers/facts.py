@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+import weakref
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,8 +48,8 @@ class Flags:
 
 
 class Family:
-    """How the fake quants of one library are recognized, read and switched; this one is
-    ``torch.ao``'s.
+    """How the fake quants of one library are recognized (by their type alone), read and switched;
+    this one is ``torch.ao``'s.
 
     The flags are the module's own ``observer_enabled`` and ``fake_quant_enabled``, tensors of one
     element, since a compiled or traced model reads them too. A family whose flags are no tensors
@@ -210,12 +211,35 @@ FAMILIES: list[Family] = [LEARNED, TORCH_AO, PT2E, TORCHAO_QAT]
 """Asked in order; a flow whose library has fake quants of its own adds the one that knows them."""
 
 
+class _Known:
+    """What the families say of each type, as :data:`FAMILIES` are now: a model has few types and
+    many modules, which are asked at every stage and in every comparison."""
+
+    def __init__(self) -> None:
+        self._families: list[Family] = []
+        self._found: weakref.WeakKeyDictionary[type, tuple[Family | None, bool]] = (
+            weakref.WeakKeyDictionary()  # each FX graph has a type of its own
+        )
+
+    def of(self, module: nn.Module) -> tuple[Family | None, bool]:
+        """Its family, and whether it is a fake quant of any."""
+        if self._families != FAMILIES:
+            self._families = [*FAMILIES]
+            self._found.clear()
+        found = self._found.get(type(module))
+        if found is None:
+            fake = [family for family in FAMILIES if family.is_fake_quant(module)]
+            asked = (f for f in FAMILIES if f in fake or f.is_observer(module))
+            found = self._found[type(module)] = next(asked, None), len(fake) > 0
+        return found
+
+
+_KNOWN = _Known()
+
+
 def family_of(module: nn.Module) -> Family | None:
     """The family that ``module`` is a fake quant or observer of, None if it is neither."""
-    for family in FAMILIES:
-        if family.is_fake_quant(module) or family.is_observer(module):
-            return family
-    return None
+    return _KNOWN.of(module)[0]
 
 
 # -- which modules they are ------------------------------------------------------------------------
@@ -228,7 +252,7 @@ def is_quantizer(module: nn.Module) -> bool:
 
 def is_fake_quant(module: nn.Module) -> bool:
     """Whether ``module`` rounds what passes, or would if its flag were on."""
-    return any(family.is_fake_quant(module) for family in FAMILIES)
+    return _KNOWN.of(module)[1]
 
 
 def observer_of(quantizer: nn.Module) -> nn.Module | None:
