@@ -185,9 +185,12 @@ class Trials:
                 "now, and nothing is known of its range."
             )
             return None
-        codes = _weight_codes(prepared)
         named = dict(prepared.named_modules())
-        other = {p: named[p] for p, c in codes.items() if c != self._codes.get(p)}
+        # A graph numbers its fake quants: without some of them the others have other names.
+        here = {path: self._places[place] for place, path in there.items()}
+        renamed = {here[path]: path for path in _weight_codes(prepared)}
+        codes = {mine: quant_range(named[path]) for mine, path in renamed.items()}
+        other = {p: named[renamed[p]] for p, c in codes.items() if c != self._codes.get(p)}
         return _Trial(frozenset(self._places.keys() - there.keys()), codes, other)
 
     def _measured(

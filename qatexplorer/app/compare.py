@@ -115,7 +115,9 @@ def judge(
     if args.min_sqnr_int8 is not None:
         outputs = (row for row in found if row.kind == "output")
         known = [(row.sqnr_int8_db, row.path) for row in outputs]
-        judged.append(_at_least("--min-sqnr-int8", args.min_sqnr_int8, known, "SQNR of int8", "dB"))
+        judged.append(
+            _at_least("--min-sqnr-int8", args.min_sqnr_int8, known, f"SQNR of {found.form}", "dB")
+        )
     if args.min_agreement is not None:
         known = [(row.agreement, row.path) for row in found]
         what = "share of equal codes"
@@ -160,9 +162,11 @@ def _drop(limit: float, mode: str, evaluation: Evaluation | None) -> Judged:
     drop = drop if mode == "max" else -drop
     holds = drop <= limit
     verdict = "holds" if holds else "does not hold"
+    words = results["int8"].words
+    form = "in int8" if words == "int8" else words
     text = (
         f"{option} {limit:g} {verdict}: {first.name} is {first.value:.4g} in float and "
-        f"{last.value:.4g} in int8, a drop of {drop:.4g}."
+        f"{last.value:.4g} {form}, a drop of {drop:.4g}."
     )
     return Judged(option, limit, drop, "", holds, text)
 

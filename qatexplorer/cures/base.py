@@ -144,6 +144,7 @@ class Cured:
         seconds: of the change itself, without measuring. changes: what is another now, a line each.
         float_model: the metric of the float model before it, on the same data.
         layers: a number of each layer before and after, where the cure has one.
+        result: what the flow calls the model of its last stage.
     """
 
     name: str
@@ -155,6 +156,15 @@ class Cured:
     changes: tuple[str, ...] = field(default=(), repr=False)
     float_model: MetricValue | None = None
     layers: tuple[LayerChange, ...] = field(default=(), repr=False)
+    result: str = "int8"
+
+    @property
+    def form(self) -> str:
+        """What was judged, in words."""
+        if self.judged == "fake_quant":
+            return "fake quant"
+        alone = "after calibration alone" if self.result == "int8" else "without training"
+        return f"{self.result} {alone}"
 
     @property
     def gain(self) -> float:

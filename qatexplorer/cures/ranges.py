@@ -24,7 +24,7 @@ histogram takes the range with the smallest squared error of rounding, which oth
 
 def _why_not(ground: Ground) -> str:
     if not ground.flow.offers_qconfig:
-        return f"Which observer makes a range is decided by {ground.flow.decided_by}."
+        return f"How a range is made is decided by {ground.flow.decided_by}."
     if ground.whole.to_float:
         return "The qconfig leaves the model in float."
     if ground.whole.activation is None and ground.whole.weight is None:

@@ -33,7 +33,7 @@ from qatexplorer.flows.pt2e_quantizers import (
 from qatexplorer.flows.pt2e_watch import Pt2eConvertWatch, Pt2eLog, Pt2ePrepareWatch
 from qatexplorer.forward.either_mode import EitherMode, in_either_mode
 from qatexplorer.forward.exported import (
-    exported_graph_and_types,
+    Stages,
     name_owners,
     names_kept,
     owners_of_weights,
@@ -227,16 +227,16 @@ class Pt2eFlow(Flow):
             if stage == until:
                 raise _Reached(StageResult(module))
             if seen is not None:
-                seen(stage, _described(module, watch.log))
+                seen(stage, _described(module, watch.log, read=read))
 
-        watch = Pt2ePrepareWatch(at)
+        watch, read = Pt2ePrepareWatch(at), Stages()
         quantizer = leaving_float(make_quantizer(options.quantizer), left_in_float(options))
         try:
             with watch.open(quantizer) as watched, patterns_kept():
                 prepared = api.prepare_qat_pt2e(model, watched)
         except _Reached as reached:
             return reached.result
-        in_either_mode(prepared, model.training)
+        in_either_mode(prepared, model.training, compiled=True)
         return StageResult(prepared) if seen is None else _described(prepared, watch.log)
 
     def _convert(self, until: str, model: nn.Module) -> StageResult:
@@ -288,12 +288,15 @@ def in_eval_mode(model: nn.Module) -> None:
 
 
 def _described(
-    model: nn.Module, log: Pt2eLog | None = None, notes: tuple[str, ...] = ()
+    model: nn.Module,
+    log: Pt2eLog | None = None,
+    notes: tuple[str, ...] = (),
+    read: Stages | None = None,
 ) -> StageResult:
     assert isinstance(model, fx.GraphModule)
     log = log or Pt2eLog()
     calls: Mapping[str, str] = {one.site: one.call for one in log.insertions}
-    graph, placed, types = exported_graph_and_types(model, calls)
+    graph, placed, types = (read or Stages()).read(model, calls)
     return StageResult(
         model,
         graph=graph,

@@ -15,7 +15,7 @@ import torch
 from torch import fx
 
 _TRAINING = ("training", "train")
-_KEPT_P = "qatexplorer_dropout_p"
+KEPT_P = "qatexplorer_dropout_p"
 """Key of ``node.meta``: the dropout_p of an attention, while it is off."""
 
 
@@ -54,18 +54,37 @@ class EitherMode(fx.GraphModule):
         return copied
 
 
-def in_either_mode(model: fx.GraphModule, training: bool) -> fx.GraphModule:
+def in_either_mode(
+    model: fx.GraphModule, training: bool, *, compiled: bool = False
+) -> fx.GraphModule:
     """``model`` itself, made to follow its ``training`` flag, which is set to ``training`` in all
-    of it. Its graph must be in that mode, or be one that can be switched."""
+    of it. Its graph must be in that mode, or be one that can be switched. ``compiled`` says that
+    its code is that of its graph, so that it need not be written again."""
     if not isinstance(model, EitherMode):
         for name in ("train", "eval"):  # those of torch.export, which raise
             model.__dict__.pop(name, None)
         # The name by which fx knows the class that it makes for each graph module.
         model.__dict__.pop("training", None)
-        model.__class__ = type("GraphModuleImpl", (EitherMode,), {})
-        model.recompile()
+        before = type(model)
+        made = type("GraphModuleImpl", (EitherMode,), {})
+        model.__class__ = made
+        if not (compiled and _take_code(before, made)):
+            model.recompile()
     model.train(training)
     return model
+
+
+def _take_code(before: type, made: type) -> bool:
+    """Give the class of a graph module the compiled forward of another, with what fx puts around
+    it; whether that could be done."""
+    theirs: Any = vars(before)
+    around, forward = theirs.get("_wrapped_call"), theirs.get("forward")
+    if forward is None or getattr(around, "cls_call", around) is not None:
+        return False
+    new: Any = made
+    new.forward, new.__call__ = forward, theirs["__call__"]
+    new._wrapped_call = type(around)(made, None)
+    return True
 
 
 def switch_graph(graph: fx.Graph, training: bool, norms_frozen: bool = False) -> bool:
@@ -83,7 +102,7 @@ def trains(node: fx.Node) -> bool | None:
         return None
     for index, name in modes:
         given = node.args[index] if index < len(node.args) else node.kwargs.get(name)
-        if name in _TRAINING or given or _KEPT_P in node.meta:
+        if name in _TRAINING or given or KEPT_P in node.meta:
             return bool(given)
     return None
 
@@ -135,12 +154,12 @@ def _switch(node: fx.Node, training: bool, norms_frozen: bool) -> bool:
 def _switch_attention(node: fx.Node, index: int, training: bool) -> bool:
     """An attention drops out by a number and has no mode: in eval mode the number is 0."""
     if training:
-        kept = node.meta.pop(_KEPT_P, None)
+        kept = node.meta.pop(KEPT_P, None)
         return kept is not None and _set(node, index, "dropout_p", kept)
     now = node.args[index] if index < len(node.args) else node.kwargs.get("dropout_p", 0.0)
     if not now:
         return False
-    node.meta[_KEPT_P] = now
+    node.meta[KEPT_P] = now
     return _set(node, index, "dropout_p", 0.0)
 
 

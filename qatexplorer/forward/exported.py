@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from qatexplorer.forward.either_mode import trains
+from qatexplorer.forward.either_mode import KEPT_P, trains
 from qatexplorer.forward.graph import Graph, GraphEdge, GraphNode, NodeOp, Placement
 from qatexplorer.forward.graph_module import source_of
 from qatexplorer.quantizers.facts import constant_nodes, is_quantizer
@@ -134,7 +134,12 @@ def _replaced(model: nn.Module) -> dict[str, list[tuple[fx.Node, dict[str, Any]]
 
 def is_int8_kernel(node: fx.Node) -> bool:
     """Whether ``node`` calls one of oneDNN's int8 kernels."""
-    name = str(node.target)
+    return _is_int8_kernel(node.target)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_int8_kernel(target: Any) -> bool:
+    name = str(target)
     return name.startswith("onednn.q") and "prepack" not in name
 
 
@@ -304,13 +309,39 @@ def exported_graph(
     return _read(_Reader(model), calls)
 
 
-def exported_graph_and_types(
-    model: fx.GraphModule, calls: Mapping[str, str]
-) -> tuple[Graph, dict[str, Placement], dict[str, str]]:
-    """:func:`exported_graph` and :func:`types_of`, of one look at the nodes."""
-    reader = _Reader(model)
-    types = {path: kind for stack in reader.calls.values() for _, path, kind in stack}
-    return *_read(reader, calls), types
+class Stages:
+    """:func:`exported_graph` and :func:`types_of` of one model at one stage after the other, of one
+    look at its nodes; where no node has changed since the last stage, of none."""
+
+    def __init__(self) -> None:
+        self._seen: list[Any] | None = None
+        self._found: tuple[Graph, dict[str, Placement], dict[str, str]]
+
+    def read(
+        self, model: fx.GraphModule, calls: Mapping[str, str]
+    ) -> tuple[Graph, dict[str, Placement], dict[str, str]]:
+        """Both, as the model is now."""
+        seen = _all_that_is_read(model)
+        if seen is None or self._seen is None or list(map(id, seen)) != list(map(id, self._seen)):
+            reader = _Reader(model)
+            types = {path: kind for stack in reader.calls.values() for _, path, kind in stack}
+            self._found = *_read(reader, calls), types
+        self._seen = seen
+        graph, placed, types = self._found
+        return graph, dict(placed), dict(types)
+
+
+def _all_that_is_read(model: fx.GraphModule) -> list[Any] | None:
+    """The objects that a reader looks at, kept so that no other takes the place of one of them in
+    memory; None for a graph that calls fake quants, of which more is read."""
+    seen: list[Any] = []
+    for node in model.graph.nodes:
+        if node.op == "call_module" and node.target != "_guards_fn":
+            return None
+        meta = node.meta
+        seen += (node, node.name, node.target, node.args, node.kwargs, meta.get("val"))
+        seen += (meta.get("nn_module_stack"), node.stack_trace, meta.get(KEPT_P))
+    return seen
 
 
 def _read(reader: _Reader, calls: Mapping[str, str]) -> tuple[Graph, dict[str, Placement]]:
@@ -330,7 +361,9 @@ class _Reader:
         self.calls = {node: _calls_around(node) for node in model.graph.nodes}
         self.nodes: dict[str, GraphNode] = {}
         self.main = self._main_operations()
-        self.lowered = any(map(is_int8_kernel, model.graph.nodes))
+        self.lowered = any(
+            _is_int8_kernel(target) for target in {node.target for node in model.graph.nodes}
+        )
         for node in model.graph.nodes:
             known = node in self.constant or self._is_quantizer(node)
             if not known and node.target != "_guards_fn":
@@ -382,7 +415,7 @@ class _Reader:
         return GraphNode(
             node.name,
             "call_module" if path else "call_function",
-            path or str(node.target),
+            path or _name_of(node.target),
             label,
             path,
             scopes[-1] if scopes else "",
@@ -436,7 +469,12 @@ class _Reader:
         record = next((self.nodes[n.name] for n in self._takers(node)), None)
         if record is not None:
             nodes = () if record.path else (record.id,)
-            return Placement("weight", record.path or record.scope, record.label, nodes)
+            path, _, name = str(source.target).rpartition(".")
+            own = source.op == "get_attr" and path == record.path
+            return Placement(
+                "weight", record.path or record.scope, record.label, nodes,
+                parameter=name if own else "weight",
+            )  # fmt: skip
         owner = str(source.target).rpartition(".")[0] if source.op == "get_attr" else ""
         return Placement("weight", owner, type(self.modules.get(owner, nn.Module())).__name__, ())
 
@@ -461,10 +499,19 @@ def _common(paths: Sequence[str]) -> str:
     return ".".join(shared)
 
 
+_name_of = functools.lru_cache(maxsize=4096)(str)
+"""``"aten.conv2d.default"``, of the few operations that the many nodes call."""
+
+
 def _operation(node: fx.Node) -> str:
     """``"conv2d"`` of ``aten.conv2d.default``."""
-    packet = getattr(node.target, "overloadpacket", None)
-    return getattr(packet, "__name__", getattr(node.target, "__name__", str(node.target)))
+    return _packet_of(node.target)
+
+
+@functools.lru_cache(maxsize=4096)
+def _packet_of(target: Any) -> str:
+    packet = getattr(target, "overloadpacket", None)
+    return getattr(packet, "__name__", getattr(target, "__name__", str(target)))
 
 
 def _info(node: fx.Node) -> tuple[tuple[int, ...] | None, str | None]:

@@ -21,6 +21,7 @@ class Placement:
     nodes: tuple[str, ...]
     call: str = ""
     shared_by: tuple[str, ...] = ()
+    parameter: str = "weight"
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ _TEXTS: dict[Cause, str] = {
     "unexplained": "The stored scale was set by something other than the observer.",
 }
 
+_DERIVED = "The scale is computed of those of other fake quants, not observed."
+
 _PARTLY = "The observer has seen no data in some of its channels: their scale is no measured one."
 
 
@@ -118,11 +120,10 @@ def account(quantizer: nn.Module, fresh: Tensor | None = None) -> ScaleAccount:
     again = recomputed_scale(quantizer)
     stored_numbers = () if stored is None else tuple(stored.tolist())
     seen = seen_data(quantizer)
-    if seen == "fixed":
+    if seen in ("fixed", "derived"):
         numbers = () if again is None else tuple(again.tolist())
-        return ScaleAccount(
-            stored_numbers, numbers, _largest(again, stored), "fixed", _TEXTS["fixed"]
-        )
+        text = _DERIVED if seen == "derived" else _TEXTS["fixed"]
+        return ScaleAccount(stored_numbers, numbers, _largest(again, stored), "fixed", text)
     if seen in ("nothing", "partly"):
         text = _TEXTS["never_observed"] if seen == "nothing" else _PARTLY
         return ScaleAccount(stored_numbers, cause="never_observed", cause_text=text)

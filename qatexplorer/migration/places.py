@@ -240,7 +240,7 @@ class _Reader:
 
     def _places(self, site: FakeQuantSite, at: SitePlace) -> Iterator[tuple[Place, str | None]]:
         if site.kind == "weight":
-            yield self._weight(at)
+            yield self._weight(at, site.parameter)
         elif at.nodes:
             for node in at.nodes:
                 yield self._result_of(node)
@@ -249,9 +249,12 @@ class _Reader:
         else:
             yield from self._results_of_module(at.owner)
 
-    def _weight(self, at: SitePlace) -> tuple[Place, str | None]:
+    def _weight(self, at: SitePlace, name: str) -> tuple[Place, str | None]:
         nodes = [self.operations.by_id[id] for id in at.nodes if id in self.operations.by_id]
         path = self._to_float(at.owner)
+        if name != "weight" and path in self.floats.modules:
+            label = f"{name} of {path or 'the model'}"
+            return _place("weight", path, name, 0, label, self.floats.weight(path).source), None
         ids = [self.located.get(id) for id in self._takers(nodes)]
         taker = next((id for id in ids if id is not None), None)
         if taker is not None and not self.floats.operations.by_id[taker].path:

@@ -22,6 +22,10 @@ def why_not(place: Place, node: str | None, reading: Reading, floats: FloatModel
     if place.kind == "output" and fused is not None and fused[1] != node:
         label = floats.result(fused[1]).label
         return f"Fused into {fused[0]}: what is rounded is the {label}."
+    holder = floats.modules.get(place.path)
+    held = {tensor.name for tensor in holder.tensors} if holder is not None else set()
+    if place.kind == "weight" and place.operation in held:
+        return f"{_call(reading, 'inserted')} put no fake quant on its {place.operation}."
     if reading.located is None:
         return _of_modules(place, reading)
     return _of_graph(place, node, reading)

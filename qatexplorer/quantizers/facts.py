@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+import weakref
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,8 +48,8 @@ class Flags:
 
 
 class Family:
-    """How the fake quants of one library are recognized, read and switched; this one is
-    ``torch.ao``'s.
+    """How the fake quants of one library are recognized (by their type alone), read and switched;
+    this one is ``torch.ao``'s.
 
     The flags are the module's own ``observer_enabled`` and ``fake_quant_enabled``, tensors of one
     element, since a compiled or traced model reads them too. A family whose flags are no tensors
@@ -142,6 +143,9 @@ class Pt2eFamily(Family):
             "observer", "AffineQuantizedObserverBase", module
         )
 
+    def without_range(self, quantizer: nn.Module) -> Seen:
+        return "derived" if derived_from(quantizer) else "fixed"
+
     def kernel_observes(self, quantizer: nn.Module) -> bool:
         fused = self._class("fake_quantize", "FusedMovingAvgObsFakeQuantize")
         return (
@@ -207,12 +211,35 @@ FAMILIES: list[Family] = [LEARNED, TORCH_AO, PT2E, TORCHAO_QAT]
 """Asked in order; a flow whose library has fake quants of its own adds the one that knows them."""
 
 
+class _Known:
+    """What the families say of each type, as :data:`FAMILIES` are now: a model has few types and
+    many modules, which are asked at every stage and in every comparison."""
+
+    def __init__(self) -> None:
+        self._families: list[Family] = []
+        self._found: weakref.WeakKeyDictionary[type, tuple[Family | None, bool]] = (
+            weakref.WeakKeyDictionary()  # each FX graph has a type of its own
+        )
+
+    def of(self, module: nn.Module) -> tuple[Family | None, bool]:
+        """Its family, and whether it is a fake quant of any."""
+        if self._families != FAMILIES:
+            self._families = [*FAMILIES]
+            self._found.clear()
+        found = self._found.get(type(module))
+        if found is None:
+            fake = [family for family in FAMILIES if family.is_fake_quant(module)]
+            asked = (f for f in FAMILIES if f in fake or f.is_observer(module))
+            found = self._found[type(module)] = next(asked, None), len(fake) > 0
+        return found
+
+
+_KNOWN = _Known()
+
+
 def family_of(module: nn.Module) -> Family | None:
     """The family that ``module`` is a fake quant or observer of, None if it is neither."""
-    for family in FAMILIES:
-        if family.is_fake_quant(module) or family.is_observer(module):
-            return family
-    return None
+    return _KNOWN.of(module)[0]
 
 
 # -- which modules they are ------------------------------------------------------------------------
@@ -225,7 +252,7 @@ def is_quantizer(module: nn.Module) -> bool:
 
 def is_fake_quant(module: nn.Module) -> bool:
     """Whether ``module`` rounds what passes, or would if its flag were on."""
-    return any(family.is_fake_quant(module) for family in FAMILIES)
+    return _KNOWN.of(module)[1]
 
 
 def observer_of(quantizer: nn.Module) -> nn.Module | None:
@@ -336,10 +363,34 @@ def seen_data(quantizer: nn.Module) -> Seen:
     return "all" if not empty else "nothing" if empty == low.numel() else "partly"
 
 
+def derived_from(quantizer: nn.Module) -> tuple[nn.Module, ...]:
+    """The fake quants that its scale and zero point are computed of (``DerivedQuantizationSpec`` of
+    PT2E); it rounds nothing before it is converted. Empty for one with a range of its own."""
+    others = getattr(quantizer, "obs_or_fqs", ())
+    return tuple(others) if isinstance(others, (list, tuple)) else ()
+
+
+def derived_qparams(quantizer: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """(scale, zero point) that are computed of other fake quants as they are now; None for one with
+    a range of its own, and while those have seen no data."""
+    if not derived_from(quantizer) or not has_range(quantizer):
+        return None
+    site: Any = quantizer
+    try:
+        with torch.no_grad():
+            scale, zero_point = site.calculate_qparams()
+    except Exception:  # of the user's function
+        return None
+    return scale, zero_point
+
+
 def has_range(quantizer: nn.Module) -> bool:
     """Whether a scale can be made of what it knows: data in every channel, and all of it finite;
-    or the range is fixed."""
+    or the range is fixed, or those that its scale is computed of have one."""
     ends = (family_of(quantizer) or TORCH_AO).range_buffers(quantizer)
+    others = derived_from(quantizer)
+    if others:
+        return all(map(has_range, others))
     if ends is None:
         return seen_data(quantizer) != "nothing"
     finite = all(bool(torch.isfinite(end).all()) for end in ends)

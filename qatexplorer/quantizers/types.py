@@ -19,10 +19,11 @@ Mechanism = Literal["forward", "hook", "node", "unused"]
 """How a fake quant runs: called in its owner's ``forward``, by a forward hook on its owner, as a
 node of an FX graph, or not at all."""
 
-Seen = Literal["nothing", "partly", "all", "fixed", "dynamic"]
+Seen = Literal["nothing", "partly", "all", "fixed", "derived", "dynamic"]
 """What the observer of a fake quant has seen: no data, data in some of its channels only, data in
-every channel; or there is nothing to see, because the operation fixes the range, or because each
-tensor that comes gets a range of its own."""
+every channel; or there is nothing to see, because the operation fixes the range, because the scale
+is computed of those of other fake quants, or because each tensor that comes gets a range of its
+own."""
 
 Compute = Literal[
     "int8", "reference", "stored", "boundary", "stub", "functional", "container", "layer"

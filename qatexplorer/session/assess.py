@@ -265,7 +265,7 @@ class Assessor:
         models["ptq"] = model
         note = f"int8 without training: observers calibrated on {PTQ_BATCHES} batches"
         if not self._models.flow.calibrates:
-            note = "converted without training; there is no observer to calibrate"
+            note = "there is no observer to calibrate"
         return self._row("ptq", model, value, note)
 
     def _int8_row(self, models: dict[str, nn.Module]) -> ModelResult:

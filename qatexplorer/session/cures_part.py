@@ -269,6 +269,7 @@ class CuresPart(Part):
             plan.changes,
             whole,
             _layers(plan, old[1], base),
+            self.flow.result,
         )
         return record, _Begun(*old, self._models.settings)
 

@@ -43,7 +43,24 @@ _HOW = {
 }
 
 NAMES: Mapping[str, str] = {name: overlay.title for name, overlay in _HOW.items()}
-"""Titles of the built-in overlays by name."""
+"""Titles of the built-in overlays by name, in a flow that comes to int8."""
+
+
+def how_of(name: str, result: str) -> Overlay:
+    """The overlay ``name`` without its numbers, in a flow that comes to ``result``."""
+    how = _HOW[name]
+    if result == "int8":
+        return how
+    if how.categories:
+        return replace(how, title="Float or integers", categories=("float", "integers", "mixed"))
+    title = how.title.replace("int8", result).replace("Int8", result.capitalize())
+    return replace(how, title=title)
+
+
+def titles_of(result: str) -> dict[str, str]:
+    """:data:`NAMES` in a flow that comes to ``result``."""
+    return {name: how_of(name, result).title for name in NAMES}
+
 
 SLOW = frozenset({"time"})
 """Overlays that are measured over several forwards, by request and not at every change."""
@@ -107,9 +124,9 @@ class Overlays:
                 fix=f"Call session.goto({chosen!r}) first.",
             )
         if name in COMPARED:
-            return _of_comparison(_HOW[name], self._compared.last).at(chosen)
+            return _of_comparison(self._how(name), self._compared.last).at(chosen)
         if name == "sensitivity":
-            return _sensitivity(_HOW[name], snapshot, self._sensitivities()).at(chosen)
+            return _sensitivity(self._how(name), snapshot, self._sensitivities()).at(chosen)
         kept = self._kept.get((name, chosen))
         if kept is not None and kept[0] is snapshot and name != "scale_drift":
             return kept[1]
@@ -118,6 +135,9 @@ class Overlays:
         if not trains:
             self._kept[name, chosen] = (snapshot, made)
         return made
+
+    def _how(self, name: str) -> Overlay:
+        return how_of(name, self._models.flow.result)
 
     def _make(
         self,
@@ -128,7 +148,7 @@ class Overlays:
         trains: bool,
         asked: Asked,
     ) -> Overlay:
-        how = _HOW[name]
+        how = self._how(name)
         if name in ("clipped", "sqnr", "scale_drift") and not snapshot.sites:
             return replace(how, note=_NO_FAKE_QUANTS)
         if name == "scale_drift":
@@ -291,12 +311,13 @@ _SCORES: Mapping[Method, str] = {
 def _precision(how: Overlay, snapshot: Snapshot) -> Overlay:
     sites = snapshot.site_by_path
     values = {
-        m.path: float(how.categories.index(m.state))
+        m.path: float(_HOW["precision"].categories.index(m.state))
         for m in snapshot.modules
         if m.state and m.path not in sites
     }
     if not values:
         return replace(how, note="Known from the stage on that has fake quants.")
     converted = snapshot.is_from("reference")
-    note = "As converted." if converted else "What each module will be in the int8 model."
+    model = "int8" if how.categories == _HOW["precision"].categories else "converted"
+    note = "As converted." if converted else f"What each module will be in the {model} model."
     return replace(how, values=values, note=note)

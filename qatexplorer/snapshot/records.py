@@ -203,7 +203,8 @@ class FakeQuantSite:
         min_val, max_val: the observer's range, empty before it has seen data; a channel that has
             seen none yet has (inf, -inf).
         seen: what its observer has seen: nothing, all, of its channels some only (partly), or it
-            needs no data (fixed), or takes the range of each tensor that comes (dynamic).
+            needs no data (fixed, or derived from other fake quants), or takes the range of each
+            tensor that comes (dynamic).
         observer_enabled, fake_quant_enabled: the flags (True where a bare observer has none).
         calls_per_forward: how often it ran in one forward of the example input, None if unknown.
         aliases: other paths that name the very same object.
@@ -221,6 +222,7 @@ class FakeQuantSite:
         block_size: number of values that share a scale, as counted on the weight that it rounds;
             None where that is not known.
         group_asked: size of the groups that its config asks for, None where it asks for none.
+        parameter: of kind ``"weight"``, the name of the parameter that it rounds (``"bias"``).
     """
 
     path: str
@@ -256,6 +258,7 @@ class FakeQuantSite:
     blocks: str = ""
     block_size: int | None = None
     group_asked: int | None = None
+    parameter: str = "weight"
 
     @property
     def per_channel(self) -> bool:

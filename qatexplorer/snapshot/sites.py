@@ -11,6 +11,7 @@ from torch import nn
 
 from qatexplorer.forward.record import Probe
 from qatexplorer.quantizers.facts import (
+    derived_qparams,
     find_quantizers,
     flags_of,
     is_fake_quant,
@@ -66,7 +67,9 @@ def find_sites(
             site = _at_nodes(site, places)
         elif known is not None and known.nodes:
             old = Placement(known.kind, known.owner, known.owner_type, known.nodes)
-            old = replace(old, call=known.call, shared_by=known.shared_by)
+            old = replace(
+                old, call=known.call, shared_by=known.shared_by, parameter=known.parameter
+            )
             site = replace(_at_nodes(site, {path: old}), places=known.places)
         if is_torchao(quantizers[path]):
             site = _in_blocks(site, quantizers[path], modules.get(owner))
@@ -106,6 +109,7 @@ def _at_nodes(site: FakeQuantSite, named: Mapping[str, Placement]) -> FakeQuantS
         kind=first.kind,
         owner=first.owner,
         owner_type=first.owner_type,
+        parameter=first.parameter,
         call=first.call or site.call,
         mechanism="unused" if site.calls_per_forward == 0 else "node",
         nodes=tuple(dict.fromkeys(node for place in places for node in place.nodes)),
@@ -154,6 +158,8 @@ def _describe(
         runs = observer_runs(quantizer, calls or 0, inner, wrote)
         if probed.only_quantizers and calls and runs == "never":
             runs = ""  # the fake quants were counted, what they call was not
+    own = getattr(quantizer, "scale", None), getattr(quantizer, "zero_point", None)
+    scale, zero_point = derived_qparams(quantizer) or own
     return FakeQuantSite(
         path=path,
         kind=kind_of(path, owner_module, probed.fed.get(id(quantizer), "") if probed else ""),
@@ -171,8 +177,8 @@ def _describe(
         quant_max=quant_max,
         qscheme=str(qscheme or ""),
         ch_axis=int(ch_axis) if per_channel and ch_axis is not None else None,
-        scale=_numbers(getattr(quantizer, "scale", None)),
-        zero_point=tuple(int(z) for z in _numbers(getattr(quantizer, "zero_point", None))),
+        scale=_numbers(scale),
+        zero_point=tuple(int(z) for z in _numbers(zero_point)),
         min_val=min_val,
         max_val=max_val,
         seen=seen_data(quantizer),

@@ -21,7 +21,7 @@ from torch import fx, nn
 from qatexplorer._version import __version__
 from qatexplorer.data import as_args, call_model
 from qatexplorer.errors import ExportError
-from qatexplorer.evaluate.evaluation import Evaluation
+from qatexplorer.evaluate.evaluation import Evaluation, format_size
 from qatexplorer.evaluate.parity import percent
 from qatexplorer.flows.pt2e_quantizers import name_of
 from qatexplorer.forward.preserve import preserved_state
@@ -61,7 +61,9 @@ class Exported(Shown):
     def __repr__(self) -> str:
         if self.pte is not None:
             (name,) = self.files
-            return at_most([f"written: {self.folder / name}", pte_words(self.pte), *self.notes])
+            size = format_size(self.sizes[name])
+            lines = [f"written: {self.folder / name} ({size})", *pte_words(self.pte)]
+            return at_most([*lines, *self.notes])
         lines = [f"written to {self.folder}: {', '.join(self.files)}"]
         if self.onnx is not None:
             lines.append(agreement_words(self.onnx))

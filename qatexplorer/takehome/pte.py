@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from qatexplorer.cures.base import counted
 from qatexplorer.data import as_args, call_model, cloned
 from qatexplorer.errors import ExportError
 from qatexplorer.evaluate.parity import apart, outputs_of, percent
@@ -82,8 +84,11 @@ def make_pte(
     """
     args, kwargs = as_args(cloned(example))
     try:
-        with torch.no_grad():
+        # ExecuTorch warns of torch's own deprecations.
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             edge = _lowered(torch.export.export(reference, args, kwargs))
+            who = _computed_by(edge.exported_program().graph_module)
             config = imported("executorch.backends.xnnpack.utils.configs")
             made = edge.to_executorch(config=config.get_xnnpack_executorch_backend_config())
     except Exception as error:
@@ -92,16 +97,7 @@ def make_pte(
             why="An operation of it has no form in ExecuTorch, or a size in it is not fixed.",
         ) from error
     program = bytes(made.buffer)
-    graph = edge.exported_program().graph_module
-    counted = imported("executorch.devtools.backend_debug").get_delegation_info(graph)
-    return program, _run(
-        program,
-        reference,
-        list(_of_same_rows(example, batches)),
-        delegated=counted.num_delegated_nodes,
-        parts=counted.num_delegated_subgraphs,
-        left=_left(graph),
-    )
+    return program, _run(program, reference, list(_of_same_rows(example, batches)), **who)
 
 
 def _lowered(program: torch.export.ExportedProgram) -> Any:
@@ -114,13 +110,20 @@ def _lowered(program: torch.export.ExportedProgram) -> Any:
     )
 
 
-def _left(graph: fx.GraphModule) -> tuple[tuple[str, str], ...]:
-    found = []
+def _computed_by(graph: fx.GraphModule) -> dict[str, Any]:
+    """``delegated``, ``parts`` and ``left`` of :class:`PteRun`, before ``to_executorch`` changes the
+    graph."""
+    taken = imported("executorch.devtools.backend_debug").get_delegation_info(graph)
+    left = []
     for node in graph.graph.nodes:
         name = getattr(node.target, "__name__", str(node.target))
         if node.op == "call_function" and name not in ("executorch_call_delegate", "getitem"):
-            found.append((name, next((path for path, _ in reversed(stack_of(node))), "")))
-    return tuple(found)
+            left.append((name, next((path for path, _ in reversed(stack_of(node))), "")))
+    return {
+        "delegated": taken.num_delegated_nodes,
+        "parts": taken.num_delegated_subgraphs,
+        "left": tuple(left),
+    }
 
 
 def _of_same_rows(example: Any, batches: Iterable[Any]) -> Iterator[Any]:
@@ -140,7 +143,7 @@ def _flat(inputs: Any) -> list[Any]:
     return [*args, *kwargs.values()]
 
 
-def _run(program: bytes, reference: fx.GraphModule, inputs: list[Any], **counted: Any) -> PteRun:
+def _run(program: bytes, reference: fx.GraphModule, inputs: list[Any], **who: Any) -> PteRun:
     version = metadata.version("executorch")
     scales = _output_scales(reference)
     largest, steps, samples = 0.0, [], 0
@@ -163,7 +166,7 @@ def _run(program: bytes, reference: fx.GraphModule, inputs: list[Any], **counted
     batch = batched_tensors(tuple(_flat(inputs[0])))
     rows = len(batch[0]) if batch else None
     most = max(steps) if steps else None
-    return PteRun(samples, rows, largest, most, runtime=version, **counted)
+    return PteRun(samples, rows, largest, most, runtime=version, **who)
 
 
 def _positional(reference: fx.GraphModule, inputs: Any) -> list[Tensor]:
@@ -197,22 +200,22 @@ def _steps(wanted: list[Tensor], found: list[Tensor], scales: list[float | None]
     ]
 
 
-def pte_words(run: PteRun) -> str:
+def pte_words(run: PteRun) -> list[str]:
     """What the runtime computes, who computes it and for which batches, in sentences."""
     far = f"outputs at most {percent(run.largest)} of their range"
     if run.steps is not None:
-        far = f"output codes at most {run.steps} step{'' if run.steps == 1 else 's'}"
-    text = (
-        f"Run in ExecuTorch {run.runtime}, {run.samples} samples: {far} from the reference model's."
-        f" XNNPACK computes {run.delegated} nodes in {run.parts} part"
-        f"{'' if run.parts == 1 else 's'}"
-    )
+        far = f"output codes at most {counted(run.steps, 'step')}"
+    samples = counted(run.samples, "sample")
+    words = [
+        f"Run in ExecuTorch {run.runtime}, {samples}: {far} from the reference model's.",
+        f"XNNPACK computes {counted(run.delegated, 'node')} in {counted(run.parts, 'part')}.",
+    ]
     if run.left:
         named = [f"{name} at {path}" if path else name for name, path in run.left[:LISTED]]
         more = len(run.left) - LISTED
-        named += [f"{more} more"] if more > 0 else []
-        verb = "is" if len(run.left) == 1 else "are"
-        text += f", and {len(run.left)} {verb} left to ExecuTorch's own kernels: {', '.join(named)}"
+        named += [f"{more:,} more"] if more > 0 else []
+        head = f"{counted(len(run.left), 'node')} left to ExecuTorch's own kernels"
+        words.append(f"{head}: {', '.join(named)}.")
     if run.rows is not None:
-        text += f". It takes batches of {run.rows}, as the example inputs have"
-    return f"{text}."
+        words.append(f"It takes batches of {run.rows:,}, as the example inputs have.")
+    return words

@@ -19,7 +19,7 @@ from qatexplorer.shown import first_line
 from qatexplorer.zoo.base import Example, with_weights
 from qatexplorer.zoo.tiny_text import ALPHABET, LENGTH, example_tokens, text_data
 
-TITLE = "Small language model (torchao, 2-bit weights)"
+TITLE = "Small language model (torchao, 2 bits)"
 _SIZES = {
     "vocab_size": 32,
     "hidden_size": 64,

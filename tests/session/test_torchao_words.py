@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 import qatexplorer as qx
+from qatexplorer.app.compare import judge
 from qatexplorer.flows.torchao import parts_in_words
 from qatexplorer.views.accuracy.compare_table import columns_of
 from qatexplorer.views.common.results import results_html
@@ -124,6 +126,24 @@ def test_no_observer_is_said_to_be_frozen(session: qx.Session) -> None:
     assert run.telemetry is not None
     assert not any(info.observes for info in run.telemetry.infos)
     assert "observer" not in str(multiples(run.telemetry))
+
+
+def test_the_command_line_judges_it_in_its_words(session: qx.Session) -> None:
+    asked = Namespace(min_sqnr_int8=0.0, min_agreement=None, max_drop=1.0, metric_mode="max")
+    comparison, evaluation = session.last_comparison, session.last_evaluation
+    assert comparison is not None
+    texts = [one.text for one in judge(asked, comparison, evaluation)]
+    assert "the lowest SQNR of converted is" in texts[0]
+    assert f" {FORM}, a drop of " in texts[1]
+
+
+def test_the_graph_is_coloured_in_its_words(session: qx.Session) -> None:
+    found = session.overlay("precision", "prepare")
+    assert found.title == "Float or integers"
+    assert found.categories == ("float", "integers", "mixed")
+    assert found.values["0"] == 1.0
+    assert found.note == "What each module will be in the converted model."
+    assert session.overlay("sqnr_int8").title == "SQNR of converted"
 
 
 def test_a_layer_left_in_float_keeps_its_parameters() -> None:

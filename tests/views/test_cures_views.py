@@ -109,3 +109,9 @@ def test_before_training_the_page_says_what_was_measured(whole: MetricValue | No
     assert "2 of the 6 channels of <a> are narrow." in sign
     assert "is not measured yet" in sign
     assert before_training_html(None) == ""
+
+
+def test_a_flow_that_comes_to_no_int8_is_judged_in_its_words() -> None:
+    said = visible_text(outcome_html(replace(FOUND, result="converted")))
+    assert "converted without training has accuracy 0.992" in said
+    assert "int8" not in said

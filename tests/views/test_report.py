@@ -247,7 +247,7 @@ def test_the_proposal_and_the_cures_that_are_on(tmp_path: Path) -> None:
     ((title, settings, judged, before, after, changes),) = text.table("Cures that are on").rows
     assert title == next(one.title for one in session.cures if one.name == "biases")
     assert settings == "batches=1"
-    assert judged == "fake-quant, accuracy"
+    assert judged == "fake quant, accuracy"
     assert (before, after) == (format_metric(cured.before), format_metric(cured.after))
     assert all(line in changes for line in cured.changes)
     session.undo_cure()

@@ -13,7 +13,7 @@ from torch import nn
 import qatexplorer as qx
 from qatexplorer.accuracy.records import Sensitivity
 from qatexplorer.flows import FLOWS
-from qatexplorer.views.takehome.words import export_tip, script_tip
+from qatexplorer.views.takehome.words import cannot_export, cannot_script, export_tip, script_tip
 from qatexplorer.widgets.explorer.explorer import Explorer
 from tests.support.page_text import visible_text
 from tests.support.waiting import until
@@ -52,11 +52,13 @@ def test_panels_follow_a_change_of_the_flow() -> None:
         assert made.sweeps.quantizers.layout.display == display
         assert f"Float ÷ {result}" in columns(made.results.latency.modules)
         assert result in made.results.time.tooltip
+        assert f"SQNR of {result}" in str(made.panes.graph.pickers)
         assert made.settings.check.description.endswith("int8?" if shown[flow] else "converted?")
         assert ("qconfig" in made.drawer.titles) == shown[flow]
         assert ("Base config" in made.drawer.titles) != shown[flow]
-        export = made.takehome.parts["exporting"].start
-        assert export.tooltip == export_tip(session.flow)
+        export = made.takehome.parts["exporting"]
+        assert export.start.disabled != shown[flow]
+        assert ("Not in this flow" in export.status.html) != shown[flow]
 
 
 def test_the_tab_of_the_base_config_says_its_fields() -> None:
@@ -78,7 +80,10 @@ def test_tips_of_what_is_taken_home_are_true_of_the_flow() -> None:
     assert "needs torch, torchao and NumPy only" in tips["pt2e"][0]
     assert "ONNX" in tips["fx"][1]
     assert "ONNX" not in tips["pt2e"][1]
-    assert all("Not in this flow" in tip for tip in tips["torchao"])
+    flow = FLOWS["torchao"]()
+    assert "not written as a script" in cannot_script(flow)
+    assert "torchao's own tensors" in cannot_export(flow)
+    assert not any(cannot_script(FLOWS[n]()) for n in ("eager", "fx", "pt2e"))
 
 
 @pytest.mark.parametrize(("mode", "metric"), [("max", 528 / 540), ("min", 1.31112)])

@@ -29,9 +29,10 @@ from qatexplorer.quantizers.facts import find_quantizers
 
 Tap = Callable[[Site, Tensor, Tensor], Tensor]
 """``(site, y, y_q) -> y``: looks at the float and the quantized tensor, hands on the float one."""
+_LISTED = 4
 _OF_THE_WEIGHT = (
-    "No module holds these weights alone, so that their own values were compared, not an output: "
-    "{names}."
+    "These weights go to an operation of the graph, and to no module that could be run alone, so "
+    "that their own values were compared, not an output: those of {names}."
 )
 
 
@@ -197,7 +198,11 @@ class Approximate:
             job.report(f"batch {index + 1} of {expected}", index / expected)
             self._batch(result, inputs, target)
         if self._local.of_weights:
-            names = ", ".join(self._local.of_weights)
+            owners = {site.path: site.owner for site in self._subject.sites}
+            found = dict.fromkeys(owners.get(path) or path for path in self._local.of_weights)
+            names = ", ".join([*found][:_LISTED])
+            more = len(found) - _LISTED
+            names += f" and {more:,} more" if more > 0 else ""
             job.kept.note(_OF_THE_WEIGHT.format(names=names))
 
     def _batch(self, result: BatchResult, inputs: Any, target: Any) -> None:

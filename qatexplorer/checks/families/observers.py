@@ -374,4 +374,4 @@ def prepared_work(subject: Subject) -> nn.Module | None:
 
 def _follows(site: nn.Module) -> bool:
     """Whether its observer is on, and has a range that data moves."""
-    return flags_of(site).observer and seen_data(site) != "fixed"
+    return flags_of(site).observer and seen_data(site) not in ("fixed", "derived")

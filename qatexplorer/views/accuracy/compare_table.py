@@ -191,6 +191,11 @@ def columns_of(form: str) -> list[dict[str, Any]]:
     return [heads.get(column["label"], column) for column in COLUMNS]
 
 
+def model_of(form: str) -> str:
+    """The converted model as a noun: ``"int8"``, ``"the converted model"``."""
+    return form if form == _FORM else f"the {form} model"
+
+
 def in_form(form: str) -> str:
     """``"in int8"``, ``"when converted"``."""
     return f"in {form}" if form == _FORM else f"when {form}"

@@ -10,6 +10,7 @@ from qatexplorer.views.accuracy.compare_table import (
     in_form,
     is_apart,
     key_of,
+    model_of,
     name_of,
     numbers_of,
 )
@@ -55,17 +56,17 @@ def _link(comparison: Comparison, row: CompareRow) -> Html:
 
 
 def _first(comparison: Comparison) -> Html:
-    first = comparison.first
+    first, said = comparison.first, model_of(comparison.form)
     if first is not None:
         steps = number(first.max_steps or 0.0, 3)
         cause = f" {first.cause[:1].upper()}{first.cause[1:].rstrip('.')}." if first.cause else ""
         why = cause or " The cause is not known."
         return tag(
             "span",
-            tag("b", f"{comparison.form} and fake quant part first at ", _link(comparison, first)),
+            tag("b", f"{said} and fake quant part first at ", _link(comparison, first)),
             f", up to {steps} steps of the grid apart.{why}",
         )
-    form = comparison.form.capitalize()
+    form = f"{said[:1].upper()}{said[1:]}"
     known = [row for row in comparison.rows if row.max_steps is not None]
     if not known:
         return tag("b", f"{form} and fake quant could not be compared step by step at any place.")
@@ -79,7 +80,10 @@ def _first(comparison: Comparison) -> Html:
 
 
 def _worst(comparison: Comparison) -> Html | None:
-    for field, form in (("sqnr_int8_db", comparison.form), ("sqnr_fake_quant_db", "fake quant")):
+    for field, form in (
+        ("sqnr_int8_db", model_of(comparison.form)),
+        ("sqnr_fake_quant_db", "fake quant"),
+    ):
         known = [
             (value, row)
             for row in comparison.rows
@@ -130,7 +134,9 @@ def place_html(row: CompareRow, form: str = "int8") -> Html:
         None
         if not is_apart(row) or row.cause
         else tag(
-            "p", f"{form} and fake quant part here; the cause is not known.", class_="qx-remark"
+            "p",
+            f"{model_of(form)} and fake quant part here; the cause is not known.",
+            class_="qx-remark",
         )
     )
     return tag(

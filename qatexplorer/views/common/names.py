@@ -178,7 +178,9 @@ class TensorNames:
         place = site.place(path)
         node = self._nodes.get(place.nodes[0]) if place.nodes else None
         if node is None:
-            word = {"weight": "weight of", "input": "input at"}.get(site.kind, "output of")
+            word = {"weight": f"{site.parameter} of", "input": "input at"}.get(
+                site.kind, "output of"
+            )
             return TensorName(f"{word} {place.owner or 'the model'}")
         if self._sites[path].kind == "weight" and node.op != "get_attr":
             return TensorName(f"weight of {node.label}", len(place.nodes) - 1, node.source)
@@ -206,6 +208,7 @@ def seen_words(site: FakeQuantSite) -> str:
     words = {
         "nothing": "has seen no data",
         "fixed": "has a range fixed by the operation",
+        "derived": "has its scale of other fake quants, and rounds nothing before convert",
         "dynamic": "takes the range of each tensor that comes",
     }
     return words.get(site.seen, "has a range")

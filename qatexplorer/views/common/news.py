@@ -186,7 +186,7 @@ class _News:
         sites = self.now.sites
         if not sites:
             return "no fake quant is in the model: it trains in float"
-        asking = [site for site in sites if site.seen not in ("fixed", "dynamic")]
+        asking = [site for site in sites if site.seen not in ("fixed", "derived", "dynamic")]
         seen = sum(site.seen == "all" for site in asking)
         noun = "observer" if all(map(is_bare_observer, sites)) else "fake quant"
         if not any(site.seen in ("all", "partly") for site in asking) and asking:

@@ -14,7 +14,6 @@ from qatexplorer.views.training.progress import duration
 
 STOPPED = "Stopped: the model is as it was."
 _MOST_LAYERS, _MOST_LINES = 40, 40
-_NAMES = {"ptq": "int8 after calibration alone", "fake_quant": "fake quant"}
 
 
 def offer_html(offer: Offer) -> Html:
@@ -70,8 +69,7 @@ def outcome_html(found: Cured, taken_back: bool = False) -> Html:
 
 
 def _gain(found: Cured) -> list[Any]:
-    name = _NAMES[found.judged]
-    words = f"{name} has {_of(found.after)}, and had {number(found.before.value)} before."
+    words = f"{found.form} has {_of(found.after)}, and had {number(found.before.value)} before."
     won = found.won_back
     if won is not None:
         part = "none" if won <= 0 else share(min(won, 1.0))
@@ -91,7 +89,7 @@ def _before_and_after(found: Cured) -> Html:
     gain = found.gain
     sign = "+" if gain > 0 else ""
     before, after = number(found.before.value), number(found.after.value)
-    rows.append(_row(LABELS[found.judged], before, after, f"{sign}{number(gain)}"))
+    rows.append(_row(found.form, before, after, f"{sign}{number(gain)}"))
     head = tag(
         "tr",
         *(tag("th", t, scope="col") for t in (found.after.name, "before", "after", "change")),
@@ -133,7 +131,7 @@ def on_html(cured: Iterable[Cured]) -> Html:
         tag(
             "li",
             tag("b", title_of(one.name), settings_words(one.settings), ":"),
-            f" {_NAMES[one.judged]} {number(one.before.value)} → {_of(one.after)}",
+            f" {one.form} {number(one.before.value)} → {_of(one.after)}",
         )
         for one in cured
     ]
@@ -169,7 +167,7 @@ def before_training_html(found: Cured | Offer | None) -> Html:
     return tag(
         "p",
         tag("b", "Training is not the first thing to try here: "),
-        f"“{title_of(found.name)}” alone has brought int8 after calibration from "
+        f"“{title_of(found.name)}” alone has brought {found.form} from "
         f"{number(found.before.value)} to {_of(found.after)}",
         f" (float model: {number(whole.value)})" if whole is not None else "",
         f", measured on {count(found.after.samples, 'sample')}.",

@@ -59,7 +59,7 @@ def _is_constant(snapshot: Snapshot, site: FakeQuantSite) -> bool:
 
 def _place(snapshot: Snapshot, site: FakeQuantSite) -> Html:
     what = {
-        "weight": "the weight of ",
+        "weight": f"the {site.parameter} of ",
         "input": "what enters through ",
         "output": "the output of ",
     }[site.kind]
@@ -137,6 +137,8 @@ def _summary(values: Sequence[float]) -> str:
 def _range(site: FakeQuantSite) -> str:
     if site.seen == "fixed":
         return "none: the operation fixes it"
+    if site.seen == "derived":
+        return "none: its scale is computed of those of other fake quants"
     if site.seen == "dynamic":
         return "none: it takes that of each tensor that comes"
     if site.seen == "nothing":
@@ -151,7 +153,9 @@ def _running(site: FakeQuantSite) -> Html:
     observer = None
     if site.observer_class:
         words = {
-            "module": "its forward runs and updates the range",
+            "module": "its forward runs and updates the range"
+            if site.seen not in ("fixed", "derived")
+            else "its forward runs and changes nothing",
             "fused kernel": "its forward never runs: one fused kernel, called by the fake quant, "
             "updates its min_val and max_val",
             "never": "it did not run in the forward of the example input",
@@ -166,7 +170,7 @@ def _running(site: FakeQuantSite) -> Html:
             (
                 "observing",
                 None
-                if site.blocks
+                if site.blocks or site.seen in ("fixed", "derived")
                 else _flag(site.observer_enabled, "the range follows the data", "range is fixed"),
             ),
             (
@@ -234,7 +238,8 @@ def _why_annotated(snapshot: Snapshot, site: FakeQuantSite) -> str:
         norm = next((p.norm.path for p in pairs if p.conv.path == site.owner and p.between), "")
         scaled = f", scaled by the running variance of {norm}," if norm else ""
         return (
-            f"It is a node of the exported graph: the weight of {owner}{scaled} goes through it "
+            f"It is a node of the exported graph: the {site.parameter} of {owner}{scaled} goes "
+            "through it "
             "before the operation takes it, as the quantizer's annotation says."
         )
     if len(site.nodes) > 1:

@@ -25,7 +25,8 @@ An input is found by its number; a module's weight and result by its path and nu
 Functions and methods are found by their names: those of one name are taken in order where both \
 graphs have equally many. One that is left in a line of your code is the one left of that line.
 Lines of your code that are known in both graphs must be the same.
-What a fused module returns is what its last part returned; what a stub returns is what it got.
+What a fused module returns is what its last part returned; what a stub or an \
+nn.Identity returns is what it got.
 What fits none of these is listed as found in one flow only.""".splitlines()
 
 

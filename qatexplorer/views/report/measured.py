@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from qatexplorer.accuracy.records import Comparison, Sensitivity
 from qatexplorer.cures import CURES, Cured
-from qatexplorer.evaluate.evaluation import LABELS, format_metric
+from qatexplorer.evaluate.evaluation import format_metric
 from qatexplorer.quantizers.environment import Environment
 from qatexplorer.session.report_part import Reported
 from qatexplorer.views.accuracy.compare_figures import channels_figure, depth_figure
@@ -130,7 +130,7 @@ def _cured(one: Cured) -> tuple[str | Html, ...]:
     return (
         CURES[one.name].title,
         ", ".join(f"{name}={value!r}" for name, value in one.settings.items()),
-        f"{LABELS[one.judged]}, {one.before.name}",
+        f"{one.form}, {one.before.name}",
         format_metric(one.before),
         format_metric(one.after),
         folded(count(len(changes), "change"), tag("ul", *lines)) if changes else "",

@@ -26,7 +26,7 @@ POINT_COLUMNS = (
     {"label": "Modules", "width": "76px", "number": True},
     {"label": "Metric", "width": "84px", "number": True},
     {"label": "Parameters", "width": "96px", "number": True},
-    {"label": "Int8 MACs", "width": "88px", "number": True},
+    {"label": "Quantized MACs", "width": "126px", "number": True},
     {"label": "Which", "width": "minmax(160px, 1fr)", "mono": True},
 )
 

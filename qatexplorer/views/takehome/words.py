@@ -29,26 +29,38 @@ def folder_html(made: Exported) -> Html:
     if made.onnx is not None:
         parts.append(tag("p", agreement_words(made.onnx)))
     if made.pte is not None:
-        parts.append(tag("p", pte_words(made.pte)))
+        parts += [tag("p", words) for words in pte_words(made.pte)]
     return _whole([*parts, *(tag("p", f"▲ {note}") for note in made.notes)])
+
+
+def cannot_script(flow: Flow) -> str:
+    """Why there is no script of a walk in this flow, in a sentence; ``""`` where there is one."""
+    if flow.kind() == "layers":
+        return "Not in this flow: its calls are not written as a script."
+    return ""
 
 
 def script_tip(flow: Flow) -> str:
     """What the script is, and needs."""
-    if flow.kind() == "layers":
-        return "Not in this flow: its calls are not written as a script"
     torchao = "" if flow.kind() == "modules" else ", torchao"
     return f"The walk so far as a plain PyTorch script, which needs torch{torchao} and NumPy only"
 
 
+def cannot_export(flow: Flow) -> str:
+    """Why there is no folder of a model of this flow, in a sentence; ``""`` where there is one."""
+    if flow.exports:
+        return ""
+    return (
+        "Not in this flow: its weights are torchao's own tensors. "
+        "torch.save(session.int8.state_dict(), path) keeps them."
+    )
+
+
 def export_tip(flow: Flow) -> str:
     """What the folder holds."""
-    if not flow.exports:
-        return "Not in this flow: its weights are torchao's own tensors"
-    if flow.lowers_to_packed:
-        what = "The program that int8 is lowered from"
-    else:
-        what = "The int8 model, ONNX"
+    what = (
+        "The program that int8 is lowered from" if flow.lowers_to_packed else "The int8 model, ONNX"
+    )
     return f"{what}, a loader and a model card; goes to int8 if need be"
 
 

@@ -321,6 +321,7 @@ class Explorer(widgets.VBox):
         if session is not None:
             title = f"Float, fake-quant, {session.flow.result}"
             self.drawer.call(self.results, title)
+            self.panes.overlays.call(session.flow.result)
             self.training.follow()
             self.sweeps.follow()
             self.takehome.follow()

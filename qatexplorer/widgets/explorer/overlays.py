@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qatexplorer.errors import QatExplorerError, StoppedError
-from qatexplorer.session.overlays import NAMES, SLOW
+from qatexplorer.session.overlays import NAMES, SLOW, titles_of
 from qatexplorer.session.session import Session
 from qatexplorer.snapshot.overlay import Overlay
 from qatexplorer.views.graph.overlays import overlay_picture
@@ -47,6 +47,7 @@ class OverlayControl:
         wanted: Callable[[], bool],
     ) -> None:
         self._bridge, self._graph, self._shown, self._wanted = bridge, graph, shown, wanted
+        self._titles: Mapping[str, str] = NAMES
         self._own: Overlay | None = None
         self._turn = 0
         self._painted = 0
@@ -62,6 +63,13 @@ class OverlayControl:
         if self.name == OWN:
             self.choose("")
         self._offer()
+
+    def call(self, result: str) -> None:
+        """Call the converted model as the session's flow does."""
+        titles = titles_of(result)
+        if titles != self._titles:
+            self._titles = titles
+            self._offer()
 
     def choose(self, name: str) -> None:
         """Colour by a built-in overlay, ``""`` for none."""
@@ -84,7 +92,7 @@ class OverlayControl:
                 painted.graph.overlay = {}
                 self._said.pop(index, None)
                 continue
-            title = NAMES.get(name, self._own.title if self._own is not None else "")
+            title = self._titles.get(name, self._own.title if self._own is not None else "")
             key = f"{title} at {painted.stage}"
             if name in SLOW or self._said.get(index) != key:
                 painted.graph.overlay = {"title": title, "busy": "measuring …"}
@@ -106,13 +114,15 @@ class OverlayControl:
         try:
             overlay = self._measured(painted, name, turn)
         except StoppedError:
-            return Packed({"title": NAMES[name], "error": "Stopped: choose it again to measure."})
+            return Packed(
+                {"title": self._titles[name], "error": "Stopped: choose it again to measure."}
+            )
         except QatExplorerError as error:
             text = " ".join(filter(None, (error.message, error.fix)))
-            return Packed({"title": NAMES.get(name, ""), "error": text})
+            return Packed({"title": self._titles.get(name, ""), "error": text})
         except Exception as error:  # the model's own forward may raise anything
             text = f"The model's forward raised {type(error).__name__}: {error}"
-            return Packed({"title": NAMES.get(name, ""), "error": text[:400]})
+            return Packed({"title": self._titles.get(name, ""), "error": text[:400]})
         return Packed(overlay_picture(overlay, self._scene(painted)))
 
     def _scene(self, painted: Painted) -> Any:
@@ -127,7 +137,7 @@ class OverlayControl:
             return self._own
 
         def progress(share: float) -> None:
-            busy = {"title": NAMES[name], "busy": f"measuring: {share:.0%}"}
+            busy = {"title": self._titles[name], "busy": f"measuring: {share:.0%}"}
             self._bridge.post("overlay-progress", lambda: self._say(painted, busy, turn))
 
         def should_stop() -> bool:
@@ -155,7 +165,7 @@ class OverlayControl:
             self.refresh()
 
     def _offer(self) -> None:
-        options = [["", "nothing"], *([name, title] for name, title in NAMES.items())]
+        options = [["", "nothing"], *([name, title] for name, title in self._titles.items())]
         if self._own is not None:
             options.append([OWN, self._own.title])
         picker = {

@@ -17,6 +17,8 @@ from qatexplorer.views.common.html import tag
 from qatexplorer.views.common.story import message_html
 from qatexplorer.views.takehome.words import (
     NO_DOWNLOAD,
+    cannot_export,
+    cannot_script,
     export_tip,
     file_html,
     folder_html,
@@ -73,6 +75,7 @@ class _Part(widgets.VBox):
         self.result = TakenHtml(role="status")
         controls = [self.start, self.path, self.halt, self.status]
         self.download: HeldDownload | None = None
+        self.cannot = ""  # why it cannot be written in this flow
         if filetype:
             tip = "A copy on the computer that the browser runs on"
             self.download = HeldDownload(label="Save in the browser", tip=tip, type=filetype)
@@ -169,8 +172,15 @@ class TakeHomePanel(widgets.VBox):
     def follow(self) -> None:
         """The session's flow may be another: say what is written in it."""
         if self.parts and self._session is not None:
-            for job, tip in ((SCRIPT, script_tip), (EXPORT, export_tip)):
-                self.parts[job].start.tooltip = tip(self._session.flow)
+            for job, tip, cannot in (
+                (SCRIPT, script_tip, cannot_script),
+                (EXPORT, export_tip, cannot_export),
+            ):
+                part, why = self.parts[job], cannot(self._session.flow)
+                part.cannot = why
+                part.start.tooltip = why or tip(self._session.flow)
+                part.status.html = tag("span", why) if why else ""
+            self.set_enabled(self._enabled)
 
     @property
     def base(self) -> Path:
@@ -199,7 +209,7 @@ class TakeHomePanel(widgets.VBox):
         """Whether a job may be begun."""
         self._enabled = enabled
         for part in self.parts.values():
-            part.start.disabled = not enabled or self._session is None
+            part.start.disabled = not enabled or self._session is None or bool(part.cannot)
 
     # -- writing --------------------------------------------------------------------------------
 
