@@ -65,8 +65,9 @@ def at_most(lines: Sequence[str], most: int = MAX_LINES) -> str:
     return "\n".join(map(_one_line, [*kept, *more]))
 
 
-def listed(names: Sequence[str], most: int = 2) -> str:
-    """``"a and b"``, ``"a, b and 3 more"``; ``""`` among the names is the model itself."""
+def listed(names: Sequence[str], most: int | None = 2) -> str:
+    """``"a and b"``, ``"a, b and 3 more"``; ``""`` among the names is the model itself. None as
+    ``most`` lists all."""
     shown = [name or "the model itself" for name in names[:most]]
     more = len(names) - len(shown)
     if more > 0:

@@ -8,6 +8,7 @@ from torch import nn
 from torch.ao.quantization.backend_config import BackendConfig
 
 from qatexplorer.evaluate.dry_run import constraint_broken, why_not
+from qatexplorer.flows.layer_types import WEIGHTED
 from qatexplorer.flows.qconfig import QConfigPlan
 
 
@@ -32,7 +33,7 @@ def first_refused(
     resolver = plan.resolver(model)
     tried = set()
     for path, module in model.named_modules():
-        if not isinstance(module, _LAYERS):
+        if not isinstance(module, WEIGHTED):
             continue
         found = resolver.at(path)
         if not found.ruled or found.qconfig is None:
@@ -48,14 +49,3 @@ def first_refused(
         if reason:
             return Refused(path, reason)
     return None
-
-
-_LAYERS = (
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from torch import nn
-
 from qatexplorer.advice.base import recipe
 from qatexplorer.advice.facts import Facts
 from qatexplorer.advice.records import Action, Proposal, Published, Reason, Sureness
 from qatexplorer.checks.evidence.weights import channel_ratio
 from qatexplorer.checks.families.ranges import UNBALANCED
 from qatexplorer.cures.ranges import OBSERVERS
+from qatexplorer.flows.layer_types import TRANSPOSED
 from qatexplorer.flows.qconfig_rules import QConfigRule
 from qatexplorer.flows.quant_spec import QuantSpec
 
@@ -23,8 +22,6 @@ FIGURE = Published(
     69.0,
     "github.com/Edgecortix-Inc/pytorch_quantization/issues/5",
 )
-_REFUSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-"""Torch takes no scale per channel for these."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ def coarse(facts: Facts) -> list[Coarse]:
     for path, module in facts.weight_sites:
         if getattr(module.weight_fake_quant, "is_per_channel", False):
             continue
-        if isinstance(module, _REFUSED) or module.weight.dim() < 2:
+        if isinstance(module, TRANSPOSED) or module.weight.dim() < 2:
             continue
         ratio = channel_ratio(module, module.weight)
         spec = facts.qconfigs.at(path).weight

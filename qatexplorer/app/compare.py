@@ -28,6 +28,7 @@ from qatexplorer.app.jobs import (
 )
 from qatexplorer.app.session_of import check_arguments, session_of
 from qatexplorer.errors import InputError, QatExplorerError, ReportError
+from qatexplorer.migration.records import plain_data
 from qatexplorer.reports import check_free
 
 if TYPE_CHECKING:
@@ -210,19 +211,8 @@ def as_json(compared: Compared, judged: Iterable[Judged], code: int) -> dict[str
         "evaluation": None if evaluation is None else evaluation.to_dict(),
         "rows": [asdict(row) for row in found],
     }
-    plain: dict[str, Any] = _plain(result)
+    plain: dict[str, Any] = plain_data(result)
     return plain
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it: NaN is null, infinity (no difference at all) ``"inf"``."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else f"{value}"
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    return value
 
 
 def share(text: str) -> float:

@@ -9,10 +9,10 @@ from typing import Any
 
 from qatexplorer._version import __version__
 from qatexplorer.snapshot.records import FakeQuantSite, ModuleRecord, Snapshot
+from qatexplorer.views.graph.marks import LETTERS
 
 SCHEMA = "qatexplorer.inspect"
 SCHEMA_VERSION = 1
-_LETTER = {"weight": "W", "input": "I", "output": "A"}
 
 
 def as_json(name: str, before: Snapshot, after: Snapshot) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _module_row(module: ModuleRecord, before: Snapshot, after: Snapshot) -> tupl
         kind = was
     else:
         kind = f"{was} → {module.type_name}"
-    letters = " ".join(_LETTER[site.kind] for site in after.sites_of(module.path))
+    letters = " ".join(LETTERS[site.kind] for site in after.sites_of(module.path))
     return module.path or "(model)", kind, "yes" if module.qconfig else "-", letters or "-"
 
 

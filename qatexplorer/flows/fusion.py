@@ -10,18 +10,18 @@ from torch import nn
 from torch.ao.quantization.fuser_method_mappings import get_fuser_method
 
 from qatexplorer.errors import FusionError
+from qatexplorer.flows.layer_types import TRANSPOSED
 from qatexplorer.forward.graph import Graph
 from qatexplorer.shown import listed
 
 _LONGEST = 3
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 FusionRuns = tuple[tuple[str, ...], ...]
 
 
 def can_fuse(modules: Sequence[nn.Module]) -> bool:
     """Whether torch has a fuser for these modules, in training, that keeps their function."""
     types: Any = tuple(type(m) for m in modules)
-    if len(modules) < 2 or types[0] in _TRANSPOSED:
+    if len(modules) < 2 or types[0] in TRANSPOSED:
         return False  # torch raises for transposed convolutions in QAT
     try:
         if get_fuser_method(types) is None:

@@ -15,7 +15,7 @@ from qatexplorer.evaluate.metric import MetricValue
 from qatexplorer.evaluate.parity import Parity
 from qatexplorer.quantizers.types import Seen, SiteKind
 from qatexplorer.reports import write_report
-from qatexplorer.shown import Shown, at_most, columns
+from qatexplorer.shown import Shown, at_most, columns, listed
 from qatexplorer.tables import choose
 
 FLOAT = "float"
@@ -263,7 +263,7 @@ class Migration(Shown):
         differ = sum(bool(self.differences(key)) for key in keys)
         alone = {flow: sum(self.only_in(key) == flow for key in keys) for flow in taken}
         some = len(keys) - alike - differ - sum(alone.values())
-        parts = [f"{alike:,} alike in {_listed(taken)}"]
+        parts = [f"{alike:,} alike in {listed(taken, None)}"]
         parts += [f"{differ:,} not to the same grid"] if differ else []
         parts += [f"{some:,} alike in some of them"] if some else []
         parts += [f"{number:,} in {flow} only" for flow, number in alone.items() if number]
@@ -393,7 +393,3 @@ def _mark(cell: Cell) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}" + ("" if number == 1 else "s")
-
-
-def _listed(names: list[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]

@@ -9,6 +9,7 @@ from typing import Literal
 from qatexplorer.errors import UnknownEngineError
 from qatexplorer.quantizers.engine import available_engines
 from qatexplorer.quantizers.engine_probe import FULL_CODES, EngineProbe, probe_engine
+from qatexplorer.shown import listed
 
 DEFAULT_QCONFIG = "onednn"
 """The name of torch's default QAT qconfig that trains on all codes 0..255, with one scale for each
@@ -147,12 +148,8 @@ def _passed_over(probes: list[EngineProbe]) -> str:
     parts = []
     if wrong:
         verb = "saturates" if len(wrong) == 1 else "saturate"
-        parts.append(f"On this CPU {_listed(wrong)} {verb} on the full range of activations.")
+        parts.append(f"On this CPU {listed(wrong, None)} {verb} on the full range of activations.")
     if broken:
         verb = "does" if len(broken) == 1 else "do"
-        parts.append(f"{_listed(broken)} {verb} not run.")
+        parts.append(f"{listed(broken, None)} {verb} not run.")
     return " ".join(parts)
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from qatexplorer.runs.config import TrainingConfig
 from qatexplorer.runs.samples import Sample
-from qatexplorer.runs.store import Telemetry
+from qatexplorer.runs.store import Telemetry, thinned
 from qatexplorer.shown import Shown, at_most
 from qatexplorer.tables import choose
 
@@ -49,8 +49,6 @@ __all__ = [
     "StepRecord",
     "TrainingConfig",
 ]
-
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,9 +236,3 @@ def history_lines(history: History, most_epochs: int = MAX_EPOCHS_SHOWN) -> list
     if history.baseline is not None:
         lines.append(f"{metric} of the float model: {history.baseline:.4g}")
     return lines
-
-
-def thinned(records: Sequence[R]) -> list[R]:
-    """The records without every second one of the older half; first and newest half stay."""
-    half = len(records) // 2
-    return [*records[:half:2], *records[half:]]

@@ -6,7 +6,7 @@ import math
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,8 @@ from qatexplorer.runs.samples import (
 )
 from qatexplorer.shown import Shown, at_most, columns, first
 from qatexplorer.tables import table_of_columns
+
+R = TypeVar("R")
 
 MAX_STEPS = 512
 MAX_DETAILED = 64
@@ -105,10 +107,10 @@ class Telemetry(Shown):
             self._read(details=True)
             self._steps.append(samples.without_details())
             if len(self._steps) > MAX_STEPS:
-                self._steps = _thinned(self._steps)
+                self._steps = thinned(self._steps)
             self._detailed.append(samples)
             if len(self._detailed) > MAX_DETAILED:
-                self._detailed = _thinned(self._detailed)
+                self._detailed = thinned(self._detailed)
         if self.sink is not None:
             self.sink.write(samples)
 
@@ -378,9 +380,10 @@ def _same_state(one: StateChange | None, two: StateChange) -> bool:
     )
 
 
-def _thinned(samples: list[StepSamples]) -> list[StepSamples]:
-    half = len(samples) // 2
-    return [*samples[:half:2], *samples[half:]]
+def thinned(records: Sequence[R]) -> list[R]:
+    """The records without every second one of the older half; first and newest half stay."""
+    half = len(records) // 2
+    return [*records[:half:2], *records[half:]]
 
 
 def telemetry_lines(telemetry: Telemetry, most: int = MAX_SHOWN) -> list[str]:

@@ -21,7 +21,7 @@ from qatexplorer.forward.exported import (
 from qatexplorer.forward.graph import Graph, GraphNode
 from qatexplorer.quantizers.types import State
 from qatexplorer.snapshot.records import Inside, ModuleRecord
-from qatexplorer.snapshot.states import ModuleState, States
+from qatexplorer.snapshot.states import ModuleState, States, around, in_one_word
 
 _ROUNDING = "quantize_per"
 
@@ -188,11 +188,11 @@ def exported_states(model: nn.Module, graph: Graph | None, walked: Walked, lower
             at.setdefault(node.path, []).append(node)
         if _computes(node):
             layer = bool(node.path) and walked.base[node.path].own_params > 0
-            for above in _around(node.path or node.scope):
+            for above in around(node.path or node.scope):
                 tallies.setdefault(above, []).append((node.id in int8, layer))
     for path in {*walked.base, *at}:
         states = {node.id in int8 for node in at.get(path, ()) if _computes(node)}
-        state: State = _in_one_word(states)
+        state: State = in_one_word(states)
         inside = _inside(tallies.get(path, ()))
         own = state if path in walked.base and walked.base[path].own_params else ""
         own = own or folded.get(path, "")
@@ -208,20 +208,7 @@ def _computes(node: GraphNode) -> bool:
     )
 
 
-def _around(path: str) -> Iterable[str]:
-    here: str | None = path
-    while here is not None:
-        yield here
-        here = here.rpartition(".")[0] if here else None
-
-
 def _inside(counted: Iterable[tuple[bool, bool]]) -> Inside:
     layers = [int8 for int8, layer in counted if layer]
     others = [int8 for int8, layer in counted if not layer]
     return Inside(len(layers), sum(layers), len(others), sum(others))
-
-
-def _in_one_word(int8: set[bool]) -> State:
-    if not int8:
-        return ""
-    return "mixed" if len(int8) > 1 else "int8" if int8.pop() else "float"

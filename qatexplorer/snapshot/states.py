@@ -142,7 +142,7 @@ def operations_state(nodes: Sequence[GraphNode], int8_nodes: frozenset[str]) -> 
         if node.op in ("call_function", "call_method")
         and any(word in _operation(node) for word in _MULTIPLYING)
     }
-    return _in_one_word(found)
+    return in_one_word(found)
 
 
 class _ModuleStates:
@@ -265,7 +265,7 @@ class _ModuleStates:
         for node in self.parameters_at.get(path, ()):
             for edge in self.out_of.get(node.id, ()):
                 found.add(edge.target in self.on_int8)
-        return _in_one_word(found)
+        return in_one_word(found)
 
     def _state(self, path: str, module: nn.Module) -> State:
         if self._in_int8(path):
@@ -299,10 +299,16 @@ class _ModuleStates:
 
 def _count(tallies: dict[str, _Tally], path: str, int8: bool, layer: bool) -> None:
     """Count what computes at ``path`` for the module there and for all around it."""
-    here: str | None = path
-    while here is not None:
+    for here in around(path):
         tally = tallies.setdefault(here, _Tally())
         (tally.layers if layer else tally.others).append(int8)
+
+
+def around(path: str) -> Iterator[str]:
+    """``path`` and those of the modules around it, the model itself last."""
+    here: str | None = path
+    while here is not None:
+        yield here
         here = here.rpartition(".")[0] if here else None
 
 
@@ -326,7 +332,8 @@ def _holds_weights(module: nn.Module) -> bool:
     return _own_parameters(module)
 
 
-def _in_one_word(int8: set[bool]) -> State:
+def in_one_word(int8: set[bool]) -> State:
+    """Of which of both there are."""
     if not int8:
         return ""
     return "mixed" if len(int8) > 1 else "int8" if int8.pop() else "float"

@@ -24,6 +24,8 @@ TREATMENTS: dict[str, dict[str, Any]] = {
     " frozen": {"freeze_weights": 0.02, "freeze_weights_from": 0.04},
 }
 """Settings of a training, by what is said after the bits."""
+TITLES = {"": "QAT", " dampened": "QAT, dampened", " frozen": "QAT, oscillating weights frozen"}
+"""What each of them is called."""
 
 HERE = (
     "digits_depthwise before its channels are stretched; one scale for each weight tensor, first "

@@ -6,9 +6,9 @@ from qatexplorer.flows.quant_spec import QuantSpec
 from qatexplorer.session.session import Session
 from qatexplorer.studies.base import Arm, Reading, Row, Study, Values
 from qatexplorer.studies.bench import Bench, measured
+from qatexplorer.studies.low_bits import EIGHT_BITS
 from qatexplorer.zoo.digits_depthwise import per_tensor_qconfig
 
-WEIGHT = QuantSpec(signed=True, scheme="symmetric", fake_quant="FakeQuantize")
 EACH_CHANNEL = QuantSpec(
     signed=True, scheme="symmetric", fake_quant="FakeQuantize", per_channel=True
 )
@@ -43,7 +43,7 @@ def _arm(name: str, weight: QuantSpec, seed: int, bench: Bench) -> Values:
 
 def per_tensor(seed: int, bench: Bench) -> Values:
     """One scale for each weight tensor."""
-    return _arm("per tensor", WEIGHT, seed, bench)
+    return _arm("per tensor", EIGHT_BITS, seed, bench)
 
 
 def per_channel(seed: int, bench: Bench) -> Values:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from qatexplorer.studies.base import Reading, Row, Study
-from qatexplorer.studies.low_bits import HERE, TREATMENTS, arm
+from qatexplorer.studies.low_bits import HERE, TITLES, TREATMENTS, arm
 
 BITS = (4, 3)
 _PUBLISHED = {"": "69.50", " dampened": "70.37", " frozen": "70.33"}
-_TITLES = {"": "QAT", " dampened": "QAT, dampened", " frozen": "QAT, oscillating weights frozen"}
 
 
 def _rows(bits: int) -> tuple[Row, ...]:
     names = [
-        (f"{bits} bits{after}", f"{bits} bits, {_TITLES[after]}", after) for after in TREATMENTS
+        (f"{bits} bits{after}", f"{bits} bits, {TITLES[after]}", after) for after in TREATMENTS
     ]
     return (
         *(Row(name, title, _PUBLISHED[after]) for name, title, after in names),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from qatexplorer.studies.base import Reading, Row, Study
-from qatexplorer.studies.low_bits import CALIBRATED, HERE, TREATMENTS, arm
-
-_TITLES = {"": "QAT", " dampened": "QAT, dampened", " frozen": "QAT, oscillating weights frozen"}
+from qatexplorer.studies.low_bits import CALIBRATED, HERE, TITLES, TREATMENTS, arm
 
 STUDY = Study(
     "R7",
@@ -21,12 +19,12 @@ STUDY = Study(
         Row("float, then 3", "float, rounded to 3 bits"),
         *(
             Row(f"4 bits{after}, then 3", f"4 bits, {title}; rounded to 3 bits")
-            for after, title in _TITLES.items()
+            for after, title in TITLES.items()
         ),
         Row("float, then 2", "float, rounded to 2 bits"),
         *(
             Row(f"4 bits{after}, then 2", f"4 bits, {title}; rounded to 2 bits")
-            for after, title in _TITLES.items()
+            for after, title in TITLES.items()
         ),
     ),
     (

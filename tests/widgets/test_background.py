@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
+
+import pytest
+
+from qatexplorer.widgets.common import plot
 
 
 def run(script: str) -> subprocess.CompletedProcess[str]:
@@ -34,3 +39,15 @@ def test_a_script_may_end_right_after_a_step() -> None:
     ended = run(script)
     assert ended.returncode == 0, ended.stderr[-2000:]
     assert "Aborted" not in ended.stderr
+
+
+def test_what_two_threads_would_import_is_there_before_the_warm_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(plot, "_warming", threading.Lock())
+    monkeypatch.setattr(plot.importlib, "import_module", done.append)
+    monkeypatch.setattr(plot, "in_background", lambda _body, name: done.append(name))
+    plot._start_warm_up()
+    plot._start_warm_up()
+    assert done == ["narwhals.stable", "warm-up"]

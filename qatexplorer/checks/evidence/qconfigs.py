@@ -12,18 +12,8 @@ from torch import nn
 from torch.ao.quantization import QConfig
 
 from qatexplorer.checks.subject import Subject
+from qatexplorer.flows.layer_types import WEIGHTED
 from qatexplorer.flows.qconfig import QConfigPlan
-
-WEIGHTED: tuple[type[nn.Module], ...] = (
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
-"""Layers whose weight becomes int8."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qatexplorer.checks.evidence.qconfigs import WEIGHTED
 from qatexplorer.checks.subject import Subject
+from qatexplorer.flows.layer_types import WEIGHTED
 from qatexplorer.quantizers.types import is_torchao_tensor
 
 

@@ -22,8 +22,8 @@ from qatexplorer.checks.evidence.layers import layers
 from qatexplorer.checks.records import Fix
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import Subject
+from qatexplorer.flows.layer_types import TRANSPOSED
 
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _RECURRENT = (nn.GRU, nn.RNN, nn.LSTM, nn.GRUCell, nn.RNNCell, nn.LSTMCell)
 _FLOATS = torch.per_channel_affine_float_qparams
 
@@ -70,8 +70,8 @@ def transposed_per_channel(subject: Subject) -> Iterator[Found]:
     known = subject.get(layers)
     found = [
         path
-        for path, module in subject.layers(*_TRANSPOSED)
-        if type(module) in _TRANSPOSED
+        for path, module in subject.layers(*TRANSPOSED)
+        if type(module) in TRANSPOSED
         and path in known.qconfig
         and getattr(known.weight_of(path), "is_per_channel", False)
     ]

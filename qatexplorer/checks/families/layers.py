@@ -18,10 +18,10 @@ from qatexplorer.flows.base import copy_sharing_parameters
 from qatexplorer.flows.edits import Edit
 from qatexplorer.flows.edits.layers import is_frozen_norm, number_of, padding_sides
 from qatexplorer.flows.fusion import find_fusable
+from qatexplorer.flows.layer_types import BATCH_NORMS
 from qatexplorer.shown import listed
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 # -- padding ------------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ def string_padding(subject: Subject) -> Iterator[Found]:
         equal = f"the number that it stands for is {number}"
         if number is None:
             equal = f"its kernel {conv.kernel_size} is padded {sides} before and after"
-        fused = any(type(_at(subject, one)) in _NORMS for one in known.group_of(path))
+        fused = any(type(_at(subject, one)) in BATCH_NORMS for one in known.group_of(path))
         when = "the first forward of the prepared model raises" if fused else "convert raises"
         yield Found(
             path,
@@ -166,8 +166,8 @@ def norm_without_affine(subject: Subject) -> Iterator[Found]:
     known = subject.get(layers)
     edits = [
         Edit("frozen_affine", path)
-        for path, norm in subject.layers(*_NORMS)
-        if type(norm) in _NORMS and not norm.affine and norm.track_running_stats
+        for path, norm in subject.layers(*BATCH_NORMS)
+        if type(norm) in BATCH_NORMS and not norm.affine and norm.track_running_stats
     ]
     if not edits:
         return
@@ -224,8 +224,12 @@ def norm_without_statistics(subject: Subject) -> Iterator[Found]:
         https://github.com/pytorch/pytorch/blob/v2.13.0/torch/ao/quantization/fuser_method_mappings.py
     """
     known = subject.get(layers)
-    for path, norm in subject.layers(*_NORMS):
-        if type(norm) not in _NORMS or norm.track_running_stats or norm.running_mean is not None:
+    for path, norm in subject.layers(*BATCH_NORMS):
+        if (
+            type(norm) not in BATCH_NORMS
+            or norm.track_running_stats
+            or norm.running_mean is not None
+        ):
             continue
         before = [
             one
@@ -318,7 +322,7 @@ def zero_gamma(subject: Subject) -> Iterator[Found]:
     """
     known = subject.get(layers)
     fused: dict[str, str] = {}
-    for path, norm in subject.layers(*_NORMS):
+    for path, norm in subject.layers(*BATCH_NORMS):
         group, weight = known.group_of(path), norm.weight
         zero = isinstance(weight, torch.Tensor) and bool((weight == 0).any())
         if zero and group and group[0] in known.qconfig:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
 
 from qatexplorer.checks.evidence.causes import Cause, below_floor
 from qatexplorer.checks.evidence.dry_run import DryRun, dry_run
@@ -18,6 +17,7 @@ from qatexplorer.checks.records import Fix, Severity
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import NoEvidence, Subject
 from qatexplorer.evaluate.parity import percent
+from qatexplorer.flows.layer_types import BATCH_NORMS
 from qatexplorer.forward.graph_module import source_of
 from qatexplorer.quantizers.engine_choice import BACKENDS, DEFAULT_QCONFIG
 from qatexplorer.quantizers.engine_probe import probe_engine
@@ -102,7 +102,7 @@ def _reused(subject: Subject, gap: FloatGap, message: str) -> Found:
 
 
 def _zero_gamma(subject: Subject) -> str:
-    for path, norm in subject.layers(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+    for path, norm in subject.layers(*BATCH_NORMS):
         weight = norm.weight
         if isinstance(weight, torch.Tensor) and bool((weight == 0).any()):
             return path

@@ -21,6 +21,7 @@ from qatexplorer.checks.evidence.weights import channel_ratio
 from qatexplorer.checks.records import Fix
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import NoEvidence, Subject
+from qatexplorer.flows.layer_types import TRANSPOSED
 from qatexplorer.quantizers.engine_choice import DEFAULT_QCONFIG
 from qatexplorer.quantizers.facts import is_quantizer
 from qatexplorer.snapshot.parts import params_share
@@ -153,8 +154,7 @@ def _per_channel(subject: Subject) -> tuple[str, tuple[Fix, ...]]:
     code = f"session.configure(qconfig={DEFAULT_QCONFIG!r})"
     plan = subject.options.qconfig
     whole = plan.default_of and not (plan.by_path or plan.by_type or plan.by_regex)
-    transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-    if not whole or any(True for _ in subject.layers(*transposed)):
+    if not whole or any(True for _ in subject.layers(*TRANSPOSED)):
         # torch refuses one scale per channel for a transposed convolution.
         return f"qconfig={{…: {DEFAULT_QCONFIG!r}}} for these layers", ()
     change = (("qconfig", DEFAULT_QCONFIG), ("engine", plan.backend))

@@ -19,10 +19,11 @@ from torch.ao.quantization import (
 )
 from torch.ao.quantization.backend_config import BackendConfig, get_native_backend_config
 
-from qatexplorer.checks.evidence.qconfigs import WEIGHTED, QConfigs, qconfigs
+from qatexplorer.checks.evidence.qconfigs import QConfigs, qconfigs
 from qatexplorer.checks.records import Severity
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import Subject
+from qatexplorer.flows.layer_types import WEIGHTED
 from qatexplorer.quantizers.facts import quant_range
 
 _FIXED = (nn.Sigmoid, nn.Tanh, nn.Softmax, nn.Hardsigmoid)

@@ -17,7 +17,8 @@ from qatexplorer.checks.evidence.qconfigs import qconfigs
 from qatexplorer.checks.rules import Found, rule
 from qatexplorer.checks.subject import Subject
 from qatexplorer.flows.edits import Edit
-from qatexplorer.flows.edits.layers import PLAIN, plain_base
+from qatexplorer.flows.edits.layers import plain_base
+from qatexplorer.flows.layer_types import TRANSPOSED, WEIGHTED
 from qatexplorer.forward.scripted import ScriptedPart
 
 _NORMS = {
@@ -124,7 +125,7 @@ def subclass_left_out(subject: Subject) -> Iterator[Found]:
     skipped: dict[str, tuple[type, type]] = {}
     for path, module in subject.base.named_modules():
         kind = parametrize.type_before_parametrizations(module)
-        base = next((one for one in kind.__mro__[1:] if one in PLAIN), None)
+        base = next((one for one in kind.__mro__[1:] if one in WEIGHTED), None)
         if base is None or kind in mapping or kind.__module__.startswith("torch."):
             continue
         if given[path] is not None and not isinstance(module, ScriptedPart):
@@ -169,12 +170,17 @@ def int8_not_simulated(subject: Subject) -> Iterator[Found]:
     static = get_default_static_quant_module_mappings()
     for path, module in subject.base.named_modules():
         kind: Any = type(module)
-        if kind not in PLAIN or path not in known.qconfig or kind in mapping or kind not in static:
+        if (
+            kind not in WEIGHTED
+            or path not in known.qconfig
+            or kind in mapping
+            or kind not in static
+        ):
             continue
         fused = _fused_type(subject, known.group_of(path), kind)
         if fused in mapping:
             continue
-        transposed = kind in _TRANSPOSED
+        transposed = kind in TRANSPOSED
         fix = (
             f"session.configure(qconfig={{{path!r}: None}})  # leaves it float"
             if transposed
@@ -187,9 +193,6 @@ def int8_not_simulated(subject: Subject) -> Iterator[Found]:
             fix,
             () if transposed else use_fx(subject),
         )
-
-
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def _fused_type(subject: Subject, group: tuple[str, ...], kind: type) -> Any:

@@ -13,6 +13,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from qatexplorer.flows.base import own_parameters
 from qatexplorer.flows.edits.plan import Change, Place, edit, put
+from qatexplorer.flows.layer_types import BATCH_NORMS, WEIGHTED
 from qatexplorer.flows.user_hooks import HOOK_TABLES
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -22,17 +23,6 @@ _PADS: dict[str, tuple[type[nn.Module], ...]] = {
     "replicate": (nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReplicationPad3d),
     "circular": (nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d),
 }
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-PLAIN: tuple[type[nn.Module], ...] = (
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
-"""Layers of torch with a weight that has an int8 version; torch looks for exactly these types."""
 FROZEN_BUFFERS = {"weight", "bias", "running_mean", "running_var"}
 
 
@@ -109,7 +99,7 @@ def plain_base(module: nn.Module) -> type[nn.Module] | None:
     """Torch's own layer that ``module``, of a subclass of it, computes the same as; None if it is
     no such subclass, or computes something of its own."""
     kind: Any = type(module)
-    base: type[nn.Module] | None = next((o for o in kind.__mro__[1:] if o in PLAIN), None)
+    base: type[nn.Module] | None = next((o for o in kind.__mro__[1:] if o in WEIGHTED), None)
     computes = ("forward", "_conv_forward", "__call__")
     if base is None or any(getattr(kind, n, None) is not getattr(base, n, None) for n in computes):
         return None
@@ -171,7 +161,7 @@ def plain_batch_norm(place: Place) -> Change:
         raise place.misfit(
             f"one that an edit with the value {place.value!r} fits", "Pass value=1, 2 or 3."
         )
-    kind = _NORMS[place.value - 1]
+    kind = BATCH_NORMS[place.value - 1]
     count = old.num_features if sync else old.running_mean.numel()
     momentum = old.momentum if sync else 0.0
     arguments: dict[str, Any] = {"eps": _eps_of(old), "momentum": momentum}

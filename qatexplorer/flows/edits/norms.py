@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from qatexplorer.flows.edits.plan import Change, Place, edit, put
+from qatexplorer.flows.layer_types import BATCH_NORMS
 from qatexplorer.flows.user_hooks import HOOK_TABLES
 from qatexplorer.forward.preserve import preserved_rng
 
-_KINDS: tuple[type[nn.Module], ...] = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _SHAPES = ((4, 5), (2, 3, 3), (2, 2, 2, 2))  # the batch, and what follows the channels
 _DROPS = nn.modules.dropout._DropoutNd
 
@@ -25,10 +25,10 @@ def split_norm(place: Place) -> Change:
     Both are run on random values, in train and in eval mode, and must give the same.
     """
     old: Any = place.module
-    index = next((i for i, kind in enumerate(_KINDS) if isinstance(old, kind)), None)
-    if index is None or type(old) in _KINDS:
+    index = next((i for i, kind in enumerate(BATCH_NORMS) if isinstance(old, kind)), None)
+    if index is None or type(old) in BATCH_NORMS:
         raise place.misfit("of a class derived from torch's BatchNorm")
-    kind = _KINDS[index]
+    kind = BATCH_NORMS[index]
     after = [(n, m) for n, m in old.named_children() if not isinstance(m, nn.Identity)]
     if not _are_same(old, _split(old, kind), _SHAPES[index]):
         raise place.misfit("torch's BatchNorm followed by the modules inside it")

@@ -11,6 +11,7 @@ from qatexplorer.views.annotations.groups import Group, groups_of
 from qatexplorer.views.annotations.words import annotated_snapshot, input_name
 from qatexplorer.views.common.exported_news import annotated_words, float_operations
 from qatexplorer.views.common.html import Html, code, go, join, tag
+from qatexplorer.views.inspector.exported import owner_link
 
 _MOST = 40
 
@@ -143,11 +144,11 @@ def _left_over_html(snapshot: Snapshot) -> Html:
     items = [
         tag(
             "li",
-            _here(nodes[one.given]) if one.given in nodes else "",
+            owner_link(nodes[one.given]) if one.given in nodes else "",
             " → ",
-            _here(nodes[one.node]),
+            owner_link(nodes[one.node]),
             " → ",
-            join((_here(nodes[id]) for id in one.takers), ", "),
+            join((owner_link(nodes[id]) for id in one.takers), ", "),
         )
         for one in left_over(snapshot.graph, snapshot.int8_nodes)
     ]
@@ -156,10 +157,3 @@ def _left_over_html(snapshot: Snapshot) -> Html:
         items,
         "Every dequantize has become a part of an int8 kernel.",
     )
-
-
-def _here(node: GraphNode) -> Html:
-    """Leads to a node of the stage in view."""
-    if node.path:
-        return go(f"module:{node.path}", node.path)
-    return go(f"node:{node.id}", node.label)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from qatexplorer.flows.base import Role, Stage
+from qatexplorer.shown import listed
 from qatexplorer.snapshot.records import (
     FakeQuantSite,
     ModuleRecord,
@@ -161,7 +162,7 @@ class _News:
         kinds = tensors_by_kind(self.now, rounding)
         parts = [count(kinds[kind], kind) for kind in KINDS if kinds[kind]]
         several = sum(kinds.values()) > 1
-        text = f"{_and(parts)} will be rounded" if parts else "nothing will be rounded"
+        text = f"{listed(parts, None)} will be rounded" if parts else "nothing will be rounded"
         shared, bare = shared_tensors(rounding), len(running) - len(rounding)
         if shared:
             verb = "shares" if shared == 1 else "share"
@@ -312,17 +313,13 @@ def _counted(kinds: Counter[str]) -> str:
     shown = kinds.most_common(_SHOWN)
     parts = [f"{n:,} {kind}" for kind, n in shown]
     rest = sum(kinds.values()) - sum(n for _, n in shown)
-    return _and(parts + [f"{rest:,} other{'s' * (rest > 1)}"] * bool(rest))
-
-
-def _and(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return listed(parts + [f"{rest:,} other{'s' * (rest > 1)}"] * bool(rest), None)
 
 
 def _names(modules: Sequence[ModuleRecord]) -> str:
     """Two by name, more by number."""
     names = [module.path or "the model itself" for module in modules]
-    return _and(names) if len(names) <= 2 else f"{len(names):,} layers ({names[0]} first)"
+    return listed(names, None) if len(names) <= 2 else f"{len(names):,} layers ({names[0]} first)"
 
 
 def _parameters(snapshot: Snapshot) -> str:

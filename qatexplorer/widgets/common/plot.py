@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import importlib
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -48,6 +49,9 @@ def _warm_up() -> None:
 
 def _start_warm_up() -> None:
     if _warming.acquire(blocking=False):  # never released: once is enough
+        with suppress(ImportError):  # of Plotly 6 on
+            # Scikit-learn imports it too: of two threads that do so at once one fails.
+            importlib.import_module("narwhals.stable")
         in_background(_warm_up, "warm-up")
 
 
