@@ -167,7 +167,7 @@ def before_training_html(found: Cured | Offer | None) -> Html:
     return tag(
         "p",
         tag("b", "Training is not the first thing to try here: "),
-        f"“{title_of(found.name)}” alone has brought {found.form} from "
+        f"“{title_of(found.name)}” by itself has brought {found.form} from "
         f"{number(found.before.value)} to {_of(found.after)}",
         f" (float model: {number(whole.value)})" if whole is not None else "",
         f", measured on {count(found.after.samples, 'sample')}.",
