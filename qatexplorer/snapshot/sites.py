@@ -121,6 +121,12 @@ def _at_nodes(site: FakeQuantSite, named: Mapping[str, Placement]) -> FakeQuantS
     )
 
 
+def _qparams(quantizer: nn.Module) -> tuple[Any, Any]:
+    """Scale and zero point as they are stored, or as they are computed of other fake quants now."""
+    own = getattr(quantizer, "scale", None), getattr(quantizer, "zero_point", None)
+    return derived_qparams(quantizer) or own
+
+
 def _numbers(value: Any) -> tuple[float, ...]:
     if not isinstance(value, torch.Tensor):
         return () if value is None else (float(value),)
@@ -158,8 +164,7 @@ def _describe(
         runs = observer_runs(quantizer, calls or 0, inner, wrote)
         if probed.only_quantizers and calls and runs == "never":
             runs = ""  # the fake quants were counted, what they call was not
-    own = getattr(quantizer, "scale", None), getattr(quantizer, "zero_point", None)
-    scale, zero_point = derived_qparams(quantizer) or own
+    scale, zero_point = _qparams(quantizer)
     return FakeQuantSite(
         path=path,
         kind=kind_of(path, owner_module, probed.fed.get(id(quantizer), "") if probed else ""),
