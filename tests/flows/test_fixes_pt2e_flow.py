@@ -202,3 +202,48 @@ def test_what_cannot_be_lowered(monkeypatch: pytest.MonkeyPatch, compiler: bool)
     assert converted(prepared.model, (rows(),), "fold").model(rows()).shape == (4, 4)
     monkeypatch.undo()  # with a compiler, or another backend
     assert converted(prepared.model, (rows(),), "lower").model(rows()).shape == (4, 4)
+
+
+class TwoConvolutions(nn.Module):
+    """Two, as oneDNN's kernels take them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.relu(self.first(x)))
+
+
+class Int8(theirs.Quantizer):
+    """A user's own that rounds as XNNPACK's does, and is of another name."""
+
+    def annotate(self, model: Any) -> Any:
+        return make_quantizer("xnnpack").annotate(model)
+
+    def validate(self, model: Any) -> None:
+        """Nothing to assert."""
+
+
+@pytest.mark.parametrize("quantizer", ["xnnpack", Int8()])
+def test_what_is_lowered_does_not_run(quantizer: Any) -> None:
+    torch.manual_seed(0)
+    session = qx.Session(TwoConvolutions().train(), images(), flow="pt2e", quantizer=quantizer)
+    session.warns = False
+    session.goto("train")
+    session.model(images())
+    with pytest.raises(StageError) as raised:
+        session.goto("lower")
+    assert "gave does not run: RuntimeError: " in raised.value.message
+    named = "uint8, as torchao's quantizers for CPUs round them"
+    assert named in raised.value.why
+    if quantizer == "xnnpack":
+        assert "XnnpackPartitioner" in raised.value.why
+        assert "Stay at stage 'fold': the reference model computes" in raised.value.fix
+        assert "session.export('model.pte') writes the one that XNNPACK runs" in raised.value.fix
+        assert session.copy_model("fold")(images()).isfinite().all()
+        return  # what it writes is run in tests/takehome/test_pte.py
+    assert raised.value.fix == "Stay at stage 'fold', or use quantizer='x86'."
+    session.configure(quantizer="x86")
+    session.goto("lower")
+    assert session.int8(images()).isfinite().all()
