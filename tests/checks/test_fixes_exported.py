@@ -131,13 +131,13 @@ def test_an_embedding_is_taken_with_a_configuration_of_its_own() -> None:
     ids = torch.randint(0, 64, (4, 3))
     session = qx.Session(model, ids, flow="torchao", base_config=groups(32))
     session.warns = False
-    session.goto("insert")
+    session.goto("prepare")
     (found,) = session.check().with_id("QX723")
     assert found.path == "0"
     offered = "session.configure(base_config={nn.Linear: …, nn.Embedding: …})"
     assert found.fix == offered
     session.configure(base_config={nn.Linear: groups(32), nn.Embedding: groups(32)})
-    session.goto("insert")
+    session.goto("prepare")
     again = session.check()
     assert "QX723" in again.checked
     assert not again.with_id("QX723")
@@ -150,7 +150,7 @@ def test_a_convolution_is_taken_by_pt2e(layer: Any, shape: Any) -> None:
     model, inputs = made(lambda: nn.Unflatten(1, shape), lambda: layer(32, 4, 1))()
     session = qx.Session(model, inputs, flow="torchao", base_config=groups_of_32())
     session.warns = False
-    session.goto("insert")
+    session.goto("prepare")
     (found,) = session.check().with_id("QX723")
     assert found.path == "2"
     eval(found.fix, {"session": session})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 from typing import Any
@@ -227,23 +228,23 @@ class Int8(theirs.Quantizer):
 
 @pytest.mark.parametrize("quantizer", ["xnnpack", Int8()])
 def test_what_is_lowered_does_not_run(quantizer: Any) -> None:
+    x = (images(),)
     torch.manual_seed(0)
-    session = qx.Session(TwoConvolutions().train(), images(), flow="pt2e", quantizer=quantizer)
-    session.warns = False
-    session.goto("train")
-    session.model(images())
+    model = TwoConvolutions().train()
+    _, prepared = walked(model, x, quantizer)
+    prepared.model(*x)
     with pytest.raises(StageError) as raised:
-        session.goto("lower")
+        Pt2eFlow().apply("lower", copy.deepcopy(prepared.model), options_of(x, quantizer))
     assert "gave does not run: RuntimeError: " in raised.value.message
-    named = "uint8, as torchao's quantizers for CPUs round them"
-    assert named in raised.value.why
+    assert "uint8, as torchao's quantizers for CPUs round them" in raised.value.why
     if quantizer == "xnnpack":
         assert "XnnpackPartitioner" in raised.value.why
         assert "Stay at stage 'fold': the reference model computes" in raised.value.fix
         assert "session.export('model.pte') writes the one that XNNPACK runs" in raised.value.fix
-        assert session.copy_model("fold")(images()).isfinite().all()
-        return  # what it writes is run in tests/takehome/test_pte.py
+        reference = converted(prepared.model, x, "fold").model
+        assert reference(*x).isfinite().all()  # the file is run in tests/takehome/test_pte.py
+        return
     assert raised.value.fix == "Stay at stage 'fold', or use quantizer='x86'."
-    session.configure(quantizer="x86")
-    session.goto("lower")
-    assert session.int8(images()).isfinite().all()
+    _, prepared = walked(model, x, "x86")
+    prepared.model(*x)
+    assert converted(prepared.model, x, "lower").model(*x).isfinite().all()
