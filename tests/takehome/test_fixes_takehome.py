@@ -136,7 +136,8 @@ def linear(**settings: Any) -> qx.Session:
     pytest.importorskip("torchao")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3)).train()
-    session = qx.Session(model, torch.randn(2, 4), **settings)
+    pairs = [(torch.randn(2, 4), torch.tensor([0, 2]))]
+    session = qx.Session(model, pairs[0][0], data=(pairs, pairs), **settings)
     session.warns = False
     return session
 
@@ -151,21 +152,33 @@ def linear(**settings: Any) -> qx.Session:
 def test_a_pte_of_a_model_that_xnnpack_does_not_run(
     settings: Any, used: str, tmp_path: Path
 ) -> None:
-    file = tmp_path / "net.pte"
     with pytest.raises(ExportError, match=used) as caught:
-        linear(**settings).export(file)
+        linear(**settings).export(tmp_path / "net.pte")
     assert caught.value.fix == "Start with Session(…, flow='pt2e', quantizer='xnnpack')."
-    session = linear(flow="pt2e", quantizer="xnnpack")
-    if importlib.util.find_spec("executorch") is None:
-        with pytest.raises(ExportError, match="executorch is not installed"):
-            session.export(file)
-    else:
+    if _has_executorch():
+        pte_file.require_pte(linear(flow="pt2e").flow, "xnnpack")  # raises nothing
+
+
+def test_a_pte_that_is_there_and_one_without_data(tmp_path: Path) -> None:
+    if not _has_executorch():
+        pytest.skip("executorch is not installed: pip install 'qatexplorer[executorch]'")
+    session, file = linear(flow="pt2e", quantizer="xnnpack"), tmp_path / "net.pte"
+    with pytest.raises(ExportError, match=r"no \.pte can be written: ") as caught:
         session.export(file)
-        assert file.stat().st_size
-        with pytest.raises(ExportError) as caught:
-            session.export(file)
-        assert caught.value.fix == "Give the name of a file that is not there."
-        assert session.export(tmp_path / "other.pte").files == ("other.pte",)
+    assert caught.value.fix == (
+        "Let the observers see data with session.calibrate() or session.train()."
+    )
+    session.calibrate(1)
+    session.export(file)
+    assert file.stat().st_size
+    with pytest.raises(ExportError) as caught:
+        session.export(file)
+    assert caught.value.fix == "Give the name of a file that is not there."
+    assert session.export(tmp_path / "other.pte").files == ("other.pte",)
+
+
+def _has_executorch() -> bool:
+    return importlib.util.find_spec("executorch") is not None
 
 
 def test_a_pte_without_executorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
