@@ -25,30 +25,31 @@ class Named:
 
     title: str
     modules: tuple[str, ...]
+    # Named unlike any of the modules: both stand in a script.
     make: Callable[[Any], Any]
 
 
-def x86_quantizer(m: Any) -> Any:
+def new_x86(m: Any) -> Any:
     config = m.get_default_x86_inductor_quantization_config(is_qat=True)
     return m.X86InductorQuantizer().set_global(config)
 
 
-def arm_quantizer(m: Any) -> Any:
+def new_arm(m: Any) -> Any:
     config = m.get_default_arm_inductor_quantization_config(is_qat=True)
     return m.ArmInductorQuantizer().set_global(config)
 
 
-def xpu_quantizer(m: Any) -> Any:
+def new_xpu(m: Any) -> Any:
     config = m.get_default_xpu_inductor_quantization_config()
     return m.XPUInductorQuantizer().set_global(config)
 
 
-def xnnpack_quantizer(m: Any) -> Any:
+def new_xnnpack(m: Any) -> Any:
     config = m.get_symmetric_quantization_config(is_per_channel=True, is_qat=True)
     return m.XNNPACKQuantizer().set_global(config)
 
 
-def embedding_quantizer(m: Any) -> Any:
+def new_embedding(m: Any) -> Any:
     return m.EmbeddingQuantizer()
 
 
@@ -56,14 +57,14 @@ QUANTIZERS: Mapping[str, Named] = {
     "x86": Named(
         "X86Inductor: convolutions and linear layers on x86 CPUs",
         (f"{_SHIPPED}.x86_inductor_quantizer",),
-        x86_quantizer,
+        new_x86,
     ),
-    "arm": Named("ArmInductor: ARM CPUs", (f"{_SHIPPED}.arm_inductor_quantizer",), arm_quantizer),
-    "xpu": Named("XPUInductor: Intel GPUs", (f"{_SHIPPED}.xpu_inductor_quantizer",), xpu_quantizer),
+    "arm": Named("ArmInductor: ARM CPUs", (f"{_SHIPPED}.arm_inductor_quantizer",), new_arm),
+    "xpu": Named("XPUInductor: Intel GPUs", (f"{_SHIPPED}.xpu_inductor_quantizer",), new_xpu),
     "embedding": Named(
         "Embedding: the weights of embeddings",
         (f"{_SHIPPED}.embedding_quantizer",),
-        embedding_quantizer,
+        new_embedding,
     ),
     "xnnpack": Named(
         "XNNPACK: phones, by ExecuTorch",
@@ -71,7 +72,7 @@ QUANTIZERS: Mapping[str, Named] = {
             "executorch.backends.xnnpack.quantizer.xnnpack_quantizer",
             "torchao.testing.pt2e._xnnpack_quantizer",
         ),
-        xnnpack_quantizer,
+        new_xnnpack,
     ),
 }
 

@@ -130,9 +130,13 @@ class TakehomePart(Part):
             self.goto(stage.name)
             reference = self._models.view(stage.name)
             assert isinstance(reference, fx.GraphModule)
-            known = (NEVER_OBSERVED,) if self._models.never_observed else ()
+            if self._models.never_observed:
+                raise ExportError(
+                    f"no .pte can be written: {NEVER_OBSERVED}",
+                    fix="Let the observers see data with session.calibrate() or session.train().",
+                )
         batches = (pair[0] for pair in self.data.eval) if self.data is not None else ()
-        return export_pte(file, reference, self._models.options.example_inputs, batches, known, say)
+        return export_pte(file, reference, self._models.options.example_inputs, batches, say)
 
     def _walk(self) -> Walk:
         models = self._models

@@ -132,7 +132,6 @@ def export_pte(
     reference: fx.GraphModule,
     example: Any,
     batches: Iterable[Any] = (),
-    known: Iterable[str] = (),
     progress: Callable[[str], Any] | None = None,
 ) -> Exported:
     """Write ``reference`` as one file for ExecuTorch's runtime, lowered to XNNPACK.
@@ -140,7 +139,6 @@ def export_pte(
     Args:
         file: must not be there.
         batches: inputs that it is compared on; the first :data:`BATCHES` are used.
-        known: what is amiss with the model, in sentences.
 
     It is run before it is written. Raises ExportError; then nothing is left behind.
     """
@@ -165,7 +163,7 @@ def export_pte(
         if part is not None:
             part.unlink(missing_ok=True)
     sizes = {target.name: len(program)}
-    return Exported(target.parent, (target.name,), None, tuple(known), sizes, run)
+    return Exported(target.parent, (target.name,), sizes=sizes, pte=run)
 
 
 def is_pte(path: str | os.PathLike[str]) -> bool:

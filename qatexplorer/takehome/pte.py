@@ -111,8 +111,7 @@ def _lowered(program: torch.export.ExportedProgram) -> Any:
 
 
 def _computed_by(graph: fx.GraphModule) -> dict[str, Any]:
-    """``delegated``, ``parts`` and ``left`` of :class:`PteRun`; ``to_executorch`` then changes
-    the graph."""
+    """``delegated``, ``parts`` and ``left`` of :class:`PteRun`. (``to_executorch`` changes it.)"""
     taken = imported("executorch.devtools.backend_debug").get_delegation_info(graph)
     left = []
     for node in graph.graph.nodes:

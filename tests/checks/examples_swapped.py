@@ -33,10 +33,14 @@ class Swapped(Example):
         return session.check()
 
 
-def groups_of_32() -> Any:
+def groups(size: int) -> Any:
     from torchao.quantization import IntxWeightOnlyConfig, PerGroup
 
-    return IntxWeightOnlyConfig(torch.int4, PerGroup(32))  # type: ignore[attr-defined]
+    return IntxWeightOnlyConfig(torch.int4, PerGroup(size))  # type: ignore[attr-defined]
+
+
+def groups_of_32() -> Any:
+    return groups(32)
 
 
 def without_a_base() -> Any:

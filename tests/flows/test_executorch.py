@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor, nn
 
 import qatexplorer as qx
@@ -35,7 +34,7 @@ from tests.support.executorch_models import (
     xnnpack,
     xnnpack_per_tensor,
 )
-from tests.support.pt2e import converted, linears, rows, walked
+from tests.support.pt2e import linears, rows, walked
 
 need_executorch()
 
@@ -69,7 +68,9 @@ def tiny_transformer() -> nn.Module:
 @pytest.mark.parametrize(
     ("make", "x", "named", "quantizer"),
     [
-        pytest.param(linears, rows(), {"linear_relu", "linear"}, xnnpack, id="linear-per_channel"),
+        pytest.param(
+            linears, rows(), {"linear_relu", "linear"}, xnnpack, id="linear", marks=pytest.mark.long
+        ),
         pytest.param(tiny_transformer, ids(), TEXT, xnnpack_per_tensor, id="tiny-per_tensor"),
         pytest.param(
             tiny_transformer, ids(), TEXT, xnnpack, id="tiny-per_channel", marks=pytest.mark.long
@@ -120,13 +121,10 @@ def test_by_name_it_is_executorchs_own() -> None:
 def test_the_stage_lower_says_what_else_lowers_such_a_model() -> None:
     assert "XnnpackPartitioner" in lowered_elsewhere(xnnpack())
     assert "EnnQuantizer is for is lowered by the partitioner" in lowered_elsewhere(samsung())
-    _, prepared = walked(linears(), (rows(),), xnnpack())
-    prepared.model(rows())
     session = qx.Session(linears(), rows(), flow="pt2e", quantizer="xnnpack")
     session.warns = False
     session.goto("lower")
     assert any("to_edge_transform_and_lower" in note for note in session.snapshot.notes)
-    assert converted(prepared.model, (rows(),), "fold").model(rows()).isfinite().all()
 
 
 def test_a_composed_quantizer_is_asked_part_by_part() -> None:
@@ -134,4 +132,3 @@ def test_a_composed_quantizer_is_asked_part_by_part() -> None:
 
     assert is_for_xnnpack(ComposableQuantizer([make_quantizer("embedding"), xnnpack()]))
     assert not is_for_xnnpack(ComposableQuantizer([make_quantizer("x86")]))
-    assert torch.is_grad_enabled()

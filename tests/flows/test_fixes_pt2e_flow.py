@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 from typing import Any
@@ -202,3 +203,48 @@ def test_what_cannot_be_lowered(monkeypatch: pytest.MonkeyPatch, compiler: bool)
     assert converted(prepared.model, (rows(),), "fold").model(rows()).shape == (4, 4)
     monkeypatch.undo()  # with a compiler, or another backend
     assert converted(prepared.model, (rows(),), "lower").model(rows()).shape == (4, 4)
+
+
+class TwoConvolutions(nn.Module):
+    """Two, as oneDNN's kernels take them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.relu(self.first(x)))
+
+
+class Int8(theirs.Quantizer):
+    """A user's own that rounds as XNNPACK's does, and is of another name."""
+
+    def annotate(self, model: Any) -> Any:
+        return make_quantizer("xnnpack").annotate(model)
+
+    def validate(self, model: Any) -> None:
+        """Nothing to assert."""
+
+
+@pytest.mark.parametrize("quantizer", ["xnnpack", Int8()])
+def test_what_is_lowered_does_not_run(quantizer: Any) -> None:
+    x = (images(),)
+    torch.manual_seed(0)
+    model = TwoConvolutions().train()
+    _, prepared = walked(model, x, quantizer)
+    prepared.model(*x)
+    with pytest.raises(StageError) as raised:
+        Pt2eFlow().apply("lower", copy.deepcopy(prepared.model), options_of(x, quantizer))
+    assert "gave does not run: RuntimeError: " in raised.value.message
+    assert "uint8, as torchao's quantizers for CPUs round them" in raised.value.why
+    if quantizer == "xnnpack":
+        assert "XnnpackPartitioner" in raised.value.why
+        assert "Stay at stage 'fold': the reference model computes" in raised.value.fix
+        assert "session.export('model.pte') writes the one that XNNPACK runs" in raised.value.fix
+        reference = converted(prepared.model, x, "fold").model
+        assert reference(*x).isfinite().all()  # the file is run in tests/takehome/test_pte.py
+        return
+    assert raised.value.fix == "Stay at stage 'fold', or use quantizer='x86'."
+    _, prepared = walked(model, x, "x86")
+    prepared.model(*x)
+    assert converted(prepared.model, x, "lower").model(*x).isfinite().all()

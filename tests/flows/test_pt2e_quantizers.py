@@ -36,6 +36,12 @@ def test_each_is_made_anew_and_annotates(name: str) -> None:
     assert bool(rounds) == (name != "embedding")  # the net has none
 
 
+def test_a_script_can_hold_the_function_beside_the_module() -> None:
+    for named in QUANTIZERS.values():
+        modules = [module.rpartition(".")[2] for module in named.modules]
+        assert named.make.__name__ not in modules
+
+
 def test_none_is_that_for_x86() -> None:
     assert type(make_quantizer(None)) is type(make_quantizer("x86"))
     assert name_of(None) == "x86"

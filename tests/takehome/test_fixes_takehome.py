@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ import qatexplorer as qx
 from qatexplorer.errors import ExportError, InputError
 from qatexplorer.flows import FLOWS
 from qatexplorer.flows.eager import EagerFlow
+from qatexplorer.takehome import pte as pte_file
 from qatexplorer.training import team
+from tests.support.rooms import ROOT
 from tests.support.scripts import assert_the_same
 from tests.support.training_models import SmallNet, batches, one_thread  # noqa: F401
 
@@ -127,3 +130,62 @@ def test_a_functional_layer(tmp_path: Path) -> None:
     wanted = "Call the layer as a module (nn.Linear) instead of torch.nn.functional.linear."
     assert caught.value.fix == wanted
     assert export(module=True).files
+
+
+def linear(**settings: Any) -> qx.Session:
+    pytest.importorskip("torchao")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3)).train()
+    pairs = [(torch.randn(2, 4), torch.tensor([0, 2]))]
+    session = qx.Session(model, pairs[0][0], data=(pairs, pairs), **settings)
+    session.warns = False
+    return session
+
+
+@pytest.mark.parametrize(
+    ("settings", "used"),
+    [
+        ({"flow": "eager"}, "flow 'eager' does not round"),
+        ({"flow": "pt2e"}, "the quantizer X86Inductor does not round"),
+    ],
+)
+def test_a_pte_of_a_model_that_xnnpack_does_not_run(
+    settings: Any, used: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match=used) as caught:
+        linear(**settings).export(tmp_path / "net.pte")
+    assert caught.value.fix == "Start with Session(…, flow='pt2e', quantizer='xnnpack')."
+    if _has_executorch():
+        pte_file.require_pte(linear(flow="pt2e").flow, "xnnpack")  # raises nothing
+
+
+def test_a_pte_that_is_there_and_one_without_data(tmp_path: Path) -> None:
+    if not _has_executorch():
+        pytest.skip("executorch is not installed: pip install 'qatexplorer[executorch]'")
+    session, file = linear(flow="pt2e", quantizer="xnnpack"), tmp_path / "net.pte"
+    with pytest.raises(ExportError, match=r"no \.pte can be written: ") as caught:
+        session.export(file)
+    assert caught.value.fix == (
+        "Let the observers see data with session.calibrate() or session.train()."
+    )
+    session.calibrate(1)
+    session.export(file)
+    assert file.stat().st_size
+    with pytest.raises(ExportError) as caught:
+        session.export(file)
+    assert caught.value.fix == "Give the name of a file that is not there."
+    assert session.export(tmp_path / "other.pte").files == ("other.pte",)
+
+
+def _has_executorch() -> bool:
+    return importlib.util.find_spec("executorch") is not None
+
+
+def test_a_pte_without_executorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = linear(flow="pt2e", quantizer="xnnpack")
+    monkeypatch.setattr(pte_file.importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(ExportError) as caught:
+        session.export(tmp_path / "net.pte")
+    assert caught.value.fix == "Run pip install 'qatexplorer[executorch]'"
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert "\nexecutorch = [" in text.partition("[project.optional-dependencies]")[2]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import qatexplorer as qx
 from qatexplorer.errors import ExportError
@@ -22,6 +25,8 @@ from tests.support.executorch_models import (
     xnnpack,
 )
 from tests.support.page_text import visible_text
+from tests.support.pt2e import linears, rows
+from tests.support.rooms import ROOT
 
 need_executorch()
 
@@ -120,3 +125,25 @@ def test_nothing_is_left_of_a_file_that_cannot_be_written(
     with pytest.raises(ExportError, match="cannot be written"):
         walked.export(tmp_path / "in_the_way" / "net.pte")
     assert [one.name for one in tmp_path.iterdir()] == ["in_the_way"]
+
+
+def test_what_the_document_says_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "pt2e.md").read_text(encoding="utf-8")
+    export, recipe = re.findall(r"```python\n(.*?)```", text.partition("## ExecuTorch")[2], re.S)
+    pairs = [(rows(), torch.tensor([0, 1, 2, 3]))]
+    there: dict[str, Any] = {
+        "qx": qx,
+        "torch": torch,
+        "model": linears(),
+        "example_inputs": rows(),
+        "data": (pairs, pairs),
+        "loader": pairs,
+        "loss": nn.functional.cross_entropy,
+    }
+    monkeypatch.chdir(tmp_path)
+    exec(export, there)
+    assert (tmp_path / "model.pte").stat().st_size
+    assert there["made"].pte.left == ()
+    exec(recipe, there)
+    there["train_fn"](there["session"].copy_model("train"))
+    assert qx.open_run("runs/recipe").telemetry.rows()

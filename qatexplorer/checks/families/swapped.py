@@ -155,6 +155,8 @@ def not_swapped(subject: Subject) -> Iterator[Found]:
         f"{', '.join(kinds)}), {percent(share)} of all weights: {they} float, after convert too.",
         "session.configure(base_config={nn.Linear: …, nn.Embedding: …})"
         if isinstance(layer, nn.Embedding)
+        else "session.configure(flow='pt2e', quantizer='xnnpack')"  # x86's knows conv2d only
+        if isinstance(layer, nn.Conv1d)
         else "session.configure(flow='pt2e')",
         severity=None if swapped else "error",
     )
