@@ -80,7 +80,7 @@ KEY = "quantization_annotation"
 def annotated(model: fx.GraphModule | fx.Graph) -> frozenset[str]:
     """Ids of the nodes that carry an annotation."""
     graph = model if isinstance(model, fx.Graph) else model.graph
-    return frozenset(node.name for node in graph.nodes if node.meta.get(KEY) is not None)
+    return frozenset([node.name for node in graph.nodes if node.meta.get(KEY) is not None])
 
 
 def annotations_of(model: fx.GraphModule, patterns: Mapping[str, str]) -> tuple[Annotation, ...]:
