@@ -7,6 +7,7 @@ from collections.abc import Hashable
 from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
@@ -30,8 +31,9 @@ class Kept(TorchDispatchMode, Generic[Key]):
         self._shared.setdefault(_storage(tensor), []).append(key)
 
     def holds(self, tensor: Tensor) -> bool:
-        """Whether one is kept in the memory of ``tensor``: to keep that too costs none."""
-        return _storage(tensor) in self._shared
+        """Whether one is kept in the memory of ``tensor``: to keep that too costs none. What oneDNN
+        has packed for itself has no memory that can be asked for."""
+        return tensor.layout == torch.strided and _storage(tensor) in self._shared
 
     def get(self, key: Key) -> Tensor | None:
         return self._tensors.get(key)
