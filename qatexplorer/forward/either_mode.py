@@ -81,7 +81,7 @@ def _take_code(before: type, made: type) -> bool:
     it; whether that could be done."""
     theirs: Any = vars(before)
     around, forward = theirs.get(_AROUND), theirs.get("forward")
-    if forward is None or getattr(around, "cls_call", around) is not None:
+    if None in (around, forward) or getattr(around, "cls_call", around) is not None:
         return False
     new: Any = made
     new.forward, new.__call__ = forward, theirs["__call__"]
