@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -60,7 +61,7 @@ class Probe:
         self._looked = 0
         self._furthest = 0.0
 
-    def look(self, pair: Pair, visit: Visit, found: InSteps, step: float) -> str:
+    def look(self, pair: Pair, visit: Callable[[], Visit], found: InSteps, step: float) -> str:
         """In words why this place parts on its own, ``""`` if it does not or it is not known."""
         total = found.values
         far = found.far / total
@@ -81,14 +82,14 @@ class Probe:
             pair.trained_step,
         )
         before = len(self._examiner.causes)
-        self._examiner.look(row, pair, visit)
+        self._examiner.look(row, pair, visit())
         causes = self._examiner.causes[before:]
         return in_words(causes[0], self._engine) if causes else ""
 
 
-def first_sample(visit: Visit) -> Visit:
-    """A copy of ``visit`` that later operations do not write to, cut to the first of the batch's
-    samples, where all it has to do with has them."""
+def first_sample(visit: Visit, take: Callable[[Tensor], Any] = Tensor.clone) -> Visit:
+    """``visit`` cut to the first of the batch's samples, where all it has to do with has them, with
+    what ``take`` makes of each tensor: a copy that later operations do not write to."""
     size = visit.result.shape[0] if _has_batch(visit.result) else 0
     needed = {node: visit.values[node] for node in _inputs(visit) if node in visit.values}
     given = [*visit.args, *needed.values()]
@@ -103,7 +104,7 @@ def first_sample(visit: Visit) -> Visit:
 
     def copied(value: Any) -> Any:
         if isinstance(value, Tensor):
-            return (value[:1] if cut and value.dim() else value).clone()
+            return take(value[:1] if cut and value.dim() else value)
         if type(value) in (tuple, list):
             return type(value)(copied(one) for one in value)
         return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 import weakref
@@ -344,9 +345,9 @@ class Comparing:
         with torch.no_grad(), quantized_engine(self.forms.engine):
             for _, spot, looked in sorted(batch.looked, key=lambda one: one[0]):
                 if spot.steps.values:
-                    spot.cause = self._probe.look(
-                        looked.pair, looked.visit, spot.steps, looked.step
-                    )
+                    assert batch.int8 is not None
+                    visit = functools.partial(batch.int8.visit_of, looked)
+                    spot.cause = self._probe.look(looked.pair, visit, spot.steps, looked.step)
 
     def _forward(
         self,
@@ -362,8 +363,7 @@ class Comparing:
         def guarded(visit: Visit) -> None:
             if self._failed is None:
                 try:
-                    with unwatched():
-                        watch(visit)
+                    watch(visit)
                 except Exception as error:
                     self._failed = error
 
@@ -400,7 +400,8 @@ class Comparing:
 
     def _new_spot(self, match: Match) -> Spot:
         spot = Spot(match.source, [*match.heads], match.quantizer, match.container)
-        spot.take_grid()
+        with unwatched():
+            spot.take_grid()
         self._rows.append(spot)
         return spot
 
@@ -429,8 +430,9 @@ class Comparing:
             batch.with_int8.add(id(spot))
             if found.looked is not None:
                 batch.looked.append((found.number, spot, found.looked))
-        x = self._float_of(spot.source, batch.floats)
-        self._add_tensors(spot, x, y, z, batch.known_of(spot.source), fake=fake)
+        with unwatched():
+            x = self._float_of(spot.source, batch.floats)
+            self._add_tensors(spot, x, y, z, batch.known_of(spot.source), fake=fake)
 
     def _add_tensors(
         self,

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from qatexplorer.accuracy.causes import first_sample
-from qatexplorer.accuracy.kept import Kept
+from qatexplorer.accuracy.kept import Kept, unwatched
 from qatexplorer.accuracy.structure import numbers_in
 from qatexplorer.evaluate.pairs import Pair, Pairs, on_grid
 from qatexplorer.forward.leaves import is_leaf_call
 from qatexplorer.forward.visit import Place, Visit
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Stands for a tensor that is kept under this number."""
+
+    number: int
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,8 @@ class Int8Results:
     """
 
     def __init__(self, pairs: Pairs, places: Collection[str], *, looked: bool) -> None:
-        self.kept: Kept[int] = Kept()
+        self.kept: Kept[int | _Held] = Kept()
+        self._samples = 0
         self._pairs, self._places, self._looked = pairs, places, looked
         self._found: dict[Place, list[Int8Result]] = {}
         self._had: dict[int, weakref.ref[Tensor]] = {}
@@ -74,10 +83,37 @@ class Int8Results:
             return
         self._had[id(tensor)] = weakref.ref(tensor)
         looked = None
-        if self._looked and pair is not None and _has_one_scale(tensor):
-            looked = Looked(pair, first_sample(visit), float(tensor.q_scale()))
         self.kept.keep(self._number, tensor)
+        if self._looked and pair is not None and _has_one_scale(tensor):
+            with unwatched():
+                sample = first_sample(visit, self._take)
+            looked = Looked(pair, sample, float(tensor.q_scale()))
         found.append(Int8Result(self._number, tensor.is_quantized, looked))
+
+    def _take(self, tensor: Tensor) -> Any:
+        """A copy of it; nothing but its place where its memory is kept as it was anyhow."""
+        if not self.kept.holds(tensor):
+            return tensor.clone()
+        self._samples += 1
+        held = _Held(self._samples)
+        self.kept.keep(held, tensor)
+        return held
+
+    def visit_of(self, looked: Looked) -> Visit:
+        """The call, with tensors of its own."""
+
+        def tensor(value: Any) -> Any:
+            if isinstance(value, _Held):
+                kept = self.kept.get(value)
+                assert kept is not None
+                return kept.clone()
+            if type(value) in (tuple, list):
+                return type(value)(tensor(one) for one in value)
+            return value
+
+        visit = looked.visit
+        values = {node: tensor(value) for node, value in visit.values.items()}
+        return replace(visit, result=tensor(visit.result), args=tensor(visit.args), values=values)
 
     def _has(self, tensor: Tensor) -> bool:
         known = self._had.get(id(tensor))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable
 from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
@@ -24,8 +26,14 @@ class Kept(TorchDispatchMode, Generic[Key]):
         self._shared: dict[int, list[Key]] = {}
 
     def keep(self, key: Key, tensor: Tensor) -> None:
-        self._tensors[key] = tensor.detach()
+        with unwatched():
+            self._tensors[key] = tensor.detach()
         self._shared.setdefault(_storage(tensor), []).append(key)
+
+    def holds(self, tensor: Tensor) -> bool:
+        """Whether one is kept in the memory of ``tensor``: to keep that too costs none. What oneDNN
+        has packed for itself has no memory that can be asked for."""
+        return tensor.layout == torch.strided and _storage(tensor) in self._shared
 
     def get(self, key: Key) -> Tensor | None:
         return self._tensors.get(key)
@@ -42,19 +50,28 @@ class Kept(TorchDispatchMode, Generic[Key]):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         given = kwargs or {}
-        if func._schema.is_mutable:
-            for number, argument in enumerate(func._schema.arguments):
-                if argument.alias_info is None or not argument.alias_info.is_write:
-                    continue
-                value = args[number] if number < len(args) else given.get(argument.name)
-                for one in value if isinstance(value, (list, tuple)) else (value,):
-                    if isinstance(one, Tensor):
-                        self._save(one)
+        for number, name in _written(func):
+            value = args[number] if number < len(args) else given.get(name)
+            for one in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(one, Tensor):
+                    self._save(one)
         return func(*args, **given)
 
     def _save(self, tensor: Tensor) -> None:
         for key in self._shared.pop(_storage(tensor), ()):
             self._tensors[key] = self._tensors[key].clone()
+
+
+@functools.lru_cache(maxsize=4096)
+def _written(func: Any) -> tuple[tuple[int, str], ...]:
+    """Number and name of the arguments that an operation writes to."""
+    if not func._schema.is_mutable:
+        return ()
+    return tuple(
+        (number, argument.name)
+        for number, argument in enumerate(func._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    )
 
 
 def unwatched() -> AbstractContextManager[Any]:

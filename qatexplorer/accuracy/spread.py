@@ -48,10 +48,10 @@ def divergence(floats: Tensor, cells: Tensor, counts: Tensor) -> float:
     """
     p = floats.double() / floats.sum()
     q = counts.double() / counts.sum()
-    taken = floats > 0
-    sharing = torch.zeros_like(q).index_add_(0, cells[taken], torch.ones(int(taken.sum())).double())
-    spread = q[cells] / sharing[cells].clamp(min=1)
-    p, spread = p[taken], spread[taken]
+    taken = floats.nonzero().view(-1)
+    p, cells = p.index_select(0, taken), cells.index_select(0, taken)
+    sharing = torch.bincount(cells, minlength=q.numel())  # at least one bin for each of these cells
+    spread = q.index_select(0, cells) / sharing.index_select(0, cells)
     mixed = (1 - _SKEW) * spread + _SKEW * p
     return float((p * (p / mixed).log()).sum())
 

@@ -119,8 +119,8 @@ class Alone:
     clipped: int = 0
 
     def add(self, x: Tensor, grid: OneGrid, scratch: Scratch, *, known: Known) -> None:
-        """A flat float32 piece, of which ``known`` holds what is known; two pieces of ``scratch``
-        are written to."""
+        """A flat float32 piece, of which ``known`` holds what is known; a piece of ``scratch``
+        is written to."""
         self.values += x.numel()
         self.signal += known.signal
         if known.ends is None:
@@ -128,19 +128,22 @@ class Alone:
         low, high = known.ends
         steps = torch.mul(x, grid.inverse, out=scratch[0][: x.numel()]).round_()
         least, most = grid.quant_min - grid.zero_point, grid.quant_max - grid.zero_point
+        if math.isnan(low):
+            self.clipping = math.nan
         if not low >= grid.low:
-            self._cut_off(torch.sub(grid.low, x, out=scratch[1][: x.numel()]))
-            self.clipped += _count(np.less, steps, least)
+            self._cut_off(np.less, x, grid.low, steps, least)
             steps.clamp_(min=least)
         if not high <= grid.high:
-            self._cut_off(torch.sub(x, grid.high, out=scratch[1][: x.numel()]))
-            self.clipped += _count(np.greater, steps, most)
+            self._cut_off(np.greater, x, grid.high, steps, most)
             steps.clamp_(max=most)
         self.noise += _square(torch.sub(x, steps, alpha=grid.scale, out=steps))
 
-    def _cut_off(self, beyond: Tensor) -> None:
-        """By how much values are beyond an end of the grid, negative where they are not."""
-        self.clipping += _square(beyond.clamp_(min=0))
+    def _cut_off(self, beyond: np.ufunc, x: Tensor, end: float, steps: Tensor, code: float) -> None:
+        """Values of ``x`` beyond an end of the grid, and ``steps`` beyond its code: few, most
+        often, which NumPy finds in a fraction of torch's time for a sum over all."""
+        places = torch.from_numpy(np.flatnonzero(beyond(x.numpy(), end)))
+        self.clipping += _square(x.index_select(0, places).sub_(end))
+        self.clipped += _count(beyond, steps.index_select(0, places), code)
 
     def add_whole(self, x: Tensor, rounded: Tensor) -> None:
         """Of a fake quant whose grid is not one for the whole tensor: errors are not split."""

@@ -24,6 +24,9 @@ from qatexplorer.forward.trace import TRACE_LOCK
 # One watch at a time: two that open and close in turn would put each other's wrapper back.
 
 
+_signature_of = functools.lru_cache(maxsize=64)(inspect.signature)
+
+
 @dataclass(frozen=True)
 class Watched:
     """A function of torch, by the module that calls it, and the parameters that are read."""
@@ -72,7 +75,7 @@ def _find(watched: Watched) -> tuple[Any, Callable[..., Any]]:
         # Not `import … as`: fx.prepare and fx.convert are also the names of functions.
         module = importlib.import_module(watched.module)
         original = getattr(module, watched.name)
-        parameters = inspect.signature(original).parameters
+        parameters = _signature_of(original).parameters
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise _moved(f"{watched.module}.{watched.name}") from error
     missing = [name for name in watched.parameters if name not in parameters]
@@ -94,7 +97,7 @@ def _moved(what: str) -> UnsupportedTorchError:
 def _reporting(
     name: str, original: Callable[..., Any], report: Callable[[Call], None], thread: int
 ) -> Callable[..., Any]:
-    signature = inspect.signature(original)
+    signature = _signature_of(original)
 
     @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -17,6 +17,8 @@ from torch import fx
 _TRAINING = ("training", "train")
 KEPT_P = "qatexplorer_dropout_p"
 """Key of ``node.meta``: the dropout_p of an attention, while it is off."""
+_AROUND = "_wrapped_call"
+"""What fx keeps on the class of a graph module to call its forward through."""
 
 
 class EitherMode(fx.GraphModule):
@@ -78,12 +80,12 @@ def _take_code(before: type, made: type) -> bool:
     """Give the class of a graph module the compiled forward of another, with what fx puts around
     it; whether that could be done."""
     theirs: Any = vars(before)
-    around, forward = theirs.get("_wrapped_call"), theirs.get("forward")
-    if forward is None or getattr(around, "cls_call", around) is not None:
+    around, forward = theirs.get(_AROUND), theirs.get("forward")
+    if None in (around, forward) or getattr(around, "cls_call", around) is not None:
         return False
     new: Any = made
     new.forward, new.__call__ = forward, theirs["__call__"]
-    new._wrapped_call = type(around)(made, None)
+    setattr(made, _AROUND, type(around)(made, None))
     return True
 
 

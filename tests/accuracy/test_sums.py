@@ -7,9 +7,11 @@ from collections.abc import Hashable
 
 import pytest
 import torch
+from torch import nn
 
 from qatexplorer.accuracy.causes import first_sample
 from qatexplorer.accuracy.compare import Batch
+from qatexplorer.accuracy.int8_results import Int8Results, Looked
 from qatexplorer.accuracy.kept import Kept
 from qatexplorer.accuracy.matching import Source
 from qatexplorer.accuracy.sums import (
@@ -24,6 +26,7 @@ from qatexplorer.accuracy.sums import (
     codes_of,
     flat_alike,
 )
+from qatexplorer.evaluate.pairs import Pair, pairs_of
 from qatexplorer.forward.visit import Visit
 
 
@@ -130,3 +133,31 @@ def test_what_is_known_is_shared_by_places_of_the_same_memory() -> None:
     others = (Source(("a", 0), relu=True), Source(("view", 0)), Source(("copy", 0)))
     assert all(batch.known_of(one) == {} for one in others)
     assert batch.known_of(Source(("missing", 0))) == {}
+
+
+def test_a_sample_that_is_kept_is_as_it_was() -> None:
+    """Its memory is kept anyhow, so it is no copy, until an operation writes there."""
+    results = Int8Results(pairs_of(nn.Identity(), nn.Identity()), (), looked=True)
+    x, other = torch.randn(4, 3), torch.randn(4, 3)
+    visit = Visit(("a", 0), None, x, args=(other,))
+    results.kept.keep(1, x)
+    wanted = first_sample(visit)
+    with results.kept:
+        held = first_sample(visit, results._take)
+        x.relu_()
+        other.zero_()
+    found = results.visit_of(Looked(Pair(("a", 0), ("a", 0)), held, 1.0))
+    assert torch.equal(found.result, wanted.result)
+    assert torch.equal(found.args[0], wanted.args[0])
+    found.result.zero_()  # whoever looks at it may write to it
+    again = results.visit_of(Looked(Pair(("a", 0), ("a", 0)), held, 1.0))
+    assert torch.equal(again.result, wanted.result)
+
+
+def test_what_is_cut_off_of_values_that_are_no_numbers_is_not_known() -> None:
+    found = Alone()
+    x = torch.tensor([1.0, math.nan, 100.0])
+    add_up(x, None, None, None, Sums(alone=found, grid=OneGrid(0.5, 2.0, 0, -8, 7)), Scratch())
+    assert math.isnan(found.clipping)
+    assert found.share(found.clipping) is None
+    assert found.clipped == 1

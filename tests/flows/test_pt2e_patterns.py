@@ -72,3 +72,22 @@ def test_the_function_is_put_back() -> None:
     with pytest.raises(ValueError, match="mine"), patterns_kept():
         raise ValueError("mine")
     assert qat_utils._get_aten_graph_module_for_pattern is before
+
+
+def test_patterns_of_the_modes_are_traced_once_too() -> None:
+    export_utils = pytest.importorskip("torchao.quantization.pt2e.export_utils")
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)).train()
+
+    def in_eval_mode() -> str:
+        graph = torch.export.export(model, (torch.randn(3, 2),)).module()
+        code: str = export_utils._move_exported_model_to_eval(graph).code
+        return code
+
+    plain = in_eval_mode()
+    with patterns_kept():
+        codes = [in_eval_mode()]
+        kept = dict(pt2e_patterns._kept)
+        codes.append(in_eval_mode())
+    assert codes == [plain, plain]
+    assert len(kept) == 6  # dropouts, in place and not, and batch norms, in both modes
+    assert pt2e_patterns._kept == kept

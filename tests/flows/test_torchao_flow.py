@@ -250,3 +250,17 @@ def test_a_release_that_does_not_fit_says_so(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(pt2e.metadata, "version", lambda name: "0.17.0")
     with pytest.raises(qx.errors.UnsupportedTorchError, match=r"orchao 0\.17\.0 is installed"):
         qx.Session(build(), X, flow="torchao")
+
+
+def test_groups_are_counted_anew_for_another_configuration_and_shape() -> None:
+    def said(layer: nn.Module, size: int) -> str:
+        base = ao.IntxWeightOnlyConfig(weight_dtype=INT4, granularity=ao.PerGroup(size))
+        session = qx.Session(
+            nn.Sequential(layer), torch.randn(2, 64), flow="torchao", base_config=base
+        )
+        return next(note for note in session.goto("prepare").notes if note.startswith("Groups"))
+
+    for size in (32, 16, 32):
+        assert f"Groups of {size} were asked for, and 1 layer uses them" in said(
+            nn.Linear(64, 3), size
+        )

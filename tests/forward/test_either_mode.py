@@ -113,3 +113,23 @@ def test_what_only_looks_leaves_the_graph_in_its_mode() -> None:
         graph(X)
     assert graph.training
     assert arguments(graph) == before
+
+
+def test_code_that_is_that_of_the_graph_is_taken_over() -> None:
+    """As fx would write it anew: called, copied, switched, and failing."""
+    model = Odd().eval()
+    made = in_either_mode(torch.export.export(model, (X,)).module(), False, compiled=True)
+    again = exported(model)
+    assert made.code == again.code
+    assert torch.equal(made(X), model(X))
+    assert torch.equal(copy.deepcopy(made)(X), model(X))
+    made.train()
+    again.train()
+    assert made.code == again.code != exported(model).code
+    told = []
+    for graph in (made, again):
+        with pytest.raises(IndexError) as caught:
+            graph(torch.randn(4))
+        told.append(str(caught.value))
+    assert told[0] == told[1]
+    assert vars(type(made))["_wrapped_call"].cls is type(made)

@@ -254,3 +254,17 @@ def test_reading_facts_changes_nothing() -> None:
     after = model.state_dict()
     assert list(before) == list(after)
     assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+def test_a_module_that_becomes_another_type_is_asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = nn.Identity()
+    assert facts.family_of(module) is None
+    module.__class__ = Rounder
+    assert facts.family_of(module) is None
+    other = OtherLibrary()
+    monkeypatch.setattr(facts, "FAMILIES", [*FAMILIES, other])
+    assert facts.family_of(module) is other
+    assert facts.is_fake_quant(module)
+    module.__class__ = nn.Identity
+    assert facts.family_of(module) is None
+    assert not facts.is_fake_quant(module)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 import qatexplorer as qx
-from qatexplorer.forward.exported import is_int8_kernel
+from qatexplorer.flows.pt2e import Pt2eFlow
+from qatexplorer.forward.exported import Stages, is_int8_kernel
+from tests.support.pt2e import branches, images, options_of
 
 pytest.importorskip("torchao")
 X = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -135,3 +137,32 @@ def test_what_no_kernel_takes_is_float_once_it_is_lowered() -> None:
         session.goto(stage)
         assert session.snapshot.by_path["1"].state == "float"
         assert not session.snapshot.int8_nodes
+
+
+def test_a_stage_is_read_again_once_a_node_has_changed() -> None:
+    model = Pt2eFlow().apply("export", branches(), options_of((images(),))).model
+    assert isinstance(model, fx.GraphModule)
+    stages = Stages()
+    first, placed, types = stages.read(model, {})
+    assert stages.read(model, {})[0] is first
+    placed.clear()
+    types.clear()
+    assert stages.read(model, {}) == Stages().read(model, {})
+
+    def same_as_new() -> bool:
+        found = stages.read(model, {})
+        return found[0] is not first and found == Stages().read(model, {})
+
+    relu = next(node for node in model.graph.nodes if "relu" in node.name)
+    stack = relu.meta.pop("nn_module_stack")
+    assert same_as_new()
+    relu.meta["nn_module_stack"] = stack
+    drop = next(node for node in model.graph.nodes if "dropout" in node.name)
+    model.eval()  # writes the mode into the arguments of the dropout
+    assert same_as_new()
+    assert [n.trains for n in stages.read(model, {})[0].nodes if n.id == drop.name] == [False]
+    relu.meta["val"] = relu.meta["val"].double()
+    assert same_as_new()
+    with model.graph.inserting_after(relu):
+        model.graph.call_function(torch.ops.aten.neg.default, (relu,))
+    assert same_as_new()
