@@ -383,4 +383,5 @@ def _rounding(site: FakeQuantSite, others: tuple[str, ...]) -> Rounding:
         max_val=site.max_val,
         seen=site.seen,
         shared_with=others,
+        mechanism=site.mechanism,
     )

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from qatexplorer.evaluate.metric import MetricValue
 from qatexplorer.evaluate.parity import Parity
-from qatexplorer.quantizers.types import Seen, SiteKind
+from qatexplorer.quantizers.types import Mechanism, Seen, SiteKind
 from qatexplorer.reports import write_report
 from qatexplorer.shown import Shown, at_most, columns, listed
 from qatexplorer.tables import choose
@@ -65,6 +65,7 @@ class Rounding:
         min_val, max_val: the range that the observer has seen; empty where it has seen none.
         seen: what the observer has seen, see :data:`~qatexplorer.quantizers.types.Seen`.
         shared_with: labels of the other places that the same fake quant rounds.
+        mechanism: how the fake quant runs, see :data:`~qatexplorer.quantizers.types.Mechanism`.
     """
 
     site: str
@@ -80,6 +81,7 @@ class Rounding:
     max_val: tuple[float, ...]
     seen: Seen
     shared_with: tuple[str, ...] = ()
+    mechanism: Mechanism = "unused"
 
     @property
     def per_channel(self) -> bool:

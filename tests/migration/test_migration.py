@@ -141,6 +141,8 @@ def test_stubs_of_the_model_round_what_they_get() -> None:
     found = made(Stubbed(), batches(*IMAGE))
     assert rounding(found, "input:::0", "eager").site == "quant.activation_post_process"
     assert rounding(found, "input:::0", "fx").site == "activation_post_process_0"
+    assert rounding(found, "input:::0", "eager").mechanism == "hook"
+    assert rounding(found, "input:::0", "fx").mechanism == "node"
     assert {p.key for p in found.places} == {
         "input:::0", "weight:conv::0", "output:relu::0", "weight:last::0", "output:last::0"
     }  # fmt: skip

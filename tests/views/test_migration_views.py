@@ -80,6 +80,8 @@ def test_rows_have_a_cell_a_column_and_select_what_the_page_shows() -> None:
     assert selection_of(found, "nothing", session.snapshot) == ""
     assert by_id["output:first::0"]["flags"] == ["only-eager"]
     assert "per_channel_symmetric, axis 0" in by_id["weight:first::0"]["tips"]["1"]
+    assert "runs in forward" in by_id["weight:first::0"]["tips"]["1"]
+    assert "runs by hook" in by_id["output:first::0"]["tips"]["1"]
     counts = {one["flag"]: one["label"] for one in place_filters(found)}
     assert counts["only-eager"] == "Only eager (1)"
     assert sum(row["flags"] == ["alike"] for row in rows) == int(counts["alike"][14:-1])

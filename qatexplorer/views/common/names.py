@@ -11,6 +11,7 @@ from qatexplorer.flows import FLOWS
 from qatexplorer.snapshot.records import (
     FakeQuantSite,
     GraphNode,
+    Mechanism,
     ModuleRecord,
     QConfigRecord,
     SiteKind,
@@ -31,6 +32,13 @@ KINDS: dict[SiteKind, Kind] = {
     "weight": Kind("W", "■", "weight"),
     "input": Kind("I", "▲", "input"),
     "output": Kind("A", "●", "output"),
+}
+
+HOW_IT_RUNS: dict[Mechanism, str] = {
+    "forward": "in forward",
+    "hook": "by hook",
+    "node": "as a node",
+    "unused": "no",
 }
 
 _TYPE_PREFIXES = (

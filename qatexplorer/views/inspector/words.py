@@ -10,6 +10,7 @@ from qatexplorer.snapshot.records import FakeQuantSite, GraphNode, ModuleRecord,
 from qatexplorer.views.common.html import Html, go, join, kind_badge, tag
 from qatexplorer.views.common.names import (
     FUNCTIONALS,
+    HOW_IT_RUNS,
     has_qconfigs,
     is_boundary,
     is_int8,
@@ -306,8 +307,7 @@ def runs_word(site: FakeQuantSite) -> str:
         return "not measured"
     if not site.calls_per_forward or site.mechanism == "unused":
         return "no"
-    how = {"forward": "in forward", "hook": "by hook", "node": "as a node"}[site.mechanism]
-    return f"{how}, {site.calls_per_forward} ×"
+    return f"{HOW_IT_RUNS[site.mechanism]}, {site.calls_per_forward} ×"
 
 
 def observer_word(site: FakeQuantSite) -> str:

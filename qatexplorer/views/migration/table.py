@@ -8,6 +8,7 @@ from typing import Any
 from qatexplorer.migration.records import Cell, Migration, Place, Rounding
 from qatexplorer.migration.words import codes, differs_words, grid_range, scale_words, zero_words
 from qatexplorer.snapshot.records import Snapshot
+from qatexplorer.views.common.names import HOW_IT_RUNS
 
 DASH = "–"
 
@@ -116,6 +117,7 @@ def details(one: Rounding) -> list[tuple[str, str]]:
         ("grid", grid_range(one)),
         ("observed", seen),
         ("fake quant", f"{one.site} ({one.class_name})"),
+        ("runs", HOW_IT_RUNS[one.mechanism]),
         ("shared with", ", ".join(one.shared_with)),
     ]
     return [(name, value) for name, value in found if value]
@@ -134,7 +136,7 @@ def _tip(one: Rounding) -> str:
     """What the cell does not say."""
     known = dict(details(one))
     said = [one.dtype.removeprefix("torch."), known["scheme"]]
-    said += [f"{name} {known[name]}" for name in ("grid", "observed", "shared with")
+    said += [f"{name} {known[name]}" for name in ("grid", "observed", "runs", "shared with")
              if name in known]  # fmt: skip
     return ", ".join([*said, one.site])
 
