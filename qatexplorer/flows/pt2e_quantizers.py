@@ -6,6 +6,7 @@ A further one is a further line of :data:`QUANTIZERS`. torchao is imported when 
 from __future__ import annotations
 
 import copy
+import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -167,8 +168,27 @@ def leaving_float(quantizer: Any, paths: Iterable[str]) -> Any:
         )
     chosen = copy.deepcopy(quantizer)
     for path in paths:
-        chosen.set_module_name_qconfig(path, None)
+        leave_out(chosen, path)
     return chosen
+
+
+def leave_out(quantizer: Any, path: str) -> None:
+    """Have a quantizer leave the module at ``path`` in float, convolutions with batch norms too."""
+    quantizer.set_module_name_qconfig(path, None)
+    quantizer.annotate = types.MethodType(with_empty_specs, quantizer)
+
+
+def with_empty_specs(quantizer: Any, model: Any) -> Any:
+    """What ``quantizer.annotate`` writes, and for each input of a convolution that it leaves out
+    that there is no spec: of one with a batch norm ``prepare_qat_pt2e`` of torchao 0.18 takes the
+    first two, and raises IndexError where there are none."""
+    model = type(quantizer).annotate(quantizer, model)
+    for node in model.graph.nodes:
+        written = node.meta.get("quantization_annotation")
+        with_norm = any("batch_norm" in str(user.target) for user in node.users)
+        if with_norm and written is not None and not written.input_qspec_map:
+            written.input_qspec_map = dict.fromkeys(node.all_input_nodes[:3])
+    return model
 
 
 def cannot_leave_float(quantizer: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from qatexplorer.flows.pt2e import left_in_float
-from qatexplorer.flows.pt2e_quantizers import DEFAULT, QUANTIZERS
+from qatexplorer.flows.pt2e_quantizers import DEFAULT, QUANTIZERS, leave_out
 from qatexplorer.forward.either_mode import in_either_mode
 from qatexplorer.takehome import parts
 from qatexplorer.takehome.pt2e_parts import exported_program, in_eval_mode, views_made_runnable
@@ -39,7 +39,7 @@ def _quantizer(writer: Writer) -> list[str]:
         made = f"{writer.use(named.make)}({writer.code.need(home, module)})"
         lines = [f"quantizer = {made}"]
     left = left_in_float(writer.walk.options)
-    return [*lines, *(f"quantizer.set_module_name_qconfig({path!r}, None)" for path in left)]
+    return [*lines, *(f"{writer.use(leave_out)}(quantizer, {path!r})" for path in left)]
 
 
 def _is_there(module: str) -> bool:

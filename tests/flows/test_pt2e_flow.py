@@ -23,7 +23,7 @@ from qatexplorer.flows.annotations import (
 )
 from qatexplorer.flows.base import StageResult
 from qatexplorer.flows.pt2e import Pt2eFlow
-from qatexplorer.flows.pt2e_quantizers import make_quantizer
+from qatexplorer.flows.pt2e_quantizers import leaving_float, make_quantizer
 from qatexplorer.forward.either_mode import trains
 from qatexplorer.forward.exported import calls_of, stack_of
 from tests.support.pt2e import (
@@ -465,6 +465,51 @@ def test_the_stages_convert_and_fold_of_a_net_with_a_drop_out(walk: Any) -> None
     assert [n.args[2] for n in reference.graph.nodes if "dropout" in str(n.target)] in ([], [False])
     assert isinstance(branches(), Branches)
     assert torch.equal(reference(images()), reference(images()))
+
+
+class TwoBlocks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.second, self.last = nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.second(self.norm(self.first(x)).relu())).relu()
+
+
+def test_a_convolution_with_its_batch_norm_is_left_in_float() -> None:
+    plain = TwoBlocks().train()
+    x = torch.randn(4, 3, 9, 9)
+    # torchao alone raises, which is why the flow says more than the quantizer does.
+    alone = make_quantizer("x86").set_module_name_qconfig("first", None)
+    exported = torch.export.export(copy.deepcopy(plain), (x,)).module()
+    with pytest.raises(IndexError):
+        importlib.import_module("torchao.quantization.pt2e.quantize_pt2e").prepare_qat_pt2e(
+            exported, alone
+        )
+    _, prepared = walked(plain, (x,), leaving_float(make_quantizer("x86"), ["first"]))
+    model: Any = prepared.model
+    for _ in range(3):
+        model(x)
+    weights = {place.owner for place in prepared.placed.values() if place.kind == "weight"}
+    assert weights == {"second"}
+    off = copy.deepcopy(model).eval()
+    for one in off.modules():
+        if isinstance(one, fake_quants.FakeQuantizeBase):
+            one.disable_fake_quant()
+    plain.load_state_dict(batch_norms_of(off), strict=False)
+    assert torch.allclose(off(x), plain.eval()(x), atol=1e-5)
+    wanted = copy.deepcopy(model).eval()(x)
+    reference: Any = converted(model, (x,), "fold").model
+    kernels = [n for n in reference.graph.nodes if "dequantize_per_channel" in str(n.target)]
+    assert len(kernels) == 1
+    step = max(float(n.args[1]) for n in reference.graph.nodes
+               if "dequantize_per_tensor" in str(n.target))  # fmt: skip
+    assert float((reference(x) - wanted).abs().max()) < 1.5 * step
+
+
+def batch_norms_of(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value for name, value in model.state_dict().items() if "running_" in name}
 
 
 def test_an_instance_norm_has_no_mode() -> None:

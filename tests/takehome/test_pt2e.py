@@ -125,7 +125,7 @@ def test_a_quantizer_of_ones_own_is_an_argument() -> None:
 
 def test_modules_left_in_float_and_edits_are_in_the_script() -> None:
     one, text = script_of(qconfig={"conv": None, "": "x86"})
-    assert "quantizer.set_module_name_qconfig('conv', None)" in text
+    assert "leave_out(quantizer, 'conv')" in text
     assert_the_same(one, text, plain)
 
 
