@@ -5,9 +5,10 @@ Session and run lie below the room that knows how a page looks; the front door s
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,17 @@ Draw = Callable[[Any], str]
 """Gives the page of what is known of a session, or of an opened run, as HTML."""
 
 _loaders: list[Callable[[], Draw]] = []
+
+
+def plain_data(value: Any) -> Any:
+    """As JSON has it: NaN is null, infinity ``"inf"`` or ``"-inf"``, a tuple a list."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else f"{value}"
+    if isinstance(value, Mapping):
+        return {str(key): plain_data(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_data(one) for one in value]
+    return value
 
 
 def drawn_by(load: Callable[[], Draw]) -> None:

@@ -28,8 +28,7 @@ from qatexplorer.app.jobs import (
 )
 from qatexplorer.app.session_of import check_arguments, session_of
 from qatexplorer.errors import InputError, QatExplorerError, ReportError
-from qatexplorer.migration.records import plain_data
-from qatexplorer.reports import check_free
+from qatexplorer.reports import check_free, plain_data
 
 if TYPE_CHECKING:
     from qatexplorer.accuracy.records import Comparison

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from qatexplorer.evaluate.metric import MetricValue
 from qatexplorer.evaluate.parity import Parity
 from qatexplorer.quantizers.types import Mechanism, Seen, SiteKind
-from qatexplorer.reports import write_report
+from qatexplorer.reports import plain_data, write_report
 from qatexplorer.shown import Shown, at_most, columns, listed
 from qatexplorer.tables import choose
 
@@ -352,17 +352,6 @@ def _column(column: FlowColumn) -> dict[str, Any]:
     if parity is not None:
         made["parity"] |= {"summary": parity.summary(), "far": parity.far, "half": parity.half}
     return made
-
-
-def plain_data(value: Any) -> Any:
-    """As JSON has it: NaN is null, infinity ``"inf"`` or ``"-inf"``, a tuple a list."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else f"{value}"
-    if isinstance(value, Mapping):
-        return {str(key): plain_data(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_data(one) for one in value]
-    return value
 
 
 def _codes(one: Rounding) -> tuple[int, int]:

@@ -30,8 +30,9 @@ FOUND = Cured(
     ("<a> and b share the range of their channels",), value(0.99), LAYERS,
 )  # fmt: skip
 OFFER = Offer(
-    "equalization", "Equalize layers", "arXiv 1906.04721", "", "Equalizes 1 pair (<a> and b).",
-    "2 of the 6 channels of <a> are narrow.", "ptq", Cost(16, 1200),
+    "equalization", "Equalize layers", "arXiv 1906.04721", "ptq",
+    does="Equalizes 1 pair (<a> and b).", signs="2 of the 6 channels of <a> are narrow.",
+    cost=Cost(16, 1200),
 )  # fmt: skip
 
 
