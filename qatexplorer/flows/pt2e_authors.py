@@ -71,8 +71,10 @@ def _noting(model: fx.GraphModule, authors: Authors) -> Iterator[None]:
         return note
 
     before = [(node, node.meta) for node in model.graph.nodes]
+    # Node's own __setattr__ would take each node out of the graph's table and put it in again.
+    put = object.__setattr__
     for node, meta in before:
-        node.meta = _Meta(meta, noted_as(node))
+        put(node, "meta", _Meta(meta, noted_as(node)))
     try:
         yield
     finally:
@@ -81,7 +83,7 @@ def _noting(model: fx.GraphModule, authors: Authors) -> Iterator[None]:
             if isinstance(now, _Meta):
                 meta.clear()
                 meta.update(now)
-                node.meta = meta
+                put(node, "meta", meta)
 
 
 def _author(frame: FrameType | None) -> str:

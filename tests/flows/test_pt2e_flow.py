@@ -23,6 +23,7 @@ from qatexplorer.flows.annotations import (
 )
 from qatexplorer.flows.base import StageResult
 from qatexplorer.flows.pt2e import Pt2eFlow
+from qatexplorer.flows.pt2e_authors import annotate_noting
 from qatexplorer.flows.pt2e_quantizers import leaving_float, make_quantizer
 from qatexplorer.forward.either_mode import trains
 from qatexplorer.forward.exported import calls_of, stack_of
@@ -303,6 +304,24 @@ def test_patterns_of_the_parts_of_a_composed_quantizer() -> None:
     patterns = {one.node: one.pattern for one in prepared.annotations}
     assert patterns == {"embedding": "embedding_ops", "linear": "linear"}
     assert [vars(part).get("annotate") for part in given.quantizers] == [None, None]
+
+
+def test_noting_who_annotates_leaves_the_order_in_which_nodes_are_found() -> None:
+    graph = fx.Graph()
+    graph.output(graph.call_function(torch.relu, (graph.placeholder("x"),)))
+    model = fx.GraphModule(nn.Module(), graph)
+    first = next(node for node in model.graph.nodes if node.op == "call_function")
+    with model.graph.inserting_before(first):
+        model.graph.call_function(torch.relu, first.args)
+
+    def found() -> list[str]:
+        nodes = model.graph.find_nodes(op="call_function", target=torch.relu, sort=False)
+        return [node.name for node in nodes]
+
+    before, metas = found(), [node.meta for node in model.graph.nodes]
+    annotate_noting(lambda given: given.graph.find_nodes(op="placeholder"), model)
+    assert found() == before == ["relu", "relu_1"]
+    assert all(node.meta is meta for node, meta in zip(model.graph.nodes, metas, strict=True))
 
 
 def test_torchaos_functions_are_its_own_again() -> None:
