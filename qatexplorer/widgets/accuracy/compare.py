@@ -34,6 +34,7 @@ from qatexplorer.views.common.story import message_html
 from qatexplorer.widgets.common.assets import css
 from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.controls import button, labelled, row
+from qatexplorer.widgets.common.in_sight import InSight
 from qatexplorer.widgets.common.long_job import Heard, LongJob
 from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.common.panel import HtmlPanel
@@ -84,7 +85,7 @@ class _Charts:
     place: str
 
 
-class ComparePanel(widgets.VBox):
+class ComparePanel(InSight, widgets.VBox):
     """The three forms of the model compared: a table of places, and figures beside it.
 
     Args:
@@ -111,7 +112,7 @@ class ComparePanel(widgets.VBox):
         self._session: Session | None = None
         self._shown: _Whole | None = None
         self._asked: Comparison | None = None  # shown, or being made ready for it
-        self._active = self._following = False
+        self._following = False
         self.dark = False
         self._build_head()
         self._build_parts()
@@ -218,17 +219,8 @@ class ComparePanel(widgets.VBox):
     def set_enabled(self, enabled: bool) -> None:
         self.compare.disabled = not enabled or self._session is None
 
-    @property
-    def active(self) -> bool:
-        """Whether the panel is in sight."""
-        return self._active
-
-    @active.setter
-    def active(self, value: bool) -> None:
-        if value and not self._active:
-            self._active = True
-            self.draw()
-        self._active = value
+    def _opened(self) -> None:
+        self.draw()
 
     # -- comparing ------------------------------------------------------------------------------
 

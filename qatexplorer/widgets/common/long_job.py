@@ -36,7 +36,7 @@ class _Call:
 
 @dataclass(frozen=True)
 class _Failure:
-    """A call's error, to be told in the panel."""
+    """A call's error, for the panel to report."""
 
     error: Exception
 

@@ -15,6 +15,7 @@ from qatexplorer.views.common.story import message_html
 from qatexplorer.widgets.common.assets import css
 from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.confirm import Confirm
+from qatexplorer.widgets.common.in_sight import InSight
 from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.common.panel import HtmlPanel
 
@@ -29,7 +30,7 @@ class AdviceHtml(HtmlPanel):
     _css = css("common/html.css", "common/panel.css", "checks/checks.css", "cures/advice.css")
 
 
-class AdvicePanel(widgets.VBox):
+class AdvicePanel(InSight, widgets.VBox):
     """The advice of a session, made off the page's loop while the panel is in sight.
 
     Args:
@@ -44,7 +45,7 @@ class AdvicePanel(widgets.VBox):
     def __init__(self, bridge: Bridge, page: PageState, on_do: Callable[[Proposal], Any]) -> None:
         self._bridge, self._page, self._on_do = bridge, page, on_do
         self._session: Session | None = None
-        self._active, self._enabled = False, True
+        self._enabled = True
         self.advice: Advice | None = None
         self.body: AdviceHtml | None = None
         super().__init__([])
@@ -69,21 +70,12 @@ class AdvicePanel(widgets.VBox):
                 self._failed,
             )
 
-    @property
-    def active(self) -> bool:
-        """Whether the panel is in sight."""
-        return self._active
-
-    @active.setter
-    def active(self, value: bool) -> None:
-        begins = value and not self._active
-        self._active = value
-        if begins:
-            if self.body is None:
-                self.body, self.confirm = AdviceHtml(), Confirm()
-                self.body.on_ask(self._on_ask)
-                self.children = [self.confirm, self.body]
-            self.refresh()
+    def _opened(self) -> None:
+        if self.body is None:
+            self.body, self.confirm = AdviceHtml(), Confirm()
+            self.body.on_ask(self._on_ask)
+            self.children = [self.confirm, self.body]
+        self.refresh()
 
     def set_enabled(self, enabled: bool) -> None:
         self._enabled = enabled

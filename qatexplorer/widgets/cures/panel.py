@@ -28,6 +28,7 @@ from qatexplorer.widgets.common.assets import css
 from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.confirm import Confirm
 from qatexplorer.widgets.common.controls import button, labelled, row
+from qatexplorer.widgets.common.in_sight import InSight
 from qatexplorer.widgets.common.long_job import Heard, LongJob
 from qatexplorer.widgets.common.panel import HtmlPanel
 
@@ -80,7 +81,7 @@ class _State:
     before: Html
 
 
-class CuresPanel(widgets.VBox):
+class CuresPanel(InSight, widgets.VBox):
     """Lists the cures with what each would do, tries one, and takes it back.
 
     Args:
@@ -108,7 +109,7 @@ class CuresPanel(widgets.VBox):
         self._session: Session | None = None
         self._last: Cured | None = None
         self._advice: widgets.Widget | None = None
-        self._enabled, self._active, self._built = True, False, False
+        self._enabled, self._built = True, False
         super().__init__([])
         for name in ("qx-panel", "qx-cures"):
             self.add_class(name)
@@ -169,19 +170,10 @@ class CuresPanel(widgets.VBox):
         if session is not None and (self._active or self._wanted()):
             self._bridge.make("cures", lambda: _state(session), self._show, self._failed)
 
-    @property
-    def active(self) -> bool:
-        """Whether the panel is in sight."""
-        return self._active
-
-    @active.setter
-    def active(self, value: bool) -> None:
-        begins = value and not self._active
-        self._active = value
-        if begins:
-            if not self._built:
-                self._build()
-            self.refresh()
+    def _opened(self) -> None:
+        if not self._built:
+            self._build()
+        self.refresh()
 
     def set_enabled(self, enabled: bool) -> None:
         self._enabled = enabled

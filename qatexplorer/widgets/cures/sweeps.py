@@ -16,6 +16,7 @@ from qatexplorer.views.cures.sweeps import sweep_html
 from qatexplorer.widgets.common.assets import css
 from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.controls import button, labelled, row
+from qatexplorer.widgets.common.in_sight import InSight
 from qatexplorer.widgets.common.long_job import Heard, LongJob
 from qatexplorer.widgets.common.panel import HtmlPanel
 
@@ -29,7 +30,7 @@ class SweepHtml(HtmlPanel):
     _css = css("common/html.css", "common/panel.css", "cures/cures.css")
 
 
-class SweepPanel(widgets.VBox):
+class SweepPanel(InSight, widgets.VBox):
     """Trains copies of the model with different settings, and says which are the best.
 
     Args:
@@ -48,7 +49,7 @@ class SweepPanel(widgets.VBox):
     ) -> None:
         self._bridge, self._start_job, self._settings = bridge, start_job, settings
         self._session: Session | None = None
-        self._enabled, self._active, self._built = True, False, False
+        self._enabled, self._built = True, False
         super().__init__([])
         self.add_class("qx-sweeps")
 
@@ -97,15 +98,8 @@ class SweepPanel(widgets.VBox):
             self.follow()
             self._enable()
 
-    @property
-    def active(self) -> bool:
-        """Whether the panel is in sight."""
-        return self._active
-
-    @active.setter
-    def active(self, value: bool) -> None:
-        self._active = value
-        if value and not self._built:
+    def _opened(self) -> None:
+        if not self._built:
             self._build()
 
     def follow(self) -> None:

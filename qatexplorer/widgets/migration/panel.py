@@ -28,6 +28,7 @@ from qatexplorer.widgets.common.assets import css
 from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.controls import Html, button, row
 from qatexplorer.widgets.common.download import HeldDownload
+from qatexplorer.widgets.common.in_sight import InSight
 from qatexplorer.widgets.common.long_job import Heard, LongJob
 from qatexplorer.widgets.common.page import PageState
 from qatexplorer.widgets.common.table import TableWidget
@@ -57,7 +58,7 @@ class _Whole:
     packed: bytes
 
 
-class MigrationPanel(widgets.VBox):
+class MigrationPanel(InSight, widgets.VBox):
     """What each flow rounds of the model. Its parts are made when it is first in sight.
 
     Args:
@@ -72,20 +73,13 @@ class MigrationPanel(widgets.VBox):
         self._bridge, self._start_job, self._page = bridge, start_job, page
         self._session: Session | None = None
         self._shown: _Whole | None = None
-        self._enabled, self._active, self._built = True, False, False
+        self._enabled, self._built = True, False
         super().__init__([])
         for name in ("qx-panel", "qx-migration"):
             self.add_class(name)
 
-    @property
-    def active(self) -> bool:
-        """Whether the panel is in sight."""
-        return self._active
-
-    @active.setter
-    def active(self, value: bool) -> None:
-        self._active = value
-        if value and not self._built:
+    def _opened(self) -> None:
+        if not self._built:
             self._build()
 
     def _build(self) -> None:

@@ -11,10 +11,11 @@ from qatexplorer.flows.torchao import parts_in_words
 from qatexplorer.session.session import Session
 from qatexplorer.views.qconfig.base_config import base_config_html
 from qatexplorer.widgets.common.bridge import Bridge
+from qatexplorer.widgets.common.in_sight import InSight
 from qatexplorer.widgets.common.panel import HtmlPanel
 
 
-class BaseConfigPanel(widgets.VBox):
+class BaseConfigPanel(InSight, widgets.VBox):
     """What the base config in force says; drawn when the panel is in sight.
 
     ``on_ask`` is called with what a button of it asks the page for.
@@ -23,7 +24,6 @@ class BaseConfigPanel(widgets.VBox):
     def __init__(self, bridge: Bridge, on_ask: Callable[[str], Any]) -> None:
         self._bridge = bridge
         self._session: Session | None = None
-        self._active = False
         self.words = HtmlPanel()
         self.words.on_ask(on_ask)
         super().__init__([self.words])
@@ -34,17 +34,8 @@ class BaseConfigPanel(widgets.VBox):
         self._session = session
         self.refresh()
 
-    @property
-    def active(self) -> bool:
-        """Whether the panel is in sight."""
-        return self._active
-
-    @active.setter
-    def active(self, value: bool) -> None:
-        if value and not self._active:
-            self._active = True
-            self.refresh()
-        self._active = value
+    def _opened(self) -> None:
+        self.refresh()
 
     def refresh(self) -> None:
         """Settings may be others: say them anew, off the loop."""

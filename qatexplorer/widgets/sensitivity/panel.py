@@ -293,10 +293,10 @@ class SensitivityPanel(widgets.VBox):
         """Nine tenths of the way from all fake quants on to none."""
         full, none = found.quantized_metric, found.float_metric
         if self._proposal is None and full is not None and none is not None:
-            wish = none + (full - none) / 10
+            least = none + (full - none) / 10
             # Rounded towards what is easier to reach: what is there already must be enough.
             towards = math.ceil if found.metric_mode == "min" else math.floor
-            self.wished.value = towards(wish * 1e4) / 1e4
+            self.wished.value = towards(least * 1e4) / 1e4
 
     def _choose(self, found: Proposal | None) -> None:
         self._proposal = found

@@ -28,6 +28,7 @@ from qatexplorer.widgets.common.assets import css
 from qatexplorer.widgets.common.bridge import Bridge
 from qatexplorer.widgets.common.controls import Html, button, labelled, row
 from qatexplorer.widgets.common.download import HeldDownload
+from qatexplorer.widgets.common.in_sight import InSight
 from qatexplorer.widgets.common.long_job import Heard, LongJob
 
 SCRIPT, EXPORT, REPORT = JOBS = "writing the script", "exporting", "writing the report"
@@ -97,7 +98,7 @@ class _Part(widgets.VBox):
             self.download.layout.display = "" if packed else "none"
 
 
-class TakeHomePanel(widgets.VBox):
+class TakeHomePanel(InSight, widgets.VBox):
     """Three parts, made when the panel is first seen.
 
     Args:
@@ -110,21 +111,14 @@ class TakeHomePanel(widgets.VBox):
     def __init__(self, bridge: Bridge, start_job: Callable[..., bool]) -> None:
         self._bridge, self._start_job = bridge, start_job
         self._session: Session | None = None
-        self._enabled, self._active = True, False
+        self._enabled = True
         self.parts: Mapping[str, _Part] = {}
         super().__init__([])
         for name in ("qx-panel", "qx-takehome"):
             self.add_class(name)
 
-    @property
-    def active(self) -> bool:
-        """Whether the panel is in sight."""
-        return self._active
-
-    @active.setter
-    def active(self, value: bool) -> None:
-        self._active = value
-        if value and not self.parts:
+    def _opened(self) -> None:
+        if not self.parts:
             self._build()
 
     def _build(self) -> None:
